@@ -1,0 +1,1 @@
+"""auth owns SMART backend-services login: discovery, the signed assertion, tokens."""

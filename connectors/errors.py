@@ -1,0 +1,74 @@
+"""The errors of connectors, and nothing else.
+
+    ConnectorError
+    ├── PlanError                 the request cannot be planned: no cohort, a mode that this server does not offer
+    ├── DiscoveryError            the server does not say what is needed to log in
+    ├── AuthError                 the token endpoint refused us, or the EHR refused a fresh token
+    ├── FetchError                one request, in the end, did not give what was asked
+    │   ├── TransientFetchError   worth asking again later; all tries are used up
+    │   │   └── BudgetExhaustedError   the connection's retry budget is empty
+    │   ├── TerminalFetchError    the server's answer will not change: 400, 403, 404, …
+    │   └── ProtocolError         an answer that the specification does not allow
+    └── UnsafeLinkError           a link or redirect that the token or the request must not follow
+
+Whether an error is worth another try is decided in `transport.retry_table` and carried by the type. Messages name the
+request by its template: never a query value, an id, a token or a body.
+"""
+
+from __future__ import annotations
+
+
+class ConnectorError(Exception):
+    """Anything that connectors raise."""
+
+
+class PlanError(ConnectorError):
+    """The request cannot be planned; the message says what is missing and how to give it."""
+
+
+class DiscoveryError(ConnectorError):
+    """The server does not say what is needed to log in; the message says which setting overrides it."""
+
+
+class AuthError(ConnectorError):
+    """The token endpoint refused the client, or the EHR refused a fresh token.
+
+    `code` is the OAuth error ("invalid_client"), where the server gave one.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FetchError(ConnectorError):
+    """One request, in the end, did not give what was asked.
+
+    `status` is the HTTP status (None: no answer came), `codes` the issue codes of an OperationOutcome: FHIR issue types and vendor
+    codes such as Epic's "4113", never free text, which may carry PHI.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.codes = codes
+
+
+class TransientFetchError(FetchError):
+    """Worth asking again later; all tries are used up."""
+
+
+class BudgetExhaustedError(TransientFetchError):
+    """The connection's retry budget is empty: no storm, the unit becomes a hole."""
+
+
+class TerminalFetchError(FetchError):
+    """The server's answer will not change by asking again."""
+
+
+class ProtocolError(FetchError):
+    """An answer that the specification does not allow."""
+
+
+class UnsafeLinkError(ConnectorError):
+    """A link or redirect that the token or the request must not follow."""

@@ -1,0 +1,85 @@
+"""The vendor profile: every way in which EHRs differ, as one typed value with safe defaults.
+
+`connectors/vendors/*.py` fill it with evidence; a site overrides any field with `profile = { … }` in its configuration. What
+data cannot say is a named pure hook. Units stand in the names. Pure: no I/O, clock or randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["auto", "bulk", "crawl"]
+BulkLevel = Literal["system", "patient", "group"]
+IssueGrade = Literal["note", "incomplete", "restricted", "restart", "gone", "missing", "pause", "fatal"]
+
+NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+class VendorProfile(BaseModel):
+    """How to treat one EHR. Defaults are the specification's; frozen; unknown or mistyped overrides are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    name: str
+    label: str
+
+    # -- login (vendors.md section 5)
+    assertion_alg_rsa: str = "RS384"
+    assertion_alg_ec: str = "ES384"
+    assertion_life_s: int = Field(240, ge=30, le=300)
+    audience: str | None = None  # None: the token URL
+    token_url: str | None = None  # None: from discovery
+    scope_required: bool = True
+    scope_wildcards: bool = True
+    scope_syntax: Literal["auto", "v1", "v2"] = "auto"  # auto: v1 unless only permission-v2 is advertised
+    extra_scopes: tuple[str, ...] = ()
+    token_per_patient: bool = False  # VA: `launch` carries the patient
+    client_id_header: str | None = None  # Epic: "Epic-Client-ID"
+
+    # -- the wire
+    accept: str = "application/fhir+json"
+    max_concurrency: int = Field(5, ge=1, le=500)
+    file_concurrency: int = Field(4, ge=1, le=64)
+    connect_timeout_s: float = Field(30, gt=0)
+    read_timeout_s: float = Field(300, gt=0)  # without a byte of progress
+    max_tries: int = Field(6, ge=1, le=50)
+    retry_base_s: float = Field(0.5, gt=0)
+    retry_cap_s: float = Field(60, gt=0)
+    retry_after_cap_s: float = Field(300, gt=0)
+    retry_share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
+    retry_floor: int = Field(20, ge=0)  # ... plus this many
+
+    # -- search
+    mode: Mode = "auto"
+    types: tuple[str, ...] = ()  # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
+    page_size: int | None = None  # None: do not send _count
+    page_size_by_type: Mapping[str, int] = Field(default_factory=dict)
+    search_splits: Mapping[str, tuple[str, ...]] = Field(default_factory=lambda: dict(NO_SPLIT))
+    # type -> raw query suffixes, one unit each ("category=laboratory"; "" = without), where one search cannot list all
+    patient_by: Literal["read", "_id"] = "read"
+    lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
+    last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
+    max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
+    next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
+    issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
+
+    # -- bulk
+    bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system")  # in order of preference
+    bulk_types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
+    bulk_since: bool = True
+    bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
+    poll_first_s: float = Field(1, ge=0)
+    poll_floor_s: float = Field(0.2, ge=0)
+    poll_cap_s: float = Field(300, gt=0)
+    job_timeout_s: float = Field(30 * 86_400, gt=0)
+    kickoff_429_means_running: bool = False
+    delete_job: bool = True
+
+    # -- incremental
+    incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
+    reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
+    overlap_s: int = Field(300, ge=0)  # taken off the watermark

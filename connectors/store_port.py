@@ -1,0 +1,62 @@
+"""What connectors need from a store, as protocols; `snapshots.ledger` is the real one.
+
+One `RunStore` is one open run. Calls come from one task at a time. Every call is one transaction: it happened whole, or not
+at all; after a crash, opening the same scope again finds exactly what was committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from snapshots.record import Batch, BulkJob, RunReport, Unit
+
+
+class RunStore(Protocol):
+    """One open run of one connection, which holds that connection's lock until it is finished or closed."""
+
+    @property
+    def id(self) -> int:
+        """The run's number."""
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run first began, also when this is its resumption: the watermark's upper bound."""
+
+    @property
+    def planned(self) -> bool:
+        """True when a resumed run already has its units: do not plan again, continue with `pending`."""
+
+    async def plan(self, units: Sequence[Unit]) -> None:
+        """Write the run's units, all or none. Units already present (same key) are left as they are."""
+
+    async def pending(self) -> list[Unit]:
+        """Units still to do, those that were holes of the previous run first, then in planned order."""
+
+    async def write(self, batch: Batch) -> None:
+        """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
+
+        Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
+        """
+
+    async def bulk_job(self) -> BulkJob | None:
+        """The run's bulk job, if one was ever kicked off."""
+
+    async def save_bulk_job(self, job: BulkJob) -> None:
+        """Insert or update the run's bulk job."""
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """Per resource type, the instant up to which this connection and selection are known to be complete."""
+
+    async def last_full_listing(self) -> datetime | None:
+        """When the last complete run that listed everything (no `since`) of this selection began."""
+
+    async def finish(self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+        """Tombstone what complete listings no longer had, move the watermark of every type without a hole, close the run.
+
+        `watermark` None moves none (a pull). State moves last: this is one transaction after all data has committed.
+        """
+
+    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+        """Close the run as failed (login refused, discovery impossible): everything committed stays, nothing is tombstoned."""

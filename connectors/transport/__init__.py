@@ -1,0 +1,1 @@
+"""transport owns the wire: the one module that sends, its limits, its retries and their budget."""

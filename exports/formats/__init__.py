@@ -1,0 +1,1 @@
+"""formats own how rows become bytes: NDJSON and CSV."""
