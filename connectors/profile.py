@@ -55,13 +55,16 @@ class VendorProfile(BaseModel):
 
     # -- search
     mode: Mode = "auto"
-    types: tuple[str, ...] = ()  # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
+    types: tuple[
+        str, ...
+    ] = ()  # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
     page_size: int | None = None  # None: do not send _count
     page_size_by_type: Mapping[str, int] = Field(default_factory=dict)
     search_splits: Mapping[str, tuple[str, ...]] = Field(default_factory=lambda: dict(NO_SPLIT))
     # type -> raw query suffixes, one unit each ("category=laboratory"; "" = without), where one search cannot list all
     patient_by: Literal["read", "_id"] = "read"
     lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
+    directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
     last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
     max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
     next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search

@@ -52,7 +52,9 @@ class RunStore(Protocol):
     async def last_full_listing(self) -> datetime | None:
         """When the last complete run that listed everything (no `since`) of this selection began."""
 
-    async def finish(self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+    async def finish(
+        self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
+    ) -> RunReport:
         """Tombstone what complete listings no longer had, move the watermark of every type without a hole, close the run.
 
         `watermark` None moves none (a pull). State moves last: this is one transaction after all data has committed.

@@ -67,7 +67,9 @@ class UnitResult:
     key: str
     state: UnitState
     reason: str | None = None  # why it failed, or a note ("restricted", "type not served here"); no PHI
-    complete_listing: bool = False  # True: everything this unit could list was listed, so what was not seen has vanished
+    complete_listing: bool = (
+        False  # True: everything this unit could list was listed, so what was not seen has vanished
+    )
     records: int = 0
 
 

@@ -1,0 +1,83 @@
+"""Reads a CapabilityStatement: which types a server searches, by which parameters, and which levels of $export it declares.
+
+Pure. What vendors leave out or misdeclare is known to the profile; `plan` weighs the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from connectors.profile import BulkLevel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    """What a server declares. `search_params` maps each declared type to its search parameters' names."""
+
+    search_params: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    searchable: frozenset[str] = frozenset()
+    bulk_levels: frozenset[BulkLevel] = frozenset()
+    fhir_version: str | None = None
+
+    def patient_parameter(self, resource_type: str) -> str | None:
+        """The parameter that narrows a search of this type to one patient, if one is declared."""
+        declared = self.search_params.get(resource_type, frozenset())
+        return next((name for name in ("patient", "subject") if name in declared), None)
+
+
+_LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
+
+
+def capability_from(statement: Any) -> Capability:
+    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared."""
+    if not isinstance(statement, dict):
+        return Capability()
+    search_params: dict[str, frozenset[str]] = {}
+    searchable: set[str] = set()
+    levels: set[BulkLevel] = set()
+    for rest in _objects(statement.get("rest")):
+        if rest.get("mode", "server") != "server":
+            continue
+        # some servers list every operation at the root, told apart only by name or definition
+        for operation in _objects(rest.get("operation")):
+            if _is_export(operation):
+                levels.add(_level_named(operation))
+        for resource in _objects(rest.get("resource")):
+            name = resource.get("type")
+            if not isinstance(name, str):
+                continue
+            search_params[name] = frozenset(
+                param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
+            )
+            interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
+            if "search-type" in interactions:
+                searchable.add(name)
+            if name in _LEVEL_OF_TYPE and any(
+                _is_export(operation) for operation in _objects(resource.get("operation"))
+            ):
+                levels.add(_LEVEL_OF_TYPE[name])
+    version = statement.get("fhirVersion")
+    return Capability(
+        search_params=search_params,
+        searchable=frozenset(searchable),
+        bulk_levels=frozenset(levels),
+        fhir_version=version if isinstance(version, str) else None,
+    )
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_export(operation: Mapping[str, Any]) -> bool:
+    """Named `export`, `$export` or as Epic and Cerner name theirs: `group-export`, `patient-export` (vendors.md 1.1, 2.1)."""
+    name = str(operation.get("name", "")).lstrip("$").lower()
+    definition = str(operation.get("definition", "")).lower().partition("|")[0]
+    return name == "export" or name.endswith("-export") or definition.endswith(("/export", "-export"))
+
+
+def _level_named(operation: Mapping[str, Any]) -> BulkLevel:
+    words = f"{operation.get('name', '')} {operation.get('definition', '')}".lower()
+    return "group" if "group-export" in words else "patient" if "patient-export" in words else "system"

@@ -1,0 +1,263 @@
+"""Reads FHIR R4 JSON: resources into records, searchset Bundles into pages, OperationOutcomes into graded issues.
+
+Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Grading of vendor codes comes
+from the profile; what a grade does to a unit is decided by `crawl.search` and `bulk.download`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+
+from connectors.profile import IssueGrade
+from snapshots.record import Deletion, Quarantined, Record
+
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+_PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
+_DELETE_URL = re.compile(r"(?:^|/)([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_ID_MAX = 1024  # FHIR says 64; Epic may exceed it (vendors.md 1.9): a bound against nonsense, not a rule
+
+
+class _Meta(msgspec.Struct):
+    versionId: Any = None  # noqa: N815 -- FHIR's spelling
+    lastUpdated: Any = None  # noqa: N815
+
+
+class _Keys(msgspec.Struct):
+    """The few fields that every resource is read for. `Any` where real data disagrees with the specification."""
+
+    resourceType: Any = None  # noqa: N815
+    id: Any = None
+    meta: _Meta | None = None
+    subject: Any = None
+    patient: Any = None
+    beneficiary: Any = None
+
+
+class _Search(msgspec.Struct):
+    mode: str | None = None
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw | None = None
+    search: _Search | None = None
+
+
+class _Link(msgspec.Struct):
+    relation: str = ""
+    url: str = ""
+
+
+class _Bundle(msgspec.Struct):
+    resourceType: str  # noqa: N815
+    type: str | None = None
+    link: list[_Link] | None = None
+    entry: list[_Entry] | None = None
+
+
+class _Coding(msgspec.Struct):
+    code: Any = None
+
+
+class _Details(msgspec.Struct):
+    coding: list[_Coding] | None = None
+
+
+class _Issue(msgspec.Struct):
+    severity: str = "error"
+    code: str = "processing"
+    details: _Details | None = None
+
+
+class _Outcome(msgspec.Struct):
+    issue: list[_Issue] | None = None
+
+
+class _Request(msgspec.Struct):
+    method: str = ""
+    url: str = ""
+
+
+class _DeletedEntry(msgspec.Struct):
+    request: _Request | None = None
+
+
+class _DeletedBundle(msgspec.Struct):
+    entry: list[_DeletedEntry] | None = None
+
+
+_KEYS = msgspec.json.Decoder(_Keys)
+_BUNDLE = msgspec.json.Decoder(_Bundle)
+_OUTCOME = msgspec.json.Decoder(_Outcome)
+_DELETED = msgspec.json.Decoder(_DeletedBundle)
+
+
+class Issue(NamedTuple):
+    """One issue of an OperationOutcome, without its texts: they may carry PHI."""
+
+    severity: str
+    code: str
+    vendor_codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page of a search."""
+
+    records: Sequence[Record]
+    quarantined: Sequence[Quarantined]
+    issues: Sequence[Issue]
+    next_url: str | None
+
+
+class UnreadableResourceError(ValueError):
+    """Bytes that are not one FHIR resource. The message says why and quotes nothing."""
+
+
+class NotABundleError(ValueError):
+    """An answer to a search that is not a Bundle."""
+
+
+def record_from(body: bytes) -> Record:
+    """Read one resource's keys.
+
+    Raises:
+        UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
+    """
+    try:
+        keys = _KEYS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = (
+            "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object of a resource"
+        )
+        raise UnreadableResourceError(reason) from None
+    resource_type, resource_id = keys.resourceType, keys.id
+    if not isinstance(resource_type, str) or not _TYPE.match(resource_type):
+        raise UnreadableResourceError("no usable resourceType")
+    if not isinstance(resource_id, str) or not 0 < len(resource_id) <= _ID_MAX or "\x00" in resource_id:
+        raise UnreadableResourceError("no usable id")
+    version_id = last_updated = None
+    if keys.meta is not None:
+        version_id = keys.meta.versionId if isinstance(keys.meta.versionId, str) else None
+        last_updated = keys.meta.lastUpdated if isinstance(keys.meta.lastUpdated, str) else None
+    patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
+    digest = blake2b(body, digest_size=16).digest()
+    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body)
+
+
+def _patient_of(keys: _Keys) -> str | None:
+    for reference in (keys.subject, keys.patient, keys.beneficiary):
+        if type(reference) is dict:
+            target = reference.get("reference")
+            if type(target) is str:
+                found = _PATIENT_REFERENCE.search(target)
+                if found:
+                    return found[1]
+    return None
+
+
+def issues_from(body: bytes) -> tuple[Issue, ...]:
+    """Read an OperationOutcome's issues; anything else gives none."""
+    try:
+        outcome = _OUTCOME.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    return tuple(
+        Issue(
+            issue.severity,
+            issue.code,
+            tuple(str(c.code) for c in (issue.details and issue.details.coding) or () if c.code),
+        )
+        for issue in outcome.issue or ()
+    )
+
+
+def page_from(body: bytes, *, where: str) -> Page:
+    """Read one searchset Bundle. `where` names the page in quarantine records, without PHI.
+
+    Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read is
+    quarantined alone.
+
+    Raises:
+        NotABundleError: the answer as a whole is no Bundle; the message says what it is.
+    """
+    try:
+        bundle = _BUNDLE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    if bundle.resourceType != "Bundle":
+        what = bundle.resourceType if _TYPE.match(bundle.resourceType) else "something else"
+        raise NotABundleError(f"the answer is not a Bundle but {what}")
+    records: list[Record] = []
+    quarantined: list[Quarantined] = []
+    issues: list[Issue] = []
+    for number, entry in enumerate(bundle.entry or (), start=1):
+        if entry.resource is None:
+            continue
+        raw = bytes(entry.resource)
+        if entry.search is not None and entry.search.mode == "outcome":
+            issues.extend(issues_from(raw))
+            continue
+        try:
+            record = record_from(raw)
+        except UnreadableResourceError as error:
+            found = issues_from(raw) if b'"OperationOutcome"' in raw else ()
+            if found:  # an outcome without an id, and without search.mode (F13)
+                issues.extend(found)
+            else:
+                quarantined.append(Quarantined(None, f"{where}, entry {number}", str(error), raw))
+            continue
+        if record.resource_type == "OperationOutcome":
+            issues.extend(issues_from(raw))
+        else:
+            records.append(record)
+    next_url = next((link.url for link in bundle.link or () if link.relation == "next" and link.url), None)
+    return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url)
+
+
+def deletions_from(body: bytes) -> tuple[Deletion, ...]:
+    """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest)."""
+    try:
+        bundle = _DELETED.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnreadableResourceError("not a Bundle of deletions") from None
+    found = []
+    for entry in bundle.entry or ():
+        target = _DELETE_URL.search(entry.request.url) if entry.request and entry.request.method == "DELETE" else None
+        if target:
+            found.append(Deletion(target[1], target[2]))
+    if not found:
+        raise UnreadableResourceError("a Bundle without a DELETE request")
+    return tuple(found)
+
+
+_GRAVITY: Mapping[IssueGrade, int] = {
+    "note": 0, "missing": 1, "incomplete": 2, "gone": 3, "pause": 4, "restricted": 5, "restart": 6, "fatal": 7,
+}  # fmt: skip
+
+
+def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueGrade:
+    """The gravest thing that the issues say, by the profile's meaning of vendor codes; unknown codes by their severity.
+
+    Inside a page an `error` or `fatal` that nobody knows makes the listing incomplete: it must not pass for an empty result.
+    """
+    worst: IssueGrade = "note"
+    for issue in issues:
+        known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
+        if known:
+            own = max(known, key=lambda g: _GRAVITY[g])
+        else:
+            own = "incomplete" if issue.severity in {"error", "fatal"} else "note"
+        if _GRAVITY[own] > _GRAVITY[worst]:
+            worst = own
+    return worst
+
+
+def codes_of(issues: Iterable[Issue]) -> tuple[str, ...]:
+    """The distinct codes of issues, for messages."""
+    return tuple(dict.fromkeys(code for issue in issues for code in (*issue.vendor_codes, issue.code)))

@@ -1,0 +1,20 @@
+"""Any FHIR R4 server: trusts what it declares, sends nothing that the specification does not know."""
+
+from __future__ import annotations
+
+from connectors.profile import VendorProfile
+
+GENERIC = VendorProfile(
+    name="generic",
+    label="generic FHIR R4 server",
+    # servers that list scopes at all accept wildcards for backend services, as the SMART guide's own examples do [D] S1
+    scope_wildcards=True,
+    max_concurrency=10,
+    page_size=200,  # HAPI's default cap is 200 [I]; a server that caps lower says so by its pages, and `next` is all we trust
+    lists_patients=True,
+    # search by reference needs ids first; these directories are small and listed whole where the server declares the search
+    directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
+    # patient level gives charts; system level adds what belongs to no patient, and asks for far more [I]
+    bulk_levels=("group", "patient", "system"),
+    next_expired_statuses=(404, 410),  # a paging session that is gone: HAPI 410 [R]
+)
