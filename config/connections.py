@@ -1,0 +1,190 @@
+"""One connection: an EHR endpoint of one tenant, as the configuration names it.
+
+Owns the shape and what its keys allow. How to speak to the vendor is left to `connectors.vendors`; whether files
+exist, to `chartferry config check`; the vendor-profile overrides are checked by cli, which may know `connectors.profile`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from config.errors import Problem
+from config.secret_refs import SecretRef
+
+Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
+Auth = Literal["smart", "secret", "bearer", "none"]
+VENDORS: tuple[str, ...] = get_args(Vendor)
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
+NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter or digit"
+RESOURCE_TYPE = re.compile(r"^[A-Z][A-Za-z]{2,63}$")
+CRON_FIELD = re.compile(r"^[\d*/,A-Za-z-]+$")
+
+NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
+    "smart": ("client_id", "key"),
+    "secret": ("client_id", "client_secret"),
+    "bearer": ("bearer_token",),
+    "none": (),
+}
+
+
+def _base(info: ValidationInfo) -> Path:
+    return (info.context or {}).get("base") or Path.cwd()
+
+
+def _secret_ref(value: object, info: ValidationInfo) -> object:
+    return SecretRef.parse(value, _base(info)) if isinstance(value, str) else value
+
+
+def _file(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return (_base(info) / Path(value.removeprefix("file:")).expanduser()).resolve()
+    return value
+
+
+def _cohort(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str) and not value.startswith("file:"):
+        raise ValueError('must be "file:PATH", a file with one patient a line')
+    return _file(value, info)
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str):
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError('must be a whole URL such as "https://ehr.example.org/api/FHIR/R4"')
+        if parts.query or parts.fragment:
+            raise ValueError("must be the FHIR base URL, without ? or #")
+        if parts.password or parts.username:
+            raise ValueError("must not carry a user or password: use client_id and key, or bearer_token")
+        return value.rstrip("/")
+    return value
+
+
+def _proxy(value: object) -> object:
+    if isinstance(value, str):
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError('must be a whole URL such as "http://proxy.example.org:3128"')
+    return value
+
+
+def _resource_type(value: object) -> object:
+    if isinstance(value, str) and not RESOURCE_TYPE.match(value):
+        raise ValueError('must be a FHIR resource type such as "Observation"')
+    return value
+
+
+def _schedule(value: object) -> object:
+    if isinstance(value, str):
+        fields = value.split()
+        if len(fields) != 5 or not all(CRON_FIELD.match(field) for field in fields):  # noqa: PLR2004  crontab(5)
+            raise ValueError('must be five crontab fields such as "15 2 * * *"')
+    return value
+
+
+ResourceType = Annotated[str, BeforeValidator(_resource_type)]
+OptionalRef = Annotated[SecretRef | None, BeforeValidator(_secret_ref)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_file)]
+
+
+def masked_url(url: str) -> str:
+    """Return the URL with a password, if it has one, replaced by stars."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:****@", url)
+
+
+def infer_auth(table: Mapping[str, Any]) -> str:
+    """Return how a connection logs in: `auth` itself, or what its other keys imply."""
+    if table.get("auth") is not None:
+        return str(table["auth"])
+    if table.get("bearer_token"):
+        return "bearer"
+    if table.get("client_secret") and not table.get("key"):
+        return "secret"
+    return "smart" if table.get("client_id") or table.get("key") else "none"
+
+
+def auth_problems(table: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """Yield what `auth` needs and the connection lacks."""
+    auth = infer_auth(table)
+    for key in NEEDED_BY_AUTH.get(auth, ()):
+        if not table.get(key):
+            why = f'auth = "{auth}"' if table.get("auth") else f"the login that the other keys imply ({auth})"
+            yield Problem(f"{path}.{key}", "nothing", f"needed by {why}; see `chartferry init` for an example")
+    if table.get("key") and table.get("client_secret") and not table.get("auth"):
+        yield Problem(
+            f"{path}.client_secret", "both key and client_secret", 'one of them, or auth = "smart" | "secret"'
+        )
+
+
+class Connection(BaseModel):
+    """One EHR endpoint of one tenant. Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
+    vendor: Vendor
+    base_url: Annotated[str, BeforeValidator(_http_url)]
+
+    auth: Auth = "none"
+    client_id: Annotated[str, Field(min_length=1)] | None = None
+    key: OptionalRef = None
+    client_secret: OptionalRef = None
+    bearer_token: OptionalRef = None
+    kid: str | None = None
+    alg: Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"] | None = None
+    scopes: tuple[str, ...] = ()
+
+    mode: Literal["auto", "bulk", "crawl"] = "auto"
+    group: str | None = None
+    cohort: Annotated[Path | None, BeforeValidator(_cohort)] = None
+    cohort_system: str | None = None
+    types: tuple[ResourceType, ...] = ()
+    schedule: Annotated[str | None, BeforeValidator(_schedule)] = None
+
+    ca_bundle: OptionalFile = None
+    client_cert: OptionalFile = None
+    client_cert_key: OptionalFile = None
+    proxy: Annotated[str | None, BeforeValidator(_proxy)] = None
+
+    validate_resources: Annotated[Literal["off", "sample", "all"], Field(alias="validate")] = "off"
+    profile: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_auth(cls, data: Any) -> Any:
+        return {**data, "auth": infer_auth(data)} if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Self:
+        for problem in auth_problems(dict(self), f"connections.{self.name}"):
+            raise ValueError(f"{problem.path}: {problem.allowed}")
+        return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for key, value in super().__repr_args__():
+            yield key, masked_url(value) if key == "proxy" and value else value
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that this connection refers to, by key, secrets aside."""
+        named = {
+            "cohort": self.cohort,
+            "ca_bundle": self.ca_bundle,
+            "client_cert": self.client_cert,
+            "client_cert_key": self.client_cert_key,
+        }
+        return {key: path for key, path in named.items() if path is not None}
+
+    @property
+    def secrets(self) -> dict[str, SecretRef]:
+        """The secret references of this connection, by key."""
+        named = {"key": self.key, "client_secret": self.client_secret, "bearer_token": self.bearer_token}
+        return {key: ref for key, ref in named.items() if ref is not None}

@@ -1,0 +1,268 @@
+"""The settings of one chartferry: store, tenants, connections and export defaults, read from one TOML file.
+
+Owns finding the file, reading it and naming every problem in it at once. Whether referenced files exist and profile
+overrides fit is left to `chartferry config check`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
+from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.secret_refs import ALLOWED
+
+FILE_NAME = "chartferry.toml"
+ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
+SECRET_KEYS = ("key", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
+STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
+SHOWN_CHARS = 60
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _out(value: object, info: ValidationInfo) -> object:
+    base = (info.context or {}).get("base", Path.cwd())
+    return (base / Path(value).expanduser()).resolve() if isinstance(value, str) else value
+
+
+class Tenant(BaseModel):
+    """An organisation whose data never mixes with another's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str | None = None
+
+
+class ExportDefaults(BaseModel):
+    """What `chartferry export` does where its command line is silent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: Annotated[Path | None, BeforeValidator(_out)] = None
+    format: tuple[Literal["ndjson", "csv"], ...] = ("ndjson", "csv")
+    views: tuple[str, ...] = ()
+
+
+class Settings(BaseModel):
+    """Everything that the file says, checked and with defaults filled in. Frozen; reprs show no secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Path
+    store_url: str = "embedded"
+    tenants: dict[str, Tenant] = {}
+    connections: dict[str, Connection] = {}
+    export: ExportDefaults = ExportDefaults()
+    written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for key, value in super().__repr_args__():
+            yield key, masked_url(value) if key == "store_url" else value
+
+    def of_tenant(self, tenant: str | None) -> dict[str, Connection]:
+        """Return the connections of one tenant, or all of them for None."""
+        return {name: each for name, each in self.connections.items() if tenant in (None, each.tenant)}
+
+
+def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file to read: `path`, else $CHARTFERRY_CONFIG, else ./chartferry.toml, else the user's.
+
+    ConfigNotFoundError lists the places looked at.
+    """
+    if path is None and environ.get(ENVIRON_CONFIG):
+        path = Path(environ[ENVIRON_CONFIG])
+        named = f"${ENVIRON_CONFIG}"
+    else:
+        named = "--config"
+    if path is not None:
+        if path.is_file():
+            return path.resolve()
+        raise ConfigNotFoundError(f"{named} names {path}: there is no such file; write one with `chartferry init`")
+    places = [Path(FILE_NAME).resolve(), platformdirs.user_config_path("chartferry") / FILE_NAME]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise ConfigNotFoundError(
+        f"no configuration found; looked at --config, ${ENVIRON_CONFIG}, {looked}; write one with `chartferry init`"
+    )
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read and check the configuration; ConfigError carries every problem with key path, found and allowed."""
+    source = find_config(path, environ)
+    try:
+        tree = tomllib.loads(source.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as exc:
+        raise _refused(source, [Problem("(the file)", str(exc), "TOML, see https://toml.io")]) from None
+    except UnicodeDecodeError:
+        raise _refused(source, [Problem("(the file)", "bytes that are not UTF-8", "TOML in UTF-8")]) from None
+    except OSError as exc:
+        raise ConfigError(f"{source} cannot be read: {exc.strerror}; check its permissions", source=source) from exc
+
+    problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export"), ""))
+    store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
+    export = _parse(ExportDefaults, _table(tree, "export", problems), "export", source.parent, problems)
+    tenants = _tenants(_table(tree, "tenants", problems), source.parent, problems)
+    connections = _connections(_table(tree, "connections", problems), source.parent, set(tenants), problems)
+    if problems:
+        raise _refused(source, problems)
+    return Settings(
+        source=source,
+        store_url=store_url,
+        tenants=tenants,
+        connections=connections,
+        export=export or ExportDefaults(),
+        written=frozenset(_paths(tree)),
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` most likely meant, if one is near."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    return close[0] if close else next((each for each in options if len(word) > 2 and word in each), None)  # noqa: PLR2004
+
+
+def shown(key: str, value: object) -> str:
+    """Return a value as a message may quote it: shortened, and not at all where it may be a secret."""
+    if any(word in key for word in SECRET_KEYS) and value is not None:
+        return f"a {type(value).__name__} that is not shown, it may be a secret"
+    text = repr(masked_url(value) if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+def _refused(source: Path, problems: list[Problem]) -> ConfigError:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return ConfigError(f"{source}: {count}", problems=problems, source=source)
+
+
+def _table(tree: Mapping[str, Any], key: str, problems: list[Problem]) -> dict[str, Any]:
+    value = tree.get(key, {})
+    if isinstance(value, dict):
+        return value
+    problems.append(Problem(key, shown(key, value), f"a table: [{key}]"))
+    return {}
+
+
+def _unknown(table: Mapping[str, Any], known: Iterable[str], path: str) -> Iterator[Problem]:
+    names = list(known)
+    for key in table:
+        if key not in names:
+            guess = nearest(key, names)
+            hint = f"did you mean {guess}? " if guess else ""
+            yield Problem(f"{path}{key}", "an unknown key", f"{hint}one of: {', '.join(names)}")
+
+
+def _store_url(table: dict[str, Any], base: Path, environ: Mapping[str, str], problems: list[Problem]) -> str:
+    problems.extend(_unknown(table, ("url",), "store."))
+    url = table.get("url", "embedded")
+    if not isinstance(url, str):
+        problems.append(Problem("store.url", shown("url", url), STORE_RULE))
+        return "embedded"
+    if url.startswith("env:"):
+        name = url.removeprefix("env:")
+        if name not in environ:
+            problems.append(Problem("store.url", f"{url}, which is not set", f"export {name}, or {STORE_RULE}"))
+            return "embedded"
+        url = environ[name]
+    if url.startswith("embedded:") and url.removeprefix("embedded:"):
+        return f"embedded:{(base / Path(url.removeprefix('embedded:')).expanduser()).resolve()}"
+    if url != "embedded" and not re.match(r"postgres(ql)?://", url):
+        problems.append(Problem("store.url", shown("url", masked_url(url)), STORE_RULE))
+    return url
+
+
+def _tenants(table: dict[str, Any], base: Path, problems: list[Problem]) -> dict[str, Tenant]:
+    found = {}
+    for name, entry in table.items():
+        if not re.match(NAME_PATTERN, name):
+            problems.append(Problem(f"tenants.{name}", repr(name), NAME_RULE))
+        tenant = _parse(Tenant, entry, f"tenants.{name}", base, problems)
+        found[name] = tenant or Tenant()
+    return found
+
+
+def _connections(
+    table: dict[str, Any], base: Path, tenants: set[str], problems: list[Problem]
+) -> dict[str, Connection]:
+    found = {}
+    for name, entry in table.items():
+        path = f"connections.{name}"
+        if not isinstance(entry, dict):
+            problems.append(Problem(path, shown(name, entry), f"a table: [{path}]"))
+            continue
+        if not re.match(NAME_PATTERN, name):
+            problems.append(Problem(path, repr(name), NAME_RULE))
+            name = "x"  # noqa: PLW2901  so that its other keys are still checked
+        if "name" in entry:
+            problems.append(
+                Problem(f"{path}.name", "an unknown key", f"nothing: the table's name is the name, [{path}]")
+            )
+        connection = _parse(Connection, {**entry, "name": name}, path, base, problems)
+        problems.extend(auth_problems(entry, path))
+        tenant = entry.get("tenant", "default")
+        if tenants and isinstance(tenant, str) and tenant not in {"default", *tenants}:
+            guess = nearest(tenant, tenants)
+            hint = f"did you mean {guess}? " if guess else ""
+            allowed = f"{hint}one of: {', '.join(sorted(tenants))}; or declare [tenants.{tenant}]"
+            problems.append(Problem(f"{path}.tenant", repr(tenant), allowed))
+        if connection is not None:
+            found[name] = connection
+    return found
+
+
+def _parse(model: type[Model], table: Any, path: str, base: Path, problems: list[Problem]) -> Model | None:
+    try:
+        return model.model_validate(table, context={"base": base})
+    except ValidationError as exc:
+        problems.extend(problems_of(exc, model, path))
+        return None
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> Iterator[Problem]:
+    """Yield a pydantic error as problems in our words, with secrets unquoted and near names suggested."""
+    known = {field.alias or name: field for name, field in model.model_fields.items() if name != "name"}
+    for one in error.errors(include_url=False):
+        if not one["loc"] and one["type"] == "value_error":
+            continue  # a login that is not whole: `auth_problems` names its keys
+        key = str(one["loc"][0]) if one["loc"] else ""
+        where = ".".join([path, *(str(part) for part in one["loc"])])
+        context = one.get("ctx", {})
+        found = "nothing" if one["type"] == "missing" else shown(key, one["input"])
+        match one["type"]:
+            case "extra_forbidden":
+                guess = nearest(key, known)
+                hint = f"did you mean {guess}? " if guess else ""
+                yield Problem(where, "an unknown key", f"{hint}one of: {', '.join(known)}")
+            case "missing":
+                yield Problem(where, found, "required")
+            case "literal_error":
+                options = re.findall(r"'([^']+)'", str(context["expected"]))
+                guess = nearest(str(one["input"]), options)
+                hint = f"; did you mean {guess}?" if guess else ""
+                yield Problem(where, found, f"one of: {', '.join(options)}{hint}")
+            case "value_error":
+                yield Problem(where, found, str(context["error"]))
+            case "string_pattern_mismatch":
+                yield Problem(where, found, NAME_RULE)
+            case "is_instance_of" if "SecretRef" in one["msg"]:
+                yield Problem(where, found, ALLOWED)
+            case _:
+                yield Problem(where, found, one["msg"][0].lower() + one["msg"][1:])
+
+
+def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")

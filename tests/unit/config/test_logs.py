@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.logs import configure_logging, redact_text
+
+JWT = "eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_our_lines_and_the_libraries_lines_are_json_with_level_and_time() -> None:
+    stream = io.StringIO()
+    configure_logging(json=True, level="INFO", stream=stream)
+    structlog.get_logger("chartferry").info("run complete", connection="site", new=3)
+    logging.getLogger("somewhere").warning("odd %s", "thing")
+    ours, theirs = lines(stream)
+    assert (ours["event"], ours["connection"], ours["new"], ours["level"]) == ("run complete", "site", 3, "info")
+    assert str(ours["timestamp"]).endswith("Z")
+    assert (theirs["event"], theirs["level"]) == ("odd thing", "warning")
+
+
+def test_the_http_libraries_log_no_url() -> None:
+    stream = io.StringIO()
+    configure_logging(json=True, level="DEBUG", stream=stream)
+    for library in ("httpx", "httpcore", "httpcore.http11", "aiohttp.client", "hypothesis", "asyncio"):
+        logging.getLogger(library).info("GET https://ehr.example.org/Patient?family=Doe")
+    assert stream.getvalue() == ""
+
+
+def test_nothing_secret_passes_at_any_depth() -> None:
+    stream = io.StringIO()
+    configure_logging(json=True, level="INFO", stream=stream)
+    structlog.get_logger("x").info(
+        f"asked https://h/Patient?family=Doe with Bearer abcdef123 and {JWT}",
+        access_token="tokenvalue",
+        nested={"list": ["client_secret=hunter2", {"url": "/Patient?birthdate=1980-01-01"}], "password": "hunter2"},
+        store="postgresql://me:hunter2@host/db",
+    )
+    text = stream.getvalue()
+    for secret in ("Doe", "abcdef123", JWT, "hunter2", "tokenvalue", "1980"):
+        assert secret not in text
+
+
+def test_an_exception_shows_its_type_and_not_its_message() -> None:
+    stream = io.StringIO()
+    configure_logging(json=True, level="INFO", stream=stream)
+    try:
+        int("Jane Doe")
+    except ValueError:
+        structlog.get_logger("x").exception("page refused")
+        logging.getLogger("y").exception("page refused")
+    assert "Jane" not in stream.getvalue()
+    assert [line["error_type"] for line in lines(stream)] == ["ValueError", "ValueError"]
+
+
+def test_a_terminal_gets_columns() -> None:
+    stream = io.StringIO()
+    configure_logging(json=False, level="INFO", stream=stream)
+    structlog.get_logger("x").info("run complete", connection="site")
+    assert "run complete" in stream.getvalue()
+    assert "connection" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+@given(
+    st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=8, max_size=30),
+    st.sampled_from(
+        [
+            "Bearer {}",
+            "authorization: bearer {}",
+            "https://h/x?name={}",
+            "client_assertion={}&a=b",
+            '"access_token": "{}"',
+            "postgresql://u:{}@h/db",
+            "Patient?identifier=x|{}",
+            "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----",
+        ]
+    ),
+)
+def test_a_secret_in_any_usual_place_is_redacted(secret: str, form: str) -> None:
+    assert secret not in redact_text(f"tried {form.format(secret)} and failed").replace("PRIVATE KEY", "")
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    text = "Observation: 3 of 5 patients; is that all? yes, at https://ehr.example.org/fhir"
+    assert redact_text(text) == text

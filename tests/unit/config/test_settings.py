@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.secret_refs import SecretRef
+from config.settings import Settings, find_config, load_settings, nearest
+
+SMALLEST = """
+[connections.site]
+vendor = "generic"
+base_url = "https://ehr.example.org/fhir/"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "chartferry.toml"
+    path.write_text(text)
+    return path
+
+
+def load(folder: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
+    return load_settings(write(folder, text), environ or {})
+
+
+def problems_in(folder: Path, text: str) -> dict[str, tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    return {problem.path: (problem.found, problem.allowed) for problem in caught.value.problems}
+
+
+def outcome(path: Path) -> Settings | tuple[Problem, ...]:
+    try:
+        return load_settings(path, {})
+    except ConfigError as exc:
+        return exc.problems
+
+
+def test_a_connection_needs_only_vendor_and_base_url(tmp_path: Path) -> None:
+    settings = load(tmp_path, SMALLEST)
+    site = settings.connections["site"]
+    assert (site.name, site.tenant, site.auth, site.mode) == ("site", "default", "none", "auto")
+    assert site.base_url == "https://ehr.example.org/fhir"
+    assert settings.store_url == "embedded"
+    assert settings.export.format == ("ndjson", "csv")
+
+
+@pytest.mark.parametrize(
+    ("keys", "auth"),
+    [
+        ('client_id = "a"\nkey = "env:K"', "smart"),
+        ('client_id = "a"\nclient_secret = "env:K"', "secret"),
+        ('bearer_token = "env:K"', "bearer"),
+        ("", "none"),
+        ('auth = "none"\nclient_id = "a"', "none"),
+    ],
+)
+def test_the_login_is_inferred_from_the_keys_given(tmp_path: Path, keys: str, auth: str) -> None:
+    assert load(tmp_path, SMALLEST + keys).connections["site"].auth == auth
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ('client_id = "a"', "connections.site.key"),
+        ('key = "env:K"', "connections.site.client_id"),
+        ('auth = "bearer"', "connections.site.bearer_token"),
+        ('client_secret = "env:K"', "connections.site.client_id"),
+        ('auth = "secret"\nclient_id = "a"', "connections.site.client_secret"),
+        ('client_id = "a"\nkey = "env:K"\nclient_secret = "env:S"', "connections.site.client_secret"),
+    ],
+)
+def test_a_login_that_is_not_whole_names_the_missing_key(tmp_path: Path, keys: str, path: str) -> None:
+    assert list(problems_in(tmp_path, SMALLEST + keys)) == [path]
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    settings = load(
+        tmp_path,
+        '[store]\nurl = "embedded:pg"\n[export]\nout = "out"\n'
+        + SMALLEST
+        + 'client_id = "a"\nkey = "file:keys/a.json"\ncohort = "file:c.csv"\nca_bundle = "ca.pem"',
+    )
+    site = settings.connections["site"]
+    assert settings.store_url == f"embedded:{tmp_path}/pg"
+    assert settings.export.out == tmp_path / "out"
+    assert site.key == SecretRef("file", f"{tmp_path}/keys/a.json")
+    assert site.files == {"cohort": tmp_path / "c.csv", "ca_bundle": tmp_path / "ca.pem"}
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    problems = problems_in(
+        tmp_path,
+        """
+        stor = 1
+        [store]
+        url = "mysql://user:hunter2@host/db"
+        [tenants.mercy]
+        [export]
+        format = ["ndjson", "xlsx"]
+        [connections.Big]
+        vendor = "generic"
+        base_url = "https://ehr.example.org"
+        [connections.site]
+        tenant = "mercyy"
+        vendor = "epc"
+        base_url = "ehr.example.org"
+        types = ["observation"]
+        schedule = "* *"
+        cohort = "cohort.csv"
+        """,
+    )
+    assert problems["stor"] == ("an unknown key", "did you mean store? one of: store, tenants, connections, export")
+    assert "hunter2" not in str(problems)
+    assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv")
+    assert problems["connections.site.vendor"][1].endswith("did you mean epic?")
+    assert problems["connections.site.tenant"][1].startswith("did you mean mercy?")
+    assert set(problems) == {
+        "stor",
+        "store.url",
+        "export.format.1",
+        "connections.Big",
+        "connections.site.tenant",
+        "connections.site.vendor",
+        "connections.site.base_url",
+        "connections.site.types.0",
+        "connections.site.schedule",
+        "connections.site.cohort",
+    }
+
+
+@pytest.mark.parametrize("key", ["key", "client_secret", "bearer_token"])
+def test_a_secret_written_into_the_file_is_refused_and_never_quoted(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f'{SMALLEST}client_id = "a"\n{key} = "s3cr3t-in-the-clear"')
+    assert f"connections.site.{key}" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_passwords_are_masked_in_reprs(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        '[store]\nurl = "postgresql://me:hunter2@host/db"\n' + SMALLEST + 'proxy = "http://me:hunter2@proxy:3128"',
+    )
+    assert settings.store_url == "postgresql://me:hunter2@host/db"
+    assert settings.connections["site"].proxy == "http://me:hunter2@proxy:3128"
+    assert "hunter2" not in repr(settings)
+
+
+def test_the_store_url_may_come_from_the_environment(tmp_path: Path) -> None:
+    text = '[store]\nurl = "env:STORE"'
+    assert load(tmp_path, text, {"STORE": "postgresql://h/db"}).store_url == "postgresql://h/db"
+    assert problems_in(tmp_path, text)["store.url"][0] == "env:STORE, which is not set"
+
+
+def test_toml_that_cannot_be_read_says_where(tmp_path: Path) -> None:
+    assert "line 2" in problems_in(tmp_path, "[store]\nurl = x\n")["(the file)"][0]
+
+
+def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("flag", "environ", "here", "user/chartferry"):
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path / name, SMALLEST)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    environ = {"CHARTFERRY_CONFIG": str(tmp_path / "environ" / "chartferry.toml")}
+    flag = tmp_path / "flag" / "chartferry.toml"
+    assert find_config(flag, environ) == flag
+    assert find_config(None, environ).parent.name == "environ"
+    assert find_config(None, {}).parent.name == "here"
+    (tmp_path / "here" / "chartferry.toml").unlink()
+    assert find_config(None, {}).parent.name == "chartferry"
+    (tmp_path / "user" / "chartferry" / "chartferry.toml").unlink()
+    with pytest.raises(ConfigNotFoundError, match="chartferry init"):
+        find_config(None, {})
+
+
+def test_it_is_known_which_values_the_file_sets(tmp_path: Path) -> None:
+    written = load(tmp_path, SMALLEST).written
+    assert "connections.site.vendor" in written
+    assert "connections.site.mode" not in written
+
+
+def test_a_bare_word_inside_a_key_is_near_enough() -> None:
+    assert nearest("token", ["kid", "bearer_token"]) == "bearer_token"
+    assert nearest("zzz", ["kid", "bearer_token"]) is None
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_settings_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text, encoding="utf-8", errors="replace", newline="")
+    assert outcome(path)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.text(st.characters(codec="ascii", categories=("L", "N")), max_size=8), st.integers(0, 9), st.booleans()
+    ),
+    lambda inner: st.lists(inner, max_size=2),
+    max_leaves=3,
+)
+KEYS = [
+    "vendor",
+    "base_url",
+    "key",
+    "client_id",
+    "types",
+    "mode",
+    "profile",
+    "proxy",
+    "schedule",
+    "cohort",
+    "auth",
+    "x",
+]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES))
+def test_values_of_any_kind_are_problems_not_crashes(
+    tmp_path_factory: pytest.TempPathFactory, table: dict[str, object]
+) -> None:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    path = tmp_path_factory.getbasetemp() / "values.toml"
+    path.write_text("\n".join(["[connections.site]", *lines]))
+    found = outcome(path)
+    assert isinstance(found, Settings) or all(problem.path.startswith("connections.site") for problem in found)
