@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from cli.main import app
+from config.connections import CRON_FIELD
+from cron import launch
+
+CRONTAB = Path(launch.__file__).parent / "crontab"
+SCHEDULED = [line for line in CRONTAB.read_text().splitlines() if re.match(r"^[\d*]", line)]
+
+
+def parse(command: Any, words: list[str]) -> None:
+    """Walk to the command that the words name and let it read them, without running it."""
+    with command.make_context(command.name, words, resilient_parsing=False) as context:
+        if hasattr(command, "resolve_command"):
+            _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            parse(inner, rest)
+
+
+@pytest.mark.parametrize("line", SCHEDULED)
+def test_every_line_is_a_cli_call_through_the_launcher(line: str) -> None:
+    *fields, rest = line.split(None, 5)
+    assert all(CRON_FIELD.match(field) for field in fields)
+    assert "%" not in rest  # crontab(5) turns it into a newline
+    before, command = rest.split(" -- ")
+    python, safe_path, script, *options = shlex.split(before)
+    assert (Path(python).name, safe_path, Path(script).name) == ("python3", "-P", "launch.py")
+    wanted = launch._arguments([*options, "--", *shlex.split(command)])
+    assert wanted.deadline
+    assert wanted.command[0] == "chartferry"
+    parse(typer.main.get_command(app), wanted.command[1:])
+
+
+def test_the_schedule_is_not_empty() -> None:
+    assert len(SCHEDULED) >= 3
