@@ -1,0 +1,193 @@
+"""Runs one bulk export job up to its manifest: kick-off, polling, manifest pages. Files are `bulk.download`'s.
+
+The status URL is in the store before anything else is done with it, so a crash resumes polling (Bulk Data IG 6.1, 6.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from connectors.bulk.manifest import Manifest, manifest_from
+from connectors.crawl.paging import LoopGuard
+from connectors.errors import FetchError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.plan import KickOff
+from connectors.profile import VendorProfile
+from connectors.store_port import RunStore
+from connectors.transport.call import Call, Reply
+from connectors.transport.client import EhrClient
+from connectors.transport.links import resolve
+from snapshots.record import BulkJob, Unit
+
+_ACCEPTED, _COMPLETE, _GONE = 202, 200, 404
+_MANIFEST_PAGES = 10_000
+_DELETE_ANSWERS = frozenset({200, 202, 204, 404})  # 404: HAPI has already deleted it [R] SF
+
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+OnProgress = Callable[[str], None]
+
+
+class ExportJob:
+    """One job of one run: begun or resumed, polled to its end, deleted when its files are stored."""
+
+    def __init__(
+        self, client: EhrClient, base_url: str, profile: VendorProfile, store: RunStore, *, now: Clock, sleep: Sleep
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._store = store
+        self._now = now
+        self._sleep = sleep
+
+    async def begin(self, kick_off: KickOff) -> BulkJob:
+        """Kick the job off and store its status URL.
+
+        Raises:
+            FetchError: refused, or its answer never came; an ambiguous kick-off is not repeated blindly.
+        """
+        began = self._now()
+        call = Call(
+            method="GET",
+            url=kick_off.url,
+            template=kick_off.template,
+            purpose="kickoff",
+            accept="application/fhir+json",
+            headers={"Prefer": "respond-async"},
+            ok=frozenset({_COMPLETE, _ACCEPTED}),
+        )
+        try:
+            reply = await self._client.send(call)
+        except FetchError as error:
+            if error.status == 429 and self._profile.kickoff_429_means_running:  # noqa: PLR2004
+                message = (
+                    f"{kick_off.template} was refused with HTTP 429: an export of this client is already in progress. "
+                    "Wait for it, or delete it at its status URL, and sync again."
+                )
+                raise TransientFetchError(message, status=error.status, codes=error.codes) from error
+            raise
+        location = reply.headers.get("content-location") or reply.headers.get("location")
+        if reply.status != _ACCEPTED or not location:
+            found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
+            raise ProtocolError(f"{kick_off.template} did not start an asynchronous export: {found}. Try --mode crawl.")
+        job = BulkJob(status_url=resolve(location, self._base_url), kicked_off_at=began, request=kick_off.template)
+        await self._store.save_bulk_job(job)
+        return job
+
+    async def units(self, job: BulkJob, *, incremental: bool, on_progress: OnProgress) -> BulkJob:
+        """Wait for the manifest and write one unit a file; the job comes back with its transaction time.
+
+        Raises:
+            TerminalFetchError: the server says that the job failed or is gone.
+            TransientFetchError: no end within the profile's `job_timeout_s`, or the server stayed away; the job may still live.
+        """
+        reply = await self._completed(job, on_progress)
+        pages = [manifest_from(reply.body, page=1, incremental=incremental)]
+        guard = LoopGuard(_MANIFEST_PAGES)
+        while pages[-1].next_url is not None:
+            guard.check(pages[-1].next_url)
+            reply = await self._poll_until_ready(job, resolve(pages[-1].next_url, self._base_url), on_progress)
+            pages.append(manifest_from(reply.body, page=len(pages) + 1, incremental=incremental))
+        await self._store.plan(_in_order(pages))
+        job = replace(job, transaction_time=pages[0].transaction_time, manifest_complete=True)
+        await self._store.save_bulk_job(job)
+        return job
+
+    async def refreshed_url(self, job: BulkJob, unit: Unit) -> str | None:
+        """Ask for the manifest again and give the unit's file a fresh URL (expired pre-signed links, F21); None if it is gone."""
+        page = int(unit.key.split(":")[2])
+        url = job.status_url
+        for number in range(1, page + 1):
+            reply = await self._client.send(self._status_call(url))
+            if reply.status != _COMPLETE:
+                return None
+            manifest = manifest_from(reply.body, page=number, incremental=False)
+            if number == page:
+                return next((str(u.detail["url"]) for u in manifest.units if u.key == unit.key), None)
+            if manifest.next_url is None:
+                return None
+            url = resolve(manifest.next_url, self._base_url)
+        return None
+
+    async def delete(self, job: BulkJob) -> str | None:
+        """Tell the server that every file is stored. A refusal never fails the run: it comes back as a note."""
+        call = Call(
+            method="DELETE",
+            url=job.status_url,
+            template="DELETE the export's status URL",
+            purpose="delete",
+            ok=_DELETE_ANSWERS,
+            token_origins=frozenset(self._profile.bulk_file_hosts),
+        )
+        try:
+            await self._client.send(call)
+        except FetchError as error:
+            return f"the finished export could not be deleted at the server: {error}"
+        await self._store.save_bulk_job(replace(job, deleted=True))
+        return None
+
+    async def _completed(self, job: BulkJob, on_progress: OnProgress) -> Reply:
+        try:
+            return await self._poll_until_ready(job, job.status_url, on_progress)
+        except TerminalFetchError as error:
+            if error.status == _GONE:
+                raise TerminalFetchError(
+                    "The export's status URL answered HTTP 404: the job was deleted or has expired. Sync again to begin anew.",
+                    status=error.status,
+                    codes=error.codes,
+                ) from error
+            raise
+
+    async def _poll_until_ready(self, job: BulkJob, url: str, on_progress: OnProgress) -> Reply:
+        wait = self._profile.poll_first_s
+        while True:
+            reply = await self._client.send(self._status_call(url))
+            if reply.status == _COMPLETE:
+                return reply
+            waited = (self._now() - job.kicked_off_at).total_seconds()
+            if waited > self._profile.job_timeout_s:
+                raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.job_timeout_s).")
+            on_progress(_short(reply.headers.get("x-progress")))
+            asked = _retry_after(reply.headers.get("retry-after"), self._now())
+            pause = wait if asked is None else asked
+            await self._sleep(min(max(pause, self._profile.poll_floor_s), self._profile.poll_cap_s))
+            wait = min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    def _status_call(self, url: str) -> Call:
+        return Call(
+            method="GET",
+            url=url,
+            template="GET the export's status URL",
+            purpose="status",
+            accept="application/json",
+            ok=frozenset({_COMPLETE, _ACCEPTED}),
+            token_origins=frozenset(self._profile.bulk_file_hosts),
+        )
+
+
+def _in_order(pages: list[Manifest]) -> list[Unit]:
+    order = {"file": 0, "deleted-file": 1, "error-file": 2}
+    return sorted((unit for page in pages for unit in page.units), key=lambda unit: order[unit.kind])
+
+
+def _retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds or an HTTP-date (RFC 9110 10.2.3); None where there is none or it is neither."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+
+
+def _short(progress: str | None) -> str:
+    """X-Progress is free text: shown up to the 100 characters that the IG allows, printable ones only."""
+    return "".join(c for c in progress or "in progress" if c.isprintable())[:100]

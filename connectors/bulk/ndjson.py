@@ -1,0 +1,68 @@
+"""Splits a stream of bytes into NDJSON lines. Pure; tolerant of BOM, CRLF, blank lines and a missing last newline.
+
+Memory is bounded by one line, and a line by `max_line`: a longer one is cut off, counted, and its head kept for quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_BOM = b"\xef\xbb\xbf"
+_KEPT_OF_OVERLONG = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class OverlongLine:
+    """A line over the limit: its number and its first bytes."""
+
+    number: int
+    head: bytes
+
+
+class LineSplitter:
+    """Feed it chunks, get whole lines as (number, bytes); at the end call `finish` for a last line without newline."""
+
+    def __init__(self, max_line: int = 256 * 1024 * 1024) -> None:
+        self._max_line = max_line
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._number = 0
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes] | OverlongLine]:
+        """Yield every line that `chunk` completes, without its line end; blank lines are counted and left out."""
+        *whole, rest = chunk.split(b"\n")
+        for part in whole:
+            if self._skipping:
+                self._skipping = False
+                self._number += 1
+                continue
+            line = b"".join((*self._parts, part)) if self._parts else part
+            self._parts, self._held = [], 0
+            if len(line) > self._max_line:
+                self._number += 1
+                yield OverlongLine(self._number, line[:_KEPT_OF_OVERLONG])
+                continue
+            yield from self._line(line)
+        if rest and not self._skipping:
+            self._parts.append(rest)
+            self._held += len(rest)
+            if self._held > self._max_line:
+                yield OverlongLine(self._number + 1, b"".join(self._parts)[:_KEPT_OF_OVERLONG])
+                self._parts, self._held, self._skipping = [], 0, True
+
+    def finish(self) -> Iterator[tuple[int, bytes] | OverlongLine]:
+        """Yield the last line, if the stream ended without a newline (legal)."""
+        if self._parts:
+            line = b"".join(self._parts)
+            self._parts, self._held = [], 0
+            yield from self._line(line)
+
+    def _line(self, line: bytes) -> Iterator[tuple[int, bytes]]:
+        self._number += 1
+        if self._number == 1 and line.startswith(_BOM):
+            line = line[len(_BOM) :]
+        line = line.strip(b" \t\r")
+        if line:
+            yield self._number, line

@@ -1,0 +1,108 @@
+"""Moves what fetchers find into the store: many fetchers, one bounded stream, one writer that gathers batches.
+
+Data commits with, or before, the result of its unit; memory is bounded by the stream's length and the batch's size. What is
+fetched is `crawl`'s and `bulk`'s business; how it is stored, the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from connectors.errors import FetchError, UnsafeLinkError
+from connectors.store_port import RunStore
+from snapshots.record import Batch, Deletion, Quarantined, Record, Unit, UnitResult, UnitState
+
+# One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
+# 200 MB that a process may take.
+BATCH_BYTES = 8_000_000
+BATCH_RECORDS = 8_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A piece of what one unit gave; the last piece carries its result."""
+
+    records: Sequence[Record] = ()
+    deletions: Sequence[Deletion] = ()
+    quarantined: Sequence[Quarantined] = ()
+    result: UnitResult | None = None
+    size: int = 0  # bytes of bodies
+
+
+Emit = Callable[[Fetched], Awaitable[None]]
+FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
+OnBatch = Callable[[int, int], None]  # units settled, records written
+
+
+async def run_units(
+    units: Sequence[Unit],
+    fetch: FetchUnit,
+    store: RunStore,
+    *,
+    workers: int,
+    buffer: int = 32,
+    on_batch: OnBatch = lambda units, records: None,
+) -> None:
+    """Fetch every unit, `workers` at a time, and settle each in the store.
+
+    One unit's FetchError or unsafe link is its own hole; every other error stops all: what was committed stays, and the run
+    can be resumed.
+    """
+    if not units:
+        return
+    waiting = iter(units)
+    send, receive = anyio.create_memory_object_stream[Fetched](buffer)
+
+    async def work(out: MemoryObjectSendStream[Fetched]) -> None:
+        async with out:
+            for unit in waiting:
+                try:
+                    result = await fetch(unit, out.send)
+                except (FetchError, UnsafeLinkError) as error:
+                    result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+                await out.send(Fetched(result=result))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_write_all, receive, store, on_batch)
+            async with send:
+                for _ in range(min(workers, len(units))):
+                    tasks.start_soon(work, send.clone())
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that stopped the tasks: the group's others are its consequences."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _write_all(receive: MemoryObjectReceiveStream[Fetched], store: RunStore, on_batch: OnBatch) -> None:
+    async with receive:
+        async for first in receive:
+            pieces, size, count = [first], first.size, len(first.records)
+            while size < BATCH_BYTES and count < BATCH_RECORDS:
+                try:
+                    piece = receive.receive_nowait()
+                except (anyio.WouldBlock, anyio.EndOfStream):
+                    break
+                pieces.append(piece)
+                size += piece.size
+                count += len(piece.records)
+            results = [piece.result for piece in pieces if piece.result is not None]
+            await store.write(
+                Batch(
+                    records=[record for piece in pieces for record in piece.records],
+                    deletions=[deletion for piece in pieces for deletion in piece.deletions],
+                    quarantined=[item for piece in pieces for item in piece.quarantined],
+                    results=results,
+                )
+            )
+            on_batch(len(results), count)

@@ -1,0 +1,223 @@
+"""Plans a run: bulk or crawl, which level, which types, the units of a crawl. Pure: profile, capability, cohort in; units out.
+
+What is asked is decided here once; fetchers only do it. Types that are left out are named in notes: nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+from connectors.capability import Capability
+from connectors.errors import PlanError
+from connectors.profile import BulkLevel, Mode, VendorProfile
+from snapshots.record import Unit
+
+# of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
+_NOT_A_CHART = frozenset({"AuditEvent"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypePlan:
+    """The types a run asks for, and a note for each that it leaves out."""
+
+    types: tuple[str, ...]
+    directory: tuple[str, ...] = ()  # listed whole, of no patient
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KickOff:
+    """One bulk kick-off request. `template` stands in messages and reports in place of `url`."""
+
+    level: BulkLevel
+    url: str
+    template: str
+
+
+def choose_mode(
+    wanted: Mode, profile: VendorProfile, capability: Capability, *, group: str | None, has_cohort: bool
+) -> Literal["bulk", "crawl"]:
+    """Bulk or crawl: as asked, else as the profile says, else as the server declares.
+
+    Raises:
+        PlanError: bulk was asked of a server that offers no level that this request can use.
+    """
+    if wanted == "crawl" or (wanted == "auto" and profile.mode == "crawl"):
+        return "crawl"
+    level = bulk_level(profile, capability, group=group)
+    if wanted == "bulk":
+        if level is None:
+            raise PlanError(_no_level(profile, capability))
+        return "bulk"
+    if profile.mode == "bulk":
+        if level is None and not has_cohort:
+            raise PlanError(f"{_no_level(profile, capability)} Or name patients with `cohort` to crawl them.")
+        return "bulk" if level else "crawl"
+    return "bulk" if level and not (has_cohort and level != "group") else "crawl"
+
+
+def _no_level(profile: VendorProfile, capability: Capability) -> str:
+    if "group" in profile.bulk_levels and (profile.mode == "bulk" or "group" in capability.bulk_levels):
+        return f"{profile.label} exports in bulk by Group: set `group` in the connection, or pass --group."
+    return "Bulk export was asked for, and the CapabilityStatement declares no $export that needs no Group: try --mode crawl."
+
+
+def bulk_level(profile: VendorProfile, capability: Capability, *, group: str | None) -> BulkLevel | None:
+    """The level to export at: the Group's where one is named, else the first of the profile's that the server declares."""
+    if group is not None:
+        return "group" if "group" in profile.bulk_levels else None
+    return next((level for level in profile.bulk_levels if level != "group" and level in capability.bulk_levels), None)
+
+
+def crawl_types(
+    requested: Sequence[str], profile: VendorProfile, capability: Capability, readable: Callable[[str], bool]
+) -> TypePlan:
+    """The types to crawl. Named types are taken at their word; the profile's are gated by what is declared and granted."""
+    if requested:
+        directory = tuple(t for t in requested if _is_directory(t, profile, capability))
+        return TypePlan(types=tuple(t for t in requested if t not in directory), directory=directory)
+    notes: list[str] = []
+    declared = capability.search_params
+    if profile.types:
+        candidates = [t for t in profile.types if t in declared or not declared]
+        absent = [t for t in profile.types if t not in candidates]
+        if absent:
+            notes.append(f"not declared by this server, not asked: {', '.join(absent)}")
+    else:
+        of_patient = (t for t in sorted(declared) if capability.patient_parameter(t) and t not in _NOT_A_CHART)
+        candidates = ["Patient", *(t for t in of_patient if t != "Patient")]
+    granted = [t for t in candidates if readable(t)]
+    refused = [t for t in candidates if not readable(t)]
+    if refused:
+        notes.append(f"not granted by the token's scopes, not asked: {', '.join(refused)}")
+    directory = tuple(t for t in profile.directory_types if _is_directory(t, profile, capability) and readable(t))
+    return TypePlan(types=tuple(granted), directory=directory, notes=tuple(notes))
+
+
+def _is_directory(resource_type: str, profile: VendorProfile, capability: Capability) -> bool:
+    return (
+        resource_type in profile.directory_types
+        and resource_type in capability.searchable
+        and capability.patient_parameter(resource_type) is None
+    )
+
+
+def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Callable[[str], bool]) -> TypePlan:
+    """The `_type` list of a kick-off; empty means that the parameter is left out and the server gives what it may."""
+    if requested:
+        return TypePlan(types=tuple(requested))
+    granted = tuple(t for t in profile.bulk_types if readable(t))
+    refused = [t for t in profile.bulk_types if not readable(t)]
+    notes = (f"not granted by the token's scopes, not asked: {', '.join(refused)}",) if refused else ()
+    return TypePlan(types=granted, notes=notes)
+
+
+def kick_off(base_url: str, level: BulkLevel, *, group: str | None, types: Sequence[str], since: str | None) -> KickOff:
+    """The kick-off as GET (Bulk Data IG 6.1); `_type` as one comma list: Cerner refuses a repeated parameter [R] SF."""
+    path = {"system": "$export", "patient": "Patient/$export", "group": f"Group/{quote(group or '', safe='')}/$export"}[
+        level
+    ]
+    parameters = []
+    if types:
+        parameters.append(f"_type={','.join(types)}")
+    if since is not None:
+        parameters.append(f"_since={quote(since, safe=':')}")
+    query = f"?{'&'.join(parameters)}" if parameters else ""
+    shown = path.replace(quote(group, safe=""), "{group}") if group else path
+    return KickOff(level=level, url=f"{base_url}/{path}{query}", template=f"GET /{shown}")
+
+
+def patient_units(
+    patients: Iterable[str],
+    types: Sequence[str],
+    profile: VendorProfile,
+    capability: Capability,
+    since: Mapping[str, str],
+) -> Iterator[Unit]:
+    """One unit a patient x type x split, patient by patient, so that a chart is whole as early as can be."""
+    suffixes = {
+        t: [_query(split, _page_size(t, profile), since.get(t)) for split in profile.search_splits.get(t, ("",))]
+        for t in types
+    }
+    for patient in patients:
+        quoted = quote(patient, safe="")
+        for resource_type in types:
+            if resource_type == "Patient":
+                yield _patient_unit(patient, quoted, profile)
+                continue
+            parameter = capability.patient_parameter(resource_type) or "patient"
+            for split, suffix in zip(
+                profile.search_splits.get(resource_type, ("",)), suffixes[resource_type], strict=True
+            ):
+                yield Unit(
+                    key=f"search:{resource_type}:{patient}:{split}",
+                    kind="search",
+                    resource_type=resource_type,
+                    patient_id=patient,
+                    detail={
+                        "path": f"{resource_type}?{parameter}={quoted}{suffix}",
+                        "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
+                        "split": split,
+                        "incremental": resource_type in since,
+                    },
+                )
+
+
+def _patient_unit(patient: str, quoted: str, profile: VendorProfile) -> Unit:
+    read = profile.patient_by == "read"
+    return Unit(
+        key=f"read:Patient:{patient}",
+        kind="read" if read else "search",
+        resource_type="Patient",
+        patient_id=patient,
+        detail={
+            "path": f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
+            "template": "GET /Patient/{id}" if read else "GET /Patient?_id=…",
+            "split": "",
+            "incremental": False,
+            "expect": 1,
+        },
+    )
+
+
+def directory_units(types: Sequence[str], profile: VendorProfile, since: Mapping[str, str]) -> Iterator[Unit]:
+    """One unit a type that is listed whole."""
+    for resource_type in types:
+        query = _query("", _page_size(resource_type, profile), since.get(resource_type)).lstrip("&")
+        yield Unit(
+            key=f"search:{resource_type}:all",
+            kind="search",
+            resource_type=resource_type,
+            detail={
+                "path": f"{resource_type}?{query}" if query else resource_type,
+                "template": f"GET /{resource_type}",
+                "split": "",
+                "incremental": resource_type in since,
+            },
+        )
+
+
+def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
+    return profile.page_size_by_type.get(resource_type, profile.page_size)
+
+
+def _query(split: str, page_size: int | None, since: str | None) -> str:
+    parts = [split] if split else []
+    if since is not None:
+        parts.append(f"_lastUpdated=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF
+    if page_size is not None:
+        parts.append(f"_count={page_size}")
+    return "".join(f"&{part}" for part in parts)
+
+
+def crawl_since(
+    types: Sequence[str], profile: VendorProfile, capability: Capability, watermarks: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Which types can be asked for what is newer than their watermark, by the profile or, where it is silent, as declared."""
+    able = set(profile.last_updated_types)
+    if not profile.types:
+        able |= {t for t, params in capability.search_params.items() if "_lastUpdated" in params}
+    return {t: watermarks[t] for t in types if t in able and t in watermarks}
