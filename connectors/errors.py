@@ -44,8 +44,8 @@ class AuthError(ConnectorError):
 class FetchError(ConnectorError):
     """One request, in the end, did not give what was asked.
 
-    `status` is the HTTP status (None: no answer came), `codes` the issue codes of an OperationOutcome: FHIR issue types and vendor
-    codes such as Epic's "4113", never free text, which may carry PHI.
+    `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
+    vendor codes such as Epic's "4113", never free text, which may carry PHI.
     """
 
     def __init__(self, message: str, *, status: int | None = None, codes: tuple[str, ...] = ()) -> None:

@@ -249,10 +249,8 @@ def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueG
     worst: IssueGrade = "note"
     for issue in issues:
         known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
-        if known:
-            own = max(known, key=lambda g: _GRAVITY[g])
-        else:
-            own = "incomplete" if issue.severity in {"error", "fatal"} else "note"
+        unknown: IssueGrade = "incomplete" if issue.severity in {"error", "fatal"} else "note"
+        own = max(known, key=lambda g: _GRAVITY[g], default=unknown)
         if _GRAVITY[own] > _GRAVITY[worst]:
             worst = own
     return worst

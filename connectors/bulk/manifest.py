@@ -39,12 +39,8 @@ def manifest_from(body: bytes, *, page: int, incremental: bool) -> Manifest:
         raise ProtocolError("The export's manifest is not JSON.") from None
     if not isinstance(document, dict) or not isinstance(document.get("output"), list):
         raise ProtocolError("The export's manifest has no `output` list.")
-    requires_token = _truth(document.get("requiresAccessToken"))
-    units = tuple(
-        unit
-        for name, kind in _LISTS
-        for unit in _units(document.get(name), name, kind, page, requires_token, incremental)
-    )
+    shared = {"requires_token": _truth(document.get("requiresAccessToken")), "incremental": incremental}
+    units = tuple(unit for name, kind in _LISTS for unit in _units(document.get(name), name, kind, page, shared))
     links = document.get("link")
     next_url = next(
         (
@@ -58,9 +54,7 @@ def manifest_from(body: bytes, *, page: int, incremental: bool) -> Manifest:
     return Manifest(transaction_time=time if isinstance(time, str) else None, units=units, next_url=next_url)
 
 
-def _units(
-    entries: Any, name: str, kind: str, page: int, requires_token: bool | None, incremental: bool
-) -> Iterator[Unit]:
+def _units(entries: Any, name: str, kind: str, page: int, shared: Mapping[str, Any]) -> Iterator[Unit]:
     for position, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("url"), str):
             raise ProtocolError(f"The export's manifest has an entry without url: {name}, number {position}.")
@@ -72,10 +66,9 @@ def _units(
             resource_type=resource_type if isinstance(resource_type, str) else "*",
             detail={
                 "url": entry["url"],
-                "requires_token": requires_token,
+                **shared,
                 "count": count if isinstance(count, int) and not isinstance(count, bool) else None,
                 "template": f"{name} file {position}" + (f" of manifest page {page}" if page > 1 else ""),
-                "incremental": incremental,
             },
         )
 

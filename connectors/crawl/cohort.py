@@ -1,7 +1,7 @@
 """Finds out which patients a crawl is for: a list of ids, MRNs to look up, a Group's members, or everyone the server lists.
 
-Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by number, never
-by name: a cohort's values are PHI.
+Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by
+number, never by name: a cohort's values are PHI.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CohortFinder:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
             raise PlanError(
-                f'Reading the Group\'s members failed with HTTP {error.status}: name the patients with `cohort = "file:…"` instead.'
+                f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
             ) from error
         try:
             members = orjson.loads(reply.body).get("member", [])

@@ -38,7 +38,7 @@ _NOTES: dict[IssueGrade, str] = {
 }
 
 
-class _SessionExpired(Exception):
+class _SessionExpiredError(Exception):
     """A next link that the server no longer knows: the search starts again from its first page."""
 
 
@@ -80,7 +80,7 @@ class SearchFetcher:
         for _ in range(_MAX_RESTARTS):
             try:
                 return await self._walk(unit, emit)
-            except _SessionExpired:
+            except _SessionExpiredError:
                 continue
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_HOLES["restart"])
 
@@ -108,7 +108,7 @@ class SearchFetcher:
         except TerminalFetchError as error:
             expired = error.status in self._profile.next_expired_statuses or self._meaning(error.codes) == "restart"
             if number > 1 and expired:
-                raise _SessionExpired from error
+                raise _SessionExpiredError from error
             raise
         try:
             return page_from(reply.body, where=f"page {number} of {unit.detail['template']}"), reply.url
