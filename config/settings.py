@@ -99,13 +99,24 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read and check the configuration; ConfigError carries every problem with key path, found and allowed."""
+    settings, problems = read_settings(path, environ)
+    if problems:
+        raise refused(settings.source, problems)
+    return settings
+
+
+def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
+    """Read what can be read, with every problem found on the way; connections with a problem of shape are left out.
+
+    ConfigError only where nothing can be read at all: no file, or no TOML.
+    """
     source = find_config(path, environ)
     try:
         tree = tomllib.loads(source.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as exc:
-        raise _refused(source, [Problem("(the file)", str(exc), "TOML, see https://toml.io")]) from None
+        raise refused(source, [Problem("(the file)", str(exc), "TOML, see https://toml.io")]) from None
     except UnicodeDecodeError:
-        raise _refused(source, [Problem("(the file)", "bytes that are not UTF-8", "TOML in UTF-8")]) from None
+        raise refused(source, [Problem("(the file)", "bytes that are not UTF-8", "TOML in UTF-8")]) from None
     except OSError as exc:
         raise ConfigError(f"{source} cannot be read: {exc.strerror}; check its permissions", source=source) from exc
 
@@ -114,9 +125,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     export = _parse(ExportDefaults, _table(tree, "export", problems), "export", source.parent, problems)
     tenants = _tenants(_table(tree, "tenants", problems), source.parent, problems)
     connections = _connections(_table(tree, "connections", problems), source.parent, set(tenants), problems)
-    if problems:
-        raise _refused(source, problems)
-    return Settings(
+    settings = Settings(
         source=source,
         store_url=store_url,
         tenants=tenants,
@@ -124,6 +133,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
         export=export or ExportDefaults(),
         written=frozenset(_paths(tree)),
     )
+    return settings, problems
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -141,7 +151,8 @@ def shown(key: str, value: object) -> str:
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 
 
-def _refused(source: Path, problems: list[Problem]) -> ConfigError:
+def refused(source: Path, problems: list[Problem]) -> ConfigError:
+    """Return the error that names these problems of this file."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return ConfigError(f"{source}: {count}", problems=problems, source=source)
 

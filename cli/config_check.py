@@ -1,0 +1,158 @@
+"""`chartferry config check`: every problem of the configuration at once, down to keys that cannot be read.
+
+`config` knows what the file may say; here it meets the vendor profiles, the file system and the environment. The EHR is not
+asked.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, settings_of
+from cli.render import emit_json, print_table, tell
+from config.connections import Connection, masked_url
+from config.errors import ConfigError, Problem, SecretUnreadableError
+from config.settings import Settings, problems_of
+
+EXAMPLES = ("chartferry config check", "chartferry config check --show")
+
+READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+LOCAL_HOSTS = ("://localhost", "://127.", "://[::1]")
+
+
+def check(
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Also print every effective value and where it comes from.")
+    ] = False,
+) -> int:
+    """Check the configuration: each problem with its key path, what was found and what is allowed."""
+    settings = settings_of(config)
+    connections = settings.of_tenant(tenant)
+    problems = [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
+    if problems:
+        raise ConfigError(f"{settings.source}: {_count(len(problems), 'problem')}", problems=problems)
+    warnings = [warning for each in connections.values() for warning in connection_warnings(each)]
+    if not connections:
+        warnings.append("no connection yet: `chartferry init` shows examples")
+    if json:
+        values = [{"path": path, "value": value, "from": origin} for path, value, origin in effective(settings, tenant)]
+        answer = {
+            "status": "complete",
+            "source": settings.source,
+            "connections": list(connections),
+            "warnings": warnings,
+        }
+        emit_json({**answer, "values": values} if show else answer)
+        return ExitCode.COMPLETE
+    if show:
+        print_table(("key", "value", "from"), effective(settings, tenant))
+    for warning in warnings:
+        tell(f"note  {warning}")
+    tell(f"{settings.source}: all is well, {_count(len(connections), 'connection')}")
+    return ExitCode.COMPLETE
+
+
+def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield what `config` alone cannot see: secrets and files that cannot be read, overrides that the profile refuses."""
+    path = f"connections.{connection.name}"
+    for key, ref in connection.secrets.items():
+        try:
+            secret = ref.read(environ)
+        except SecretUnreadableError as exc:
+            yield Problem(f"{path}.{key}", str(ref), str(exc))
+        else:
+            yield from _key_problems(path, key, str(ref), secret.reveal())
+    for key, file in connection.files.items():
+        if not file.is_file() or not os.access(file, os.R_OK):
+            yield Problem(
+                f"{path}.{key}", str(file), "a file that can be read; it is missing or its permissions forbid it"
+            )
+    yield from _profile_problems(connection, path)
+
+
+def _key_problems(path: str, key: str, ref: str, text: str) -> Iterator[Problem]:
+    if key == "key" and not text.startswith(("{", "-----BEGIN")):
+        yield Problem(
+            f"{path}.{key}", f"{ref}, whose content is neither JSON nor PEM", "a private key as JWK, JWKS or PEM"
+        )
+    if key == "key" and "-----BEGIN PUBLIC KEY" in text:
+        yield Problem(f"{path}.{key}", f"{ref}, which holds a public key", "the private key that belongs to it")
+
+
+def _profile_problems(connection: Connection, path: str) -> Iterator[Problem]:
+    from pydantic import ValidationError
+
+    from connectors.profile import VendorProfile
+    from connectors.vendors import profile_for
+
+    try:
+        profile_for(connection.vendor, connection.profile)
+    except ValidationError as exc:
+        yield from problems_of(exc, VendorProfile, f"{path}.profile")
+
+
+def connection_warnings(connection: Connection) -> Iterator[str]:
+    """Yield what works and is still unwise."""
+    path = f"connections.{connection.name}"
+    if connection.base_url.startswith("http://") and not any(host in connection.base_url for host in LOCAL_HOSTS):
+        yield f"{path}.base_url is http: charts and tokens travel in the clear"
+    for key, ref in connection.secrets.items():
+        if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
+            yield f"{path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
+    if connection.cohort_system and not connection.cohort:
+        yield f"{path}.cohort_system does nothing without cohort"
+
+
+def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (key path, value, where it comes from) of everything that counts, vendor profiles included."""
+    yield "store.url", masked_url(settings.store_url), _origin(settings, "store.url")
+    for key, value in settings.export.model_dump().items():
+        yield f"export.{key}", _text(value), _origin(settings, f"export.{key}")
+    for name, connection in settings.of_tenant(tenant).items():
+        yield from _effective_of(name, connection, settings)
+
+
+def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    from connectors.vendors import profile_for
+
+    path = f"connections.{name}"
+    for key, value in dict(connection).items():
+        if key in ("name", "profile"):
+            continue
+        written = "validate" if key == "validate_resources" else key
+        text = masked_url(value) if key == "proxy" and value else _text(value)
+        origin = _origin(settings, f"{path}.{written}")
+        if key == "auth" and origin == "default" and value != "none":
+            origin = "implied by the other keys"
+        yield f"{path}.{written}", text, origin
+    overridden = set(connection.profile)
+    for key, value in profile_for(connection.vendor, connection.profile).model_dump().items():
+        origin = "file" if key in overridden else f"profile of {connection.vendor}"
+        yield f"{path}.profile.{key}", _text(value), origin
+
+
+def _origin(settings: Settings, path: str) -> str:
+    return "file" if path in settings.written else "default"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "(not set)"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "(none)"
+    return str(value)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,0 +1,72 @@
+"""What `chartferry` says by its exit code, and which error means which; documented in cron/README.md, stable.
+
+Knows the error trees of all rooms by name; imports each only once something has failed, so that starting stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command. 128+n: ended by signal n; 124 and 127 are the launcher's."""
+
+    COMPLETE = 0
+    UNEXPECTED = 1  # a fault of ours
+    USAGE = 2  # the command line or the configuration
+    PARTIAL = 3  # some holes, each named by the report; the next run fills them first
+    NOTHING = 4  # nothing to do: no connection, no row
+    FAILED = 5  # the EHR, the store or the disk did not let us; the message says what to do
+    BUSY = 6  # another run of the same connection is at work
+
+
+SIGNAL_BASE = 128
+
+OF_STATUS = {
+    "complete": ExitCode.COMPLETE,
+    "partial": ExitCode.PARTIAL,
+    "nothing": ExitCode.NOTHING,
+    "failed": ExitCode.FAILED,
+}
+
+# from the one that an operator must see to the one that needs nobody
+_WORST_FIRST = (
+    ExitCode.UNEXPECTED,
+    ExitCode.FAILED,
+    ExitCode.USAGE,
+    ExitCode.BUSY,
+    ExitCode.PARTIAL,
+    ExitCode.COMPLETE,
+    ExitCode.NOTHING,
+)
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the code of a whole command from those of its runs: the worst; NOTHING only when no run did anything."""
+    return min(codes, key=_WORST_FIRST.index, default=ExitCode.NOTHING)
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return the error inside an exception group that explains it: one of ours if there is one, else the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [leaf(inner) for inner in error.exceptions]
+    return next((each for each in leaves if of_error(each) is not None), leaves[0])
+
+
+def of_error(error: BaseException) -> ExitCode | None:
+    """Return the exit code of an expected error, None for one that nobody foresaw."""
+    from config.errors import ConfigError
+    from connectors.errors import ConnectorError, PlanError
+    from exports.errors import ExportError, ViewError
+    from exports.errors import PlanError as ExportPlanError
+    from mocks.faults import FaultScriptError
+    from snapshots.errors import ConnectionBusyError, RunNotFoundError, StoreError
+
+    table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
+        ((ConfigError, PlanError, ExportPlanError, ViewError, RunNotFoundError, FaultScriptError), ExitCode.USAGE),
+        (ConnectionBusyError, ExitCode.BUSY),
+        ((ConnectorError, StoreError, ExportError), ExitCode.FAILED),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), None)

@@ -1,0 +1,139 @@
+"""`chartferry init`: write a commented chartferry.toml, and say what to do next.
+
+The text is tested: it loads as it stands, and so does every example in it once its comment signs are taken away.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.render import emit_json, tell
+
+TEMPLATE = """\
+# chartferry.toml: where the EHRs are, who we are there, and where charts are kept.
+# Lines that begin with "#:" are examples: take the "#:" away and fill in yours.
+# `chartferry config check` says everything that is wrong; relative paths are relative to this file.
+
+[store]
+# "embedded" is a Postgres of our own under your data directory, "embedded:DIR" one where you choose.
+# A server of yours (15 or later) by URL: "postgresql://chartferry@db.example.org/charts"; or "env:NAME", which takes the
+# whole URL, password and all, from the environment.
+url = "embedded"
+
+# Organisations whose data must never mix. Optional: without a tenant, a connection belongs to "default".
+#: [tenants.mercy]
+#: label = "Mercy Hospital"
+
+# One table for each EHR endpoint. The name is yours: small letters, digits, - and _.
+
+# Epic, by SMART backend login. Register the public key with the client id at fhir.epic.com.
+#: [connections.mercy-epic]
+#: tenant = "mercy"
+#: vendor = "epic"                         # epic | cerner | allscripts | va | generic
+#: base_url = "https://ehr.example.org/interconnect/api/FHIR/R4"
+#: client_id = "0a1b2c3d-0000-0000-0000-000000000000"
+#: key = "file:keys/mercy-epic.jwk.json"   # private key: JWK, JWKS or PEM; or "env:NAME"
+#: kid = "2026-01"                         # default: the one in the key file
+#: cohort = "file:cohort.csv"              # the patients to crawl: FHIR ids, one a line; or MRNs with cohort_system
+#: cohort_system = "urn:oid:1.2.840.114350.1.13.0.1.7.5.737384.0"
+#: types = ["Patient", "Condition", "Observation", "MedicationRequest"]   # default: the vendor profile's
+#: schedule = "15 2 * * *"                 # documents when cron calls it
+#: profile = { max_concurrency = 3, page_size = 100 }   # any value of the vendor profile
+
+# Oracle Health (Cerner), bulk export of one Group.
+#: [connections.st-lukes]
+#: vendor = "cerner"
+#: base_url = "https://fhir-ehr.example.org/r4/ec2458f2-1e24-41c8-b71b-0ea8b7e5a0d2"
+#: client_id = "11111111-2222-3333-4444-555555555555"
+#: key = "env:ST_LUKES_KEY"
+#: group = "e3iabhmS8rsueyz7"
+#: mode = "bulk"                           # auto | bulk | crawl
+#: scopes = ["system/Patient.read", "system/Observation.read"]   # default: by type, in the server's syntax
+
+# Allscripts / Veradigm, with a client secret.
+#: [connections.clinic]
+#: vendor = "allscripts"
+#: base_url = "https://fhir.example.com/R4/open"
+#: client_id = "clinic-analytics"
+#: client_secret = "env:CLINIC_SECRET"
+#: group = "all-patients"
+
+# VA Lighthouse, one token a patient (ICNs in the cohort file).
+#: [connections.va]
+#: vendor = "va"
+#: base_url = "https://sandbox-api.va.gov/services/fhir/v0/r4"
+#: client_id = "0oa00000000000000000"
+#: key = "file:keys/va.pem"
+#: alg = "RS256"                           # default: what the vendor and the key call for
+#: kid = "va-2026"
+#: cohort = "file:icns.txt"
+
+# Any FHIR R4 server. Nothing but the base URL is needed where it asks for no login.
+#: [connections.sandbox]
+#: vendor = "generic"
+#: base_url = "https://hapi.example.org/fhir"
+#: validate = "sample"                     # off | sample | all: check resources against FHIR R4B
+#: ca_bundle = "certs/our-ca.pem"
+#: client_cert = "certs/us.pem"
+#: client_cert_key = "certs/us.key"
+#: proxy = "http://proxy.example.org:3128"
+
+# Behind a gateway that hands out tokens itself.
+#: [connections.gateway]
+#: vendor = "generic"
+#: base_url = "https://gateway.example.org/fhir"
+#: bearer_token = "env:GATEWAY_TOKEN"
+
+# What `chartferry export` does where its command line is silent.
+#: [export]
+#: out = "export"
+#: format = ["ndjson", "csv"]
+#: views = ["patient", "observation"]      # default: all built-in views
+"""
+
+EXAMPLES = ("chartferry init", "chartferry init site/chartferry.toml")
+
+NEXT = """\
+wrote {path}
+
+next:
+  1. take "#:" away from the example that is nearest to your EHR, and fill in yours
+  2. chartferry config check
+  3. chartferry sync
+  4. chartferry export --out export
+
+nothing to connect to yet?  chartferry demo
+"""
+
+
+def init(
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Where to write; default: ./chartferry.toml", show_default=False),
+    ] = None,
+) -> int:
+    """Write a commented chartferry.toml. An existing file is never overwritten."""
+    path = out or config or Path("chartferry.toml")
+    text = TEMPLATE if tenant is None else TEMPLATE.replace('"mercy"', f'"{tenant}"').replace(".mercy]", f".{tenant}]")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise typer.BadParameter(f"{path} exists and is left as it is; name another file") from None
+    except OSError as exc:
+        raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None
+    if json:
+        emit_json({"status": "complete", "path": path.resolve()})
+    else:
+        tell(NEXT.format(path=path))
+    return ExitCode.COMPLETE

@@ -1,0 +1,81 @@
+"""What one call of `chartferry` was told besides its own words: --config, --tenant, --json, --debug, on every command.
+
+Owns these four options and the one place that reads the configuration for a command. Building the rest is left to `wiring`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@dataclass
+class Invocation:
+    """Filled by the options' callbacks while the command line is read; `main` looks at it when something fails."""
+
+    json: bool = False
+    debug: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether somebody watches: progress may move, tables may have colours."""
+        return sys.stderr.isatty()
+
+
+def _note_json(context: typer.Context, value: bool) -> bool:
+    invocation_of(context).json = value
+    return value
+
+
+def _note_debug(context: typer.Context, value: bool) -> bool:
+    invocation_of(context).debug = value
+    return value
+
+
+def invocation_of(context: typer.Context) -> Invocation:
+    """Return the invocation that this context belongs to."""
+    found = context.find_object(Invocation)
+    return found if found is not None else Invocation()
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration; default: $CHARTFERRY_CONFIG, ./chartferry.toml, then the user's.",
+        show_default=False,
+    ),
+]
+TenantOption = Annotated[
+    str | None,
+    typer.Option("--tenant", metavar="NAME", help="Only this tenant's connections and data.", show_default=False),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object on stdout, for machines.", callback=_note_json, is_eager=True),
+]
+DebugOption = Annotated[
+    bool,
+    typer.Option("--debug", help="Tracebacks of unexpected errors.", callback=_note_debug, is_eager=True, hidden=False),
+]
+
+
+def settings_of(config: Path | None) -> Settings:
+    """Read the configuration that this call means; ConfigError names every problem."""
+    from config.settings import load_settings
+
+    return load_settings(config, os.environ)
+
+
+def split_words(values: list[str] | None) -> tuple[str, ...]:
+    """Read an option that may be repeated and may hold commas: `--types A,B --types C`."""
+    return tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())

@@ -1,0 +1,117 @@
+"""The `chartferry` command: its words, and how errors become a message and an exit code.
+
+Each command has a module of its own, which imports what it needs when it runs; so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
+from cli.exit_codes import SIGNAL_BASE, ExitCode, leaf, of_error
+from cli.invocation import Invocation
+from cli.render import emit_json, say
+from cli.supervise import InterruptedBySignalError
+
+SIGPIPE_EXIT = SIGNAL_BASE + 13
+SIGINT_EXIT = SIGNAL_BASE + 2
+ISSUE = "this is a fault of chartferry, not of yours"
+
+app = typer.Typer(
+    name="chartferry",
+    help="Carries patient charts out of EHRs: login, bulk or search, Postgres snapshots, NDJSON and CSV.",
+    epilog="First steps: `chartferry demo` needs nothing; `chartferry init` begins with your own EHR.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+mock_app = typer.Typer(help="Serve a mock EHR, to try things out.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(mock_app, name="mock")
+
+
+def _examples(lines: Sequence[str]) -> str:
+    return "\n\n".join(["Examples:", *lines])
+
+
+app.command("demo", epilog=_examples(demo.EXAMPLES))(demo.demo)
+app.command("init", epilog=_examples(init.EXAMPLES))(init.init)
+config_app.command("check", epilog=_examples(config_check.EXAMPLES))(config_check.check)
+app.command("sync", epilog=_examples(sync.EXAMPLES))(sync.sync)
+app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
+app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
+app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
+mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serve)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; every error has become a message on stderr."""
+    invocation = Invocation()
+    try:
+        result = typer.main.get_command(app).main(
+            args=list(arguments), prog_name="chartferry", obj=invocation, standalone_mode=False
+        )
+    except typer.TyperException as exc:
+        if exc.format_message():
+            exc.show(file=sys.stderr)
+            _tell_machine(invocation, ExitCode.USAGE, exc.format_message())
+        return ExitCode.USAGE
+    except InterruptedBySignalError as exc:
+        say(f"chartferry: {exc}")
+        return SIGNAL_BASE + exc.signal
+    except (KeyboardInterrupt, typer.Abort):
+        say("chartferry: interrupted")
+        return SIGINT_EXIT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
+        return SIGPIPE_EXIT
+    except Exception as exc:  # noqa: BLE001  the outermost border: whatever it is, the user gets a message and a code
+        return _explain(leaf(exc), invocation)
+    return result if isinstance(result, int) else ExitCode.COMPLETE
+
+
+def _explain(error: BaseException, invocation: Invocation) -> int:
+    code = of_error(error)
+    if code is not None:
+        message = str(error)
+    else:
+        code = ExitCode.UNEXPECTED
+        # no message of a foreign exception: it may quote a row
+        where = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
+        message = (
+            f"unexpected {type(error).__name__}{place}: {ISSUE}. What was committed is safe, and the same command may "
+        )
+        message += "be run again; --debug shows the traceback (look for patient data before you send it to anyone)."
+    if invocation.debug:
+        traceback.print_exception(error)
+    say(f"chartferry: {message}")
+    _tell_machine(invocation, code, message, error)
+    return code
+
+
+def _tell_machine(invocation: Invocation, code: ExitCode, message: str, error: BaseException | None = None) -> None:
+    if not invocation.json:
+        return
+    problems = [problem._asdict() for problem in getattr(error, "problems", ())]
+    emit_json(
+        {"status": "failed", "exit_code": int(code), "error": message, **({"problems": problems} if problems else {})}
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    sys.exit(call(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

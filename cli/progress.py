@@ -1,0 +1,124 @@
+"""Shows how far runs are: moving bars with ETA where somebody watches, a plain line now and then elsewhere.
+
+Everything goes to stderr. What is shown are counts, phases and connection names; never an id or a URL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from cli.render import say
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 10.0
+BARS_A_SECOND = 8.0
+
+
+class RunProgress(Protocol):
+    """What is shown of a run (`connectors.sync.Progress` has it)."""
+
+    connection: str
+    phase: str
+    units_done: int
+    units: int
+    records: int
+    requests: int
+    retries: int
+
+
+Show = Callable[[RunProgress], None]
+
+
+@contextmanager
+def run_progress(*, terminal: bool, label: str = "connection") -> Iterator[Show]:
+    """Yield the function to call at every step of every run."""
+    if not terminal:
+        yield PlainLines(say, time.monotonic).show
+        return
+    with _bars(label) as show:
+        yield show
+
+
+class PlainLines:
+    """One line at each new phase, and one every LINE_EVERY_S within a phase, per connection."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._write = write
+        self._clock = clock
+        self._began: dict[str, float] = {}
+        self._last: dict[str, tuple[str, float]] = {}
+
+    def show(self, progress: RunProgress) -> None:
+        """Write a line if it is time for one."""
+        now = self._clock()
+        began = self._began.setdefault(progress.connection, now)
+        phase, at = self._last.get(progress.connection, ("", now))
+        if phase == progress.phase and now - at < LINE_EVERY_S:
+            return
+        self._last[progress.connection] = (progress.phase, now)
+        self._write(f"{progress.connection}: {counts(progress, now - began)}")
+
+
+def counts(progress: RunProgress, elapsed_s: float) -> str:
+    """Write a run's state as a line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
+    parts = [progress.phase]
+    if progress.units:
+        parts.append(f"{progress.units_done:,} of {progress.units:,} units")
+    if progress.records:
+        parts.append(f"{progress.records:,} resources")
+    if progress.requests:
+        parts.append(f"{progress.requests:,} requests")
+    if progress.retries:
+        parts.append(f"{progress.retries:,} retries")
+    parts.append(f"{elapsed_s:.0f} s")
+    left = progress.units - progress.units_done
+    if progress.units_done and left > 0:
+        parts.append(f"ETA {elapsed_s / progress.units_done * left:.0f} s")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _bars(label: str) -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bars = Progress(
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        refresh_per_second=BARS_A_SECOND,
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def show(progress: RunProgress) -> None:
+        if progress.connection not in tasks:
+            tasks[progress.connection] = bars.add_task(f"{label} {progress.connection}", total=None, note="")
+        note = f"{progress.phase} · {progress.records:,} resources · {progress.requests:,} requests"
+        if progress.retries:
+            note += f" · {progress.retries:,} retries"
+        bars.update(
+            tasks[progress.connection],
+            completed=progress.units_done,
+            total=progress.units or None,
+            note=note,
+        )
+
+    with bars:
+        yield show

@@ -1,0 +1,151 @@
+"""What people and machines see on stdout: tables and JSON; and what people see beside it on stderr.
+
+Owns how a report looks. What is in it is decided by the use cases; nothing here reads settings or the store.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from snapshots.record import RunReport
+
+KB = 1000
+WIDTH_ELSEWHERE = 140  # columns where nobody watches: wide enough that no cell is cut
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON object on stdout, as one line."""
+    sys.stdout.write(json.dumps(value, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)
+    raise TypeError(type(value).__name__)
+
+
+def say(text: str) -> None:
+    """Print a line for people on stderr, so that stdout stays clean for machines."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def tell(text: str = "") -> None:
+    """Print a line of the answer itself on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table on stdout; columns whose heading ends with "#" hold numbers and stand to the right."""
+    from rich.console import Console
+
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE).print(_table(columns, rows, title))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell if isinstance(cell, str) else number(cell)) for cell in row))
+    return table
+
+
+def number(value: object) -> str:
+    """Write a number as people read it: 38,472; 3.4; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes as people read it: 512 B, 49.1 kB, 1.2 GB."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < KB or unit == "GB":
+            return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= KB
+    raise AssertionError("unreachable")
+
+
+def by_type(resources: Mapping[str, int], *, most: int = 5) -> str:
+    """Write counts by type, the largest first: "Observation 1,203, Encounter 240, … 9 more types"."""
+    ordered = sorted(resources.items(), key=lambda item: (-item[1], item[0]))
+    text = ", ".join(f"{name} {count:,}" for name, count in ordered[:most])
+    left = len(ordered) - most
+    return f"{text}, … {left} more types" if left > 0 else text
+
+
+def run_as_json(report: RunReport) -> dict[str, Any]:
+    """Return a run as `sync --json` and `runs --json` print it; the keys are a contract."""
+    return {
+        "id": report.id,
+        "connection": report.connection,
+        "status": report.status,
+        "mode": report.mode,
+        "patients": report.patients,
+        "resources": dict(sorted(report.resources.items())),
+        "new": report.new,
+        "changed": report.changed,
+        "unchanged": report.unchanged,
+        "deleted": report.deleted,
+        "quarantined": report.quarantined,
+        "holes": [{"type": hole.resource_type, "scope": hole.scope, "reason": hole.reason} for hole in report.holes],
+        "notes": list(report.notes),
+        "requests": report.requests,
+        "retries": report.retries,
+        "seconds": round(report.seconds, 3),
+        "error": report.error,
+    }
+
+
+RUN_COLUMNS = (
+    "connection", "run#", "status", "mode", "patients#", "resources#", "new#", "changed#", "unchanged#", "deleted#",
+    "holes#", "requests#", "retries#", "seconds#",
+)  # fmt: skip
+
+
+def run_row(report: RunReport) -> tuple[object, ...]:
+    """Return a run as a row of RUN_COLUMNS."""
+    return (
+        report.connection, report.id, report.status, report.mode, report.patients, sum(report.resources.values()),
+        report.new, report.changed, report.unchanged, report.deleted, len(report.holes), report.requests,
+        report.retries, float(report.seconds),
+    )  # fmt: skip
+
+
+def print_holes(reports: Iterable[RunReport], *, most: int = 10) -> None:
+    """Print what runs could not fetch, why they failed and what they noted, below their table."""
+    for report in reports:
+        for hole in report.holes[:most]:
+            tell(f"hole     {report.connection}: {hole.resource_type}, {hole.scope}: {hole.reason}")
+        if len(report.holes) > most:
+            tell(f"hole     {report.connection}: … {len(report.holes) - most} more; all: `chartferry runs {report.id}`")
+        if report.quarantined:
+            tell(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
+        for note in report.notes:
+            tell(f"note     {report.connection}: {note}")
+        if report.error:
+            tell(f"failed   {report.connection}: {report.error}")
