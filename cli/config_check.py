@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, settings_of
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
 from cli.render import emit_json, print_table, tell
 from config.connections import Connection, masked_url
-from config.errors import ConfigError, Problem, SecretUnreadableError
-from config.settings import Settings, problems_of
+from config.errors import Problem, SecretUnreadableError
+from config.settings import Settings, problems_of, read_settings, refused
 
 EXAMPLES = ("chartferry config check", "chartferry config check --show")
 
@@ -37,11 +37,11 @@ def check(
     ] = False,
 ) -> int:
     """Check the configuration: each problem with its key path, what was found and what is allowed."""
-    settings = settings_of(config)
+    settings, problems = read_settings(config, os.environ)
     connections = settings.of_tenant(tenant)
-    problems = [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
+    problems += [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
     if problems:
-        raise ConfigError(f"{settings.source}: {_count(len(problems), 'problem')}", problems=problems)
+        raise refused(settings.source, problems)
     warnings = [warning for each in connections.values() for warning in connection_warnings(each)]
     if not connections:
         warnings.append("no connection yet: `chartferry init` shows examples")
@@ -70,14 +70,14 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
         try:
             secret = ref.read(environ)
         except SecretUnreadableError as exc:
-            yield Problem(f"{path}.{key}", str(ref), str(exc))
+            found, _, allowed = str(exc).rpartition(": ")
+            yield Problem(f"{path}.{key}", found, allowed)
         else:
             yield from _key_problems(path, key, str(ref), secret.reveal())
     for key, file in connection.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
-            yield Problem(
-                f"{path}.{key}", str(file), "a file that can be read; it is missing or its permissions forbid it"
-            )
+            found = "may not be read by this user" if file.exists() else "does not exist"
+            yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
     yield from _profile_problems(connection, path)
 
 

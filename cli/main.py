@@ -104,7 +104,12 @@ def _tell_machine(invocation: Invocation, code: ExitCode, message: str, error: B
         return
     problems = [problem._asdict() for problem in getattr(error, "problems", ())]
     emit_json(
-        {"status": "failed", "exit_code": int(code), "error": message, **({"problems": problems} if problems else {})}
+        {
+            "status": "failed",
+            "exit_code": int(code),
+            "error": message.partition("\n")[0],
+            **({"problems": problems} if problems else {}),
+        }
     )
 
 
