@@ -23,6 +23,7 @@ class Record(NamedTuple):
     last_updated: str | None  # FHIR instant as written in meta; None where the EHR gives no meta (Epic)
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
+    unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
 
 
 class Deletion(NamedTuple):
@@ -39,6 +40,7 @@ class Quarantined(NamedTuple):
     source: str  # where it came from, without PHI: "bulk file 3, line 17", "search page 2, entry 5"
     reason: str  # what is wrong with it, without quoting it
     raw: bytes
+    unit_key: str | None = None  # the unit that brought it, which ends as a hole; None: only counted and kept
 
 
 class UnitState(StrEnum):
