@@ -44,7 +44,7 @@ class _Search(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    resource: msgspec.Raw | None = None
+    resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
     search: _Search | None = None
 
 
@@ -197,9 +197,9 @@ def page_from(body: bytes, *, where: str) -> Page:
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []
     for number, entry in enumerate(bundle.entry or (), start=1):
-        if entry.resource is None:
-            continue
         raw = bytes(entry.resource)
+        if not raw:
+            continue
         if entry.search is not None and entry.search.mode == "outcome":
             issues.extend(issues_from(raw))
             continue

@@ -1,0 +1,177 @@
+"""How resources, pages and outcomes are read."""
+
+from __future__ import annotations
+
+import contextlib
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.fhir import (
+    Issue,
+    NotABundleError,
+    UnreadableResourceError,
+    deletions_from,
+    grade,
+    issues_from,
+    page_from,
+    record_from,
+)
+from connectors.vendors import PROFILES
+from snapshots.record import Deletion
+
+
+def test_a_record_keeps_its_body_byte_for_byte() -> None:
+    body = (
+        b'{"id":"o1", "resourceType":"Observation","valueQuantity":{"value":1.0},"subject":{"reference":"Patient/p1"}}'
+    )
+    record = record_from(body)
+    assert (record.resource_type, record.id, record.patient_id, record.body) == ("Observation", "o1", "p1", body)
+
+
+@pytest.mark.parametrize(
+    ("fields", "patient"),
+    [
+        ({"subject": {"reference": "Patient/p1"}}, "p1"),
+        ({"patient": {"reference": "https://ehr.example.org/r4/Patient/p.1-x"}}, "p.1-x"),
+        ({"beneficiary": {"reference": "Patient/p1/_history/3"}}, "p1"),
+        ({"subject": {"reference": "Group/g1"}}, None),
+        ({"subject": {"reference": "urn:uuid:0"}}, None),
+        ({"subject": [{"reference": "Patient/p1"}]}, None),
+        ({"subject": {"display": "someone"}}, None),
+        ({"patient": None}, None),
+        ({}, None),
+    ],
+)
+def test_the_compartments_patient_is_read_from_the_reference_that_the_type_uses(
+    fields: dict, patient: str | None
+) -> None:
+    assert record_from(orjson.dumps({"resourceType": "Condition", "id": "c", **fields})).patient_id == patient
+
+
+def test_a_patient_belongs_to_itself() -> None:
+    assert record_from(b'{"resourceType":"Patient","id":"p1"}').patient_id == "p1"
+
+
+def test_meta_is_read_where_there_is_one() -> None:
+    body = b'{"resourceType":"Patient","id":"p1","meta":{"versionId":"7","lastUpdated":"2024-04-05T23:47:10.000Z"}}'
+    assert record_from(body)[3:5] == ("7", "2024-04-05T23:47:10.000Z")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"1", b'{"id":"x"}', b'{"resourceType":"Patient"}', b'{"resourceType":"Patient","id":7}',
+     b'{"resourceType":"Patient","id":""}', b'{"resourceType":"../x","id":"a"}', b'{"resourceType":"Patient","id":"a"', b"<html>",
+     b'{"resourceType":"Patient","id":"a"}{"resourceType":"Patient","id":"b"}', b"\xff\xfe"],
+)  # fmt: skip
+def test_what_is_not_one_resource_is_refused_without_being_quoted(body: bytes) -> None:
+    with pytest.raises(UnreadableResourceError) as caught:
+        record_from(body)
+    assert "html" not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_a_record_or_refused(body: bytes) -> None:
+    with contextlib.suppress(UnreadableResourceError):
+        assert record_from(body).body == body
+
+
+def _bundle(*entries: object, **fields: object) -> bytes:
+    return orjson.dumps({"resourceType": "Bundle", "type": "searchset", "entry": list(entries), **fields})
+
+
+def test_a_page_splits_into_records_outcomes_and_the_next_link() -> None:
+    page = page_from(
+        _bundle(
+            {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": "match"}},
+            {"resource": {"resourceType": "Practitioner", "id": "d1"}, "search": {"mode": "include"}},
+            {
+                "resource": {
+                    "resourceType": "OperationOutcome",
+                    "issue": [{"severity": "warning", "code": "processing", "details": {"coding": [{"code": "4119"}]}}],
+                },
+                "search": {"mode": "outcome"},
+            },
+            link=[
+                {"relation": "next", "url": "https://ehr.example.org/r4/Condition?sessionID=1"},
+                {"relation": "self", "url": "x"},
+            ],
+        ),
+        where="page 1",
+    )
+    assert [record.id for record in page.records] == ["c1", "d1"]
+    assert page.issues == [Issue("warning", "processing", ("4119",))]
+    assert page.next_url == "https://ehr.example.org/r4/Condition?sessionID=1"
+
+
+def test_an_outcome_is_never_data_even_without_search_mode() -> None:
+    page = page_from(
+        _bundle(
+            {
+                "resource": {
+                    "resourceType": "OperationOutcome",
+                    "id": "x",
+                    "issue": [{"severity": "warning", "code": "informational"}],
+                }
+            }
+        ),
+        where="page 1",
+    )
+    assert (page.records, len(page.issues)) == ([], 1)
+
+
+def test_an_entry_that_cannot_be_read_costs_only_itself() -> None:
+    page = page_from(
+        _bundle({"resource": {"resourceType": "Condition"}}, {"resource": {"resourceType": "Condition", "id": "c2"}}),
+        where="page 3",
+    )
+    assert [record.id for record in page.records] == ["c2"]
+    assert [(item.source, item.reason) for item in page.quarantined] == [("page 3, entry 1", "no usable id")]
+
+
+def test_numbers_in_an_entry_keep_their_written_form() -> None:
+    body = b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Observation","id":"o","valueDecimal":1.00}}]}'
+    assert b'"valueDecimal":1.00' in page_from(body, where="page 1").records[0].body
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>Request Rejected</html>", b"{}", b'{"resourceType":"Patient","id":"p"}', b'"Bundle"']
+)
+def test_an_answer_that_is_no_bundle_is_told_apart_from_an_empty_one(body: bytes) -> None:
+    with pytest.raises(NotABundleError):
+        page_from(body, where="page 1")
+    assert page_from(_bundle(), where="page 1").records == []
+
+
+def test_a_deleted_file_lists_what_is_gone() -> None:
+    line = orjson.dumps(
+        {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [{"request": {"method": "DELETE", "url": "Patient/123"}}],
+        }
+    )
+    assert deletions_from(line) == (Deletion("Patient", "123"),)
+
+
+def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:
+    meanings = PROFILES["epic"].issue_codes
+    assert grade([Issue("warning", "processing", ("4101",))], meanings) == "note"
+    assert (
+        grade([Issue("warning", "processing", ("4101",)), Issue("warning", "x", ("4119",))], meanings) == "incomplete"
+    )
+    assert grade([Issue("fatal", "processing", ("4113",))], meanings) == "restart"
+
+
+def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> None:
+    assert grade([Issue("error", "exception", ())], {}) == "incomplete"
+    assert grade([Issue("information", "informational", ())], {}) == "note"
+
+
+def test_issue_texts_are_not_read() -> None:
+    issues = issues_from(
+        b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"Jane Doe"}]}'
+    )
+    assert "Jane" not in repr(issues)

@@ -1,0 +1,111 @@
+"""Where the next page is, what a manifest says, and whom a cohort file names."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.manifest import manifest_from
+from connectors.crawl.cohort import parse_cohort
+from connectors.crawl.paging import LoopGuard, follow
+from connectors.errors import ProtocolError, UnsafeLinkError
+
+BASE = "https://ehr.example.org/api/FHIR/R4"
+
+
+@pytest.mark.parametrize(
+    ("link", "url"),
+    [
+        (
+            f"{BASE}/Observation?-pageContext=a%2Bb%3D&-pageDirection=NEXT",
+            f"{BASE}/Observation?-pageContext=a%2Bb%3D&-pageDirection=NEXT",
+        ),
+        ("?page=2", f"{BASE}/Observation?page=2"),
+        ("Observation?page=2", f"{BASE}/Observation?page=2"),
+        ("/api/FHIR/R4/Observation?page=2", f"{BASE}/Observation?page=2"),
+        ("http://ehr.example.org/api/FHIR/R4?x=1", "https://ehr.example.org/api/FHIR/R4?x=1"),
+    ],
+)
+def test_a_next_link_is_followed_byte_for_byte_and_never_below_tls(link: str, url: str) -> None:
+    assert follow(BASE, f"{BASE}/Observation?patient=1", link) == url
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["https://evil.example.net/R4?x", "https://ehr.example.org:8443/R4", "https://ehr.example.org@evil.example.net/", "ftp://ehr.example.org/",
+     "//evil.example.net/x", "https://ehr.example.org.evil.example.net/"],
+)  # fmt: skip
+def test_a_next_link_to_another_origin_is_refused(link: str) -> None:
+    with pytest.raises(UnsafeLinkError):
+        follow(BASE, f"{BASE}/Observation", link)
+
+
+def test_a_circle_of_next_links_ends_with_an_error() -> None:
+    guard = LoopGuard(max_pages=10)
+    guard.check("a")
+    guard.check("b")
+    with pytest.raises(ProtocolError, match="circle"):
+        guard.check("a")
+
+
+def test_endless_pages_end_with_an_error() -> None:
+    guard = LoopGuard(max_pages=2)
+    guard.check("a")
+    guard.check("b")
+    with pytest.raises(ProtocolError, match="max_pages"):
+        guard.check("c")
+
+
+def test_a_manifest_becomes_units_in_the_order_they_must_be_applied() -> None:
+    body = orjson.dumps(
+        {
+            "transactionTime": "2024-01-01T00:00:00Z",
+            "requiresAccessToken": "true",
+            "error": [{"type": "OperationOutcome", "url": "e1"}],
+            "deleted": [{"type": "Bundle", "url": "d1"}],
+            "output": [{"type": "Patient", "url": "u1", "count": 3}, {"url": "u2"}],
+            "link": [{"relation": "next", "url": "m2"}],
+        }
+    )
+    manifest = manifest_from(body, page=1, incremental=False)
+    assert [(u.kind, u.resource_type, u.detail["url"], u.detail["count"]) for u in manifest.units] == [
+        ("file", "Patient", "u1", 3),
+        ("file", "*", "u2", None),
+        ("deleted-file", "Bundle", "d1", None),
+        ("error-file", "OperationOutcome", "e1", None),
+    ]
+    assert (manifest.transaction_time, manifest.next_url) == ("2024-01-01T00:00:00Z", "m2")
+    assert {u.detail["requires_token"] for u in manifest.units} == {True}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("true", True), ("false", False), (True, True), (False, False), (None, None)]
+)
+def test_requires_access_token_is_read_as_boolean_or_string(written: object, read: bool | None) -> None:
+    document = {
+        "output": [{"type": "Patient", "url": "u"}],
+        **({} if written is None else {"requiresAccessToken": written}),
+    }
+    assert manifest_from(orjson.dumps(document), page=1, incremental=False).units[0].detail["requires_token"] is read
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":[{"type":"Patient"}]}'])
+def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        manifest_from(body, page=1, incremental=False)
+
+
+def test_an_empty_output_is_a_success() -> None:
+    assert manifest_from(b'{"transactionTime":"t","output":[],"error":[]}', page=1, incremental=False).units == ()
+
+
+def test_a_cohort_file_may_be_a_list_or_a_csv_with_heading_and_comments() -> None:
+    text = '\ufeffpatient_id,note\r\n# ward 3\n\np1,x\nPatient/p2\np1\n"p,3",y\n'
+    assert parse_cohort(text) == ("p1", "p2", "p,3")
+
+
+@given(st.lists(st.from_regex(r"[A-Za-z0-9.-]{1,64}", fullmatch=True), min_size=1, unique=True))
+def test_every_id_of_a_plain_list_is_read_once(ids: list[str]) -> None:
+    assert set(parse_cohort("\n".join(["heading-none", *ids]))) == {"heading-none", *ids}

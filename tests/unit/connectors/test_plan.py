@@ -1,0 +1,171 @@
+"""How a run is planned."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.capability import Capability, capability_from
+from connectors.errors import PlanError
+from connectors.plan import bulk_types, choose_mode, crawl_since, crawl_types, directory_units, kick_off, patient_units
+from connectors.vendors import PROFILES, profile_for
+
+EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
+
+
+def everything(resource_type: str) -> bool:
+    return True
+
+
+def statement(*types: str, root: tuple[str, ...] = (), **operations: str) -> dict:
+    return {
+        "resourceType": "CapabilityStatement",
+        "rest": [
+            {
+                "mode": "server",
+                "operation": [{"name": name} for name in root],
+                "resource": [
+                    {
+                        "type": t,
+                        "interaction": [{"code": "search-type"}],
+                        "searchParam": []
+                        if t in {"Organization", "Patient"}
+                        else [{"name": "patient"}, {"name": "_lastUpdated"}],
+                        "operation": [{"name": operations[t]}] if t in operations else [],
+                    }
+                    for t in types
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("declared", "levels"),
+    [
+        (statement("Patient", "Group", root=("export",)), {"system"}),
+        (statement("Patient", "Group", Group="group-export"), {"group"}),
+        (statement("Patient", "Group", Group="export", Patient="patient-export"), {"group", "patient"}),
+        (statement("Patient", Patient="$export"), {"patient"}),
+        (statement("Patient", root=("group-export", "patient-export")), {"group", "patient"}),
+        (statement("Patient", Patient="match"), set()),
+        ({"rest": "nonsense"}, set()),
+        ([], set()),
+    ],
+)
+def test_the_levels_of_export_are_read_however_they_are_declared(declared: object, levels: set[str]) -> None:
+    assert capability_from(declared).bulk_levels == levels
+
+
+@pytest.mark.parametrize(
+    ("vendor", "wanted", "declared", "group", "cohort", "mode"),
+    [
+        ("epic", "auto", statement("Group", Group="group-export"), "g", False, "crawl"),
+        ("epic", "bulk", statement("Group", Group="group-export"), "g", False, "bulk"),
+        ("cerner", "auto", statement("Group"), "g", False, "bulk"),
+        ("cerner", "auto", statement("Group"), None, True, "crawl"),
+        ("va", "auto", statement("Patient"), None, True, "crawl"),
+        ("generic", "auto", statement("Patient", root=("export",)), None, False, "bulk"),
+        ("generic", "auto", statement("Patient", Patient="export"), None, False, "bulk"),
+        ("generic", "auto", statement("Patient", Patient="export"), None, True, "crawl"),
+        ("generic", "auto", statement("Patient"), None, False, "crawl"),
+        ("generic", "crawl", statement("Patient", Patient="export"), None, False, "crawl"),
+    ],
+)
+def test_the_way_of_fetching_is_asked_else_the_profiles_else_what_the_server_declares(
+    vendor: str, wanted: str, declared: dict, group: str | None, cohort: bool, mode: str
+) -> None:
+    found = choose_mode(wanted, PROFILES[vendor], capability_from(declared), group=group, has_cohort=cohort)  # type: ignore[arg-type]
+    assert found == mode
+
+
+@pytest.mark.parametrize(("vendor", "wanted"), [("cerner", "auto"), ("va", "bulk"), ("generic", "bulk")])
+def test_a_mode_that_cannot_be_is_refused_with_what_to_do(vendor: str, wanted: str) -> None:
+    with pytest.raises(PlanError, match=r"group|--mode crawl"):
+        choose_mode(wanted, PROFILES[vendor], Capability(), group=None, has_cohort=False)  # type: ignore[arg-type]
+
+
+def test_types_that_are_not_declared_or_not_granted_are_named_not_dropped() -> None:
+    plan = crawl_types((), EPIC, capability_from(statement("Patient", "Condition", "Goal")), lambda t: t != "Goal")
+    assert plan.types == ("Patient", "Condition")
+    assert "Observation" in plan.notes[0]
+    assert "Goal" in plan.notes[1]
+
+
+def test_types_that_the_user_names_are_asked_without_question() -> None:
+    assert crawl_types(("Basic",), EPIC, capability_from(statement("Patient")), lambda t: False).types == ("Basic",)
+
+
+def test_a_generic_server_is_asked_for_every_type_it_declares_by_patient_and_for_directories_whole() -> None:
+    plan = crawl_types(
+        (), GENERIC, capability_from(statement("Condition", "Organization", "Patient", "AuditEvent")), everything
+    )
+    assert (plan.types, plan.directory) == (("Patient", "Condition"), ("Organization",))
+
+
+def test_epic_observations_are_asked_category_by_category() -> None:
+    units = list(patient_units(["p1"], ["Observation"], EPIC, Capability(), {}))
+    assert [u.detail["path"] for u in units][:2] == [
+        "Observation?patient=p1&category=social-history",
+        "Observation?patient=p1&category=vital-signs",
+    ]
+
+
+patients = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=5)
+types = st.lists(st.sampled_from(["Patient", "Observation", "Condition", "Goal"]), unique=True, max_size=4)
+
+
+@given(patients, types, st.sampled_from(sorted(PROFILES)))
+def test_every_patient_and_type_has_its_units_each_key_once_and_no_id_in_a_template(
+    ids: list, of: list, vendor: str
+) -> None:
+    units = list(patient_units([f"id-{i}" for i in ids], of, PROFILES[vendor], Capability(), {}))
+    assert len({unit.key for unit in units}) == len(units)
+    assert {(u.patient_id, u.resource_type) for u in units} == {(f"id-{i}", t) for i in ids for t in of}
+    assert not any(u.patient_id in u.detail["template"] for u in units)
+
+
+def test_ids_and_instants_leave_percent_encoded() -> None:
+    units = list(
+        patient_units(["a b/c"], ["Condition"], GENERIC, Capability(), {"Condition": "2024-01-01T00:00:00+02:00"})
+    )
+    assert (
+        units[0].detail["path"] == "Condition?patient=a%20b%2Fc&_lastUpdated=ge2024-01-01T00:00:00%2B02:00&_count=200"
+    )
+
+
+def test_a_kick_off_joins_types_and_names_the_group_only_in_its_url() -> None:
+    asked = kick_off(
+        "https://x/r4", "group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00"
+    )
+    assert (
+        asked.url == "https://x/r4/Group/g%2F1/$export?_type=Patient,Condition&_since=2024-01-01T00:00:00.000%2B01:00"
+    )
+    assert "g%2F1" not in asked.template
+
+
+def test_bulk_types_are_the_profiles_where_granted() -> None:
+    plan = bulk_types((), CERNER, lambda t: t != "Goal")
+    assert "Goal" not in plan.types
+    assert "Goal" in plan.notes[0]
+
+
+def test_only_types_whose_search_takes_last_updated_are_asked_since() -> None:
+    marks = {"Observation": "2024-01-01T00:00:00Z", "Condition": "2024-01-01T00:00:00Z"}
+    assert set(crawl_since(["Observation", "Condition"], VA, Capability(), marks)) == {"Observation"}
+    declared = capability_from(statement("Condition"))
+    assert set(crawl_since(["Observation", "Condition"], GENERIC, declared, marks)) == {"Condition"}
+
+
+def test_a_directory_is_one_unit_a_type() -> None:
+    (unit,) = directory_units(["Organization"], GENERIC, {})
+    assert (unit.patient_id, unit.detail["path"]) == (None, "Organization?_count=200")
+
+
+def test_a_sites_override_is_laid_over_the_vendors_profile_and_checked() -> None:
+    assert profile_for("epic", {"max_concurrency": 3, "page_size": 50}).max_concurrency == 3
+    with pytest.raises(ValueError, match="max_concurency"):
+        profile_for("epic", {"max_concurency": 3})
+    with pytest.raises(ValueError, match="max_concurrency"):
+        profile_for("epic", {"max_concurrency": 0})
