@@ -123,8 +123,8 @@ class NotABundleError(ValueError):
     """An answer to a search that is not a Bundle."""
 
 
-def record_from(body: bytes) -> Record:
-    """Read one resource's keys.
+def record_from(body: bytes, unit_key: str | None = None) -> Record:
+    """Read one resource's keys; `unit_key` names the unit that brought it.
 
     Raises:
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
@@ -147,7 +147,7 @@ def record_from(body: bytes) -> Record:
         last_updated = keys.meta.lastUpdated if isinstance(keys.meta.lastUpdated, str) else None
     patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
     digest = blake2b(body, digest_size=16).digest()
-    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body)
+    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key)
 
 
 def _patient_of(keys: _Keys) -> str | None:
@@ -177,8 +177,8 @@ def issues_from(body: bytes) -> tuple[Issue, ...]:
     )
 
 
-def page_from(body: bytes, *, where: str) -> Page:
-    """Read one searchset Bundle. `where` names the page in quarantine records, without PHI.
+def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
+    """Read one searchset Bundle. `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked.
 
     Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read is
     quarantined alone.
@@ -204,13 +204,13 @@ def page_from(body: bytes, *, where: str) -> Page:
             issues.extend(issues_from(raw))
             continue
         try:
-            record = record_from(raw)
+            record = record_from(raw, unit_key)
         except UnreadableResourceError as error:
             found = issues_from(raw) if b'"OperationOutcome"' in raw else ()
             if found:  # an outcome without an id, and without search.mode (F13)
                 issues.extend(found)
             else:
-                quarantined.append(Quarantined(None, f"{where}, entry {number}", str(error), raw))
+                quarantined.append(Quarantined(None, f"{where}, entry {number}", str(error), raw, unit_key))
             continue
         if record.resource_type == "OperationOutcome":
             issues.extend(issues_from(raw))

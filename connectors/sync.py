@@ -109,14 +109,14 @@ class _Run:
 
 def run_scope(request: SyncRequest) -> RunScope:
     """What identifies this request among runs: equal scopes list the same things. A cohort is named by its hash."""
-    if request.cohort is not None:
+    mode = request.profile.mode if request.mode == "auto" else request.mode
+    if request.group is not None and (mode == "bulk" or request.cohort is None):
+        selection = f"group:{request.group}"
+    elif request.cohort is not None:
         text = "\n".join((request.cohort.identifier_system or "", *sorted(request.cohort.values)))
         selection = f"patients:{sha256(text.encode()).hexdigest()[:16]}"
-    elif request.group is not None:
-        selection = f"group:{request.group}"
     else:
         selection = "all"
-    mode = request.profile.mode if request.mode == "auto" else request.mode
     since = {} if request.since in {"auto", "none"} else {"*": request.since}
     return RunScope(
         connection=request.connection,

@@ -117,7 +117,7 @@ class FileFetcher:
             if unit.kind == "error-file":
                 reading.issues += issues_from(body)
                 return
-            record = record_from(body)
+            record = record_from(body, unit.key)
         except UnreadableResourceError as error:
             found = issues_from(body) if b'"OperationOutcome"' in body else ()
             if found:
@@ -134,7 +134,9 @@ class FileFetcher:
     def _quarantine(self, unit: Unit, number: int, reason: str, raw: bytes, reading: _FileReading) -> None:
         reading.unreadable += 1
         resource_type = None if unit.resource_type == "*" else unit.resource_type
-        reading.quarantined.append(Quarantined(resource_type, f"{unit.detail['template']}, line {number}", reason, raw))
+        reading.quarantined.append(
+            Quarantined(resource_type, f"{unit.detail['template']}, line {number}", reason, raw, unit.key)
+        )
         reading.size += len(raw)
 
     def _ended(self, unit: Unit, reading: _FileReading) -> UnitResult:

@@ -67,9 +67,9 @@ class SearchFetcher:
     async def _read(self, unit: Unit, emit: Emit) -> UnitResult:
         reply = await self._client.send(self._call(unit, f"{self._base_url}/{unit.detail['path']}", purpose="read"))
         try:
-            record = record_from(reply.body)
+            record = record_from(reply.body, unit.key)
         except UnreadableResourceError as error:
-            await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body)]))
+            await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
         if record.resource_type != unit.resource_type:
             raise ProtocolError(f"{unit.detail['template']} gave a {record.resource_type}.")
@@ -111,7 +111,9 @@ class SearchFetcher:
                 raise _SessionExpiredError from error
             raise
         try:
-            return page_from(reply.body, where=f"page {number} of {unit.detail['template']}"), reply.url
+            return page_from(
+                reply.body, where=f"page {number} of {unit.detail['template']}", unit_key=unit.key
+            ), reply.url
         except NotABundleError as error:
             raise ProtocolError(f"{unit.detail['template']}, page {number}: {error}.", status=reply.status) from None
 
