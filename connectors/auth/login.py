@@ -1,0 +1,43 @@
+"""Logs one connection in: discovery, then a token source that the client uses from then on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+from connectors.auth.credentials import Credentials
+from connectors.auth.discovery import Discovery, discover
+from connectors.auth.token_source import StaticBearer, TokenSource
+from connectors.errors import AuthError
+from connectors.profile import VendorProfile
+from connectors.transport.client import EhrClient
+
+
+async def log_in(
+    client: EhrClient,
+    credentials: Credentials,
+    profile: VendorProfile,
+    types: Iterable[str],
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+    rng: random.Random,
+) -> Discovery:
+    """Give `client` its tokens for reading `types` (empty: all that the wildcard scope allows), and fetch the first.
+
+    Where tokens are bound to patients none is fetched yet. Raises DiscoveryError, AuthError, PlanError, TransientFetchError.
+    """
+    if credentials.auth == "none":
+        client.tokens = None
+        return Discovery(token_url=None)
+    if credentials.auth == "bearer":
+        if not credentials.bearer_token:
+            raise AuthError('auth = "bearer" needs a bearer_token; set it to file:… or env:…')
+        client.tokens = StaticBearer(credentials.bearer_token.strip())
+        return Discovery(token_url=None)
+    discovery = await discover(client, profile)
+    tokens = TokenSource(credentials, profile, discovery, types, send=client.once, clock=clock, sleep=sleep, rng=rng)
+    client.tokens = tokens
+    if not profile.token_per_patient:
+        await tokens.token()
+    return discovery

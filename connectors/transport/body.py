@@ -1,0 +1,62 @@
+"""Reads the body of one response: decompressed, in pieces of bounded size, with every failure told apart from its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
+
+import httpx
+
+from connectors.transport.content_coding import decoder
+
+
+class BodyReader:
+    """Decompressed pieces, none empty, readable once.
+
+    Raises httpx.TransportError when the connection fails or the body is shorter than announced, ContentCodingError when the
+    compressed data is cut or damaged.
+    """
+
+    def __init__(self, response: httpx.Response, *, json_expected: bool) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._raw: AsyncIterator[bytes] = response.stream.__aiter__()
+        self._chain = decoder(response.headers.get("content-encoding", ""), json_expected=json_expected)
+        self._pieces: Iterator[bytes] = iter(())
+        self._ended = False
+        self._held: bytes | None = None
+
+    async def peek(self) -> bytes:
+        """The first piece, which stays to be read; b"" for an empty body."""
+        if self._held is None:
+            self._held = await anext(self, b"")
+        return self._held
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            return held
+        while True:
+            for piece in self._pieces:
+                if piece:
+                    return piece
+            if self._ended:
+                raise StopAsyncIteration
+            try:
+                self._pieces = self._chain.feed(await anext(self._raw))
+            except StopAsyncIteration:
+                self._ended = True
+                self._pieces = self._chain.finish()
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                return b"".join(pieces), False
+        return b"".join(pieces), True

@@ -1,0 +1,81 @@
+"""Turns a final verdict into the error to raise: what was tried, what was found, what to do next. Pure.
+
+Messages name the request by its template and quote nothing of the answer but its status and issue codes.
+"""
+
+from __future__ import annotations
+
+from connectors.errors import (
+    AuthError,
+    BudgetExhaustedError,
+    ConnectorError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+)
+from connectors.transport.call import Call
+from connectors.transport.retry_table import Failure, Seen, Verdict
+
+_FOUND: dict[Failure, str] = {
+    "connect": "no connection could be made",
+    "proxy": "the proxy did not let it through",
+    "certificate": "the server's certificate is not trusted",
+    "timeout": "no byte came within the time allowed",
+    "dropped": "the connection was lost before the answer was whole",
+    "malformed": "what came back is not HTTP",
+    "coding": "the body is damaged or ends too early",
+}
+_NEXT_BY_FAILURE: dict[Failure, str] = {
+    "connect": "check base_url, the network and the proxy setting",
+    "proxy": "check the connection's proxy setting",
+    "certificate": "set ca_bundle to the certificates that this EHR uses",
+    "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
+}
+_NEXT_BY_STATUS: dict[int, str] = {
+    400: "this EHR does not take the request's parameters; see the profile's search settings",
+    401: "the link has expired, or it asks for a login that was not due",
+    403: "the client's scopes or its user's rights at the EHR do not cover it",
+    404: "check base_url, and whether this EHR offers it",
+    406: "this EHR does not speak the profile's accept type",
+    413: "ask for less at a time: lower profile.page_size",
+    429: "lower profile.max_concurrency, or run at a quieter hour",
+}
+_LATER = "the EHR is down or overloaded; run again later"
+
+
+def found(seen: Seen, verdict: Verdict) -> str:
+    """What came back, in words that carry no PHI."""
+    if seen.status is None:
+        return _FOUND[seen.failure or "dropped"]
+    kind = " with a web page instead of FHIR" if verdict.html else ""
+    codes = f" (issue codes {', '.join(seen.codes)})" if seen.codes else ""
+    return f"the answer was {seen.status}{kind}{codes}"
+
+
+def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
+    """The error for a try that was not accepted and is the last one."""
+    times = f" after {tries} tries" if tries > 1 else ""
+    said = f"{call.method} {call.template}: {found(seen, verdict)}{times}"
+    if verdict.action == "auth":
+        if seen.token_sent:
+            return AuthError(f"{said}, also to a fresh token; check the client's registration and scopes at the EHR")
+        return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
+    if verdict.action == "retry":
+        if budget_empty:
+            text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry_share"
+            return BudgetExhaustedError(text, status=seen.status, codes=seen.codes)
+        return TransientFetchError(f"{said}; {_next(seen, verdict)}", status=seen.status, codes=seen.codes)
+    if verdict.action == "protocol":
+        text = f"{said}, which this request cannot mean; check base_url and what this EHR declares"
+        return ProtocolError(text, status=seen.status, codes=seen.codes)
+    return TerminalFetchError(f"{said}; {_next(seen, verdict)}", status=seen.status, codes=seen.codes)
+
+
+def _next(seen: Seen, verdict: Verdict) -> str:
+    if seen.failure is not None:
+        return _NEXT_BY_FAILURE.get(seen.failure, _LATER)
+    if verdict.html and verdict.action == "retry":
+        return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
+    return _NEXT_BY_STATUS.get(
+        seen.status or 0, _LATER if verdict.action == "retry" else "asking again will not change it"
+    )

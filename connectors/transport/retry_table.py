@@ -1,0 +1,180 @@
+"""The one table that says what an answer, or the lack of one, means: use it, ask again, give up, log in again.
+
+Pure. Sources: vendors.md sections 2.4, 5.4, 6.1, 6.2, 7 and the fault catalogue (8). Only machine-readable codes of an
+OperationOutcome are read; its text may carry PHI. How long the wait becomes, and whether the budget allows it, is left to
+`client`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import orjson
+
+from connectors.transport.call import Call
+
+Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
+Failure = Literal["connect", "proxy", "certificate", "timeout", "dropped", "malformed", "coding"]
+
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
+FEW_TRIES = 3  # a web page with 200: a firewall's block or a soft 404 rarely turns into FHIR (F1)
+TRANSIENT_CODES = frozenset(
+    {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
+)  # 6.2
+OUTCOME_BYTES = 1 << 20  # an OperationOutcome longer than this is not read for codes
+MAX_CODES = 16
+
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SECONDS = re.compile(r"[+-]?\d+(\.\d+)?")
+_HTML = re.compile(
+    rb"(?i)\s*(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body|title|script)\b", re.DOTALL
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one try brought: a status and the start of its body, or the failure that came instead."""
+
+    status: int | None = None
+    failure: Failure | None = None
+    media_type: str = ""
+    body_start: bytes = b""
+    codes: tuple[str, ...] = ()
+    retry_after_s: float | None = None
+    foreign: bool = False  # redirected to an origin that does not get the token
+    token_sent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to do. `after_s`: not before; `tries`: at most so many in all, where less than the profile's."""
+
+    action: Action
+    after_s: float | None = None
+    tries: int | None = None
+    html: bool = False
+
+
+def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) -> Verdict:
+    """The table, first match wins.
+
+    | seen | verdict |
+    | --- | --- |
+    | certificate refused | terminal |
+    | no connection, proxy trouble | retry: the server never saw the request |
+    | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
+    | a status that the call accepts, with a web page where JSON was asked | retry, few |
+    | … with XML where JSON was asked | protocol |
+    | … otherwise | ok |
+    | 401 | auth (terminal where no token was due) |
+    | status poll, 4xx or 5xx with an OperationOutcome | retry if its code is transient, else terminal: the job failed |
+    | kick-off 429 where that means "a job is running" | one try: the caller deletes the stale job |
+    | 500 with issue code `required` | terminal: a stored record is poison (Cerner) |
+    | 408, 429, 500, 502, 503, 504 | retry; 5xx of a kick-off once only |
+    | 2xx and 3xx | protocol |
+    | everything else | terminal |
+    """
+    once = 1 if call.purpose == "kickoff" else None
+    if seen.status is None:
+        return _judge_failure(seen.failure, once)
+    if seen.status in call.ok:
+        return _judge_accepted(call, seen)
+    html = is_html(seen)
+    if seen.status == 401:  # noqa: PLR2004 - status codes are this table's subject
+        return Verdict(action="auth" if call.auth and not seen.foreign else "terminal", html=html)
+    if call.purpose == "status" and seen.status >= 400 and seen.codes and seen.status != 429:  # noqa: PLR2004
+        action: Action = "retry" if TRANSIENT_CODES.intersection(seen.codes) else "terminal"
+        return Verdict(action=action, after_s=seen.retry_after_s)
+    if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
+        return Verdict(action="terminal")
+    if seen.status in RETRYABLE:
+        if seen.status == 429 and not kickoff_429_means_running:  # noqa: PLR2004 - refused before it began: safe to repeat
+            once = None
+        return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, html=html)
+    if seen.status < 400:  # noqa: PLR2004
+        return Verdict(action="protocol", html=html)
+    return Verdict(action="terminal", html=html)
+
+
+def _judge_failure(failure: Failure | None, once: int | None) -> Verdict:
+    if failure == "certificate":
+        return Verdict(action="terminal")
+    return Verdict(action="retry", tries=None if failure in ("connect", "proxy") else once)
+
+
+def _judge_accepted(call: Call, seen: Seen) -> Verdict:
+    if not expects_json(call.accept) or not seen.body_start.strip():
+        return Verdict(action="ok")
+    if is_html(seen):
+        once = 1 if call.purpose == "kickoff" else FEW_TRIES
+        return Verdict(action="retry", tries=once, html=True)
+    if seen.body_start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return Verdict(action="protocol")
+    return Verdict(action="ok")
+
+
+def expects_json(accept: str) -> bool:
+    """Whether an Accept header asks for JSON or NDJSON."""
+    return "json" in accept
+
+
+def is_html(seen: Seen) -> bool:
+    """Whether the answer is a web page, by its label or by its first bytes."""
+    return seen.media_type in ("text/html", "application/xhtml+xml") or bool(_HTML.match(seen.body_start))
+
+
+def issue_codes(body: bytes) -> tuple[str, ...]:
+    """`issue.code` and `issue.details.coding.code` of an OperationOutcome, each once, in order; () for anything else.
+
+    Never its text. What does not look like a code is left out: servers write free text into odd places.
+    """
+    if len(body) > OUTCOME_BYTES or b"OperationOutcome" not in body:
+        return ()
+    try:
+        outcome = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(outcome, dict) or outcome.get("resourceType") != "OperationOutcome":
+        return ()
+    found: dict[str, None] = {}
+    for issue in _dicts(outcome.get("issue")):
+        details = issue.get("details")
+        codings = _dicts(details.get("coding")) if isinstance(details, dict) else []
+        for code in (issue.get("code"), *(coding.get("code") for coding in codings)):
+            if isinstance(code, str) and _CODE.fullmatch(code):
+                found[code] = None
+    return tuple(found)[:MAX_CODES]
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | None:
+    """Seconds to wait by a Retry-After header, within 0 and `cap_s`; None where there is none or it makes no sense.
+
+    Takes seconds (also negative, fractional, absurd) and HTTP-dates, past ones meaning now. `now` is epoch seconds. Five hours
+    were seen from Cerner (vendors.md F6), hence the cap.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(max(float(text), 0.0), cap_s)
+    try:
+        moment = parsedate_to_datetime(text)
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return min(max(at - now, 0.0), cap_s)
+
+
+def server_time(value: str | None) -> float | None:
+    """A Date header as epoch seconds; None where there is none or it makes no sense."""
+    try:
+        moment = parsedate_to_datetime((value or "").strip())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
