@@ -1,0 +1,58 @@
+"""bulk_sync measures `chartferry sync --mode bulk` into an empty store against a bare COPY of the same bytes into a jsonb table.
+
+The mock runs in its own process and answers the first poll with the manifest, so that what is timed is work and not waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+from benchmarks.figures import Figure
+from benchmarks.mock_process import mock_ehr
+from benchmarks.workplace import CLIENT_ID, Workplace, copy_in, tell
+
+BAR = 0.6
+
+
+def run(place: Workplace) -> list[Figure]:
+    """Measure limit and sync in turns; the figures are medians."""
+    data = place.data()
+    limits, within, whole, peaks, received = [], [], [], [], 0
+    with mock_ehr(
+        vendor="generic", data=data.gz, client_id=CLIENT_ID, jwks=place.jwks, polls=0, retry_after_s=0
+    ) as ehr:
+        for turn in range(place.runs):
+            tell(f"bulk sync, {data.megabytes:.0f} MB, turn {turn + 1} of {place.runs}")
+            with place.table(data) as table:
+                begins = time.perf_counter()
+                copy_in(place.url, table, data)
+                limits.append(data.megabytes / (time.perf_counter() - begins))
+            tenant = place.tenant()
+            config = place.configure(
+                tenant, {"vendor": "generic", "base_url": ehr["base_url"], "mode": "bulk"} | place.login()
+            )
+            done = place.chartferry(config, "sync", "--json")
+            report = done.json["runs"][0]
+            received = sum(report["resources"].values())
+            within.append(data.megabytes / report["seconds"])
+            whole.append(data.megabytes / done.seconds)
+            peaks.append(done.peak_mb)
+            place.drop(tenant)
+    missing = data.rows - received
+    note = f"{data.rows:,} resources" if not missing else f"{missing:,} of {data.rows:,} resources did not arrive"
+    limit, limit_name = median(limits), "bare COPY of the same bytes into jsonb"
+    return [
+        Figure(
+            name="bulk sync, the run", value=median(within), unit="MB/s", limit=limit, limit_name=limit_name, bar=BAR,
+            peak_mb=max(peaks), samples=tuple(within), note=note,
+        ),
+        Figure(
+            name="bulk sync, the command from start to exit", value=median(whole), unit="MB/s", limit=limit,
+            limit_name=limit_name, samples=tuple(whole),
+        ),
+        Figure(
+            name="bulk sync, the run", value=median(within) * data.rows / data.megabytes, unit="rows/s",
+            limit=limit * data.rows / data.megabytes, limit_name=limit_name,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,99 @@
+"""figures owns what a measurement says: a value, the limit measured beside it, the bar it must reach, and peak memory.
+
+How a value came about is left to the modules that measure; this one prints the table and writes the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MEMORY_BAR_MB = 200.0
+WIDTH_ELSEWHERE = 150  # columns where nobody watches: no cell is cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured value. The ratio is value / limit; the bar applies to the ratio, or to the value where `bar_on` says so."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    limit_name: str = ""
+    bar: float | None = None
+    bar_on: str = "ratio"  # "ratio" (at least) | "value" (at most)
+    peak_mb: float | None = None  # VmHWM of the chartferry process; Postgres and the mock are processes of their own
+    samples: tuple[float, ...] = ()
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over limit; None where no limit was measured."""
+        return self.value / self.limit if self.limit else None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the bars are met, the one for memory included; None where there is none."""
+        checks = []
+        if self.bar is not None:
+            checks.append(self.value <= self.bar if self.bar_on == "value" else (self.ratio or 0.0) >= self.bar)
+        if self.peak_mb is not None:
+            checks.append(self.peak_mb <= MEMORY_BAR_MB)
+        return all(checks) if checks else None
+
+
+def print_figures(figures: Sequence[Figure]) -> None:
+    """Print all figures as one table on stdout."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("measurement", "figure", "limit", "measured beside it", "ratio", "bar", "peak MB", "", "note"):
+        table.add_column(
+            column, justify="right" if column in {"figure", "limit", "ratio", "bar", "peak MB"} else "left"
+        )
+    for figure in figures:
+        table.add_row(*(Text(cell) for cell in _cells(figure)))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH_ELSEWHERE)).print(table)
+
+
+def _cells(figure: Figure) -> Iterable[str]:
+    yield figure.name
+    yield f"{_number(figure.value)} {figure.unit}"
+    yield "" if figure.limit is None else f"{_number(figure.limit)} {figure.unit}"
+    yield figure.limit_name
+    yield "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    if figure.bar is None:
+        yield ""
+    else:
+        yield f"≤ {_number(figure.bar)}" if figure.bar_on == "value" else f"≥ {figure.bar:.2f}"
+    yield "" if figure.peak_mb is None else f"{figure.peak_mb:.0f}"
+    yield {True: "pass", False: "MISS", None: ""}[figure.passed]
+    yield figure.note
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def write_json(figures: Sequence[Figure], folder: Path, settings: dict[str, Any]) -> Path:
+    """Write the figures, the machine and the settings to `folder/<UTC time>.json`; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "platform": platform.platform()}
+    rows = [{**asdict(figure), "ratio": figure.ratio, "passed": figure.passed} for figure in figures]
+    path.write_text(
+        json.dumps({"at": now.isoformat(), "machine": machine, "settings": settings, "figures": rows}, indent=1)
+    )
+    return path
