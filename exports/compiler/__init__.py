@@ -1,1 +1,5 @@
 """compiler turns a SQL on FHIR ViewDefinition into one Postgres query: parse, typed tree, SQL."""
+
+from exports.compiler.sql import Column, CompiledView, compile_view
+
+__all__ = ["Column", "CompiledView", "compile_view"]

@@ -1,0 +1,34 @@
+"""Comparing FHIR dates, times and instants in SQL, where each may be written to another precision.
+
+FHIRPath 2.0.0 §6.1 and §6.2: part by part; where one runs out of precision while equal so far, the answer is empty. Two
+date-times with a zone compare as instants; one with and one without a zone have no answer, unless their dates already tell.
+"""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL, Composable, Literal
+
+_ZONED = r"T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
+_CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
+
+# q.a, q.b: the two texts; n: how far both are written, the date alone where only one has a zone
+_COMPARISON = SQL(
+    "(SELECT CASE"
+    " WHEN q.a IS NULL OR q.b IS NULL THEN NULL"
+    " WHEN q.a ~ {zoned} AND q.b ~ {zoned} THEN q.a::timestamptz {operator} q.b::timestamptz"
+    " WHEN q.a ~ {clock} AND q.b ~ {clock} THEN q.a::time {operator} q.b::time"
+    ' WHEN left(q.a, n.n) <> left(q.b, n.n) THEN left(q.a, n.n) COLLATE "C" {operator} left(q.b, n.n)'
+    " WHEN q.a = q.b THEN q.a {operator} q.b"
+    " END"
+    " FROM (SELECT {left} AS a, {right} AS b OFFSET 0) AS q,"
+    " LATERAL (SELECT CASE WHEN (q.a ~ {zoned}) = (q.b ~ {zoned})"
+    " THEN least(length(q.a), length(q.b)) ELSE least(length(q.a), length(q.b), 10) END AS n) AS n)"
+)
+_OPERATORS = {"=": SQL("="), "!=": SQL("<>"), "<": SQL("<"), "<=": SQL("<="), ">": SQL(">"), ">=": SQL(">=")}
+
+
+def temporal_comparison(operator: str, left: Composable, right: Composable) -> Composable:
+    """`left operator right` as boolean, NULL where the two have no answer. Both sides are text or NULL."""
+    return _COMPARISON.format(
+        operator=_OPERATORS[operator], left=left, right=right, zoned=Literal(_ZONED), clock=Literal(_CLOCK)
+    )

@@ -1,0 +1,41 @@
+"""A Postgres of this folder's own, and what runs a view on a list of resources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from exports.compiler import compile_view
+from snapshots.embedded import embedded_postgres
+
+Rows = list[dict[str, Any]]
+RunView = Callable[[dict[str, Any], list[dict[str, Any]]], Rows]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[Any]]:
+    with (
+        embedded_postgres(tmp_path_factory.mktemp("exports-postgres")) as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        yield connection
+
+
+@pytest.fixture
+def run_view(postgres: psycopg.Connection[Any]) -> RunView:
+    """Rows of a view on resources, as JSON objects in column order; raises what Postgres raises."""
+
+    def run(view: dict[str, Any], resources: list[dict[str, Any]]) -> Rows:
+        source = sql.SQL(
+            "(SELECT 'site'::text AS connection, body ->> 'id' AS id, body FROM jsonb_array_elements({}::jsonb) AS t(body))"
+        ).format(sql.Literal(json.dumps(resources)))
+        compiled = compile_view(view, source)
+        query = sql.SQL("SELECT row_to_json(v)::text FROM ({}) AS v").format(compiled.query)
+        return [json.loads(text) for (text,) in postgres.execute(query)]
+
+    return run
