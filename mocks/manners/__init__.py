@@ -1,1 +1,13 @@
-"""manners hold what each fake vendor insists on: required parameters, paging, errors, login."""
+"""manners own how each vendor's server behaves: one file a vendor, as data and small functions with their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mocks.manners.cerner import CERNER
+from mocks.manners.epic import EPIC
+from mocks.manners.generic import GENERIC
+from mocks.manners.manner import Manner
+
+MANNERS: Mapping[str, Manner] = MappingProxyType({manner.vendor: manner for manner in (EPIC, CERNER, GENERIC)})

@@ -1,0 +1,157 @@
+"""The state of one running mock EHR: what every handler reaches for. Behaviour lives in oauth, search and bulk."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from mocks.dataset import Dataset, Row, row_of
+from mocks.faults import Faults
+from mocks.manners import MANNERS
+from mocks.manners.manner import SearchQuery
+from mocks.mock_config import BulkLevel, MockConfig
+from mocks.request_log import RequestLog
+
+STORE_PATH = "/bulk-bucket/"  # of the object store's origin
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An access token: what it may do until when (wall clock of the server), and for whom."""
+
+    client_id: str
+    scopes: dict[str, frozenset[str]]  # type or "*" -> letters of c r u d s
+    literal: frozenset[str]
+    expires_at: float
+    patient: str | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """A paging session (Epic): where the search goes on."""
+
+    query: SearchQuery
+    rows: list[Row]
+    start: int
+    size: int
+    expires_at: float
+    empty: bool = False
+
+
+@dataclass(slots=True)
+class BulkFile:
+    """One file of a job. `rows` are as of the kick-off, whatever changes later; bytes are made at the first download."""
+
+    id: str
+    type: str
+    rows: list[Row]
+    key: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Job:
+    """One export."""
+
+    id: str
+    client_id: str | None
+    group: str | None
+    request: str
+    transaction_time: str
+    began_at: float
+    patients: int
+    files: list[BulkFile]
+    errors: list[BulkFile] = field(default_factory=list)
+    polled: int = 0
+    complete: bool = False
+
+
+class Ehr:
+    """Everything that one mock EHR knows. `clock` is the server's wall clock, in seconds."""
+
+    def __init__(self, config: MockConfig, dataset: Dataset, clock: Callable[[], float] = time.time) -> None:
+        self.config = config
+        self.manner = MANNERS[config.vendor]
+        self.layout = self.manner.layout
+        self.dataset = dataset
+        self.log = RequestLog()
+        self.faults = Faults(config.faults, config.seed)
+        self.grants: dict[str, Grant] = {}
+        self.used_jtis: dict[str, float] = {}
+        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.jobs: dict[str, Job] = {}
+        self.deleted_jobs: set[str] = set()
+        self.kickoffs: dict[
+            tuple[str | None, str], float
+        ] = {}  # (client, group) -> when an export of it was completed or begun
+        self.signed: dict[str, tuple[BulkFile, float, str]] = {}  # object store: key -> file, link's end, exact query
+        self.leases: dict[str, float] = {}  # object store: links handed out and not yet fetched -> when
+        self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+        self.document_searches = 0
+        self.notes: Counter[str] = Counter()
+        self.abort: Callable[[tuple[str, int]], None] | None = None  # closes a client's connection; serving sets it
+        self._clock = clock
+        self.set_origins("http://testserver", "http://objects.testserver")
+
+    def set_origins(self, origin: str, store_origin: str) -> None:
+        """Tell where the EHR and its object store are reached."""
+        self.origin = origin
+        self.store_origin = store_origin
+        self.base_url = origin + self.layout.base
+        self.token_url = origin + self.layout.token
+        self.audience = self.manner.audience or self.token_url
+
+    def now(self) -> float:
+        """Give the server's wall clock, skew included."""
+        return self._clock() + self.config.clock_skew_s
+
+    def instant(self) -> str:
+        """Give now as a FHIR instant with milliseconds."""
+        return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    @property
+    def bulk_levels(self) -> tuple[BulkLevel, ...]:
+        """Levels of $export that this server offers."""
+        return self.manner.bulk_levels if self.config.bulk_levels is None else self.config.bulk_levels
+
+    @property
+    def types(self) -> list[str]:
+        """Types that this server knows: those of the data, and Group where groups can be read."""
+        known = set(self.dataset.types) | {"Patient"}
+        known -= {"Group"}
+        return sorted(known | ({"Group"} if self.manner.group_read else set()))
+
+    @property
+    def groups(self) -> dict[str, Row]:
+        """Groups by id: the configured ones (of all patients), else the data's, else the manner's one of all patients."""
+        found = {row.id: row for row in self.dataset.of_type("Group")}
+        if self.config.groups:
+            return {id_: found.get(id_) or self._everyone(id_) for id_ in self.config.groups}
+        return found or {self.manner.group_id: self._everyone(self.manner.group_id)}
+
+    def _everyone(self, id_: str) -> Row:
+        members = [{"entity": {"reference": f"Patient/{patient}"}} for patient in self.dataset.patient_ids]
+        group = {
+            "resourceType": "Group",
+            "id": id_,
+            "active": True,
+            "type": "person",
+            "actual": True,
+            "name": "Everyone",
+        }
+        return row_of(_dumped({**group, "quantity": len(members), "member": members}))
+
+    def members(self, group: Row) -> list[str]:
+        """Give the ids of a group's patients that are in the data."""
+        references = [str(member.get("entity", {}).get("reference", "")) for member in group.body.get("member", ())]
+        ids = [reference.rpartition("/")[2] for reference in references if "Patient/" in reference]
+        return [id_ for id_ in ids if self.dataset.get("Patient", id_) is not None]
+
+
+def _dumped(resource: dict[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(resource)

@@ -1,0 +1,186 @@
+"""What every request passes before and after its handler: the log, limits, scripted faults, latency, bandwidth and gzip."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Any
+
+from isal import igzip
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mocks.answers import FHIR_JSON, HTML_SHELL, html_answer, issue, json_answer, outcome
+from mocks.ehr import STORE_PATH, Ehr
+from mocks.faults import Action
+from mocks.request_log import LogEntry, kept_headers
+
+_LEAST_GZIP = 1024
+_GZIP_LEVEL = 1
+WAF_PAGE = b"<html><head><title>Request Rejected</title></head><body>The requested URL was rejected.</body></html>"
+
+
+class Gate:
+    """ASGI middleware around a mock EHR's routes."""
+
+    def __init__(self, app: ASGIApp, ehr: Ehr) -> None:
+        self._app = app
+        self._ehr = ehr
+        self._classify = ehr.layout.classifier(STORE_PATH)
+        self._pipe_free_at = 0.0
+        self._allowance = ehr.config.max_requests_per_s or 0.0
+        self._allowed_at = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        ehr = self._ehr
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        purpose, kind, template = self._classify(scope["method"], path)
+        token = headers.get("authorization")
+        entry = LogEntry(
+            scope["method"],
+            f"{path}?{query}" if query else path,
+            template,
+            purpose,
+            kind,
+            token is not None,
+            token.partition(" ")[2] if token else None,
+            kept_headers(headers),
+            time.monotonic(),
+        )
+        scope["log_entry"] = entry
+        ehr.log.begin(entry)
+        try:
+            await self._handle(scope, receive, _Outgoing(self, entry, headers, send))
+        finally:
+            ehr.log.end(entry, time.monotonic())
+
+    async def _handle(self, scope: Scope, receive: Receive, outgoing: _Outgoing) -> None:
+        ehr, entry = self._ehr, outgoing.entry
+        if self._over_limit():
+            entry.note = "limit"
+            await ehr.manner.throttled()(scope, receive, outgoing)
+            return
+        action = ehr.faults.pick(entry.purpose, entry.method, entry.target)
+        delay = ehr.config.latency_s + (action.delay_s if action else 0)
+        if delay > 0:
+            await asyncio.sleep(delay)
+        if action is not None:
+            entry.fault = True
+            outgoing.cut_after = action.cut_after_bytes
+            if action.stall:
+                await asyncio.Event().wait()
+            if action.drop:
+                self._drop(scope)
+                return
+            answer = _faulty(action)
+            if answer is not None:
+                await answer(scope, receive, outgoing)
+                return
+        await self._app(scope, receive, outgoing)
+
+    def _over_limit(self) -> bool:
+        config, log = self._ehr.config, self._ehr.log
+        if config.max_concurrency is not None and log.now_running > config.max_concurrency:
+            return True
+        rate = config.max_requests_per_s
+        if rate is None:
+            return False
+        now = time.monotonic()
+        self._allowance = min(max(rate, 1.0), self._allowance + (now - self._allowed_at) * rate)  # one second's burst
+        self._allowed_at = now
+        if self._allowance < 1:
+            return True
+        self._allowance -= 1
+        return False
+
+    def _drop(self, scope: Scope) -> None:
+        if self._ehr.abort is None:
+            raise RuntimeError("a fault with `drop` needs a real socket: use mocks.serving.serve")
+        self._ehr.abort(tuple(scope["client"]))
+
+    async def pace(self, size: int) -> None:
+        """Wait until `size` bytes have gone through the pipe that all answers share."""
+        rate = self._ehr.config.bandwidth_bytes_s
+        if rate is not None and size:
+            now = time.monotonic()
+            self._pipe_free_at = max(now, self._pipe_free_at) + size / rate
+            await asyncio.sleep(self._pipe_free_at - now)
+
+    def date(self) -> str | None:
+        """Give the Date header of a server whose clock is off; None leaves it to the web server."""
+        return formatdate(self._ehr.now(), usegmt=True) if self._ehr.config.clock_skew_s else None
+
+
+def _faulty(action: Action) -> Response | None:
+    if action.wrong_content:
+        return html_answer(WAF_PAGE, 200, action.headers)
+    if action.status is None:
+        return None
+    if action.body == "html":
+        return html_answer(HTML_SHELL, action.status, action.headers)
+    if action.body == "operation-outcome":
+        body = outcome(issue("error", action.issue_code, "scripted fault"))
+        return json_answer(body, action.status, action.headers, FHIR_JSON)
+    return Response(b"", action.status, action.headers)
+
+
+class _Outgoing:
+    """The way of one answer to the socket: compresses single bodies, paces, counts, and cuts where a fault says so."""
+
+    def __init__(self, gate: Gate, entry: LogEntry, headers: dict[str, str], send: Send) -> None:
+        self.entry = entry
+        self.cut_after: int | None = None
+        self._gate = gate
+        self._send = send
+        self._gzip = "gzip" in headers.get("accept-encoding", "")
+        self._start: Message | None = None
+        self._cut = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._cut:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            self.entry.status = message["status"]
+            return
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        body: bytes = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        if self._start is not None:
+            body = self._begin(self._start, body, more)
+            await self._send(self._start)
+            self._start = None
+        await self._pass_on(body, more)
+
+    def _begin(self, start: Message, body: bytes, more: bool) -> bytes:
+        raw: list[Any] = list(start["headers"])
+        if self._gzip and not more and len(body) >= _LEAST_GZIP and not any(n == b"content-encoding" for n, _ in raw):
+            body = igzip.compress(body, _GZIP_LEVEL)
+            raw = [(name, value) for name, value in raw if name != b"content-length"]
+            raw += [
+                (b"content-encoding", b"gzip"),
+                (b"vary", b"accept-encoding"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+        date = self._gate.date()
+        if date is not None:
+            raw.append((b"date", date.encode()))
+        start["headers"] = raw
+        return body
+
+    async def _pass_on(self, body: bytes, more: bool) -> None:
+        if self.cut_after is not None and self.entry.sent_bytes + len(body) > self.cut_after:
+            body = body[: self.cut_after - self.entry.sent_bytes]
+            self._cut = True
+        await self._gate.pace(len(body))
+        self.entry.sent_bytes += len(body)
+        # an answer that is cut never completes: the web server then closes the connection mid body
+        await self._send({"type": "http.response.body", "body": body, "more_body": more or self._cut})

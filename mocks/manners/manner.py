@@ -1,0 +1,192 @@
+"""The shape of a manner: how one vendor's server differs, as data and small functions. The manners are its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from starlette.responses import Response
+
+from mocks.answers import FHIR_JSON, Refused, html_answer, issue, json_answer, outcome
+from mocks.mock_config import BulkLevel, MockConfig
+from mocks.request_log import Layout
+
+
+@dataclass(frozen=True)
+class SearchQuery:
+    """A search as it came: `raw` is the query string (or form body), `params` its decoded values."""
+
+    resource_type: str
+    raw: str
+    params: Mapping[str, tuple[str, ...]]
+    by_patient: bool  # the type's resources name a patient
+    patient: str | None  # bare id
+    patient_known: bool
+    config: MockConfig
+
+    def one(self, name: str) -> str | None:
+        """Give the first value of a parameter, None when it is absent or empty."""
+        return self.params.get(name, ("",))[0] or None
+
+
+@dataclass(frozen=True)
+class Kickoff:
+    """The parameters of a kick-off: `types` from `_type` (None: not given), already split at commas."""
+
+    level: BulkLevel
+    params: Mapping[str, tuple[str, ...]]
+    types: tuple[str, ...] | None
+    lenient: bool
+
+
+@dataclass(frozen=True)
+class PageAt:
+    """A page of a search: where it lies in all matches. `url` is the type's search URL without a query."""
+
+    url: str
+    query: SearchQuery
+    start: int
+    size: int
+    total: int
+
+    @property
+    def more(self) -> bool:
+        """Whether rows lie beyond this page."""
+        return self.start + self.size < self.total
+
+    def self_url(self, *drop: str) -> str:
+        """The search as asked, percent-encoding untouched, without the parameters in `drop`."""
+        kept = [part for part in self.query.raw.split("&") if part and part.partition("=")[0] not in drop]
+        return f"{self.url}?{'&'.join(kept)}" if kept else self.url
+
+
+@dataclass(frozen=True)
+class SmartFacts:
+    """What a smart-configuration is written from."""
+
+    origin: str
+    base_url: str
+    token_url: str
+    types: tuple[str, ...]
+
+
+Links = list[tuple[str, str]]
+
+
+def fhir_refusal(status: int, code: str, text: str, severity: str = "error") -> Response:
+    """Answer with an OperationOutcome of one issue."""
+    return json_answer(outcome(issue(severity, code, text)), status)
+
+
+def plain_login_refusal(error: str, why: str) -> Response:
+    """Answer a token request as RFC 6749 section 5.2 says."""
+    status = 401 if error == "invalid_client" else 400
+    return json_answer(
+        {"error": error, "error_description": why}, status, {"Cache-Control": "no-store"}, "application/json"
+    )
+
+
+def no_check(query: SearchQuery) -> None:
+    """Refuse nothing."""
+
+
+def no_kickoff_check(kickoff: Kickoff) -> None:
+    """Refuse nothing."""
+
+
+def no_extra(issues_of: SearchQuery, shown: int, start: int) -> list[dict[str, Any]]:
+    """Add no outcome entries."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """One vendor's manner. Defaults are a plain R4 server's."""
+
+    vendor: str
+    layout: Layout
+    group_id: str = "mock-group-1"  # of all patients, where neither data nor configuration names one
+    content_type: str = FHIR_JSON
+    accept: Literal["json", "xml", "406"] = "json"  # what happens to a request that does not ask for JSON
+
+    # -- login
+    smart: Callable[[SmartFacts], dict[str, Any]]
+    audience: str | None = None  # None: the token URL
+    algs: tuple[str, ...] = ("RS384", "ES384")
+    scopes: Literal["registered", "wildcards", "explicit", "literal"] = "wildcards"
+    scope_versions: tuple[str, ...] = ("v1", "v2")
+    token_life_s: int = 300
+    jti_required: bool = True
+    needs_launch: bool = False  # tokens are bound to the patient that `launch` names
+    login_refusal: Callable[[str, str], Response] = plain_login_refusal  # (OAuth error, why)
+
+    # -- refusals
+    unauthorized: Callable[[], Response] = lambda: json_answer(
+        outcome(issue("error", "login", "Unauthorized")), 401, {"WWW-Authenticate": "Bearer"}
+    )
+    forbidden: Callable[[str], Response] = lambda text: fhir_refusal(403, "forbidden", text)
+    scope_refusal_text: str = "The token's scopes do not allow this."
+    unknown_path: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown path")
+    unknown_type: Callable[[], Response] = lambda: fhir_refusal(404, "not-supported", "Unknown resource type")
+    not_found: Callable[[bool], Response] = lambda deleted: fhir_refusal(404, "not-found", "Resource is not known")
+    throttled: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Too Many Requests")
+    http_errors: Callable[[int], Response] = lambda status: html_answer(b"<html><body>error</body></html>", status)
+
+    # -- search
+    check: Callable[[SearchQuery], None] = no_check  # raises Refused
+    count: Callable[[str], tuple[int, int | None]] = lambda kind: (20, None)  # default and greatest _count; 0: unpaged
+    bad_count: Literal["ignore", "400"] = "400"
+    total: Literal["all", "page", "none"] = "all"
+    paging: Literal["offset", "session"] = "offset"
+    start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
+        0
+    )  # first row of the page asked for; raises Refused
+    links: Callable[[PageAt], Links]
+    entry_links: bool = False
+    bundle_id: bool = False
+    duplicate_across_pages: bool = False
+    extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
+    last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
+    declares_last_updated: bool = True
+    lists_everything: bool = False  # search without criteria, on every type
+
+    # -- groups and bulk
+    group_read: bool = False
+    bulk_levels: tuple[BulkLevel, ...] = ("group",)
+    bulk_types: frozenset[str] | None = None  # None: the level's whole compartment
+    bulk_beyond_compartment: bool = False  # group and patient level also give Organization and the like
+    check_kickoff: Callable[[Kickoff], None] = no_kickoff_check  # raises Refused
+    bulk_counts: bool = True
+    bulk_types_by_scope: bool = False
+    requires_token_flag: Any = True  # of the manifest
+    kickoff_window: bool = False  # one export per group and window
+    one_job: Literal["client", "group"] | None = None  # a job in progress refuses the next kick-off
+    file_redirect: bool = False  # files answer 307 to the object store
+    kickoff_body: bool = False
+    retry_after: bool = True  # status answers carry one
+    progress: Callable[[int, int, int], str] = lambda polled, polls, patients: "in-progress"
+    gone: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown job")
+
+    # -- what it says of itself
+    capability: Mapping[str, Any]  # top-level elements of the CapabilityStatement
+    export_operation: str = "export"
+
+
+def read_query(raw: str) -> dict[str, tuple[str, ...]]:
+    """Decode a query string or form body."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_qsl(raw, keep_blank_values=True):
+        found[name] = (*found.get(name, ()), value)
+    return found
+
+
+def whole_number(query: SearchQuery, name: str, least: int = 0) -> int | None:
+    """Read a numeric parameter; None when absent. Raises Refused (400) when it is no whole number >= least."""
+    text = query.one(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise Refused(fhir_refusal(400, "invalid", f"Invalid value for parameter {name}"), f"bad {name}")
+    return int(text)

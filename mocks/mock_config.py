@@ -1,0 +1,73 @@
+"""What a mock EHR is asked to be: the one value that every entry point of mocks takes.
+
+`None` on a knob means "as the vendor does", which the manner answers. Reading data and serving are left to dataset and serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mocks.faults import FaultRule
+
+Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
+BulkLevel = Literal["system", "patient", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MockConfig:
+    """A mock EHR. Times are seconds; sizes are rows unless the name says bytes."""
+
+    vendor: Vendor = "generic"
+
+    # -- what it serves
+    data: Path | Iterable[Mapping[str, Any] | bytes] | None = (
+        None  # directory of NDJSON(.gz), or resources; None: synthetic
+    )
+    patients: int = 20  # synthetic only
+    seed: int = 1  # of the synthetic patients, and of faults with a probability
+    groups: tuple[str, ...] = ()  # ids of groups of all patients; (): the data's Group resources, else the manner's one
+
+    # -- who may log in
+    client_id: str = "chartferry-mock"
+    jwks: Mapping[str, Any] | None = None  # public keys of the client
+    client_secret: str | None = None
+    open: bool = False  # no login at all
+    token_life_s: int | None = None
+    clock_skew_s: float = 0  # the server's clock minus ours; its Date header tells
+    scope_versions: tuple[Literal["v1", "v2"], ...] | None = None
+
+    # -- what it offers
+    search: bool = True  # False: bulk only
+    bulk_levels: tuple[BulkLevel, ...] | None = None  # (): declares no bulk at all
+    page_size: int | None = None  # default entries a page, where the client sends no _count
+    session_life_s: float = 600  # Epic: paging sessions
+    max_rows: int = 100_000  # Allscripts: 413 above so many matches
+    strip_meta: bool = False  # Epic: takes `meta` out of what it serves
+    empty_pages: bool = False  # Epic: the second page is empty and has a next link
+    outcome_codes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # Epic: type -> code of a warning entry on each first page
+    daily_documents: int | None = None  # Epic: DocumentReference searches before 4135
+    merged: Mapping[str, str] = field(default_factory=dict)  # Epic: merged patient id -> surviving id
+    poison_patient: str | None = None  # Cerner: this patient's Observation searches answer 500 fatal/required
+    redact_every: int = 0  # Allscripts: each n-th clinical row of a page is a redacted placeholder
+
+    # -- bulk
+    rows_per_file: int = 5000
+    polls: int = 2  # status answers 202 before the manifest
+    retry_after_s: int = 1  # Retry-After of those answers (Cerner really says 600)
+    kickoff_window_s: float = 86_400  # Epic: one export per group and client
+    kickoff_refusal_status: int = 400  # Epic: of the "too recently" refusal
+    link_life_s: float = 60  # Cerner: pre-signed file links
+    max_parallel_files: int | None = 2  # Cerner: 429 above; None: off
+    error_file: bool = False  # the manifest's error[] names a file with one warning
+
+    # -- how it behaves on the wire
+    latency_s: float = 0  # added to each request
+    bandwidth_bytes_s: float | None = None  # of the whole server: answers share it
+    max_requests_per_s: float | None = None  # 429 above
+    max_concurrency: int | None = None  # 429 above
+    faults: tuple[FaultRule, ...] = ()

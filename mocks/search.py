@@ -1,0 +1,223 @@
+"""Search and read: which rows a query finds, which page of them, and the Bundle around bytes that nobody touched."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mocks.answers import Refused, empty_answer, issue, json_answer, outcome
+from mocks.dataset import Row
+from mocks.ehr import Ehr, Grant, Session
+from mocks.manners.epic import documents_exhausted, session_expired
+from mocks.manners.manner import Links, PageAt, SearchQuery, fhir_refusal, read_query, whole_number
+from mocks.matching import matches
+from mocks.oauth import authenticate, authorize
+
+_KEPT_SESSIONS = 5_000
+
+
+def wants_json(request: Request) -> bool:
+    """Tell whether the request asks for JSON in words (Accept or _format)."""
+    return "json" in request.headers.get("accept", "") or "json" in request.query_params.get("_format", "")
+
+
+def negotiate(request: Request, ehr: Ehr) -> None:
+    """Refuse what the manner refuses for its Accept header."""
+    accept = request.headers.get("accept", "*/*")
+    if ehr.manner.accept == "406" and "json" not in accept and "*/*" not in accept:
+        raise Refused(empty_answer(406), "Accept")
+
+
+def as_asked(request: Request, ehr: Ehr, body: bytes, kind: str) -> Response:
+    """Answer with FHIR JSON, or with XML where the manner gives it to those who do not ask for JSON."""
+    if ehr.manner.accept == "xml" and not wants_json(request):
+        xml = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="http://hl7.org/fhir"><!-- as asked --></{kind}>'
+        return Response(xml, media_type="application/fhir+xml")
+    return json_answer(body, media_type=ehr.manner.content_type)
+
+
+async def search(request: Request) -> Response:
+    """Answer GET {type}?… and POST {type}/_search."""
+    ehr: Ehr = request.app.state.ehr
+    kind = request.path_params["kind"]
+    grant = authenticate(request)
+    negotiate(request, ehr)
+    if kind not in ehr.types:
+        raise Refused(ehr.manner.unknown_type(), "unknown type")
+    if not ehr.config.search:
+        raise Refused(fhir_refusal(400, "not-supported", "Search is not supported"), "no search")
+    authorize(ehr, grant, kind, "s")
+    raw = request.scope["query_string"].decode("latin-1")
+    if request.method == "POST":
+        raw = "&".join(part for part in (raw, (await request.body()).decode("latin-1")) if part)
+    query = _query(ehr, kind, raw)
+    if kind == "DocumentReference" and ehr.config.daily_documents is not None:
+        ehr.document_searches += 1
+        if ehr.document_searches > ehr.config.daily_documents:
+            raise documents_exhausted()
+    if ehr.manner.paging == "session" and "sessionID" in query.params:
+        return as_asked(request, ehr, _go_on(ehr, query), "Bundle")
+    _own_patient_only(ehr, grant, query)
+    ehr.manner.check(query)
+    return as_asked(request, ehr, _begin(ehr, query), "Bundle")
+
+
+def _query(ehr: Ehr, kind: str, raw: str) -> SearchQuery:
+    params = read_query(raw)
+    named = (params.get("patient") or params.get("subject") or ("",))[0]
+    patient = named.rpartition("/")[2] or None
+    known = patient is not None and ehr.dataset.get("Patient", patient) is not None
+    return SearchQuery(kind, raw, params, kind in ehr.dataset.patient_types, patient, known, ehr.config)
+
+
+def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None:
+    """Hold a token to the patient of its launch (LK, vendors.md 4.2)."""
+    if grant is None or grant.patient is None:
+        return
+    if query.resource_type == "Patient":
+        asked = query.one("_id") or query.one("identifier")
+        if asked is None:
+            text = (
+                "Patient searching disabled."
+                if query.one("name") or query.one("family")
+                else "Patient identifier not supplied."
+            )
+            raise Refused(ehr.manner.forbidden(text), "patient search")
+    else:
+        asked = query.patient
+        if asked is None and query.by_patient:
+            raise Refused(ehr.manner.forbidden("Patient identifier not supplied."), "no patient")
+    if (
+        asked is not None
+        and asked.rpartition("|")[2] != grant.patient
+        and (query.by_patient or query.resource_type == "Patient")
+    ):
+        raise Refused(ehr.manner.forbidden("Token not allowed access to this patient."), "other patient")
+
+
+def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
+    rows = find(ehr, query)
+    default, greatest = ehr.manner.count(query.resource_type)
+    asked = whole_number(query, "_count")
+    if asked == 0 or query.one("_summary") == "count":
+        return _bundle(ehr, [], [("self", f"{ehr.base_url}/{query.resource_type}?{query.raw}")], len(rows), [])
+    size = (ehr.config.page_size or default or max(len(rows), 1)) if asked is None else asked
+    if default == 0:
+        size = max(len(rows), 1)  # this type is never paged
+    if greatest is not None and asked is not None:
+        size = min(size, greatest)
+    if len(rows) > ehr.config.max_rows and ehr.manner.vendor == "allscripts":
+        raise Refused(fhir_refusal(413, "too-costly", "The result set is too large."), "too many rows")
+    if ehr.manner.paging == "session":
+        return _session_page(ehr, Session(query, rows, 0, size, 0))
+    start = ehr.manner.start_of(query, size)
+    page = PageAt(f"{ehr.base_url}/{query.resource_type}", query, start, size, len(rows))
+    repeated = 1 if ehr.manner.duplicate_across_pages and start == size else 0  # CR: may repeat across pages
+    return _page(ehr, page, rows[start - repeated : start + size], ehr.manner.links(page))
+
+
+def _session_page(ehr: Ehr, session: Session) -> bytes:
+    """One page of a session; its next link is a new session, so that a page can be asked for again."""
+    query, start, size = session.query, session.start, session.size
+    shown = [] if session.empty else session.rows[start : start + size]
+    page = PageAt(f"{ehr.base_url}/{query.resource_type}", query, start, size, len(session.rows))
+    links = ehr.manner.links(page)
+    follow = start if session.empty else start + size
+    if follow < len(session.rows):
+        handle = f"16-{secrets.token_hex(16).upper()}"
+        empty = ehr.config.empty_pages and start == 0 and not session.empty
+        ehr.sessions[handle] = Session(query, session.rows, follow, size, ehr.now() + ehr.config.session_life_s, empty)
+        while len(ehr.sessions) > _KEPT_SESSIONS:
+            ehr.sessions.popitem(last=False)
+        links = [("next", f"{page.url}?sessionID={handle}"), *links]
+    return _page(ehr, page, shown, links)
+
+
+def _go_on(ehr: Ehr, query: SearchQuery) -> bytes:
+    session = ehr.sessions.get(query.one("sessionID") or "")
+    if session is None or session.expires_at <= ehr.now() or session.query.resource_type != query.resource_type:
+        raise session_expired()
+    return _session_page(ehr, session)
+
+
+def _page(ehr: Ehr, page: PageAt, shown: list[Row], links: Links) -> bytes:
+    extra = ehr.manner.extra_entries(page.query, len(shown), page.start)
+    count = {"all": page.total, "page": len(shown), "none": None}[ehr.manner.total]
+    return _bundle(ehr, shown, links, count, extra)
+
+
+def _bundle(ehr: Ehr, rows: list[Row], links: Links, total: int | None, extra: list[dict[str, Any]]) -> bytes:
+    """Splice the rows' own bytes into a searchset."""
+    entries = [_entry(ehr, row) for row in rows]
+    entries += [
+        orjson.dumps({"fullUrl": uuid.uuid4().urn, "resource": body, "search": {"mode": "outcome"}}) for body in extra
+    ]
+    head = b'{"resourceType":"Bundle",'
+    if ehr.manner.bundle_id:
+        head += b'"id":"%s",' % str(uuid.uuid4()).encode()
+    head += b'"type":"searchset",'
+    if total is not None:
+        head += b'"total":%d,' % total
+    linked = orjson.dumps([{"relation": relation, "url": url} for relation, url in links])
+    tail = b',"entry":[%s]}' % b",".join(entries) if entries else b"}"
+    return head + b'"link":' + linked + tail
+
+
+def _entry(ehr: Ehr, row: Row) -> bytes:
+    url = f"{ehr.base_url}/{row.type}/{row.id}".encode()
+    link = b'"link":[{"relation":"self","url":"%s"}],' % url if ehr.manner.entry_links else b""
+    return b'{%s"fullUrl":"%s","resource":%s,"search":{"mode":"match"}}' % (link, url, served(ehr, row))
+
+
+def served(ehr: Ehr, row: Row) -> bytes:
+    """Give a row's bytes as they go out: as they came, unless the configuration asks for a change."""
+    if ehr.config.strip_meta and "meta" in row.body:
+        return orjson.dumps({name: value for name, value in row.body.items() if name != "meta"})
+    return row.raw
+
+
+def find(ehr: Ehr, query: SearchQuery) -> list[Row]:
+    """Give the rows that a query matches, in the data's order."""
+    kind = query.resource_type
+    rows: Iterable[Row]
+    if kind == "Group":
+        rows = list(ehr.groups.values())
+    elif query.one("_id"):
+        ids = (query.one("_id") or "").split(",")
+        rows = [row for id_ in ids if (row := ehr.dataset.get(kind, id_)) is not None]
+        if query.patient is not None:
+            rows = [row for row in rows if row.patient == query.patient]
+    elif query.patient is not None:
+        rows = ehr.dataset.of_patient(kind, query.patient)
+    elif kind == "Patient" or ehr.manner.lists_everything:
+        rows = ehr.dataset.of_type(kind)
+    else:
+        rows = []
+    return [row for row in rows if matches(row, query.params, ehr.manner.last_updated)]
+
+
+async def read(request: Request) -> Response:
+    """Answer GET {type}/{id}."""
+    ehr: Ehr = request.app.state.ehr
+    kind, id_ = request.path_params["kind"], request.path_params["id"]
+    grant = authenticate(request)
+    negotiate(request, ehr)
+    if kind not in ehr.types:
+        raise Refused(ehr.manner.unknown_type(), "unknown type")
+    authorize(ehr, grant, kind, "r")
+    row = ehr.groups.get(id_) if kind == "Group" else ehr.dataset.get(kind, id_)
+    if kind == "Patient" and id_ in ehr.config.merged:
+        body = orjson.dumps(outcome(issue("fatal", "processing", "4107: the patient was merged")))
+        target = f"{ehr.base_url}/Patient/{ehr.config.merged[id_]}"
+        return Response(body, 301, headers={"Location": target}, media_type=ehr.manner.content_type)
+    if row is None:
+        raise Refused(ehr.manner.not_found((kind, id_) in ehr.dataset.deleted), "unknown id")
+    if grant is not None and grant.patient is not None and row.patient not in (None, grant.patient):
+        raise Refused(ehr.manner.forbidden("Token not allowed access to this patient."), "other patient")
+    return as_asked(request, ehr, served(ehr, row), kind)
