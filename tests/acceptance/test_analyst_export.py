@@ -1,0 +1,92 @@
+"""An analyst exports from the store in the morning."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+
+from tests.acceptance.user_site import Site, csv_rows, mock, source, written
+
+VIEWS = {
+    "patient", "encounter", "condition", "observation", "medication_request", "allergy_intolerance", "immunization",
+    "procedure", "diagnostic_report", "document_reference",
+}  # fmt: skip
+
+
+def test_the_manifest_tells_the_truth_about_every_file(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+    out = site.folder / "out"
+    assert site.run("export", "--out", str(out), "--format", "ndjson,csv").code == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    listed = {file["path"]: file for file in manifest["files"]}
+    assert set(listed) | {"manifest.json"} == {path.name for path in out.iterdir()}
+    assert {name.removesuffix(".csv.gz") for name in listed if name.endswith(".csv.gz")} == VIEWS
+    for name, file in listed.items():
+        raw = (out / name).read_bytes()
+        plain = gzip.decompress(raw)
+        assert (file["bytes"], file["uncompressed_bytes"]) == (len(raw), len(plain))
+        assert file["sha256"] == hashlib.sha256(raw).hexdigest()
+        rows = len(csv_rows(out / name)) if name.endswith(".csv.gz") else len(plain.splitlines())
+        assert file["rows"] == rows
+    assert manifest["runs"] == [1]
+
+
+def test_the_same_request_on_the_same_runs_gives_the_same_bytes(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+    for name in ("a", "b"):
+        assert site.run("export", "--out", str(site.folder / name), "--format", "ndjson,csv").code == 0
+    first = {path.name: path.read_bytes() for path in (site.folder / "a").iterdir()}
+    second = {path.name: path.read_bytes() for path in (site.folder / "b").iterdir()}
+    assert first == second
+
+
+def test_a_view_of_ones_own_makes_a_table(site: Site) -> None:
+    view = {
+        "resourceType": "ViewDefinition",
+        "name": "people",
+        "status": "active",
+        "resource": "Patient",
+        "select": [{"column": [{"path": "getResourceKey()", "name": "id"}, {"path": "gender", "name": "gender"}]}],
+    }
+    (site.folder / "people.json").write_text(json.dumps(view))
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+        expected = {(r["id"], r["gender"]) for r in source(served, ["Patient"]).values()}
+    assert site.run("export", "--out", "out", "--format", "csv", "--view", "people.json").code == 0
+    assert {(row["id"], row["gender"]) for row in csv_rows(site.folder / "out" / "people.csv.gz")} == expected
+
+
+def test_only_the_patients_named_are_exported(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+        one = served.patient_ids[0]
+        expected = {row.id for row in served.dataset.of_patient("Condition", one)}
+    (site.folder / "one.txt").write_text(one)
+    exported = site.exported("--types", "Condition", "--patients", "one.txt")
+    assert {key[1] for key in exported} == expected
+
+
+def test_a_misspelt_view_is_refused_with_the_names_there_are(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+    done = site.run("export", "--out", "out", "--format", "csv", "--view", "encountr")
+    assert done.code == 2
+    assert "encounter" in done.stderr
+
+
+def test_numbers_keep_their_written_form_through_store_and_export(site: Site) -> None:
+    with mock("generic") as served:
+        row = served.dataset.of_type("Observation")[0]
+        served.dataset.replace(row.raw.replace(b'"resourceType"', b'"valueDecimalNote":1.00,"resourceType"', 1))
+        expected = written(served.dataset.get("Observation", row.id).raw)  # type: ignore[union-attr]
+        site.connect(served)
+        site.sync("--types", "Observation")
+    assert site.exported()[("Observation", row.id)] == expected

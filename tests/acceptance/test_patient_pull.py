@@ -1,0 +1,63 @@
+"""An engineer pulls one patient's chart."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+from tests.acceptance.user_site import Site, by_key, mock, reachable
+
+
+def chart_of(expected: dict, patient: str) -> dict:
+    def patient_of(resource: dict) -> str | None:
+        for name in ("subject", "patient", "beneficiary"):
+            reference = resource.get(name, {}).get("reference", "")
+            if reference.startswith("Patient/"):
+                return str(reference.removeprefix("Patient/"))
+        return None
+
+    return {key: r for key, r in expected.items() if key == ("Patient", patient) or patient_of(r) == patient}
+
+
+def test_a_pull_brings_one_patients_whole_chart_into_one_file_and_asks_for_nobody_else(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        patient, *others = served.patient_ids
+        done = site.run("pull", name, patient, "--out", "chart.ndjson.gz")
+        assert done.code == 0, done.stderr
+        expected = chart_of(reachable(served), patient)
+        asked = " ".join(entry.target for entry in list(served.log))
+    pulled = by_key(gzip.decompress((site.folder / "chart.ndjson.gz").read_bytes()).splitlines())
+    assert pulled == expected
+    assert not any(other in asked for other in others)
+    assert patient not in done.stdout + done.stderr
+
+
+def test_a_chart_in_the_store_is_delivered_without_asking_the_ehr(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        patient = served.patient_ids[0]
+        expected = chart_of(reachable(served), patient)
+    done = site.run("pull", name, patient, "--stored", "--format", "bundle", "--out", "-")
+    assert done.code == 0, done.stderr
+    bundle = json.loads(done.stdout)
+    assert (bundle["resourceType"], bundle["type"]) == ("Bundle", "collection")
+    assert {(e["resource"]["resourceType"], e["resource"]["id"]) for e in bundle["entry"]} == set(expected)
+
+
+def test_a_patient_that_the_ehr_does_not_know_is_said_so(site: Site) -> None:
+    with mock("epic") as served:
+        name = site.connect(served)
+        done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz")
+    assert done.code in {3, 5}
+    assert "nobody-here" not in done.stdout + done.stderr
+
+
+def test_a_pull_moves_no_watermark_and_tombstones_nobody(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        everything = reachable(served)
+        assert site.run("pull", name, served.patient_ids[0], "--out", "chart.ndjson.gz").code == 0
+    assert site.exported() == everything

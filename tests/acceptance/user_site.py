@@ -1,0 +1,187 @@
+"""A user's working directory for acceptance tests: a chartferry.toml, a store, mock EHRs, and the real command as a process."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from mocks.keys import KeyPair, make_key_pair
+from mocks.mock_config import MockConfig
+from mocks.serving import Served, serve
+
+CHARTFERRY = str(Path(sys.executable).with_name("chartferry"))
+_ALGORITHM = {"va": "RS256", "cerner": "RS384"}
+_KEYS: dict[str, KeyPair] = {}
+
+Key = tuple[str, str]
+
+
+def key_pair(vendor: str) -> KeyPair:
+    """One pair an algorithm and test session: making RSA keys takes longer than most tests."""
+    algorithm = _ALGORITHM.get(vendor, "ES384")
+    if algorithm not in _KEYS:
+        _KEYS[algorithm] = make_key_pair(algorithm)  # type: ignore[arg-type]
+    return _KEYS[algorithm]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+class Site:
+    """One directory with a configuration, written anew at every `connect`."""
+
+    def __init__(self, folder: Path, store_url: str) -> None:
+        self.folder = folder
+        self._store_url = store_url
+        self._connections: list[str] = []
+        self._write()
+
+    def connect(self, served: Served, name: str | None = None, **settings: Any) -> str:
+        """Write a connection to a running mock; what the vendor's way needs (cohort, group, audience) is filled in."""
+        vendor = served.vendor
+        name = name or f"site-{vendor}"
+        lines: dict[str, Any] = {"vendor": vendor, "base_url": served.base_url}
+        profile: dict[str, Any] = {"retry_base_s": 0.01, "poll_first_s": 0.05, "poll_cap_s": 0.2}
+        if not served.ehr.config.open:
+            key = self.folder / f"{name}.jwk.json"
+            key.write_text(json.dumps(key_pair(vendor).private))
+            lines |= {"client_id": served.client_id, "key": f"file:{key.name}"}
+        if vendor in {"epic", "va"}:
+            cohort = self.folder / f"{name}.csv"
+            cohort.write_text("\n".join(["patient_id", *served.patient_ids]))
+            lines["cohort"] = f"file:{cohort.name}"
+        if vendor in {"cerner", "allscripts"}:
+            lines["group"] = served.group_id
+        if vendor == "va":
+            profile["audience"] = served.audience
+        profile |= settings.pop("profile", {})
+        lines |= settings
+        text = "\n".join(f"{key} = {_toml(value)}" for key, value in lines.items() if value is not None)
+        self._connections.append(f"[connections.{name}]\n{text}\nprofile = {_toml(profile)}\n")
+        self._write()
+        return name
+
+    def _write(self) -> None:
+        text = f'[store]\nurl = "{self._store_url}"\n\n' + "\n".join(self._connections)
+        (self.folder / "chartferry.toml").write_text(text)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command and come back at once."""
+        return subprocess.Popen(
+            [CHARTFERRY, *words], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *words: str, stdin: str | None = None) -> Done:
+        """Run a command to its end."""
+        ended = subprocess.run(
+            [CHARTFERRY, *words], cwd=self.folder, capture_output=True, text=True, input=stdin, timeout=110, check=False
+        )
+        return Done(ended.returncode, ended.stdout, ended.stderr)
+
+    def sync(self, *words: str, code: int = 0) -> dict[str, Any]:
+        """`sync --json`, with the exit code that it must have."""
+        done = self.run("sync", "--json", *words)
+        assert done.code == code, f"exit {done.code}\n{done.stdout}\n{done.stderr}"
+        return done.json
+
+    def exported(self, *words: str) -> dict[Key, Any]:
+        """`export` as NDJSON, read back: every live resource as JSON value with numbers as written."""
+        out = self.folder / "exported"
+        done = self.run("export", "--out", str(out), *words)
+        assert done.code in {0, 4}, done.stderr
+        if done.code == 4:
+            return {}
+        listed = {file["path"] for file in json.loads((out / "manifest.json").read_text())["files"]}
+        return by_key(
+            line
+            for path in sorted(listed)
+            if ".ndjson" in path
+            for line in gzip.decompress((out / path).read_bytes()).splitlines()
+        )
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+def written(text: str | bytes) -> Any:
+    """JSON with numbers as they are written: 1.0 and 1.00 are different."""
+    return json.loads(text, parse_float=lambda digits: ("number", digits), parse_int=lambda digits: ("number", digits))
+
+
+def by_key(lines: Iterable[bytes]) -> dict[Key, Any]:
+    """Resources by type and id; a repeated one fails."""
+    found: dict[Key, Any] = {}
+    for line in lines:
+        resource = written(line)
+        key = (resource["resourceType"], resource["id"])
+        assert key not in found, f"{key} comes twice"
+        found[key] = resource
+    return found
+
+
+def source(served: Served, types: Iterable[str] | None = None) -> dict[Key, Any]:
+    """What the mock holds, of the given types."""
+    dataset = served.dataset
+    chosen = dataset.types if types is None else [t for t in types if t in dataset.types]
+    return by_key(row.raw for t in chosen for row in dataset.of_type(t))
+
+
+EPIC_CATEGORIES = {"social-history", "vital-signs", "imaging", "laboratory", "survey", "exam"}
+
+
+def reachable(served: Served) -> dict[Key, Any]:
+    """What a careful client can get from this mock by its vendor's way, said independently of the client."""
+    dataset = served.dataset
+    of_patients = set(dataset.patient_types) | {"Patient"}
+    everything = source(served)
+    if served.vendor == "epic":
+        return {
+            key: r
+            for key, r in everything.items()
+            if key[0] in of_patients and (key[0] != "Observation" or _categories(r) & EPIC_CATEGORIES)
+        }
+    if served.vendor == "va":
+        return {key: r for key, r in everything.items() if key[0] in of_patients}
+    return everything
+
+
+def _categories(observation: Any) -> set[str]:
+    return {coding["code"] for category in observation.get("category", []) for coding in category.get("coding", [])}
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """A gzip CSV, read by the standard library."""
+    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
+
+
+def number(value: Any) -> Decimal:
+    """A number as `written` gives it."""
+    return Decimal(value[1])
+
+
+def mock(vendor: str, **knobs: Any) -> Any:
+    """A running mock of the vendor: quick polls, few patients."""
+    defaults = {"patients": 4, "polls": 1, "retry_after_s": 0, "jwks": key_pair(vendor).jwks}
+    return serve(MockConfig(vendor=vendor, **{**defaults, **knobs}))  # type: ignore[arg-type]
