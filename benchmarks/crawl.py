@@ -25,7 +25,7 @@ BAR = 0.95
 CONCURRENCY = 20
 LATENCY_S = 0.05
 PATIENTS = 400
-VISITS = 2  # the charts are cut short: requests are measured here, not bytes
+VISITS = 4  # the charts are cut short: requests are measured here, not bytes
 TYPES = (
     "AllergyIntolerance", "Condition", "DiagnosticReport", "DocumentReference", "Encounter", "Immunization",
     "MedicationRequest", "Observation", "Patient", "Procedure",

@@ -56,6 +56,7 @@ def generate_chart(seed: int = 0, megabytes: float = 5.0, *, last_updated: bool 
     yield from hospital
     yield _patient(chart, seed)
     history, size = History(chart), 0
+    history.allergic = history.paced = True  # so that the chart has every type
     for visit in plan_dense(person, 1 + int(wanted / _BYTES_A_VISIT)):
         if size >= wanted:
             break

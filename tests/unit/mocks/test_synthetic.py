@@ -195,6 +195,7 @@ def test_a_chart_has_one_patient_and_about_the_size_asked_for(megabytes: float) 
     chart = list(generate_chart(seed=1, megabytes=megabytes))
     size = sum(len(to_json_bytes(r)) + 1 for r in chart)
     assert sum(r["resourceType"] == "Patient" for r in chart) == 1
+    assert {r["resourceType"] for r in chart} == ALL_TYPES
     assert size == pytest.approx(megabytes * 1e6, abs=120_000)
 
 
