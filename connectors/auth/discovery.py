@@ -60,7 +60,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
 
 
 async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], FetchError | None]:
-    call = Call("GET", client.base_url + path, path.lstrip("/"), "discovery", accept, auth=False)
+    call = Call("GET", client.base_url + path, f"GET {path}", "discovery", accept, auth=False)
     try:
         body = (await client.send(call)).body
     except FetchError as error:

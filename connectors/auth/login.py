@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from connectors.auth.credentials import Credentials
 from connectors.auth.discovery import Discovery, discover
+from connectors.auth.scopes import Granted
 from connectors.auth.token_source import StaticBearer, TokenSource
 from connectors.errors import AuthError
 from connectors.profile import VendorProfile
 from connectors.transport.client import EhrClient
+
+
+@dataclass(frozen=True)
+class Login:
+    """How logging in went. `granted` None: nothing says what the token may do."""
+
+    discovery: Discovery
+    granted: Granted | None = None
+
+    def readable(self, resource_type: str) -> bool:
+        """Whether this type may be asked for, as far as known: where the server does not say, asking will tell."""
+        return self.granted is None or self.granted.may_read(resource_type)
 
 
 async def log_in(
@@ -22,22 +36,22 @@ async def log_in(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
     rng: random.Random,
-) -> Discovery:
+) -> Login:
     """Give `client` its tokens for reading `types` (empty: all that the wildcard scope allows), and fetch the first.
 
     Where tokens are bound to patients none is fetched yet. Raises DiscoveryError, AuthError, PlanError, TransientFetchError.
     """
     if credentials.auth == "none":
         client.tokens = None
-        return Discovery(token_url=None)
+        return Login(Discovery(token_url=None))
     if credentials.auth == "bearer":
         if not credentials.bearer_token:
             raise AuthError('auth = "bearer" needs a bearer_token; set it to file:… or env:…')
         client.tokens = StaticBearer(credentials.bearer_token.strip())
-        return Discovery(token_url=None)
+        return Login(Discovery(token_url=None))
     discovery = await discover(client, profile)
     tokens = TokenSource(credentials, profile, discovery, types, send=client.once, clock=clock, sleep=sleep, rng=rng)
     client.tokens = tokens
     if not profile.token_per_patient:
         await tokens.token()
-    return discovery
+    return Login(discovery, tokens.granted())

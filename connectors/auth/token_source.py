@@ -231,7 +231,9 @@ class TokenSource:
         else:
             form |= {"client_id": self._client_id, "client_secret": self._credentials.client_secret or ""}
         body = urlencode(form).encode()
-        return Call("POST", self._token_url, "token endpoint", "token", "application/json", headers, body, auth=False)
+        return Call(
+            "POST", self._token_url, "POST token endpoint", "token", "application/json", headers, body, auth=False
+        )
 
     def _note_skew(self, date: str | None, now: float) -> None:
         """Measure our clock against the server's Date, so that `iat` and `exp` are right on its clock (vendors.md F50)."""

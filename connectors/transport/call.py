@@ -21,10 +21,10 @@ OK = frozenset({200})
 class Call:
     """One request as its caller means it.
 
-    `url` is absolute, or relative to the connection's base URL; it leaves byte for byte. `template` names the request in
-    errors and logs: no query value, no id. `launch` is the patient id for EHRs whose token is bound to one patient. The token
-    goes to the base URL's origin and to `token_origins` ("https://host[:port]"), nowhere else. Statuses in `ok` are answers;
-    every other one is judged by `retry_table`.
+    `url` is absolute, or relative to the connection's base URL; it leaves byte for byte. `template` names the request in errors
+    and logs, method included ("GET /Observation?patient={patient}"): no query value, no id. `launch` is the patient id for EHRs
+    whose token is bound to one patient. The token goes to the base URL's origin and to `token_origins`
+    ("https://host[:port]"), nowhere else. Statuses in `ok` are answers; every other one is judged by `retry_table`.
     """
 
     method: str

@@ -295,7 +295,7 @@ class EhrClient:
         target = origin(url)
         if target != self._origin and target not in map(origin, call.token_origins):
             raise UnsafeLinkError(
-                f"{call.method} {call.template}: the link leads to another origin than base_url's, which must not see "
+                f"{call.template}: the link leads to another origin than base_url's, which must not see "
                 "the token; if it belongs to this EHR, name it in profile.bulk_file_hosts"
             )
         return None if self.tokens is None else await self.tokens.token(call.launch)
@@ -316,10 +316,8 @@ class EhrClient:
             if origin(url) != start:
                 headers = self._headers(call)
                 if body is not None:
-                    raise UnsafeLinkError(
-                        f"{call.method} {call.template}: a redirect asks for the body at another origin"
-                    )
-        raise ProtocolError(f"{call.method} {call.template}: more than {MAX_REDIRECTS} redirects; check base_url")
+                    raise UnsafeLinkError(f"{call.template}: a redirect asks for the body at another origin")
+        raise ProtocolError(f"{call.template}: more than {MAX_REDIRECTS} redirects; check base_url")
 
     def _headers(self, call: Call, token: Token | None = None) -> dict[str, str]:
         headers = {**_HEADERS, "Accept": call.accept, **call.headers}
@@ -347,7 +345,7 @@ def _shown(where: str) -> httpx.URL:
 async def _whole(call: Call, reader: BodyReader) -> bytes:
     body, ended = await reader.read(MAX_REPLY_BYTES)
     if not ended:
-        raise ProtocolError(f"{call.method} {call.template}: the answer is longer than {MAX_REPLY_BYTES >> 20} MB")
+        raise ProtocolError(f"{call.template}: the answer is longer than {MAX_REPLY_BYTES >> 20} MB")
     return body
 
 

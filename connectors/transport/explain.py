@@ -55,7 +55,7 @@ def found(seen: Seen, verdict: Verdict) -> str:
 def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
     """The error for a try that was not accepted and is the last one."""
     times = f" after {tries} tries" if tries > 1 else ""
-    said = f"{call.method} {call.template}: {found(seen, verdict)}{times}"
+    said = f"{call.template}: {found(seen, verdict)}{times}"
     if verdict.action == "auth":
         if seen.token_sent:
             return AuthError(f"{said}, also to a fresh token; check the client's registration and scopes at the EHR")
