@@ -28,6 +28,7 @@ LOCAL_HOSTS = ("://localhost", "://127.", "://[::1]")
 
 
 def check(
+    *,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,

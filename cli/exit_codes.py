@@ -5,8 +5,10 @@ Knows the error trees of all rooms by name; imports each only once something has
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -70,3 +72,20 @@ def of_error(error: BaseException) -> ExitCode | None:
         ((ConnectorError, StoreError, ExportError), ExitCode.FAILED),
     )
     return next((code for kind, code in table if isinstance(error, kind)), None)
+
+
+def explain(error: BaseException) -> tuple[ExitCode, str]:
+    """Return the exit code and the message of any error.
+
+    The message of an unforeseen one is not quoted, only its type and where it came from: it may hold a row.
+    """
+    error = leaf(error)
+    code = of_error(error)
+    if code is not None:
+        return code, str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
+    return ExitCode.UNEXPECTED, (
+        f"unexpected {type(error).__name__}{place}: a fault of chartferry, not of yours. What was committed is safe, and the "
+        "same command may be run again. --debug shows the traceback; look for patient data before you send it to anyone."
+    )

@@ -112,6 +112,7 @@ nothing to connect to yet?  chartferry demo
 
 
 def init(
+    *,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -128,7 +129,9 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError) as exc:
+        if not path.is_file():
+            raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None
         raise typer.BadParameter(f"{path} exists and is left as it is; name another file") from None
     except OSError as exc:
         raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None

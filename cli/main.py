@@ -9,20 +9,18 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
-from cli.exit_codes import SIGNAL_BASE, ExitCode, leaf, of_error
+from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import Invocation
 from cli.render import emit_json, say
 from cli.supervise import InterruptedBySignalError
 
 SIGPIPE_EXIT = SIGNAL_BASE + 13
 SIGINT_EXIT = SIGNAL_BASE + 2
-ISSUE = "this is a fault of chartferry, not of yours"
 
 app = typer.Typer(
     name="chartferry",
@@ -61,8 +59,9 @@ def call(arguments: Sequence[str]) -> int:
             args=list(arguments), prog_name="chartferry", obj=invocation, standalone_mode=False
         )
     except typer.TyperException as exc:
+        show = getattr(exc, "show", None)  # usage errors know their command's usage line
         if exc.format_message():
-            exc.show(file=sys.stderr)
+            show(file=sys.stderr) if show else say(f"chartferry: {exc.format_message()}")
             _tell_machine(invocation, ExitCode.USAGE, exc.format_message())
         return ExitCode.USAGE
     except InterruptedBySignalError as exc:
@@ -75,23 +74,12 @@ def call(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return SIGPIPE_EXIT
     except Exception as exc:  # noqa: BLE001  the outermost border: whatever it is, the user gets a message and a code
-        return _explain(leaf(exc), invocation)
+        return _fail(leaf(exc), invocation)
     return result if isinstance(result, int) else ExitCode.COMPLETE
 
 
-def _explain(error: BaseException, invocation: Invocation) -> int:
-    code = of_error(error)
-    if code is not None:
-        message = str(error)
-    else:
-        code = ExitCode.UNEXPECTED
-        # no message of a foreign exception: it may quote a row
-        where = traceback.extract_tb(error.__traceback__)[-1:]
-        place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
-        message = (
-            f"unexpected {type(error).__name__}{place}: {ISSUE}. What was committed is safe, and the same command may "
-        )
-        message += "be run again; --debug shows the traceback (look for patient data before you send it to anyone)."
+def _fail(error: BaseException, invocation: Invocation) -> int:
+    code, message = explain(error)
     if invocation.debug:
         traceback.print_exception(error)
     say(f"chartferry: {message}")

@@ -1,8 +1,126 @@
-"""stub."""
+"""`chartferry mock serve`: a mock EHR on a real socket, with the configuration that connects to it.
 
-EXAMPLES: tuple[str, ...] = ("chartferry mock_serve",)
+Stdout carries the configuration (TOML, or one JSON object), so that it can be written to a file; the mock then serves until it
+is interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.render import emit_json, say, tell
+from config.connections import VENDORS
+
+if TYPE_CHECKING:
+    from mocks.mock_config import MockConfig
+    from mocks.serving import Served
+
+EXAMPLES = (
+    "chartferry mock serve --vendor epic --port 8001 > chartferry.toml",
+    "chartferry mock serve --vendor cerner --data synthea/ --faults faults.toml",
+    "chartferry mock serve --vendor generic --patients 200 --open",
+)
+LOCAL = "127.0.0.1"
+MS = 1000
 
 
-def serve(types: list[str] = []) -> int:
-    """Do."""
-    return 0
+def serve(
+    *,
+    vendor: Annotated[str, typer.Option("--vendor", metavar="|".join(VENDORS), help="Whose manners to have.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="NDJSON(.gz) files by type; default: synthetic.", show_default=False
+        ),
+    ] = None,
+    patients: Annotated[int, typer.Option("--patients", min=1, help="How many synthetic patients.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same patients.")] = 1,
+    faults: Annotated[
+        Path | None, typer.Option("--faults", metavar="FILE", help="Scripted faults, TOML or JSON.", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = LOCAL,
+    open_: Annotated[bool, typer.Option("--open", help="Ask for no login.")] = False,
+    latency_ms: Annotated[int, typer.Option("--latency-ms", min=0, help="Added to every answer.")] = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the connection; default: mock-VENDOR.", show_default=False)
+    ] = None,
+    keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Where key and cohort files go.")] = Path(
+        "mock-keys"
+    ),
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Serve a mock EHR with a vendor's manners until interrupted; prints the connection that fits it."""
+    if vendor not in VENDORS:
+        raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(VENDORS)}")
+    if data is not None and not data.is_dir():
+        raise typer.BadParameter(f"--data {data}: a folder of NDJSON(.gz) files by type")
+    from cli.mock_connection import connection_to, mock_jwks
+    from mocks.serving import run_forever
+
+    folder = keys.resolve()
+    called = name or f"mock-{vendor}"
+    key = None if open_ else folder / f"{called}.jwk.json"
+    jwks = None if key is None else mock_jwks(key, vendor)
+    mock = _mock_config(
+        vendor=vendor,
+        data=data,
+        patients=patients,
+        seed=seed,
+        faults=faults,
+        open_=open_,
+        jwks=jwks,
+        latency_ms=latency_ms,
+    )
+
+    def announce(served: Served) -> None:
+        connection = connection_to(served, name=called, key=key, folder=folder, tenant=tenant)
+        if json:
+            found = {
+                "connection": called, "vendor": vendor, "base_url": served.base_url, "token_url": served.token_url,
+                "audience": served.audience, "client_id": connection.client_id, "key": connection.key,
+                "groups": served.group_ids, "patients": len(served.patient_ids), "cohort": connection.cohort,
+                "toml": connection.toml(),
+            }  # fmt: skip
+            emit_json(found)
+        else:
+            tell(connection.toml())
+        say(f"# {vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; Ctrl-C ends it")
+
+    run_forever(mock, host, port, announce)
+    return ExitCode.COMPLETE
+
+
+def _mock_config(
+    *,
+    vendor: str,
+    data: Path | None,
+    patients: int,
+    seed: int,
+    faults: Path | None,
+    open_: bool,
+    jwks: dict[str, object] | None,
+    latency_ms: int,
+) -> MockConfig:
+    from mocks.faults import read_script
+    from mocks.mock_config import MockConfig
+
+    script = read_script(faults) if faults is not None else None
+    return MockConfig(
+        vendor=vendor,  # type: ignore[arg-type]  # checked against the same names above
+        data=data,
+        patients=patients,
+        seed=script.seed if script else seed,
+        open=open_,
+        jwks=jwks,
+        faults=script.rules if script else (),
+        latency_s=latency_ms / MS,
+    )

@@ -1,8 +1,276 @@
-"""stub."""
+"""`chartferry sync`: one run for each connection, a table or one JSON object, and the worst run's exit code.
 
-EXAMPLES: tuple[str, ...] = ("chartferry sync",)
+Chooses what to run and shows what came out. Building is left to `wiring`, the run itself to `connectors.sync`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from cli.exit_codes import OF_STATUS, ExitCode, explain, worst
+from cli.invocation import (
+    ConfigOption,
+    DebugOption,
+    Invocation,
+    JsonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+    split_words,
+)
+from cli.progress import Show, run_progress
+from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
+from cli.supervise import supervise
+from config.connections import RESOURCE_TYPE
+
+if TYPE_CHECKING:
+    from snapshots.pool import Store
+
+    from cli.wiring import Wanted
+    from config.connections import Connection
+    from config.settings import Settings
+    from snapshots.record import RunReport
+
+EXAMPLES = (
+    "chartferry sync",
+    "chartferry sync mercy-epic --types Patient,Condition --since 2026-01-01T00:00:00Z",
+    "chartferry sync mercy-epic --patients cohort.csv --json",
+    "chartferry sync st-lukes --mode bulk --group e3iabhmS8rsueyz7 --plan",
+)
+
+CONNECTIONS_AT_A_TIME = (
+    4  # each run holds some 30 MB of pages and files in flight; limits towards an EHR are per connection
+)
+MODES = ("auto", "bulk", "crawl")
+Mode = Literal["auto", "bulk", "crawl"]
 
 
-def sync(types: list[str] = []) -> int:
-    """Do."""
-    return 0
+@dataclass(frozen=True)
+class Outcome:
+    """How one connection's run ended: a report, or the error that kept it from having one."""
+
+    connection: Connection
+    code: ExitCode
+    report: RunReport | None = None
+    error: str | None = None
+
+
+def sync(
+    context: typer.Context,
+    *,
+    connections: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant.", show_default=False),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option("--mode", metavar="auto|bulk|crawl", help="Default: the connection's.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="auto|none|INSTANT", help="auto: from the watermark; none: list everything."),
+    ] = "auto",
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="ID", help="Group to export.", show_default=False)
+    ] = None,
+    patients: Annotated[
+        str | None,
+        typer.Option("--patients", metavar="FILE|-", help="Patients to fetch, one a line.", show_default=False),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked; fetch nothing.")] = False,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped goes on where it was.
+
+    Exit codes: 0 complete, 3 partial (holes, named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
+    """
+    from cli.wiring import Wanted, choose_connections, read_patients
+
+    settings = settings_of(config)
+    chosen = choose_connections(settings, tenant, connections or [])
+    if (group or patients) and len(chosen) != 1:
+        raise typer.BadParameter("--group and --patients belong to one connection: name it")
+    wanted = Wanted(
+        mode=checked_mode(mode),
+        since=checked_since(since),
+        types=checked_types(types),
+        group=group,
+        patients=read_patients(patients) if patients else None,
+    )
+    outcomes = run_all(settings, chosen, wanted, invocation_of(context))
+    code = worst(outcome.code for outcome in outcomes)
+    if json:
+        emit_json(outcomes_as_json(outcomes, code))
+    else:
+        print_outcomes(outcomes)
+        if not outcomes:
+            tell(f"nothing to do: {settings.source} has no connection; `chartferry init` shows examples")
+    return code
+
+
+def run_all(
+    settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
+) -> list[Outcome]:
+    """Run the connections, some at a time, each in its tenant's store; one's failure is not another's."""
+    from cli import wiring
+
+    outcomes: dict[str, Outcome] = {}
+
+    async def all_of_them(show: Show) -> None:
+        import anyio
+
+        places = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME)
+
+        async def one(connection: Connection, store: Store) -> None:
+            async with places:
+                run = lambda: wiring.run_connection(connection, store, wanted, show)  # noqa: E731
+                outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
+                log_outcome(outcomes[connection.name], wanted.kind)
+
+        async with anyio.create_task_group() as tasks:
+            for tenant in dict.fromkeys(connection.tenant for connection in connections):
+                tasks.start_soon(
+                    _tenant, settings, tenant, [each for each in connections if each.tenant == tenant], one
+                )
+
+    if connections:
+        with run_progress(terminal=invocation.terminal) as show:
+            wiring.start_logging(invocation)
+            supervise(
+                lambda: all_of_them(show), resume="every run stays resumable: run the same command again to go on"
+            )
+    return [outcomes[connection.name] for connection in connections]
+
+
+async def _tenant(
+    settings: Settings,
+    tenant: str,
+    connections: Sequence[Connection],
+    one: Callable[[Connection, Store], Coroutine[Any, Any, None]],
+) -> None:
+    import anyio
+
+    from cli.wiring import opened_store
+
+    async with opened_store(settings, tenant) as store, anyio.create_task_group() as tasks:
+        for connection in connections:
+            tasks.start_soon(one, connection, store)
+
+
+async def outcome_of(
+    connection: Connection, run: Callable[[], Awaitable[RunReport]], *, debug: bool = False
+) -> Outcome:
+    """Do one run and say how it ended, whatever happens: the other connections go on."""
+    try:
+        report = await run()
+    except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its outcome and the exit code
+        if debug:
+            traceback.print_exception(exc)
+        code, message = explain(exc)
+        return Outcome(connection, code, error=message)
+    return Outcome(connection, OF_STATUS[report.status], report=report)
+
+
+def log_outcome(outcome: Outcome, kind: str) -> None:
+    """Write the one log line of a run: counts and how it ended, no PHI."""
+    import structlog
+
+    log = structlog.get_logger("chartferry")
+    connection = outcome.connection
+    fields: dict[str, Any] = {"connection": connection.name, "tenant": connection.tenant, "vendor": connection.vendor}
+    report = outcome.report
+    if report is None:
+        log.error("run", **fields, kind=kind, status="failed", exit_code=int(outcome.code), error=outcome.error)
+        return
+    level = log.info if outcome.code in (ExitCode.COMPLETE, ExitCode.NOTHING) else log.warning
+    level(
+        "run",
+        **fields,
+        kind=kind,
+        run=report.id,
+        status=report.status,
+        mode=report.mode,
+        patients=report.patients,
+        resources=sum(report.resources.values()),
+        new=report.new,
+        changed=report.changed,
+        unchanged=report.unchanged,
+        deleted=report.deleted,
+        quarantined=report.quarantined,
+        holes=len(report.holes),
+        requests=report.requests,
+        retries=report.retries,
+        seconds=round(report.seconds, 3),
+        **({"error": report.error} if report.error else {}),
+    )
+
+
+def status_of(code: ExitCode) -> str:
+    """Return the word for a whole command's outcome."""
+    return next((status for status, each in OF_STATUS.items() if each == code), "failed")
+
+
+def outcomes_as_json(outcomes: Sequence[Outcome], code: ExitCode) -> dict[str, Any]:
+    """Return what `sync --json` prints. `errors` names connections whose run could not begin."""
+    return {
+        "status": status_of(code),
+        "runs": [run_as_json(outcome.report) for outcome in outcomes if outcome.report],
+        "errors": [
+            {"connection": outcome.connection.name, "error": outcome.error, "exit_code": int(outcome.code)}
+            for outcome in outcomes
+            if outcome.error
+        ],
+    }
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """Print the table of runs, then what each could not do."""
+    reports = [outcome.report for outcome in outcomes if outcome.report]
+    if reports:
+        print_table(RUN_COLUMNS, map(run_row, reports))
+        print_holes(reports)
+    for outcome in outcomes:
+        if outcome.error:
+            tell(f"failed   {outcome.connection.name}: {outcome.error}")
+
+
+def checked_mode(mode: str | None) -> Mode | None:
+    """Return the mode, or a usage error that lists them."""
+    if mode is not None and mode not in MODES:
+        raise typer.BadParameter(f"--mode {mode}: one of {', '.join(MODES)}")
+    return cast("Mode | None", mode)
+
+
+def checked_since(since: str) -> str:
+    """Return `auto`, `none` or a FHIR instant; a usage error for a moment without its time zone."""
+    if since in ("auto", "none"):
+        return since
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        raise typer.BadParameter(f"--since {since}: auto, none, or an instant such as 2026-01-31T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"--since {since}: which time zone? For UTC: {moment.isoformat()}Z")
+    return since
+
+
+def checked_types(types: list[str] | None) -> tuple[str, ...]:
+    """Return the resource types of a repeatable, comma-separated option."""
+    words = split_words(types)
+    for word in words:
+        if not RESOURCE_TYPE.match(word):
+            raise typer.BadParameter(f"--types {word}: not a FHIR resource type; write them as Patient,Observation")
+    return words

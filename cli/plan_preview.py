@@ -1,0 +1,152 @@
+"""What a sync would ask, without asking it.
+
+The use case runs against a store that keeps nothing and a client that stops before the first kick-off; so a
+preview cannot drift from the real thing. It asks the EHR only what planning needs: discovery, login, who the patients are.
+Watermarks are not read: what is shown is a full listing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from connectors.store_port import RunStore
+from snapshots.record import Batch, BulkJob, RunReport, RunScope, Unit
+
+if TYPE_CHECKING:
+    from connectors.transport.call import Call, Reply
+    from connectors.transport.client import EhrClient
+
+
+@dataclass(kw_only=True)
+class Preview:
+    """What a run would ask. `units` counts searches or files by type; a bulk export's units are known only by its server."""
+
+    connection: str
+    mode: str = "crawl"
+    request: str | None = None  # the bulk kick-off, as template
+    types: tuple[str, ...] = ()
+    patients: int = 0
+    units: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class KickOffReachedError(Exception):
+    """The plan is a bulk export, and this is where it would begin."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.template)
+        self.template = call.template
+        self.types = tuple(parse_qs(urlsplit(call.url).query).get("_type", [""])[0].split(","))
+
+
+class PreviewClient:
+    """An EhrClient that stops before a kick-off; everything else goes through."""
+
+    def __init__(self, client: EhrClient) -> None:
+        self._client = client
+
+    async def send(self, call: Call) -> Reply:
+        """Send what planning needs; KickOffReachedError in place of a kick-off."""
+        if call.purpose == "kickoff":
+            raise KickOffReachedError(call)
+        return await self._client.send(call)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+class PreviewStore(RunStore):
+    """A run that forgets everything but its plan, and has nothing to do."""
+
+    id = 0
+    planned = False
+
+    def __init__(self, preview: Preview, started_at: datetime) -> None:
+        self._preview = preview
+        self._started_at = started_at
+
+    @property
+    def started_at(self) -> datetime:
+        """When the preview began."""
+        return self._started_at
+
+    async def plan(self, units: Sequence[Unit]) -> None:
+        """Count the units by type."""
+        self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != "cohort"))
+        self._preview.types = tuple(self._preview.units)
+        self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
+
+    async def pending(self) -> list[Unit]:
+        """Nothing: no unit is fetched."""
+        return []
+
+    async def write(self, batch: Batch) -> None:
+        """Keep nothing."""
+
+    async def bulk_job(self) -> BulkJob | None:
+        """No job was kicked off, none will be."""
+        return None
+
+    async def save_bulk_job(self, job: BulkJob) -> None:
+        """Never reached: the client stops before."""
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """None: a full listing is shown."""
+        return {}
+
+    async def last_full_listing(self) -> datetime | None:
+        """None: a full listing is shown."""
+        return None
+
+    async def finish(
+        self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
+    ) -> RunReport:
+        """Keep the notes."""
+        self._preview.notes = tuple(notes)
+        return self._report(requests, retries)
+
+    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+        """Keep why the plan could not be made."""
+        self._preview.error, self._preview.notes = reason, tuple(notes)
+        return self._report(requests, retries)
+
+    def _report(self, requests: int, retries: int) -> RunReport:
+        return RunReport(
+            id=0,
+            connection=self._preview.connection,
+            status="nothing",
+            mode=self._preview.mode,
+            resources={},
+            patients=0,
+            new=0,
+            changed=0,
+            unchanged=0,
+            deleted=0,
+            quarantined=0,
+            holes=(),
+            notes=(),
+            requests=requests,
+            retries=retries,
+            seconds=0,
+        )
+
+
+class PreviewRuns:
+    """Opens preview runs, as a store opens real ones."""
+
+    def __init__(self, preview: Preview, now: datetime) -> None:
+        self._preview = preview
+        self._now = now
+
+    @asynccontextmanager
+    async def begin_run(self, scope: RunScope) -> AsyncIterator[RunStore]:
+        """Yield a run that keeps only its plan."""
+        self._preview.mode = scope.mode
+        yield PreviewStore(self._preview, self._now)

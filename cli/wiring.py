@@ -1,0 +1,207 @@
+"""Builds everything: settings into a store, an EHR client with its tokens, and requests with flags laid over them.
+
+The only place that does. What the objects then do is the rooms' own business; what comes out of it, the commands'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from cli.invocation import Invocation
+from config.connections import Connection
+from config.errors import ConfigError
+from config.settings import Settings, nearest
+
+if TYPE_CHECKING:
+    from snapshots.pool import Store
+
+    from cli.plan_preview import Preview
+    from connectors.auth.credentials import Credentials
+    from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
+    from connectors.transport.client import EhrClient
+    from snapshots.record import RunReport, RunScope
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the command line asks of a run, over what the connection's configuration says."""
+
+    kind: Literal["sync", "pull"] = "sync"
+    mode: Literal["auto", "bulk", "crawl"] | None = None
+    since: str = "auto"
+    types: tuple[str, ...] = ()
+    group: str | None = None
+    patients: tuple[str, ...] | None = None  # None: the configured cohort
+    patients_are_ids: bool = False  # True: whatever cohort_system says
+
+
+def start_logging(invocation: Invocation) -> None:
+    """Send log lines to stderr: JSON unless somebody watches."""
+    from config.logs import configure_logging
+
+    configure_logging(json=not invocation.terminal, level="INFO", stream=sys.stderr)
+
+
+def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
+    """Return the named connections, or all of the tenant; a usage error suggests the name that was meant."""
+    known = settings.of_tenant(tenant)
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            whose = f" of tenant {tenant}" if tenant else ""
+            hint = f"did you mean {guess}? " if guess else ""
+            found = ", ".join(known) or "none"
+            raise typer.BadParameter(f"no connection {name!r}{whose} in {settings.source}; {hint}there are: {found}")
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+
+
+def choose_tenant(settings: Settings, tenant: str | None) -> str:
+    """Return the tenant whose store to open: the named one, else the only one there is; a usage error asks where two are."""
+    if tenant is not None:
+        known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
+        if tenant not in known:
+            raise typer.BadParameter(
+                f"no tenant {tenant!r} in {settings.source}; there are: {', '.join(sorted(known))}"
+            )
+        return tenant
+    tenants = sorted({each.tenant for each in settings.connections.values()}) or ["default"]
+    if len(tenants) > 1:
+        raise typer.BadParameter(f"data of several tenants never mixes: name one with --tenant ({', '.join(tenants)})")
+    return tenants[0]
+
+
+def read_patients(source: str) -> tuple[str, ...]:
+    """Read patients from a file, or stdin for "-": one a line, or the first column of a CSV. The values are PHI."""
+    from connectors.crawl.cohort import parse_cohort
+
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
+    patients = parse_cohort(text)
+    if not patients:
+        raise ConfigError(f"the patients in {source}: there are none; give one a line")
+    return patients
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, tenant: str) -> AsyncIterator[Store]:
+    """Yield the tenant's store, migrated to what this version needs; closed at the end."""
+    from snapshots.pool import open_store
+
+    async with open_store(settings.store_url, tenant) as store:
+        yield store
+
+
+def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
+    from connectors.sync import CohortSource
+
+    system = None if wanted.patients_are_ids else connection.cohort_system
+    if wanted.patients is not None:
+        return CohortSource(values=wanted.patients, identifier_system=system)
+    if connection.cohort is not None and wanted.group is None:
+        return CohortSource(values=read_patients(str(connection.cohort)), identifier_system=system)
+    return None
+
+
+def _credentials(connection: Connection) -> Credentials:
+    from connectors.auth.credentials import Credentials
+
+    secrets = {key: ref.read(os.environ).reveal() for key, ref in connection.secrets.items()}
+    return Credentials(
+        auth=connection.auth,
+        client_id=connection.client_id,
+        key=secrets.get("key"),
+        client_secret=secrets.get("client_secret"),
+        bearer_token=secrets.get("bearer_token"),
+        kid=connection.kid,
+        alg=connection.alg,
+        scopes=connection.scopes,
+    )
+
+
+def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
+    from connectors.sync import SyncRequest
+    from connectors.vendors import profile_for
+
+    return SyncRequest(
+        connection=connection.name,
+        base_url=connection.base_url,
+        profile=profile_for(connection.vendor, connection.profile),
+        kind=wanted.kind,
+        mode=wanted.mode or connection.mode,
+        since=wanted.since,
+        types=wanted.types or connection.types,
+        group=wanted.group or (None if wanted.patients is not None else connection.group),
+        cohort=_cohort(connection, wanted),
+    )
+
+
+def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng: random.Random) -> LogIn:
+    from connectors.auth.login import log_in
+
+    credentials = _credentials(connection)
+
+    async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
+        login = await log_in(client, credentials, request.profile, types, clock=time.time, sleep=asyncio.sleep, rng=rng)
+        return login.readable
+
+    return log_in_for
+
+
+async def run_connection(
+    connection: Connection, store: Store, wanted: Wanted, on_progress: Callable[[Progress], None]
+) -> RunReport:
+    """Do one run of one connection: profile, tokens, client, request; errors of every room are let through."""
+    return await _run(connection, wanted, store.begin_run, lambda client: client, on_progress)
+
+
+async def preview_connection(
+    connection: Connection, wanted: Wanted, on_progress: Callable[[Progress], None]
+) -> Preview:
+    """Find out what a run would ask, without a store and without asking it."""
+    from cli.plan_preview import KickOffReachedError, Preview, PreviewClient, PreviewRuns
+
+    preview = Preview(connection=connection.name)
+    try:
+        await _run(connection, wanted, PreviewRuns(preview, datetime.now(UTC)).begin_run, PreviewClient, on_progress)
+    except KickOffReachedError as exc:
+        preview.mode, preview.request, preview.types = "bulk", exc.template, exc.types
+    return preview
+
+
+async def _run(
+    connection: Connection,
+    wanted: Wanted,
+    open_run: Callable[[RunScope], Any],
+    wrap: Callable[[EhrClient], Any],
+    on_progress: Callable[[Progress], None],
+) -> RunReport:
+    from connectors.sync import sync
+    from connectors.transport.client import EhrClient
+
+    request = _request(connection, wanted)
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+        return await sync(
+            request,
+            wrap(client),
+            open_run,
+            _log_in(client, connection, request, rng),
+            now=lambda: datetime.now(UTC),
+            sleep=asyncio.sleep,
+            on_progress=on_progress,
+        )

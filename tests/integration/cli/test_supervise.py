@@ -1,0 +1,43 @@
+"""Signals, with real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import asyncio, sys
+from cli.main import call
+import cli.runs
+from cli.supervise import supervise
+
+async def work():
+    try:
+        print("ready", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        print("closed", flush=True)
+
+import cli.main
+def pretend(arguments):
+    supervise(work, resume="run the same command again")
+cli.main.typer.main.get_command = lambda app: type("Command", (), {"main": staticmethod(lambda **given: pretend(given))})
+sys.exit(call([]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_the_command_close_and_becomes_the_exit_code(number: signal.Signals, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(20) == code
+        assert process.stdout.read() == "closed\n"
+        assert "run the same command again" in process.stderr.read()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.main import call
+
+KEY = '{"kty": "EC"}'
+
+
+def write(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(text)
+    return ["config", "check", "--config", str(path)]
+
+
+def site(*lines: str, name: str = "site") -> str:
+    head = f'[connections.{name}]\nvendor = "epic"\nbase_url = "https://ehr.example.org/fhir"\n'
+    return head + "\n".join(lines) + "\n"
+
+
+def problems(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    assert call([*write(tmp_path, text), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    return {each["path"]: (each["found"], each["allowed"]) for each in answer["problems"]}
+
+
+def test_a_whole_configuration_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.json").write_text(KEY)
+    (tmp_path / "key.json").chmod(0o600)
+    text = site('client_id = "a"', 'key = "file:key.json"', "profile = { max_concurrency = 2 }")
+    assert call(write(tmp_path, text)) == 0
+    assert capsys.readouterr().out.endswith("all is well, 1 connection\n")
+
+
+def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOT_A_KEY", "hunter2")
+    monkeypatch.delenv("MISSING", raising=False)
+    found = problems(
+        tmp_path,
+        site('client_id = "a"', 'key = "file:none.json"', 'cohort = "file:none.csv"', name="a")
+        + site(
+            'client_id = "a"', 'key = "env:MISSING"', "profile = { max_concurency = 2, page_size = 'many' }", name="b"
+        )
+        + site('client_id = "a"', 'key = "env:NOT_A_KEY"', "profile = { max_concurrency = 0 }", name="c")
+        + site("modus = 'bulk'", name="d"),
+        capsys,
+    )
+    assert set(found) == {
+        "connections.a.key",
+        "connections.a.cohort",
+        "connections.b.key",
+        "connections.b.profile.max_concurency",
+        "connections.b.profile.page_size",
+        "connections.c.key",
+        "connections.c.profile.max_concurrency",
+        "connections.d.modus",
+    }
+    assert "did you mean max_concurrency?" in found["connections.b.profile.max_concurency"][1]
+    assert found["connections.b.key"] == (
+        "env:MISSING is not set",
+        "export MISSING in the environment that runs chartferry",
+    )
+    assert "no such file" in found["connections.a.key"][0]
+    assert "does not exist" in found["connections.a.cohort"][0]
+    assert "hunter2" not in str(found)
+
+
+def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.pem").write_text("-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----")
+    found = problems(tmp_path, site('client_id = "a"', 'key = "file:key.pem"'), capsys)
+    assert "public key" in found["connections.site.key"][0]
+
+
+def test_what_is_unwise_is_noted_and_still_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.json").write_text(KEY)
+    (tmp_path / "key.json").chmod(0o644)
+    text = site('client_id = "a"', 'key = "file:key.json"').replace("https", "http")
+    assert call(write(tmp_path, text)) == 0
+    out = capsys.readouterr().out
+    assert "in the clear" in out
+    assert "chmod 600" in out
+
+
+def test_show_prints_every_value_with_its_source_and_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE", "postgresql://me:hunter2@db/charts")
+    monkeypatch.setenv("TOKEN", "hunter2")
+    text = '[store]\nurl = "env:STORE"\n' + site('bearer_token = "env:TOKEN"', "profile = { max_concurrency = 2 }")
+    assert call([*write(tmp_path, text), "--show", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "hunter2" not in out
+    values = {each["path"]: (each["value"], each["from"]) for each in json.loads(out)["values"]}
+    assert values["connections.site.auth"] == ("bearer", "implied by the other keys")
+    assert values["connections.site.mode"] == ("auto", "default")
+    assert values["connections.site.vendor"] == ("epic", "file")
+    assert values["connections.site.profile.max_concurrency"] == ("2", "file")
+    assert values["connections.site.profile.max_tries"][1] == "profile of epic"
+    assert call([*write(tmp_path, text), "--show"]) == 0
+    assert "hunter2" not in capsys.readouterr().out

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.exit_codes import ExitCode, explain, worst
+from config.errors import ConfigError
+from connectors.errors import AuthError, ConnectorError, PlanError
+from exports.errors import ExportError
+from snapshots.errors import ConnectionBusyError, StoreError
+
+README = Path(__file__).resolve().parents[3] / "cron" / "README.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (PlanError("x"), 2),
+        (AuthError("x"), 5),
+        (ConnectorError("x"), 5),
+        (StoreError("x"), 5),
+        (ExportError("x"), 5),
+        (ConnectionBusyError("x", run=3), 6),
+        (ValueError("x"), 1),
+    ],
+)
+def test_each_error_has_its_code(error: Exception, code: int) -> None:
+    assert explain(error)[0] == code
+
+
+def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quoted() -> None:
+    with pytest.raises(ValueError, match="Jane") as caught:
+        int("Jane Doe")
+    code, message = explain(caught.value)
+    assert code == ExitCode.UNEXPECTED
+    assert "unexpected ValueError in test_exit_codes." in message
+    assert "Jane" not in message
+
+
+def test_of_a_group_the_error_that_we_know_is_told() -> None:
+    group = ExceptionGroup("tasks", [ValueError("y"), ExceptionGroup("inner", [StoreError("no server")])])
+    assert explain(group) == (ExitCode.FAILED, "no server")
+
+
+@given(st.lists(st.sampled_from(ExitCode), min_size=1))
+def test_a_command_is_green_only_when_no_run_was_worse(codes: list[ExitCode]) -> None:
+    code = worst(codes)
+    assert code in codes
+    if code == ExitCode.COMPLETE:
+        assert set(codes) <= {ExitCode.COMPLETE, ExitCode.NOTHING}
+    if ExitCode.FAILED in codes:
+        assert code in (ExitCode.FAILED, ExitCode.UNEXPECTED)
+
+
+def test_no_run_is_nothing_to_do() -> None:
+    assert worst([]) == ExitCode.NOTHING
+
+
+def test_every_code_is_documented_for_operators() -> None:
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)}
+    assert {int(code) for code in ExitCode} <= documented

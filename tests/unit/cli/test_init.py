@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cli.init import TEMPLATE
+from cli.main import call
+from config.connections import VENDORS, Connection
+from config.settings import ExportDefaults, load_settings
+
+
+def uncommented() -> str:
+    return "\n".join(line.removeprefix("#: ") for line in TEMPLATE.splitlines())
+
+
+def test_the_file_loads_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "chartferry.toml"
+    assert call(["init", str(path)]) == 0
+    assert load_settings(path, {}).connections == {}
+    assert "config check" in capsys.readouterr().out
+
+
+def test_every_commented_example_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(uncommented())
+    settings = load_settings(path, {})
+    assert {each.vendor for each in settings.connections.values()} == set(VENDORS)
+    assert {each.auth for each in settings.connections.values()} == {"smart", "secret", "bearer", "none"}
+
+
+def test_every_key_that_a_connection_knows_is_shown_in_an_example() -> None:
+    tables = tomllib.loads(uncommented())
+    shown = {key for table in tables["connections"].values() for key in table}
+    known = {field.alias or name for name, field in Connection.model_fields.items()} - {"name", "auth"}
+    assert known <= shown
+    assert set(ExportDefaults.model_fields) <= set(tables["export"])
+
+
+def test_an_existing_file_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text("mine")
+    assert call(["init", str(path)]) == 2
+    assert path.read_text() == "mine"
+    assert "left as it is" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert call(["init", str(tmp_path / "file" / "chartferry.toml")]) == 2
+    assert "cannot be" in capsys.readouterr().err

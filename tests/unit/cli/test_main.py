@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
+from cli.main import app, call
+
+COMMANDS = [["demo"], ["init"], ["config", "check"], ["sync"], ["pull"], ["export"], ["runs"], ["mock", "serve"]]
+MODULES = (demo, init, config_check, sync, pull, export, runs, mock_serve)
+HEAVY = ("httpx", "aiohttp", "psycopg", "structlog", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
+
+
+def parse(command: Any, words: list[str]) -> None:
+    with command.make_context(command.name, words) as context:
+        if hasattr(command, "resolve_command"):
+            _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            parse(inner, rest)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_help_with_examples_and_the_four_options(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert call([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Examples:" in out
+    assert f"chartferry {' '.join(words)}" in out
+    for option in ("--config", "--tenant", "--json", "--debug"):
+        assert option in out
+
+
+@pytest.mark.parametrize("example", [line for module in MODULES for line in module.EXAMPLES])
+def test_every_example_parses(example: str) -> None:
+    words = shlex.split(example.partition(" > ")[0])
+    assert words[0] == "chartferry"
+    parse(typer.main.get_command(app), words[1:])
+
+
+def test_a_typo_is_answered_with_the_command_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["snyc"]) == 2
+    assert "sync" in capsys.readouterr().err
+
+
+def test_machines_get_json_when_a_command_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["sync", "--config", str(tmp_path / "none.toml"), "--json"]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == "failed"
+    assert "there is no such file" in shown.err
+
+
+def test_words_alone_load_no_heavy_library() -> None:
+    code = f"import sys, cli.main; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

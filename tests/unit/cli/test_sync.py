@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.exit_codes import ExitCode
+from cli.main import call
+from cli.sync import Outcome, outcome_of, outcomes_as_json
+from config.connections import Connection
+from connectors.errors import AuthError
+from snapshots.record import Hole, RunReport
+
+SITE = Connection(name="site", vendor="generic", base_url="https://ehr.example.org")
+TWO = """
+[connections.mercy-epic]
+vendor = "generic"
+base_url = "https://ehr.example.org"
+[connections.other]
+vendor = "generic"
+base_url = "https://ehr.example.org"
+"""
+
+
+def report(status: str = "partial") -> RunReport:
+    return RunReport(
+        id=7,
+        connection="site",
+        status=status,
+        mode="crawl",
+        resources={"Patient": 2},
+        patients=2,
+        new=2,
+        changed=0,
+        unchanged=0,
+        deleted=0,
+        quarantined=0,
+        holes=[Hole(resource_type="Observation", scope="patient ~3f2a9c41", reason="HTTP 500")],
+        notes=[],
+        requests=5,
+        retries=1,
+        seconds=1.23456,
+    )
+
+
+def usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(TWO)
+    assert call(["sync", "--config", str(path), *words]) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_an_unknown_connection_is_answered_with_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "did you mean mercy-epic?" in usage_error(tmp_path, capsys, "mercy-epik")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mode", "fast"], "one of auto, bulk, crawl"),
+        (["--since", "yesterday"], "auto, none, or an instant"),
+        (["--since", "2026-01-01T00:00:00"], "which time zone?"),
+        (["--types", "Patient,observation"], "observation: not a FHIR resource type"),
+        (["--group", "g"], "belong to one connection"),
+        (["other", "--patients", "none.csv"], "No such file"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_with_what_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in usage_error(tmp_path, capsys, *words)
+
+
+def test_without_a_connection_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text("")
+    assert call(["sync", "--config", str(path), "--json"]) == 4
+    assert json.loads(capsys.readouterr().out) == {"status": "nothing", "runs": [], "errors": []}
+
+
+def test_json_carries_what_the_contract_names() -> None:
+    answer = outcomes_as_json([Outcome(SITE, ExitCode.PARTIAL, report())], ExitCode.PARTIAL)
+    assert answer["status"] == "partial"
+    (run,) = answer["runs"]
+    assert run["holes"] == [{"type": "Observation", "scope": "patient ~3f2a9c41", "reason": "HTTP 500"}]
+    assert set(run) >= {
+        "id", "connection", "status", "resources", "new", "changed", "unchanged", "deleted", "quarantined", "holes",
+        "requests", "retries", "seconds",
+    }  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_one_connections_trouble_becomes_its_outcome() -> None:
+    async def refused() -> RunReport:
+        raise AuthError("the token endpoint refused the client")
+
+    async def broken() -> RunReport:
+        raise RuntimeError("Jane Doe")
+
+    async def well() -> RunReport:
+        return report("complete")
+
+    assert (await outcome_of(SITE, refused)).code == ExitCode.FAILED
+    unforeseen = await outcome_of(SITE, broken)
+    assert unforeseen.code == ExitCode.UNEXPECTED
+    assert "Jane" not in str(unforeseen.error)
+    assert (await outcome_of(SITE, well)).code == ExitCode.COMPLETE
