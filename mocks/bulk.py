@@ -164,7 +164,9 @@ def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
         else compartment & set(ehr.types)
     )
     offered = everything if ehr.manner.bulk_types is None else everything & ehr.manner.bulk_types
-    if asked.types is not None:
+    if asked.types is None:
+        offered -= ehr.manner.bulk_only_if_named
+    else:
         known = set(ehr.types) | (ehr.manner.bulk_types or frozenset())
         if not set(asked.types) <= known and not asked.lenient and ehr.manner.vendor != "epic":
             raise Refused(fhir_refusal(400, "invalid", "_type contains an unsupported resource type"), "unknown _type")

@@ -13,6 +13,8 @@ from mocks.manners.manner import fhir_refusal
 _COMPARE = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt, "eq": operator.eq}
 _DATE_ONLY = len("2020-01-01")
 
+PERSON_PARAMS = frozenset({"identifier", "name", "family", "given", "birthdate"})
+
 Params = Mapping[str, tuple[str, ...]]
 
 

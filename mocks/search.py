@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mocks.answers import Refused, empty_answer, issue, json_answer, outcome
-from mocks.dataset import Row
+from mocks.dataset import Row, row_of
 from mocks.ehr import Ehr, Grant, Session
 from mocks.manners.epic import documents_exhausted, session_expired
 from mocks.manners.manner import Links, PageAt, SearchQuery, fhir_refusal, read_query, whole_number
-from mocks.matching import matches
+from mocks.matching import PERSON_PARAMS, matches
 from mocks.oauth import authenticate, authorize
 
 _KEPT_SESSIONS = 5_000
@@ -112,7 +112,7 @@ def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
         size = max(len(rows), 1)  # this type is never paged
     if greatest is not None and asked is not None:
         size = min(size, greatest)
-    if len(rows) > ehr.config.max_rows and ehr.manner.vendor == "allscripts":
+    if len(rows) > ehr.config.max_rows and ehr.manner.too_many_answers_413:
         raise Refused(fhir_refusal(413, "too-costly", "The result set is too large."), "too many rows")
     if ehr.manner.paging == "session":
         return _session_page(ehr, Session(query, rows, 0, size, 0))
@@ -154,7 +154,8 @@ def _page(ehr: Ehr, page: PageAt, shown: list[Row], links: Links) -> bytes:
 
 def _bundle(ehr: Ehr, rows: list[Row], links: Links, total: int | None, extra: list[dict[str, Any]]) -> bytes:
     """Splice the rows' own bytes into a searchset."""
-    entries = [_entry(ehr, row) for row in rows]
+    every = ehr.config.redact_every if ehr.manner.redacts else 0
+    entries = [_entry(ehr, _redacted(row) if every and n % every == 0 else row) for n, row in enumerate(rows, start=1)]
     entries += [
         orjson.dumps({"fullUrl": uuid.uuid4().urn, "resource": body, "search": {"mode": "outcome"}}) for body in extra
     ]
@@ -173,6 +174,12 @@ def _entry(ehr: Ehr, row: Row) -> bytes:
     url = f"{ehr.base_url}/{row.type}/{row.id}".encode()
     link = b'"link":[{"relation":"self","url":"%s"}],' % url if ehr.manner.entry_links else b""
     return b'{%s"fullUrl":"%s","resource":%s,"search":{"mode":"match"}}' % (link, url, served(ehr, row))
+
+
+def _redacted(row: Row) -> Row:
+    """Stand in for a record that the caller may not see (VD, vendors.md 3.3)."""
+    security = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "REDACTED"}
+    return row_of(orjson.dumps({"resourceType": row.type, "id": row.id, "meta": {"security": [security]}}))
 
 
 def served(ehr: Ehr, row: Row) -> bytes:
@@ -195,7 +202,7 @@ def find(ehr: Ehr, query: SearchQuery) -> list[Row]:
             rows = [row for row in rows if row.patient == query.patient]
     elif query.patient is not None:
         rows = ehr.dataset.of_patient(kind, query.patient)
-    elif kind == "Patient" or ehr.manner.lists_everything:
+    elif ehr.manner.lists_everything or (kind == "Patient" and not PERSON_PARAMS.isdisjoint(query.params)):
         rows = ehr.dataset.of_type(kind)
     else:
         rows = []

@@ -23,7 +23,9 @@ from mocks.request_log import RequestLog
 from mocks.server import create_app
 
 _BACKLOG = 2048
-_START_S = 30
+_END_S = 30
+_TICK_S = 0.02
+_DATE_TICKS = 50  # the Date header is renewed once a second
 
 
 class ServingError(Exception):
@@ -75,13 +77,30 @@ class Served:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, closing whatever connection is still open once the tasks are gone."""
+    """uvicorn, ending within milliseconds: answers in flight are dropped, which no client of a mock may mind."""
+
+    async def main_loop(self) -> None:
+        tick = 0
+        while not self.should_exit:
+            if tick % _DATE_TICKS == 0:
+                await self.on_tick(0)
+            tick += 1
+            await asyncio.sleep(_TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the transports close their sockets
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -155,7 +174,7 @@ def serve(config: MockConfig, port: int = 0, host: str = "127.0.0.1") -> Iterato
         yield served
     finally:
         server.should_exit = True
-        thread.join(_START_S)
+        thread.join(_END_S)
 
 
 def run_forever(config: MockConfig, host: str, port: int, announce: Callable[[Served], None]) -> None:

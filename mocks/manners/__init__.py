@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from mocks.manners.allscripts import ALLSCRIPTS
 from mocks.manners.cerner import CERNER
 from mocks.manners.epic import EPIC
 from mocks.manners.generic import GENERIC
 from mocks.manners.manner import Manner
+from mocks.manners.va import VA
 
-MANNERS: Mapping[str, Manner] = MappingProxyType({manner.vendor: manner for manner in (EPIC, CERNER, GENERIC)})
+MANNERS: Mapping[str, Manner] = MappingProxyType(
+    {manner.vendor: manner for manner in (EPIC, CERNER, ALLSCRIPTS, VA, GENERIC)}
+)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from mocks.answers import FHIR_JSON, Refused, html_answer, issue, json_answer, outcome
+from mocks.answers import FHIR_JSON, Refused, issue, json_answer, outcome
 from mocks.mock_config import BulkLevel, MockConfig
 from mocks.request_log import Layout
 
@@ -132,12 +132,10 @@ class Manner:
     unknown_type: Callable[[], Response] = lambda: fhir_refusal(404, "not-supported", "Unknown resource type")
     not_found: Callable[[bool], Response] = lambda deleted: fhir_refusal(404, "not-found", "Resource is not known")
     throttled: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Too Many Requests")
-    http_errors: Callable[[int], Response] = lambda status: html_answer(b"<html><body>error</body></html>", status)
 
     # -- search
     check: Callable[[SearchQuery], None] = no_check  # raises Refused
     count: Callable[[str], tuple[int, int | None]] = lambda kind: (20, None)  # default and greatest _count; 0: unpaged
-    bad_count: Literal["ignore", "400"] = "400"
     total: Literal["all", "page", "none"] = "all"
     paging: Literal["offset", "session"] = "offset"
     start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
@@ -146,6 +144,8 @@ class Manner:
     links: Callable[[PageAt], Links]
     entry_links: bool = False
     bundle_id: bool = False
+    redacts: bool = False  # MockConfig.redact_every applies
+    too_many_answers_413: bool = False  # above MockConfig.max_rows
     duplicate_across_pages: bool = False
     extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
     last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
@@ -158,6 +158,7 @@ class Manner:
     bulk_types: frozenset[str] | None = None  # None: the level's whole compartment
     bulk_beyond_compartment: bool = False  # group and patient level also give Organization and the like
     check_kickoff: Callable[[Kickoff], None] = no_kickoff_check  # raises Refused
+    bulk_only_if_named: frozenset[str] = frozenset()  # types that only `_type` brings
     bulk_counts: bool = True
     bulk_types_by_scope: bool = False
     requires_token_flag: Any = True  # of the manifest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 import uuid
 from typing import Any
@@ -16,10 +18,22 @@ JSON = "application/fhir+json"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SCOPES = " ".join(
     f"system/{kind}.read"
-    for kind in (
-        "Patient Observation Condition Encounter AllergyIntolerance Immunization Procedure MedicationRequest "
-        "DiagnosticReport DocumentReference Organization Practitioner Location Group"
-    ).split()
+    for kind in [
+        "Patient",
+        "Observation",
+        "Condition",
+        "Encounter",
+        "AllergyIntolerance",
+        "Immunization",
+        "Procedure",
+        "MedicationRequest",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Organization",
+        "Practitioner",
+        "Location",
+        "Group",
+    ]
 )
 
 
@@ -45,8 +59,16 @@ def assertion(
     return jwt.encode(head, merged, signer, algorithms=[head["alg"]])
 
 
+def launch(patient: str) -> str:
+    """VA's launch parameter."""
+    return base64.b64encode(json.dumps({"patient": patient}).encode()).decode()
+
+
 def ask_token(ehr: ServedEhr, *, jwt_text: str | None = None, **form: Any) -> httpx.Response:
-    """POST to the token endpoint; `form` overrides fields (None takes one out)."""
+    """POST to the token endpoint; `form` overrides fields (None takes one out); `patient` is the launch's."""
+    patient = form.pop("patient", "pat-1")
+    if ehr.vendor == "va":
+        form = {"scope": f"launch {SCOPES}", "launch": launch(patient), **form}
     fields = {
         "grant_type": "client_credentials",
         "client_assertion_type": ASSERTION_TYPE,
