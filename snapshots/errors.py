@@ -1,0 +1,97 @@
+"""The errors of snapshots, and nothing else; psycopg's are translated here, at the border, and stay in `__cause__`.
+
+    StoreError
+    ├── StoreUnavailableError     no server to talk to, a refused login, a server that is too old, a lost connection
+    ├── MigrationError            the schema cannot be brought to what this version of the code needs
+    ├── ConnectionBusyError       another run of the same connection is at work
+    ├── RunNotFoundError          there is no run of that number
+    ├── UnitConflictError         a unit was settled that the ledger does not know
+    └── StoreQueryError           the server refused a statement: a fault of ours, or of a view
+
+Messages carry no password and no patient data: of a server's answer only the SQLSTATE and the primary message of errors
+that cannot quote data are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import conninfo
+
+# classes of SQLSTATE whose primary message names objects and states, never values (a 22 or 23 may quote data)
+_QUOTABLE_CLASSES = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+
+
+class StoreError(Exception):
+    """Anything that snapshots raise."""
+
+
+class StoreUnavailableError(StoreError):
+    """No server to talk to; the message says which one, what it answered and which setting to look at."""
+
+
+class MigrationError(StoreError):
+    """The schema cannot be brought to what this version of the code needs."""
+
+
+class ConnectionBusyError(StoreError):
+    """Another run of the same connection is at work. `run` is its number, where it could be read."""
+
+    def __init__(self, message: str, *, run: int | None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RunNotFoundError(StoreError):
+    """There is no run of that number in this tenant."""
+
+
+class UnitConflictError(StoreError):
+    """A unit was settled that the ledger of this run does not know; the message gives how many, never their keys."""
+
+
+class StoreQueryError(StoreError):
+    """The server refused a statement. `sqlstate` is Postgres' five characters (None: it gave none)."""
+
+    def __init__(self, message: str, *, sqlstate: str | None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+def describe_server(url: str) -> str:
+    """Name a server for a message: host, port, database and user; never a password.
+
+    Works for URLs and key=value strings; what libpq cannot parse is not quoted at all.
+    """
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "the given store.url (libpq cannot parse it)"
+    where = str(parts.get("host") or parts.get("hostaddr") or "the default host")
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"{where}{port}, database {parts.get('dbname') or 'default'}, user {parts.get('user') or 'default'}"
+
+
+def _translated(error: psycopg.Error, doing: str) -> StoreError:
+    state = error.sqlstate
+    quotable = state is not None and state[:2] in _QUOTABLE_CLASSES
+    said = f"{error.diag.message_primary} (SQLSTATE {state})" if quotable else f"SQLSTATE {state or 'none'}"
+    if isinstance(error, psycopg.OperationalError) and (
+        state is None or state[:2] in {"08", "28", "3D", "53", "57", "58"}
+    ):
+        return StoreUnavailableError(
+            f"{doing}: the connection to Postgres failed: {said}. What was committed is safe; "
+            "check that the server is up and run the same command again."
+        )
+    return StoreQueryError(f"{doing}: Postgres refused the statement: {said}.", sqlstate=state)
+
+
+@contextmanager
+def store_border(doing: str) -> Iterator[None]:
+    """Translate psycopg's errors into this folder's; `doing` opens the message ("merging a batch")."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translated(error, doing) from error

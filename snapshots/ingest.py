@@ -1,0 +1,171 @@
+"""Take records and deletions into the store, inside the caller's transaction, in as few round trips as their content allows.
+
+New resources are COPYed straight into their partition, so their JSON is parsed once and written once; unchanged ones send
+only key and hash; only changed ones go through a merge. (Measured on two cores: COPY into a staging table and one INSERT …
+SELECT reach 0.45-0.6 of a bare COPY of the same JSON, this way 0.8-0.9.) It relies on the run's lock: nobody else writes
+resources of this connection meanwhile. What the store refuses to read as JSON is left to `refusals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from snapshots.record import Deletion, Record
+from snapshots.sql import load
+from snapshots.wire import bytea_array, copy_rows, encoded, text_array
+
+_SQL = load("ingest")
+_MERGE_BYTES = 8 * 1024 * 1024  # bodies of one merge statement: it holds them twice, as text and as jsonb
+
+
+@dataclass
+class TypeCounts:
+    """What a batch did to one resource type, in distinct resources of the run."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0  # may be negative: a resource that this run first saw unchanged has changed since
+    deleted: int = 0
+
+
+@dataclass
+class Intake:
+    """What a batch did, by resource type."""
+
+    counts: dict[str, TypeCounts] = field(default_factory=dict)
+
+    def of(self, resource_type: str) -> TypeCounts:
+        """Give the counts of a type, to be added to."""
+        return self.counts.setdefault(resource_type, TypeCounts())
+
+
+async def prepare_session(conn: AsyncConnection[Any]) -> None:
+    """Set what the planner must know about this kind of work, until the session ends or is reset."""
+    await conn.execute(_SQL["session"])
+
+
+def is_older(one: str | None, other: str | None) -> bool:
+    """Whether the FHIR instant `one` lies before `other`; False where either is missing or no instant."""
+    if one is None or other is None:
+        return False
+    try:
+        return _instant(one) < _instant(other)
+    except ValueError:
+        return False
+
+
+def _instant(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def newest(records: Sequence[Record]) -> list[Record]:
+    """Keep one record of each (type, id): the newest by lastUpdated, else the last given; order of first occurrence."""
+    kept: dict[tuple[str, str], Record] = {}
+    for record in records:
+        key = (record.resource_type, record.id)
+        before = kept.get(key)
+        if before is None or not is_older(record.last_updated, before.last_updated):
+            kept[key] = record
+    return list(kept.values())
+
+
+async def take_in(
+    conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], *, connection: int, run: int
+) -> Intake:
+    """Merge records, then apply deletions; tell what that did. The caller holds the transaction.
+
+    Within a run an older lastUpdated never replaces a newer one; from a new run the server is right. Raises psycopg's
+    errors as they are: the caller decides whether a record is to blame.
+    """
+    intake = Intake()
+    if records:
+        new, differing = await _classify(conn, newest(records), intake, connection=connection, run=run)
+        if new:
+            async with conn.cursor() as cursor, cursor.copy(_SQL["copy_new"]) as copy:
+                for chunk in copy_rows(new, connection=connection, run=run):
+                    await copy.write(chunk)
+            for record in new:
+                intake.of(record.resource_type).new += 1
+        for part in _slices(differing):
+            await _merge(conn, part, intake, connection=connection, run=run)
+    if deletions:
+        await _delete(conn, deletions, intake, connection=connection, run=run)
+    return intake
+
+
+async def _classify(
+    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
+) -> tuple[list[Record], list[Record]]:
+    """Split into (new, differing); what is unchanged has been noted as seen, what is stale is dropped."""
+    keys = {
+        "types": text_array([record.resource_type.encode() for record in records]),
+        "ids": text_array([record.id.encode() for record in records]),
+        "hashes": bytea_array([record.content_hash for record in records]),
+        "connection": connection,
+        "run": run,
+    }
+    row = await (await conn.execute(_SQL["classify"], keys, prepare=True)).fetchone()
+    same, differing, received, noted = row or (None, None, None, None)
+    for resource_type, count in (noted or {}).items():
+        intake.of(resource_type).unchanged += count
+    if same is None and differing is None:
+        return records, []
+    stored = {*(same or ()), *(differing or ())}
+    new = [record for position, record in enumerate(records, 1) if position not in stored]
+    fresh = [
+        records[position - 1]
+        for position, last_updated in zip(differing or (), received or (), strict=True)
+        if not is_older(records[position - 1].last_updated, last_updated)
+    ]
+    return new, fresh
+
+
+def _slices(records: Sequence[Record]) -> list[list[Record]]:
+    slices: list[list[Record]] = []
+    size = _MERGE_BYTES
+    for record in records:
+        if size >= _MERGE_BYTES:
+            slices.append([])
+            size = 0
+        slices[-1].append(record)
+        size += len(record.body)
+    return slices
+
+
+async def _merge(
+    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
+) -> None:
+    staged = {
+        "types": text_array([record.resource_type.encode() for record in records]),
+        "ids": text_array([record.id.encode() for record in records]),
+        "patients": text_array([encoded(record.patient_id) for record in records]),
+        "versions": text_array([encoded(record.version_id) for record in records]),
+        "updated": text_array([encoded(record.last_updated) for record in records]),
+        "hashes": bytea_array([record.content_hash for record in records]),
+        "bodies": text_array([record.body for record in records]),
+        "connection": connection,
+        "run": run,
+    }
+    async for resource_type, changed, unchanged in await conn.execute(_SQL["merge"], staged, prepare=True):
+        counts = intake.of(resource_type)
+        counts.changed += changed
+        counts.unchanged += unchanged
+
+
+async def _delete(
+    conn: AsyncConnection[Any], deletions: Sequence[Deletion], intake: Intake, *, connection: int, run: int
+) -> None:
+    keys = {
+        "types": text_array([deletion.resource_type.encode() for deletion in deletions]),
+        "ids": text_array([deletion.id.encode() for deletion in deletions]),
+        "connection": connection,
+        "run": run,
+    }
+    async for resource_type, count in await conn.execute(_SQL["delete"], keys, prepare=True):
+        intake.of(resource_type).deleted += count

@@ -1,0 +1,91 @@
+"""Bring a tenant's schema to what this version of the code needs: numbered files, each applied once, all or none.
+
+What the files say is theirs (`migrations/NNNN_name.sql`); who may see the schema is left to `tenancy`.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import AsyncConnection, sql
+
+from snapshots.errors import MigrationError, store_border
+from snapshots.sql import load
+from snapshots.tenancy import tenant_schema, tenant_transaction
+
+_SQL = load("migrate")
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+class Migration(NamedTuple):
+    """One numbered step of the schema."""
+
+    version: int
+    name: str
+    statements: LiteralString
+
+
+def migrations() -> list[Migration]:
+    """Give the migrations that this code brings, in order.
+
+    Raises:
+        MigrationError: the numbers do not run 1, 2, 3, …
+    """
+    files = resources.files("snapshots.migrations").iterdir()
+    found = sorted(
+        Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
+        for file in files
+        if (match := _FILE.fullmatch(file.name))
+    )
+    if [one.version for one in found] != list(range(1, len(found) + 1)):
+        raise MigrationError(
+            f"migrations must be numbered 1 to {len(found)} without gaps: found {[one.version for one in found]}."
+        )
+    return found
+
+
+async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
+    """Create the tenant's schema or bring it up to date; give its version. Safe from several processes at once.
+
+    Raises:
+        MigrationError: the schema is newer than this code.
+        StoreError: the server refused.
+    """
+    known = migrations()
+    schema = tenant_schema(tenant)
+    with store_border(f"preparing schema {schema}"):
+        if await _version(conn, tenant, schema) == len(known):
+            return len(known)
+        async with tenant_transaction(conn, tenant):
+            await conn.execute(_SQL["lock"], {"schema": schema})
+            await conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+            if not await _has_record(conn, schema):
+                await conn.execute(_SQL["create_record"])
+            version = await _newest(conn)
+            if version > len(known):
+                raise MigrationError(
+                    f"schema {schema} is at migration {version}, this chartferry knows {len(known)}: "
+                    "a newer chartferry has been here. Upgrade this one."
+                )
+            for step in known[version:]:
+                await conn.execute(step.statements)
+                await conn.execute(_SQL["record"], {"version": step.version, "name": step.name})
+    return len(known)
+
+
+async def _has_record(conn: AsyncConnection[Any], schema: str) -> bool:
+    row = await (await conn.execute(_SQL["has_record"], {"schema": schema})).fetchone()
+    return bool(row and row[0])
+
+
+async def _newest(conn: AsyncConnection[Any]) -> int:
+    row = await (await conn.execute(_SQL["version"])).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _version(conn: AsyncConnection[Any], tenant: str, schema: str) -> int:
+    """Look without a lock first: almost every start finds the schema as it should be."""
+    async with tenant_transaction(conn, tenant):
+        return await _newest(conn) if await _has_record(conn, schema) else 0

@@ -1,0 +1,180 @@
+"""Open the store: find or start its server, bring the tenant's schema up to date, hand out sessions.
+
+A run and a snapshot have a session of their own, because locks and settings live in it; a short question opens one for
+itself. Nothing else in the code connects to Postgres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import platformdirs
+import psycopg
+from psycopg import AsyncConnection, conninfo
+
+from snapshots.embedded import EmbeddedPostgres
+from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, store_border
+from snapshots.ledger import OpenRun, begin
+from snapshots.migrate import migrate
+from snapshots.reader import Selection, Snapshot, open_snapshot
+from snapshots.record import RunReport, RunScope
+from snapshots.reports import patient_ids, recent_runs, reports
+from snapshots.sql import load
+from snapshots.tenancy import tenant_schema, tenant_transaction
+
+_SQL = load("pool")
+OLDEST_SERVER = 15
+EMBEDDED = "embedded"
+_DEFAULTS = {
+    "application_name": "chartferry",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+}  # a URL may say otherwise
+
+
+class Store:
+    """The store of one tenant; `open_store` makes it."""
+
+    def __init__(self, url: str, tenant: str) -> None:
+        self._url = url
+        self._tenant = tenant
+
+    def __repr__(self) -> str:
+        return f"Store({describe_server(self._url)}, tenant {self._tenant})"
+
+    async def begin_run(self, scope: RunScope) -> OpenRun:
+        """Begin a run, or go on with the connection's interrupted one of equal scope; close it when done.
+
+        Raises:
+            ConnectionBusyError: another run of the connection is at work; the message names it.
+        """
+        conn = await connect(self._url)
+        try:
+            return await begin(conn, self._tenant, scope)
+        except BaseException:
+            await conn.close()
+            raise
+
+    @asynccontextmanager
+    async def snapshot(self, selection: Selection) -> AsyncIterator[Snapshot]:
+        """Open one consistent moment of the selection: whatever runs meanwhile, every read of it sees the same."""
+        conn = await connect(self._url)
+        try:
+            async with open_snapshot(conn, self._tenant, selection) as snapshot:
+                yield snapshot
+        finally:
+            await conn.close()
+
+    async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
+        """Give the reports of the newest runs, newest first; a run at work has the status "running"."""
+        async with self._session("listing runs") as conn:
+            return await reports(conn, await recent_runs(conn, limit=limit, connection=connection))
+
+    async def run(self, number: int) -> RunReport:
+        """Give the report of one run.
+
+        Raises:
+            RunNotFoundError: this tenant has no such run.
+        """
+        async with self._session("reading a run") as conn:
+            found = await reports(conn, [number])
+        if not found:
+            raise RunNotFoundError(
+                f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
+            )
+        return found[0]
+
+    async def patient_ids(self, connection: str) -> list[str]:
+        """Give the ids of a connection's live patients, in order; none for a connection that never ran."""
+        async with self._session("listing patients") as conn:
+            return await patient_ids(conn, connection)
+
+    @asynccontextmanager
+    async def _session(self, doing: str) -> AsyncIterator[AsyncConnection[Any]]:
+        conn = await connect(self._url)
+        try:
+            with store_border(doing):
+                async with tenant_transaction(conn, self._tenant):
+                    yield conn
+        finally:
+            await conn.close()
+
+
+async def connect(url: str) -> AsyncConnection[Any]:
+    """Open a session in autocommit mode.
+
+    Raises:
+        StoreUnavailableError: nobody answers there, or the login is refused; the message names the server, not the password.
+    """
+    try:
+        given = conninfo.conninfo_to_dict(url)
+        full = conninfo.make_conninfo("", **{**_DEFAULTS, **given})
+        return await AsyncConnection.connect(full, autocommit=True)
+    except psycopg.Error as error:
+        # libpq's text names host, port, user and database, and never quotes the password; from None: a traceback
+        # would show the frame that holds it
+        said = (
+            str(error).strip().splitlines()[-1]
+            if isinstance(error, psycopg.OperationalError)
+            else "not a URL that libpq reads"
+        )
+        raise StoreUnavailableError(
+            f"cannot connect to the store at {describe_server(url)}: {said}. Check store.url and that the server is up."
+        ) from None
+
+
+async def _check_version(conn: AsyncConnection[Any], url: str) -> None:
+    with store_border("asking the server's version"):
+        row = await (await conn.execute(_SQL["server_version"])).fetchone()
+    major = int(row[0]) // 10000 if row else 0
+    if major < OLDEST_SERVER:
+        raise StoreUnavailableError(
+            f"the store at {describe_server(url)} is Postgres {major}; chartferry needs {OLDEST_SERVER} or newer. "
+            'Upgrade it, or set store.url = "embedded".'
+        )
+
+
+def embedded_directory(url: str) -> Path | None:
+    """Give the directory that "embedded" or "embedded:DIR" means; None for the URL of a server."""
+    if url == EMBEDDED:
+        return platformdirs.user_data_path("chartferry") / "postgres"
+    name, _, directory = url.partition(":")
+    return Path(directory) if name == EMBEDDED and directory else None
+
+
+@asynccontextmanager
+async def open_store(url: str, tenant: str = "default") -> AsyncIterator[Store]:
+    """Open the store of a tenant: "embedded", "embedded:DIR" or a libpq URL of Postgres 15 or newer.
+
+    Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema.
+
+    Raises:
+        StoreError: the tenant's name cannot name a schema.
+        StoreUnavailableError: there is no server, it refuses us, or it is too old.
+        MigrationError: a newer chartferry has changed the schema.
+    """
+    tenant_schema(tenant)
+    directory = embedded_directory(url)
+    if directory is None:
+        yield await _opened(url, tenant)
+        return
+    server = EmbeddedPostgres(directory)
+    try:
+        yield await _opened(await anyio.to_thread.run_sync(server.acquire), tenant)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.release)
+
+
+async def _opened(url: str, tenant: str) -> Store:
+    conn = await connect(url)
+    try:
+        await _check_version(conn, url)
+        await migrate(conn, tenant)
+    finally:
+        await conn.close()
+    return Store(url, tenant)

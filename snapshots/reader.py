@@ -1,0 +1,175 @@
+"""Read the store: one consistent moment of a selection, as counts, NDJSON, CSV, or something to select from.
+
+Everything of a `Snapshot` happens in one REPEATABLE READ READ ONLY transaction, bound to its tenant. What the files are
+called and how they are packed is left to exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, IsolationLevel, sql
+
+from snapshots.errors import StoreError, store_border
+from snapshots.sql import load
+from snapshots.tenancy import tenant_transaction
+
+_SQL = load("reader")
+CHUNK_BYTES = 256 * 1024
+BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which live resources are read. Patients are those whose compartment a resource lies in."""
+
+    connections: tuple[str, ...] = ()  # empty: all of the tenant
+    patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
+    types: tuple[str, ...] = ()  # empty: all
+
+
+class _Source(NamedTuple):
+    """A connection that is read."""
+
+    name: str
+    number: int
+    run: int | None
+    began: datetime | None
+
+
+class CopyStream:
+    """The bytes of COPY TO statements one after the other, in chunks of about 256 kB; read it once.
+
+    `rows` counts the rows (without a header) that have been read so far.
+    """
+
+    def __init__(
+        self, conn: AsyncConnection[Any], queries: Sequence[sql.Composable], *, header: bool, by_key: bool
+    ) -> None:
+        self._conn = conn
+        self._queries = queries
+        self._header = header
+        self._by_key = by_key
+        self.rows = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with store_border("reading a snapshot"):
+            await self._set_sort("off" if self._by_key else "on")
+            for query in self._queries:
+                async for chunk in self._copy(query):
+                    yield chunk
+            await self._set_sort("on")
+
+    async def _set_sort(self, sort: str) -> None:
+        if self._by_key:
+            await self._conn.execute(_SQL["by_key"], {"sort": sort})
+
+    async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
+        parts: list[bytes] = []
+        size = 0
+        skip = self._header
+        async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
+            while row := await copy.read():  # one message of the protocol, which is one row
+                parts.append(bytes(row))
+                size += len(row)
+                self.rows += not skip
+                skip = False
+                if size > CHUNK_BYTES:
+                    yield b"".join(parts)
+                    parts, size = [], 0
+        if parts:
+            yield b"".join(parts)
+
+
+class Snapshot:
+    """One consistent moment of a selection; `Store.snapshot` makes it. Use one reader at a time."""
+
+    def __init__(self, conn: AsyncConnection[Any], selection: Selection, sources: Sequence[_Source]) -> None:
+        self._conn = conn
+        self._selection = selection
+        self._sources = sources
+
+    @property
+    def as_of(self) -> datetime:
+        """When the newest run that is included began; the epoch where none has finished. Never the time of reading."""
+        return max((one.began for one in self._sources if one.began), default=BEFORE_ALL_RUNS)
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """The newest finished run of each connection, ascending."""
+        return tuple(sorted(one.run for one in self._sources if one.run is not None))
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The connections that are read, in order."""
+        return tuple(one.name for one in self._sources)
+
+    async def types(self) -> dict[str, int]:
+        """Count the selection's live resources by type, in the order of names; types without any are left out."""
+        rows = await self.fetch(sql.SQL(_SQL["types"]).format(selected=self._selected()))
+        return {row[0]: row[1] for row in rows}
+
+    def ndjson(self, resource_type: str) -> CopyStream:
+        """Give the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
+
+        That is equal as a JSON value to what the EHR sent, numbers in their written form (1.0 stays 1.0, 1e2 becomes 100),
+        with keys in jsonb's own order.
+        """
+        queries = [
+            sql.SQL(_SQL["ndjson"]).format(
+                resource_type=sql.Literal(resource_type), connection=sql.Literal(one.number), selected=self._selected()
+            )
+            for one in self._sources
+        ]
+        return CopyStream(self._conn, queries, header=False, by_key=True)
+
+    def source(self, resource_type: str) -> sql.Composable:
+        """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
+        return sql.SQL(_SQL["source"]).format(resource_type=sql.Literal(resource_type), selected=self._selected())
+
+    def csv(self, query: sql.Composable) -> CopyStream:
+        """Give the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
+        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)], header=True, by_key=False)
+
+    async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+        """Give all rows of a query: for counts and checks, not for data."""
+        with store_border("reading a snapshot"):
+            rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
+            return rows
+
+    def _selected(self) -> sql.Composable:
+        chosen = self._selection
+        conditions: list[sql.Composable] = [
+            sql.SQL(_SQL["of_connections"]).format(connections=sql.Literal([one.number for one in self._sources]))
+        ]
+        if chosen.types:
+            conditions.append(sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(chosen.types))))
+        if chosen.patients is not None:
+            conditions.append(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(chosen.patients))))
+        return sql.SQL(" AND ").join(conditions)
+
+
+@asynccontextmanager
+async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> AsyncIterator[Snapshot]:
+    """Begin the snapshot's transaction on a session of its own and end it at the end.
+
+    Raises:
+        StoreError: the selection names a connection that the tenant's store does not know.
+    """
+    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await conn.set_read_only(True)
+    with store_border("opening a snapshot"):
+        async with tenant_transaction(conn, tenant):
+            await conn.execute(_SQL["settings"])
+            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"])]
+            names = set(selection.connections)
+            if unknown := names - {one.name for one in known}:
+                raise StoreError(
+                    f"nothing is stored of connection {', '.join(sorted(unknown))}: "
+                    f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
+                )
+            yield Snapshot(conn, selection, [one for one in known if not names or one.name in names])

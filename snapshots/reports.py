@@ -1,0 +1,97 @@
+"""Say what runs did, from the ledger: the `RunReport` of a run that is finished, or as far as it came.
+
+Patients are named by a keyed hash: an engineer with the database finds who is meant, a reader of the report does not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from snapshots.record import Hole, RunReport
+from snapshots.sql import load
+
+_SQL = load("reports")
+_HASH_DIGITS = 8
+
+
+def patient_hash(secret: UUID, patient_id: str) -> str:
+    """Give the 8 hexadecimal digits that stand for a patient in this tenant's reports."""
+    return blake2b(patient_id.encode(), key=secret.bytes, digest_size=_HASH_DIGITS // 2).hexdigest()
+
+
+def hole_scope(secret: UUID, *, key: str, kind: str, patient_id: str | None, detail: dict[str, Any], place: int) -> str:
+    """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2".
+
+    Of a patient's unit only what its key says after the id is shown, and that only if the id does not occur in it again.
+    """
+    if patient_id is None:
+        template = detail.get("template")
+        return template if isinstance(template, str) else f"{kind} {place}"
+    named = f"patient ~{patient_hash(secret, patient_id)}"
+    suffix = key.partition(patient_id)[2].strip(":")
+    return f"{named}, {suffix}" if suffix and patient_id not in suffix else named
+
+
+async def recent_runs(conn: AsyncConnection[Any], *, limit: int, connection: str | None) -> list[int]:
+    """Give the numbers of the newest runs, newest first. In a tenant's transaction."""
+    found = await conn.execute(_SQL["recent"], {"limit": limit, "connection": connection})
+    return [row[0] async for row in found]
+
+
+async def patient_ids(conn: AsyncConnection[Any], connection: str) -> list[str]:
+    """Give the ids of a connection's live patients, in order. In a tenant's transaction."""
+    found = await conn.execute(_SQL["patient_ids"], {"connection": connection})
+    return [row[0] async for row in found]
+
+
+async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunReport]:
+    """Give the reports of these runs, newest first; unknown numbers are left out. In a tenant's transaction."""
+    wanted = {"runs": list(runs)}
+    holes = await _holes(conn, wanted)
+    resources: dict[int, dict[str, int]] = defaultdict(dict)
+    totals: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    async for run, resource_type, *counts in await conn.execute(_SQL["counts"], wanted):
+        totals[run] = [total + count for total, count in zip(totals[run], counts, strict=True)]
+        if received := sum(counts[:3]):
+            resources[run][resource_type] = received
+    found = await conn.execute(_SQL["runs"], wanted)
+    return [
+        RunReport(
+            id=run,
+            connection=connection,
+            status=status,
+            mode=mode,
+            resources=resources[run],
+            patients=patients,
+            new=totals[run][0],
+            changed=totals[run][1],
+            unchanged=totals[run][2],
+            deleted=totals[run][3],
+            quarantined=quarantined,
+            holes=holes[run],
+            notes=notes,
+            requests=requests,
+            retries=retries,
+            seconds=round(seconds, 3),
+            error=error,
+        )
+        async for run, connection, status, mode, patients, notes, requests, retries, seconds, error, quarantined in found
+    ]
+
+
+async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> dict[int, list[Hole]]:
+    row = await (await conn.execute(_SQL["report_key"])).fetchone()
+    secret: UUID = row[0] if row else UUID(int=0)
+    holes: dict[int, list[Hole]] = defaultdict(list)
+    async for run, key, kind, resource_type, patient_id, detail, reason, place in await conn.execute(
+        _SQL["holes"], wanted
+    ):
+        scope = hole_scope(secret, key=key, kind=kind, patient_id=patient_id, detail=detail, place=place)
+        holes[run].append(Hole(resource_type=resource_type, scope=scope, reason=reason or "no reason was given"))
+    return holes

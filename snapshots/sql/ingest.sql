@@ -1,0 +1,94 @@
+-- name: session
+-- A run's session always joins a few thousand keys to one large partition by its primary key. On a table that grows from
+-- nothing within minutes the planner has no statistics to see that from, and plans of 36 partitions are worth keeping.
+SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
+    set_config('plan_cache_mode', 'force_generic_plan', false), set_config('client_connection_check_interval', '1s', false)
+
+-- name: classify
+-- Compare keys and hashes with what is stored: note what is unchanged as seen, and give, as positions in the batch, what is
+-- stored but differs (with the stored lastUpdated where this run has already received the resource) and what is the same.
+WITH staged AS (
+    SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s) WITH ORDINALITY AS s (resource_type, id, content_hash, n)
+), found AS MATERIALIZED (
+    SELECT s.n, r.resource_type, r.id, r.last_updated, r.last_changed_run = %(run)s AS mine,
+        r.content_hash = s.content_hash AND r.deleted_at IS NULL AS same
+    FROM staged s
+    JOIN resource r ON r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
+), noted AS (
+    INSERT INTO seen (run, resource_type, id)
+    SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
+    ON CONFLICT DO NOTHING
+    RETURNING resource_type
+), differing AS (
+    SELECT f.n, CASE WHEN f.mine OR EXISTS (
+        SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = f.resource_type AND seen.id = f.id
+    ) THEN f.last_updated END AS received
+    FROM found f WHERE NOT same
+)
+SELECT
+    (SELECT array_agg(n) FROM found WHERE same),
+    (SELECT array_agg(n ORDER BY n) FROM differing),
+    (SELECT array_agg(received ORDER BY n) FROM differing),
+    (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
+
+-- name: copy_new
+-- Take in resources that are not stored yet; the JSON is parsed once, on its way into its partition.
+COPY resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
+    body) FROM STDIN (FORMAT binary)
+
+-- name: merge
+-- Take in resources that are stored with another hash, or as tombstones. Equal text of the parsed JSON (key order and white
+-- space aside; 1.0 and 1.00 differ) is unchanged and writes nothing; else the stored row moves to the history as it is.
+WITH staged AS MATERIALIZED (
+    SELECT s.resource_type, s.id, s.patient_id, s.version_id, s.last_updated, s.content_hash, s.body::jsonb AS body
+    FROM unnest(%(types)s, %(ids)s, %(patients)s, %(versions)s, %(updated)s, %(hashes)s, %(bodies)s)
+        AS s (resource_type, id, patient_id, version_id, last_updated, content_hash, body)
+), judged AS MATERIALIZED (
+    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.body::text = s.body::text AS same_text, r.deleted_at IS NULL AS live
+    FROM staged s
+    JOIN resource r ON r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
+), noted AS (
+    INSERT INTO seen (run, resource_type, id)
+    SELECT %(run)s, resource_type, id FROM judged WHERE same_text AND live AND NOT mine
+    ON CONFLICT DO NOTHING
+    RETURNING resource_type
+), kept AS (
+    INSERT INTO resource_history (from_run, to_run, deleted_run, deleted_at, connection, resource_type, id, patient_id,
+        version_id, last_updated, content_hash, body)
+    SELECT r.last_changed_run, %(run)s, r.deleted_run, r.deleted_at, r.connection, r.resource_type, r.id, r.patient_id,
+        r.version_id, r.last_updated, r.content_hash, r.body
+    FROM judged j
+    JOIN resource r ON r.resource_type = j.resource_type AND r.connection = %(connection)s AND r.id = j.id
+    WHERE NOT (j.same_text AND j.live)
+), written AS (
+    UPDATE resource r SET last_changed_run = %(run)s, deleted_run = NULL, deleted_at = NULL, patient_id = j.patient_id,
+        version_id = j.version_id, last_updated = j.last_updated, content_hash = j.content_hash,
+        body = CASE WHEN j.same_text THEN r.body ELSE j.body END
+    FROM judged j
+    WHERE r.resource_type = j.resource_type AND r.connection = %(connection)s AND r.id = j.id
+        AND NOT (j.same_text AND j.live)
+    RETURNING r.resource_type, r.id, j.mine
+), unnoted AS (
+    DELETE FROM seen USING written w
+    WHERE seen.run = %(run)s AND seen.resource_type = w.resource_type AND seen.id = w.id
+    RETURNING seen.resource_type
+)
+SELECT resource_type, sum(changed)::int, sum(unchanged)::int FROM (
+    SELECT resource_type, 1 AS changed, 0 AS unchanged FROM written WHERE NOT mine
+    UNION ALL SELECT resource_type, 0, 1 FROM noted
+    UNION ALL SELECT resource_type, 0, -1 FROM unnoted
+) counted GROUP BY 1
+
+-- name: delete
+-- Make tombstones of what the EHR says is gone; the content stays as the last version. Unknown ids are no matter.
+WITH gone AS (
+    UPDATE resource r SET deleted_at = now(), deleted_run = %(run)s
+    FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+    WHERE r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id AND r.deleted_at IS NULL
+    RETURNING r.resource_type
+)
+SELECT resource_type, count(*)::int FROM gone GROUP BY 1
+
+-- name: is_json
+-- Whether these texts all become jsonb; the server's error says so when not.
+SELECT count(s.body::jsonb) FROM unnest(%(bodies)s) AS s (body)

@@ -1,0 +1,119 @@
+-- name: bound_wait
+-- How long to wait for a connection's lock: a killed client's server process needs a moment to notice.
+SELECT set_config('lock_timeout', '2s', false)
+
+-- name: lock
+-- Take the connection's lock for this session; the kernel closing a dead client's socket gives it back.
+SELECT pg_advisory_lock(hashtextextended('chartferry run ' || %(tenant)s || ' ' || %(connection)s, 0))
+
+-- name: holder
+-- The run that is at work on a connection.
+SELECT max(run.id) FROM run JOIN connection c ON c.id = run.connection WHERE c.name = %(connection)s AND run.status = 'running'
+
+-- name: find_connection
+-- The number of a connection.
+SELECT id FROM connection WHERE name = %(connection)s
+
+-- name: add_connection
+-- Give a connection its number.
+INSERT INTO connection (name) VALUES (%(connection)s) RETURNING id
+
+-- name: interrupted
+-- Runs that ended without a word (the lock was free), newest first.
+SELECT id, started_at, kind, mode, selection, types, since, started_at > now() - interval '24 hours' AS young
+FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DESC
+
+-- name: abandon
+-- Close interrupted runs that will not be resumed.
+UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE id = ANY(%(runs)s)
+
+-- name: forget_seen
+-- What these runs saw is of no more use.
+DELETE FROM seen WHERE run = ANY(%(runs)s)
+
+-- name: begin
+-- Begin a run.
+INSERT INTO run (connection, kind, mode, selection, types, since)
+VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s) RETURNING id, started_at
+
+-- name: resume
+-- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
+WITH again AS (
+    UPDATE unit SET state = 'pending', poison = NULL, complete_listing = false
+    WHERE run = %(run)s AND state <> 'settled' RETURNING key
+), requarantined AS (
+    DELETE FROM quarantine q USING again WHERE q.run = %(run)s AND q.unit_key = again.key
+)
+UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT FROM unit WHERE unit.run = %(run)s)
+
+-- name: plan
+-- Write units; those that are there stay as they are.
+INSERT INTO unit (run, key, kind, resource_type, patient_id, detail)
+SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.detail::jsonb
+FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(details)s)
+    WITH ORDINALITY AS u (key, kind, resource_type, patient_id, detail, n)
+ORDER BY u.n
+ON CONFLICT DO NOTHING
+
+-- name: pending
+-- Units still to do: what the connection's last finished run could not get comes first.
+WITH last_run AS (
+    SELECT max(id) AS id FROM run WHERE connection = %(connection)s AND id < %(run)s AND finished_at IS NOT NULL
+), hole AS (
+    SELECT key FROM unit WHERE run = (SELECT id FROM last_run) AND state = 'failed'
+)
+SELECT key, kind, resource_type, patient_id, detail FROM unit
+WHERE run = %(run)s AND state = 'pending'
+ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
+
+-- name: quarantine
+-- Keep what could not become a record.
+INSERT INTO quarantine (run, digest, resource_type, unit_key, source, reason, raw)
+VALUES (%(run)s, %(digest)s, %(resource_type)s, %(unit_key)s, %(source)s, %(reason)s, %(raw)s) ON CONFLICT DO NOTHING
+
+-- name: poison
+-- Make holes of these units, however they end and when.
+UPDATE unit SET poison = p.reason, reason = p.reason, state = CASE state WHEN 'settled' THEN 'failed' ELSE state END,
+    complete_listing = false
+FROM unnest(%(keys)s::text[], %(reasons)s::text[]) AS p (key, reason)
+WHERE unit.run = %(run)s AND unit.key = p.key
+
+-- name: poison_type
+-- Make holes of all open units of a type: one of them brought a bad record, and it is not known which.
+UPDATE unit SET poison = %(reason)s WHERE run = %(run)s AND resource_type = %(resource_type)s AND state = 'pending'
+
+-- name: settle
+-- End units; a poisoned one ends as a hole.
+UPDATE unit SET state = CASE WHEN poison IS NULL OR u.state <> 'settled' THEN u.state ELSE 'failed' END,
+    reason = coalesce(poison, u.reason), complete_listing = u.complete AND poison IS NULL, records = u.records, ended_at = now()
+FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[], %(records)s::int[])
+    AS u (key, state, reason, complete, records)
+WHERE unit.run = %(run)s AND unit.key = u.key
+
+-- name: count
+-- Add to what the run received.
+INSERT INTO run_count AS c (run, resource_type, new, changed, unchanged, deleted)
+SELECT %(run)s, * FROM unnest(%(types)s::text[], %(new)s::int[], %(changed)s::int[], %(unchanged)s::int[], %(deleted)s::int[])
+ON CONFLICT (run, resource_type) DO UPDATE SET new = c.new + excluded.new, changed = c.changed + excluded.changed,
+    unchanged = c.unchanged + excluded.unchanged, deleted = c.deleted + excluded.deleted
+
+-- name: bulk_job
+-- The run's bulk export job.
+SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted FROM bulk_job WHERE run = %(run)s
+
+-- name: save_bulk_job
+-- Insert or update the run's bulk export job.
+INSERT INTO bulk_job (run, status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted)
+VALUES (%(run)s, %(status_url)s, %(kicked_off_at)s, %(request)s, %(transaction_time)s, %(manifest_complete)s, %(deleted)s)
+ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at = excluded.kicked_off_at,
+    request = excluded.request, transaction_time = excluded.transaction_time,
+    manifest_complete = excluded.manifest_complete, deleted = excluded.deleted
+
+-- name: watermarks
+-- Up to when each type of this connection and selection is known to be complete.
+SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
+
+-- name: last_full_listing
+-- When the last complete run began that listed everything of this selection.
+SELECT max(started_at) FROM run WHERE connection = %(connection)s AND selection = %(selection)s AND kind = 'sync'
+    AND status = 'complete' AND full_listing

@@ -1,0 +1,53 @@
+-- name: settings
+-- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
+SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
+
+-- name: connections
+-- Connections with their newest finished run and when it began.
+SELECT c.name, c.id, newest.id, newest.started_at
+FROM connection c
+LEFT JOIN LATERAL (
+    SELECT run.id, run.started_at FROM run WHERE run.connection = c.id AND run.finished_at IS NOT NULL
+    ORDER BY run.id DESC LIMIT 1
+) newest ON true
+ORDER BY c.name
+
+-- name: types
+-- Live resources of the selection, by type.
+SELECT r.resource_type, count(*) FROM resource r WHERE r.deleted_at IS NULL AND {selected} GROUP BY 1 ORDER BY 1
+
+-- name: of_connections
+-- Condition: resources of these connections.
+r.connection = ANY({connections}::int[])
+
+-- name: of_types
+-- Condition: resources of these types.
+r.resource_type = ANY({types}::text[])
+
+-- name: of_patients
+-- Condition: resources in the compartments of these patients.
+r.patient_id = ANY({patients}::text[])
+
+-- name: source
+-- Live resources of a type, as something to select from.
+(
+    SELECT c.name AS connection, r.id, r.body FROM resource r JOIN connection c ON c.id = r.connection
+    WHERE r.resource_type = {resource_type} AND r.deleted_at IS NULL AND {selected}
+)
+
+-- name: by_key
+-- Read in the order of the primary key, whose index has it; sorting bodies would go through the disk.
+SELECT set_config('enable_sort', %(sort)s, true)
+
+-- name: ndjson
+-- Live resources of a type and connection as NDJSON. jsonb as text has no control character unescaped, so with these two as
+-- delimiter and quote CSV never quotes anything.
+COPY (
+    SELECT r.body::text FROM resource r
+    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND r.deleted_at IS NULL AND {selected}
+    ORDER BY r.id
+) TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01')
+
+-- name: csv
+-- The rows of a query as CSV with a header.
+COPY ({query}) TO STDOUT (FORMAT csv, HEADER true)
