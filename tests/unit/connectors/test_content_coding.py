@@ -1,0 +1,90 @@
+"""Decompression: what comes out, and what is noticed when bytes are missing or wrong."""
+
+from __future__ import annotations
+
+import gzip
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.transport.content_coding import PIECE_BYTES, ContentCodingError, decoder
+
+NDJSON = b'{"resourceType":"Patient","id":"p1"}\n' * 500
+
+
+def decoded(body, coding="", *, json_expected=True, step=1000):
+    chain = decoder(coding, json_expected=json_expected)
+    pieces = [piece for at in range(0, len(body), step) for piece in chain.feed(body[at : at + step])]
+    return b"".join([*pieces, *chain.finish()])
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**6])
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("", NDJSON),
+        ("gzip", gzip.compress(NDJSON)),
+        ("x-gzip", gzip.compress(NDJSON)),
+        ("", gzip.compress(NDJSON)),
+        ("gzip", gzip.compress(gzip.compress(NDJSON))),
+        ("gzip, gzip", gzip.compress(gzip.compress(NDJSON))),
+        ("", gzip.compress(gzip.compress(NDJSON))),
+        ("gzip", NDJSON),
+        ("gzip", gzip.compress(NDJSON[:999]) + gzip.compress(NDJSON[999:]) + b"\0" * 9),
+    ],
+)
+def test_json_comes_out_whatever_the_headers_say_of_its_packing(coding, body, step):
+    assert decoded(body, coding, step=step) == NDJSON
+
+
+@given(st.binary(max_size=300), st.integers(0, 3), st.integers(1, 50))
+def test_packing_and_unpacking_gives_the_same_bytes(data, layers, step):
+    body = b"{" + data
+    packed = body
+    for _ in range(layers):
+        packed = gzip.compress(packed)
+    assert decoded(packed, step=step) == body
+
+
+def test_an_attachment_that_is_a_gzip_file_stays_one():
+    packed = gzip.compress(b"report")
+    assert decoded(packed, json_expected=False) == packed
+    assert decoded(gzip.compress(packed), "gzip", json_expected=False) == packed
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 9, 60])
+@pytest.mark.parametrize("step", [7, 10**6])
+def test_a_cut_gzip_body_is_noticed(missing, step):
+    with pytest.raises(ContentCodingError, match="too early"):
+        decoded(gzip.compress(NDJSON)[:-missing], "gzip", step=step)
+
+
+@pytest.mark.parametrize("at", [-8, -6, 20])
+def test_a_damaged_gzip_body_is_noticed(at):
+    body = bytearray(gzip.compress(NDJSON))
+    body[at] ^= 0xFF
+    with pytest.raises(ContentCodingError):
+        decoded(bytes(body), "gzip")
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_only_look_like_gzip_never_break_the_reader(tail):
+    with suppress(ContentCodingError):
+        decoded(b"\x1f\x8b" + tail)
+
+
+def test_a_gzip_bomb_comes_out_in_small_pieces():
+    bomb = gzip.compress(b"\0" * (20 * PIECE_BYTES))
+    assert max(map(len, decoder("gzip", json_expected=True).feed(bomb))) <= PIECE_BYTES
+
+
+def test_a_coding_that_was_not_asked_for_is_refused():
+    with pytest.raises(ContentCodingError, match="not gzip"):
+        decoded(b"xx", "br")
+
+
+def test_an_empty_body_is_empty_whatever_its_coding():
+    assert decoded(b"", "gzip") == b""
+    assert decoded(b"", "br") == b""

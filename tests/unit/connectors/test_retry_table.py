@@ -1,0 +1,167 @@
+"""What answers mean: the retry table, Retry-After, and the codes read from an OperationOutcome."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.transport.call import Call
+from connectors.transport.retry_table import (
+    FEW_TRIES,
+    Seen,
+    Verdict,
+    issue_codes,
+    judge,
+    retry_after_s,
+    server_time,
+)
+
+NOW = 1_800_000_000.0
+HTML = b"<!DOCTYPE html><html><body>Request Rejected</body></html>"
+
+
+def a_call(purpose="search", ok=frozenset({200}), accept="application/fhir+json", auth=True):
+    return Call("GET", "https://ehr.example/fhir/X", "GET /X", purpose, accept, ok=ok, auth=auth)
+
+
+def outcome(*issues):
+    return orjson.dumps({"resourceType": "OperationOutcome", "issue": list(issues)})
+
+
+@pytest.mark.parametrize(
+    ("purpose", "seen", "expected"),
+    [
+        ("search", Seen(status=200, body_start=b'{"resourceType"'), Verdict(action="ok")),
+        ("search", Seen(status=200, body_start=b""), Verdict(action="ok")),
+        ("search", Seen(status=200, body_start=HTML), Verdict(action="retry", tries=FEW_TRIES, html=True)),
+        (
+            "search",
+            Seen(status=200, media_type="text/html", body_start=b"Request Rejected"),
+            Verdict(action="retry", tries=FEW_TRIES, html=True),
+        ),
+        ("search", Seen(status=200, body_start=b'<?xml version="1.0"?><Bundle/>'), Verdict(action="protocol")),
+        ("search", Seen(status=200, body_start=b'\xef\xbb\xbf <Bundle xmlns="x"/>'), Verdict(action="protocol")),
+        ("search", Seen(status=404, media_type="text/html", body_start=HTML), Verdict(action="terminal", html=True)),
+        ("search", Seen(status=503, media_type="text/html", body_start=HTML), Verdict(action="retry", html=True)),
+        ("search", Seen(status=429, retry_after_s=7.0), Verdict(action="retry", after_s=7.0)),
+        ("search", Seen(status=500, codes=("exception",)), Verdict(action="retry")),
+        ("search", Seen(status=500, codes=("required",)), Verdict(action="terminal")),
+        ("search", Seen(status=401), Verdict(action="auth")),
+        ("search", Seen(status=401, foreign=True), Verdict(action="terminal")),
+        ("search", Seen(status=204), Verdict(action="protocol")),
+        ("search", Seen(status=304), Verdict(action="protocol")),
+        ("search", Seen(failure="dropped"), Verdict(action="retry")),
+        ("search", Seen(failure="certificate"), Verdict(action="terminal")),
+        ("status", Seen(status=500, codes=("transient",)), Verdict(action="retry")),
+        ("status", Seen(status=403, codes=("lock-error",)), Verdict(action="retry")),
+        ("status", Seen(status=500, codes=("processing",)), Verdict(action="terminal")),
+        ("status", Seen(status=404, codes=("not-found",)), Verdict(action="terminal")),
+        ("status", Seen(status=503, body_start=HTML), Verdict(action="retry", html=True)),
+        ("status", Seen(status=429, codes=("throttled",), retry_after_s=9.0), Verdict(action="retry", after_s=9.0)),
+        ("kickoff", Seen(status=503), Verdict(action="retry", tries=1)),
+        ("kickoff", Seen(failure="timeout"), Verdict(action="retry", tries=1)),
+        ("kickoff", Seen(failure="connect"), Verdict(action="retry")),
+        ("kickoff", Seen(status=429), Verdict(action="retry")),
+    ],
+)
+def test_every_row_of_the_table_gives_its_verdict(purpose, seen, expected):
+    assert judge(a_call(purpose), seen) == expected
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_overload_statuses_are_retried(status):
+    assert judge(a_call(), Seen(status=status)).action == "retry"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 409, 410, 413, 422, 501])
+def test_refusals_are_final(status):
+    assert judge(a_call(), Seen(status=status)).action == "terminal"
+
+
+def test_a_kickoff_429_is_asked_once_where_it_means_that_a_job_is_running():
+    verdict = judge(a_call("kickoff"), Seen(status=429), kickoff_429_means_running=True)
+    assert verdict == Verdict(action="retry", tries=1)
+
+
+def test_a_web_page_is_right_where_a_web_page_was_asked_for():
+    assert (
+        judge(a_call("read", accept="text/html"), Seen(status=200, media_type="text/html", body_start=HTML)).action
+        == "ok"
+    )
+
+
+def test_401_without_login_is_a_refusal_of_the_link():
+    assert judge(a_call("file", auth=False), Seen(status=401)).action == "terminal"
+
+
+@given(
+    st.sampled_from(["discovery", "search", "read", "kickoff", "status", "file", "delete"]),
+    st.integers(100, 599),
+    st.binary(max_size=40),
+    st.sampled_from(["", "text/html", "application/fhir+json"]),
+)
+def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose, status, body, media_type):
+    verdict = judge(a_call(purpose), Seen(status=status, body_start=body, media_type=media_type))
+    assert verdict.action != "ok" or status == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("1.5", 1.5),
+        ("18000", 300.0),
+        ("9" * 5000, 300.0),
+        (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=60), usegmt=True), 60.0),
+        (format_datetime(datetime.fromtimestamp(NOW, UTC) - timedelta(days=9), usegmt=True), 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ("soon", None),
+        ("", None),
+        (None, None),
+        ("NaN", None),
+        ("1e3", None),
+    ],
+)
+def test_retry_after_is_read_in_every_form_and_capped(value, expected):
+    assert retry_after_s(value, now=NOW, cap_s=300.0) == expected
+
+
+@given(
+    st.text()
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.datetimes(timezones=st.just(UTC)).map(format_datetime)
+)
+def test_retry_after_never_leaves_its_bounds_whatever_it_says(value):
+    wait = retry_after_s(value, now=NOW, cap_s=300.0)
+    assert wait is None or 0 <= wait <= 300
+
+
+@given(st.text())
+def test_a_date_header_is_a_time_or_nothing(value):
+    assert server_time(value) is None or isinstance(server_time(value), float)
+
+
+def test_issue_codes_are_read_from_code_and_details_and_never_from_text():
+    body = outcome(
+        {"severity": "fatal", "code": "not-found", "diagnostics": "Jane Doe", "details": {"text": "Jane Doe"}},
+        {"code": "business-rule", "details": {"coding": [{"code": "59108", "display": "Jane Doe"}, {"code": "59108"}]}},
+        {"code": "Jane Doe is not here"},
+    )
+    assert issue_codes(body) == ("not-found", "business-rule", "59108")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'""', HTML, b'{"resourceType":"Patient"}', outcome(1, None, {"code": 5, "details": []})],
+)
+def test_what_is_no_operationoutcome_has_no_issue_codes(body):
+    assert issue_codes(body) == ()

@@ -1,0 +1,99 @@
+"""Scopes: asked for in the server's syntax, read in every spelling that was seen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.auth.scopes import granted_scopes, requested_scopes, syntax_for
+from connectors.errors import PlanError
+from connectors.profile import VendorProfile
+
+PROFILE = VendorProfile(name="x", label="X")
+TYPES = st.sampled_from(["Patient", "Observation", "Condition", "Encounter", "Binary"])
+
+
+@pytest.mark.parametrize(
+    ("types", "changes", "syntax", "expected"),
+    [
+        (["Patient", "Condition"], {}, "v1", "system/Condition.read system/Patient.read"),
+        (["Patient"], {}, "v2", "system/Patient.rs"),
+        ([], {}, "v1", "system/*.read"),
+        ([], {}, "v2", "system/*.rs"),
+        (["Patient"], {"extra_scopes": ("launch",)}, "v1", "launch system/Patient.read"),
+    ],
+)
+def test_scopes_are_asked_by_type_or_as_a_wildcard(types, changes, syntax, expected):
+    assert requested_scopes(types, PROFILE.model_copy(update=changes), syntax) == expected
+
+
+def test_without_types_an_ehr_that_takes_no_wildcard_cannot_be_asked():
+    with pytest.raises(PlanError, match="set the connection's types or scopes"):
+        requested_scopes([], PROFILE.model_copy(update={"scope_wildcards": False}), "v1")
+
+
+@pytest.mark.parametrize(
+    ("configured", "capabilities", "expected"),
+    [
+        ("auto", [], "v1"),
+        ("auto", ["permission-v1", "permission-v2"], "v1"),
+        ("auto", ["permission-v2"], "v2"),
+        ("v1", ["permission-v2"], "v1"),
+        ("v2", [], "v2"),
+    ],
+)
+def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expected):
+    assert syntax_for(PROFILE.model_copy(update={"scope_syntax": configured}), capabilities) == expected
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "system/Condition.read",
+        "system/Condition.rs",
+        "system/Condition.cruds",
+        "system/Condition.*",
+        "system/*.read",
+        "system/*.rs",
+        "Condition.read Condition.search",
+        "system/Condition.r system/Condition.s",
+        "system/Condition.Read",
+        "launch openid system/Condition.rs",
+    ],
+)
+def test_reading_and_searching_are_found_in_every_spelling(scope):
+    granted = granted_scopes(scope)
+    assert granted.may_read("Condition")
+    assert granted.may_search("Condition")
+
+
+@pytest.mark.parametrize(
+    "scope", ["", "launch", "system/Condition.write", "system/Condition.cud", "system/Patient.read"]
+)
+def test_what_is_not_granted_may_not_be_read(scope):
+    assert not granted_scopes(scope).may_read("Condition")
+
+
+def test_reading_without_searching_is_told_apart():
+    granted = granted_scopes("system/Condition.r")
+    assert granted.may_read("Condition")
+    assert not granted.may_search("Condition")
+
+
+def test_a_type_granted_only_by_category_is_partly_granted():
+    category = "system/Condition.r?category=http://x|problem-list-item"
+    assert granted_scopes(category).partly == {"Condition"}
+    assert granted_scopes(f"{category} system/Condition.r").partly == frozenset()
+    assert granted_scopes(f"{category} system/*.read").partly == frozenset()
+
+
+@given(st.lists(TYPES, unique=True, min_size=1), st.sampled_from(["v1", "v2"]))
+def test_what_was_asked_for_and_granted_may_be_read(types, syntax):
+    granted = granted_scopes(requested_scopes(types, PROFILE, syntax))
+    assert granted.readable == granted.searchable == set(types)
+
+
+@given(st.text())
+def test_any_text_can_be_read_as_a_scope(text):
+    granted_scopes(text)
