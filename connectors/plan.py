@@ -86,6 +86,9 @@ def crawl_types(
         absent = [t for t in profile.types if t not in candidates]
         if absent:
             notes.append(f"not declared by this server, not asked: {', '.join(absent)}")
+        further = sorted(t for t in declared if t not in candidates and capability.patient_parameter(t))
+        if further:
+            notes.append(f"declared by this server, not asked unless named in `types`: {', '.join(further)}")
     else:
         of_patient = (t for t in sorted(declared) if capability.patient_parameter(t) and t not in _NOT_A_CHART)
         candidates = ["Patient", *(t for t in of_patient if t != "Patient")]

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import tenacity
 
 from connectors.bulk.ndjson import LineSplitter, OverlongLine
-from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir import Issue, UnreadableResourceError, codes_of, deletions_from, issues_from, record_from
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
+from connectors.transport.links import origin, resolve
 from snapshots.record import Deletion, Quarantined, Record, Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
@@ -64,7 +65,7 @@ class FileFetcher:
         """
         url = str(unit.detail["url"])
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(TransientFetchError),
+            retry=tenacity.retry_if_exception(self._worth_another_try),
             stop=tenacity.stop_after_attempt(self._profile.max_tries),
             wait=tenacity.wait_exponential(multiplier=self._profile.retry_base_s, max=self._profile.retry_cap_s),
             sleep=self._sleep,
@@ -78,6 +79,12 @@ class FileFetcher:
                 raise
             return await retrying(self._once, unit, fresh, emit)
 
+    def _worth_another_try(self, error: BaseException) -> bool:
+        """Restarting a file is a retry like any other: it comes out of the connection's budget."""
+        if not isinstance(error, TransientFetchError) or isinstance(error, BudgetExhaustedError):
+            return False
+        return self._client.budget.take_retry()
+
     async def _once(self, unit: Unit, url: str, emit: Emit) -> UnitResult:
         call = Call(
             method="GET",
@@ -85,7 +92,7 @@ class FileFetcher:
             template=f"GET {unit.detail['template']}",
             purpose="file",
             accept="application/fhir+ndjson",
-            auth=unit.detail["requires_token"] is not False,  # false: the token SHALL NOT be sent (Bulk Data IG)
+            auth=self._wants_token(unit, url),
             token_origins=frozenset(self._profile.bulk_file_hosts),
         )
         reading = _FileReading()
@@ -102,6 +109,15 @@ class FileFetcher:
             self._read(unit, line, reading)
         await _hand_on(reading, emit)
         return self._ended(unit, reading)
+
+    def _wants_token(self, unit: Unit, url: str) -> bool:
+        """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
+        said = unit.detail["requires_token"]
+        return (
+            bool(said)
+            if said is not None
+            else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
+        )
 
     def _read(self, unit: Unit, line: tuple[int, bytes] | OverlongLine, reading: _FileReading) -> None:
         reading.lines += 1

@@ -30,6 +30,7 @@ VA = VendorProfile(
         "DocumentReference",
         "Encounter",
         "ExplanationOfBenefit",
+        "Goal",
         "ImagingStudy",
         "Immunization",
         "MedicationRequest",

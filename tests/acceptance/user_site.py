@@ -144,27 +144,31 @@ def by_key(lines: Iterable[bytes]) -> dict[Key, Any]:
 def source(served: Served, types: Iterable[str] | None = None) -> dict[Key, Any]:
     """What the mock holds, of the given types."""
     dataset = served.dataset
-    chosen = dataset.types if types is None else [t for t in types if t in dataset.types]
+    chosen = dataset.types if types is None else sorted(set(types) & set(dataset.types))
     return by_key(row.raw for t in chosen for row in dataset.of_type(t))
 
 
+# what each EHR's documentation says, written here anew: the client's own lists are not asked
 EPIC_CATEGORIES = {"social-history", "vital-signs", "imaging", "laboratory", "survey", "exam"}
+CERNER_EXPORTS = {
+    "AllergyIntolerance", "CarePlan", "CareTeam", "Condition", "Device", "DiagnosticReport", "DocumentReference", "Encounter",
+    "Goal", "Immunization", "Location", "MedicationRequest", "Patient", "Procedure", "Observation", "Organization",
+    "Practitioner", "Provenance",
+}  # fmt: skip
+ALLSCRIPTS_EXPORTS = CERNER_EXPORTS - {"Provenance"} | {
+    "Binary", "Group", "Medication", "MedicationAdministration", "MedicationStatement", "PractitionerRole", "RelatedPerson",
+}  # fmt: skip
 
 
 def reachable(served: Served) -> dict[Key, Any]:
     """What a careful client can get from this mock by its vendor's way, said independently of the client."""
     dataset = served.dataset
     of_patients = set(dataset.patient_types) | {"Patient"}
-    everything = source(served)
+    types = {"cerner": CERNER_EXPORTS, "allscripts": ALLSCRIPTS_EXPORTS}.get(served.vendor, of_patients)
+    found = source(served, types)
     if served.vendor == "epic":
-        return {
-            key: r
-            for key, r in everything.items()
-            if key[0] in of_patients and (key[0] != "Observation" or _categories(r) & EPIC_CATEGORIES)
-        }
-    if served.vendor == "va":
-        return {key: r for key, r in everything.items() if key[0] in of_patients}
-    return everything
+        return {key: r for key, r in found.items() if key[0] != "Observation" or _categories(r) & EPIC_CATEGORIES}
+    return found
 
 
 def _categories(observation: Any) -> set[str]:

@@ -1,0 +1,217 @@
+"""One run against the mock EHRs on real sockets, into a store in memory."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from config.connections import Connection
+from connectors.auth.credentials import Credentials
+from connectors.auth.login import log_in
+from connectors.sync import CohortSource, SyncRequest, sync
+from connectors.transport.client import EhrClient
+from connectors.vendors import profile_for
+from mocks.faults import Action, FaultRule, Match
+from mocks.serving import Served
+from snapshots.record import RunReport, UnitState
+from tests.acceptance.user_site import key_pair, mock, reachable, written
+from tests.integration.connectors.memory_store import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
+
+
+async def run(served: Served, store: MemoryStore, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
+    """Sync as the command would, without waiting for anything."""
+    vendor = served.vendor
+    needs = {
+        "epic": {"cohort": CohortSource(values=tuple(served.patient_ids))},
+        "va": {"cohort": CohortSource(values=tuple(served.patient_ids))},
+        "cerner": {"group": served.group_id},
+        "allscripts": {"group": served.group_id},
+    }.get(vendor, {})
+    overrides = {"audience": served.audience} if vendor == "va" else {}
+    chosen = profile_for(vendor, {"retry_base_s": 0.01, "read_timeout_s": 5, **overrides, **(profile or {})})
+    connection = Connection(name="site", vendor=vendor, base_url=served.base_url, auth="none")
+    credentials = Credentials(auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private))
+    moment = datetime.now(UTC)
+
+    def now() -> datetime:
+        return moment
+
+    def clock() -> float:
+        return moment.timestamp()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += timedelta(seconds=seconds)
+        await anyio.sleep(0.01 if seconds else 0)
+
+    rng = random.Random(1)
+    async with EhrClient(connection, chosen, clock=clock, sleep=sleep, rng=rng) as client:
+
+        async def enter(types: tuple[str, ...]) -> Callable[[str], bool]:
+            await log_in(client, credentials, chosen, types, clock=clock, sleep=sleep, rng=rng)
+            granted = getattr(client.tokens, "granted", lambda: None)()
+            return granted.may_read if granted else lambda resource_type: True
+
+        request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{**needs, **asked})
+        return await sync(request, client, store.open, enter, now=now, sleep=sleep)
+
+
+def stored(store: MemoryStore) -> dict:
+    return {key: written(record.body) for key, record in store.records.items()}
+
+
+@pytest.mark.parametrize("vendor", ALL_VENDORS)
+async def test_each_vendors_way_brings_all_that_it_can_reach_as_written(vendor: str) -> None:
+    store = MemoryStore()
+    with mock(vendor) as served:
+        report = await run(served, store)
+        expected = reachable(served)
+    assert (report.status, report.error, report.holes) == ("complete", None, [])
+    assert stored(store) == expected
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kind"), [({"bulk_levels": ()}, "search"), ({"search": False}, "file"), ({}, "file")]
+)
+async def test_a_generic_server_chooses_bulk_or_crawl_from_what_it_declares(knobs: dict, kind: str) -> None:
+    store = MemoryStore()
+    with mock("generic", **knobs) as served:
+        report = await run(served, store)
+    assert report.status == "complete"
+    assert kind in {unit.kind for unit in store.units.values()}
+
+
+async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same() -> None:
+    crawled, exported = MemoryStore(), MemoryStore()
+    with mock("generic") as served:
+        await run(served, crawled, mode="crawl")
+        await run(served, exported, profile={"bulk_levels": ["system"]})
+        of_patients = {*served.dataset.patient_types, "Patient"}
+    assert {k: v for k, v in stored(crawled).items() if k[0] in of_patients} == {
+        k: v for k, v in stored(exported).items() if k[0] in of_patients
+    }
+
+
+@pytest.mark.parametrize("vendor", ["epic", "cerner"])
+async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_there(vendor: str) -> None:
+    store = MemoryStore()
+    purpose, path = ("search", "/Immunization") if vendor == "epic" else ("file", None)
+    with mock(vendor, rows_per_file=50) as served:
+        rule = FaultRule(
+            match=Match(purpose=purpose, path=path), nth=1, action=Action(status=422, body="operation-outcome")
+        )
+        served.faults.add(rule)
+        report = await run(served, store)
+    assert report.status == "partial"
+    assert len(report.holes) == 1
+    assert sum(result.state is UnitState.SETTLED for result in store.results.values()) > 3
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Action(status=503, body="html"),
+        Action(cut_after_bytes=300),
+        Action(drop=True),
+        Action(wrong_content=True),
+        Action(status=429),
+    ],
+)
+@pytest.mark.parametrize("vendor", ["epic", "allscripts", "generic"])
+async def test_passing_faults_cost_a_retry_and_nothing_else(vendor: str, action: Action) -> None:
+    store = MemoryStore()
+    with mock(vendor, rows_per_file=100) as served:
+        for purpose in ("search", "read", "file"):
+            served.faults.add(FaultRule(match=Match(purpose=purpose), every=9, action=action))
+        report = await run(served, store, profile={"retry_floor": 500})
+        expected = reachable(served)
+    assert (report.status, report.holes) == ("complete", [])
+    assert stored(store) == expected
+    assert report.retries > 0
+
+
+async def test_an_expired_paging_session_restarts_that_search() -> None:
+    store = MemoryStore()
+    with mock("epic", page_size=20) as served:
+        rule = FaultRule(
+            match=Match(path="sessionID"), nth=2, action=Action(status=400, body="operation-outcome", issue_code="4113")
+        )
+        served.faults.add(rule)
+        report = await run(served, store, profile={"next_expired_statuses": [400]})
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert stored(store) == expected
+
+
+async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice() -> None:
+    store = MemoryStore()
+    with mock("cerner", rows_per_file=100, max_parallel_files=None) as served:
+        served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
+        first = await run(served, store, profile={"max_tries": 2})
+        assert (first.status, "kept" in (first.error or "")) == ("failed", True)
+        served.faults.clear()
+        second = await run(served, store)
+        expected = reachable(served)
+        kickoffs = sum(entry.purpose == "kickoff" for entry in served.log)
+    assert (second.status, kickoffs) == ("complete", 1)
+    assert stored(store) == expected
+    assert store.job is not None
+    assert store.job.deleted
+
+
+async def test_the_token_never_reaches_the_object_store() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        await run(served, store)
+        hops = [entry for entry in served.log if entry.purpose == "object"]
+    assert hops
+    assert not any(entry.had_authorization for entry in hops)
+
+
+async def test_no_more_requests_are_in_flight_than_the_profile_allows() -> None:
+    store = MemoryStore()
+    with mock("epic", latency_s=0.01) as served:
+        await run(served, store, profile={"max_concurrency": 3})
+        assert served.log.max_concurrency == 3
+
+
+async def test_a_login_that_is_refused_is_a_failed_run_that_says_so() -> None:
+    store = MemoryStore()
+    with mock("epic", jwks=key_pair("cerner").jwks) as served:
+        report = await run(served, store)
+    assert report.status == "failed"
+    assert "invalid_client" in (report.error or "")
+
+
+async def test_a_cohort_of_mrns_is_looked_up_and_what_is_not_found_is_a_hole() -> None:
+    store = MemoryStore()
+    with mock("generic", bulk_levels=()) as served:
+        identifier = written(served.dataset.of_type("Patient")[0].raw)["identifier"][0]
+        cohort = CohortSource(values=(identifier["value"], "no-such-mrn"), identifier_system=identifier["system"])
+        report = await run(served, store, cohort=cohort)
+        expected = served.dataset.of_type("Patient")[0].id
+    assert report.status == "partial"
+    assert [key[1] for key in store.records if key[0] == "Patient"] == [expected]
+    assert "no-such-mrn" not in repr(report)
+
+
+async def test_only_what_changed_is_asked_where_the_profile_says_incremental() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        store.full_listing = datetime.now(UTC)
+        store.marks = dict.fromkeys(served.dataset.types, "2999-01-01T00:00:00Z")
+        report = await run(served, store, profile={"incremental": True}, types=("Patient", "Condition"))
+        asked = next(entry.target for entry in served.log if entry.purpose == "kickoff")
+    assert "_since=2999-01-01T00:00:00Z" in asked
+    assert not any(result.complete_listing for result in store.results.values())
+    assert report.status in {"complete", "nothing"}

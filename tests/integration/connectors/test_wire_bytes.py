@@ -1,0 +1,270 @@
+"""What leaves and what arrives, byte for byte, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from connectors.errors import PlanError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.transport import client as client_module
+from tests.integration.connectors.wire import Endpoint, always, call, client, http, wire
+
+pytestmark = pytest.mark.anyio
+
+NDJSON = b'{"resourceType":"Patient","id":"p"}\n' * 20_000
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/fhir/Patient?name=a%2Cb%2cc,d%3A:e|f%7C&_typeFilter=Observation%3Fcode%3Dx%252Cy&empty=&plus=%2B+",
+        "/other/../path//x/./y;z=1?-pageContext=QUJD%3D%3D==&-pageDirection=NEXT",
+        "/fhir/Patient?sessionID=" + "x" * 6000,
+        "/fhir/$export?_since=2021-03-18T19:19:42.000Z&a='()*!~",
+    ],
+)
+async def test_an_absolute_url_leaves_byte_for_byte(target):
+    async with wire(always(http())) as server, client(server) as ehr:
+        await ehr.send(call(server.origin + target))
+        assert server.seen[0].target == target
+
+
+async def test_headers_say_who_we_are_and_what_we_take():
+    async with wire(always(http())) as server, client(server, client_id_header="Epic-Client-ID") as ehr:
+        await ehr.send(call(headers={"Prefer": "respond-async"}))
+        headers = server.seen[0].headers
+    assert headers.pop("user-agent").startswith("chartferry/")
+    assert headers == {
+        "host": f"127.0.0.1:{server.port}",
+        "accept": "application/fhir+json",
+        "accept-encoding": "gzip",
+        "prefer": "respond-async",
+        "epic-client-id": "c1",
+    }
+
+
+async def test_a_posted_body_arrives_whole():
+    async with wire(always(http())) as server, client(server) as ehr:
+        body = b"patient=1&name=%2C"
+        await ehr.send(call("Patient/_search", method="POST", body=body, headers={"Content-Type": "text/x"}))
+        assert (server.seen[0].method, server.seen[0].body) == ("POST", body)
+        assert server.seen[0].headers["content-type"] == "text/x"
+
+
+async def test_no_cookie_is_kept():
+    async with wire(always(http(Set_Cookie="session=1; Path=/"))) as server, client(server) as ehr:
+        await ehr.send(call())
+        await ehr.send(call())
+        assert all("cookie" not in request.headers for request in server.seen)
+
+
+async def test_connections_are_kept_open_between_calls_also_after_a_refusal():
+    async with wire(always([http(), http(404, b"gone", "text/plain"), http()])) as server, client(server) as ehr:
+        await ehr.send(call())
+        with pytest.raises(TerminalFetchError):
+            await ehr.send(call())
+        await ehr.send(call())
+        assert len({request.peer for request in server.seen}) == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", None])
+async def test_packed_answers_are_unpacked_whether_labelled_or_not(coding):
+    packed = http(body=gzip.compress(NDJSON), Content_Encoding=coding)
+    async with wire(always(packed)) as server, client(server) as ehr:
+        assert (await ehr.send(call())).body == NDJSON
+        async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
+            assert b"".join([chunk async for chunk in reply.chunks]) == NDJSON
+
+
+async def test_an_answer_too_long_to_hold_is_refused(monkeypatch):
+    monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1 << 20)
+    bomb = http(body=gzip.compress(b"\0" * (30 << 20)), Content_Encoding="gzip")
+    async with wire(always(bomb)) as server, client(server) as ehr:
+        with pytest.raises(ProtocolError, match="longer than 1 MB"):
+            await ehr.send(call(accept="application/octet-stream"))
+
+
+CUTS = {
+    "content length": http(body=NDJSON)[:-10],
+    "gzip with content length": http(body=gzip.compress(NDJSON), Content_Encoding="gzip")[:-10],
+    "gzip without its trailer": http(body=gzip.compress(NDJSON)[:-8], Content_Encoding="gzip"),
+    "chunked": b'HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n',
+    "unlabelled gzip until the end": http(body=gzip.compress(NDJSON), Content_Length=None)[:-10],
+    "nothing at all": b"",
+    "half a head": b"HTTP/1.1 200 X\r\nContent-",
+}
+
+
+def then_cut(*answers):
+    script = list(answers)
+
+    async def reply(request, writer):
+        answer = script.pop(0)
+        writer.write(answer)
+        return answer not in CUTS.values()
+
+    return reply
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+async def test_a_cut_answer_is_asked_for_again(cut):
+    async with wire(then_cut(cut, http(body=b'{"a":1}'))) as server, client(server) as ehr:
+        assert (await ehr.send(call())).body == b'{"a":1}'
+        assert (len(server.seen), ehr.requests, ehr.retries) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in CUTS if "gzip" in name or "length" in name])
+async def test_a_stream_that_is_cut_raises_and_never_looks_whole(name):
+    async with wire(then_cut(CUTS[name])) as server, client(server) as ehr:
+        with pytest.raises(TransientFetchError, match=r"^GET /Patient\?name=\{name\}: .*(lost|damaged)"):
+            async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
+                async for _ in reply.chunks:
+                    pass
+
+
+async def test_a_stream_left_early_gives_its_place_and_connection_back():
+    async with wire(always(http(body=NDJSON))) as server, client(server, max_concurrency=1, file_concurrency=1) as ehr:
+        for _ in range(3):
+            async with ehr.stream(call(purpose="file")) as reply:
+                await anext(reply.chunks)
+        assert len(server.seen) == 3
+
+
+async def test_a_stall_is_a_time_out_and_slow_progress_is_none():
+    async def stalls_then_drips(request, writer):
+        body = b'{"a":1}'
+        writer.write(http(body=body)[: -len(body)])
+        if len(server.seen) == 1:
+            await asyncio.sleep(30)
+        for byte in body:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    async with wire(stalls_then_drips) as server, client(server, read_timeout_s=0.4) as ehr:
+        began = asyncio.get_running_loop().time()
+        assert (await ehr.send(call())).body == b'{"a":1}'
+        assert asyncio.get_running_loop().time() - began > 0.4 + 0.6
+        assert ehr.retries == 1
+
+
+async def test_a_lost_kick_off_is_not_sent_again_by_anybody():
+    async def drops(request, writer):
+        return False
+
+    async with wire(drops) as server, client(server) as ehr:
+        with pytest.raises(TransientFetchError):
+            await ehr.send(call("Group/1/$export", purpose="kickoff", template="GET /Group/{id}/$export"))
+        assert len(server.seen) == 1
+
+
+async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_check():
+    async with wire(always(http())) as server:
+        pass
+    async with client(server, max_tries=2) as ehr:
+        with pytest.raises(TransientFetchError) as raised:
+            await ehr.send(call())
+    assert str(raised.value) == (
+        "GET /Patient?name={name}: no connection could be made after 2 tries; check base_url, the network and the proxy setting"
+    )
+
+
+async def test_neither_log_nor_error_nor_its_causes_hold_a_query_a_token_or_a_body(caplog):
+    caplog.set_level(logging.DEBUG)
+    answers = [*CUTS.values(), http(500, b'{"name":"SECRET"}'), http(400, b"SECRET"), b"SECRET \r\n\r\n"]
+    for answer in answers:
+        async with wire(then_cut(answer)) as server, client(server, max_tries=1) as ehr:
+            with pytest.raises(Exception, match="GET /Patient") as raised:  # noqa: PT011 - each kind of failure
+                await ehr.send(call())
+        error = raised.value
+        while error is not None:
+            assert "SECRET" not in f"{error!r} {error}"
+            error = error.__cause__ or error.__context__
+    assert "SECRET" not in caplog.text
+
+
+def certificate(folder):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, key_pem = folder / "cert.pem", folder / "key.pem"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return pem, key_pem
+
+
+@pytest.fixture
+def server_tls(tmp_path):
+    pem, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem, key)
+    return context, pem, key
+
+
+async def test_a_certificate_of_an_unknown_issuer_is_refused_without_a_retry(server_tls):
+    context, _, _ = server_tls
+    async with wire(always(http()), tls=context) as server, client(server) as ehr:
+        with pytest.raises(TerminalFetchError, match="certificate is not trusted; set ca_bundle"):
+            await ehr.send(call())
+        assert ehr.retries == 0
+
+
+async def test_the_connections_own_ca_bundle_and_client_certificate_are_used(server_tls):
+    context, pem, key = server_tls
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(pem)
+    async with wire(always(http()), tls=context) as server:
+        endpoint = Endpoint(server.base_url, ca_bundle=pem, client_cert=pem, client_cert_key=key)
+        async with client(endpoint) as ehr:
+            assert (await ehr.send(call())).status == 200
+
+
+async def test_old_tls_is_refused(server_tls):
+    context, pem, _ = server_tls
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+    async with wire(always(http()), tls=context) as server:
+        async with client(Endpoint(server.base_url, ca_bundle=pem), max_tries=1) as ehr:
+            with pytest.raises(TransientFetchError, match="no connection"):
+                await ehr.send(call())
+        assert server.seen == []
+
+
+async def test_a_missing_ca_bundle_is_named(tmp_path):
+    async with client(Endpoint("https://127.0.0.1:9/fhir", ca_bundle=tmp_path / "none.pem")) as ehr:
+        with pytest.raises(PlanError, match=r"ca_bundle = .*none\.pem"):
+            await ehr.send(call())
+
+
+async def test_requests_go_through_the_configured_proxy_and_no_other(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with wire(always(http())) as proxy, wire(always(http())) as server:
+        async with client(server) as ehr:
+            await ehr.send(call())
+        endpoint = Endpoint(server.base_url, proxy=f"http://user:pass@127.0.0.1:{proxy.port}")
+        async with client(endpoint) as ehr:
+            await ehr.send(call("Patient?x=%2C|"))
+        assert len(server.seen) == 1
+        assert proxy.seen[0].target == f"{server.base_url}/Patient?x=%2C|"
+        assert proxy.seen[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
+        assert "authorization" not in proxy.seen[0].headers
