@@ -1,8 +1,167 @@
-"""stub."""
+"""`chartferry export`: one consistent moment of the store as files for analysts, with a manifest. Asks no EHR."""
 
-EXAMPLES: tuple[str, ...] = ("chartferry export",)
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import (
+    ConfigOption,
+    DebugOption,
+    Invocation,
+    JsonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+    split_words,
+)
+from cli.progress import file_progress
+from cli.render import emit_json, number, print_table, size, tell
+from cli.supervise import supervise
+from cli.sync import checked_types
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from exports.plan import ExportRequest
+    from exports.run import ExportResult
+
+EXAMPLES = (
+    "chartferry export --out export",
+    "chartferry export --out export --format csv --view patient --view my_view.json",
+    "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
+)
+FORMATS = ("ndjson", "csv")
+LATER = {"parquet": "comes later", "bundle": "is for one patient: `chartferry pull --format bundle`"}
 
 
-def export(types: list[str] = []) -> int:
-    """Do."""
-    return 0
+def export(
+    context: typer.Context,
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write; default: [export] out.", show_default=False),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="ndjson,csv", help="Default: [export] format, both.", show_default=False),
+    ] = None,
+    views: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--view",
+            metavar="NAME|FILE",
+            help="A built-in view or a ViewDefinition file; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--types", metavar="A,B", help="Only these resource types.", show_default=False)
+    ] = None,
+    connections: Annotated[
+        list[str] | None,
+        typer.Option("--connection", metavar="NAME", help="Only from these; may be repeated.", show_default=False),
+    ] = None,
+    patients: Annotated[
+        str | None,
+        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one a line.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Write gzip NDJSON by type and CSV by view, and a manifest.json with counts and checksums.
+
+    The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
+    """
+    from cli.wiring import choose_tenant, read_patients
+    from exports.plan import ExportRequest
+
+    settings = settings_of(config)
+    names = split_words(connections)
+    request = ExportRequest(
+        out=_folder(out, settings),
+        formats=_formats(formats, views, settings),
+        views=_views(formats, views, settings),
+        types=checked_types(types),
+        connections=names,
+        patients=read_patients(patients) if patients else None,
+    )
+    chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
+    result = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
+    if json:
+        emit_json(result_as_json(result))
+    else:
+        print_result(result)
+    return ExitCode.COMPLETE if result.rows else ExitCode.NOTHING
+
+
+async def run_export(settings: Settings, tenant: str, request: ExportRequest, invocation: Invocation) -> ExportResult:
+    """Export from the tenant's store, with progress on stderr."""
+    from cli import wiring
+    from exports.run import export as export_snapshot
+    from snapshots.reader import Selection
+
+    selection = Selection(connections=request.connections, patients=request.patients, types=request.types)
+    with file_progress(terminal=invocation.terminal) as show:
+        async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
+            return await export_snapshot(request, snapshot, on_progress=show)
+
+
+def result_as_json(result: ExportResult) -> dict[str, object]:
+    """Return what `export --json` prints."""
+    return {
+        "status": "complete" if result.rows else "nothing",
+        "out": result.out,
+        "as_of": result.as_of,
+        "runs": list(result.runs),
+        "rows": result.rows,
+        "files": [asdict(file) for file in result.files],
+    }
+
+
+def print_result(result: ExportResult) -> None:
+    """Print the files with their rows and sizes before and after gzip."""
+    rows = [
+        (str(result.out / file.path), number(file.rows), size(file.uncompressed_bytes), size(file.bytes))
+        for file in result.files
+    ]
+    print_table(("file", "rows#", "size#", "gzip#"), rows)
+    runs = ", ".join(map(str, result.runs)) or "none"
+    tell(f"{result.out / 'manifest.json'}: counts and checksums; runs {runs}, as of {result.as_of.isoformat()}")
+    if not result.rows:
+        tell("nothing is stored of what was asked for: `chartferry runs` shows what was fetched")
+
+
+def _folder(out: str | None, settings: Settings) -> Path:
+    if out is None:
+        if settings.export.out is None:
+            raise typer.BadParameter("--out DIR is needed, or `out` in [export] of the configuration")
+        return settings.export.out
+    if "://" in out:
+        raise typer.BadParameter(f"--out {out}: writing to URLs comes later; name a folder")
+    return Path(out)
+
+
+def _formats(formats: list[str] | None, views: list[str] | None, settings: Settings) -> tuple[str, ...]:
+    words = split_words(formats)
+    for word in words:
+        if word not in FORMATS:
+            why = f"{LATER[word]}; " if word in LATER else ""
+            raise typer.BadParameter(f"--format {word}: {why}one of {', '.join(FORMATS)}")
+    return words or (("csv",) if views else settings.export.format)
+
+
+def _views(formats: list[str] | None, views: list[str] | None, settings: Settings) -> tuple[str, ...]:
+    if views:
+        return tuple(views)
+    return settings.export.views if "csv" in _formats(formats, None, settings) else ()
+
+
+def _tenant_of(settings: Settings, names: tuple[str, ...]) -> str | None:
+    tenants = {settings.connections[name].tenant for name in names if name in settings.connections}
+    return tenants.pop() if len(tenants) == 1 else None

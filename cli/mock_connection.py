@@ -9,12 +9,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from config.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mocks.keys import Alg
     from mocks.serving import Served
 
 PRIVATE = 0o600
@@ -49,7 +48,7 @@ def mock_jwks(path: Path, vendor: str) -> dict[str, Any]:
         return {"keys": [{**key.as_dict(private=False), "key_ops": ["verify"]}]}
     algs = MANNERS[vendor].algs
     alg = next(each for each in ("ES384", "RS384", "RS256") if each in algs)
-    pair = make_key_pair(cast("Alg", alg), f"mock-{vendor}")
+    pair = make_key_pair(alg, f"mock-{vendor}")
     write_private(path, json.dumps(pair.private))
     return pair.jwks
 

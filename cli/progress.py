@@ -122,3 +122,74 @@ def _bars(label: str) -> Iterator[Show]:
 
     with bars:
         yield show
+
+
+class FileProgress(Protocol):
+    """What is shown of a file being written (`exports.run.Progress` has it)."""
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+
+    @property
+    def expected_rows(self) -> int | None:
+        """Rows that it will have, where that is known."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is in its place."""
+
+
+@contextmanager
+def file_progress(*, terminal: bool) -> Iterator[Callable[[FileProgress], None]]:
+    """Yield the function to call as files grow: a bar for the file at work, or a line every LINE_EVERY_S elsewhere."""
+    if not terminal:
+        yield _plain_files()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bars = Progress(
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=BARS_A_SECOND,
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def show(progress: FileProgress) -> None:
+        if progress.file not in tasks:
+            tasks[progress.file] = bars.add_task(progress.file, total=progress.expected_rows)
+        bars.update(tasks[progress.file], completed=progress.rows, visible=not progress.done)
+
+    with bars:
+        yield show
+
+
+def _plain_files() -> Callable[[FileProgress], None]:
+    began = last = time.monotonic()
+
+    def show(progress: FileProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last = now
+            of = f" of {progress.expected_rows:,}" if progress.expected_rows else ""
+            say(f"{progress.file}: {progress.rows:,}{of} rows, {now - began:.0f} s")
+
+    return show

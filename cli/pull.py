@@ -1,8 +1,203 @@
-"""stub."""
+"""`chartferry pull`: one patient's whole chart, now from the EHR or as it is stored, as one file or on stdout.
 
-EXAMPLES: tuple[str, ...] = ("chartferry pull",)
+The patient's id is PHI: it stands in no log line, no file name and no message.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exit_codes import OF_STATUS, ExitCode
+from cli.invocation import (
+    ConfigOption,
+    DebugOption,
+    Invocation,
+    JsonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+)
+from cli.progress import Show, run_progress
+from cli.render import emit_json, print_holes, run_as_json, say, size
+from cli.supervise import supervise
+from cli.sync import checked_types
+
+if TYPE_CHECKING:
+    from config.connections import Connection
+    from config.settings import Settings
+    from exports.delivery.files import DeliveredFile
+    from snapshots.pool import Store
+    from snapshots.record import RunReport
+
+EXAMPLES = (
+    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3",
+    "chartferry pull mercy-epic - --out chart.ndjson.gz",
+    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3 --stored --format bundle --out -",
+    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3 --format csv --out chart/",
+)
+SUFFIX = {"ndjson": ".ndjson.gz", "bundle": ".bundle.json.gz", "csv": "-csv"}
+STDOUT = "-"
 
 
-def pull(types: list[str] = []) -> int:
-    """Do."""
-    return 0
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """What was asked for. `patient` has no place in a repr."""
+
+    connection: Connection
+    patient: str
+    out: str
+    format: str
+    stored: bool
+    types: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Pull({self.connection.name}, {self.format})"
+
+
+def pull(
+    context: typer.Context,
+    *,
+    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Where the patient is.", show_default=False)],
+    patient: Annotated[
+        str, typer.Argument(metavar="PATIENT", help="FHIR id (VA: ICN); - reads it from stdin.", show_default=False)
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FILE|-",
+            help="Default: CONNECTION-TIME.ndjson.gz here; - is stdout, uncompressed; csv: a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file for each built-in view.")
+    ] = "ndjson",
+    stored: Annotated[bool, typer.Option("--stored", help="Deliver what the store has; do not ask the EHR.")] = False,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Fetch one patient's whole chart and deliver it. A pull never moves a watermark.
+
+    Exit codes: 0 complete, 3 delivered with holes (named), 4 nothing known of this patient, 5 failed, 6 busy.
+    """
+    from cli.wiring import choose_connections
+
+    if format_ not in SUFFIX:
+        raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
+    if out == STDOUT and (format_ == "csv" or json):
+        raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, and no --json beside it")
+    settings = settings_of(config)
+    (chosen,) = choose_connections(settings, tenant, [connection])
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    asked = Pull(
+        connection=chosen,
+        patient=_patient(patient),
+        out=out or f"{chosen.name}-{moment}{SUFFIX[format_]}",
+        format=format_,
+        stored=stored,
+        types=checked_types(types),
+    )
+    invocation = invocation_of(context)
+    with run_progress(terminal=invocation.terminal and not stored) as show:
+        report, files = supervise(lambda: _pull(settings, asked, invocation, show), resume="run the same command again")
+    return _tell(asked, report, files, json=json)
+
+
+def _patient(word: str) -> str:
+    if word != STDOUT:
+        return word.strip().removeprefix("Patient/")
+    from cli.wiring import read_patients
+
+    patients = read_patients(STDOUT)
+    if len(patients) != 1:
+        raise typer.BadParameter(
+            f"stdin names {len(patients)} patients; a pull is for one, `sync --patients -` for many"
+        )
+    return patients[0]
+
+
+async def _pull(
+    settings: Settings, asked: Pull, invocation: Invocation, show: Show
+) -> tuple[RunReport | None, list[DeliveredFile]]:
+    from cli.wiring import Wanted, opened_store, run_connection, start_logging
+
+    async with opened_store(settings, asked.connection.tenant) as store:
+        report = None
+        if not asked.stored:
+            from cli.sync import Outcome, log_outcome
+
+            start_logging(invocation)
+            wanted = Wanted(
+                kind="pull", mode="crawl", types=asked.types, patients=(asked.patient,), patients_are_ids=True
+            )
+            report = await run_connection(asked.connection, store, wanted, show)
+            log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
+            if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+                return report, []
+        return report, await _deliver(store, asked)
+
+
+async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
+    from snapshots.reader import Selection
+
+    selection = Selection(connections=(asked.connection.name,), patients=(asked.patient,), types=asked.types)
+    async with store.snapshot(selection) as snapshot:
+        if not await snapshot.types():
+            return []
+        if asked.format == "csv":
+            from exports.plan import ExportRequest
+            from exports.run import export
+
+            request = ExportRequest(out=Path(asked.out), formats=("csv",), types=asked.types, patients=(asked.patient,))
+            return list((await export(request, snapshot)).files)
+        from exports.chart import deliver_chart
+
+        out = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
+        return [await deliver_chart(snapshot, out, asked.format)]
+
+
+def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, json: bool) -> ExitCode:
+    code = OF_STATUS[report.status] if report is not None else ExitCode.COMPLETE
+    if not files and code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+        code = ExitCode.NOTHING if code == ExitCode.COMPLETE else code
+    if json:
+        status = next(status for status, each in OF_STATUS.items() if each == code)
+        emit_json(
+            {
+                "status": status,
+                "run": run_as_json(report) if report else None,
+                "out": asked.out if files else None,
+                "files": [asdict(file) for file in files],
+            }
+        )
+        return code
+    if report is not None:
+        print_holes([report], write=say)
+    if files:
+        say(_summary(asked, report, files))
+    elif code != ExitCode.FAILED:
+        where = "the store has" if asked.stored else "the EHR gave"
+        say(f"{asked.connection.name}: {where} nothing of this patient; check the id (a FHIR id, not an MRN)")
+    return code
+
+
+def _summary(asked: Pull, report: RunReport | None, files: list[DeliveredFile]) -> str:
+    total: dict[str, Any] = {
+        key: sum(getattr(file, key) for file in files) for key in ("rows", "bytes", "uncompressed_bytes")
+    }
+    packed = f", {size(total['bytes'])} gzip" if total["bytes"] != total["uncompressed_bytes"] else ""
+    fetched = f", {report.requests:,} requests in {report.seconds:.1f} s" if report else ", from the store"
+    return f"{asked.out}: {total['rows']:,} rows, {size(total['uncompressed_bytes'])}{packed}{fetched}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snapshots.record import RunReport
 
 KB = 1000
-WIDTH_ELSEWHERE = 140  # columns where nobody watches: wide enough that no cell is cut
+WIDTH_ELSEWHERE = 200  # columns where nobody watches: wide enough that no cell is cut
 
 
 def emit_json(value: Any) -> None:
@@ -136,16 +136,18 @@ def run_row(report: RunReport) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def print_holes(reports: Iterable[RunReport], *, most: int = 10) -> None:
+def print_holes(reports: Iterable[RunReport], *, most: int = 10, write: Callable[[str], None] = tell) -> None:
     """Print what runs could not fetch, why they failed and what they noted, below their table."""
     for report in reports:
         for hole in report.holes[:most]:
-            tell(f"hole     {report.connection}: {hole.resource_type}, {hole.scope}: {hole.reason}")
+            write(f"hole     {report.connection}: {hole.resource_type}, {hole.scope}: {hole.reason}")
         if len(report.holes) > most:
-            tell(f"hole     {report.connection}: … {len(report.holes) - most} more; all: `chartferry runs {report.id}`")
+            write(
+                f"hole     {report.connection}: … {len(report.holes) - most} more; all: `chartferry runs {report.id}`"
+            )
         if report.quarantined:
-            tell(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
+            write(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
         for note in report.notes:
-            tell(f"note     {report.connection}: {note}")
+            write(f"note     {report.connection}: {note}")
         if report.error:
-            tell(f"failed   {report.connection}: {report.error}")
+            write(f"failed   {report.connection}: {report.error}")

@@ -30,11 +30,10 @@ from cli.supervise import supervise
 from config.connections import RESOURCE_TYPE
 
 if TYPE_CHECKING:
-    from snapshots.pool import Store
-
     from cli.wiring import Wanted
     from config.connections import Connection
     from config.settings import Settings
+    from snapshots.pool import Store
     from snapshots.record import RunReport
 
 EXAMPLES = (
@@ -97,6 +96,7 @@ def sync(
 
     Exit codes: 0 complete, 3 partial (holes, named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """
+    from cli.plan_report import preview_all, show_plans
     from cli.wiring import Wanted, choose_connections, read_patients
 
     settings = settings_of(config)
@@ -110,7 +110,10 @@ def sync(
         group=group,
         patients=read_patients(patients) if patients else None,
     )
-    outcomes = run_all(settings, chosen, wanted, invocation_of(context))
+    invocation = invocation_of(context)
+    if plan:
+        return show_plans(preview_all(chosen, wanted, invocation), json=json)
+    outcomes = run_all(settings, chosen, wanted, invocation)
     code = worst(outcome.code for outcome in outcomes)
     if json:
         emit_json(outcomes_as_json(outcomes, code))

@@ -25,12 +25,12 @@ from config.errors import ConfigError
 from config.settings import Settings, nearest
 
 if TYPE_CHECKING:
-    from snapshots.pool import Store
-
     from cli.plan_preview import Preview
     from connectors.auth.credentials import Credentials
     from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
     from connectors.transport.client import EhrClient
+    from snapshots.ledger import OpenRun
+    from snapshots.pool import Store
     from snapshots.record import RunReport, RunScope
 
 
@@ -166,7 +166,13 @@ async def run_connection(
     connection: Connection, store: Store, wanted: Wanted, on_progress: Callable[[Progress], None]
 ) -> RunReport:
     """Do one run of one connection: profile, tokens, client, request; errors of every room are let through."""
-    return await _run(connection, wanted, store.begin_run, lambda client: client, on_progress)
+
+    @asynccontextmanager
+    async def open_run(scope: RunScope) -> AsyncIterator[OpenRun]:
+        async with await store.begin_run(scope) as run:
+            yield run
+
+    return await _run(connection, wanted, open_run, lambda client: client, on_progress)
 
 
 async def preview_connection(

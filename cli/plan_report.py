@@ -1,0 +1,72 @@
+"""What `sync --plan` prints: for each connection, how it would be fetched, for whom, and how many requests at least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cli.exit_codes import ExitCode, explain
+from cli.progress import Show, run_progress
+from cli.render import by_type, emit_json, tell
+from cli.supervise import supervise
+
+if TYPE_CHECKING:
+    from cli.invocation import Invocation
+    from cli.plan_preview import Preview
+    from cli.wiring import Wanted
+    from config.connections import Connection
+
+MANY = 100  # types to name before "… more"
+
+
+def preview_all(connections: Sequence[Connection], wanted: Wanted, invocation: Invocation) -> list[Preview]:
+    """Plan each connection's run, one after another; one that cannot be planned says why."""
+    from cli.plan_preview import Preview
+    from cli.wiring import preview_connection, start_logging
+
+    async def one(connection: Connection, show: Show) -> Preview:
+        try:
+            return await preview_connection(connection, wanted, show)
+        except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its answer and the exit code
+            return Preview(connection=connection.name, error=explain(exc)[1])
+
+    with run_progress(terminal=invocation.terminal) as show:
+        start_logging(invocation)
+        return [
+            supervise(lambda connection=connection: one(connection, show), resume="nothing was changed")  # type: ignore[misc]
+            for connection in connections
+        ]
+
+
+def show_plans(previews: Sequence[Preview], *, json: bool) -> ExitCode:
+    """Print the plans; FAILED if one could not be made."""
+    code = ExitCode.COMPLETE if previews else ExitCode.NOTHING
+    if any(preview.error for preview in previews):
+        code = ExitCode.FAILED
+    if json:
+        status = {ExitCode.COMPLETE: "complete", ExitCode.NOTHING: "nothing"}.get(code, "failed")
+        emit_json({"status": status, "plans": [asdict(preview) for preview in previews]})
+        return code
+    for preview in previews:
+        tell(_describe(preview))
+    if not previews:
+        tell("nothing to plan: no connection is configured")
+    return code
+
+
+def _describe(preview: Preview) -> str:
+    lines = []
+    if preview.error:
+        lines.append(f"{preview.connection}: cannot be planned: {preview.error}")
+    elif preview.request:
+        types = ", ".join(filter(None, preview.types)) or "whatever the server gives"
+        lines.append(f"{preview.connection}: bulk export by {preview.request}; types: {types}")
+    else:
+        total = sum(preview.units.values())
+        lines.append(
+            f"{preview.connection}: crawl of {preview.patients:,} patients in {total:,} searches, one page or more each"
+        )
+        lines.append(f"  {by_type(preview.units, most=MANY)}")
+    lines += [f"  note: {note}" for note in preview.notes]
+    return "\n".join(lines)
