@@ -12,6 +12,22 @@ from typing import Any
 from connectors.profile import BulkLevel
 
 
+# R4's Patient compartment, http://hl7.org/fhir/R4/compartmentdefinition-patient.html: what a server that lists no search
+# parameters, or has no CapabilityStatement, may still be asked by patient
+PATIENT_COMPARTMENT = frozenset(
+    """
+    Account AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent Basic BodyStructure CarePlan CareTeam
+    ChargeItem Claim ClaimResponse ClinicalImpression Communication CommunicationRequest Composition Condition Consent Coverage
+    CoverageEligibilityRequest CoverageEligibilityResponse DetectedIssue DeviceRequest DeviceUseStatement DiagnosticReport
+    DocumentManifest DocumentReference Encounter EnrollmentRequest EpisodeOfCare ExplanationOfBenefit FamilyMemberHistory Flag
+    Goal ImagingStudy Immunization ImmunizationEvaluation ImmunizationRecommendation Invoice List MeasureReport Media
+    MedicationAdministration MedicationDispense MedicationRequest MedicationStatement MolecularSequence NutritionOrder
+    Observation Patient Procedure Provenance QuestionnaireResponse RelatedPerson RequestGroup ResearchSubject RiskAssessment
+    ServiceRequest Specimen SupplyDelivery SupplyRequest VisionPrescription
+    """.split()
+) | {"Device"}  # not of the compartment, but searched by patient
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capability:
     """What a server declares. `search_params` maps each declared type to its search parameters' names."""
@@ -22,8 +38,13 @@ class Capability:
     fhir_version: str | None = None
 
     def patient_parameter(self, resource_type: str) -> str | None:
-        """The parameter that narrows a search of this type to one patient, if one is declared."""
-        declared = self.search_params.get(resource_type, frozenset())
+        """The parameter that narrows a search of this type to one patient, if one is declared.
+
+        A type declared without any parameters is taken by the specification: `patient`, if it is of the compartment.
+        """
+        declared = self.search_params.get(resource_type)
+        if not declared:
+            return "patient" if declared is not None and resource_type in PATIENT_COMPARTMENT else None
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 

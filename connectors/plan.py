@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from connectors.capability import Capability
+from connectors.capability import PATIENT_COMPARTMENT, Capability
 from connectors.errors import PlanError
 from connectors.profile import BulkLevel, Mode, VendorProfile
 from snapshots.record import Unit
@@ -90,8 +90,9 @@ def crawl_types(
         if further:
             notes.append(f"declared by this server, not asked unless named in `types`: {', '.join(further)}")
     else:
-        of_patient = (t for t in sorted(declared) if capability.patient_parameter(t) and t not in _NOT_A_CHART)
-        candidates = ["Patient", *(t for t in of_patient if t != "Patient")]
+        known = declared or PATIENT_COMPARTMENT
+        of_patient = (t for t in sorted(known) if not declared or capability.patient_parameter(t))
+        candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
     granted = [t for t in candidates if readable(t)]
     refused = [t for t in candidates if not readable(t)]
     if refused:

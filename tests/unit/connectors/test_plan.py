@@ -104,6 +104,12 @@ def test_a_generic_server_is_asked_for_every_type_it_declares_by_patient_and_for
     assert (plan.types, plan.directory) == (("Patient", "Condition"), ("Organization",))
 
 
+def test_a_server_that_declares_types_without_parameters_or_nothing_at_all_is_asked_by_the_specification() -> None:
+    bare = capability_from({"rest": [{"resource": [{"type": "Condition"}, {"type": "ValueSet"}, {"type": "Patient"}]}]})
+    assert crawl_types((), GENERIC, bare, everything).types == ("Patient", "Condition")
+    assert {"Patient", "Observation", "Device"} <= set(crawl_types((), GENERIC, Capability(), everything).types)
+
+
 def test_epic_observations_are_asked_category_by_category() -> None:
     units = list(patient_units(["p1"], ["Observation"], EPIC, Capability(), {}))
     assert [u.detail["path"] for u in units][:2] == [
