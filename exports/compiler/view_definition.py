@@ -162,7 +162,8 @@ class _Reader:
                 self.fail(
                     f"{where}.{values[0]}", "no such type of constant", allowed=", ".join(sorted(_CONSTANT_TYPES))
                 )
-            if not isinstance(given, wanted) or (isinstance(given, bool) and type_ != "boolean"):
+            fits = isinstance(given, wanted) and (type_ == "boolean" or not isinstance(given, bool))
+            if not fits:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
             if name in found:
                 self.fail(f"{where}.name", f"the constant {name!r} is defined twice")

@@ -1,4 +1,4 @@
-"""A Postgres of this folder's own, and what runs a view on a list of resources."""
+"""What runs a view on a list of resources, without a store around it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ import pytest
 from psycopg import sql
 
 from exports.compiler import compile_view
-from snapshots.embedded import embedded_postgres
 
 Rows = list[dict[str, Any]]
 RunView = Callable[[dict[str, Any], list[dict[str, Any]]], Rows]
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[Any]]:
-    with (
-        embedded_postgres(tmp_path_factory.mktemp("exports-postgres")) as url,
-        psycopg.connect(url, autocommit=True) as connection,
-    ):
+def postgres(store_server: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(store_server, autocommit=True) as connection:
         yield connection
 
 

@@ -1,0 +1,81 @@
+"""Which views there are: the built-in ViewDefinition files of `exports/views`, and any file of the user's.
+
+Finds and reads them; whether a definition makes sense is left to `compiler`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from exports.errors import UnknownViewError, ViewError
+
+_FOLDER = files("exports").joinpath("views")
+
+
+@dataclass(frozen=True)
+class LoadedView:
+    """A definition that was read. `digest` is the SHA-256 (hex) of its file's bytes: the manifest tells with it what was run."""
+
+    name: str
+    definition: dict[str, Any]
+    digest: str
+
+    @property
+    def resource(self) -> str:
+        """The resource type that the view is about; empty where the definition lacks it."""
+        return str(self.definition.get("resource", ""))
+
+
+def builtin_names() -> tuple[str, ...]:
+    """Names of the built-in views, sorted."""
+    return tuple(
+        sorted(entry.name.removesuffix(".json") for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
+    )
+
+
+def load_view(name_or_file: str) -> LoadedView:
+    """A built-in view by its name, or a ViewDefinition from a JSON file.
+
+    Raises:
+        UnknownViewError: neither; names what there is.
+        ViewError: the file is no JSON object, or has no `name`.
+    """
+    if name_or_file in builtin_names():
+        return _loaded(name_or_file, _FOLDER.joinpath(f"{name_or_file}.json").read_bytes())
+    path = Path(name_or_file)
+    if not path.is_file():
+        close = difflib.get_close_matches(name_or_file, builtin_names(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        problem = f"no built-in view and no file of that name{hint}"
+        raise UnknownViewError(name_or_file, "", problem, allowed=f"{', '.join(builtin_names())}, or a file")
+    try:
+        return _loaded(path.name, path.read_bytes())
+    except OSError as error:
+        raise ViewError(name_or_file, "", f"cannot be read: {error.strerror}") from error
+
+
+def _loaded(told_as: str, content: bytes) -> LoadedView:
+    try:
+        definition = json.loads(content, parse_float=Decimal)
+    except ValueError as error:
+        raise ViewError(told_as, "", f"the file is no JSON: {error}") from error
+    except RecursionError:
+        raise ViewError(told_as, "", "the file is nested too deeply") from None
+    if not isinstance(definition, dict):
+        raise ViewError(told_as, "", "the file holds no JSON object", allowed="a ViewDefinition")
+    name = definition.get("name")
+    if not isinstance(name, str) or not name:
+        raise ViewError(
+            told_as,
+            "name",
+            "a view needs a name: its file is called so",
+            allowed="a letter, then letters, digits and _",
+        )
+    return LoadedView(name, definition, hashlib.sha256(content).hexdigest())

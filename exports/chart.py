@@ -1,0 +1,66 @@
+"""The use case: everything a snapshot holds, as one file or stream. Meant for one patient's chart (`pull --out`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+from exports.errors import PlanError
+from exports.formats.bundle import HEAD, TAIL, BundleEntries
+from exports.snapshot_port import Snapshot
+
+CHART_FORMATS = ("ndjson", "bundle")
+
+
+async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -> DeliveredFile:  # noqa: A002 - the flag's name
+    """Write every live resource of the snapshot, Patient first, then by type; as NDJSON or as one Bundle (collection).
+
+    A path that ends in `.gz` is written compressed, any other and a stream plain. A path appears whole or not at all; its mode is
+    0600. Memory does not grow with the chart.
+
+    Raises:
+        PlanError: no such format.
+        DestinationError: the file cannot be written.
+    """
+    if format not in CHART_FORMATS:
+        raise PlanError(f"no such chart format: {format}; allowed: {', '.join(CHART_FORMATS)}")
+    types = sorted(await snapshot.types(), key=lambda name: (name != "Patient", name))
+    content = _Content(snapshot, types, format)
+    if isinstance(out, Path):
+        with AtomicFile(out, compress=out.suffix == ".gz") as file:
+            async for chunk in content:
+                file.write(chunk)
+            return file.commit(kind=format, rows=content.rows)
+    return await _stream(content, out, format)
+
+
+async def _stream(content: _Content, stream: BinaryIO, format_: str) -> DeliveredFile:
+    encoder = Encoder(stream, compress=False)
+    async for chunk in content:
+        encoder.write(chunk)
+    encoder.finish()
+    stream.flush()
+    return encoder.delivered(path="-", kind=format_, rows=content.rows)
+
+
+class _Content:
+    """The bytes of a chart and, once they have ended, how many resources were in them."""
+
+    def __init__(self, snapshot: Snapshot, types: list[str], format_: str) -> None:
+        self._snapshot = snapshot
+        self._types = types
+        self._bundle = BundleEntries() if format_ == "bundle" else None
+        self.rows = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._bundle is not None:
+            yield HEAD
+        for resource_type in self._types:
+            chunks = self._snapshot.ndjson(resource_type)
+            async for chunk in chunks:
+                yield self._bundle.feed(chunk) if self._bundle is not None else chunk
+            self.rows += chunks.rows
+        if self._bundle is not None:
+            yield TAIL

@@ -1,0 +1,180 @@
+"""Files as they reach a disk: whole or not at all, compressed and counted on the way.
+
+A file is written beside its place under a name of its own, flushed to the disk, then renamed. Equal data gives equal bytes,
+however it was cut into chunks: the gzip header has no time and no name, and the compressor is fed blocks of one size. What a file
+is about is left to `run`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from isal import isal_zlib
+
+from exports.errors import DestinationError
+
+LEFTOVER_SUFFIX = ".chartferry-part"
+BLOCK_BYTES = 1 << 20
+GZIP_LEVEL = 2  # ISA-L: 1,900 MB/s at 13x on FHIR NDJSON here; its level 3 is slower and hardly smaller
+_GZIP_WINDOW = 31  # 15 bits of window, and 16: a gzip header
+_FILE_MODE = 0o600  # what is written here is PHI
+_FOLDER_MODE = 0o700
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveredFile:
+    """A file that is in its place. `bytes` and `sha256` are of the file as it is, `uncompressed_bytes` of what is in it."""
+
+    path: str  # relative to the folder of the export
+    kind: str
+    rows: int
+    bytes: int
+    uncompressed_bytes: int
+    sha256: str
+
+
+class Encoder:
+    """Gzip, or nothing, over a binary stream, with counts and checksum of both sides."""
+
+    def __init__(self, stream: BinaryIO, *, compress: bool) -> None:
+        self._stream = stream
+        self._compressor = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW) if compress else None
+        self._pending = bytearray()
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+        self.uncompressed_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Take in a chunk of any size."""
+        self._pending += chunk
+        self.uncompressed_bytes += len(chunk)
+        if len(self._pending) >= BLOCK_BYTES:
+            whole = len(self._pending) - len(self._pending) % BLOCK_BYTES
+            with memoryview(self._pending) as view:
+                for start in range(0, whole, BLOCK_BYTES):
+                    self._encode(view[start : start + BLOCK_BYTES])
+            del self._pending[:whole]
+
+    def finish(self) -> None:
+        """Write what is left and the end of the gzip stream."""
+        self._encode(self._pending)
+        self._pending = bytearray()
+        if self._compressor is not None:
+            self._put(self._compressor.flush())
+
+    def _encode(self, block: bytearray | memoryview) -> None:
+        self._put(self._compressor.compress(block) if self._compressor is not None else block)
+
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.bytes += len(data)
+
+    def delivered(self, *, path: str, kind: str, rows: int) -> DeliveredFile:
+        """The account of what was written, after `finish`."""
+        return DeliveredFile(
+            path=path,
+            kind=kind,
+            rows=rows,
+            bytes=self.bytes,
+            uncompressed_bytes=self.uncompressed_bytes,
+            sha256=self._digest.hexdigest(),
+        )
+
+
+class AtomicFile:
+    """A file that appears at `target` on `commit`, or not at all; mode 0600. A killed process leaves only the part file.
+
+    Raises:
+        DestinationError: the folder cannot be written, or another process is writing the same file.
+    """
+
+    def __init__(self, target: Path, *, compress: bool) -> None:
+        self._target = target
+        self._part = target.with_name(f".{target.name}{LEFTOVER_SUFFIX}")
+        self._compress = compress
+
+    def __enter__(self) -> Self:
+        with destination_errors(self._target):
+            descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, _FILE_MODE)
+        self._stream = os.fdopen(descriptor, "wb", buffering=0)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+        except OSError as error:
+            self._stream.close()
+            raise DestinationError(f"{self._target} is being written by another process; wait for it to end") from error
+        self._encoder = Encoder(self._stream, compress=self._compress)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._stream.closed:
+            self._part.unlink(missing_ok=True)
+            self._stream.close()
+
+    def write(self, chunk: bytes) -> None:
+        """Take in a chunk of any size."""
+        with destination_errors(self._target):
+            self._encoder.write(chunk)
+
+    @property
+    def uncompressed_bytes(self) -> int:
+        """Bytes taken in so far."""
+        return self._encoder.uncompressed_bytes
+
+    def commit(self, *, kind: str, rows: int) -> DeliveredFile:
+        """Put the file in its place; after this it is whole and on the disk."""
+        with destination_errors(self._target):
+            self._encoder.finish()
+            os.fsync(self._stream.fileno())
+            self._part.replace(self._target)
+            self._stream.close()
+        return self._encoder.delivered(path=self._target.name, kind=kind, rows=rows)
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """The folder of one export, made where absent (mode 0700), held against other exports until the end.
+
+    The kernel holds the lock, so a killed export leaves none; the part files it left are removed here.
+
+    Raises:
+        DestinationError: it is no folder, cannot be written, or another export is writing into it.
+    """
+    with destination_errors(folder):
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DestinationError(
+                f"another export is writing into {folder}; wait for it to end, or choose another"
+            ) from error
+        with destination_errors(folder):
+            for leftover in folder.glob(f".*{LEFTOVER_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
+        yield folder
+        with destination_errors(folder):
+            os.fsync(descriptor)  # the renames themselves
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def destination_errors(place: Path) -> Iterator[None]:
+    """What the operating system refuses, as a DestinationError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise DestinationError(f"cannot write {place}: {error.strerror or error}") from error

@@ -1,0 +1,34 @@
+"""A FHIR Bundle of type collection, made of NDJSON lines as they stream by.
+
+Each line becomes one entry, byte for byte: a number keeps its written form, and no line is held in memory whole.
+"""
+
+from __future__ import annotations
+
+HEAD = b'{"resourceType":"Bundle","type":"collection","entry":[\n'
+TAIL = b"\n]}\n"
+_ENTRY = b'{"resource":'
+_NEXT_ENTRY = b",\n" + _ENTRY
+
+
+class BundleEntries:
+    """Turns chunks of NDJSON, cut anywhere, into the entries of one Bundle."""
+
+    def __init__(self) -> None:
+        self._first = True
+        self._at_line_start = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes of the bundle that a chunk of NDJSON gives."""
+        parts: list[bytes] = []
+        lines = chunk.split(b"\n")
+        for at, line in enumerate(lines):
+            if line:
+                if self._at_line_start:
+                    parts.append(_ENTRY if self._first else _NEXT_ENTRY)
+                    self._first = self._at_line_start = False
+                parts.append(line)
+            if at < len(lines) - 1 and not self._at_line_start:
+                parts.append(b"}")
+                self._at_line_start = True
+        return b"".join(parts)

@@ -1,0 +1,48 @@
+"""What exports need of a snapshot, as protocols; `snapshots.reader` is the real one.
+
+A snapshot is one consistent moment of the store: what it says does not change while it is read, and equal data gives equal
+bytes, in the order (connection, id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from psycopg.sql import Composable
+
+
+class RowChunks(Protocol):
+    """A stream of bytes that knows, once it has ended, how many rows it carried."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Chunks of any size; a row may be split between two."""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far; without a header."""
+
+
+class Snapshot(Protocol):
+    """Live resources of a selection, as they stood at one moment."""
+
+    @property
+    def as_of(self) -> datetime:
+        """The moment that the data stands for; equal for equal data."""
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """The newest finished run of each connection in the selection."""
+
+    async def types(self) -> Mapping[str, int]:
+        """Live rows by resource type, those of the selection only."""
+
+    def ndjson(self, resource_type: str) -> RowChunks:
+        """Every live resource of a type as one line of JSON."""
+
+    def source(self, resource_type: str) -> Composable:
+        """A FROM item with columns (connection text, id text, body jsonb), for a compiled view."""
+
+    def csv(self, query: Composable) -> RowChunks:
+        """The rows of a query as CSV with a header."""

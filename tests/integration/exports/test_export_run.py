@@ -1,0 +1,179 @@
+"""Exports of a real store: what lands in the folder, and that it is true."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exports.catalogue import builtin_names
+from exports.errors import DestinationError, ViewDataError, ViewError
+from exports.plan import ExportRequest
+from exports.run import Progress, export
+from snapshots.pool import Store
+from snapshots.reader import Selection
+from snapshots.record import Batch, Record, RunScope, Unit, UnitResult, UnitState
+
+pytestmark = pytest.mark.anyio
+
+
+def record(resource: dict[str, Any]) -> Record:
+    body = json.dumps(resource).encode()
+    patient = resource["id"] if resource["resourceType"] == "Patient" else None
+    reference = resource.get("subject", resource.get("patient", {})).get("reference", "")
+    if reference.startswith("Patient/"):
+        patient = reference.removeprefix("Patient/")
+    digest = hashlib.blake2b(body, digest_size=16).digest()
+    return Record(resource["resourceType"], resource["id"], patient, None, None, digest, body)
+
+
+async def fill(store: Store, resources: Iterable[dict[str, Any]], connection: str = "site") -> None:
+    scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
+    run = await store.begin_run(scope)
+    try:
+        await run.plan([Unit(key="file:1", kind="file", resource_type="*")])
+        settled = UnitResult(key="file:1", state=UnitState.SETTLED)
+        await run.write(Batch(records=[record(resource) for resource in resources], results=[settled]))
+        await run.finish(watermark=None, requests=1, retries=0)
+    finally:
+        await run.aclose()
+
+
+def patient(id_: str, **more: Any) -> dict[str, Any]:
+    return {"resourceType": "Patient", "id": id_, **more}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
+
+
+async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path) -> None:
+    device = {"resourceType": "Device", "id": "d1"}
+    await fill(store, [patient("b"), patient("a", multipleBirthInteger=2), device])
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path / "out"), snapshot)
+    assert [file.path for file in result.files] == ["Device.ndjson.gz", "Patient.ndjson.gz"]
+    assert lines_of(tmp_path / "out" / "Device.ndjson.gz") == [device]
+    assert [line["id"] for line in lines_of(tmp_path / "out" / "Patient.ndjson.gz")] == ["a", "b"]
+    assert result.rows == 3
+
+
+async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a"), patient("b")])
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path, formats=("csv", "ndjson")), snapshot)
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert manifest["runs"] == list(result.runs)
+    assert len(manifest["files"]) == 1 + len(builtin_names())
+    for file in manifest["files"]:
+        content = (tmp_path / file["path"]).read_bytes()
+        plain = gzip.decompress(content)
+        assert file["bytes"] == len(content)
+        assert file["uncompressed_bytes"] == len(plain)
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        rows = plain.count(b"\n") - (file["kind"] == "csv")
+        assert file["rows"] == rows
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *(file["path"] for file in manifest["files"])}
+
+
+async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient(f"p{number}", gender="other") for number in range(50)])
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        async with store.snapshot(Selection()) as snapshot:
+            await export(ExportRequest(out=folder, formats=("ndjson", "csv")), snapshot)
+    first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert first == second
+
+
+async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a")])
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path / "out"), snapshot)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
+
+
+async def test_a_failed_export_leaves_no_manifest_and_no_part_file(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", name=[{"family": "Quill"}, {"family": "Wren"}])])
+    (tmp_path / "manifest.json").write_text("{}")
+    view = tmp_path / "names.json"
+    view.write_text(
+        json.dumps(
+            {
+                "resource": "Patient",
+                "name": "names",
+                "select": [{"column": [{"path": "name.family", "name": "family"}]}],
+            }
+        )
+    )
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(ViewDataError, match="column family has more than one value") as caught:
+            await export(ExportRequest(out=tmp_path, views=(str(view),)), snapshot)
+    assert "Quill" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["names.json"]
+
+
+async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "bad.json").write_text('{"resource": "Patient", "name": "bad", "select": [{"column": [{"name": "x"}]}]}')
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(ViewError, match=r"select\[0\]\.column\[0\]\.path"):
+            await export(ExportRequest(out=tmp_path, views=(str(tmp_path / "bad.json"),)), snapshot)
+    assert (tmp_path / "manifest.json").exists()
+
+
+async def test_leftovers_of_a_killed_export_are_removed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / ".Old.ndjson.gz.chartferry-part").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path), snapshot)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "manifest.json"}
+
+
+async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(DestinationError, match="file"):
+            await export(ExportRequest(out=tmp_path / "file"), snapshot)
+
+
+async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_path: Path) -> None:
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
+    assert len(result.files) == len(builtin_names())
+    assert result.rows == 0
+    header = gzip.decompress((tmp_path / "patient.csv.gz").read_bytes()).decode()
+    assert header.startswith("connection,key,active,")
+    assert header.count("\n") == 1
+
+
+async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient(f"p{number}") for number in range(10)])
+    seen: list[Progress] = []
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path), snapshot, on_progress=seen.append)
+    assert seen[-1] == Progress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
+
+
+async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("1", birthDate="1970")], connection="north")
+    await fill(store, [patient("1", birthDate="1980")], connection="south")
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path, views=("patient",)), snapshot)
+    rows = table_of(tmp_path / "patient.csv.gz")
+    assert [(row["connection"], row["key"], row["birth_date"]) for row in rows] == [
+        ("north", "1", "1970"),
+        ("south", "1", "1980"),
+    ]
