@@ -50,6 +50,10 @@ def patient(id_: str, **more: Any) -> dict[str, Any]:
     return {"resourceType": "Patient", "id": id_, **more}
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
@@ -84,7 +88,10 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
         rows = plain.count(b"\n") - (file["kind"] == "csv")
         assert file["rows"] == rows
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *(file["path"] for file in manifest["files"])}
+    assert names_in(tmp_path) == {
+        "manifest.json",
+        *(file["path"] for file in manifest["files"]),
+    }
 
 
 async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_path: Path) -> None:
@@ -122,12 +129,14 @@ async def test_a_failed_export_leaves_no_manifest_and_no_part_file(store: Store,
         with pytest.raises(ViewDataError, match="column family has more than one value") as caught:
             await export(ExportRequest(out=tmp_path, views=(str(view),)), snapshot)
     assert "Quill" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["names.json"]
+    assert names_in(tmp_path) == {"names.json"}
 
 
 async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    (tmp_path / "bad.json").write_text('{"resource": "Patient", "name": "bad", "select": [{"column": [{"name": "x"}]}]}')
+    (tmp_path / "bad.json").write_text(
+        '{"resource": "Patient", "name": "bad", "select": [{"column": [{"name": "x"}]}]}'
+    )
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(ViewError, match=r"select\[0\]\.column\[0\]\.path"):
             await export(ExportRequest(out=tmp_path, views=(str(tmp_path / "bad.json"),)), snapshot)
@@ -139,7 +148,7 @@ async def test_leftovers_of_a_killed_export_are_removed(store: Store, tmp_path: 
     (tmp_path / "notes.txt").write_text("mine")
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=tmp_path), snapshot)
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "manifest.json"}
+    assert names_in(tmp_path) == {"notes.txt", "manifest.json"}
 
 
 async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,291 @@
+"""The ten built-in views, against plain loops over the same resources that share nothing with the compiler."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from exports.catalogue import builtin_names, load_view
+from exports.compiler import compile_view
+from tests.integration.exports.conftest import RunView
+
+Json = dict[str, Any]
+VIEW_OF = {load_view(name).resource: name for name in builtin_names()}
+
+
+def load(folder: Path, resource_type: str) -> list[Json]:
+    path = folder / f"{resource_type}.ndjson.gz"
+    if not path.exists():  # this set has no DocumentReference
+        return []
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def walk(node: Any, *keys: str) -> Iterator[Any]:
+    """Every value at the end of a path, arrays opened on the way."""
+    if isinstance(node, list):
+        for item in node:
+            yield from walk(item, *keys)
+    elif not keys:
+        yield node
+    elif isinstance(node, dict) and keys[0] in node:
+        yield from walk(node[keys[0]], *keys[1:])
+
+
+def first(node: Any, *keys: str) -> Any:
+    return next(walk(node, *keys), None)
+
+
+def id_in(reference: str | None, target: str) -> str | None:
+    return reference.removeprefix(f"{target}/") if reference and reference.startswith(f"{target}/") else None
+
+
+def rows_of(run_view: RunView, resource_type: str, resources: list[Json]) -> list[Json]:
+    return run_view(load_view(VIEW_OF[resource_type]).definition, resources)
+
+
+def by_id(resources: list[Json]) -> list[Json]:
+    return sorted(resources, key=lambda resource: str(resource["id"]))
+
+
+@pytest.mark.parametrize("resource_type", sorted(set(VIEW_OF) - {"Observation"}))
+def test_a_view_has_one_row_a_resource_in_the_order_of_ids(
+    resource_type: str, synthea_dir: Path, run_view: RunView
+) -> None:
+    resources = load(synthea_dir, resource_type)
+    rows = rows_of(run_view, resource_type, resources)
+    assert [row["key"] for row in rows] == sorted(resource["id"] for resource in resources)
+    holders = [resource.get("subject", resource.get("patient", {})) for resource in by_id(resources)]
+    expected = [id_in(holder.get("reference"), "Patient") for holder in holders]
+    if resource_type != "Patient":
+        assert [row["patient_key"] for row in rows] == expected
+
+
+def test_patients_have_the_demographics_of_their_resource(synthea_dir: Path, run_view: RunView) -> None:
+    resources = load(synthea_dir, "Patient")
+    for row, resource in zip(rows_of(run_view, "Patient", resources), by_id(resources), strict=True):
+        name = resource["name"][0]
+        assert (row["family_name"], row["given_names"]) == (name["family"], " ".join(name["given"]))
+        assert (row["gender"], row["birth_date"]) == (resource["gender"], resource["birthDate"])
+        assert row["deceased_at"] == resource.get("deceasedDateTime")
+        assert row["city"] == first(resource, "address", "city")
+        assert row["identifiers"] == list(walk(resource, "identifier", "value"))
+        medical = [one for one in resource["identifier"] if first(one, "type", "coding", "code") == "MR"]
+        assert row["mrn"] == medical[0]["value"]
+
+
+CODED: list[tuple[str, str, tuple[str, ...]]] = [
+    ("Condition", "code", ("code",)),
+    ("Procedure", "code", ("code",)),
+    ("DiagnosticReport", "code", ("code",)),
+    ("AllergyIntolerance", "code", ("code",)),
+    ("Immunization", "vaccine", ("vaccineCode",)),
+    ("MedicationRequest", "medication", ("medicationCodeableConcept",)),
+    ("Encounter", "type", ("type",)),
+]
+
+
+@pytest.mark.parametrize(("resource_type", "prefix", "path"), CODED)
+def test_the_first_coding_fills_its_three_columns(
+    resource_type: str, prefix: str, path: tuple[str, ...], synthea_dir: Path, run_view: RunView
+) -> None:
+    resources = load(synthea_dir, resource_type)
+    for row, resource in zip(rows_of(run_view, resource_type, resources), by_id(resources), strict=True):
+        coding = first(resource, *path, "coding") or {}
+        found = [row[f"{prefix}_{part}"] for part in ("system", "code", "display")]
+        assert found == [coding.get(part) for part in ("system", "code", "display")]
+
+
+def test_observations_give_a_row_each_and_one_for_each_component(synthea_dir: Path, run_view: RunView) -> None:
+    resources = load(synthea_dir, "Observation")
+    expected = []
+    for resource in by_id(resources):
+        expected.append((resource["id"], -1, resource))
+        expected += [(resource["id"], at, part) for at, part in enumerate(resource.get("component", []))]
+    rows = rows_of(run_view, "Observation", resources)
+    assert [(row["key"], row["part_index"]) for row in rows] == [(key, at) for key, at, _ in expected]
+    for row, (_, at, part) in zip(rows, expected, strict=True):
+        assert row["part"] == ("observation" if at == -1 else "component")
+        assert row["code_code"] == first(part, "code", "coding", "code")
+        quantity = part.get("valueQuantity", {})
+        assert (row["value_quantity"], row["value_unit"]) == (quantity.get("value"), quantity.get("unit"))
+        assert row["value_code"] == first(part, "valueCodeableConcept", "coding", "code")
+        assert row["value_string"] == part.get("valueString")
+
+
+@pytest.mark.parametrize("resource_type", sorted(VIEW_OF))
+def test_a_resource_that_has_nothing_but_an_id_gives_one_row_of_nulls(resource_type: str, run_view: RunView) -> None:
+    [row] = rows_of(run_view, resource_type, [{"resourceType": resource_type, "id": "only"}])
+    told = {name: value for name, value in row.items() if value not in (None, [], 0)}
+    assert {**told, "part": None, "part_index": None} == {
+        "connection": "site",
+        "key": "only",
+        "part": None,
+        "part_index": None,
+    }
+
+
+def _concept(number: int) -> Json:
+    codings = [{"system": f"http://s{n}", "code": f"c{number}{n}", "display": f"d{n}"} for n in range(2)]
+    return {"coding": codings, "text": f"t{number}"}
+
+
+CONCEPTS, REFERENCE = [_concept(n) for n in range(2)], {"reference": "Practitioner/a"}
+REFERENCES = [REFERENCE, {"reference": "http://ehr/fhir/Practitioner/b/_history/2"}, {"display": "no reference"}]
+SEVERAL_OF_EVERYTHING: list[Json] = [
+    {
+        "resourceType": "Patient",
+        "id": "p",
+        "identifier": [
+            {"type": _concept(1), "value": "1"},
+            {"type": {"text": "MRN"}, "value": "2"},
+            {"type": {"coding": [{"code": "MR"}]}, "value": "3"},
+        ],
+        "name": [{"use": "old", "family": "A"}, {"family": "B", "given": [None, "C", "D"]}, {"use": "official"}],
+        "telecom": [{"system": "phone", "value": "1"}, {"system": "phone", "value": "2"}],
+        "address": [{"line": ["x", "y"]}, {"line": ["z"]}],
+        "communication": [{"language": concept} for concept in CONCEPTS],
+        "maritalStatus": CONCEPTS[0],
+        "generalPractitioner": REFERENCES,
+        "extension": [
+            {"url": "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race", "extension": extensions}
+            for extensions in [[{"url": "ombCategory", "valueCoding": {"code": code}} for code in "ab"]] * 2
+        ],
+    },
+    {
+        "resourceType": "Encounter",
+        "id": "e",
+        "type": CONCEPTS,
+        "reasonCode": CONCEPTS,
+        "participant": [{"individual": ref} for ref in REFERENCES],
+        "location": [{"location": {"reference": f"Location/{n}", "display": f"l{n}"}} for n in range(2)],
+        "hospitalization": {"admitSource": CONCEPTS[0], "dischargeDisposition": CONCEPTS[1]},
+    },
+    {
+        "resourceType": "Condition",
+        "id": "c",
+        "category": CONCEPTS,
+        "code": CONCEPTS[0],
+        "clinicalStatus": CONCEPTS[0],
+        "severity": CONCEPTS[1],
+    },
+    {
+        "resourceType": "Observation",
+        "id": "o",
+        "category": CONCEPTS,
+        "code": CONCEPTS[0],
+        "interpretation": CONCEPTS,
+        "referenceRange": [{"low": {"value": 1}}, {"low": {"value": 2}}],
+        "valueCodeableConcept": CONCEPTS[1],
+        "component": [{"code": concept, "interpretation": CONCEPTS} for concept in CONCEPTS],
+    },
+    {
+        "resourceType": "MedicationRequest",
+        "id": "m",
+        "category": CONCEPTS,
+        "medicationCodeableConcept": CONCEPTS[0],
+        "reasonCode": CONCEPTS,
+        "reasonReference": [{"reference": "Condition/1"}, {"reference": "Condition/2"}],
+        "dosageInstruction": [
+            {"route": CONCEPTS[0], "doseAndRate": [{"doseQuantity": {"value": n, "unit": "mg"}} for n in range(2)]},
+            {"text": "second"},
+        ],
+    },
+    {
+        "resourceType": "AllergyIntolerance",
+        "id": "a",
+        "category": ["food", "medication"],
+        "code": CONCEPTS[0],
+        "reaction": [{"manifestation": CONCEPTS}, {"manifestation": CONCEPTS}],
+    },
+    {
+        "resourceType": "Immunization",
+        "id": "i",
+        "vaccineCode": CONCEPTS[0],
+        "protocolApplied": [{"series": "a", "doseNumberPositiveInt": 1}, {"series": "b"}],
+        "site": CONCEPTS[0],
+    },
+    {
+        "resourceType": "Procedure",
+        "id": "r",
+        "code": CONCEPTS[0],
+        "reasonCode": CONCEPTS,
+        "bodySite": CONCEPTS,
+        "performer": [{"actor": ref} for ref in REFERENCES],
+        "reasonReference": [{"reference": "Condition/1"}, {"reference": "Condition/2"}],
+    },
+    {
+        "resourceType": "DiagnosticReport",
+        "id": "d",
+        "category": CONCEPTS,
+        "code": CONCEPTS[0],
+        "performer": REFERENCES,
+        "result": [{"reference": "Observation/1"}, {"reference": "Observation/2"}],
+        "conclusionCode": CONCEPTS,
+        "presentedForm": [{"contentType": "a/b"}, {"contentType": "c/d"}],
+    },
+    {
+        "resourceType": "DocumentReference",
+        "id": "x",
+        "type": CONCEPTS[0],
+        "category": CONCEPTS,
+        "author": REFERENCES,
+        "content": [{"attachment": {"contentType": "a/b", "data": "eA=="}}, {"attachment": {"url": "u"}}],
+        "context": {"encounter": [{"reference": "Encounter/1"}, {"reference": "Encounter/2"}]},
+    },
+]
+
+
+def test_several_values_everywhere_fail_no_view(run_view: RunView) -> None:
+    rows = {kind: rows_of(run_view, kind, SEVERAL_OF_EVERYTHING) for kind in VIEW_OF}
+    assert {kind: len(found) for kind, found in rows.items()} == {**dict.fromkeys(VIEW_OF, 1), "Observation": 3}
+    patient = rows["Patient"][0]
+    assert (patient["mrn"], patient["given_names"], patient["address_line"]) == ("2", "C D", "x, y")
+    assert patient["race_code"] == "a"
+    assert rows["Encounter"][0]["type_codes"] == ["c00", "c01", "c10", "c11"]
+    assert rows["Encounter"][0]["practitioner_key"] == "a"
+    assert rows["DiagnosticReport"][0]["result_keys"] == ["1", "2"]
+    assert rows["DiagnosticReport"][0]["result_count"] == 2
+    assert rows["DocumentReference"][0]["content_inline"] is True
+    assert rows["MedicationRequest"][0]["dose_unit"] == "mg"
+
+
+def _cut(node: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
+    """The same JSON with some of its nodes absent, null or empty."""
+    fate = draw(st.sampled_from(["keep"] * 8 + ["null", "empty", "bare"]))
+    if fate == "null":
+        return None
+    if isinstance(node, dict):
+        kept = [key for key in node if draw(st.integers(0, 9))]
+        return {} if fate == "empty" else {key: _cut(node[key], draw) for key in kept}
+    if isinstance(node, list):
+        # some EHRs write an object where the specification wants an array of one
+        return [] if fate == "empty" else _cut(node[0], draw) if fate == "bare" else [_cut(item, draw) for item in node]
+    return node
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), whole=st.sampled_from(SEVERAL_OF_EVERYTHING))
+def test_holes_in_the_data_fail_no_view(data: st.DataObject, whole: Json, run_view: RunView) -> None:
+    kind = whole["resourceType"]
+    resource = {key: _cut(value, data.draw) for key, value in whole.items()} | {"resourceType": kind, "id": "x"}
+    assert len(rows_of(run_view, kind, [resource])) >= 1
+
+
+def test_numbers_of_the_store_reach_the_table_as_written(postgres: Any) -> None:
+    body = '{"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 1.500}}'
+    source = sql.SQL("(SELECT 'site'::text AS connection, 'o'::text AS id, {}::jsonb AS body)").format(
+        sql.Literal(body)
+    )
+    query = compile_view(load_view("observation").definition, source).query
+    cursor = postgres.execute(query)
+    row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
+    assert str(row["value_quantity"]) == str(Decimal("1.500"))
