@@ -54,7 +54,8 @@ class Reply:
 class StreamReply:
     """An answer whose body is read as it comes: `chunks` are decompressed, of bounded size, and can be read once.
 
-    Reading raises TransientFetchError when the body is cut, damaged or stalls: the caller starts the file again.
+    Reading raises TransientFetchError when the body is cut, damaged or stalls: the caller starts the file again, unless it is
+    a BudgetExhaustedError.
     """
 
     status: int

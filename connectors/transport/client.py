@@ -82,11 +82,15 @@ class _Try(Generic[T]):
 
 
 class _Chunks:
-    """What the caller of `stream` reads: a failure under way is a TransientFetchError that names the call."""
+    """What the caller of `stream` reads: a failure under way is a TransientFetchError that names the call.
 
-    def __init__(self, call: Call, reader: BodyReader) -> None:
+    It takes one retry out of the budget, for the caller begins the file again; BudgetExhaustedError says that he should not.
+    """
+
+    def __init__(self, call: Call, reader: BodyReader, budget: RetryBudget) -> None:
         self._call = call
         self._reader = reader
+        self._budget = budget
 
     def __aiter__(self) -> Self:
         return self
@@ -96,7 +100,8 @@ class _Chunks:
             return await anext(self._reader)
         except _FAILS as error:
             seen = Seen(failure=_failure(error))
-        raise error_for(self._call, seen, Verdict(action="retry"), tries=1)
+        empty = not self._budget.take_retry()
+        raise error_for(self._call, seen, Verdict(action="retry"), tries=1, budget_empty=empty)
 
 
 class EhrClient:
@@ -148,7 +153,7 @@ class EhrClient:
 
     @property
     def retries(self) -> int:
-        """How many tries were made after the first of a call."""
+        """How many tries came after the first of a call; a stream that broke counts as one, for it is begun again."""
         return self.budget.retries
 
     async def send(self, call: Call) -> Reply:
@@ -168,7 +173,10 @@ class EhrClient:
         answer = await self._with_retries(call, self._try_open)
         try:
             yield StreamReply(
-                answer.response.status_code, answer.response.headers, answer.url, _Chunks(call, answer.reader)
+                answer.response.status_code,
+                answer.response.headers,
+                answer.url,
+                _Chunks(call, answer.reader, self.budget),
             )
         finally:
             await self._close(call, answer)
@@ -302,7 +310,8 @@ class EhrClient:
 
     async def _follow(self, call: Call, url: str, token: Token | None) -> _Answer:
         """Send, and follow redirects; on another origin without token and client id, and never with a body."""
-        method, body, headers, start = call.method, call.body, self._headers(call, token), origin(url)
+        method, body, start = call.method, call.body, origin(url)
+        headers = self._headers(call, token) | (self._client_id if call.auth else {})
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._exchange(method, url, headers, body)
             location = response.headers.get("location")
@@ -321,8 +330,6 @@ class EhrClient:
 
     def _headers(self, call: Call, token: Token | None = None) -> dict[str, str]:
         headers = {**_HEADERS, "Accept": call.accept, **call.headers}
-        if call.auth:
-            headers |= self._client_id
         if token is not None:
             headers["Authorization"] = token.authorization
         return headers

@@ -148,7 +148,7 @@ def client(server_or_endpoint, *, tokens=None, waits=None, **changes):
         tokens,
         clock=lambda: NOW,
         sleep=waits or Waits(),
-        rng=random.Random(1),  # noqa: S311
+        rng=random.Random(1),
     )
 
 
