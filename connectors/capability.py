@@ -78,7 +78,7 @@ PATIENT_COMPARTMENT = frozenset(
         "SupplyDelivery",
         "SupplyRequest",
         "VisionPrescription",
-    }  # fmt: skip
+    }
 ) | {"Device"}  # not of the compartment, but searched by patient
 
 
