@@ -168,7 +168,7 @@ def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
         offered -= ehr.manner.bulk_only_if_named
     else:
         known = set(ehr.types) | (ehr.manner.bulk_types or frozenset())
-        if not set(asked.types) <= known and not asked.lenient and ehr.manner.vendor != "epic":
+        if not set(asked.types) <= known and not asked.lenient and not ehr.manner.drops_unknown_types:
             raise Refused(fhir_refusal(400, "invalid", "_type contains an unsupported resource type"), "unknown _type")
         offered = offered & set(asked.types)
     allowed = {kind for kind in offered if may(ehr, grant, kind, "r")}

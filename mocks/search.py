@@ -11,10 +11,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mocks.answers import Refused, empty_answer, issue, json_answer, outcome
+from mocks.answers import Refused, empty_answer, json_answer
 from mocks.dataset import Row, row_of
 from mocks.ehr import Ehr, Grant, Session
-from mocks.manners.epic import documents_exhausted, session_expired
 from mocks.manners.manner import Links, PageAt, SearchQuery, fhir_refusal, read_query, whole_number
 from mocks.matching import PERSON_PARAMS, matches
 from mocks.oauth import authenticate, authorize
@@ -60,7 +59,7 @@ async def search(request: Request) -> Response:
     if kind == "DocumentReference" and ehr.config.daily_documents is not None:
         ehr.document_searches += 1
         if ehr.document_searches > ehr.config.daily_documents:
-            raise documents_exhausted()
+            raise Refused(ehr.manner.documents_exhausted(), "daily documents")
     if ehr.manner.paging == "session" and "sessionID" in query.params:
         return as_asked(request, ehr, _go_on(ehr, query), "Bundle")
     _own_patient_only(ehr, grant, query)
@@ -142,7 +141,7 @@ def _session_page(ehr: Ehr, session: Session) -> bytes:
 def _go_on(ehr: Ehr, query: SearchQuery) -> bytes:
     session = ehr.sessions.get(query.one("sessionID") or "")
     if session is None or session.expires_at <= ehr.now() or session.query.resource_type != query.resource_type:
-        raise session_expired()
+        raise Refused(ehr.manner.session_expired(), "session expired")
     return _session_page(ehr, session)
 
 
@@ -220,9 +219,7 @@ async def read(request: Request) -> Response:
     authorize(ehr, grant, kind, "r")
     row = ehr.groups.get(id_) if kind == "Group" else ehr.dataset.get(kind, id_)
     if kind == "Patient" and id_ in ehr.config.merged:
-        body = orjson.dumps(outcome(issue("fatal", "processing", "4107: the patient was merged")))
-        target = f"{ehr.base_url}/Patient/{ehr.config.merged[id_]}"
-        return Response(body, 301, headers={"Location": target}, media_type=ehr.manner.content_type)
+        raise Refused(ehr.manner.merged(f"{ehr.base_url}/Patient/{ehr.config.merged[id_]}"), "merged")
     if row is None:
         raise Refused(ehr.manner.not_found((kind, id_) in ehr.dataset.deleted), "unknown id")
     if grant is not None and grant.patient is not None and row.patient not in (None, grant.patient):

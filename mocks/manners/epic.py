@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -16,6 +17,7 @@ _TEXTS = {
     "4100": "The parameter is invalid.",
     "4101": "Resource request returns no results.",
     "4112": "Invalid combination of parameters.",
+    "4107": "The patient has been merged.",
     "4113": "Session has expired.",
     "4119": "This response includes information available to the authorized user at the time of the request. "
     "It may not contain the entire record available in the system.",
@@ -118,14 +120,8 @@ def _check_kickoff(kickoff: Kickoff) -> None:
         raise _refuse(400, "required", "59108", "_typeFilter without _type")
 
 
-def session_expired() -> Refused:
-    """The refusal of a paging link whose session is gone (status 400 is our reading)."""
-    return _refuse(400, "processing", "4113", "session expired")
-
-
-def documents_exhausted() -> Refused:
-    """The refusal once the day's DocumentReference searches are used up."""
-    return _refuse(400, "processing", "4135", "daily documents")
+def _fatal(number: str, headers: Mapping[str, str] | None = None, status: int = 400) -> Response:
+    return json_answer(outcome(coded_issue("fatal", "processing", number)), status, headers)
 
 
 def _links(page: PageAt) -> Links:
@@ -186,6 +182,9 @@ EPIC = Manner(
     unknown_type=lambda: html_answer(IIS_404, 404),
     not_found=_not_found,
     throttled=lambda: empty_answer(429),  # none documented (EA): the barest form
+    session_expired=lambda: _fatal("4113"),  # status 400 is our reading
+    documents_exhausted=lambda: _fatal("4135"),
+    merged=lambda target: _fatal("4107", {"Location": target}, 301),
     check=_check,
     count=lambda kind: (1000, 999),
     total="page",
@@ -195,6 +194,7 @@ EPIC = Manner(
     extra_entries=_extra,
     group_read=True,
     check_kickoff=_check_kickoff,
+    drops_unknown_types=True,  # 59136 (vendors.md 1.7)
     bulk_counts=False,
     requires_token_flag="true",  # seen as a string (sample manifests, vendors.md 1.9)  # noqa: S106
     kickoff_window=True,

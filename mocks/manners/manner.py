@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from mocks.answers import FHIR_JSON, Refused, issue, json_answer, outcome
+from mocks.answers import FHIR_JSON, Refused, empty_answer, issue, json_answer, outcome
 from mocks.mock_config import BulkLevel, MockConfig
 from mocks.request_log import Layout
 
@@ -131,6 +131,9 @@ class Manner:
     unknown_path: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown path")
     unknown_type: Callable[[], Response] = lambda: fhir_refusal(404, "not-supported", "Unknown resource type")
     not_found: Callable[[bool], Response] = lambda deleted: fhir_refusal(404, "not-found", "Resource is not known")
+    merged: Callable[[str], Response] = lambda target: empty_answer(301, {"Location": target})
+    session_expired: Callable[[], Response] = lambda: fhir_refusal(410, "processing", "The page has expired")
+    documents_exhausted: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Try again tomorrow")
     throttled: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Too Many Requests")
 
     # -- search
@@ -159,6 +162,7 @@ class Manner:
     bulk_beyond_compartment: bool = False  # group and patient level also give Organization and the like
     check_kickoff: Callable[[Kickoff], None] = no_kickoff_check  # raises Refused
     bulk_only_if_named: frozenset[str] = frozenset()  # types that only `_type` brings
+    drops_unknown_types: bool = False  # of `_type`, where others answer 400
     bulk_counts: bool = True
     bulk_types_by_scope: bool = False
     requires_token_flag: Any = True  # of the manifest
