@@ -1,8 +1,137 @@
-"""stub."""
+"""`chartferry demo`: the whole way of the data on made-up patients, in one folder, with nothing prepared.
 
-EXAMPLES: tuple[str, ...] = ("chartferry demo",)
+Four mock EHRs (each a process of its own), an embedded Postgres, a sync of all, an export; then what came from where and which
+files there are. It calls the same code as `sync` and `export`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exit_codes import worst
+from cli.export import print_result, result_as_json, run_export
+from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, invocation_of
+from cli.render import emit_json, print_holes, print_table, say, tell
+from cli.supervise import supervise
+from cli.sync import Outcome, outcomes_as_json, run_all
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from exports.run import ExportResult
+
+EXAMPLES = ("chartferry demo", "chartferry demo --dir /tmp/charts --patients 100")
+VENDORS = {"epic": "north-epic", "cerner": "east-cerner", "allscripts": "south-allscripts", "va": "west-va"}
+STORE = "store"
+FAULTS = """\
+# the demo's Epic stumbles now and then, so that there are retries to see
+[[rules]]
+match = { purpose = "search" }
+every = 60
+action = { status = 503, headers = { Retry-After = "0" } }
+"""
 
 
-def demo(types: list[str] = []) -> int:
-    """Do."""
-    return 0
+def demo(
+    context: typer.Context,
+    *,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Everything goes in here.")] = Path(
+        "chartferry-demo"
+    ),
+    patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """See chartferry at work: four mock EHRs, a Postgres of its own, sync, NDJSON and CSV. Safe to repeat."""
+    if config is not None or tenant is not None:
+        raise typer.BadParameter(
+            "the demo writes its own configuration; --config and --tenant are for the other commands"
+        )
+    from cli.mock_processes import mock_ehrs
+    from cli.wiring import Wanted
+    from config.settings import load_settings
+    from snapshots.embedded import embedded_postgres
+
+    began = time.monotonic()
+    invocation = invocation_of(context)
+    root = folder.resolve()
+    say(f"Everything below is made up. It stays in {root}")
+    with embedded_postgres(root / STORE):  # held from sync to export: stopping and starting it again takes seconds
+        say(f"1/3  starting {len(VENDORS)} mock EHRs with {patients} patients each ({_since(began)} so far)")
+        with mock_ehrs(VENDORS, patients=patients, folder=root / "mocks", faults={"epic": FAULTS}) as tables:
+            settings = load_settings(_write_config(root, tables), {})
+            say(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")
+            outcomes = run_all(settings, list(settings.connections.values()), Wanted(), invocation, log_level="WARNING")
+        say(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
+        result = _export(settings, root / "export", invocation)
+    code = worst(outcome.code for outcome in outcomes)
+    if json:
+        emit_json(
+            {**outcomes_as_json(outcomes, code), "export": result_as_json(result), "seconds": time.monotonic() - began}
+        )
+    else:
+        _print(outcomes, result)
+        _print_next(folder, settings, began)
+    return code
+
+
+def _write_config(root: Path, tables: Sequence[str]) -> Path:
+    from cli.mock_connection import write_private
+
+    head = (
+        f'# written by `chartferry demo`; the mock EHRs run only while it does\n\n[store]\nurl = "embedded:{STORE}"\n'
+    )
+    path = root / "chartferry.toml"
+    write_private(path, "\n".join([head, *tables]))
+    return path
+
+
+def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResult:
+    from exports.plan import ExportRequest
+
+    request = ExportRequest(out=out, formats=("ndjson", "csv"))
+    return supervise(lambda: run_export(settings, "default", request, invocation), resume="run the same command again")
+
+
+def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
+    reports = [outcome.report for outcome in outcomes if outcome.report]
+    print_table(
+        ("vendor", "way", "status", "patients#", "resources#", "new#", "unchanged#", "requests#", "retries#", "seconds#"),
+        [
+            (
+                outcome.connection.vendor, report.mode, report.status, report.patients, sum(report.resources.values()),
+                report.new, report.unchanged, report.requests, report.retries, float(report.seconds),
+            )
+            for outcome in outcomes
+            if (report := outcome.report)
+        ],
+        title="what came from where",
+    )  # fmt: skip
+    types = sorted({name for report in reports for name in report.resources})
+    print_table(
+        ("resources by type", *(f"{outcome.connection.vendor}#" for outcome in outcomes if outcome.report)),
+        [(name, *(report.resources.get(name) for report in reports)) for name in types],
+    )
+    print_holes(report for report in reports if report.status != "complete")
+    for outcome in outcomes:
+        if outcome.error:
+            tell(f"failed   {outcome.connection.name}: {outcome.error}")
+    print_result(result)
+
+
+def _print_next(folder: Path, settings: Settings, began: float) -> None:
+    tell(f"\nall of it in {_since(began)}. Look around:")
+    tell(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
+    tell(f"  zcat {folder}/export/observation.csv.gz | head -3")
+    tell(f"  chartferry runs --config {folder}/{settings.source.name}")
+    tell("Your own EHR:  chartferry init")
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.0f} s"

@@ -6,6 +6,10 @@ is interrupted.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +57,7 @@ def serve(
     keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Where key and cohort files go.")] = Path(
         "mock-keys"
     ),
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="End when stdin is closed.")] = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -95,8 +100,15 @@ def serve(
             tell(connection.toml())
         say(f"# {vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; Ctrl-C ends it")
 
+    if until_eof:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     run_forever(mock, host, port, announce)
     return ExitCode.COMPLETE
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _mock_config(

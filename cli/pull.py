@@ -200,4 +200,5 @@ def _summary(asked: Pull, report: RunReport | None, files: list[DeliveredFile]) 
     }
     packed = f", {size(total['bytes'])} gzip" if total["bytes"] != total["uncompressed_bytes"] else ""
     fetched = f", {report.requests:,} requests in {report.seconds:.1f} s" if report else ", from the store"
-    return f"{asked.out}: {total['rows']:,} rows, {size(total['uncompressed_bytes'])}{packed}{fetched}"
+    where = "stdout" if asked.out == STDOUT else asked.out
+    return f"{where}: {total['rows']:,} rows, {size(total['uncompressed_bytes'])}{packed}{fetched}"

@@ -125,7 +125,12 @@ def sync(
 
 
 def run_all(
-    settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
+    settings: Settings,
+    connections: Sequence[Connection],
+    wanted: Wanted,
+    invocation: Invocation,
+    *,
+    log_level: str = "INFO",
 ) -> list[Outcome]:
     """Run the connections, some at a time, each in its tenant's store; one's failure is not another's."""
     from cli import wiring
@@ -151,7 +156,7 @@ def run_all(
 
     if connections:
         with run_progress(terminal=invocation.terminal) as show:
-            wiring.start_logging(invocation)
+            wiring.start_logging(invocation, log_level)
             supervise(
                 lambda: all_of_them(show), resume="every run stays resumable: run the same command again to go on"
             )

@@ -47,11 +47,11 @@ class Wanted:
     patients_are_ids: bool = False  # True: whatever cohort_system says
 
 
-def start_logging(invocation: Invocation) -> None:
+def start_logging(invocation: Invocation, level: str = "INFO") -> None:
     """Send log lines to stderr: JSON unless somebody watches."""
     from config.logs import configure_logging
 
-    configure_logging(json=not invocation.terminal, level="INFO", stream=sys.stderr)
+    configure_logging(json=not invocation.terminal, level=level, stream=sys.stderr)
 
 
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
