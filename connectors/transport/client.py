@@ -187,7 +187,7 @@ class EhrClient:
         Raises TransientFetchError when no whole answer came, TerminalFetchError for an untrusted certificate, ProtocolError
         for an answer that is too long.
         """
-        url = safe_url(call.url, self.base_url)
+        url = self._safe(call)
         try:
             response = await self._exchange(call.method, url, self._headers(call), call.body)
             try:
@@ -282,7 +282,7 @@ class EhrClient:
 
     async def _answer(self, call: Call) -> _Answer:
         """Token, place, request, redirects; a 401 is met by one fresh token and one replay, which is no retry."""
-        url = safe_url(call.url, self.base_url)
+        url = self._safe(call)
         token = await self._token(call, url)  # before the place is taken: a login may take long
         await self._limits.acquire(call.purpose)
         try:
@@ -295,6 +295,12 @@ class EhrClient:
         except BaseException:
             self._limits.release(call.purpose)
             raise
+
+    def _safe(self, call: Call) -> str:
+        try:
+            return safe_url(call.url, self.base_url)
+        except UnsafeLinkError as error:
+            raise UnsafeLinkError(f"{call.template}: {error}") from error
 
     async def _token(self, call: Call, url: str) -> Token | None:
         """The token to send to `url`; raises UnsafeLinkError where it would leave the origins that may see it."""

@@ -21,7 +21,7 @@ Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
 Failure = Literal["connect", "proxy", "certificate", "timeout", "dropped", "malformed", "coding"]
 
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
-FEW_TRIES = 3  # a web page with 200: a firewall's block or a soft 404 rarely turns into FHIR (F1)
+FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
 TRANSIENT_CODES = frozenset(
     {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
 )  # 6.2

@@ -207,7 +207,7 @@ async def test_a_web_page_with_200_is_asked_for_again_but_not_for_long():
     async with wire(always([HTML, http()])) as server, client(server) as ehr:
         assert (await ehr.send(call())).status == 200
         server.answer = always(HTML)
-        with pytest.raises(TransientFetchError, match="a web page instead of FHIR after 3 tries"):
+        with pytest.raises(TransientFetchError, match="a web page instead of FHIR after 5 tries"):
             async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")):
                 pytest.fail("a web page was handed out as a file")
 
@@ -421,3 +421,10 @@ async def test_an_open_server_and_a_configured_bearer_need_no_discovery():
         await logged_in(ehr, credentials=Credentials(auth="bearer", bearer_token="fixed\n"))
         await ehr.send(call())
         assert [request.headers.get("authorization") for request in server.seen] == [None, "Bearer fixed"]
+
+
+async def test_an_unsafe_link_is_refused_by_the_name_of_its_call():
+    async with wire(always(http())) as server, client(server, tokens=FixedTokens()) as ehr:
+        with pytest.raises(UnsafeLinkError, match=r"^GET /Patient\?name=\{name\}: a link carries a user name"):
+            await ehr.send(call(f"http://SECRET@127.0.0.1:{server.port}/fhir"))
+    assert server.seen == []
