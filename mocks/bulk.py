@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,6 +30,7 @@ from mocks.search import negotiate, served
 _CHUNK = 256 * 1024
 _KEPT_FILES = 512
 _GZIP_LEVEL = 1
+_KEPT_S = 14 * 86_400  # as Epic (ET)
 _STALE_JOB_S = 600  # a job that nobody polls stops refusing others after so long
 _LEASE_S = 2  # a link handed out and not fetched for so long no longer counts as a parallel download
 
@@ -145,6 +146,7 @@ def _begin(ehr: Ehr, asked: Kickoff, group: Row | None, grant: Grant | None, url
     if ehr.config.error_file:
         job.errors.append(BulkFile(secrets.token_hex(12), "OperationOutcome", [_error_row()], ("error", job_id)))
     ehr.jobs[job_id] = job
+    ehr.files.update({one.id: (job, one) for one in (*job.files, *job.errors)})
     ehr.kickoffs[client, job.group or ""] = now
     return job
 
@@ -213,6 +215,8 @@ async def status(request: Request) -> Response:
     job = _job(request, authenticate(request))
     if request.method == "DELETE":
         del ehr.jobs[job.id]
+        for one in (*job.files, *job.errors):
+            del ehr.files[one.id]
         if not job.complete:  # a job deleted before completion does not count (ET)
             ehr.kickoffs.pop((job.client_id, job.group or ""), None)
         return empty_answer(202)
@@ -224,13 +228,8 @@ async def status(request: Request) -> Response:
             headers["Retry-After"] = str(ehr.config.retry_after_s)
         return empty_answer(202, headers)
     job.complete = True
-    expires = (instant(job.transaction_time) or _never()) + timedelta(days=14)
-    headers = {"Expires": expires.strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    headers = {"Expires": formatdate(job.began_at + _KEPT_S, usegmt=True)}
     return json_answer(_manifest(ehr, job), 200, headers, "application/json")
-
-
-def _never() -> Any:
-    raise AssertionError("the transaction time is our own instant")
 
 
 def _manifest(ehr: Ehr, job: Job) -> dict[str, Any]:
@@ -258,15 +257,10 @@ async def file(request: Request) -> Response:
     """Answer a file: its bytes, or the way to the object store."""
     ehr: Ehr = request.app.state.ehr
     grant = authenticate(request)
-    wanted = request.path_params["file"]
-    client = grant.client_id if grant else None
-    for job in ehr.jobs.values():
-        found = next((one for one in (*job.files, *job.errors) if one.id == wanted), None)
-        if found is not None and job.client_id == client:
-            break
-    else:
+    job, found = ehr.files.get(request.path_params["file"], (None, None))
+    if job is None or found is None or job.client_id != (grant.client_id if grant else None):
         raise Refused(ehr.manner.gone(), "no such file")
-    if ehr.manner.bulk_types_by_scope and found in job.files and not may(ehr, grant, found.type, "r"):
+    if ehr.manner.bulk_types_by_scope and found.type != "OperationOutcome" and not may(ehr, grant, found.type, "r"):
         raise Refused(ehr.manner.forbidden(ehr.manner.scope_refusal_text), "scope of a file")
     limit = ehr.config.max_parallel_files if ehr.manner.file_redirect else None
     if limit is not None and _downloads(ehr) >= limit:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from mocks.dataset import Dataset, Row, row_of
 from mocks.faults import Faults
@@ -83,7 +85,7 @@ class Ehr:
         self.used_jtis: dict[str, float] = {}
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.jobs: dict[str, Job] = {}
-        self.deleted_jobs: set[str] = set()
+        self.files: dict[str, tuple[Job, BulkFile]] = {}
         self.kickoffs: dict[
             tuple[str | None, str], float
         ] = {}  # (client, group) -> when an export of it was completed or begun
@@ -91,7 +93,6 @@ class Ehr:
         self.leases: dict[str, float] = {}  # object store: links handed out and not yet fetched -> when
         self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self.document_searches = 0
-        self.notes: Counter[str] = Counter()
         self.abort: Callable[[tuple[str, int]], None] | None = None  # closes a client's connection; serving sets it
         self._clock = clock
         self.set_origins("http://testserver", "http://objects.testserver")
@@ -142,16 +143,10 @@ class Ehr:
             "actual": True,
             "name": "Everyone",
         }
-        return row_of(_dumped({**group, "quantity": len(members), "member": members}))
+        return row_of(orjson.dumps({**group, "quantity": len(members), "member": members}))
 
     def members(self, group: Row) -> list[str]:
         """Give the ids of a group's patients that are in the data."""
         references = [str(member.get("entity", {}).get("reference", "")) for member in group.body.get("member", ())]
         ids = [reference.rpartition("/")[2] for reference in references if "Patient/" in reference]
         return [id_ for id_ in ids if self.dataset.get("Patient", id_) is not None]
-
-
-def _dumped(resource: dict[str, Any]) -> bytes:
-    import orjson
-
-    return orjson.dumps(resource)

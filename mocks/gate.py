@@ -67,10 +67,9 @@ class Gate:
             await ehr.manner.throttled()(scope, receive, outgoing)
             return
         action = ehr.faults.pick(entry.purpose, entry.method, entry.target)
-        delay = ehr.config.latency_s + (action.delay_s if action else 0)
-        if delay > 0:
-            await asyncio.sleep(delay)
         if action is not None:
+            if action.delay_s > 0:
+                await asyncio.sleep(action.delay_s)
             entry.fault = True
             outgoing.cut_after = action.cut_after_bytes
             if action.stall:
@@ -103,6 +102,11 @@ class Gate:
         if self._ehr.abort is None:
             raise RuntimeError("a fault with `drop` needs a real socket: use mocks.serving.serve")
         self._ehr.abort(tuple(scope["client"]))
+
+    async def wait_latency(self, since: float) -> None:
+        """Let an answer begin `latency_s` after its request came, however long it took to make: the ideal stays reachable."""
+        if self._ehr.config.latency_s:
+            await asyncio.sleep(since + self._ehr.config.latency_s - time.monotonic())
 
     async def pace(self, size: int) -> None:
         """Wait until `size` bytes have gone through the pipe that all answers share."""
@@ -155,6 +159,7 @@ class _Outgoing:
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         if self._start is not None:
+            await self._gate.wait_latency(self.entry.at)
             body = self._begin(self._start, body, more)
             await self._send(self._start)
             self._start = None
