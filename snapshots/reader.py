@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, IsolationLevel, sql
+import anyio
+from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
+from psycopg.abc import Buffer, PQGen
+from psycopg.waiting import wait
 
 from snapshots.errors import StoreError, store_border
 from snapshots.sql import load
@@ -69,20 +72,31 @@ class CopyStream:
             await self._conn.execute(_SQL["by_key"], {"sort": sort})
 
     async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
-        parts: list[bytes] = []
-        size = 0
-        skip = self._header
+        header = self._header
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
-            while row := await copy.read():  # one message of the protocol, which is one row
-                parts.append(bytes(row))
-                size += len(row)
-                self.rows += not skip
-                skip = False
-                if size > CHUNK_BYTES:
-                    yield b"".join(parts)
-                    parts, size = [], 0
-        if parts:
-            yield b"".join(parts)
+            rows = await self._conn.wait(
+                _gather(copy, 1)
+            )  # here the server sorts and plans: this wait can be cancelled
+            while rows:
+                self.rows += len(rows) - header
+                header = False
+                yield b"".join(rows)
+                # The server sends 8 kB at a time. An event loop that wakes for each takes longer than the server does, so a
+                # thread waits for a chunk; nothing else touches the connection meanwhile.
+                rows = await anyio.to_thread.run_sync(wait, _gather(copy, CHUNK_BYTES), self._conn.fileno())
+
+
+def _gather(copy: AsyncCopy, enough: int) -> PQGen[list[Buffer]]:
+    """Take messages of COPY TO, one a row, until there are `enough` bytes; none at the end.
+
+    `AsyncCopy.read` gives one row and is made of the same generator.
+    """
+    rows: list[Buffer] = []
+    size = 0
+    while size < enough and (row := (yield from copy._read_gen())):  # noqa: SLF001 - see above
+        rows.append(row)
+        size += len(row)
+    return rows
 
 
 class Snapshot:

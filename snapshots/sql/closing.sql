@@ -1,6 +1,6 @@
 -- name: plan_freely
 -- Let the planner join large sets as it likes again, until the end of the transaction.
-SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true),
+SELECT set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true),
     set_config('plan_cache_mode', 'auto', true)
 
 -- name: close_pending

@@ -1,7 +1,8 @@
 -- name: session
--- A run's session always joins a few thousand keys to one large partition by its primary key. On a table that grows from
--- nothing within minutes the planner has no statistics to see that from, and plans of 36 partitions are worth keeping.
-SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
+-- A run's session looks up a few thousand keys in large tables by their primary key. On tables that grow from nothing within
+-- minutes the planner cannot know that, and a plan of 36 partitions is worth keeping: so lookups below are LATERAL … OFFSET 0
+-- (a nested loop whatever the statistics say), over indexes only, planned once.
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
     set_config('plan_cache_mode', 'force_generic_plan', false), set_config('client_connection_check_interval', '1s', false)
 
 -- name: classify
@@ -10,10 +11,12 @@ SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s) WITH ORDINALITY AS s (resource_type, id, content_hash, n)
 ), found AS MATERIALIZED (
-    SELECT s.n, r.resource_type, r.id, r.last_updated, r.last_changed_run = %(run)s AS mine,
+    SELECT s.n, s.resource_type, s.id, r.last_updated, r.last_changed_run = %(run)s AS mine,
         r.content_hash = s.content_hash AND r.deleted_at IS NULL AS same
     FROM staged s
-    JOIN resource r ON r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+    ) r
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
     SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
@@ -44,12 +47,14 @@ WITH staged AS MATERIALIZED (
     FROM unnest(%(types)s, %(ids)s, %(patients)s, %(versions)s, %(updated)s, %(hashes)s, %(bodies)s)
         AS s (resource_type, id, patient_id, version_id, last_updated, content_hash, body)
 ), judged AS MATERIALIZED (
-    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.body::text = s.body::text AS same_text, r.deleted_at IS NULL AS live
+    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.deleted_at IS NULL AND r.body::text = s.body::text AS same
     FROM staged s
-    JOIN resource r ON r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+    ) r
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
-    SELECT %(run)s, resource_type, id FROM judged WHERE same_text AND live AND NOT mine
+    SELECT %(run)s, resource_type, id FROM judged WHERE same AND NOT mine
     ON CONFLICT DO NOTHING
     RETURNING resource_type
 ), kept AS (
@@ -58,36 +63,47 @@ WITH staged AS MATERIALIZED (
     SELECT r.last_changed_run, %(run)s, r.deleted_run, r.deleted_at, r.connection, r.resource_type, r.id, r.patient_id,
         r.version_id, r.last_updated, r.content_hash, r.body
     FROM judged j
-    JOIN resource r ON r.resource_type = j.resource_type AND r.connection = %(connection)s AND r.id = j.id
-    WHERE NOT (j.same_text AND j.live)
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = j.resource_type AND connection = %(connection)s AND id = j.id OFFSET 0
+    ) r
+    WHERE NOT j.same
 ), written AS (
-    UPDATE resource r SET last_changed_run = %(run)s, deleted_run = NULL, deleted_at = NULL, patient_id = j.patient_id,
-        version_id = j.version_id, last_updated = j.last_updated, content_hash = j.content_hash,
-        body = CASE WHEN j.same_text THEN r.body ELSE j.body END
-    FROM judged j
-    WHERE r.resource_type = j.resource_type AND r.connection = %(connection)s AND r.id = j.id
-        AND NOT (j.same_text AND j.live)
-    RETURNING r.resource_type, r.id, j.mine
+    INSERT INTO resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated,
+        content_hash, body)
+    SELECT %(connection)s, %(run)s, %(run)s, resource_type, id, patient_id, version_id, last_updated, content_hash, body
+    FROM judged WHERE NOT same
+    ON CONFLICT (resource_type, connection, id) DO UPDATE SET last_changed_run = excluded.last_changed_run,
+        deleted_run = NULL, deleted_at = NULL, patient_id = excluded.patient_id, version_id = excluded.version_id,
+        last_updated = excluded.last_updated, content_hash = excluded.content_hash, body = excluded.body
 ), unnoted AS (
-    DELETE FROM seen USING written w
-    WHERE seen.run = %(run)s AND seen.resource_type = w.resource_type AND seen.id = w.id
-    RETURNING seen.resource_type
+    DELETE FROM seen WHERE ctid = ANY (ARRAY(
+        SELECT s.at FROM judged j
+        CROSS JOIN LATERAL (
+            SELECT ctid AS at FROM seen WHERE run = %(run)s AND resource_type = j.resource_type AND id = j.id OFFSET 0
+        ) s
+        WHERE NOT j.same
+    ))
+    RETURNING resource_type
 )
 SELECT resource_type, sum(changed)::int, sum(unchanged)::int FROM (
-    SELECT resource_type, 1 AS changed, 0 AS unchanged FROM written WHERE NOT mine
+    SELECT resource_type, 1 AS changed, 0 AS unchanged FROM judged WHERE NOT same AND NOT mine
     UNION ALL SELECT resource_type, 0, 1 FROM noted
     UNION ALL SELECT resource_type, 0, -1 FROM unnoted
 ) counted GROUP BY 1
 
 -- name: delete
 -- Make tombstones of what the EHR says is gone; the content stays as the last version. Unknown ids are no matter.
-WITH gone AS (
-    UPDATE resource r SET deleted_at = now(), deleted_run = %(run)s
-    FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
-    WHERE r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id AND r.deleted_at IS NULL
-    RETURNING r.resource_type
+WITH known AS MATERIALIZED (
+    SELECT r.* FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id
+            AND deleted_at IS NULL OFFSET 0
+    ) r
+), gone AS (
+    INSERT INTO resource SELECT * FROM known
+    ON CONFLICT (resource_type, connection, id) DO UPDATE SET deleted_at = now(), deleted_run = %(run)s
 )
-SELECT resource_type, count(*)::int FROM gone GROUP BY 1
+SELECT resource_type, count(*)::int FROM known GROUP BY 1
 
 -- name: is_json
 -- Whether these texts all become jsonb; the server's error says so when not.

@@ -86,9 +86,12 @@ UPDATE unit SET poison = %(reason)s WHERE run = %(run)s AND resource_type = %(re
 -- End units; a poisoned one ends as a hole.
 UPDATE unit SET state = CASE WHEN poison IS NULL OR u.state <> 'settled' THEN u.state ELSE 'failed' END,
     reason = coalesce(poison, u.reason), complete_listing = u.complete AND poison IS NULL, records = u.records, ended_at = now()
-FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[], %(records)s::int[])
-    AS u (key, state, reason, complete, records)
-WHERE unit.run = %(run)s AND unit.key = u.key
+FROM (
+    SELECT r.*, t.at FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[],
+        %(records)s::int[]) AS r (key, state, reason, complete, records)
+    CROSS JOIN LATERAL (SELECT ctid AS at FROM unit WHERE run = %(run)s AND key = r.key OFFSET 0) t
+) u
+WHERE unit.ctid = u.at
 
 -- name: count
 -- Add to what the run received.
