@@ -66,6 +66,7 @@ def call(arguments: Sequence[str]) -> int:
         return ExitCode.USAGE
     except InterruptedBySignalError as exc:
         say(f"chartferry: {exc}")
+        _tell_machine(invocation, SIGNAL_BASE + exc.signal, str(exc))
         return SIGNAL_BASE + exc.signal
     except (KeyboardInterrupt, typer.Abort):
         say("chartferry: interrupted")
@@ -87,7 +88,7 @@ def _fail(error: BaseException, invocation: Invocation) -> int:
     return code
 
 
-def _tell_machine(invocation: Invocation, code: ExitCode, message: str, error: BaseException | None = None) -> None:
+def _tell_machine(invocation: Invocation, code: int, message: str, error: BaseException | None = None) -> None:
     if not invocation.json:
         return
     problems = [problem._asdict() for problem in getattr(error, "problems", ())]

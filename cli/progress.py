@@ -35,12 +35,12 @@ Show = Callable[[RunProgress], None]
 
 
 @contextmanager
-def run_progress(*, terminal: bool, label: str = "connection") -> Iterator[Show]:
+def run_progress(*, terminal: bool) -> Iterator[Show]:
     """Yield the function to call at every step of every run."""
     if not terminal:
         yield PlainLines(say, time.monotonic).show
         return
-    with _bars(label) as show:
+    with _bars() as show:
         yield show
 
 
@@ -83,7 +83,7 @@ def counts(progress: RunProgress, elapsed_s: float) -> str:
 
 
 @contextmanager
-def _bars(label: str) -> Iterator[Show]:
+def _bars() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,7 +109,7 @@ def _bars(label: str) -> Iterator[Show]:
 
     def show(progress: RunProgress) -> None:
         if progress.connection not in tasks:
-            tasks[progress.connection] = bars.add_task(f"{label} {progress.connection}", total=None, note="")
+            tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
         note = f"{progress.phase} · {progress.records:,} resources · {progress.requests:,} requests"
         if progress.retries:
             note += f" · {progress.retries:,} retries"

@@ -203,7 +203,7 @@ def log_outcome(outcome: Outcome, kind: str) -> None:
     if report is None:
         log.error("run", **fields, kind=kind, status="failed", exit_code=int(outcome.code), error=outcome.error)
         return
-    level = log.info if outcome.code in (ExitCode.COMPLETE, ExitCode.NOTHING) else log.warning
+    level = {ExitCode.FAILED: log.error, ExitCode.PARTIAL: log.warning}.get(outcome.code, log.info)
     level(
         "run",
         **fields,
