@@ -31,7 +31,6 @@ _CHUNK = 256 * 1024
 _KEPT_FILES = 512
 _GZIP_LEVEL = 1
 _KEPT_S = 14 * 86_400  # as Epic (ET)
-_STALE_JOB_S = 600  # a job that nobody polls stops refusing others after so long
 _LEASE_S = 2  # a link handed out and not fetched for so long no longer counts as a parallel download
 
 
@@ -109,7 +108,7 @@ async def _params(request: Request) -> dict[str, tuple[str, ...]]:
 def _one_at_a_time(ehr: Ehr, client: str | None, group: Row | None) -> None:
     group_id = group.id if group else None
     for job in ehr.jobs.values():
-        running = not job.complete and ehr.now() - job.began_at < _STALE_JOB_S
+        running = not job.complete and ehr.now() - job.began_at < ehr.config.abandoned_job_s
         same = job.client_id == client and (ehr.manner.one_job == "client" or job.group == group_id)
         if ehr.manner.one_job is not None and running and same:
             raise Refused(

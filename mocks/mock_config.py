@@ -59,6 +59,7 @@ class MockConfig:
     rows_per_file: int = 5000
     polls: int = 2  # status answers 202 before the manifest
     retry_after_s: int = 1  # Retry-After of those answers (Cerner really says 600)
+    abandoned_job_s: float = 600  # a job that nobody polls stops refusing others after so long
     kickoff_window_s: float = 86_400  # Epic: one export per group and client
     kickoff_refusal_status: int = 400  # Epic: of the "too recently" refusal
     link_life_s: float = 60  # Cerner: pre-signed file links
