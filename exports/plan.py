@@ -57,7 +57,8 @@ def plan_export(
     A type that was asked for by name gets its file even where the store has none of it: an empty one.
 
     Raises:
-        PlanError: a format that does not exist, views without csv, two views of one name, a type that no file can be called.
+        PlanError: a format that does not exist, views without csv or of a type that was left out, two views of one name, a type
+            that no file can be called.
     """
     unknown = [name for name in request.formats if name not in FORMATS]
     if unknown:
@@ -79,6 +80,10 @@ def plan_export(
 def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[PlannedFile]:
     # views named by the user are all written; of the built-in ones, those of the types asked for
     chosen = [view for view in views if request.views or not request.types or view.resource in request.types]
+    left_out = [view for view in chosen if request.types and view.resource not in request.types]
+    if left_out:
+        told = ", ".join(f"{view.name} reads {view.resource}" for view in left_out)
+        raise PlanError(f"{told}, which the types asked for leave out ({', '.join(request.types)}); add it to them")
     by_name = {view.name: view for view in chosen}
     if len(by_name) < len(chosen):
         names = [view.name for view in chosen]

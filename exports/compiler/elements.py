@@ -170,7 +170,7 @@ CodeableConcept:
 HumanName:
   family:string given*:string period:Period prefix*:string suffix*:string text:string use:code
 Attachment:
-  contentType:code creation:dateTime data:base64Binary hash:base64Binary size:unsignedInt title:string url:url
+  contentType:code creation:dateTime data:base64Binary hash:base64Binary language:code size:unsignedInt title:string url:url
 ContactPoint:
   period:Period rank:positiveInt system:code use:code value:string
 EncounterClassHistory:

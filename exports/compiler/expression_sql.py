@@ -144,7 +144,7 @@ def _only_one(array: Composable, place: Place) -> Composable:
     return SQL(
         "(SELECT CASE WHEN jsonb_array_length(q.a) > 1 THEN to_jsonb(({} || left(q.a::text, 0))::boolean) ELSE q.a -> 0 END"
         " FROM (SELECT {} AS a OFFSET 0) AS q)"
-    ).format(Literal(f"{RAISED}{place.label} has more than one value"), array)
+    ).format(Literal(f"{RAISED}{place.label} has more than one value; use first(), forEach or collection: true"), array)
 
 
 def _constant_json(value: str | bool | int | Decimal) -> Composable:

@@ -47,12 +47,12 @@ def compile_view(definition: Mapping[str, Any], source: Composable) -> CompiledV
     Raises:
         ViewError: the definition is wrong or needs what is not supported; says where, and what is allowed.
     """
-    view = parse_view(definition)
     try:
+        view = parse_view(definition)
         query = _Writer().query(view, source)
         query.as_string(None)  # Postgres must take what is deep here, and Python be able to write it
     except RecursionError:
-        raise ViewError(view.name, "", "the view is nested too deeply") from None
+        raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
     columns = tuple(Column(column.name, column.type, column.collection) for column in view.select.all_columns())
     return CompiledView(view.name, view.resource, columns, query)
 

@@ -106,12 +106,9 @@ class AtomicFile:
         with destination_errors(self._target):
             descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, _FILE_MODE)
         self._stream = os.fdopen(descriptor, "wb", buffering=0)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-        except OSError as error:
+        if not self._own(descriptor):
             self._stream.close()
-            raise DestinationError(f"{self._target} is being written by another process; wait for it to end") from error
+            raise DestinationError(f"{self._target} is being written by another process; wait for it to end")
         self._encoder = Encoder(self._stream, compress=self._compress)
         return self
 
@@ -121,6 +118,20 @@ class AtomicFile:
         if not self._stream.closed:
             self._part.unlink(missing_ok=True)
             self._stream.close()
+
+    def _own(self, descriptor: int) -> bool:
+        """Take the part file for this process alone and empty it; False where another has it."""
+        with destination_errors(self._target):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # between our open and our lock its owner may have renamed it: it is a finished file then, not ours to empty
+                mine = os.path.samestat(os.fstat(descriptor), os.lstat(self._part))
+            except (BlockingIOError, FileNotFoundError):
+                return False
+            if mine:
+                os.ftruncate(descriptor, 0)
+                os.fchmod(descriptor, _FILE_MODE)
+            return mine
 
     def write(self, chunk: bytes) -> None:
         """Take in a chunk of any size."""

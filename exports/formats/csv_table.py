@@ -51,8 +51,7 @@ def data_error(view: str, error: StoreQueryError) -> ViewDataError:
     cause = error.__cause__
     told = _OURS.search(cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else None
     if told:
-        advice = "give its path `.first()`, iterate with forEach, or declare the column `collection: true`"
-        return ViewDataError(f"view {view!r}: {told.group(1)}; {advice}")
+        return ViewDataError(f"view {view!r}: {told.group(1)}")
     return ViewDataError(
         f"view {view!r}: a value does not fit the type that its column or comparison needs (SQLSTATE {error.sqlstate});"
         " declare the column as string to see it"

@@ -31,7 +31,7 @@ def run_view(postgres: psycopg.Connection[Any]) -> RunView:
             "(SELECT 'site'::text AS connection, body ->> 'id' AS id, body FROM jsonb_array_elements({}::jsonb) AS t(body))"
         ).format(sql.Literal(json.dumps(resources)))
         compiled = compile_view(view, source)
-        query = sql.SQL("SELECT row_to_json(v)::text FROM ({}) AS v").format(compiled.query)
+        query = sql.SQL('SELECT row_to_json("#row")::text FROM ({}) AS "#row"').format(compiled.query)
         return [json.loads(text) for (text,) in postgres.execute(query)]
 
     return run

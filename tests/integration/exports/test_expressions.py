@@ -1,0 +1,209 @@
+"""What expressions give on data, where the official tests leave it open. One table: path, type, value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.exports.conftest import RunView
+
+PATIENT: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": "p",
+    "active": True,
+    "birthDate": "1970-06-15",
+    "_birthDate": {"extension": [{"url": "http://time", "valueDateTime": "1970-06-15T14:35:45-05:00"}]},
+    "deceasedDateTime": "2015-02-04T14:34:28+09:00",
+    "multipleBirthInteger": 2,
+    "gender": "female",
+    "name": [
+        {"use": "official", "family": "A", "given": [None, "B", "C"], "period": {"start": "2001-05"}},
+        {"use": "old", "family": "D"},
+    ],
+    "contact": [{"telecom": [{"value": "1"}, {"value": "2"}]}, {"telecom": [{"value": "3"}]}],
+    "generalPractitioner": [
+        {"reference": "http://ehr.example/fhir/Practitioner/g1/_history/7"},
+        {"reference": "#contained"},
+        {"reference": "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0"},
+        {"reference": "Practitioner?identifier=x"},
+        {"identifier": {"value": "no reference"}},
+        {"reference": "Organization/o1"},
+    ],
+    "contained": [{"resourceType": "Organization", "id": "c1"}, {"resourceType": "Location", "id": "c2"}],
+    "x": [3, 1.50],
+    "nothing": None,
+}
+
+VALUES: list[tuple[str, str, Any]] = [
+    ("name.family.last()", "string", "D"),
+    ("name[1].family", "string", "D"),
+    ("name[2].family", "string", None),
+    ("name.given[0]", "string", "B"),
+    ("name.given.count()", "integer", 2),
+    ("contact.telecom[2].value", "string", "3"),
+    ("contact.telecom.value.join('+')", "string", "1+2+3"),
+    ("contact.telecom.where($this.value = '2').value", "string", "2"),
+    ("contact.where(telecom.where(value = '3').exists()).telecom.value", "string", "3"),
+    ("name.where(use = 'official' and given.exists()).family", "string", "A"),
+    ("name.where(use = 'official' or use = 'none').family", "string", "A"),
+    ("name.exists(use = 'old')", "boolean", True),
+    ("nothing.exists()", "boolean", False),
+    ("nothing", "string", None),
+    ("name.missing.empty()", "boolean", True),
+    ("deceased.exists()", "boolean", True),
+    ("deceased.ofType(boolean).exists()", "boolean", False),
+    ("multipleBirth.ofType(integer) + 1", "integer", 3),
+    ("-multipleBirth.ofType(integer)", "integer", -2),
+    ("7 div 2", "integer", 3),
+    ("7 mod 2", "integer", 1),
+    ("7 / 2", "decimal", 3.5),
+    ("7 / 0", "decimal", None),
+    ("x[0] * x[1]", "decimal", 4.5),
+    ("x[0] > x[1]", "boolean", True),
+    ("'a' + gender", "string", "afemale"),
+    ("missing + 1", "decimal", None),
+    ("gender = 'female' xor active", "boolean", False),
+    ("missing.exists() implies active", "boolean", True),
+    ("active and missing", "boolean", None),
+    ("active or missing", "boolean", True),
+    ("(active and gender)", "boolean", True),
+    ("gender > 'f'", "boolean", True),
+    ("name.family = 'A'", "boolean", False),
+    ("name.first() = name[0]", "boolean", True),
+    ("x[1] = 1.5", "boolean", True),
+    ("{}", "string", None),
+    ("birthDate.extension('http://time').value.ofType(dateTime)", "dateTime", "1970-06-15T14:35:45-05:00"),
+    ("Patient.gender", "code", "female"),
+    ("%resource.gender", "code", "female"),
+    ("%connection", "string", "site"),
+    ("generalPractitioner.getReferenceKey(Practitioner)", "id", "g1"),
+    ("generalPractitioner.getReferenceKey(Organization)", "id", "o1"),
+    ("generalPractitioner.getReferenceKey().count()", "integer", 2),
+    ("generalPractitioner.where(getReferenceKey(Organization) = 'o1').exists()", "boolean", True),
+    ("contained.ofType(Location).id", "id", "c2"),
+    # dates: to the precision that both have, instants where both have a zone
+    ("birthDate = @1970-06-15", "boolean", True),
+    ("birthDate < @1970-07", "boolean", True),
+    ("birthDate > @1970", "boolean", None),
+    ("birthDate != @1971", "boolean", True),
+    ("birthDate >= '1970-06-15'", "boolean", True),
+    ("deceased.ofType(dateTime) = @2015-02-04T05:34:28Z", "boolean", True),
+    ("deceased.ofType(dateTime) < @2015-02-04T05:34:29.5Z", "boolean", True),
+    ("deceased.ofType(dateTime) > @2015-02-03", "boolean", True),
+    ("deceased.ofType(dateTime) > @2015-02-04T10:00", "boolean", None),
+    ("name[0].period.start <= @2001-05", "boolean", True),
+    ("@T10:00:00 = @T10:00:00.000", "boolean", True),
+]
+
+
+@pytest.mark.parametrize(("path", "type_", "value"), VALUES)
+def test_an_expression_gives_its_value(path: str, type_: str, value: Any, run_view: RunView) -> None:
+    view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": path, "type": type_}]}]}
+    assert run_view(view, [PATIENT]) == [{"v": value}]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["name.family", "name.family > 'a'", "x + 1", "generalPractitioner.getReferenceKey()", "contact.telecom and true"],
+)
+def test_two_values_where_one_is_wanted_raise_and_name_the_column(path: str, run_view: RunView) -> None:
+    view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": path}]}]}
+    with pytest.raises(psycopg.DataError, match="chartferry: column v has more than one value"):
+        run_view(view, [PATIENT])
+
+
+def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
+    with pytest.raises(psycopg.DataError, match="chartferry: column v joins something that is no string"):
+        run_view({"resource": "Patient", "select": [{"column": [{"name": "v", "path": "x.join()"}]}]}, [PATIENT])
+
+
+def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
+    view = {"resource": "Claim", "where": [{"path": "status"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
+    with pytest.raises(psycopg.Error, match="cannot cast"):
+        run_view(view, [{"resourceType": "Claim", "id": "c", "status": "active"}])
+
+
+EMPTY = {"resourceType": "Patient", "id": "e"}
+BOTH = [EMPTY, {**EMPTY, "id": "f", "name": [{"given": ["a", "b"]}, {}]}]
+
+
+def test_the_null_row_is_null_in_every_column_but_the_row_index(run_view: RunView) -> None:
+    columns = [
+        {"name": "literal", "path": "'x'"},
+        {"name": "has", "path": "given.exists()"},
+        {"name": "list", "path": "given", "collection": True},
+        {"name": "row", "path": "%rowIndex"},
+    ]
+    nested = {"select": [{"column": [{"name": "count", "path": "given.count()"}]}]}
+    view = {"resource": "Patient", "select": [{"forEachOrNull": "name", "column": columns, **nested}]}
+    assert run_view(view, BOTH) == [
+        {"literal": None, "has": None, "list": None, "row": 0, "count": None},
+        {"literal": "x", "has": True, "list": ["a", "b"], "row": 0, "count": 2},
+        {"literal": "x", "has": False, "list": [], "row": 1, "count": 0},
+    ]
+
+
+def test_the_null_row_stays_where_more_hangs_below_it(run_view: RunView) -> None:
+    inner = {"forEach": "given", "column": [{"name": "given", "path": "$this"}, {"name": "inner", "path": "%rowIndex"}]}
+    outer = {"forEachOrNull": "name", "column": [{"name": "outer", "path": "%rowIndex"}], "select": [inner]}
+    view = {"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}]}, outer]}
+    assert run_view(view, BOTH) == [
+        {"id": "e", "outer": 0, "given": None, "inner": 0},
+        {"id": "f", "outer": 0, "given": "a", "inner": 0},
+        {"id": "f", "outer": 0, "given": "b", "inner": 1},
+    ]
+
+
+def test_a_union_of_plain_branches_has_one_null_row(run_view: RunView) -> None:
+    branch = {"column": [{"name": "n", "path": "given.count()"}, {"name": "row", "path": "%rowIndex"}]}
+    view = {"resource": "Patient", "select": [{"forEachOrNull": "name", "unionAll": [branch, branch]}]}
+    assert run_view(view, [EMPTY]) == [{"n": None, "row": 0}]
+
+
+def test_a_single_item_iterates_once_or_never(run_view: RunView) -> None:
+    selections = {
+        how: [{how: "name.first()", "column": [{"name": "row", "path": "%rowIndex"}, {"name": "x", "path": "'x'"}]}]
+        for how in ("forEach", "forEachOrNull")
+    }
+    assert run_view({"resource": "Patient", "select": selections["forEach"]}, BOTH) == [{"row": 0, "x": "x"}]
+    assert run_view({"resource": "Patient", "select": selections["forEachOrNull"]}, BOTH) == [
+        {"row": 0, "x": None},
+        {"row": 0, "x": "x"},
+    ]
+
+
+def test_rows_keep_the_order_of_the_data(run_view: RunView) -> None:
+    names = [{"given": [f"{n}.{m}" for m in range(12)]} for n in range(12)]
+    resources = [{"resourceType": "Patient", "id": id_, "name": names} for id_ in ("b", "a", "B")]
+    given = {"forEach": "given", "column": [{"name": "given", "path": "$this"}]}
+    union = [{"forEach": "name", "select": [given]}, {"forEach": "name.given.first()", "column": given["column"]}]
+    view = {"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}], "unionAll": union}]}
+    expected = [
+        (id_, value) for id_ in ("B", "a", "b") for value in [*(g for name in names for g in name["given"]), "0.0"]
+    ]
+    assert [(row["id"], row["given"]) for row in run_view(view, resources)] == expected
+
+
+def test_another_type_with_another_shape_is_never_looked_at(run_view: RunView) -> None:
+    view = {"resource": "Patient", "select": [{"forEach": "name", "column": [{"name": "f", "path": "family"}]}]}
+    assert run_view(view, [{"resourceType": "Organization", "id": "o", "name": "x"}, PATIENT]) == [
+        {"f": "A"},
+        {"f": "D"},
+    ]
+
+
+def test_a_type_that_elements_does_not_know_works_all_the_same(run_view: RunView) -> None:
+    claim = {
+        "resourceType": "Claim",
+        "id": "c",
+        "item": [{"net": {"value": 1.5}, "encounter": [{"reference": "Encounter/1"}]}],
+    }
+    columns = [
+        {"name": "net", "path": "net.value", "type": "decimal"},
+        {"name": "encounter", "path": "encounter.getReferenceKey(Encounter)"},
+        {"name": "serviced", "path": "serviced.ofType(date)", "type": "date"},
+    ]
+    view = {"resource": "Claim", "select": [{"forEach": "item", "column": columns}]}
+    assert run_view(view, [claim]) == [{"net": 1.5, "encounter": "1", "serviced": None}]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import itertools
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exports.delivery.files import BLOCK_BYTES, AtomicFile, Encoder, output_folder
+from exports.delivery.manifest import manifest_content
+from exports.errors import DestinationError
+from exports.formats.bundle import HEAD, TAIL, BundleEntries
+
+
+def encoded(chunks: list[bytes]) -> bytes:
+    stream = io.BytesIO()
+    encoder = Encoder(stream, compress=True)
+    for chunk in chunks:
+        encoder.write(chunk)
+    encoder.finish()
+    assert encoder.bytes == len(stream.getvalue())
+    return stream.getvalue()
+
+
+def cut(content: bytes, at: list[int]) -> list[bytes]:
+    edges = [0, *sorted(min(edge, len(content)) for edge in at), len(content)]
+    return [content[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(st.binary(max_size=300), st.integers(1, 9), st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6))
+def test_equal_data_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: list[int]) -> None:
+    content = piece * (times * 1500)
+    assert encoded(cut(content, at)) == encoded([content])
+    assert gzip.decompress(encoded([content])) == content
+
+
+def test_the_gzip_header_holds_no_time_and_no_name() -> None:
+    assert encoded([b"x"])[:8] == bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0])
+
+
+def test_a_file_appears_whole_with_its_checksum(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "a.gz", compress=True) as file:
+        file.write(b"one\n")
+        assert not (tmp_path / "a.gz").exists()
+        delivered = file.commit(kind="ndjson", rows=1)
+    content = (tmp_path / "a.gz").read_bytes()
+    assert delivered.sha256 == hashlib.sha256(content).hexdigest()
+    assert (delivered.bytes, delivered.uncompressed_bytes) == (len(content), 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gz"]
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fail() -> None:
+        with AtomicFile(tmp_path / "a", compress=False) as file:
+            file.write(b"half")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever it is
+        fail()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_two_writers_of_one_file_are_told(tmp_path: Path) -> None:
+    with (
+        AtomicFile(tmp_path / "a", compress=False),
+        pytest.raises(DestinationError, match="another process"),
+        AtomicFile(tmp_path / "a", compress=False),
+    ):
+        pass
+
+
+def test_a_file_that_was_finished_between_open_and_lock_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, target = tmp_path / ".a.chartferry-part", tmp_path / "a"
+
+    def lock_after_the_other_has_finished(descriptor: int, _: int) -> None:
+        part.rename(target)
+        target.write_bytes(b"finished")
+
+    monkeypatch.setattr("exports.delivery.files.fcntl.flock", lock_after_the_other_has_finished)
+    with pytest.raises(DestinationError, match="another process"), AtomicFile(target, compress=False):
+        pass
+    assert target.read_bytes() == b"finished"
+
+
+def test_two_exports_into_one_folder_are_told(tmp_path: Path) -> None:
+    with output_folder(tmp_path), pytest.raises(DestinationError, match="another export"), output_folder(tmp_path):
+        pass
+    with output_folder(tmp_path):
+        pass
+
+
+def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / ".a.chartferry-part").symlink_to(tmp_path / "victim")
+    with pytest.raises(DestinationError), AtomicFile(tmp_path / "a", compress=False):
+        pass
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_the_manifest_tells_instants_in_utc() -> None:
+    content = manifest_content(version="1", as_of=datetime(2024, 1, 2, tzinfo=UTC), runs=(3,), request={}, files=[])
+    assert json.loads(content)["as_of"] == "2024-01-02T00:00:00Z"
+
+
+_RESOURCES = st.lists(
+    st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), min_size=1), max_size=5
+)
+
+
+@given(_RESOURCES, st.lists(st.integers(0, 200), max_size=5))
+def test_ndjson_cut_anywhere_becomes_a_bundle_of_the_same_resources(resources: list[Any], at: list[int]) -> None:
+    ndjson = b"".join(json.dumps(resource).encode() + b"\n" for resource in resources)
+    entries = BundleEntries()
+    content = HEAD + b"".join(entries.feed(chunk) for chunk in cut(ndjson, at)) + TAIL
+    bundle = json.loads(content)
+    assert [entry["resource"] for entry in bundle["entry"]] == resources
+    assert (bundle["resourceType"], bundle["type"]) == ("Bundle", "collection")

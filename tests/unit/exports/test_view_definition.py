@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.sql import SQL
+
+from exports.compiler import Column, compile_view
+from exports.errors import ViewError
+
+ID = {"name": "id", "path": "id"}
+SOURCE = SQL("(SELECT 'c' AS connection, 'i' AS id, '{{}}'::jsonb AS body)")
+
+
+def view(*select: Any, **more: Any) -> dict[str, Any]:
+    return {"name": "v", "resource": "Patient", "select": list(select), **more}
+
+
+def columns(*listed: Any) -> dict[str, Any]:
+    return {"column": list(listed)}
+
+
+def path(text: str, **more: Any) -> dict[str, Any]:
+    return view(columns({"name": "x", "path": text, **more}))
+
+
+@pytest.mark.parametrize(
+    ("definition", "where"),
+    [
+        ({}, ""),
+        ([], ""),
+        ({"name": "v", "select": [columns(ID)]}, "resource"),
+        ({"name": "v", "resource": "Patient"}, "select"),
+        (view(), "select"),
+        (view("id"), "select"),
+        (view({}), "select[0]"),
+        (view(columns(ID), resourceType="Patient"), "resourceType"),
+        (view(columns(ID), name="no name"), "name"),
+        (view({"forEach": 1, **columns(ID)}), "select[0].forEach"),
+        (view({"forEach": "name", "forEachOrNull": "name", **columns(ID)}), "select[0]"),
+        (view({"repeat": ["item"], **columns(ID)}), "select[0].repeat"),
+        (view({"foreach": "name", **columns(ID)}), "select[0].foreach"),
+        (view(columns({"name": "x"})), "select[0].column[0].path"),
+        (view(columns({"path": "id"})), "select[0].column[0].name"),
+        (view(columns({"name": "1x", "path": "id"})), "select[0].column[0].name"),
+        (view(columns({"name": "x" * 64, "path": "id"})), "select[0].column[0].name"),
+        (view(columns({**ID, "collection": "yes"})), "select[0].column[0].collection"),
+        (view(columns({**ID, "typo": 1})), "select[0].column[0].typo"),
+        (view(columns(ID), columns(ID)), "select[1].column[0].name"),
+        (view({**columns(ID), "select": [columns(ID)]}), "select[0].select[0].column[0].name"),
+        (view({"unionAll": [columns(ID), columns({"name": "y", "path": "id"})]}), "select[0].unionAll[1]"),
+        (view({"unionAll": [columns(ID), columns({**ID, "path": "active"})]}), "select[0].unionAll[1]"),
+        (view({**columns(ID), "unionAll": [columns(ID)]}), "select[0].unionAll[0].column[0].name"),
+        (view(columns(ID), where=[{"path": "name.family"}]), "where[0].path"),
+        (view(columns(ID), where=[{"path": ""}]), "where[0].path"),
+        (view(columns(ID), constant=[{"name": "c"}]), "constant[0]"),
+        (view(columns(ID), constant=[{"name": "c", "valueString": "a", "valueCode": "b"}]), "constant[0]"),
+        (view(columns(ID), constant=[{"name": "c", "valueInteger": True}]), "constant[0].valueInteger"),
+        (view(columns(ID), constant=[{"name": "c", "valueQuantity": {}}]), "constant[0].valueQuantity"),
+        (view(columns(ID), constant=[{"name": "c", "valueCode": "b"}] * 2), "constant[1].name"),
+    ],
+)
+def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str) -> None:
+    with pytest.raises(ViewError) as caught:
+        compile_view(definition, SOURCE)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name.where(use = %typo).family", "%typo is not defined"),
+        ("name.family.upper()", "upper\\(\\) is not supported yet in .*; allowed: .*first"),
+        ("birthDate.lowBoundary()", "not supported yet"),
+        ("name | contact.name", "'|' is not supported yet"),
+        ("name.where(family)", "criterion must be boolean, found string"),
+        ("gender > 1", "'>' does not work on code and integer"),
+        ("gender * 2", "does not work"),
+        ("name[family]", "index must be an integer"),
+        ("gender.code", "has no elements"),
+        ("first(1)", "first\\(\\) has 1 arguments"),
+        ("deceased.ofType(1)", "takes the name of a type"),
+        ("name.getReferenceKey()", "works on a Reference, found HumanName"),
+        ("name.getResourceKey()", "works on the resource itself"),
+        ("extension(1)", "takes a URL"),
+        ("name.join(',')", "works on strings, found HumanName"),
+    ],
+)
+def test_an_expression_that_cannot_work_is_refused_before_data_is_seen(text: str, message: str) -> None:
+    with pytest.raises(ViewError, match=message) as caught:
+        compile_view(path(text), SOURCE)
+    assert caught.value.where == "select[0].column[0].path"
+
+
+def test_a_declared_type_that_the_path_cannot_have_is_refused() -> None:
+    with pytest.raises(ViewError, match="declared integer, its path gives code"):
+        compile_view(path("gender", type="integer"), SOURCE)
+
+
+def test_columns_come_in_the_order_of_the_specification() -> None:
+    union = {"unionAll": [columns({"name": "d", "path": "id"}), columns({"name": "d", "path": "id"})]}
+    first = {**union, "select": [columns({"name": "c", "path": "id"})], **columns({"name": "b", "path": "active"})}
+    compiled = compile_view(view(first, columns({"name": "a", "path": "name.given", "collection": True})), SOURCE)
+    assert compiled.columns == (
+        Column("b", "boolean", False),
+        Column("c", "id", False),
+        Column("d", "id", False),
+        Column("a", "string", True),
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["ViewDefinition", "https://sql-on-fhir.org/ig/StructureDefinition/ViewDefinition", None]
+)
+def test_each_way_of_writing_the_resource_type_is_taken(kind: str | None) -> None:
+    more = {"resourceType": kind} if kind else {}
+    assert compile_view(view(columns(ID), **more), SOURCE).resource == "Patient"
+
+
+def test_metadata_of_any_kind_is_taken() -> None:
+    compile_view(view(columns(ID), fhirVersion=["4.0.1"], contact=[{"name": "x"}], anything={"new": 1}), SOURCE)
+
+
+def test_values_are_quoted_and_never_code() -> None:
+    evil = "x'); DROP TABLE resource; --\\"
+    definition = view(
+        columns({"name": "x", "path": "name.where(use = %c).family.first()"}),
+        constant=[{"name": "c", "valueString": evil}],
+    )
+    written = compile_view(definition, SOURCE).query.as_string(None)
+    assert "x'')" in written
+    assert "x')" not in written.replace("x'')", "")
+
+
+_KEYS = st.sampled_from(
+    [
+        "name",
+        "path",
+        "resource",
+        "select",
+        "column",
+        "unionAll",
+        "forEach",
+        "forEachOrNull",
+        "where",
+        "constant",
+        "type",
+    ]
+)
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.sampled_from(["id", "name", "name.given", "x", "Patient", "%c", "@@"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_JSON, st.dictionaries(_KEYS, _JSON))
+def test_any_json_compiles_or_is_refused(select: Any, more: dict[str, Any]) -> None:
+    for definition in (select, {"name": "v", "resource": "Patient", "select": [select], **more}):
+        try:
+            compile_view(definition, SOURCE)
+        except ViewError:
+            continue
+
+
+_WORDS = [
+    "name",
+    "given",
+    ".",
+    "(",
+    ")",
+    "first()",
+    "where(",
+    "'a'",
+    "=",
+    "and",
+    "[0]",
+    "exists()",
+    "not()",
+    "+",
+    "1",
+    "%rowIndex",
+]
+
+
+@given(st.lists(st.sampled_from(_WORDS)))
+def test_any_path_compiles_or_is_refused(words: list[str]) -> None:
+    with suppress(ViewError):
+        compile_view(path(" ".join(words)), SOURCE)
+
+
+def test_a_view_that_is_nested_without_end_is_refused() -> None:
+    definition = columns(ID)
+    for _ in range(600):
+        definition = {"select": [definition]}
+    with pytest.raises(ViewError, match="nested too deeply"):
+        compile_view(view(definition), SOURCE)
+    with pytest.raises(ViewError, match="nested too deeply"):
+        compile_view(path("a" + ".a.first()" * 2000), SOURCE)
