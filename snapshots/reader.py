@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import anyio
 from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
 from psycopg.abc import Buffer, PQGen
-from psycopg.waiting import wait
 
 from snapshots.errors import StoreError, store_border
 from snapshots.sql import load
@@ -74,26 +72,20 @@ class CopyStream:
     async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
         header = self._header
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
-            rows = await self._conn.wait(
-                _gather(copy, 1)
-            )  # here the server sorts and plans: this wait can be cancelled
-            while rows:
+            while rows := await self._conn.wait(_gather(copy)):
                 self.rows += len(rows) - header
                 header = False
                 yield b"".join(rows)
-                # The server sends 8 kB at a time. An event loop that wakes for each takes longer than the server does, so a
-                # thread waits for a chunk; nothing else touches the connection meanwhile.
-                rows = await anyio.to_thread.run_sync(wait, _gather(copy, CHUNK_BYTES), self._conn.fileno())
 
 
-def _gather(copy: AsyncCopy, enough: int) -> PQGen[list[Buffer]]:
-    """Take messages of COPY TO, one a row, until there are `enough` bytes; none at the end.
+def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
+    """Take messages of COPY TO, one a row, until a chunk is full; none at the end.
 
-    `AsyncCopy.read` gives one row and is made of the same generator.
+    `AsyncCopy.read`, made of the same generator, is awaited for every row: half of the time of reading small resources.
     """
     rows: list[Buffer] = []
     size = 0
-    while size < enough and (row := (yield from copy._read_gen())):  # noqa: SLF001 - see above
+    while size < CHUNK_BYTES and (row := (yield from copy._read_gen())):  # noqa: SLF001 - see above
         rows.append(row)
         size += len(row)
     return rows
