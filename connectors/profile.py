@@ -80,6 +80,9 @@ class VendorProfile(BaseModel):
     poll_cap_s: float = Field(300, gt=0)
     job_timeout_s: float = Field(30 * 86_400, gt=0)
     kickoff_429_means_running: bool = False
+    kickoff_wait_s: float = Field(
+        3600, ge=0
+    )  # how long a running export of ours is waited for before this one gives up
     delete_job: bool = True
 
     # -- incremental

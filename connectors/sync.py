@@ -244,9 +244,8 @@ async def _bulk(run: _Run, capability: Capability, readable: Readable, since: Ma
     job = await store.bulk_job()
     if job is None:
         run.show(f"kicking off a {level} export")
-        job = await export.begin(
-            kick_off(request.base_url, level, group=request.group, types=plan.types, since=instant)
-        )
+        asked = kick_off(request.base_url, level, group=request.group, types=plan.types, since=instant)
+        job = await export.begin(asked, lambda text: run.show(f"waiting to kick off: {text}"))
     if not job.manifest_complete:
         job = await export.units(
             job,
@@ -301,7 +300,7 @@ async def _crawl(run: _Run, capability: Capability, readable: Readable, since: M
         types = tuple(t for t in plan.types if not (listed and t == "Patient"))
         units = [
             *([listed] if listed else []),
-            *directory_units(plan.directory, profile, by_type),
+            *directory_units(() if request.kind == "pull" else plan.directory, profile, by_type),
             *patient_units(cohort.patients, types, profile, capability, by_type),
         ]
         run.notes += cohort.notes

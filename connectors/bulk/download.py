@@ -26,6 +26,10 @@ _EXPIRED = frozenset({403, 404, 410})  # of a pre-signed or expired link (vendor
 RefreshUrl = Callable[[Unit], Awaitable[str | None]]
 
 
+class _FileBrokenOffError(TransientFetchError):
+    """The file began and did not end well: it is asked for again from its start. A file that never began is not ours to retry."""
+
+
 @dataclass
 class _FileReading:
     """What has been read of one file so far."""
@@ -65,7 +69,7 @@ class FileFetcher:
         """
         url = str(unit.detail["url"])
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self._worth_another_try),
+            retry=tenacity.retry_if_exception_type(_FileBrokenOffError),
             stop=tenacity.stop_after_attempt(self._profile.max_tries),
             wait=tenacity.wait_exponential(multiplier=self._profile.retry_base_s, max=self._profile.retry_cap_s),
             sleep=self._sleep,
@@ -78,12 +82,6 @@ class FileFetcher:
             if fresh is None or fresh == url:
                 raise
             return await retrying(self._once, unit, fresh, emit)
-
-    def _worth_another_try(self, error: BaseException) -> bool:
-        """Restarting a file is a retry like any other: it comes out of the connection's budget."""
-        if not isinstance(error, TransientFetchError) or isinstance(error, BudgetExhaustedError):
-            return False
-        return self._client.budget.take_retry()
 
     async def _once(self, unit: Unit, url: str, emit: Emit) -> UnitResult:
         call = Call(
@@ -98,13 +96,16 @@ class FileFetcher:
         reading = _FileReading()
         splitter = LineSplitter()
         async with self._client.stream(call) as reply:
-            if "text/html" in reply.headers.get("content-type", "").lower():
-                raise TransientFetchError(f"{call.template} gave an HTML page in place of NDJSON.", status=reply.status)
-            async for chunk in reply.chunks:
-                for line in splitter.feed(chunk):
-                    self._read(unit, line, reading)
-                    if reading.size >= _PIECE_BYTES:
-                        await _hand_on(reading, emit)
+            try:
+                async for chunk in reply.chunks:
+                    for line in splitter.feed(chunk):
+                        self._read(unit, line, reading)
+                        if reading.size >= _PIECE_BYTES:
+                            await _hand_on(reading, emit)
+            except BudgetExhaustedError:
+                raise
+            except TransientFetchError as error:  # the client has taken this retry out of the budget
+                raise _FileBrokenOffError(str(error), status=error.status) from error
         for line in splitter.finish():
             self._read(unit, line, reading)
         await _hand_on(reading, emit)
@@ -172,9 +173,10 @@ class FileFetcher:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=reading.lines)
         promised = unit.detail.get("count")
         if promised is not None and reading.lines < promised:
-            raise TransientFetchError(
-                f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
-            )
+            message = f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
+            if self._client.budget.take_retry():
+                raise _FileBrokenOffError(message)
+            raise BudgetExhaustedError(message)
         return UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,

@@ -43,8 +43,8 @@ class ExportJob:
         self._now = now
         self._sleep = sleep
 
-    async def begin(self, kick_off: KickOff) -> BulkJob:
-        """Kick the job off and store its status URL.
+    async def begin(self, kick_off: KickOff, on_progress: OnProgress) -> BulkJob:
+        """Kick the job off and store its status URL, once an export of ours that still runs has ended (Cerner's 429).
 
         Raises:
             FetchError: refused, or its answer never came; an ambiguous kick-off is not repeated blindly.
@@ -59,16 +59,7 @@ class ExportJob:
             headers={"Prefer": "respond-async"},
             ok=frozenset({_COMPLETE, _ACCEPTED}),
         )
-        try:
-            reply = await self._client.send(call)
-        except FetchError as error:
-            if error.status == 429 and self._profile.kickoff_429_means_running:  # noqa: PLR2004
-                message = (
-                    f"{kick_off.template} was refused with HTTP 429: an export of this client is already in progress. "
-                    "Wait for it, or delete it at its status URL, and sync again."
-                )
-                raise TransientFetchError(message, status=error.status, codes=error.codes) from error
-            raise
+        reply = await self._kicked_off(call, began, on_progress)
         location = reply.headers.get("content-location") or reply.headers.get("location")
         if reply.status != _ACCEPTED or not location:
             found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
@@ -76,6 +67,26 @@ class ExportJob:
         job = BulkJob(status_url=resolve(location, self._base_url), kicked_off_at=began, request=kick_off.template)
         await self._store.save_bulk_job(job)
         return job
+
+    async def _kicked_off(self, call: Call, began: datetime, on_progress: OnProgress) -> Reply:
+        """The kick-off's answer. A 429 says that no job was started: waiting for the running one, then asking again, is safe."""
+        wait = self._profile.poll_first_s
+        while True:
+            try:
+                return await self._client.send(call)
+            except FetchError as error:
+                if error.status != 429 or not self._profile.kickoff_429_means_running:  # noqa: PLR2004
+                    raise
+                waited = (self._now() - began).total_seconds()
+                if waited + wait > self._profile.kickoff_wait_s:
+                    message = (
+                        f"{call.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of this "
+                        "client is in progress. Sync again when it has ended, or delete it at its status URL."
+                    )
+                    raise TransientFetchError(message, status=error.status, codes=error.codes) from error
+            on_progress("another export of this client is in progress")
+            await self._sleep(wait)
+            wait = min(wait * 2 or 1, self._profile.poll_cap_s)
 
     async def units(self, job: BulkJob, *, incremental: bool, on_progress: OnProgress) -> BulkJob:
         """Wait for the manifest and write one unit a file; the job comes back with its transaction time.

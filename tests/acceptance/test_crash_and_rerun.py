@@ -45,7 +45,7 @@ BULK_MOMENTS = [("kickoff", 1), ("status", 1), ("file", 1), ("file", 4), ("delet
 def test_after_a_sigkill_the_rerun_loses_nothing_doubles_nothing_and_asks_only_what_was_in_flight(
     site: Site, vendor: str, purpose: str, nth: int
 ) -> None:
-    with mock(vendor, rows_per_file=100, latency_s=0.004, max_parallel_files=None) as served:
+    with mock(vendor, rows_per_file=100, latency_s=0.004, max_parallel_files=None, abandoned_job_s=1) as served:
         site.connect(served)
         code = KillAfter(site, served.log, purpose, nth).wait()
         assert code == -signal.SIGKILL, "the run ended before it could be killed"
