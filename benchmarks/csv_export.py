@@ -1,6 +1,6 @@
 """csv_export measures `chartferry export --format csv`, all built-in views, against a bare COPY out of the rows they read.
 
-The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating.
+The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating. The command's start is taken off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from statistics import median
 import orjson
 
 from benchmarks.figures import Figure
-from benchmarks.loaded_store import loaded_store
+from benchmarks.loaded_store import SMALL, loaded_store
 from benchmarks.workplace import Workplace, copy_in, copy_out, tell
 
 
@@ -29,14 +29,17 @@ def run(place: Workplace) -> list[Figure]:
             done = place.chartferry(config, "export", "--out", str(out), "--format", "csv", "--json")
             files = orjson.loads((out / "manifest.json").read_bytes())["files"]
             rows, size = sum(file["rows"] for file in files), sum(file["uncompressed_bytes"] for file in files)
-            seconds.append(done.json.get("seconds", done.seconds))
             peaks.append(done.peak_mb)
+            shutil.rmtree(out)
+            start = place.chartferry(config, "export", "--out", str(out), "--format", "csv", *SMALL)
+            seconds.append(done.seconds - start.seconds)
             shutil.rmtree(out)
     took = median(seconds)
     return [
         Figure(
-            name="CSV export, all views: stored bytes read", value=data.megabytes / took, unit="MB/s", limit=median(limits),
-            limit_name="bare COPY of jsonb out", peak_mb=max(peaks), samples=tuple(seconds), note=f"{size / 1e6:.0f} MB of CSV",
+            name="CSV export, all views, without the start", value=data.megabytes / took, unit="MB/s", limit=median(limits),
+            limit_name="bare COPY of jsonb out", peak_mb=max(peaks), samples=tuple(seconds),
+            note=f"of NDJSON read; {size / 1e6:.0f} MB of CSV",
         ),
-        Figure(name="CSV export, all views", value=rows / took, unit="rows/s"),
+        Figure(name="CSV export, all views, without the start", value=rows / took, unit="rows/s"),
     ]  # fmt: skip
