@@ -1,0 +1,42 @@
+"""The tree of errors as drawn, and what messages may say."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+import snapshots.errors
+from snapshots.errors import StoreError, StoreQueryError, StoreUnavailableError, describe_server, store_border
+
+
+def test_the_drawn_tree_names_every_error_of_the_module():
+    drawn = set(re.findall(r"── (\w+)", snapshots.errors.__doc__ or ""))
+    defined = {
+        name for name, value in vars(snapshots.errors).items()
+        if isinstance(value, type) and issubclass(value, StoreError) and value is not StoreError
+    }
+    assert drawn == defined
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@db.example/x?port=6", "host=db.example password=hunter2 user=me"])
+def test_a_server_is_named_without_its_password(url: str):
+    assert "hunter2" not in describe_server(url)
+    assert "db.example" in describe_server(url)
+
+
+def test_what_libpq_cannot_parse_is_not_quoted():
+    assert "hunter2" not in describe_server("postgresql://me:hunter2@[db")
+
+
+def test_a_data_error_is_translated_without_its_text():
+    with pytest.raises(StoreQueryError) as caught, store_border("merging"):
+        raise psycopg.errors.InvalidTextRepresentation("invalid input: Jane Doe")
+    assert "Jane" not in str(caught.value)
+    assert caught.value.sqlstate == "22P02"
+
+
+def test_a_lost_connection_is_the_server_being_unavailable():
+    with pytest.raises(StoreUnavailableError), store_border("merging"):
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
