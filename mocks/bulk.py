@@ -179,8 +179,8 @@ def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
 
 
 def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[Row]:
-    if kind == "Group":
-        rows = list(ehr.groups.values())
+    if kind == "Group":  # of the data only: a group that the mock makes up to have something to export is not data
+        rows = ehr.dataset.of_type(kind)
     elif asked.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
         rows = ehr.dataset.of_type(kind)
     elif len(patients) == len(ehr.dataset.patient_ids):

@@ -69,7 +69,7 @@ class ExportJob:
         return job
 
     async def _kicked_off(self, call: Call, began: datetime, on_progress: OnProgress) -> Reply:
-        """The kick-off's answer. A 429 says that no job was started: waiting for the running one, then asking again, is safe."""
+        """The kick-off's answer. A 429 started no job: waiting for the running one, then asking again, is safe."""
         wait = self._profile.poll_first_s
         while True:
             try:
