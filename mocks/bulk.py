@@ -179,9 +179,8 @@ def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
 
 
 def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[Row]:
-    if kind == "Group":  # of the data only: a group that the mock makes up to have something to export is not data
-        rows = ehr.dataset.of_type(kind)
-    elif asked.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
+    # Group: those of the data only; one that the mock makes up to have something to export is not data
+    if kind == "Group" or asked.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
         rows = ehr.dataset.of_type(kind)
     elif len(patients) == len(ehr.dataset.patient_ids):
         rows = [row for row in ehr.dataset.of_type(kind) if row.patient is not None]

@@ -132,7 +132,9 @@ def test_an_entry_that_cannot_be_read_costs_only_itself() -> None:
 
 
 def test_numbers_in_an_entry_keep_their_written_form() -> None:
-    body = b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Observation","id":"o","valueDecimal":1.00}}]}'
+    body = (
+        b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Observation","id":"o","valueDecimal":1.00}}]}'
+    )
     assert b'"valueDecimal":1.00' in page_from(body, where="page 1").records[0].body
 
 
