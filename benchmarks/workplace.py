@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,8 +36,13 @@ class DataSet:
 
     gz: Path
     plain: Path
-    rows: int
+    rows_by_type: Mapping[str, int]
     bytes: int
+
+    @property
+    def rows(self) -> int:
+        """The number of resources."""
+        return sum(self.rows_by_type.values())
 
     @property
     def megabytes(self) -> float:
@@ -118,7 +124,8 @@ def make_data_set(folder: Path, resources: Iterator[dict[str, Any]]) -> DataSet:
     gz, plain = folder / "gz", folder / "plain"
     gz.mkdir(parents=True)
     plain.mkdir()
-    rows = size = 0
+    rows: Counter[str] = Counter()
+    size = 0
     with ExitStack() as stack:
         files: dict[str, tuple[Any, Any]] = {}
         for resource in resources:
@@ -129,7 +136,7 @@ def make_data_set(folder: Path, resources: Iterator[dict[str, Any]]) -> DataSet:
             line = to_json_bytes(resource) + b"\n"
             for file in files[kind]:
                 file.write(line)
-            rows += 1
+            rows[kind] += 1
             size += len(line)
     return DataSet(gz, plain, rows, size)
 
