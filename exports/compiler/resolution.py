@@ -7,6 +7,7 @@ refused here. Reading text is left to `fhirpath`, writing SQL to `expression_sql
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -35,6 +36,9 @@ from exports.compiler.typed_tree import (
     category,
 )
 from exports.errors import FhirPathError
+
+MAX_INDEX = 2**31 - 1  # no array is longer
+_TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def _child(of: Expression, name: str) -> Expression:
 def _index(of: Expression, at: Expression) -> Expression:
     if not isinstance(at, Constant) or isinstance(at.value, bool) or not isinstance(at.value, int):
         raise FhirPathError("an index must be an integer or a constant", allowed="[0], [1], … [%name]")
+    if not 0 <= at.value <= MAX_INDEX:
+        return Nothing()
     return At(of=of, index=at.value, type=of.type)
 
 
@@ -179,7 +185,7 @@ def _filtered(of: Expression, node: fhirpath.Node, scope: Scope) -> Expression:
 
 def _type_name(node: fhirpath.Node, function: str) -> str:
     match node:
-        case fhirpath.Member(None | fhirpath.Member(None, "FHIR" | "System"), name):
+        case fhirpath.Member(None | fhirpath.Member(None, "FHIR" | "System"), name) if _TYPE_NAME.fullmatch(name):
             return name
         case _:
             raise FhirPathError(f"{function}() takes the name of a type", allowed=f"such as {function}(Patient)")

@@ -94,9 +94,11 @@ class _Writer:
         place = Place(SQL("r.body"), SQL("r.body"), SQL("r.connection"), SQL("0"), "")
         rows = self._selection(view.select, place)
         order = (SQL('r.connection COLLATE "C"'), SQL('r.id COLLATE "C"'), *rows.order)
-        # OFFSET 0 keeps Postgres from running an iteration on resources of another type, or on those that `where` leaves out
+        # OFFSET 0 keeps Postgres from running an iteration on resources of another type, or on those that `where` leaves out.
+        # `|| {}` changes nothing, but unpacks a large (toasted) body once and not for each column: 3x faster from 16 kB a body
         return SQL(
-            "SELECT {cells} FROM (SELECT s.connection, s.id, s.body FROM {source} AS s WHERE {where} OFFSET 0) AS r{joins}"
+            "SELECT {cells} FROM (SELECT s.connection, s.id, s.body || '{{}}'::jsonb AS body FROM {source} AS s"
+            " WHERE {where} OFFSET 0) AS r{joins}"
             " ORDER BY {order}"
         ).format(
             cells=_listed(SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in rows.cells),

@@ -114,6 +114,14 @@ def parse_view(definition: Mapping[str, Any]) -> View:
     return View(reader.view, resource, where, select)
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return "\0" not in value
+
+
 class _Reader:
     """Reads the parts of one view; every complaint carries the view's name and a JSON path."""
 
@@ -165,6 +173,8 @@ class _Reader:
             fits = isinstance(given, wanted) and (type_ == "boolean" or not isinstance(given, bool))
             if not fits:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
+            if isinstance(given, str) and not _is_text(given):
+                self.fail(f"{where}.{values[0]}", "the value holds a character that JSON in Postgres cannot")
             if name in found:
                 self.fail(f"{where}.name", f"the constant {name!r} is defined twice")
             found[name] = Constant(value=Decimal(str(given)) if isinstance(given, float) else given, type=type_)

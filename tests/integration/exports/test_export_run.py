@@ -186,3 +186,48 @@ async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: 
         ("north", "1", "1970"),
         ("south", "1", "1980"),
     ]
+
+
+async def test_csv_tells_null_from_empty_and_writes_booleans_lists_and_line_breaks(
+    store: Store, tmp_path: Path
+) -> None:
+    columns = [
+        {"name": "active", "path": "active", "type": "boolean"},
+        {"name": "note", "path": "text.div", "type": "string"},
+        {"name": "givens", "path": "name.given", "type": "string", "collection": True},
+    ]
+    view = tmp_path / "view.json"
+    view.write_text(json.dumps({"resource": "Patient", "name": "mine", "select": [{"column": columns}]}))
+    whole = patient("a", active=True, text={"div": 'a "b"\n,c'}, name=[{"given": ["é", "f"]}])
+    await fill(store, [whole, patient("b", active=False, text={"div": ""}), patient("c")])
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path / "out", views=(str(view),)), snapshot)
+    content = gzip.decompress((tmp_path / "out" / "mine.csv.gz").read_bytes()).decode()
+    assert content == ('active,note,givens\ntrue,"a ""b""\n,c","[""é"", ""f""]"\nfalse,"",[]\n,,[]\n')
+    assert result.rows == 3
+
+
+async def test_the_manifest_holds_no_patient_and_no_path_of_this_machine(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("secret-id"), patient("b")])
+    view = tmp_path / "view.json"
+    view.write_text(
+        '{"resource": "Patient", "name": "mine", "select": [{"column": [{"path": "gender", "name": "g"}]}]}'
+    )
+    patients = ("secret-id",)
+    request = ExportRequest(out=tmp_path / "out", views=(str(view),), patients=patients, connections=("site",))
+    async with store.snapshot(Selection(connections=("site",), patients=patients)) as snapshot:
+        result = await export(request, snapshot)
+    manifest = (tmp_path / "out" / "manifest.json").read_text()
+    assert result.rows == 1
+    assert "secret-id" not in manifest
+    assert str(tmp_path) not in manifest
+    told = json.loads(manifest)["request"]
+    assert (told["connections"], told["patients"]["count"], told["views"][0]["name"]) == (["site"], 1, "mine")
+
+
+async def test_a_value_of_another_type_than_declared_is_told_without_the_value(store: Store, tmp_path: Path) -> None:
+    await fill(store, [{"resourceType": "Observation", "id": "o", "valueQuantity": {"value": "Quill 98.7"}}])
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(ViewDataError, match=r"view 'observation'.*SQLSTATE 22") as caught:
+            await export(ExportRequest(out=tmp_path, views=("observation",)), snapshot)
+    assert "Quill" not in str(caught.value)

@@ -41,6 +41,8 @@ VALUES: list[tuple[str, str, Any]] = [
     ("name[1].family", "string", "D"),
     ("name[2].family", "string", None),
     ("name.given[0]", "string", "B"),
+    ("name[99999999999].family", "string", None),
+    ("name[%before].family", "string", None),
     ("name.given.count()", "integer", 2),
     ("contact.telecom[2].value", "string", "3"),
     ("contact.telecom.value.join('+')", "string", "1+2+3"),
@@ -100,7 +102,8 @@ VALUES: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("path", "type_", "value"), VALUES)
 def test_an_expression_gives_its_value(path: str, type_: str, value: Any, run_view: RunView) -> None:
-    view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": path, "type": type_}]}]}
+    select = [{"column": [{"name": "v", "path": path, "type": type_}]}]
+    view = {"resource": "Patient", "select": select, "constant": [{"name": "before", "valueInteger": -1}]}
     assert run_view(view, [PATIENT]) == [{"v": value}]
 
 

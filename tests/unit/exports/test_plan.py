@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,11 +74,18 @@ def test_the_order_of_files_does_not_depend_on_the_order_of_types(available: dic
     assert names(ExportRequest(out=OUT), available) == names(ExportRequest(out=OUT), backwards)
 
 
+def columns_of(selection: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = [*selection.get("select", []), *selection.get("unionAll", [])]
+    return [*selection.get("column", []), *(column for each in inner for column in columns_of(each))]
+
+
 def test_there_are_ten_built_in_views_each_shareable() -> None:
     assert len(BUILTIN) == 10
     for view in BUILTIN:
         assert view.definition["name"] == view.name
         assert {"url", "title", "status", "fhirVersion", "description"} <= view.definition.keys()
+        for column in columns_of(view.definition):
+            assert {"name", "path", "type"} <= column.keys()
 
 
 def test_an_unknown_view_is_told_with_the_nearest_and_all_there_are() -> None:

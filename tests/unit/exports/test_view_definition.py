@@ -61,6 +61,8 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view(columns(ID), constant=[{"name": "c", "valueInteger": True}]), "constant[0].valueInteger"),
         (view(columns(ID), constant=[{"name": "c", "valueQuantity": {}}]), "constant[0].valueQuantity"),
         (view(columns(ID), constant=[{"name": "c", "valueCode": "b"}] * 2), "constant[1].name"),
+        (view(columns(ID), constant=[{"name": "c", "valueString": "\0"}]), "constant[0].valueString"),
+        (view(columns(ID), constant=[{"name": "c", "valueString": "\ud800"}]), "constant[0].valueString"),
     ],
 )
 def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str) -> None:
@@ -83,6 +85,8 @@ def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str)
         ("gender.code", "has no elements"),
         ("first(1)", "first\\(\\) has 1 arguments"),
         ("deceased.ofType(1)", "takes the name of a type"),
+        ("deceased.ofType(``)", "takes the name of a type"),
+        ("managingOrganization.getReferenceKey(`.*|`)", "takes the name of a type"),
         ("name.getReferenceKey()", "works on a Reference, found HumanName"),
         ("name.getResourceKey()", "works on the resource itself"),
         ("extension(1)", "takes a URL"),
