@@ -118,9 +118,9 @@ class OpenRun:
         refused: list[Refusal] = []
         try:
             await self._write(batch, refused)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             with store_border(f"run {self.id}: writing a batch"):
-                if blames_a_record(error):
+                if isinstance(error, UnicodeEncodeError) or blames_a_record(error):
                     refused = await find_refused(self._conn, batch.records)
                 if not refused:
                     raise

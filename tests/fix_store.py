@@ -36,6 +36,9 @@ def store_server() -> Iterator[str]:
     try:
         with embedded_postgres(directory) as server:
             with psycopg.connect(server, autocommit=True) as conn:
+                # nothing here outlives the tests; without waiting for the disk a database is made in half the time
+                conn.execute("ALTER SYSTEM SET fsync = off")
+                conn.execute("SELECT pg_reload_conf()")
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
 
             async def prepare() -> None:

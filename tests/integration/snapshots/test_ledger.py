@@ -1,0 +1,210 @@
+"""Runs as they begin, are interrupted, go on and end: the lock, resumption, holes, watermarks, bulk jobs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
+from snapshots.pool import Store, open_store
+from snapshots.record import Batch, BulkJob, Quarantined, Unit
+from tests.integration.snapshots.stored import execute, failed, full_run, live, record, rows, scope, search, settled
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[3]
+P1, P2, P3 = (search(patient=f"p{n}") for n in (1, 2, 3))
+T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
+
+
+async def test_a_run_killed_with_sigkill_goes_on_with_what_it_had_committed(store: Store, store_url: str):
+    client = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.snapshots.killed_client", store_url],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with client:
+        assert client.stdout is not None
+        number = int(client.stdout.readline())
+        client.kill()
+    async with await store.begin_run(scope()) as run:
+        assert (run.id, run.planned) == (number, True)
+        assert [unit.key for unit in await run.pending()] == [P2.key, P3.key]
+        await run.write(Batch(records=[record("c", 1, patient="p2")], results=[settled(P2), settled(P3)]))
+        report = await run.finish(watermark=T1, requests=0, retries=0)
+    assert live(store_url) == {"a", "b", "c"}
+    assert (report.status, report.new, report.resources) == ("complete", 3, {"Observation": 3})
+
+
+async def test_an_interrupted_run_asks_its_holes_again_and_does_not_double_its_quarantine(store: Store, store_url: str):
+    line = Quarantined("Observation", "search page 1, entry 2", "not JSON", b"{", P2.key)
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1, P2, P3])
+        await run.write(Batch(quarantined=[line], results=[settled(P1), failed(P2)]))
+    async with await store.begin_run(scope()) as again:
+        assert again.id == run.id
+        assert again.started_at == run.started_at
+        assert [unit.key for unit in await again.pending()] == [P2.key, P3.key]
+        await again.write(Batch(results=[settled(P2), settled(P3)]))
+        report = await again.finish(watermark=None, requests=0, retries=0)
+    assert (report.status, report.quarantined, report.holes) == ("complete", 0, [])
+
+
+async def test_what_an_interrupted_run_saw_is_not_taken_for_gone(store: Store, store_url: str):
+    content = [record("a", 1, patient="p1"), record("b", 1, patient="p1")]
+    await full_run(await store.begin_run(scope()), content, [P1])
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+        await run.write(Batch(records=[content[0]]))
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(results=[settled(P1)]))
+        report = await run.finish(watermark=None, requests=0, retries=0)
+    assert live(store_url) == {"a"}
+    assert (report.unchanged, report.deleted) == (1, 1)
+
+
+async def test_an_interrupted_run_of_another_scope_is_closed_as_failed(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+    async with await store.begin_run(scope(types=("Observation",))) as other:
+        assert (other.id, other.planned) != (run.id, True)
+    assert (await store.run(run.id)).error == "interrupted"
+    assert (await store.run(run.id)).status == "failed"
+
+
+async def test_a_run_interrupted_more_than_a_day_ago_is_not_resumed(store: Store, store_url: str):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+    execute(store_url, "UPDATE run SET started_at = now() - interval '25 hours'")
+    async with await store.begin_run(scope()) as other:
+        assert other.id != run.id
+
+
+async def test_a_second_run_of_a_busy_connection_is_refused_and_told_which_run_it_is(store: Store):
+    async with await store.begin_run(scope()) as run:
+        with pytest.raises(ConnectionBusyError, match=f"connection mercy is busy: run {run.id} is at work") as caught:
+            await store.begin_run(scope())
+        assert caught.value.run == run.id
+        async with await store.begin_run(scope(connection="other")) as other:
+            assert other.id != run.id
+
+
+async def test_tenants_do_not_share_locks_runs_or_rows(store: Store, store_url: str):
+    await full_run(await store.begin_run(scope()), [record("a", 1)], [P1])
+    async with open_store(store_url, "mercy") as mercy, await store.begin_run(scope()), await mercy.begin_run(scope()) as run:
+        await run.write(Batch(records=[record("z", 1)]))
+        assert len(await mercy.runs()) == 1
+    assert live(store_url) == {"a"}
+
+
+async def test_holes_of_the_previous_run_are_asked_first(store: Store):
+    await full_run(await store.begin_run(scope()), [], [P1, P2, P3], results=[settled(P1), failed(P2), failed(P3)])
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1, P2, P3])
+        assert [unit.key for unit in await run.pending()] == [P2.key, P3.key, P1.key]
+
+
+async def test_a_unit_comes_back_as_it_was_planned_and_planning_twice_changes_nothing(store: Store):
+    unit = search(split="category=laboratory", path="Observation", count=7)
+    async with await store.begin_run(scope()) as run:
+        await run.plan([unit])
+        await run.plan([unit, P2])
+        assert await run.pending() == [unit, P2]
+
+
+async def test_settling_a_unit_that_was_never_planned_writes_nothing(store: Store, store_url: str):
+    async with await store.begin_run(scope()) as run:
+        with pytest.raises(UnitConflictError, match="1 of 1 units"):
+            await run.write(Batch(records=[record("a", 1)], results=[settled(P1)]))
+        assert live(store_url) == set()
+
+
+async def test_a_hole_is_named_in_the_report_without_the_patients_id(store: Store):
+    unit = search(patient="mrn-4711", split="category=laboratory")
+    report = await full_run(await store.begin_run(scope()), [], [unit], results=[failed(unit, "HTTP 503")])
+    (hole,) = report.holes
+    assert (hole.resource_type, hole.reason) == ("Observation", "HTTP 503")
+    assert hole.scope.startswith("patient ~")
+    assert hole.scope.endswith(", category=laboratory")
+    assert "4711" not in repr(report)
+    assert report.status == "failed"
+
+
+async def test_a_hole_blocks_the_watermark_of_its_type_and_no_other(store: Store):
+    condition = search("Condition")
+    units, results = [P1, P2, condition], [settled(P1), failed(P2), settled(condition)]
+    await full_run(await store.begin_run(scope()), [], units, results=results, watermark=T1)
+    async with await store.begin_run(scope()) as run:
+        assert await run.watermarks() == {"Condition": T1}
+        assert await run.last_full_listing() is None
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        search("Patient", None),
+        Unit(key="cohort:unresolved", kind="cohort", resource_type="Patient"),
+        Unit(key="deleted-file:1", kind="deleted-file", resource_type="*"),
+    ],
+)
+async def test_a_hole_that_hides_whole_patients_or_deletions_blocks_every_watermark(store: Store, unit: Unit):
+    results = [settled(P1), failed(unit)]
+    await full_run(await store.begin_run(scope()), [], [P1, unit], results=results, watermark=T1)
+    async with await store.begin_run(scope()) as run:
+        assert await run.watermarks() == {}
+
+
+async def test_a_complete_run_moves_the_watermarks_of_its_selection_only(store: Store):
+    asked = scope(types=("Observation", "Goal"))
+    await full_run(await store.begin_run(asked), [], [P1], watermark=T1)
+    async with await store.begin_run(asked) as run:
+        assert await run.watermarks() == {"Observation": T1, "Goal": T1}
+        assert await run.last_full_listing() is not None
+    async with await store.begin_run(scope(selection="group:9")) as run:
+        assert await run.watermarks() == {}
+
+
+async def test_a_run_from_an_instant_after_the_watermark_leaves_it_where_it_was(store: Store):
+    await full_run(await store.begin_run(scope()), [], [P1], watermark=T1)
+    await full_run(await store.begin_run(scope(since={"*": "2024-01-15T00:00:00Z"})), [], [P1], watermark=T2)
+    async with await store.begin_run(scope()) as run:
+        assert await run.watermarks() == {"Observation": T1}
+
+
+async def test_a_pull_moves_no_watermark(store: Store):
+    await full_run(await store.begin_run(scope(kind="pull")), [], [P1], watermark=None)
+    async with await store.begin_run(scope()) as run:
+        assert await run.watermarks() == {}
+        assert await run.last_full_listing() is None
+
+
+async def test_a_bulk_job_survives_a_crash(store: Store):
+    job = BulkJob(status_url="https://ehr/x", kicked_off_at=datetime(2024, 1, 1, tzinfo=UTC), request="GET /$export")
+    async with await store.begin_run(scope()) as run:
+        assert await run.bulk_job() is None
+        await run.save_bulk_job(job)
+    async with await store.begin_run(scope()) as run:
+        assert await run.bulk_job() == job
+        done = BulkJob(**{**vars(job), "transaction_time": T1, "manifest_complete": True, "deleted": True})
+        await run.save_bulk_job(done)
+        assert await run.bulk_job() == done
+
+
+async def test_a_run_without_units_did_nothing(store: Store):
+    assert (await full_run(await store.begin_run(scope()), [], [])).status == "nothing"
+
+
+async def test_runs_are_listed_newest_first_and_found_by_number(store: Store):
+    first = await full_run(await store.begin_run(scope()), [record("p1", kind="Patient", patient="p1")], [P1])
+    second = await full_run(await store.begin_run(scope(connection="other")), [], [P1, P2])
+    assert [run.id for run in await store.runs(10)] == [second.id, first.id]
+    assert [run.id for run in await store.runs(10, "mercy")] == [first.id]
+    assert (await store.run(first.id)).resources == {"Patient": 1}
+    assert (first.patients, second.patients) == (1, 2)
+    assert await store.patient_ids("mercy") == ["p1"]
+    with pytest.raises(RunNotFoundError, match="no run 99"):
+        await store.run(99)

@@ -1,0 +1,171 @@
+"""Reading: what comes out is what went in, in order, of one moment, and of the selection only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from snapshots.errors import StoreError
+from snapshots.pool import Store
+from snapshots.reader import CopyStream, Selection
+from snapshots.record import Batch, Deletion
+from tests.integration.snapshots.stored import full_run, record, rows, scope, search
+
+pytestmark = pytest.mark.anyio
+U = search()
+
+
+async def read(stream: CopyStream) -> bytes:
+    return b"".join([chunk async for chunk in stream])
+
+
+async def ids(store: Store, selection: Selection, kind: str = "Observation") -> list[str]:
+    async with store.snapshot(selection) as snapshot:
+        return [orjson.loads(line)["id"] for line in (await read(snapshot.ndjson(kind))).splitlines()]
+
+
+async def test_numbers_keep_their_written_form(store: Store):
+    body = b'{"id":"a","one":1.0,"long":0.12345678901234567890123,"big":12345678901234567890}'
+    await full_run(await store.begin_run(scope()), [record("a", body)], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        line = await read(snapshot.ndjson("Observation"))
+    for written in (b"1.0,", b"0.12345678901234567890123", b"12345678901234567890"):
+        assert written in line.replace(b"}", b",")
+
+
+async def test_ndjson_is_ordered_by_connection_name_then_id(store: Store):
+    await full_run(await store.begin_run(scope(connection="zeta")), [record("b"), record("a"), record("C")], [U])
+    await full_run(await store.begin_run(scope(connection="alpha")), [record("z")], [U])
+    assert await ids(store, Selection()) == ["z", "C", "a", "b"]
+
+
+async def test_ndjson_counts_its_rows_over_chunks(store: Store):
+    batch = [record(f"{n:04}", "x" * 3000) for n in range(300)]
+    await full_run(await store.begin_run(scope()), batch, [U])
+    async with store.snapshot(Selection()) as snapshot:
+        stream = snapshot.ndjson("Observation")
+        chunks = [chunk async for chunk in stream]
+    assert len(chunks) > 2
+    assert stream.rows == 300
+    assert [orjson.loads(line)["id"] for line in b"".join(chunks).splitlines()] == [f"{n:04}" for n in range(300)]
+
+
+async def test_a_selection_leaves_out_other_connections_patients_types_and_the_dead(store: Store):
+    await full_run(await store.begin_run(scope(connection="other")), [record("o")], [U])
+    mine = [record("a"), record("b", patient="p2"), record("d"), record("c", kind="Condition"), record("n", patient=None)]
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=mine))
+        await run.write(Batch(deletions=[Deletion("Observation", "d")]))
+        await run.finish(watermark=None, requests=0, retries=0)
+    assert await ids(store, Selection(connections=("mercy",))) == ["a", "b", "n"]
+    assert await ids(store, Selection(connections=("mercy",), patients=("p1",))) == ["a"]
+    assert await ids(store, Selection(patients=())) == []
+    async with store.snapshot(Selection(connections=("mercy",))) as snapshot:
+        assert await snapshot.types() == {"Condition": 1, "Observation": 3}
+    async with store.snapshot(Selection(types=("Condition",))) as snapshot:
+        assert await snapshot.types() == {"Condition": 1}
+
+
+async def test_a_connection_that_was_never_stored_is_an_error_that_names_those_there_are(store: Store):
+    await full_run(await store.begin_run(scope()), [record("a")], [U])
+    with pytest.raises(StoreError, match=r"connection mercyy.*has mercy"):
+        async with store.snapshot(Selection(connections=("mercyy",))):
+            pass
+
+
+async def test_a_snapshot_is_one_moment_and_dated_by_its_newest_run(store: Store):
+    report = await full_run(await store.begin_run(scope()), [record("a")], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        before = snapshot.as_of
+        await full_run(await store.begin_run(scope()), [record("a"), record("b")], [U])
+        assert await snapshot.types() == {"Observation": 1}
+        assert snapshot.runs == (report.id,)
+    async with store.snapshot(Selection()) as snapshot:
+        assert snapshot.as_of > before
+        assert await snapshot.types() == {"Observation": 2}
+
+
+async def test_an_empty_store_has_nothing_and_no_date_of_its_own(store: Store):
+    async with store.snapshot(Selection()) as snapshot:
+        assert (await snapshot.types(), snapshot.runs) == ({}, ())
+        assert snapshot.as_of == datetime(1970, 1, 1, tzinfo=UTC)
+        assert await read(snapshot.ndjson("Observation")) == b""
+
+
+async def test_csv_has_a_header_and_counts_rows_not_lines(store: Store):
+    await full_run(await store.begin_run(scope()), [record("a", "two\nlines"), record("b", 'a "word"')], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        source = snapshot.source("Observation")
+        query = sql.SQL("SELECT s.connection, s.id, s.body ->> 'value' AS value FROM {} s ORDER BY s.id").format(source)
+        stream = snapshot.csv(query)
+        text = (await read(stream)).decode()
+        assert stream.rows == 2
+        assert await snapshot.fetch(sql.SQL("SELECT count(*) FROM {} s").format(source)) == [(2,)]
+    assert text == 'connection,id,value\nmercy,a,"two\nlines"\nmercy,b,"a ""word"""\n'
+
+
+async def test_a_snapshot_cannot_write(store: Store):
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(StoreError, match="read-only transaction"):
+            await snapshot.fetch(sql.SQL("DELETE FROM resource RETURNING 1"))
+
+
+async def test_reading_may_stop_in_the_middle_of_a_type(store: Store):
+    batch = [record(f"{n:04}", "x" * 3000) for n in range(300)]
+    await full_run(await store.begin_run(scope()), batch, [U])
+    async with store.snapshot(Selection()) as snapshot:
+        stream = snapshot.ndjson("Observation").__aiter__()
+        assert await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+
+
+def _value(text: bytes) -> Any:
+    """The JSON value with numbers as written: 1.0 and 1.00 differ, 1e2 and 100 do not (jsonb writes no exponents)."""
+    import json
+
+    return json.loads(text, parse_float=lambda number: ("float", Decimal(number).as_tuple()))
+
+
+_TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=8)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals("-1e9", "1e9", places=3) | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _written(value: Any) -> str:
+    """JSON text with decimals as they are, which no encoder here offers."""
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case list():
+            return "[" + ",".join(_written(item) for item in value) + "]"
+        case dict():
+            return "{" + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items()) + "}"
+        case _:
+            return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode() if abs_ok(value) else str(value)
+
+
+def abs_ok(value: Any) -> bool:
+    """Whether orjson writes it: integers of up to 64 bits."""
+    return not isinstance(value, int) or isinstance(value, bool) or -(2**63) <= value < 2**64
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=_JSON)
+async def test_any_json_comes_back_as_an_equal_value(store: Store, store_url: str, value: object):
+    body = _written({"id": "a", "value": value}).encode()
+    await full_run(await store.begin_run(scope()), [record("a", body)], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        line = await read(snapshot.ndjson("Observation"))
+    assert line.count(b"\n") == 1
+    assert _value(line) == _value(body)
+    assert rows(store_url, "SELECT count(*) FROM resource") == [(1,)]
