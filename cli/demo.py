@@ -69,7 +69,7 @@ def demo(
             say(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")
             outcomes = run_all(settings, list(settings.connections.values()), Wanted(), invocation, log_level="WARNING")
         say(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
-        result = _export(settings, root / "export", invocation)
+        result = _export(settings, folder / "export", invocation)
     code = worst(outcome.code for outcome in outcomes)
     if json:
         emit_json(

@@ -24,13 +24,15 @@ def mock_ehrs(
     """Yield the TOML tables of the connections to one mock each: vendor -> connection name; `faults` are scripts by vendor."""
     with ExitStack() as running:
         processes = [
-            running.enter_context(_process(_command(vendor, name, patients, seed, folder, faults.get(vendor))))
+            running.enter_context(
+                _process(_command(vendor, name, patients=patients, seed=seed, folder=folder, faults=faults.get(vendor)))
+            )
             for seed, (vendor, name) in enumerate(vendors.items(), start=1)
         ]
         yield [_announced(process, vendor) for process, vendor in zip(processes, vendors, strict=True)]
 
 
-def _command(vendor: str, name: str, patients: int, seed: int, folder: Path, faults: str | None) -> list[str]:
+def _command(vendor: str, name: str, *, patients: int, seed: int, folder: Path, faults: str | None) -> list[str]:
     command = [
         *(sys.executable, "-P", "-m", "cli.main", "mock", "serve", "--json", "--until-eof"),
         *("--vendor", vendor, "--name", name, "--patients", str(patients), "--seed", str(seed), "--keys", str(folder)),

@@ -62,8 +62,7 @@ def test_a_plan_says_what_would_be_asked_and_stores_nothing(site: Site) -> None:
         crawl, bulk = done.json["plans"]
         assert (crawl["mode"], crawl["patients"], crawl["units"]["Patient"]) == ("crawl", 2, 2)
         assert (bulk["mode"], bulk["request"]) == ("bulk", "GET /Group/{group}/$export")
-        assert not [entry for entry in epic.log.entries if entry.purpose in {"search", "read"}]
-        assert not [entry for entry in cerner.log.entries if entry.purpose == "kickoff"]
+        assert not [*epic.log.of("search"), *epic.log.of("read"), *cerner.log.of("kickoff")]
     assert site.run("runs", "--json").json["runs"] == []
 
 
@@ -75,7 +74,7 @@ def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
     with serve(config) as served:
         name = site.connect(served)
         process = site.start("sync", "--json")
-        while not any(entry.purpose == "search" for entry in served.log.entries):
+        while not served.log.of("search"):
             assert process.poll() is None
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -88,11 +87,11 @@ def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
 
 
 def test_a_second_sync_of_a_busy_connection_says_which_run_is_at_work(site: Site) -> None:
-    config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.1)
+    config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=1)
     with serve(config) as served:
         site.connect(served)
         process = site.start("sync")
-        while not any(entry.purpose == "search" for entry in served.log.entries):
+        while not served.log.of("search"):
             assert process.poll() is None
         answer = site.sync(code=6)
         assert "run 1" in answer["errors"][0]["error"]
