@@ -147,6 +147,7 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
         types=wanted.types or connection.types,
         group=wanted.group or (None if wanted.patients is not None else connection.group),
         cohort=_cohort(connection, wanted),
+        validate=connection.validate_resources,
     )
 
 

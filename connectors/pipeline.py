@@ -35,6 +35,7 @@ class Fetched:
 
 Emit = Callable[[Fetched], Awaitable[None]]
 FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
+Inspect = Callable[[Sequence[Record]], None]
 OnBatch = Callable[[int, int], None]  # units settled, records written
 
 
@@ -46,6 +47,7 @@ async def run_units(
     workers: int,
     buffer: int = 32,
     on_batch: OnBatch = lambda units, records: None,
+    inspect: Inspect = lambda records: None,
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
@@ -68,7 +70,7 @@ async def run_units(
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_all, receive, store, on_batch)
+            tasks.start_soon(_write_all, receive, store, on_batch, inspect)
             async with send:
                 for _ in range(min(workers, len(units))):
                     tasks.start_soon(work, send.clone())
@@ -84,7 +86,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _write_all(receive: MemoryObjectReceiveStream[Fetched], store: RunStore, on_batch: OnBatch) -> None:
+async def _write_all(
+    receive: MemoryObjectReceiveStream[Fetched], store: RunStore, on_batch: OnBatch, inspect: Inspect
+) -> None:
     async with receive:
         async for first in receive:
             pieces, size, count = [first], first.size, len(first.records)
@@ -96,10 +100,12 @@ async def _write_all(receive: MemoryObjectReceiveStream[Fetched], store: RunStor
                 pieces.append(piece)
                 size += piece.size
                 count += len(piece.records)
+            records = [record for piece in pieces for record in piece.records]
+            inspect(records)
             results = [piece.result for piece in pieces if piece.result is not None]
             await store.write(
                 Batch(
-                    records=[record for piece in pieces for record in piece.records],
+                    records=records,
                     deletions=[deletion for piece in pieces for deletion in piece.deletions],
                     quarantined=[item for piece in pieces for item in piece.quarantined],
                     results=results,

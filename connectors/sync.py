@@ -6,12 +6,12 @@ are built by `cli.wiring`; requests are sent by `transport.client`; rows are wri
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
@@ -36,7 +36,10 @@ from connectors.profile import Mode, VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Batch, BulkJob, RunReport, RunScope, Unit, UnitResult, UnitState
+from snapshots.record import Batch, BulkJob, Record, RunReport, RunScope, Unit, UnitResult, UnitState
+
+if TYPE_CHECKING:
+    from connectors.validation import Validator
 
 # the piece buffer between fetchers and writer: bulk pieces are about 1 MB, crawl pages a few kB to a few MB
 _BULK_BUFFER, _CRAWL_BUFFER = 8, 32
@@ -68,6 +71,9 @@ class SyncRequest:
     types: tuple[str, ...] = ()
     group: str | None = None
     cohort: CohortSource | None = None
+    validate: Literal["off", "sample", "all"] = (
+        "off"  # against FHIR R4B; what is not valid is noted, and stored all the same
+    )
 
 
 @dataclass(kw_only=True)
@@ -94,7 +100,12 @@ class _Run:
     sleep: Callable[[float], Awaitable[None]]
     on_progress: Callable[[Progress], None]
     progress: Progress
+    validator: Validator | None = None
     notes: list[str] = field(default_factory=list)
+
+    def inspect(self, records: Sequence[Record]) -> None:
+        if self.validator is not None:
+            self.validator.inspect(records)
 
     def show(self, phase: str | None = None) -> None:
         self.progress.phase = phase or self.progress.phase
@@ -152,6 +163,7 @@ async def sync(
             sleep=sleep,
             on_progress=on_progress,
             progress=Progress(connection=request.connection),
+            validator=_validator(request),
         )
         try:
             watermark = await _fetch_all(run, log_in)
@@ -162,6 +174,8 @@ async def sync(
             return await store.fail(
                 reason=str(error), requests=client.requests, retries=client.retries, notes=run.notes
             )
+        if run.validator is not None:
+            run.notes += run.validator.notes()
         run.show("closing")
         return await store.finish(
             watermark=watermark if request.kind == "sync" else None,
@@ -169,6 +183,14 @@ async def sync(
             retries=client.retries,
             notes=run.notes,
         )
+
+
+def _validator(request: SyncRequest) -> Validator | None:
+    if request.validate == "off":
+        return None
+    from connectors.validation import Validator  # 0.4 s to import: only for those who ask for it
+
+    return Validator(request.validate)
 
 
 async def _fetch_all(run: _Run, log_in: LogIn) -> str | None:
@@ -277,6 +299,7 @@ async def _download(run: _Run, export: ExportJob, job: BulkJob) -> None:
             workers=run.request.profile.file_concurrency,
             buffer=_BULK_BUFFER,
             on_batch=run.settled,
+            inspect=run.inspect,
         )
 
 
@@ -318,6 +341,7 @@ async def _crawl(run: _Run, capability: Capability, readable: Readable, since: M
         workers=profile.max_concurrency * _WORKERS_PER_SLOT,
         buffer=_CRAWL_BUFFER,
         on_batch=run.settled,
+        inspect=run.inspect,
     )
     return _instant(run.store.started_at - timedelta(seconds=profile.overlap_s))
 
@@ -355,6 +379,7 @@ async def _cohort(run: _Run, finder: CohortFinder) -> tuple[Cohort, _Listing | N
     async for page in finder.everyone():
         patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
         unreadable += len(page.quarantined)
+        run.inspect(page.records)
         await run.store.write(Batch(records=page.records, quarantined=page.quarantined))
         run.settled(0, len(page.records))
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}

@@ -1,0 +1,33 @@
+"""What the optional check against FHIR R4B counts and says."""
+
+from __future__ import annotations
+
+from connectors.fhir import record_from
+from connectors.validation import Validator
+
+GOOD = record_from(b'{"resourceType":"Patient","id":"p1","gender":"female"}')
+BAD = record_from(b'{"resourceType":"Patient","id":"p2","birthDate":"Doe, Jane"}')
+UNKNOWN = record_from(b'{"resourceType":"Patiant","id":"p3"}')
+
+
+def test_what_is_not_valid_is_counted_by_type_without_a_value() -> None:
+    validator = Validator("all")
+    validator.inspect([GOOD, BAD, GOOD, UNKNOWN])
+    notes = validator.notes()
+    assert [note.split(" (")[0] for note in notes] == [
+        "1 of 1 Patiant checked are not valid R4B",
+        "1 of 3 Patient checked are not valid R4B",
+    ]
+    assert "Jane" not in " ".join(notes)
+
+
+def test_a_sample_takes_the_first_of_each_type_and_then_one_in_a_hundred() -> None:
+    validator = Validator("sample")
+    validator.inspect([BAD] * 201)
+    assert validator.notes()[0].startswith("3 of 3 Patient checked")
+
+
+def test_valid_resources_leave_no_note() -> None:
+    validator = Validator("all")
+    validator.inspect([GOOD])
+    assert validator.notes() == []
