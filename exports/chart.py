@@ -29,7 +29,7 @@ async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -
     types = sorted(await snapshot.types(), key=lambda name: (name != "Patient", name))
     content = _Content(snapshot, types, format)
     if isinstance(out, Path):
-        with AtomicFile(out, compress=out.suffix == ".gz") as file:
+        with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
             async for chunk in content:
                 file.write(chunk)
             return file.commit(kind=format, rows=content.rows)
@@ -37,7 +37,7 @@ async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -
 
 
 async def _stream(content: _Content, stream: BinaryIO, format_: str) -> DeliveredFile:
-    encoder = Encoder(stream, compress=False)
+    encoder = Encoder(stream, compress="no")
     async for chunk in content:
         encoder.write(chunk)
     encoder.finish()

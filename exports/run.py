@@ -95,7 +95,7 @@ async def _deliver(
     on_progress: Callable[[Progress], None],
 ) -> DeliveredFile:
     expected = available.get(planned.resource_type, 0) if planned.view is None else None
-    with AtomicFile(folder / planned.name, compress=True) as file:
+    with AtomicFile(folder / planned.name, compress="fast") as file:
         chunks = _rows(planned, snapshot)
         try:
             async for chunk in chunks:

@@ -80,8 +80,8 @@ class ExportJob:
                 waited = (self._now() - began).total_seconds()
                 if waited + wait > self._profile.kickoff_wait_s:
                     message = (
-                        f"{call.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of this "
-                        "client is in progress. Sync again when it has ended, or delete it at its status URL."
+                        f"{call.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of "
+                        "this client is in progress. Sync again when it has ended, or delete it at its status URL."
                     )
                     raise TransientFetchError(message, status=error.status, codes=error.codes) from error
             on_progress("another export of this client is in progress")

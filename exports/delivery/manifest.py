@@ -45,6 +45,6 @@ def remove_manifest(folder: Path) -> None:
 
 def write_manifest(folder: Path, content: bytes) -> None:
     """Put the manifest in its place, whole."""
-    with AtomicFile(folder / MANIFEST_NAME, compress=False) as file:
+    with AtomicFile(folder / MANIFEST_NAME, compress="no") as file:
         file.write(content)
         file.commit(kind="manifest", rows=0)
