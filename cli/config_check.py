@@ -74,7 +74,8 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
             found, _, allowed = str(exc).rpartition(": ")
             yield Problem(f"{path}.{key}", found, allowed)
         else:
-            yield from _key_problems(path, key, str(ref), secret.reveal())
+            if key == "key" and connection.auth == "smart":
+                yield from _key_problems(connection, path, secret.reveal())
     for key, file in connection.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "may not be read by this user" if file.exists() else "does not exist"
@@ -82,13 +83,15 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
     yield from _profile_problems(connection, path)
 
 
-def _key_problems(path: str, key: str, ref: str, text: str) -> Iterator[Problem]:
-    if key == "key" and not text.startswith(("{", "-----BEGIN")):
-        yield Problem(
-            f"{path}.{key}", f"{ref}, whose content is neither JSON nor PEM", "a private key as JWK, JWKS or PEM"
-        )
-    if key == "key" and "-----BEGIN PUBLIC KEY" in text:
-        yield Problem(f"{path}.{key}", f"{ref}, which holds a public key", "the private key that belongs to it")
+def _key_problems(connection: Connection, path: str, text: str) -> Iterator[Problem]:
+    from connectors.auth.assertion import load_signing_key
+    from connectors.errors import AuthError
+    from connectors.vendors import PROFILES
+
+    try:
+        load_signing_key(text, PROFILES[connection.vendor], kid=connection.kid, alg=connection.alg)
+    except AuthError as exc:
+        yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
 
 
 def _profile_problems(connection: Connection, path: str) -> Iterator[Problem]:

@@ -144,7 +144,8 @@ async def _pull(
                 kind="pull", mode="crawl", types=asked.types, patients=(asked.patient,), patients_are_ids=True
             )
             report = await run_connection(asked.connection, store, wanted, show)
-            log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
+            if not invocation.terminal:
+                log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
             if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 return report, []
         return report, await _deliver(store, asked)

@@ -146,7 +146,8 @@ def run_all(
             async with places:
                 run = lambda: wiring.run_connection(connection, store, wanted, show)  # noqa: E731
                 outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
-                log_outcome(outcomes[connection.name], wanted.kind)
+                if not invocation.terminal:  # where somebody watches, the table says it
+                    log_outcome(outcomes[connection.name], wanted.kind)
 
         async with anyio.create_task_group() as tasks:
             for tenant in dict.fromkeys(connection.tenant for connection in connections):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cli.main import call
+from mocks.keys import make_key_pair
 
-KEY = '{"kty": "EC"}'
+KEY = json.dumps(make_key_pair().private)
 
 
 def write(tmp_path: Path, text: str) -> list[str]:
@@ -71,9 +72,15 @@ def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
 
 
 def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "key.pem").write_text("-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----")
-    found = problems(tmp_path, site('client_id = "a"', 'key = "file:key.pem"'), capsys)
-    assert "public key" in found["connections.site.key"][0]
+    (tmp_path / "key.json").write_text(json.dumps(make_key_pair().jwks))
+    found = problems(tmp_path, site('client_id = "a"', 'key = "file:key.json"'), capsys)
+    assert "holds no private key" in found["connections.site.key"][1]
+
+
+def test_a_key_that_cannot_sign_the_algorithm_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.json").write_text(KEY)
+    found = problems(tmp_path, site('client_id = "a"', 'alg = "RS384"', 'key = "file:key.json"'), capsys)
+    assert "cannot sign RS384" in found["connections.site.key"][1]
 
 
 def test_what_is_unwise_is_noted_and_still_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
