@@ -31,6 +31,8 @@ SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses th
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 START_TIMEOUT_S = 300.0  # crash recovery replays up to max_wal_size before the server is ready
 _POLL_S = 0.005
+_BIRTH_S = 10.0  # by then a server has written its postmaster.pid, or will not
+_ATTEMPTS, _BETWEEN_ATTEMPTS_S = 40, 0.25
 _SOCKET_NAME = ".s.PGSQL.5432"
 
 # Durability stays on: fsync and synchronous_commit keep their defaults. The rest is for one machine that ingests.
@@ -169,28 +171,36 @@ def _listens(folder: Path) -> bool:
     return True
 
 
-def _is_postgres(pid: int) -> bool:
-    """Whether the process of that number is a Postgres, and not one that got its number after a reboot."""
+def _is_server_of(pid: int, data: Path) -> bool:
+    """Whether the process of that number is this directory's server, and not one that got its number later."""
     try:
-        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
         if Path("/proc/self").exists():
             return False
-    shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S603, S607
-    return b"postgres" in shown.stdout
+        command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False).stdout  # noqa: S603, S607
+    return os.fsencode(data) in command
 
 
-def _wait_ready(data: Path, log: Path) -> Path:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+def _alive(data: Path) -> bool:
+    """Whether the directory's server runs: it listens, or is on its way to."""
+    found = _postmaster(data)
+    return found is not None and (_listens(found[1]) or _is_server_of(found[0], data))
+
+
+def _wait_ready(data: Path) -> Path | None:
+    """Give the socket folder once the server takes connections; None when it has died, or never came to life."""
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < START_TIMEOUT_S:
         found = _postmaster(data)
-        if found is not None and found[2]:
+        if found is None and waited > _BIRTH_S:
+            return None
+        if found is not None and found[2] and _listens(found[1]):
             return found[1]
-        if found is not None and not _is_postgres(found[0]):
-            break
+        if found is not None and not _is_server_of(found[0], data):
+            return None
         time.sleep(_POLL_S)
-    tail = log.read_text(errors="replace")[-1500:].strip() if log.exists() else "no log"
-    raise StoreUnavailableError(f"the embedded Postgres in {data.parent} did not start; the end of {log}: {tail}")
+    return None
 
 
 def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
@@ -210,38 +220,83 @@ def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
 def _start(directory: Path) -> Path:
     """Start the server unless it runs; give its socket folder. The caller holds `server.lock`."""
     data, log = directory / "data", directory / "server.log"
-    found = _postmaster(data)
-    if found is not None and (_listens(found[1]) or _is_postgres(found[0])):
-        return found[1] if found[2] else _wait_ready(data, log)
+    if _alive(data) and (folder := _wait_ready(data)) is not None:
+        return folder
     version = data / "PG_VERSION"
     installed = _installation(version.read_text().strip() if version.exists() else "18")
     if installed.user is not None:
         _open_way(data)
-        directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
     if not version.exists():
         _initialise(directory, data, installed)
-    (data / "postmaster.pid").unlink(missing_ok=True)  # stale: Postgres refuses to start if its number lives again
-    folder = _socket_folder(directory, installed.user)
+    socket_folder = _socket_folder(directory, installed.user)
+    _clear_stale(data, socket_folder)
+    settings = {**SERVER_SETTINGS, "unix_socket_directories": str(socket_folder)}
+    options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
     log.touch(mode=0o600)
     if installed.user is not None:
         shutil.chown(log, installed.user, installed.user)
-    settings = {**SERVER_SETTINGS, "unix_socket_directories": str(folder)}
-    options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
-    # pg_ctl's own waiting polls every 100 ms, ours every 5
-    installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
-    for _ in range(int(5 / _POLL_S)):  # pg_ctl returns before the server has written its file
-        if _postmaster(data) is not None:
+    for attempt in range(_ATTEMPTS):
+        time.sleep(_BETWEEN_ATTEMPTS_S if attempt else 0)
+        size = log.stat().st_size
+        # pg_ctl's own waiting polls every 100 ms, ours every 5
+        installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
+        if (folder := _wait_ready(data)) is not None:
+            return folder
+        said = log.read_bytes()[size:][-1500:].decode(errors="replace").strip()
+        if "pre-existing shared memory block" not in said:  # processes of a killed server are still on their way out
             break
-        time.sleep(_POLL_S)
-    return _wait_ready(data, log)
+    raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {said}")
+
+
+def _clear_stale(data: Path, socket_folder: Path) -> None:
+    """Remove the lock files of a dead server whose number is taken: Postgres would see a living server and refuse.
+
+    The number may be another program's by now, or that of a zombie which a container's first process never buries. A file
+    whose number is free stays: Postgres then makes sure itself that no process of the dead server is left. Here that is
+    done by its shared memory.
+    """
+    found = _postmaster(data)
+    if found is not None and _exists(found[0]) and not _is_server_of(found[0], data):
+        deadline = time.monotonic() + _BIRTH_S
+        while _memory_in_use(data) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if not _memory_in_use(data):
+            (data / "postmaster.pid").unlink()
+    for name in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):  # this folder is the server's own, and it is dead
+        (socket_folder / name).unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _memory_in_use(data: Path) -> bool:
+    """Whether a process is still attached to the shared memory that postmaster.pid names (line 7: key and id)."""
+    try:
+        identity = (data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    except (OSError, IndexError):
+        return False
+    return any(fields[1] == identity and fields[6] != "0" for fields in segments)
 
 
 def _stop(directory: Path) -> None:
     """Stop the server. The caller holds `server.lock` and knows that there are no clients."""
     data = directory / "data"
-    if _postmaster(data) is not None:
-        installed = _installation((data / "PG_VERSION").read_text().strip())
+    if not _alive(data):
+        return
+    installed = _installation((data / "PG_VERSION").read_text().strip())
+    try:
         installed.run("pg_ctl", "stop", "--silent", "--mode=fast", "--timeout=120", "-D", str(data))
+    except StoreUnavailableError:
+        if _alive(data):  # it may have died by itself meanwhile
+            raise
 
 
 @contextmanager
@@ -258,7 +313,7 @@ class EmbeddedPostgres:
     """One client's hold on the embedded server of a directory. Blocking: call from a worker thread."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory.expanduser().absolute()
+        self._directory = directory.expanduser().resolve()
         self._client: int | None = None
 
     def acquire(self) -> str:

@@ -48,7 +48,12 @@ def failed(unit: Unit, reason: str = "HTTP 500") -> UnitResult:
 
 
 async def full_run(
-    run: OpenRun, records: list[Record], units: list[Unit], *, results: list[UnitResult] | None = None, watermark: str | None = None
+    run: OpenRun,
+    records: list[Record],
+    units: list[Unit],
+    *,
+    results: list[UnitResult] | None = None,
+    watermark: str | None = None,
 ) -> RunReport:
     """Plan, write everything in one batch, finish and close."""
     async with run:

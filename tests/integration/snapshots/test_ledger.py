@@ -12,7 +12,7 @@ import pytest
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.pool import Store, open_store
 from snapshots.record import Batch, BulkJob, Quarantined, Unit
-from tests.integration.snapshots.stored import execute, failed, full_run, live, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import execute, failed, full_run, live, record, scope, search, settled
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
@@ -21,7 +21,7 @@ T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
 
 
 async def test_a_run_killed_with_sigkill_goes_on_with_what_it_had_committed(store: Store, store_url: str):
-    client = subprocess.Popen(
+    client = subprocess.Popen(  # noqa: ASYNC220 - it says one line, then it is killed
         [sys.executable, "-m", "tests.integration.snapshots.killed_client", store_url],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -95,7 +95,11 @@ async def test_a_second_run_of_a_busy_connection_is_refused_and_told_which_run_i
 
 async def test_tenants_do_not_share_locks_runs_or_rows(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", 1)], [P1])
-    async with open_store(store_url, "mercy") as mercy, await store.begin_run(scope()), await mercy.begin_run(scope()) as run:
+    async with (
+        open_store(store_url, "mercy") as mercy,
+        await store.begin_run(scope()),
+        await mercy.begin_run(scope()) as run,
+    ):
         await run.write(Batch(records=[record("z", 1)]))
         assert len(await mercy.runs()) == 1
     assert live(store_url) == {"a"}

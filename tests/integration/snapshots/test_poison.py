@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snapshots.pool import Store
-from snapshots.record import Batch, Quarantined, Record
+from snapshots.record import Batch, Quarantined
 from tests.integration.snapshots.stored import full_run, live, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,9 @@ async def test_a_poison_record_costs_itself_and_makes_a_hole_of_its_unit(store: 
     batch.insert(7, record("bad", POISON[name], unit=P1.key))
     report = await full_run(await store.begin_run(scope()), batch, [P1, P2])
     assert live(store_url) == {f"good{n}" for n in range(20)}
-    assert rows(store_url, "SELECT raw, unit_key, resource_type FROM quarantine") == [(POISON[name], P1.key, "Observation")]
+    assert rows(store_url, "SELECT raw, unit_key, resource_type FROM quarantine") == [
+        (POISON[name], P1.key, "Observation")
+    ]
     assert (report.status, report.quarantined, report.new) == ("partial", 1, 20)
     assert [hole.scope[:9] for hole in report.holes] == ["patient ~"]
     assert rows(store_url, "SELECT key FROM unit WHERE state = 'failed'") == [(P1.key,)]
@@ -56,7 +58,9 @@ async def test_a_unit_whose_poison_came_in_an_earlier_batch_still_ends_as_a_hole
     assert rows(store_url, "SELECT key FROM unit WHERE state = 'failed'") == [(P1.key,)]
 
 
-async def test_a_poison_record_of_unknown_unit_makes_holes_of_all_that_could_have_brought_it(store: Store, store_url: str):
+async def test_a_poison_record_of_unknown_unit_makes_holes_of_all_that_could_have_brought_it(
+    store: Store, store_url: str
+):
     condition = search("Condition")
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2, condition])
@@ -75,9 +79,8 @@ async def test_a_poisoned_new_version_leaves_the_stored_one_alone(store: Store, 
 
 
 async def test_many_poison_records_in_one_batch_cost_only_themselves(store: Store, store_url: str):
-    batch: list[Record] = []
-    for n in range(300):
-        batch.append(record(f"{n}", POISON["no JSON" if n % 20 == 10 else "an escaped NUL"] if n % 10 == 0 else n))
+    kinds = [POISON["an escaped NUL"], POISON["no JSON"]]
+    batch = [record(f"{n}", n if n % 10 else kinds[n % 20 // 10]) for n in range(300)]
     await full_run(await store.begin_run(scope()), batch, [P1])
     assert live(store_url) == {f"{n}" for n in range(300) if n % 10}
     assert rows(store_url, "SELECT count(DISTINCT raw) FROM quarantine") == [(2,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -59,7 +60,13 @@ async def test_ndjson_counts_its_rows_over_chunks(store: Store):
 
 async def test_a_selection_leaves_out_other_connections_patients_types_and_the_dead(store: Store):
     await full_run(await store.begin_run(scope(connection="other")), [record("o")], [U])
-    mine = [record("a"), record("b", patient="p2"), record("d"), record("c", kind="Condition"), record("n", patient=None)]
+    mine = [
+        record("a"),
+        record("b", patient="p2"),
+        record("d"),
+        record("c", kind="Condition"),
+        record("n", patient=None),
+    ]
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=mine))
         await run.write(Batch(deletions=[Deletion("Observation", "d")]))
@@ -127,15 +134,13 @@ async def test_reading_may_stop_in_the_middle_of_a_type(store: Store):
 
 
 def _value(text: bytes) -> Any:
-    """The JSON value with numbers as written: 1.0 and 1.00 differ, 1e2 and 100 do not (jsonb writes no exponents)."""
-    import json
-
-    return json.loads(text, parse_float=lambda number: ("float", Decimal(number).as_tuple()))
+    """The JSON value with its numbers as written."""
+    return json.loads(text, parse_float=Decimal)
 
 
 _TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=8)
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.decimals("-1e9", "1e9", places=3) | _TEXT,
+    st.none() | st.booleans() | st.integers() | st.decimals(-1000, 1000, places=3) | _TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -151,12 +156,17 @@ def _written(value: Any) -> str:
         case dict():
             return "{" + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items()) + "}"
         case _:
-            return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode() if abs_ok(value) else str(value)
+            return json.dumps(value)
 
 
-def abs_ok(value: Any) -> bool:
-    """Whether orjson writes it: integers of up to 64 bits."""
-    return not isinstance(value, int) or isinstance(value, bool) or -(2**63) <= value < 2**64
+def _sorted(value: Any) -> Any:
+    match value:
+        case list():
+            return [_sorted(item) for item in value]
+        case dict():
+            return sorted((key, _sorted(item)) for key, item in value.items())
+        case _:
+            return value
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -167,5 +177,5 @@ async def test_any_json_comes_back_as_an_equal_value(store: Store, store_url: st
     async with store.snapshot(Selection()) as snapshot:
         line = await read(snapshot.ndjson("Observation"))
     assert line.count(b"\n") == 1
-    assert _value(line) == _value(body)
+    assert repr(_sorted(_value(line))) == repr(_sorted(_value(body)))  # by repr: 1.0 and 1.00 are equal Decimals
     assert rows(store_url, "SELECT count(*) FROM resource") == [(1,)]
