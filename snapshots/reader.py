@@ -131,7 +131,8 @@ class Snapshot:
             )
             for one in self._sources
         ]
-        return CopyStream(self._conn, queries, header=False, by_key=True)
+        # a few patients are found by their index and sorted; everybody is read along the key
+        return CopyStream(self._conn, queries, header=False, by_key=self._selection.patients is None)
 
     def source(self, resource_type: str) -> sql.Composable:
         """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
