@@ -60,7 +60,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def fail() -> None:
-        with AtomicFile(tmp_path / "a", compress=False) as file:
+        with AtomicFile(tmp_path / "a", compress="no") as file:
             file.write(b"half")
             raise ValueError
 
@@ -71,9 +71,9 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file_are_told(tmp_path: Path) -> None:
     with (
-        AtomicFile(tmp_path / "a", compress=False),
+        AtomicFile(tmp_path / "a", compress="no"),
         pytest.raises(DestinationError, match="another process"),
-        AtomicFile(tmp_path / "a", compress=False),
+        AtomicFile(tmp_path / "a", compress="no"),
     ):
         pass
 
@@ -88,7 +88,7 @@ def test_a_file_that_was_finished_between_open_and_lock_is_not_emptied(
         target.write_bytes(b"finished")
 
     monkeypatch.setattr("exports.delivery.files.fcntl.flock", lock_after_the_other_has_finished)
-    with pytest.raises(DestinationError, match="another process"), AtomicFile(target, compress=False):
+    with pytest.raises(DestinationError, match="another process"), AtomicFile(target, compress="no"):
         pass
     assert target.read_bytes() == b"finished"
 
@@ -103,7 +103,7 @@ def test_two_exports_into_one_folder_are_told(tmp_path: Path) -> None:
 def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     (tmp_path / ".a.chartferry-part").symlink_to(tmp_path / "victim")
-    with pytest.raises(DestinationError), AtomicFile(tmp_path / "a", compress=False):
+    with pytest.raises(DestinationError), AtomicFile(tmp_path / "a", compress="no"):
         pass
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
