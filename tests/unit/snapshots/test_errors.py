@@ -14,13 +14,16 @@ from snapshots.errors import StoreError, StoreQueryError, StoreUnavailableError,
 def test_the_drawn_tree_names_every_error_of_the_module():
     drawn = set(re.findall(r"── (\w+)", snapshots.errors.__doc__ or ""))
     defined = {
-        name for name, value in vars(snapshots.errors).items()
+        name
+        for name, value in vars(snapshots.errors).items()
         if isinstance(value, type) and issubclass(value, StoreError) and value is not StoreError
     }
     assert drawn == defined
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:hunter2@db.example/x?port=6", "host=db.example password=hunter2 user=me"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:hunter2@db.example/x?port=6", "host=db.example password=hunter2 user=me"]
+)
 def test_a_server_is_named_without_its_password(url: str):
     assert "hunter2" not in describe_server(url)
     assert "db.example" in describe_server(url)

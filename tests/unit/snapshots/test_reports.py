@@ -23,7 +23,10 @@ def test_a_patient_is_named_by_a_keyed_hash_with_the_split_that_is_missing():
 
 
 def test_without_a_patient_the_template_names_the_unit_else_its_place():
-    assert scope("file:Observation:1:3", patient_id=None, detail={"template": "Observation file 3"}) == "Observation file 3"
+    assert (
+        scope("file:Observation:1:3", patient_id=None, detail={"template": "Observation file 3"})
+        == "Observation file 3"
+    )
     assert scope("file:Observation:1:3", patient_id=None) == "search 3"
 
 

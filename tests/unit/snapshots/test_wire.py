@@ -34,7 +34,9 @@ def test_arrays_hold_their_values_and_nulls_in_order(values: list[bytes | None])
     assert read_array(bytea_array(values)) == (17, values)
 
 
-@given(st.lists(st.tuples(st.text(max_size=5), st.none() | st.text(max_size=5), st.binary(max_size=300_000)), max_size=4))
+@given(
+    st.lists(st.tuples(st.text(max_size=5), st.none() | st.text(max_size=5), st.binary(max_size=300_000)), max_size=4)
+)
 def test_copy_rows_frame_every_field(rows: list[tuple[str, str | None, bytes]]):
     records = [Record("T", name, text, text, None, bytes(16), body) for name, text, body in rows]
     data = b"".join(copy_rows(records, connection=7, run=9))
