@@ -12,7 +12,7 @@ from statistics import median
 import orjson
 
 from benchmarks.figures import Figure
-from benchmarks.loaded_store import SMALL, loaded_store
+from benchmarks.loaded_store import loaded_store
 from benchmarks.workplace import Workplace, copy_in, copy_out, tell
 
 
@@ -31,15 +31,13 @@ def run(place: Workplace) -> list[Figure]:
             rows, size = sum(file["rows"] for file in files), sum(file["uncompressed_bytes"] for file in files)
             peaks.append(done.peak_mb)
             shutil.rmtree(out)
-            start = place.chartferry(config, "export", "--out", str(out), "--format", "csv", *SMALL)
-            seconds.append(done.seconds - start.seconds)
-            shutil.rmtree(out)
+            seconds.append(done.json["seconds"])
     took = median(seconds)
     return [
         Figure(
-            name="CSV export, all views, without the start", value=data.megabytes / took, unit="MB/s", limit=median(limits),
+            name="CSV export, all views, the export", value=data.megabytes / took, unit="MB/s", limit=median(limits),
             limit_name="bare COPY of jsonb out", peak_mb=max(peaks), samples=tuple(seconds),
             note=f"of NDJSON read; {size / 1e6:.0f} MB of CSV",
         ),
-        Figure(name="CSV export, all views, without the start", value=rows / took, unit="rows/s"),
+        Figure(name="CSV export, all views, the export", value=rows / took, unit="rows/s"),
     ]  # fmt: skip

@@ -9,8 +9,6 @@ from pathlib import Path
 from benchmarks.mock_process import mock_ehr
 from benchmarks.workplace import CLIENT_ID, Workplace, tell
 
-SMALL = ("--types", "Patient")  # a hundred rows: what an export is asked for to measure its start
-
 
 @contextmanager
 def loaded_store(place: Workplace) -> Iterator[tuple[str, Path]]:

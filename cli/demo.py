@@ -96,7 +96,10 @@ def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResu
     from exports.plan import ExportRequest
 
     request = ExportRequest(out=out, formats=("ndjson", "csv"))
-    return supervise(lambda: run_export(settings, "default", request, invocation), resume="run the same command again")
+    result, _ = supervise(
+        lambda: run_export(settings, "default", request, invocation), resume="run the same command again"
+    )
+    return result
 
 
 def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,16 +93,19 @@ def export(
         patients=read_patients(patients) if patients else None,
     )
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
-    result = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
+    exported = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
+    result, seconds = exported
     if json:
-        emit_json(result_as_json(result))
+        emit_json({**result_as_json(result), "seconds": round(seconds, 3)})
     else:
         print_result(result)
     return ExitCode.COMPLETE if result.rows else ExitCode.NOTHING
 
 
-async def run_export(settings: Settings, tenant: str, request: ExportRequest, invocation: Invocation) -> ExportResult:
-    """Export from the tenant's store, with progress on stderr."""
+async def run_export(
+    settings: Settings, tenant: str, request: ExportRequest, invocation: Invocation
+) -> tuple[ExportResult, float]:
+    """Export from the tenant's store, with progress on stderr; the seconds are of the export, without opening the store."""
     from cli import wiring
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
@@ -109,7 +113,9 @@ async def run_export(settings: Settings, tenant: str, request: ExportRequest, in
     selection = Selection(connections=request.connections, patients=request.patients, types=request.types)
     with file_progress(terminal=invocation.terminal) as show:
         async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
-            return await export_snapshot(request, snapshot, on_progress=show)
+            began = time.monotonic()
+            result = await export_snapshot(request, snapshot, on_progress=show)
+            return result, time.monotonic() - began
 
 
 def result_as_json(result: ExportResult) -> dict[str, object]:
