@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -97,6 +98,11 @@ _OUTCOME = msgspec.json.Decoder(_Outcome)
 _DELETED = msgspec.json.Decoder(_DeletedBundle)
 
 
+@lru_cache(maxsize=1024)
+def _is_type(name: str) -> bool:
+    return _TYPE.match(name) is not None
+
+
 class Issue(NamedTuple):
     """One issue of an OperationOutcome, without its texts: they may carry PHI."""
 
@@ -137,9 +143,9 @@ def record_from(body: bytes, unit_key: str | None = None) -> Record:
         )
         raise UnreadableResourceError(reason) from None
     resource_type, resource_id = keys.resourceType, keys.id
-    if not isinstance(resource_type, str) or not _TYPE.match(resource_type):
+    if type(resource_type) is not str or not _is_type(resource_type):
         raise UnreadableResourceError("no usable resourceType")
-    if not isinstance(resource_id, str) or not 0 < len(resource_id) <= _ID_MAX or "\x00" in resource_id:
+    if type(resource_id) is not str or not 0 < len(resource_id) <= _ID_MAX or "\x00" in resource_id:
         raise UnreadableResourceError("no usable id")
     version_id = last_updated = None
     if keys.meta is not None:
@@ -155,6 +161,10 @@ def _patient_of(keys: _Keys) -> str | None:
         if type(reference) is dict:
             target = reference.get("reference")
             if type(target) is str:
+                if (
+                    target.startswith("Patient/") and target[8:].replace("-", "").isalnum()
+                ):  # most ids by far: twice as fast as the pattern
+                    return target[8:]
                 found = _PATIENT_REFERENCE.search(target)
                 if found:
                     return found[1]

@@ -271,6 +271,7 @@ async def _bulk(run: _Run, capability: Capability, readable: Readable, since: Ma
     if not job.manifest_complete:
         job = await export.units(
             job,
+            types=plan.types,
             incremental=instant is not None,
             on_progress=lambda text: run.show(f"server prepares the export: {text}"),
         )
@@ -291,6 +292,14 @@ async def _download(run: _Run, export: ExportJob, job: BulkJob) -> None:
     pending = await run.store.pending()
     run.progress.units = len(pending)
     run.show("downloading files")
+    nothing = [
+        UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=not unit.detail["incremental"])
+        for unit in pending
+        if unit.kind == "no-file"
+    ]
+    if nothing:
+        await run.store.write(Batch(results=nothing))
+        run.settled(len(nothing), 0)
     for kinds in ({"file"}, {"deleted-file", "error-file"}):
         await run_units(
             [unit for unit in pending if unit.kind in kinds],

@@ -8,12 +8,14 @@ resources of this connection meanwhile. What the store refuses to read as JSON i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 
 from snapshots.record import Deletion, Record
 from snapshots.sql import load
@@ -38,6 +40,7 @@ class Intake:
     """What a batch did, by resource type."""
 
     counts: dict[str, TypeCounts] = field(default_factory=dict)
+    collided: bool = False  # something that was taken for new was stored already
 
     def of(self, resource_type: str) -> TypeCounts:
         """Give the counts of a type, to be added to."""
@@ -75,28 +78,65 @@ def newest(records: Sequence[Record]) -> list[Record]:
     return list(kept.values())
 
 
+async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
+    """Whether nothing of this connection is stored yet, so that whatever comes is new."""
+    row = await (await conn.execute(_SQL["is_empty"], {"connection": connection})).fetchone()
+    return row is not None and bool(row[0])
+
+
 async def take_in(
-    conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], *, connection: int, run: int
+    conn: AsyncConnection[Any],
+    records: Sequence[Record],
+    deletions: Sequence[Deletion],
+    *,
+    connection: int,
+    run: int,
+    all_new: bool = False,
 ) -> Intake:
     """Merge records, then apply deletions; tell what that did. The caller holds the transaction.
+
+    `all_new` says that the records are most likely not stored yet: they are then not compared first (a fifth of a first sync).
+    Where that proves wrong the batch is compared after all, and `Intake.collided` tells.
 
     Within a run an older lastUpdated never replaces a newer one; from a new run the server is right. Raises psycopg's
     errors as they are: the caller decides whether a record is to blame.
     """
     intake = Intake()
     if records:
-        new, differing = await _classify(conn, newest(records), intake, connection=connection, run=run)
-        if new:
-            async with conn.cursor() as cursor, cursor.copy(_SQL["copy_new"]) as copy:
-                for chunk in copy_rows(new, connection=connection, run=run):
-                    await copy.write(chunk)
-            for record in new:
-                intake.of(record.resource_type).new += 1
+        distinct = newest(records)
+        differing: list[Record] = []
+        if not all_new or not await _copied_all(conn, distinct, intake, connection=connection, run=run):
+            new, differing = await _classify(conn, distinct, intake, connection=connection, run=run)
+            await _copy(conn, new, intake, connection=connection, run=run)
         for part in _slices(differing):
             await _merge(conn, part, intake, connection=connection, run=run)
     if deletions:
         await _delete(conn, deletions, intake, connection=connection, run=run)
     return intake
+
+
+async def _copied_all(
+    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
+) -> bool:
+    try:
+        async with conn.transaction():
+            await _copy(conn, records, intake, connection=connection, run=run)
+    except UniqueViolation:
+        intake.collided = True
+        return False
+    return True
+
+
+async def _copy(
+    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
+) -> None:
+    if not records:
+        return
+    async with conn.cursor() as cursor, cursor.copy(_SQL["copy_new"]) as copy:
+        for chunk in copy_rows(records, connection=connection, run=run):
+            await copy.write(chunk)
+    for resource_type, count in Counter(record.resource_type for record in records).items():
+        intake.of(resource_type).new += count
 
 
 async def _classify(

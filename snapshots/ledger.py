@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from snapshots.closing import OpenScope, close_run, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
-from snapshots.ingest import Intake, prepare_session, take_in
+from snapshots.ingest import Intake, is_empty, prepare_session, take_in
 from snapshots.record import Batch, BulkJob, Quarantined, RunReport, RunScope, Unit
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
@@ -46,6 +46,9 @@ class OpenRun:
         self._conn = conn
         self._tenant = tenant
         self._open = scope
+        self._all_new: bool | None = (
+            None  # nothing of the connection was stored when this run first wrote, and none came twice
+        )
         self._started_at = started_at
         self._planned = planned
 
@@ -131,7 +134,12 @@ class OpenRun:
     async def _write(self, batch: Batch, refused: Sequence[Refusal]) -> None:
         run, connection = self._open.run, self._open.connection
         async with tenant_transaction(self._conn, self._tenant):
-            intake = await take_in(self._conn, batch.records, batch.deletions, connection=connection, run=run)
+            if self._all_new is None:
+                self._all_new = await is_empty(self._conn, connection)
+            intake = await take_in(
+                self._conn, batch.records, batch.deletions, connection=connection, run=run, all_new=self._all_new
+            )
+            self._all_new = self._all_new and not intake.collided
             quarantined = [*batch.quarantined, *(_quarantined(one) for one in refused)]
             if quarantined:
                 await self._quarantine(quarantined)

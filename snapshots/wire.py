@@ -93,11 +93,17 @@ def copy_rows(records: Sequence[Record], *, connection: int, run: int) -> Iterat
     # field count, and the three numbers that all rows share
     head = struct.pack(">hiiiqiq", _COPY_COLUMNS, 4, connection, 8, run, 8, run)
     length, null = _length, _NULL
+    digest_length = length(16)
+    kinds: dict[str, bytes] = {}
     parts = [_COPY_HEAD]
     size = 0
     for resource_type, identity, patient, version, updated, digest, body, _ in records:
-        kind, name = resource_type.encode(), identity.encode()
-        parts += (head, length(len(kind)), kind, length(len(name)), name)
+        kind = kinds.get(resource_type)
+        if kind is None:
+            packed = resource_type.encode()
+            kind = kinds[resource_type] = head + length(len(packed)) + packed
+        name = identity.encode()
+        parts += (kind, length(len(name)), name)
         for text in (patient, version, updated):
             if text is None:
                 parts.append(null)
@@ -105,7 +111,7 @@ def copy_rows(records: Sequence[Record], *, connection: int, run: int) -> Iterat
                 value = text.encode()
                 parts += (length(len(value)), value)
         # jsonb's binary format is a version byte, 1, and then the text
-        parts += (length(len(digest)), digest, length(len(body) + 1), b"\x01", body)
+        parts += (digest_length, digest, length(len(body) + 1), b"\x01", body)
         size += len(body) + 150
         if size > _CHUNK_BYTES:
             yield b"".join(parts)

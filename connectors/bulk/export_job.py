@@ -5,7 +5,7 @@ The status URL is in the store before anything else is done with it, so a crash 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -88,8 +88,10 @@ class ExportJob:
             await self._sleep(wait)
             wait = min(wait * 2 or 1, self._profile.poll_cap_s)
 
-    async def units(self, job: BulkJob, *, incremental: bool, on_progress: OnProgress) -> BulkJob:
+    async def units(self, job: BulkJob, *, types: Sequence[str], incremental: bool, on_progress: OnProgress) -> BulkJob:
         """Wait for the manifest and write one unit a file; the job comes back with its transaction time.
+
+        Of `types`, those that were asked for by name and have no file, each is a unit of kind "no-file": there is nothing of it.
 
         Raises:
             TerminalFetchError: the server says that the job failed or is gone.
@@ -102,7 +104,7 @@ class ExportJob:
             guard.check(pages[-1].next_url)
             reply = await self._poll_until_ready(job, resolve(pages[-1].next_url, self._base_url), on_progress)
             pages.append(manifest_from(reply.body, page=len(pages) + 1, incremental=incremental))
-        await self._store.plan(_in_order(pages))
+        await self._store.plan([*_in_order(pages), *_without_file(types, pages, incremental=incremental)])
         job = replace(job, transaction_time=pages[0].transaction_time, manifest_complete=True)
         await self._store.save_bulk_job(job)
         return job
@@ -182,6 +184,14 @@ class ExportJob:
 def _in_order(pages: list[Manifest]) -> list[Unit]:
     order = {"file": 0, "deleted-file": 1, "error-file": 2}
     return sorted((unit for page in pages for unit in page.units), key=lambda unit: order[unit.kind])
+
+
+def _without_file(types: Sequence[str], pages: list[Manifest], *, incremental: bool) -> list[Unit]:
+    there = {unit.resource_type for page in pages for unit in page.units if unit.kind == "file"}
+    if "*" in there:  # a file without type may hold anything
+        return []
+    detail = {"incremental": incremental}
+    return [Unit(key=f"no-file:{t}", kind="no-file", resource_type=t, detail=detail) for t in types if t not in there]
 
 
 def _retry_after(value: str | None, now: datetime) -> float | None:

@@ -142,6 +142,8 @@ class SearchFetcher:
         if error.status == 404 and unit.resource_type == "Patient" and unit.patient_id:  # noqa: PLR2004
             reason = "the server knows no such patient: correct the cohort"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+        if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="the server knows no such patient")
         if error.status == 404:  # noqa: PLR2004 -- a search that does not exist: the type is not served here (vendors.md section 7)
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="type not served here")
         if error.status == 403 or meaning == "restricted":  # noqa: PLR2004

@@ -60,6 +60,7 @@ EPIC = VendorProfile(
     next_expired_statuses=(404, 410),
     issue_codes={
         # [D] Epic "Troubleshooting" via EA; rows marked + from Epic's bulk documents or captures (vendors.md 1.7)
+        "4100": "missing",  # invalid parameter, such as a patient id that does not exist
         "4101": "note",  # found nothing
         "4102": "missing",  # read with an invalid id
         "4103": "gone",  # record deleted

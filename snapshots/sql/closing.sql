@@ -22,7 +22,7 @@ FROM unit WHERE run = %(run)s GROUP BY resource_type ORDER BY resource_type
 -- Whether a hole leaves all types incomplete: patients that were not found, files of mixed types, files of deletions or errors.
 SELECT EXISTS (
     SELECT FROM unit WHERE run = %(run)s AND state = 'failed' AND (
-        resource_type = '*' OR kind NOT IN ('search', 'read', 'file') OR resource_type = 'Patient' AND patient_id IS NULL
+        resource_type = '*' OR kind NOT IN ('search', 'read', 'file', 'no-file') OR resource_type = 'Patient' AND patient_id IS NULL
     )
 )
 

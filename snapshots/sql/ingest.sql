@@ -5,6 +5,10 @@
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
     set_config('plan_cache_mode', 'force_generic_plan', false), set_config('client_connection_check_interval', '1s', false)
 
+-- name: is_empty
+-- Whether nothing of a connection is stored, tombstones included.
+SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
+
 -- name: classify
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, and give, as positions in the batch, what is
 -- stored but differs (with the stored lastUpdated where this run has already received the resource) and what is the same.

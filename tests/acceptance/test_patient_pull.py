@@ -49,9 +49,10 @@ def test_a_chart_in_the_store_is_delivered_without_asking_the_ehr(site: Site) ->
 def test_a_patient_that_the_ehr_does_not_know_is_said_so(site: Site) -> None:
     with mock("epic") as served:
         name = site.connect(served)
-        done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz")
+        done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz", "--json")
     assert done.code in {3, 5}
     assert "nobody-here" not in done.stdout + done.stderr
+    assert "knows no such patient" in done.stdout + done.stderr
 
 
 def test_a_pull_moves_no_watermark_and_tombstones_nobody(site: Site) -> None:

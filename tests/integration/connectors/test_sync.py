@@ -215,3 +215,13 @@ async def test_only_what_changed_is_asked_where_the_profile_says_incremental() -
     assert "_since=2999-01-01T00:00:00Z" in asked
     assert not any(result.complete_listing for result in store.results.values())
     assert report.status in {"complete", "nothing"}
+
+
+async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_listing() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        for row in served.dataset.of_type("AllergyIntolerance"):
+            served.dataset.delete("AllergyIntolerance", row.id)
+        report = await run(served, store)
+    empty = store.results["no-file:AllergyIntolerance"]
+    assert (report.status, empty.state, empty.complete_listing) == ("complete", UnitState.SETTLED, True)
