@@ -127,7 +127,7 @@ def capability_from(statement: Any) -> Capability:
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
             )
             interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
-            if "search-type" in interactions:
+            if "search-type" in interactions or not interactions:  # none declared: not known, so asked
                 searchable.add(name)
             if name in _LEVEL_OF_TYPE and any(
                 _is_export(operation) for operation in _objects(resource.get("operation"))

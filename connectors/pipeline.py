@@ -36,7 +36,7 @@ class Fetched:
 Emit = Callable[[Fetched], Awaitable[None]]
 FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
 Inspect = Callable[[Sequence[Record]], None]
-OnBatch = Callable[[int, int], None]  # units settled, records written
+OnBatch = Callable[[Sequence[UnitResult], int], None]  # how units ended, records written
 
 
 async def run_units(
@@ -46,7 +46,7 @@ async def run_units(
     *,
     workers: int,
     buffer: int = 32,
-    on_batch: OnBatch = lambda units, records: None,
+    on_batch: OnBatch = lambda results, records: None,
     inspect: Inspect = lambda records: None,
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
@@ -111,4 +111,4 @@ async def _write_all(
                     results=results,
                 )
             )
-            on_batch(len(results), count)
+            on_batch(results, count)

@@ -66,9 +66,13 @@ def _no_level(profile: VendorProfile, capability: Capability) -> str:
 
 
 def bulk_level(profile: VendorProfile, capability: Capability, *, group: str | None) -> BulkLevel | None:
-    """The level to export at: the Group's where one is named, else the first of the profile's that the server declares."""
+    """The level to export at: the Group's where one is named, else the first of the profile's that the server declares.
+
+    A vendor whose way is bulk exports by Group whatever it declares; of any other server the CapabilityStatement is believed.
+    """
     if group is not None:
-        return "group" if "group" in profile.bulk_levels else None
+        offered = profile.mode == "bulk" or "group" in capability.bulk_levels or not capability.search_params
+        return "group" if "group" in profile.bulk_levels and offered else None
     return next((level for level in profile.bulk_levels if level != "group" and level in capability.bulk_levels), None)
 
 
@@ -94,10 +98,18 @@ def crawl_types(
         of_patient = (t for t in sorted(known) if not declared or capability.patient_parameter(t))
         candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
     granted = [t for t in candidates if readable(t)]
-    refused = [t for t in candidates if not readable(t)]
+    listed = [t for t in profile.directory_types if _is_directory(t, profile, capability)]
+    refused = [t for t in (*candidates, *listed) if not readable(t)]
     if refused:
         notes.append(f"not granted by the token's scopes, not asked: {', '.join(refused)}")
-    directory = tuple(t for t in profile.directory_types if _is_directory(t, profile, capability) and readable(t))
+    directory = tuple(t for t in listed if readable(t))
+    left = sorted(t for t in declared if t not in (*candidates, *listed)) if not profile.types else []
+    if left:
+        notes.append(f"declared by this server, of no patient, not asked unless named in `types`: {', '.join(left)}")
+    if not granted:
+        raise PlanError(
+            "The token's scopes grant nothing that could be asked for: correct the connection's scopes, or its app."
+        )
     return TypePlan(types=tuple(granted), directory=directory, notes=tuple(notes))
 
 
@@ -113,6 +125,13 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
     """The `_type` list of a kick-off; empty means that the parameter is left out and the server gives what it may."""
     if requested:
         return TypePlan(types=tuple(requested))
+    if not profile.bulk_types:
+        charts = sorted(PATIENT_COMPARTMENT)
+        covered = [t for t in charts if readable(t)]
+        if not covered:
+            raise PlanError("The token's scopes grant nothing to export: correct the connection's scopes, or its app.")
+        narrow = (f"the token's scopes cover only: {', '.join(covered)}",) if covered != charts else ()
+        return TypePlan(types=(), notes=narrow)
     granted = tuple(t for t in profile.bulk_types if readable(t))
     refused = [t for t in profile.bulk_types if not readable(t)]
     notes = (f"not granted by the token's scopes, not asked: {', '.join(refused)}",) if refused else ()
@@ -140,17 +159,27 @@ def patient_units(
     profile: VendorProfile,
     capability: Capability,
     since: Mapping[str, str],
+    *,
+    named: bool = False,
+    check_patients: bool = False,
 ) -> Iterator[Unit]:
-    """One unit a patient x type x split, patient by patient, so that a chart is whole as early as can be."""
+    """One unit a patient x type x split, patient by patient, so that a chart is whole as early as can be.
+
+    `named` says that the user named the types: then, as for a declared type, a search that does not exist is a hole.
+    `check_patients` reads each Patient even where that type is not asked for, without storing it: an id that the server does not
+    know would otherwise pass for a patient without data.
+    """
     suffixes = {
         t: [_query(split, _page_size(t, profile), since.get(t)) for split in profile.search_splits.get(t, ("",))]
         for t in types
     }
     for patient in patients:
         quoted = quote(patient, safe="")
+        if check_patients and "Patient" not in types:
+            yield _patient_unit(patient, quoted, profile, store=False)
         for resource_type in types:
             if resource_type == "Patient":
-                yield _patient_unit(patient, quoted, profile)
+                yield _patient_unit(patient, quoted, profile, store=True)
                 continue
             parameter = capability.patient_parameter(resource_type) or "patient"
             for split, suffix in zip(
@@ -166,11 +195,12 @@ def patient_units(
                         "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
                         "split": split,
                         "incremental": resource_type in since,
+                        "expected": named or resource_type in capability.search_params,
                     },
                 )
 
 
-def _patient_unit(patient: str, quoted: str, profile: VendorProfile) -> Unit:
+def _patient_unit(patient: str, quoted: str, profile: VendorProfile, *, store: bool) -> Unit:
     read = profile.patient_by == "read"
     return Unit(
         key=f"read:Patient:{patient}",
@@ -183,6 +213,7 @@ def _patient_unit(patient: str, quoted: str, profile: VendorProfile) -> Unit:
             "split": "",
             "incremental": False,
             "expect": 1,
+            "store": store,
         },
     )
 

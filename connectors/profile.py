@@ -46,12 +46,12 @@ class VendorProfile(BaseModel):
     file_concurrency: int = Field(4, ge=1, le=64)
     connect_timeout_s: float = Field(30, gt=0)
     read_timeout_s: float = Field(300, gt=0)  # without a byte of progress
-    max_tries: int = Field(6, ge=1, le=50)
+    max_tries: int = Field(9, ge=1, le=50)  # with the two below: about a minute, up to two (F3: outages last minutes)
     retry_base_s: float = Field(0.5, gt=0)
     retry_cap_s: float = Field(60, gt=0)
     retry_after_cap_s: float = Field(300, gt=0)
     retry_share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
-    retry_floor: int = Field(20, ge=0)  # ... plus this many
+    retry_floor: int = Field(100, ge=0)  # ... plus this many
 
     # -- search
     mode: Mode = "auto"
@@ -76,7 +76,7 @@ class VendorProfile(BaseModel):
     bulk_since: bool = True
     bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
     poll_first_s: float = Field(1, ge=0)
-    poll_floor_s: float = Field(0.2, ge=0)
+    poll_floor_s: float = Field(1, ge=0)
     poll_cap_s: float = Field(300, gt=0)
     job_timeout_s: float = Field(30 * 86_400, gt=0)
     kickoff_429_means_running: bool = False

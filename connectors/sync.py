@@ -23,6 +23,7 @@ from connectors.crawl.search import SearchFetcher
 from connectors.errors import ConnectorError, PlanError, TerminalFetchError, TransientFetchError
 from connectors.pipeline import run_units
 from connectors.plan import (
+    KickOff,
     bulk_level,
     bulk_types,
     choose_mode,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # the piece buffer between fetchers and writer: bulk pieces are about 1 MB, crawl pages a few kB to a few MB
 _BULK_BUFFER, _CRAWL_BUFFER = 8, 32
+_NO_OPERATION = frozenset({404, 405, 501})
 _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
 
 Readable = Callable[[str], bool]
@@ -101,6 +103,7 @@ class _Run:
     on_progress: Callable[[Progress], None]
     progress: Progress
     validator: Validator | None = None
+    failed_units: int = 0
     notes: list[str] = field(default_factory=list)
 
     def inspect(self, records: Sequence[Record]) -> None:
@@ -112,8 +115,9 @@ class _Run:
         self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
         self.on_progress(self.progress)
 
-    def settled(self, units: int, records: int) -> None:
-        self.progress.units_done += units
+    def settled(self, results: Sequence[UnitResult], records: int) -> None:
+        self.failed_units += sum(result.state is UnitState.FAILED for result in results)
+        self.progress.units_done += len(results)
         self.progress.records += records
         self.show()
 
@@ -204,8 +208,13 @@ async def _fetch_all(run: _Run, log_in: LogIn) -> str | None:
     run.show("logging in")
     readable = await log_in(_types_for_scopes(request, capability, mode))
     since = await _since(run)
-    fetch = _bulk if mode == "bulk" else _crawl
-    return await fetch(run, capability, readable, since)
+    if mode == "crawl":
+        return await _crawl(run, capability, readable, since)
+    try:
+        return await _bulk(run, capability, readable, since)
+    except _NoExportHereError as error:
+        run.notes.append(f"{error} The declared export does not exist: crawled instead.")
+        return await _crawl(run, capability, readable, since)
 
 
 async def _capability(run: _Run) -> Capability:
@@ -231,12 +240,16 @@ def _types_for_scopes(request: SyncRequest, capability: Capability, mode: Litera
     def everything(resource_type: str) -> bool:
         return bool(resource_type)
 
+    if request.profile.scope_wildcards and not request.types:
+        return ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
     if mode == "bulk":
-        plan = bulk_types(request.types, request.profile, everything)
-        return plan.types or tuple(sorted(capability.search_params))
+        return bulk_types(request.types, request.profile, everything).types
     plan = crawl_types(request.types, request.profile, capability, everything)
     group = ("Group",) if request.group is not None and request.cohort is None else ()
-    return (*plan.types, *plan.directory, *group)
+    patient = (
+        ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
+    )  # to check that they exist
+    return (*plan.types, *plan.directory, *group, *patient)
 
 
 async def _since(run: _Run) -> Mapping[str, str]:
@@ -267,7 +280,7 @@ async def _bulk(run: _Run, capability: Capability, readable: Readable, since: Ma
     if job is None:
         run.show(f"kicking off a {level} export")
         asked = kick_off(request.base_url, level, group=request.group, types=plan.types, since=instant)
-        job = await export.begin(asked, lambda text: run.show(f"waiting to kick off: {text}"))
+        job = await _begin(run, export, asked)
     if not job.manifest_complete:
         job = await export.units(
             job,
@@ -276,10 +289,31 @@ async def _bulk(run: _Run, capability: Capability, readable: Readable, since: Ma
             on_progress=lambda text: run.show(f"server prepares the export: {text}"),
         )
     await _download(run, export, job)
-    note = await export.delete(job)
+    note = await _release(run, export, job)
     if note is not None:
         run.notes.append(note)
     return job.transaction_time or _instant(job.kicked_off_at - timedelta(seconds=request.profile.overlap_s))
+
+
+class _NoExportHereError(ConnectorError):
+    """The mode was ours to choose, and the export that the server declares is not there."""
+
+
+async def _begin(run: _Run, export: ExportJob, asked: KickOff) -> BulkJob:
+    try:
+        return await export.begin(asked, lambda text: run.show(f"waiting to kick off: {text}"))
+    except TerminalFetchError as error:
+        chosen_by_us = run.request.mode == "auto" and run.request.profile.mode == "auto"
+        if chosen_by_us and error.status in _NO_OPERATION and asked.level != "group":
+            raise _NoExportHereError(str(error)) from error
+        raise
+
+
+async def _release(run: _Run, export: ExportJob, job: BulkJob) -> str | None:
+    """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete")."""
+    if run.failed_units:
+        return f"the export is kept at the server, since {run.failed_units} of its files could not be stored"
+    return await export.delete(job)
 
 
 async def _download(run: _Run, export: ExportJob, job: BulkJob) -> None:
@@ -299,7 +333,7 @@ async def _download(run: _Run, export: ExportJob, job: BulkJob) -> None:
     ]
     if nothing:
         await run.store.write(Batch(results=nothing))
-        run.settled(len(nothing), 0)
+        run.settled(nothing, 0)
     for kinds in ({"file"}, {"deleted-file", "error-file"}):
         await run_units(
             [unit for unit in pending if unit.kind in kinds],
@@ -315,7 +349,7 @@ async def _download(run: _Run, export: ExportJob, job: BulkJob) -> None:
 def _bulk_since(since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
     """One instant for one kick-off: the oldest of the types' watermarks; none if a wanted type has no watermark yet."""
     if not since or any(t not in since and "*" not in since for t in types):
-        return None
+        return None  # `last_full_listing` has seen to it that without types the last full listing was without types too
     return min(since.values())
 
 
@@ -325,6 +359,9 @@ async def _crawl(run: _Run, capability: Capability, readable: Readable, since: M
     run.notes += plan.notes
     if not run.store.planned:
         by_type = _crawl_since(since, (*plan.types, *plan.directory), capability, profile)
+        whole = [t for t in plan.types if t not in by_type] if since else []
+        if whole:
+            run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
         finder = CohortFinder(run.client, request.base_url, profile)
         run.show("finding the patients")
         cohort, listing = await _cohort(run, finder)
@@ -333,7 +370,15 @@ async def _crawl(run: _Run, capability: Capability, readable: Readable, since: M
         units = [
             *([listed] if listed else []),
             *directory_units(() if request.kind == "pull" else plan.directory, profile, by_type),
-            *patient_units(cohort.patients, types, profile, capability, by_type),
+            *patient_units(
+                cohort.patients,
+                types,
+                profile,
+                capability,
+                by_type,
+                named=bool(request.types),
+                check_patients=request.cohort is not None,
+            ),
         ]
         run.notes += cohort.notes
         await run.store.plan([*units, *_unresolved(cohort)])
@@ -352,6 +397,7 @@ async def _crawl(run: _Run, capability: Capability, readable: Readable, since: M
         on_batch=run.settled,
         inspect=run.inspect,
     )
+    run.notes += search.notes()
     return _instant(run.store.started_at - timedelta(seconds=profile.overlap_s))
 
 
@@ -390,7 +436,7 @@ async def _cohort(run: _Run, finder: CohortFinder) -> tuple[Cohort, _Listing | N
         unreadable += len(page.quarantined)
         run.inspect(page.records)
         await run.store.write(Batch(records=page.records, quarantined=page.quarantined))
-        run.settled(0, len(page.records))
+        run.settled((), len(page.records))
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
     unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", detail=detail)
     if unreadable:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import anyio.lowlevel
 import tenacity
@@ -112,10 +113,21 @@ class FileFetcher:
                 raise
             except TransientFetchError as error:  # the client has taken this retry out of the budget
                 raise _FileBrokenOffError(str(error), status=error.status) from error
+        whole = reading.unreadable
         for line in splitter.finish():
             self._read(unit, line, reading)
+        if reading.unreadable > whole:  # a last line without its newline that cannot be read: the file was cut
+            reading.quarantined.pop()
+            self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")
+        promised = unit.detail.get("count")
+        if promised is not None and reading.lines < promised:
+            self._ask_again(f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}.")
         await _hand_on(reading, emit)
         return self._ended(unit, reading)
+
+    def _ask_again(self, message: str) -> NoReturn:
+        """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
+        raise _FileBrokenOffError(message) if self._client.budget.take_retry() else BudgetExhaustedError(message)
 
     def _wants_token(self, unit: Unit, url: str) -> bool:
         """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
@@ -177,12 +189,6 @@ class FileFetcher:
         if reading.unreadable:
             reason = f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=reading.lines)
-        promised = unit.detail.get("count")
-        if promised is not None and reading.lines < promised:
-            message = f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
-            if self._client.budget.take_retry():
-                raise _FileBrokenOffError(message)
-            raise BudgetExhaustedError(message)
         return UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,

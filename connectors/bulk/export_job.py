@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from connectors.bulk.manifest import Manifest, manifest_from
 from connectors.crawl.paging import LoopGuard
@@ -19,6 +18,7 @@ from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import resolve
+from connectors.transport.retry_table import retry_after_s
 from snapshots.record import BulkJob, Unit
 
 _ACCEPTED, _COMPLETE, _GONE = 202, 200, 404
@@ -66,6 +66,8 @@ class ExportJob:
             raise ProtocolError(f"{kick_off.template} did not start an asynchronous export: {found}. Try --mode crawl.")
         job = BulkJob(status_url=resolve(location, self._base_url), kicked_off_at=began, request=kick_off.template)
         await self._store.save_bulk_job(job)
+        if "retry-after" in reply.headers:
+            await self._sleep(self._pause(reply, self._profile.poll_first_s))
         return job
 
     async def _kicked_off(self, call: Call, began: datetime, on_progress: OnProgress) -> Reply:
@@ -164,10 +166,14 @@ class ExportJob:
             if waited > self._profile.job_timeout_s:
                 raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.job_timeout_s).")
             on_progress(_short(reply.headers.get("x-progress")))
-            asked = _retry_after(reply.headers.get("retry-after"), self._now())
-            pause = wait if asked is None else asked
-            await self._sleep(min(max(pause, self._profile.poll_floor_s), self._profile.poll_cap_s))
+            await self._sleep(self._pause(reply, wait))
             wait = min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    def _pause(self, reply: Reply, otherwise: float) -> float:
+        asked = reply.headers.get("retry-after")
+        cap = self._profile.poll_cap_s
+        seconds = retry_after_s(asked, now=self._now().timestamp(), cap_s=cap)
+        return min(max(otherwise if seconds is None else seconds, self._profile.poll_floor_s), cap)
 
     def _status_call(self, url: str) -> Call:
         return Call(
@@ -187,26 +193,14 @@ def _in_order(pages: list[Manifest]) -> list[Unit]:
 
 
 def _without_file(types: Sequence[str], pages: list[Manifest], *, incremental: bool) -> list[Unit]:
-    there = {unit.resource_type for page in pages for unit in page.units if unit.kind == "file"}
-    if "*" in there:  # a file without type may hold anything
+    """Types that the export has nothing of; none where the manifest gives reason to doubt that it tells everything."""
+    units = [unit for page in pages for unit in page.units]
+    there = {unit.resource_type for unit in units if unit.kind == "file"}
+    doubtful = not there or "*" in there or any(unit.kind == "error-file" for unit in units)
+    if doubtful or ("Patient" in types and "Patient" not in there):  # an export without anyone in it proves nothing
         return []
     detail = {"incremental": incremental}
     return [Unit(key=f"no-file:{t}", kind="no-file", resource_type=t, detail=detail) for t in types if t not in there]
-
-
-def _retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds or an HTTP-date (RFC 9110 10.2.3); None where there is none or it is neither."""
-    if value is None:
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
 
 
 def _short(progress: str | None) -> str:

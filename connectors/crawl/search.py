@@ -5,7 +5,9 @@ Sent records may repeat when a paging session expires and the search starts agai
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from connectors.crawl.paging import LoopGuard, follow
 from connectors.errors import ProtocolError, TerminalFetchError
@@ -25,6 +27,7 @@ from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from snapshots.record import Deletion, Quarantined, Unit, UnitResult, UnitState
 
+_NOT_SERVED = frozenset({404, 501})
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
 
 _HOLES: dict[IssueGrade, str] = {
@@ -49,6 +52,11 @@ class SearchFetcher:
         self._client = client
         self._base_url = base_url
         self._profile = profile
+        self._remarks: Counter[tuple[str, str]] = Counter()
+
+    def notes(self) -> list[str]:
+        """What settled units had to remark, once a type, with how many units said so."""
+        return [f"{kind}: {remark} ({count} x)" for (kind, remark), count in sorted(self._remarks.items())]
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit everything that the unit's search lists, and say how it ended.
@@ -57,12 +65,15 @@ class SearchFetcher:
             FetchError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
+        keep = emit if unit.detail.get("store", True) else _keep_nothing
         try:
-            if unit.kind == "read":
-                return await self._read(unit, emit)
-            return await self._search(unit, emit)
+            result = await (self._read(unit, keep) if unit.kind == "read" else self._search(unit, keep))
         except TerminalFetchError as error:
-            return await self._refused(unit, error, emit)
+            result = await self._refused(unit, error, keep)
+        if result.state is UnitState.SETTLED and result.reason is not None:
+            self._remarks[unit.resource_type, result.reason] += 1
+        # what was looked at and not stored must not tombstone what is stored
+        return result if keep is emit else replace(result, complete_listing=False)
 
     async def _read(self, unit: Unit, emit: Emit) -> UnitResult:
         reply = await self._client.send(self._call(unit, f"{self._base_url}/{unit.detail['path']}", purpose="read"))
@@ -127,7 +138,7 @@ class SearchFetcher:
                 key=unit.key, state=UnitState.FAILED, reason=_named(_HOLES[worst], codes_of(issues)), records=count
             )
         if count < unit.detail.get("expect", 0):
-            reason = "the server knows no such patient: correct the cohort"
+            reason = "the server knows no such patient: check the id, or the cohort"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
         note = _named(_NOTES[worst], codes_of(issues)) if worst in _NOTES else None
         complete = note is None and not unit.detail.get("incremental", False)
@@ -140,12 +151,18 @@ class SearchFetcher:
             await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id)]))
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="deleted in the EHR")
         if error.status == 404 and unit.resource_type == "Patient" and unit.patient_id:  # noqa: PLR2004
-            reason = "the server knows no such patient: correct the cohort"
+            reason = "the server knows no such patient (or serves no Patient reads): check the id, or the cohort"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
         if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="the server knows no such patient")
-        if error.status == 404:  # noqa: PLR2004 -- a search that does not exist: the type is not served here (vendors.md section 7)
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="type not served here")
+        if (
+            error.status in _NOT_SERVED or "not-supported" in error.codes
+        ):  # a search that does not exist (vendors.md section 7)
+            answer = f"HTTP {error.status}"
+            if unit.detail.get("expected", False):
+                reason = f"the server answers {answer} to this search, though the type was named or is declared"
+                return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=f"not served here: {answer}")
         if error.status == 403 or meaning == "restricted":  # noqa: PLR2004
             reason = _named("restricted by the server for this client", error.codes)
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
@@ -163,6 +180,10 @@ class SearchFetcher:
             accept=self._profile.accept,
             launch=unit.patient_id if self._profile.token_per_patient else None,
         )
+
+
+async def _keep_nothing(fetched: Fetched) -> None:
+    """Take what a unit found that is only looked at."""
 
 
 def _named(text: str, codes: Sequence[str]) -> str:

@@ -117,6 +117,6 @@ ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at 
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
 
 -- name: last_full_listing
--- When the last complete run began that listed everything of this selection.
+-- When the last complete run began that listed everything of this selection, and was asked for the same types.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND selection = %(selection)s AND kind = 'sync'
-    AND status = 'complete' AND full_listing
+    AND status = 'complete' AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)

@@ -28,7 +28,13 @@ pytestmark = pytest.mark.anyio
 ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 
 
-async def run(served: Served, store: MemoryStore, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
+async def run(
+    served: Served,
+    store: MemoryStore,
+    profile: dict[str, Any] | None = None,
+    scopes: tuple[str, ...] = (),
+    **asked: Any,
+) -> RunReport:
     """Sync as the command would, without waiting for anything."""
     vendor = served.vendor
     needs = {
@@ -40,7 +46,9 @@ async def run(served: Served, store: MemoryStore, profile: dict[str, Any] | None
     overrides = {"audience": served.audience} if vendor == "va" else {}
     chosen = profile_for(vendor, {"retry_base_s": 0.01, "read_timeout_s": 5, **overrides, **(profile or {})})
     connection = Connection(name="site", vendor=vendor, base_url=served.base_url, auth="none")
-    credentials = Credentials(auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private))
+    credentials = Credentials(
+        auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private), scopes=scopes
+    )
     moment = datetime.now(UTC)
 
     def now() -> datetime:
@@ -225,3 +233,82 @@ async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_
         report = await run(served, store)
     empty = store.results["no-file:AllergyIntolerance"]
     assert (report.status, empty.state, empty.complete_listing) == ("complete", UnitState.SETTLED, True)
+
+
+async def test_without_named_types_the_login_asks_for_all_that_the_client_may_have() -> None:
+    """A bulk server's CapabilityStatement lists Patient and Group only; what it exports is more."""
+    store = MemoryStore()
+    with mock("generic", search=False) as served:
+        report = await run(served, store)
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert stored(store) == expected
+
+
+async def test_a_grant_of_less_than_all_is_said_in_the_notes() -> None:
+    store = MemoryStore()
+    with mock("generic", search=False) as served:
+        report = await run(served, store, scopes=("system/Patient.read", "system/Condition.read"))
+    assert {key[0] for key in store.records} == {"Patient", "Condition"}
+    assert "cover only: Condition, Patient" in " ".join(report.notes)
+
+
+async def test_a_named_type_that_the_server_does_not_serve_is_a_hole() -> None:
+    store = MemoryStore()
+    with mock("generic", bulk_levels=()) as served:
+        report = await run(served, store, types=("Patient", "Observatoin"))
+    assert report.status == "partial"
+    assert {hole.resource_type for hole in report.holes} == {"Observatoin"}
+
+
+async def test_a_patient_that_the_server_does_not_know_is_a_hole_even_where_patients_are_not_asked_for() -> None:
+    store = MemoryStore()
+    with mock("generic") as served:
+        report = await run(
+            served, store, types=("Condition",), cohort=CohortSource(values=("nobody", served.patient_ids[0]))
+        )
+    assert [hole.resource_type for hole in report.holes] == ["Patient"]
+    assert {key[0] for key in store.records} == {"Condition"}
+    assert not any(result.complete_listing for key, result in store.results.items() if key.startswith("read:Patient"))
+
+
+async def test_an_export_of_nobody_proves_nothing_about_what_is_gone() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        for row in [row for kind in served.dataset.types for row in served.dataset.of_type(kind)]:
+            served.dataset.delete(row.type, row.id)
+        await run(served, store)
+    assert not any(result.complete_listing for result in store.results.values())
+
+
+async def test_an_export_with_a_file_missing_is_kept_at_the_server() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        served.faults.add(
+            FaultRule(match=Match(purpose="file"), nth=1, action=Action(status=422, body="operation-outcome"))
+        )
+        report = await run(served, store)
+        deletions = sum(entry.purpose == "delete" for entry in served.log)
+    assert (report.status, deletions) == ("partial", 0)
+    assert "kept at the server" in " ".join(report.notes)
+
+
+async def test_a_declared_export_that_is_not_there_is_crawled_instead() -> None:
+    store = MemoryStore()
+    with mock("generic") as served:
+        rule = FaultRule(match=Match(purpose="kickoff"), action=Action(status=501, body="operation-outcome"))
+        served.faults.add(rule)
+        report = await run(served, store)
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert expected.items() <= stored(store).items()
+    assert "crawled instead" in " ".join(report.notes)
+
+
+async def test_a_group_on_a_server_without_export_is_crawled_by_its_members() -> None:
+    store = MemoryStore()
+    with mock("generic", bulk_levels=()) as served:
+        report = await run(served, store, group=served.group_id)
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert expected.items() <= stored(store).items()
