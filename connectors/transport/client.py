@@ -29,7 +29,7 @@ from connectors.transport.links import origin, redirect_target, safe_url
 from connectors.transport.retry_budget import RetryBudget
 from connectors.transport.retry_table import Failure, Seen, Verdict, expects_json, issue_codes, judge, retry_after_s
 from connectors.transport.tls import tls_context
-from connectors.transport.verbatim import CertificateError, VerbatimTransport
+from connectors.transport.verbatim import CertificateError, HandshakeError, NameNotFoundError, VerbatimTransport
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
@@ -47,7 +47,9 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (ContentCodingError, "coding"),
     (CertificateError, "certificate"),
     (httpx.ProxyError, "proxy"),
-    (httpx.ConnectTimeout, "connect"),
+    (HandshakeError, "handshake"),
+    (NameNotFoundError, "name"),
+    (httpx.ConnectTimeout, "connect-timeout"),
     (httpx.ConnectError, "connect"),
     (httpx.TimeoutException, "timeout"),
     (httpx.RemoteProtocolError, "malformed"),
@@ -99,7 +101,7 @@ class _Chunks:
         try:
             return await anext(self._reader)
         except _FAILS as error:
-            seen = Seen(failure=_failure(error))
+            seen = _failed(error)
         empty = not self._budget.take_retry()
         raise error_for(self._call, seen, Verdict(action="retry"), tries=1, budget_empty=empty)
 
@@ -196,7 +198,7 @@ class EhrClient:
             finally:
                 await response.aclose()
         except _FAILS as error:
-            seen = Seen(failure=_failure(error))
+            seen = _failed(error)
         raise error_for(call, seen, judge(call, seen), tries=1)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
@@ -236,7 +238,7 @@ class EhrClient:
             reply = Reply(answer.response.status_code, answer.response.headers, body, answer.url)
             return _Try(tried.seen, tried.verdict, reply)
         except _FAILS as error:
-            seen = Seen(failure=_failure(error))
+            seen = _failed(error)
         finally:
             await self._close(call, answer)
         return _Try(seen, judge(call, seen))
@@ -253,7 +255,7 @@ class EhrClient:
                 await self._close(call, answer)
                 raise
         except _FAILS as error:
-            seen = Seen(failure=_failure(error))
+            seen = _failed(error)
             return _Try(seen, judge(call, seen))
         verdict = judge(call, seen, kickoff_429_means_running=self._profile.kickoff_429_means_running)
         if verdict.action == "ok":
@@ -310,7 +312,7 @@ class EhrClient:
         if target != self._origin and target not in map(origin, call.token_origins):
             raise UnsafeLinkError(
                 f"{call.template}: the link leads to another origin than base_url's, which must not see "
-                "the token; if it belongs to this EHR, name it in profile.bulk_file_hosts"
+                f'the token; if it belongs to this EHR, put "{target}" into profile.bulk_file_hosts'
             )
         return None if self.tokens is None else await self.tokens.token(call.launch)
 
@@ -377,8 +379,9 @@ async def _drained(response: httpx.Response) -> None:
     await response.aclose()
 
 
-def _failure(error: Exception) -> Failure:
-    return next(failure for kind, failure in _FAILURES if isinstance(error, kind))
+def _failed(error: Exception) -> Seen:
+    failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
+    return Seen(failure=failure, origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None)
 
 
 def _tried(state: RetryCallState) -> Any:

@@ -14,10 +14,16 @@ from connectors.errors import (
     TransientFetchError,
 )
 from connectors.transport.call import Call
-from connectors.transport.retry_table import Failure, Seen, Verdict
+from connectors.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
+
+_UNAUTHORIZED, _NOT_FOUND = 401, 404
+_NOT_THE_JOBS_END = frozenset({403, 404, 410})  # of a status URL: we may not see it, or it is gone
 
 _FOUND: dict[Failure, str] = {
-    "connect": "no connection could be made",
+    "name": "the host name was not found",
+    "connect": "the connection was refused, or no way leads there",
+    "connect-timeout": "no connection came about within the time allowed",
+    "handshake": "the TLS handshake failed",
     "proxy": "the proxy did not let it through",
     "certificate": "the server's certificate is not trusted",
     "timeout": "no byte came within the time allowed",
@@ -26,7 +32,11 @@ _FOUND: dict[Failure, str] = {
     "coding": "the body is damaged or ends too early",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
-    "connect": "check base_url, the network and the proxy setting",
+    "name": "check the host in base_url, and this machine's name resolution (DNS)",
+    "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
+    "connect-timeout": "a firewall may drop what we send, or that port speaks no TLS: check host and port in base_url, and the proxy setting; "
+    "profile.connect_timeout_s says how long to wait",
+    "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
@@ -40,14 +50,22 @@ _NEXT_BY_STATUS: dict[int, str] = {
     413: "ask for less at a time: lower profile.page_size",
     429: "lower profile.max_concurrency, or run at a quieter hour",
 }
+_KICK_OFF_NOT_FOUND = "most likely the group's id: check the connection's `group` setting, or --group"
+_LINK_REFUSED = (
+    "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
+    "the link has expired, or wants a login all the same"
+)
 _LATER = "the EHR is down or overloaded; run again later"
 
 
 def found(seen: Seen, verdict: Verdict) -> str:
     """What came back, in words that carry no PHI."""
     if seen.status is None:
-        return _FOUND[seen.failure or "dropped"]
+        where = f" ({seen.origin})" if seen.failure in NEVER_SENT and seen.origin else ""
+        return _FOUND[seen.failure or "dropped"] + where
     kind = " with a web page instead of FHIR" if verdict.html else ""
+    if verdict.xml:
+        kind = " with XML where JSON was asked for"
     codes = f" (issue codes {', '.join(seen.codes)})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
 
@@ -64,18 +82,29 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         if budget_empty:
             text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry_share"
             return BudgetExhaustedError(text, status=seen.status, codes=seen.codes)
-        return TransientFetchError(f"{said}; {_next(seen, verdict)}", status=seen.status, codes=seen.codes)
+        return TransientFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
+    if verdict.xml:
+        text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.accept"
+        return ProtocolError(text, status=seen.status, codes=seen.codes)
     if verdict.action == "protocol":
         text = f"{said}, which this request cannot mean; check base_url and what this EHR declares"
         return ProtocolError(text, status=seen.status, codes=seen.codes)
-    return TerminalFetchError(f"{said}; {_next(seen, verdict)}", status=seen.status, codes=seen.codes)
+    if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
+        why = f"status {seen.status}, issue codes {', '.join(seen.codes)}"
+        text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
+        return TerminalFetchError(text, status=seen.status, codes=seen.codes)
+    return TerminalFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
 
 
-def _next(seen: Seen, verdict: Verdict) -> str:
+def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
         return _NEXT_BY_FAILURE.get(seen.failure, _LATER)
     if verdict.html and verdict.action == "retry":
         return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
+    if call.purpose == "kickoff" and seen.status == _NOT_FOUND and "/Group/" in call.template:
+        return _KICK_OFF_NOT_FOUND
+    if call.purpose == "file" and seen.status == _UNAUTHORIZED and not call.auth:
+        return _LINK_REFUSED
     return _NEXT_BY_STATUS.get(
         seen.status or 0, _LATER if verdict.action == "retry" else "asking again will not change it"
     )

@@ -18,10 +18,23 @@ import orjson
 from connectors.transport.call import Call
 
 Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
-Failure = Literal["connect", "proxy", "certificate", "timeout", "dropped", "malformed", "coding"]
+Failure = Literal[
+    "name",
+    "connect",
+    "connect-timeout",
+    "handshake",
+    "proxy",
+    "certificate",
+    "timeout",
+    "dropped",
+    "malformed",
+    "coding",
+]
 
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
+TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
+NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
 TRANSIENT_CODES = frozenset(
     {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
 )  # 6.2
@@ -45,6 +58,7 @@ class Seen:
     body_start: bytes = b""
     codes: tuple[str, ...] = ()
     retry_after_s: float | None = None
+    origin: str | None = None  # of the server that was not reached, without path
     foreign: bool = False  # redirected to an origin that does not get the token
     token_sent: bool = False
 
@@ -57,6 +71,7 @@ class Verdict:
     after_s: float | None = None
     tries: int | None = None
     html: bool = False
+    xml: bool = False
 
 
 def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) -> Verdict:
@@ -65,7 +80,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     | seen | verdict |
     | --- | --- |
     | certificate refused | terminal |
-    | no connection, proxy trouble | retry: the server never saw the request |
+    | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
     | a status that the call accepts, with a web page where JSON was asked | retry, few |
     | … with XML where JSON was asked | protocol |
@@ -80,7 +95,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     """
     once = 1 if call.purpose == "kickoff" else None
     if seen.status is None:
-        return _judge_failure(seen.failure, once)
+        return _judge_failure(call, seen.failure, once)
     if seen.status in call.ok:
         return _judge_accepted(call, seen)
     html = is_html(seen)
@@ -100,10 +115,12 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     return Verdict(action="terminal", html=html)
 
 
-def _judge_failure(failure: Failure | None, once: int | None) -> Verdict:
+def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
     if failure == "certificate":
         return Verdict(action="terminal")
-    return Verdict(action="retry", tries=None if failure in ("connect", "proxy") else once)
+    if call.purpose == "discovery" and failure in ("name", "connect", "handshake"):
+        return Verdict(action="retry", tries=TYPO_TRIES)
+    return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
 
 
 def _judge_accepted(call: Call, seen: Seen) -> Verdict:
@@ -113,7 +130,7 @@ def _judge_accepted(call: Call, seen: Seen) -> Verdict:
         once = 1 if call.purpose == "kickoff" else FEW_TRIES
         return Verdict(action="retry", tries=once, html=True)
     if seen.body_start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return Verdict(action="protocol")
+        return Verdict(action="protocol", xml=True)
     return Verdict(action="ok")
 
 

@@ -24,6 +24,14 @@ class CertificateError(httpx.ConnectError):
     """The server's certificate is not trusted, or not for this host."""
 
 
+class NameNotFoundError(httpx.ConnectError):
+    """The host's name has no address."""
+
+
+class HandshakeError(httpx.ConnectError):
+    """The port was reached and does not speak TLS as we do: another protocol, or nothing in common."""
+
+
 class _AnswerLostError(aiohttp.ClientError):
     """The connection ended before an answer; not one of the errors after which aiohttp silently sends again."""
 
@@ -33,6 +41,8 @@ _MEANING: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientConnectorCertificateError, CertificateError),
     (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
     (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ClientConnectorSSLError, HandshakeError),
+    (aiohttp.ClientConnectorDNSError, NameNotFoundError),
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
     (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
@@ -51,6 +61,8 @@ _CAUGHT = (aiohttp.ClientError, TimeoutError, OSError)
 def _meaning(error: BaseException, request: httpx.Request) -> httpx.TransportError:
     """The httpx error for an aiohttp one. Only its name goes along: aiohttp's texts hold whole URLs."""
     kind = next(to for came, to in _MEANING if isinstance(error, came))
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionResetError):
+        kind = HandshakeError  # the port took the connection, then hung up on our ClientHello
     return kind(type(error).__name__, request=request)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -181,8 +182,39 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
         with pytest.raises(TransientFetchError) as raised:
             await ehr.send(call())
     assert str(raised.value) == (
-        "GET /Patient?name={name}: no connection could be made after 2 tries; check base_url, the network and the proxy setting"
+        f"GET /Patient?name={{name}}: the connection was refused, or no way leads there ({server.origin}) after 2 tries; "
+        "check host and port in base_url, whether the EHR is up, the network and the proxy setting"
     )
+
+
+async def test_a_mistyped_base_url_is_told_after_three_tries():
+    async with wire(always(http())) as server:
+        pass
+    async with client(server, max_tries=9) as ehr:
+        with pytest.raises(TransientFetchError, match="after 3 tries"):
+            await ehr.send(call("metadata", purpose="discovery"))
+
+
+async def test_https_to_a_port_that_speaks_http_is_called_a_failed_handshake():
+    def plain(reader, writer):
+        writer.write(http(400))
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with client(Endpoint(f"https://127.0.0.1:{port}/fhir"), max_tries=1) as ehr:
+            with pytest.raises(TransientFetchError, match=r"TLS handshake failed .*speaks https"):
+                await ehr.send(call())
+
+
+async def test_a_host_without_address_is_told_from_a_server_that_is_down(monkeypatch):
+    async def unknown(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    async with client(Endpoint("http://nowhere.invalid/fhir"), max_tries=1) as ehr:
+        with pytest.raises(TransientFetchError, match=r"host name was not found \(http://nowhere.invalid\)"):
+            await ehr.send(call())
 
 
 async def test_neither_log_nor_error_nor_its_causes_hold_a_query_a_token_or_a_body(caplog):
@@ -251,7 +283,7 @@ async def test_old_tls_is_refused(server_tls):
     context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
     async with wire(always(http()), tls=context) as server:
         async with client(Endpoint(server.base_url, ca_bundle=pem), max_tries=1) as ehr:
-            with pytest.raises(TransientFetchError, match="no connection"):
+            with pytest.raises(TransientFetchError, match="TLS handshake failed"):
                 await ehr.send(call())
         assert server.seen == []
 

@@ -152,7 +152,7 @@ async def test_a_call_that_wants_the_token_is_refused_at_any_other_origin():
         wire(always(http())) as server,
         client(server, tokens=FixedTokens()) as ehr,
     ):
-        with pytest.raises(UnsafeLinkError, match=r"profile\.bulk_file_hosts"):
+        with pytest.raises(UnsafeLinkError, match=f'put "{other.origin}" into profile.bulk_file_hosts'):
             await ehr.send(call(f"{other.origin}/fhir/Patient/1"))
         await ehr.send(call(f"{other.origin}/f", purpose="file", auth=False))
         await ehr.send(call(f"{other.origin}/f", purpose="file", token_origins=frozenset({other.origin + "/"})))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from connectors.transport.call import Call
 from connectors.transport.retry_table import (
     FEW_TRIES,
+    TYPO_TRIES,
     Seen,
     Verdict,
     issue_codes,
@@ -44,8 +45,16 @@ def outcome(*issues):
             Seen(status=200, media_type="text/html", body_start=b"Request Rejected"),
             Verdict(action="retry", tries=FEW_TRIES, html=True),
         ),
-        ("search", Seen(status=200, body_start=b'<?xml version="1.0"?><Bundle/>'), Verdict(action="protocol")),
-        ("search", Seen(status=200, body_start=b'\xef\xbb\xbf <Bundle xmlns="x"/>'), Verdict(action="protocol")),
+        (
+            "search",
+            Seen(status=200, body_start=b'<?xml version="1.0"?><Bundle/>'),
+            Verdict(action="protocol", xml=True),
+        ),
+        (
+            "search",
+            Seen(status=200, body_start=b'\xef\xbb\xbf <Bundle xmlns="x"/>'),
+            Verdict(action="protocol", xml=True),
+        ),
         ("search", Seen(status=404, media_type="text/html", body_start=HTML), Verdict(action="terminal", html=True)),
         ("search", Seen(status=503, media_type="text/html", body_start=HTML), Verdict(action="retry", html=True)),
         ("search", Seen(status=429, retry_after_s=7.0), Verdict(action="retry", after_s=7.0)),
@@ -66,6 +75,10 @@ def outcome(*issues):
         ("kickoff", Seen(status=503), Verdict(action="retry", tries=1)),
         ("kickoff", Seen(failure="timeout"), Verdict(action="retry", tries=1)),
         ("kickoff", Seen(failure="connect"), Verdict(action="retry")),
+        ("kickoff", Seen(failure="name"), Verdict(action="retry")),
+        ("discovery", Seen(failure="connect"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", Seen(failure="name"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", Seen(failure="timeout"), Verdict(action="retry")),
         ("kickoff", Seen(status=429), Verdict(action="retry")),
     ],
 )

@@ -1,0 +1,61 @@
+"""What an error says: what was found, and what to look at next."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.transport.call import Call
+from connectors.transport.explain import error_for
+from connectors.transport.retry_table import Seen, judge
+
+GROUP = "GET /Group/{group}/$export"
+STATUS = "GET the export's status URL"
+
+
+def error(template="GET /X", purpose="search", *, auth=True, tries=1, **seen):
+    call = Call("GET", "https://ehr.example/fhir/X?name=SECRET", template, purpose, auth=auth)
+    found = Seen(**seen)
+    raised = error_for(call, found, judge(call, found), tries=tries)
+    assert "SECRET" not in str(raised)
+    return raised
+
+
+def test_xml_is_named_where_json_was_asked_for():
+    raised = error("GET /metadata", "discovery", status=200, body_start=b"<CapabilityStatement/>")
+    assert isinstance(raised, ProtocolError)
+    assert "the answer was 200 with XML where JSON was asked for; check that base_url is" in str(raised)
+
+
+def test_a_kick_off_whose_group_is_not_there_names_the_group_setting():
+    assert "`group` setting" in str(error(GROUP, "kickoff", status=404))
+    assert "base_url" in str(error("GET /$export", "kickoff", status=404))
+
+
+def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_started():
+    raised = error(STATUS, "status", status=500, codes=("processing",))
+    assert isinstance(raised, TerminalFetchError)
+    assert str(raised) == (
+        f"{STATUS}: the server's export failed (status 500, issue codes processing); sync again starts a new one"
+    )
+    assert "scopes" in str(error(STATUS, "status", status=403, codes=("forbidden",)))
+
+
+@pytest.mark.parametrize(
+    ("failure", "said", "advice"),
+    [
+        ("name", "the host name was not found", "DNS"),
+        ("connect", "refused, or no way leads there", "host and port in base_url"),
+        ("connect-timeout", "no connection came about within the time allowed", "firewall"),
+        ("handshake", "the TLS handshake failed", "https"),
+    ],
+)
+def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, said, advice):
+    raised = error(failure=failure, origin="https://ehr.example:8443", tries=3)
+    assert isinstance(raised, TransientFetchError)
+    assert f"{said} (https://ehr.example:8443) after 3 tries" in str(raised)
+    assert advice in str(raised)
+
+
+def test_401_to_a_file_that_was_asked_for_without_token_says_why_there_was_none():
+    assert "requiresAccessToken" in str(error("GET Patient file 1", "file", auth=False, status=401))
