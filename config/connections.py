@@ -24,6 +24,7 @@ VENDORS: tuple[str, ...] = get_args(Vendor)
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
 NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter or digit"
 RESOURCE_TYPE = re.compile(r"^[A-Z][A-Za-z]{2,63}$")
+_NOT_THE_BASE = re.compile(r"/(metadata$|\.well-known(/.*)?$)")  # what people copy out of a browser
 CRON_FIELD = re.compile(r"^[\d*/,A-Za-z-]+$")
 
 NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
@@ -63,6 +64,10 @@ def _http_url(value: object) -> object:
             raise ValueError("must be the FHIR base URL, without ? or #")
         if parts.password or parts.username:
             raise ValueError("must not carry a user or password: use client_id and key, or bearer_token")
+        meant = _NOT_THE_BASE.sub("", parts.path.rstrip("/"))
+        if meant != parts.path.rstrip("/"):
+            base = f"{parts.scheme}://{parts.netloc}{meant}"
+            raise ValueError(f'must be the FHIR base URL, to which /metadata is added; probably "{base}"')
         return value.rstrip("/")
     return value
 

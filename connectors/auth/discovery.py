@@ -20,6 +20,7 @@ from connectors.transport.client import EhrClient
 from connectors.transport.links import safe_url
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+_OK = 200
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,22 @@ class Discovery:
 
 async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
     """Ask the server; raises DiscoveryError when nothing says where to log in, TransientFetchError when it is down."""
-    smart, smart_error = await _document(client, "/.well-known/smart-configuration", "application/json")
+    smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
     stated = profile.token_url or _text(smart.get("token_endpoint"))
     metadata_error: FetchError | None = None
+    metadata_said = ""
     if stated is None:
-        metadata, metadata_error = await _document(client, "/metadata", profile.accept)
+        metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.accept)
         stated = _oauth_token_uri(metadata)
     if stated is None:
         down = next((error for error in (metadata_error, smart_error) if isinstance(error, TransientFetchError)), None)
         if down is not None:
             raise down
+        answers = f"the first {smart_said}, the second {metadata_said}"
+        if smart_said == metadata_said:
+            answers = f"both {smart_said}"
         raise DiscoveryError(
-            "neither .well-known/smart-configuration nor metadata says where to log in; check base_url, or set "
+            f"neither .well-known/smart-configuration nor metadata says where to log in: {answers}; check base_url, or set "
             'profile.token_url, or auth = "none" if this server is open'
         )
     return Discovery(
@@ -59,17 +64,21 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
     )
 
 
-async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], FetchError | None]:
+async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], FetchError | None, str]:
+    """The document, or the error that came instead, and in words what the server did."""
     call = Call("GET", client.base_url + path, f"GET {path}", "discovery", accept, auth=False)
     try:
         body = (await client.send(call)).body
     except FetchError as error:
-        return {}, error
+        unreadable = ", but no JSON" if error.status == _OK else ""
+        return {}, error, f"answered {error.status}{unreadable}"
     try:
         document = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
-        return {}, None
-    return (document, None) if isinstance(document, dict) else ({}, None)
+        document = None
+    if not isinstance(document, dict):
+        return {}, None, "answered 200, but no JSON object"
+    return document, None, "answered 200, without a token endpoint"
 
 
 def _token_url(stated: str, base_url: str) -> str:

@@ -99,6 +99,7 @@ class TokenSource:
         self._client_id = credentials.client_id
         self._profile = profile
         self._token_url = discovery.token_url
+        self._audience = profile.audience or discovery.token_url
         self._types = tuple(types)
         self._send = send
         self._clock = clock
@@ -221,7 +222,7 @@ class TokenSource:
             form["client_assertion_type"] = _ASSERTION_TYPE
             form["client_assertion"] = self._key.assertion(
                 client_id=self._client_id,
-                audience=self._profile.audience or self._token_url,
+                audience=self._audience,
                 now=self._clock() + self.skew_s,
                 life_s=self._profile.assertion_life_s,
             )
@@ -256,6 +257,9 @@ class TokenSource:
         )
         if answer.code == "invalid_client" and self.skew_s:
             advice += f"; it is off by {abs(self.skew_s):.0f} s, which was allowed for"
+        if answer.code == "invalid_client" and self._key is not None:
+            kid = "no kid" if self._key.kid is None else f"kid {self._key.kid}"
+            advice += f" (sent: {kid}, alg {self._key.alg}, aud {self._audience})"
         return AuthError(f"logging in: the token endpoint refused us with {code}{times}; {advice}", code=answer.code)
 
 

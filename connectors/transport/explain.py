@@ -34,8 +34,8 @@ _FOUND: dict[Failure, str] = {
 _NEXT_BY_FAILURE: dict[Failure, str] = {
     "name": "check the host in base_url, and this machine's name resolution (DNS)",
     "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
-    "connect-timeout": "a firewall may drop what we send, or that port speaks no TLS: check host and port in base_url, and the proxy setting; "
-    "profile.connect_timeout_s says how long to wait",
+    "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop what we send, or that port "
+    "speaks no TLS; profile.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",

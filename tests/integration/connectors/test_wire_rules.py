@@ -376,10 +376,23 @@ async def test_a_server_that_only_speaks_v2_is_asked_in_v2():
         assert parse_qs(body.decode())["scope"] == ["system/*.rs"]
 
 
-@pytest.mark.parametrize("smart", [None, {}, {"token_endpoint": ""}, {"token_endpoint": 5}])
-async def test_a_server_that_names_no_token_endpoint_says_what_to_set(smart):
-    async with wire(Ehr(smart, {"rest": "odd"})) as server, client(server) as ehr:
-        with pytest.raises(DiscoveryError, match=r"set profile\.token_url"):
+@pytest.mark.parametrize(
+    ("smart", "metadata", "answers"),
+    [
+        (None, {"rest": "odd"}, "the first answered 404, the second answered 200, without a token endpoint"),
+        ({}, {"rest": "odd"}, "both answered 200, without a token endpoint"),
+        ({"token_endpoint": ""}, None, "the first answered 200, without a token endpoint, the second answered 404"),
+        (
+            {"token_endpoint": 5},
+            [],
+            "the first answered 200, without a token endpoint, the second answered 200, but no JSON object",
+        ),
+        (None, None, "both answered 404"),
+    ],
+)
+async def test_a_server_that_names_no_token_endpoint_says_what_it_answered_and_what_to_set(smart, metadata, answers):
+    async with wire(Ehr(smart, metadata)) as server, client(server) as ehr:
+        with pytest.raises(DiscoveryError, match=f"{answers}; .* set profile.token_url"):
             await logged_in(ehr)
 
 

@@ -135,6 +135,16 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("tail", ["/metadata", "/metadata/", "/.well-known/smart-configuration", "/.well-known"])
+def test_a_base_url_that_is_a_document_below_the_base_is_refused_with_the_base_that_was_meant(
+    tmp_path: Path, tail: str
+) -> None:
+    found = problems_in(
+        tmp_path, SMALLEST.replace("https://ehr.example.org/fhir/", f"https://ehr.example.org/fhir/R4{tail}")
+    )
+    assert found["connections.site.base_url"][1].endswith('probably "https://ehr.example.org/fhir/R4"')
+
+
 @pytest.mark.parametrize("key", ["key", "client_secret", "bearer_token"])
 def test_a_secret_written_into_the_file_is_refused_and_never_quoted(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -192,8 +192,17 @@ async def test_invalid_client_is_tried_three_times_more_with_a_new_jti(endpoint)
     assert raised.value.code == "invalid_client"
     assert str(raised.value) == (
         "logging in: the token endpoint refused us with invalid_client after 4 tries; check client_id (of this environment?), "
-        "that the EHR knows the public key of this kid, profile.audience, and this machine's clock"
+        "that the EHR knows the public key of this kid, profile.audience, and this machine's clock "
+        "(sent: kid k1, alg ES384, aud https://ehr.example/token)"
     )
+
+
+async def test_a_refusal_says_when_no_kid_was_sent(endpoint):
+    key = jwk.ECKey.generate_key("P-384")
+    smart = Credentials(auth="smart", client_id="c1", key=key.as_pem(private=True).decode())
+    endpoint.script = [(401, {"error": "invalid_client"})] * 4
+    with pytest.raises(AuthError, match=r"sent: no kid, alg ES384, aud https://aud\.example"):
+        await source(endpoint, smart, audience="https://aud.example").token()
 
 
 async def test_a_flaky_refusal_is_survived(endpoint):
