@@ -1,0 +1,95 @@
+"""What is asked of one run, and what its steps share while it is under way. The steps are `bulk.steps` and `crawl.steps`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from connectors.profile import Mode, VendorProfile
+from connectors.store_port import RunStore
+from connectors.transport.client import EhrClient
+from snapshots.record import Record, UnitResult, UnitState
+
+if TYPE_CHECKING:
+    from connectors.validation import Validator
+
+Readable = Callable[[str], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortSource:
+    """Which patients a crawl is for, as configured: ids, or MRNs of one identifier system."""
+
+    values: tuple[str, ...]
+    identifier_system: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncRequest:
+    """One run to do. Everything that a flag may override stands here, already resolved."""
+
+    connection: str
+    base_url: str
+    profile: VendorProfile
+    kind: Literal["sync", "pull"] = "sync"
+    mode: Mode = "auto"
+    since: str = "auto"  # "auto" | "none" | an instant
+    types: tuple[str, ...] = ()
+    group: str | None = None
+    cohort: CohortSource | None = None
+    # against FHIR R4B; what is not valid is noted, and stored all the same
+    validate: Literal["off", "sample", "all"] = "off"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is; the same object is passed at every step."""
+
+    connection: str
+    phase: str = "starting"
+    units_done: int = 0
+    units: int = 0
+    records: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What the steps of one run share."""
+
+    request: SyncRequest
+    client: EhrClient
+    store: RunStore
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]]
+    on_progress: Callable[[Progress], None]
+    progress: Progress
+    validator: Validator | None = None
+    failed_units: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def inspect(self, records: Sequence[Record]) -> None:
+        """Let the validator see what came, if there is one."""
+        if self.validator is not None:
+            self.validator.inspect(records)
+
+    def show(self, phase: str | None = None) -> None:
+        """Tell whoever watches how far the run is."""
+        self.progress.phase = phase or self.progress.phase
+        self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
+        self.on_progress(self.progress)
+
+    def settled(self, results: Sequence[UnitResult], records: int) -> None:
+        """Count units that ended, and records that were written."""
+        self.failed_units += sum(result.state is UnitState.FAILED for result in results)
+        self.progress.units_done += len(results)
+        self.progress.records += records
+        self.show()
+
+
+def instant(moment: datetime) -> str:
+    """A FHIR instant in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
