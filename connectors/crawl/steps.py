@@ -24,7 +24,7 @@ _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its 
 
 
 async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> str | None:
-    """Find the patients, fetch their charts and store them; gives the watermark that this earns: when the run began, less overlap.
+    """Find the patients, fetch their charts and store them; gives the watermark that this earns: the run's begin less overlap.
 
     Raises:
         PlanError: it is not said which patients, and the server lists none.
