@@ -24,6 +24,7 @@ from config.settings import Settings, problems_of, read_settings, refused
 EXAMPLES = ("chartferry config check", "chartferry config check --show")
 
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+SHOWN_CHARS = 200
 LOCAL_HOSTS = ("://localhost", "://127.", "://[::1]")
 
 
@@ -57,7 +58,8 @@ def check(
         emit_json({**answer, "values": values} if show else answer)
         return ExitCode.COMPLETE
     if show:
-        print_table(("key", "value", "from"), effective(settings, tenant))
+        rows = ((path, _shortened(value), origin) for path, value, origin in effective(settings, tenant))
+        print_table(("key", "value", "from"), rows)
     for warning in warnings:
         tell(f"note  {warning}")
     tell(f"{settings.source}: all is well, {_count(len(connections), 'connection')}")
@@ -144,6 +146,11 @@ def _effective_of(name: str, connection: Connection, settings: Settings) -> Iter
     for key, value in profile_for(connection.vendor, connection.profile).model_dump().items():
         origin = "file" if key in overridden else f"profile of {connection.vendor}"
         yield f"{path}.profile.{key}", _text(value), origin
+
+
+def _shortened(value: str) -> str:
+    """Keep a table readable where a value is long (client ids of 1,000 characters exist); --json has it whole."""
+    return value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}… ({len(value):,} characters)"
 
 
 def _origin(settings: Settings, path: str) -> str:

@@ -44,11 +44,11 @@ def export(
     *,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Folder to write; default: [export] out.", show_default=False),
+        typer.Option("--out", metavar="DIR", help="Folder to write; default: \\[export] out.", show_default=False),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="ndjson,csv", help="Default: [export] format, both.", show_default=False),
+        typer.Option("--format", metavar="ndjson,csv", help="Default: \\[export] format, both.", show_default=False),
     ] = None,
     views: Annotated[
         list[str] | None,

@@ -20,7 +20,7 @@ TEMPLATE = """\
 # `chartferry config check` says everything that is wrong; relative paths are relative to this file.
 
 [store]
-# "embedded" is a Postgres of our own under your data directory, "embedded:DIR" one where you choose.
+# "embedded" is a Postgres of our own under your data directory (root: /var/lib/chartferry), "embedded:DIR" one where you choose.
 # A server of yours (15 or later) by URL: "postgresql://chartferry@db.example.org/charts"; or "env:NAME", which takes the
 # whole URL, password and all, from the environment.
 url = "embedded"

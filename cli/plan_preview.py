@@ -79,6 +79,7 @@ class PreviewStore(RunStore):
 
     async def plan(self, units: Sequence[Unit]) -> None:
         """Count the units by type."""
+        self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
         self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != "cohort"))
         self._preview.types = tuple(self._preview.units)
         self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})

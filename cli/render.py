@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snapshots.record import RunReport
+    from snapshots.record import Hole, RunReport
 
 KB = 1000
 WIDTH_ELSEWHERE = 200  # columns where nobody watches: wide enough that no cell is cut
@@ -121,6 +122,23 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
     }
 
 
+def _hole(hole: Hole) -> str:
+    return f"{hole.resource_type}, {hole.scope}: {hole.reason}"
+
+
+def _holes_by_reason(report: RunReport) -> list[str]:
+    """A line a reason, the most frequent first, with how often, and in which types."""
+    groups: dict[str, list[Hole]] = {}
+    for hole in report.holes:
+        groups.setdefault(hole.reason, []).append(hole)
+    return [
+        _hole(holes[0])
+        if len(holes) == 1
+        else f"{len(holes):,} × {reason} ({by_type(Counter(hole.resource_type for hole in holes))})"  # noqa: RUF001
+        for reason, holes in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]
+
+
 RUN_COLUMNS = (
     "connection", "run#", "status", "mode", "patients#", "resources#", "new#", "changed#", "unchanged#", "deleted#",
     "holes#", "requests#", "retries#", "seconds#",
@@ -136,15 +154,19 @@ def run_row(report: RunReport) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def print_holes(reports: Iterable[RunReport], *, most: int = 10, write: Callable[[str], None] = tell) -> None:
-    """Print what runs could not fetch, why they failed and what they noted, below their table."""
+def print_holes(
+    reports: Iterable[RunReport], *, most: int = 10, every: bool = False, write: Callable[[str], None] = tell
+) -> None:
+    """Print what runs could not fetch, why they failed and what they noted, below their table.
+
+    Holes of one reason are one line, at most `most` of them; with `every`, each hole has its own.
+    """
     for report in reports:
-        for hole in report.holes[:most]:
-            write(f"hole     {report.connection}: {hole.resource_type}, {hole.scope}: {hole.reason}")
-        if len(report.holes) > most:
-            write(
-                f"hole     {report.connection}: … {len(report.holes) - most} more; all: `chartferry runs {report.id}`"
-            )
+        lines = [_hole(hole) for hole in report.holes] if every else _holes_by_reason(report)
+        for line in lines if every else lines[:most]:
+            write(f"hole     {report.connection}: {line}")
+        if len(lines) < len(report.holes) or (len(lines) > most and not every):
+            write(f"hole     {report.connection}: all {len(report.holes):,}: `chartferry runs {report.id}`")
         if report.quarantined:
             write(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
         for note in report.notes:

@@ -61,4 +61,4 @@ async def _read(
 def _print_details(report: RunReport) -> None:
     if report.resources:
         print_table(("type", "resources#"), sorted(report.resources.items()))
-    print_holes([report], most=len(report.holes))
+    print_holes([report], every=True)

@@ -70,8 +70,23 @@ def describe_server(url: str) -> str:
     except psycopg.ProgrammingError:
         return "the given store.url (libpq cannot parse it)"
     where = str(parts.get("host") or parts.get("hostaddr") or "the default host")
+    if "@" in where[1:]:  # the rest of a password; a leading one names an abstract socket
+        return "the given store.url (an @ within its password must be written %40)"
     port = f":{parts['port']}" if parts.get("port") else ""
     return f"{where}{port}, database {parts.get('dbname') or 'default'}, user {parts.get('user') or 'default'}"
+
+
+def refusal(error: psycopg.OperationalError) -> str:
+    """Say why a server could not be reached: the line of libpq's text that has the reason, without its end mark.
+
+    libpq names host, port, user and database, never a password. Its further lines ask questions or list every address tried.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        lines[0].removeprefix("connection failed: ").removeprefix("connection is bad: ").rstrip(".")
+        if lines
+        else "no answer"
+    )
 
 
 def _translated(error: psycopg.Error, doing: str) -> StoreError:

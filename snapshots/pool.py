@@ -6,6 +6,7 @@ itself. Nothing else in the code connects to Postgres.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import psycopg
 from psycopg import AsyncConnection, conninfo
 
 from snapshots.embedded import EmbeddedPostgres
-from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, store_border
+from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
 from snapshots.ledger import OpenRun, begin
 from snapshots.migrate import migrate
 from snapshots.reader import Selection, Snapshot, open_snapshot
@@ -29,6 +30,7 @@ from snapshots.tenancy import tenant_schema, tenant_transaction
 _SQL = load("pool")
 OLDEST_SERVER = 15
 EMBEDDED = "embedded"
+SYSTEM_DATA = Path("/var/lib/chartferry")  # FHS 3.0, 5.8: state of one program
 _DEFAULTS = {
     "application_name": "chartferry",
     "connect_timeout": "10",
@@ -70,7 +72,7 @@ class Store:
             await conn.close()
 
     async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
-        """Give the reports of the newest runs, newest first; a run at work has the status "running"."""
+        """Give the reports of the newest runs, newest first; a run that has no end yet is "running", or "interrupted"."""
         async with self._session("listing runs") as conn:
             return await reports(conn, await recent_runs(conn, limit=limit, connection=connection))
 
@@ -112,16 +114,13 @@ async def connect(url: str) -> AsyncConnection[Any]:
     """
     try:
         given = conninfo.conninfo_to_dict(url)
+        if "@" in str(given.get("host") or "")[1:]:  # what libpq says would quote it
+            raise psycopg.ProgrammingError
         full = conninfo.make_conninfo("", **{**_DEFAULTS, **given})
         return await AsyncConnection.connect(full, autocommit=True)
     except psycopg.Error as error:
-        # libpq's text names host, port, user and database, and never quotes the password; from None: a traceback
-        # would show the frame that holds it
-        said = (
-            str(error).strip().splitlines()[-1]
-            if isinstance(error, psycopg.OperationalError)
-            else "not a URL that libpq reads"
-        )
+        # from None: a traceback would show the frame that holds the password
+        said = refusal(error) if isinstance(error, psycopg.OperationalError) else "not a URL that libpq reads"
         raise StoreUnavailableError(
             f"cannot connect to the store at {describe_server(url)}: {said}. Check store.url and that the server is up."
         ) from None
@@ -139,7 +138,12 @@ async def _check_version(conn: AsyncConnection[Any], url: str) -> None:
 
 
 def embedded_directory(url: str) -> Path | None:
-    """Give the directory that "embedded" or "embedded:DIR" means; None for the URL of a server."""
+    """Give the directory that "embedded" or "embedded:DIR" means; None for the URL of a server.
+
+    Root's own is the system's: the server runs as another account, which would otherwise have to be let into root's home.
+    """
+    if url == EMBEDDED and os.geteuid() == 0 and not os.environ.get("XDG_DATA_HOME"):
+        return SYSTEM_DATA / "postgres"
     if url == EMBEDDED:
         return platformdirs.user_data_path("chartferry") / "postgres"
     name, _, directory = url.partition(":")

@@ -4,8 +4,22 @@ SELECT run.id FROM run JOIN connection c ON c.id = run.connection
 WHERE %(connection)s::text IS NULL OR c.name = %(connection)s ORDER BY run.id DESC LIMIT %(limit)s
 
 -- name: runs
--- Runs with their quarantine counted.
-SELECT run.id, c.name, run.status, run.mode, run.patients, run.notes, run.requests, run.retries,
+-- Runs with their quarantine counted. A run that is not closed and whose connection's lock (see ledger.lock) nobody holds was
+-- interrupted. The mode of a run that was to choose is the one it took: its units tell, and all are of one way.
+SELECT run.id, c.name,
+    CASE WHEN run.status = 'running' AND NOT EXISTS (
+        SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(
+                'chartferry run ' || current_setting('app.current_tenant_id') || ' ' || c.name, 0)
+    ) THEN 'interrupted' ELSE run.status END,
+    CASE WHEN run.mode <> 'auto' THEN run.mode
+        WHEN EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id) THEN 'bulk'
+        ELSE coalesce((
+            SELECT CASE WHEN u.kind IN ('file', 'no-file', 'deleted-file', 'error-file') THEN 'bulk' ELSE 'crawl' END
+            FROM unit u WHERE u.run = run.id LIMIT 1), 'auto')
+    END,
+    run.patients, run.notes, run.requests, run.retries,
     extract(epoch FROM coalesce(run.finished_at, now()) - run.started_at)::float8, run.error,
     (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id)
 FROM run JOIN connection c ON c.id = run.connection WHERE run.id = ANY(%(runs)s) ORDER BY run.id DESC

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -13,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from psycopg import conninfo
 
-from snapshots.embedded import MAX_SOCKET_PATH, embedded_postgres
+from snapshots.embedded import MAX_SOCKET_PATH, SERVER_USER, embedded_postgres
 from snapshots.errors import StoreUnavailableError
 
 ROOT = Path(__file__).parents[3]
@@ -136,6 +138,15 @@ def test_an_ordinary_user_runs_the_server_as_itself(directory: Path):
         assert said[2] == str(directory / "data")
         assert (directory / "data").stat().st_uid == (NOBODY if user else os.geteuid())
     assert not runs(directory)
+
+
+def test_the_server_runs_as_ourselves_and_for_root_as_an_account_that_is_not_root(directory: Path):
+    with embedded_postgres(directory):
+        number = int((directory / "data" / "postmaster.pid").read_text().split()[0])
+        root = os.geteuid() == 0
+        expected = pwd.getpwnam(SERVER_USER).pw_uid if root else os.geteuid()
+        assert expected != 0
+        assert psutil.Process(number).uids().effective == (directory / "data").stat().st_uid == expected
 
 
 def test_a_directory_that_cannot_be_made_is_named_with_what_to_do(directory: Path):

@@ -198,6 +198,21 @@ async def test_a_bulk_job_survives_a_crash(store: Store):
         assert await run.bulk_job() == done
 
 
+async def test_a_run_that_nobody_works_on_any_more_is_listed_as_interrupted(store: Store):
+    async with await store.begin_run(scope()) as run:
+        assert (await store.run(run.id)).status == "running"
+    assert [each.status for each in await store.runs(1)] == ["interrupted"]
+
+
+async def test_a_run_that_was_to_choose_its_way_is_reported_with_the_one_it_took(store: Store):
+    job = BulkJob(status_url="https://ehr/job/1", kicked_off_at=datetime.now(UTC), request="GET /$export")
+    async with await store.begin_run(scope(mode="auto")) as run:
+        assert (await store.run(run.id)).mode == "auto"
+        await run.save_bulk_job(job)
+        assert (await run.finish(watermark=None, requests=1, retries=0)).mode == "bulk"
+    assert (await full_run(await store.begin_run(scope(mode="auto")), [], [P1])).mode == "crawl"
+
+
 async def test_a_run_without_units_did_nothing(store: Store):
     assert (await full_run(await store.begin_run(scope()), [], [])).status == "nothing"
 

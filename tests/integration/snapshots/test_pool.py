@@ -42,13 +42,15 @@ async def test_a_server_that_is_not_there_is_named_without_its_password():
         async with open_store("postgresql://me:hunter2@127.0.0.1:1/x"):
             pass
     assert "127.0.0.1:1, database x, user me" in str(caught.value)
+    assert "Connection refused. Check store.url" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-async def test_a_url_that_libpq_cannot_read_is_refused_without_quoting_it():
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@[x", "postgresql://me:p@hunter2@127.0.0.1:1/x"])
+async def test_a_url_that_libpq_cannot_read_is_refused_without_quoting_it(url: str):
     with pytest.raises(StoreUnavailableError) as caught:
-        async with open_store("postgresql://me:hunter2@[x"):
+        async with open_store(url):
             pass
     assert "hunter2" not in str(caught.value)
 

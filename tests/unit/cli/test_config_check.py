@@ -110,3 +110,17 @@ def test_show_prints_every_value_with_its_source_and_no_secret(
     assert values["connections.site.profile.max_tries"][1] == "profile of epic"
     assert call([*write(tmp_path, text), "--show"]) == 0
     assert "hunter2" not in capsys.readouterr().out
+
+
+def test_show_shortens_long_values_for_people_and_not_for_machines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key.json").write_text(KEY)
+    identity = "x" * 1047
+    words = [*write(tmp_path, site(f'client_id = "{identity}"', 'key = "file:key.json"')), "--show"]
+    assert call(words) == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert "…(1,047characters)" in shown
+    assert shown.count("x") < 300
+    assert call([*words, "--json"]) == 0
+    assert identity in capsys.readouterr().out

@@ -4,11 +4,13 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from rich.text import Text
 
 from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
 from cli.main import app, call
@@ -37,6 +39,22 @@ def test_every_command_has_help_with_examples_and_the_four_options(
     assert f"chartferry {' '.join(words)}" in out
     for option in ("--config", "--tenant", "--json", "--debug"):
         assert option in out
+
+
+def test_no_help_loses_its_brackets_to_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def texts(command: Any) -> Iterator[str]:
+        yield from (text for text in (command.help, command.epilog) if text)
+        yield from (param.help for param in command.params if getattr(param, "help", None))
+        for inner in getattr(command, "commands", {}).values():
+            yield from texts(inner)
+
+    for text in texts(typer.main.get_command(app)):
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(["export", "--help"]) == 0
+    assert "default: [export] out." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("example", [line for module in MODULES for line in module.EXAMPLES])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.exit_codes import ExitCode
 from cli.main import call
+from cli.render import print_holes
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection
 from connectors.errors import AuthError
@@ -90,6 +92,23 @@ def test_json_carries_what_the_contract_names() -> None:
         "id", "connection", "status", "resources", "new", "changed", "unchanged", "deleted", "quarantined", "holes",
         "requests", "retries", "seconds",
     }  # fmt: skip
+
+
+def test_holes_of_one_reason_are_one_line_with_a_count_and_all_are_named_where_every_one_is_asked_for() -> None:
+    found = [
+        *(Hole(resource_type="Observation", scope=f"Observation file {n}", reason="HTTP 500") for n in range(17)),
+        Hole(resource_type="Patient", scope="patient ~3f2a9c41", reason="HTTP 403"),
+    ]
+    lines: list[str] = []
+    print_holes([replace(report(), holes=found)], write=lines.append)
+    assert lines == [
+        "hole     site: 17 × HTTP 500 (Observation 17)",  # noqa: RUF001
+        "hole     site: Patient, patient ~3f2a9c41: HTTP 403",
+        "hole     site: all 18: `chartferry runs 7`",
+    ]
+    lines.clear()
+    print_holes([replace(report(), holes=found)], every=True, write=lines.append)
+    assert len(lines) == 18
 
 
 @pytest.mark.anyio

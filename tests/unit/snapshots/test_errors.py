@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import snapshots.errors
-from snapshots.errors import StoreError, StoreQueryError, StoreUnavailableError, describe_server, store_border
+from snapshots.errors import StoreError, StoreQueryError, StoreUnavailableError, describe_server, refusal, store_border
 
 
 def test_the_drawn_tree_names_every_error_of_the_module():
@@ -31,6 +31,28 @@ def test_a_server_is_named_without_its_password(url: str):
 
 def test_what_libpq_cannot_parse_is_not_quoted():
     assert "hunter2" not in describe_server("postgresql://me:hunter2@[db")
+
+
+def test_a_password_that_was_not_encoded_is_not_taken_for_a_host():
+    assert "unter2" not in describe_server("postgresql://me:h@unter2@db.example/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "connection failed: connection to server at 127.0.0.1 failed: Connection refused\n\tIs the server running there?",
+            "connection to server at 127.0.0.1 failed: Connection refused",
+        ),
+        (
+            "\nfailed to resolve host 'db'\nMultiple connection attempts failed.\n- host: ",
+            "failed to resolve host 'db'",
+        ),
+        ("", "no answer"),
+    ],
+)
+def test_why_a_server_was_not_reached_is_the_line_with_the_reason(text: str, said: str):
+    assert refusal(psycopg.OperationalError(text)) == said
 
 
 def test_a_data_error_is_translated_without_its_text():
