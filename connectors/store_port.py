@@ -37,6 +37,9 @@ class RunStore(Protocol):
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
 
+        Whole and in order, also after a crash of the store's server; surely on its disk once a later `save_bulk_job` or `finish`
+        has returned.
+
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
         """
 

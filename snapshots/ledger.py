@@ -134,6 +134,7 @@ class OpenRun:
     async def _write(self, batch: Batch, refused: Sequence[Refusal]) -> None:
         run, connection = self._open.run, self._open.connection
         async with tenant_transaction(self._conn, self._tenant):
+            await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             if self._all_new is None:
                 self._all_new = await is_empty(self._conn, connection)
             intake = await take_in(

@@ -75,6 +75,7 @@ async def _release(run: Run, export: ExportJob, job: BulkJob) -> str | None:
     """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete")."""
     if run.failed_units:
         return f"the export is kept at the server, since {run.failed_units} of its files could not be stored"
+    await run.store.save_bulk_job(job)  # a commit that is on the disk, and with it every batch before it
     return await export.delete(job)
 
 

@@ -66,6 +66,11 @@ SELECT key, kind, resource_type, patient_id, detail FROM unit
 WHERE run = %(run)s AND state = 'pending'
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 
+-- name: let_disk_follow
+-- Commit this batch without waiting for the disk. Commits reach it in their order, and the next commit that does wait (a job, the
+-- run's end) waits for all before it: a Postgres that crashes may lose the newest batches, each whole, with the units it settled.
+SELECT set_config('synchronous_commit', 'off', true)
+
 -- name: quarantine
 -- Keep what could not become a record.
 INSERT INTO quarantine (run, digest, resource_type, unit_key, source, reason, raw)
