@@ -38,6 +38,11 @@ class VendorProfile(BaseModel):
     scope_syntax: Literal["auto", "v1", "v2"] = "auto"  # auto: v1 unless only permission-v2 is advertised
     extra_scopes: tuple[str, ...] = ()
     token_per_patient: bool = False  # VA: `launch` carries the patient
+    login_refused_waits_s: tuple[float, ...] = (
+        1,
+        5,
+        30,
+    )  # flaky token endpoints refuse good assertions (vendors.md 5.4)
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
 
     # -- the wire

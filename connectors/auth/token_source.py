@@ -29,7 +29,6 @@ from connectors.profile import VendorProfile
 from connectors.transport.call import Call, Reply, Token
 from connectors.transport.retry_table import retry_after_s, server_time
 
-REFUSED_WAITS_S = (1.0, 5.0, 30.0)  # invalid_client: with a new jti each time (vendors.md 5.4)
 SKEW_TOLERATED_S = 30.0
 MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least recently used go first
 
@@ -192,7 +191,8 @@ class TokenSource:
                 progress.other_style, self._basic = True, not self._basic
                 return 0.0
             progress.refused += 1
-            return REFUSED_WAITS_S[progress.refused - 1] if progress.refused <= len(REFUSED_WAITS_S) else None
+            waits = self._profile.login_refused_waits_s  # invalid_client: with a new jti each time
+            return waits[progress.refused - 1] if progress.refused <= len(waits) else None
         if answer.meaning == "outage":
             progress.outages += 1
             doubled = self._profile.retry_base_s * 2.0 ** (progress.outages - 1)

@@ -213,10 +213,18 @@ class EhrClient:
             return budget_empty
 
         self.budget.count_request()
+        first = await attempt(call)
+        if first.value is not None:  # nearly always: setting the retry loop up costs a sixth of a small request's CPU
+            return first.value
+        done = [first]
+
+        async def tried_or_again(call: Call) -> _Try[T]:
+            return done.pop() if done else await attempt(call)
+
         retrying = AsyncRetrying(
             sleep=self._sleep, retry=_AGAIN, stop=stop, wait=self._wait_s, retry_error_callback=_tried
         )
-        tried: _Try[T] = await retrying(attempt, call)
+        tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None:
             return tried.value
         tries = retrying.statistics["attempt_number"]

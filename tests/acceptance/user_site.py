@@ -60,7 +60,12 @@ class Site:
         vendor = served.vendor
         name = name or f"site-{vendor}"
         lines: dict[str, Any] = {"vendor": vendor, "base_url": served.base_url}
-        profile: dict[str, Any] = {"retry_base_s": 0.01, "poll_first_s": 0.05, "poll_cap_s": 0.2}
+        profile: dict[str, Any] = {
+            "retry_base_s": 0.01,
+            "poll_first_s": 0.05,
+            "poll_cap_s": 0.2,
+            "login_refused_waits_s": [0, 0],
+        }
         if not served.ehr.config.open:
             key = self.folder / f"{name}.jwk.json"
             key.write_text(json.dumps(key_pair(vendor).private))
