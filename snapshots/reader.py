@@ -21,6 +21,8 @@ from snapshots.tenancy import tenant_transaction
 
 _SQL = load("reader")
 CHUNK_BYTES = 256 * 1024
+_BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_ROW_HEAD = 2 + 4 + 1
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 
 
@@ -45,15 +47,21 @@ class _Source(NamedTuple):
 class CopyStream:
     """The bytes of COPY TO statements one after the other, in chunks of about 256 kB; read it once.
 
-    `rows` counts the rows (without a header) that have been read so far.
+    `rows` counts the rows (without a header) that have been read so far. Statements `of_json` copy one jsonb column in binary,
+    which is read as NDJSON: Postgres then neither looks for what to quote nor escapes, and sends half as fast again.
     """
 
     def __init__(
-        self, conn: AsyncConnection[Any], queries: Sequence[sql.Composable], *, header: bool, by_key: bool
+        self,
+        conn: AsyncConnection[Any],
+        queries: Sequence[sql.Composable],
+        *,
+        of_json: bool = False,
+        by_key: bool = False,
     ) -> None:
         self._conn = conn
         self._queries = queries
-        self._header = header
+        self._of_json = of_json
         self._by_key = by_key
         self.rows = 0
 
@@ -70,12 +78,29 @@ class CopyStream:
             await self._conn.execute(_SQL["by_key"], {"sort": sort})
 
     async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
-        header = self._header
+        first = True
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
             while rows := await self._conn.wait(_gather(copy)):
-                self.rows += len(rows) - header
-                header = False
-                yield b"".join(rows)
+                if self._of_json:
+                    rows = _json_texts(rows, first=first)
+                    self.rows += len(rows)
+                    if rows:
+                        yield b"\n".join((*rows, b""))
+                else:
+                    self.rows += len(rows) - first  # the header
+                    yield b"".join(rows)
+                first = False
+
+
+def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
+    """The texts in a binary COPY of one jsonb column.
+
+    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. Before the first row stands
+    the header, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
+    """
+    if first:
+        messages[0] = messages[0][len(_BINARY_HEADER) :]
+    return [message[_ROW_HEAD:] for message in messages if len(message) > _ROW_HEAD]
 
 
 def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
@@ -132,7 +157,7 @@ class Snapshot:
             for one in self._sources
         ]
         # a few patients are found by their index and sorted; everybody is read along the key
-        return CopyStream(self._conn, queries, header=False, by_key=self._selection.patients is None)
+        return CopyStream(self._conn, queries, of_json=True, by_key=self._selection.patients is None)
 
     def source(self, resource_type: str) -> sql.Composable:
         """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
@@ -140,7 +165,7 @@ class Snapshot:
 
     def csv(self, query: sql.Composable) -> CopyStream:
         """Give the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
-        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)], header=True, by_key=False)
+        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)])
 
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         """Give all rows of a query: for counts and checks, not for data."""

@@ -40,13 +40,12 @@ r.patient_id = ANY({patients}::text[])
 SELECT set_config('enable_sort', %(sort)s, true)
 
 -- name: ndjson
--- Live resources of a type and connection as NDJSON. jsonb as text has no control character unescaped, so with these two as
--- delimiter and quote CSV never quotes anything.
+-- Live resources of a type and connection. jsonb in binary is a version byte and the text that ::text gives.
 COPY (
-    SELECT r.body::text FROM resource r
+    SELECT r.body FROM resource r
     WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND r.deleted_at IS NULL AND {selected}
     ORDER BY r.id
-) TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01')
+) TO STDOUT (FORMAT binary)
 
 -- name: csv
 -- The rows of a query as CSV with a header.
