@@ -23,6 +23,7 @@ BATCH_RECORDS = 8_000
 # How long a batch waits for company. Small pages that trickle in would each pay for a transaction, 1 ms of CPU here and more than
 # the request; a crash costs this much more work at the most.
 LINGER_S = 0.2
+ENOUGH_BYTES = 500_000  # worth a transaction at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +111,13 @@ async def _write_all(
 
 
 async def _gathered(first: Fetched, receive: MemoryObjectReceiveStream[Fetched]) -> list[Fetched]:
-    """What arrives until the batch is full, the fetchers have ended, or LINGER_S has passed."""
+    """What is there, up to a full batch; and where that is little, what comes within LINGER_S."""
     pieces, size, count = [first], first.size, len(first.records)
     with anyio.move_on_after(LINGER_S):
         while size < BATCH_BYTES and count < BATCH_RECORDS:
             try:
-                piece = await receive.receive()
-            except anyio.EndOfStream:
+                piece = receive.receive_nowait() if size >= ENOUGH_BYTES else await receive.receive()
+            except (anyio.EndOfStream, anyio.WouldBlock):
                 break
             pieces.append(piece)
             size += piece.size

@@ -1,6 +1,7 @@
 """The signed assertion with which a client proves who it is (SMART client-confidential-asymmetric; vendors.md 5.2, 5.3).
 
-Keys come as PEM, JWK or JWKS text and stay in memory; joserfc signs (ES384 signatures are raw R||S, as RFC 7518 wants).
+Keys come as PEM, JWK or JWKS text and stay in memory; joserfc reads them, Authlib makes the assertion of RFC 7523 and signs it
+with joserfc (ES384 signatures are raw R||S, as RFC 7518 wants).
 Asking the token endpoint is left to `token_source`.
 """
 
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from joserfc import jwk, jwt
+from authlib.oauth2.rfc7523 import private_key_jwt_sign
+from joserfc import jwk
 from joserfc.errors import JoseError
 
 from connectors.errors import AuthError
@@ -31,17 +33,18 @@ class SigningKey:
 
     def assertion(self, *, client_id: str, audience: str, now: float, life_s: int) -> str:
         """A fresh JWT: issued at `now` (epoch seconds), with a new `jti`, good for `life_s`, at most 300."""
-        header = {"alg": self.alg, "typ": "JWT"} | ({} if self.kid is None else {"kid": self.kid})
         issued = int(now)
-        claims = {
-            "iss": client_id,
-            "sub": client_id,
-            "aud": audience,
-            "iat": issued,
-            "exp": issued + min(life_s, 300),
-            "jti": str(uuid.uuid4()),
-        }
-        return jwt.encode(header, claims, self.key, algorithms=[self.alg])
+        signed: str = private_key_jwt_sign(
+            self.key,
+            client_id,
+            audience,
+            alg=self.alg,
+            header={"typ": "JWT"} | ({} if self.kid is None else {"kid": self.kid}),
+            claims={"jti": str(uuid.uuid4())},
+            issued_at=issued,
+            expires_at=issued + min(life_s, 300),
+        )
+        return signed
 
 
 def load_signing_key(material: str, profile: VendorProfile, *, kid: str | None, alg: str | None) -> SigningKey:

@@ -1,0 +1,59 @@
+"""What the pages say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from cli.exit_codes import ExitCode
+from cli.main import app
+from connectors.vendors import PROFILES
+from exports.catalogue import builtin_names
+
+ROOT = Path(__file__).resolve().parents[2]
+COLUMNS = ("epic", "cerner", "allscripts", "va", "generic")
+
+
+def row(page: str, first: str) -> list[str]:
+    line = next(line for line in page.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_the_vendor_table_tells_the_profiles_limits() -> None:
+    cells = row((ROOT / "docs/vendors.md").read_text(), "requests at a time")
+    assert [int(re.match(r"\d+", cell)[0]) for cell in cells] == [PROFILES[name].max_concurrency for name in COLUMNS]  # type: ignore[index]
+
+
+def test_the_vendor_table_tells_the_profiles_way() -> None:
+    cells = row((ROOT / "docs/vendors.md").read_text(), "way")
+    ways = {"crawl": "crawl", "bulk": "bulk", "auto": "bulk if declared"}
+    for cell, name in zip(cells, COLUMNS, strict=True):
+        assert cell.startswith(ways[PROFILES[name].mode])
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    for code in ExitCode:
+        assert row(page, str(int(code)))
+
+
+def test_every_built_in_view_is_documented() -> None:
+    page = (ROOT / "docs/exports.md").read_text()
+    assert [name for name in builtin_names() if f"`{name}`" not in page] == []
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    said = set(re.findall(r"^\.venv/bin/chartferry (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert said
+    assert said <= commands
+
+
+def test_every_dependency_has_its_reason() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    listed = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    names = re.findall(r'"([A-Za-z0-9._-]+)', listed[1])
+    assert [name for name in names if name not in page] == []
