@@ -12,7 +12,7 @@ from typing import NoReturn
 import anyio.lowlevel
 import tenacity
 
-from connectors.bulk.ndjson import LineSplitter, OverlongLine
+from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir import Issue, UnreadableResourceError, codes_of, deletions_from, issues_from, record_from
 from connectors.pipeline import Emit, Fetched
@@ -103,8 +103,7 @@ class FileFetcher:
             try:
                 async for chunk in reply.chunks:
                     for start in range(0, len(chunk), _TURN_BYTES):
-                        for line in splitter.feed(chunk[start : start + _TURN_BYTES]):
-                            self._read(unit, line, reading)
+                        self._read_all(unit, splitter.feed(chunk[start : start + _TURN_BYTES]), reading)
                         if reading.size >= _PIECE_BYTES:
                             await _hand_on(reading, emit)
                         else:
@@ -114,8 +113,7 @@ class FileFetcher:
             except TransientFetchError as error:  # the client has taken this retry out of the budget
                 raise _FileBrokenOffError(str(error), status=error.status) from error
         whole = reading.unreadable
-        for line in splitter.finish():
-            self._read(unit, line, reading)
+        self._read_all(unit, splitter.finish(), reading)
         if reading.unreadable > whole:  # a last line without its newline that cannot be read: the file was cut
             reading.quarantined.pop()
             self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")
@@ -138,7 +136,27 @@ class FileFetcher:
             else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
         )
 
-    def _read(self, unit: Unit, line: tuple[int, bytes] | OverlongLine, reading: _FileReading) -> None:
+    def _read_all(self, unit: Unit, lines: list[Line | OverlongLine], reading: _FileReading) -> None:
+        """Read lines into the file's account: the plain way for resources, everything else one by one."""
+        if unit.kind != "file":
+            for line in lines:
+                self._read(unit, line, reading)
+            return
+        key, keep, size = unit.key, reading.records.append, 0
+        for line in lines:
+            try:
+                record = record_from(line[1], key) if type(line) is tuple else None
+            except UnreadableResourceError:
+                record = None
+            if record is None or record.resource_type == "OperationOutcome":
+                self._read(unit, line, reading)
+                continue
+            keep(record)
+            size += len(record.body)
+            reading.lines += 1
+        reading.size += size
+
+    def _read(self, unit: Unit, line: Line | OverlongLine, reading: _FileReading) -> None:
         reading.lines += 1
         if isinstance(line, OverlongLine):
             self._quarantine(unit, line.number, "longer than a line may be", line.head, reading)

@@ -5,7 +5,6 @@ Memory is bounded by one line, and a line by `max_line`: a longer one is cut off
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 _BOM = b"\xef\xbb\xbf"
@@ -20,6 +19,9 @@ class OverlongLine:
     head: bytes
 
 
+Line = tuple[int, bytes]
+
+
 class LineSplitter:
     """Feed it chunks, get whole lines as (number, bytes); at the end call `finish` for a last line without newline."""
 
@@ -30,39 +32,39 @@ class LineSplitter:
         self._number = 0
         self._skipping = False
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes] | OverlongLine]:
-        """Yield every line that `chunk` completes, without its line end; blank lines are counted and left out."""
+    def feed(self, chunk: bytes) -> list[Line | OverlongLine]:
+        """Give every line that `chunk` completes, without its line end; blank lines are counted and left out."""
+        found: list[Line | OverlongLine] = []
         *whole, rest = chunk.split(b"\n")
         for part in whole:
-            if self._skipping:
-                self._skipping = False
-                self._number += 1
-                continue
-            line = b"".join((*self._parts, part)) if self._parts else part
-            self._parts, self._held = [], 0
+            self._number += 1
+            line = part
+            if self._skipping or self._parts:
+                if self._skipping:
+                    self._skipping = False
+                    continue
+                line = b"".join((*self._parts, part))
+                self._parts, self._held = [], 0
             if len(line) > self._max_line:
-                self._number += 1
-                yield OverlongLine(self._number, line[:_KEPT_OF_OVERLONG])
-                continue
-            yield from self._line(line)
+                found.append(OverlongLine(self._number, line[:_KEPT_OF_OVERLONG]))
+            elif line := self._bare(line):
+                found.append((self._number, line))
         if rest and not self._skipping:
             self._parts.append(rest)
             self._held += len(rest)
             if self._held > self._max_line:
-                yield OverlongLine(self._number + 1, b"".join(self._parts)[:_KEPT_OF_OVERLONG])
+                found.append(OverlongLine(self._number + 1, b"".join(self._parts)[:_KEPT_OF_OVERLONG]))
                 self._parts, self._held, self._skipping = [], 0, True
+        return found
 
-    def finish(self) -> Iterator[tuple[int, bytes] | OverlongLine]:
-        """Yield the last line, if the stream ended without a newline (legal)."""
-        if self._parts:
-            line = b"".join(self._parts)
-            self._parts, self._held = [], 0
-            yield from self._line(line)
-
-    def _line(self, line: bytes) -> Iterator[tuple[int, bytes]]:
+    def finish(self) -> list[Line | OverlongLine]:
+        """Give the last line, if the stream ended without a newline (legal)."""
+        line = b"".join(self._parts)
+        self._parts, self._held = [], 0
         self._number += 1
+        return [(self._number, line)] if (line := self._bare(line)) else []
+
+    def _bare(self, line: bytes) -> bytes:
         if self._number == 1 and line.startswith(_BOM):
             line = line[len(_BOM) :]
-        line = line.strip(b" \t\r")
-        if line:
-            yield self._number, line
+        return line.strip(b" \t\r")
