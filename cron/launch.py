@@ -3,8 +3,9 @@
 Standard library only, so that it starts even where the environment of chartferry is broken, and then says so. What the
 command does, and whether a second run of the same connection may begin, is left to the command (the store locks too).
 
-    python3 -P cron/launch.py --deadline 6h -- chartferry sync
+    python3 -P cron/launch.py --deadline 6h --log FILE -- chartferry sync
 
+Neither a file name nor a message holds the command's arguments: one of them may be a patient's id.
 Exit codes: the command's own; 6 the same line still runs; 124 deadline passed; 127 no such command; 128+n ended by signal n.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_BUSY = 6  # as `chartferry` itself says "busy"
+EXIT_NO_FILE = 5  # as `chartferry` itself says "failed"
 EXIT_DEADLINE = 124  # as timeout(1)
 EXIT_NOT_FOUND = 127  # as sh(1)
 SIGNAL_BASE = 128
@@ -63,9 +66,15 @@ def lock_folder(environ: Mapping[str, str]) -> Path:
 
 
 def lock_name(command: Sequence[str]) -> str:
-    """Return a file name for the command's words; equal lines share it."""
-    words = [Path(command[0]).name, *command[1:]]
-    return re.sub(r"[^\w.-]+", "-", " ".join(words))[:120].strip("-") + ".lock"
+    """Return a file name for the command and a hash of its whole line; equal lines share it, others never."""
+    line = "\0".join([Path(command[0]).name, *command[1:]])
+    return f"{'-'.join(_spoken(command))}-{hashlib.sha256(line.encode()).hexdigest()[:16]}.lock"
+
+
+def _spoken(command: Sequence[str]) -> list[str]:
+    """Return what may be said of a command: its program and, where it is plainly a word, its subcommand."""
+    program = re.sub(r"[^\w.-]+", "-", Path(command[0]).name)
+    return [program, *(word for word in command[1:2] if re.fullmatch(r"[a-z]{2,12}", word))]
 
 
 def take_lock(path: Path) -> int | None:
@@ -83,9 +92,22 @@ def take_lock(path: Path) -> int | None:
     return descriptor
 
 
-def run(command: Sequence[str], *, lock: int, environ: Mapping[str, str], deadline: float | None, grace: float) -> int:
-    """Run the command to its end, its deadline, or a signal to us (passed on); SIGTERM first, SIGKILL after `grace`."""
-    child = subprocess.Popen(command, env=dict(environ), pass_fds=(lock,), start_new_session=True)  # noqa: S603
+def run(
+    command: Sequence[str],
+    *,
+    lock: int,
+    environ: Mapping[str, str],
+    deadline: float | None,
+    grace: float,
+    log: int | None = None,
+) -> int:
+    """Run the command to its end, its deadline, or a signal to us (passed on); SIGTERM first, SIGKILL after `grace`.
+
+    What it writes goes to the descriptor `log`, else where our own output goes.
+    """
+    child = subprocess.Popen(  # noqa: S603
+        command, env=dict(environ), pass_fds=(lock,), start_new_session=True, stdout=log, stderr=log
+    )
     passed_on: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -125,8 +147,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--deadline", type=seconds, help="end the command after this long: 90, 45s, 30m, 6h")
     parser.add_argument("--grace", type=seconds, default=60.0, help="from SIGTERM to SIGKILL (default 60s)")
     parser.add_argument("--lock", type=Path, help="lock file (default: one per command line, in the state directory)")
+    parser.add_argument("--log", type=Path, help="append the command's output here; a line on stderr if it fails")
     parser.add_argument("command", nargs="+", help="after --: the command and its arguments")
-    return parser.parse_args(argv)
+    wanted, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse would quote them
+        parser.error("an option that the launcher does not know; put -- before the command")
+    return wanted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,14 +163,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if program is None:
         _say(f"no program {wanted.command[0]!r} beside this Python, in .venv/bin or on PATH; run `./run demo` once")
         return EXIT_NOT_FOUND
+    os.umask(0o077)
     path = wanted.lock or lock_folder(environ) / lock_name(wanted.command)
-    lock = take_lock(path)
+    try:
+        lock = take_lock(path)
+        if wanted.lock is None:
+            path.parent.chmod(0o700)
+        log = None if wanted.log is None else _opened_log(wanted.log)
+    except OSError as exc:
+        _say(f"{exc.filename or path} cannot be used: {exc.strerror}; nothing started")
+        return EXIT_NO_FILE
     if lock is None:
         _say(f"the same line is still running (it holds {path}); nothing started")
         return EXIT_BUSY
-    os.umask(0o077)
     command = [program, *wanted.command[1:]]
-    return run(command, lock=lock, environ=environ, deadline=wanted.deadline, grace=wanted.grace)
+    code = run(command, lock=lock, environ=environ, deadline=wanted.deadline, grace=wanted.grace, log=log)
+    if code and wanted.log is not None:
+        _say(f"{' '.join(_spoken(wanted.command))} ended with exit code {code}; its words are in {wanted.log}")
+    return code
+
+
+def _opened_log(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 if __name__ == "__main__":

@@ -91,3 +91,26 @@ def test_after_the_deadline_the_command_is_ended_whatever_it_says(tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 124
     assert "deadline of 0.4 s" in done.stderr
+
+
+def test_a_failed_command_leaves_its_words_in_the_log_and_one_line_for_the_mail(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "cron.log"
+    failing = python("import sys; print('out'); sys.stdout.flush(); sys.exit('what was found')", "patient-7")
+    for _ in range(2):  # appended
+        done = subprocess.run(
+            line(tmp_path, "--log", str(log), command=failing), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert str(log) in done.stderr
+        assert "patient-7" not in done.stderr
+    assert log.read_text() == "out\nwhat was found\n" * 2
+    assert log.stat().st_mode & 0o077 == 0
+    quiet = line(tmp_path, "--log", str(log), command=python("print('well')"))
+    assert subprocess.run(quiet, capture_output=True, text=True, check=True).stderr == ""
+
+
+def test_locks_are_kept_in_a_folder_of_their_owner(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", str(LAUNCHER), "--", *python("")]
+    subprocess.run(command, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)}, check=True)
+    assert (tmp_path / "chartferry" / "locks").stat().st_mode & 0o777 == 0o700

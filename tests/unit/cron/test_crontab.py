@@ -13,7 +13,10 @@ from config.connections import CRON_FIELD
 from cron import launch
 
 CRONTAB = Path(launch.__file__).parent / "crontab"
-SCHEDULED = [line for line in CRONTAB.read_text().splitlines() if re.match(r"^[\d*]", line)]
+EXAMPLE = "#: "
+SCHEDULED = [
+    line.removeprefix(EXAMPLE) for line in CRONTAB.read_text().splitlines() if re.match(rf"^({EXAMPLE})?[\d*]", line)
+]
 
 
 def parse(command: Any, words: list[str]) -> None:
@@ -34,9 +37,14 @@ def test_every_line_is_a_cli_call_through_the_launcher(line: str) -> None:
     assert (Path(python).name, safe_path, Path(script).name) == ("python3", "-P", "launch.py")
     wanted = launch._arguments([*options, "--", *shlex.split(command)])
     assert wanted.deadline
+    assert wanted.log == Path("$CHARTFERRY_LOG")  # a failed night leaves its words somewhere
     assert wanted.command[0] == "chartferry"
     parse(typer.main.get_command(app), wanted.command[1:])
 
 
 def test_the_schedule_is_not_empty() -> None:
     assert len(SCHEDULED) >= 3
+
+
+def test_mail_is_not_switched_off() -> None:
+    assert not re.search(r"^MAILTO=", CRONTAB.read_text(), re.MULTILINE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cron.launch import clean_environment, lock_name, seconds, take_lock
+from cron.launch import clean_environment, lock_name, main, seconds, take_lock
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,23 @@ def test_equal_lines_share_a_lock_and_others_do_not() -> None:
     assert lock_name(["/opt/bin/chartferry", "sync", "a"]) == lock_name(["chartferry", "sync", "a"])
     assert lock_name(["chartferry", "sync", "a"]) != lock_name(["chartferry", "sync", "b"])
     assert "/" not in lock_name(["chartferry", "export", "--out", "/var/x"])
+    assert lock_name(["chartferry", "sync", "a b"]) != lock_name(["chartferry", "sync", "a", "b"])
+    long = ["chartferry", "sync", "x" * 200]
+    assert lock_name([*long, "a"]) != lock_name([*long, "b"])
+
+
+@pytest.mark.parametrize("command", [["chartferry", "pull", "mercy", "eq081-VQ"], ["fetch-one", "eq081-VQ"]])
+def test_a_lock_is_named_for_the_command_and_never_for_its_arguments(command: list[str]) -> None:
+    name = lock_name(command)
+    assert name.startswith(command[0])
+    assert "eq081" not in name
+    assert "mercy" not in name
+
+
+def test_an_unknown_option_is_refused_without_quoting_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["chartferry", "pull", "mercy", "--patient", "eq081-VQ"])
+    assert "eq081" not in capsys.readouterr().err
 
 
 def test_a_lock_is_given_once_and_again_after_it_is_let_go(tmp_path: Path) -> None:
