@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +106,9 @@ async def _deliver(
                 raise
             raise data_error(planned.view.name, error) from None  # the cause may quote a resource
         delivered = file.commit(kind=planned.kind, rows=chunks.rows)
+    if planned.view is None and len(snapshot.connections) > 1:
+        parts = dict(zip(snapshot.connections, chunks.rows_by_query, strict=True))
+        delivered = replace(delivered, rows_by_connection=parts)
     on_progress(Progress(planned.name, chunks.rows, delivered.uncompressed_bytes, chunks.rows, done=True))
     return delivered
 

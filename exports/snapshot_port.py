@@ -23,6 +23,10 @@ class RowChunks(Protocol):
     def rows(self) -> int:
         """Rows so far; without a header."""
 
+    @property
+    def rows_by_query(self) -> list[int]:
+        """Rows of each part that has been read to its end; of NDJSON, a part is a connection, in the snapshot's order."""
+
 
 class Snapshot(Protocol):
     """Live resources of a selection, as they stood at one moment."""
@@ -34,6 +38,10 @@ class Snapshot(Protocol):
     @property
     def runs(self) -> tuple[int, ...]:
         """The newest finished run of each connection in the selection."""
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The connections of the selection, in the order in which NDJSON has them."""
 
     async def types(self) -> Mapping[str, int]:
         """Live rows by resource type, those of the selection only."""

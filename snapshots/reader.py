@@ -64,13 +64,16 @@ class CopyStream:
         self._of_json = of_json
         self._by_key = by_key
         self.rows = 0
+        self.rows_by_query: list[int] = []  # of the statements that have been read to their end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with store_border("reading a snapshot"):
             await self._set_sort("off" if self._by_key else "on")
             for query in self._queries:
+                before = self.rows
                 async for chunk in self._copy(query):
                     yield chunk
+                self.rows_by_query.append(self.rows - before)
             await self._set_sort("on")
 
     async def _set_sort(self, sort: str) -> None:

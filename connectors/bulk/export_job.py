@@ -74,6 +74,7 @@ class ExportJob:
         """The kick-off's answer. A 429 started no job: waiting for the running one, then asking again, is safe."""
         wait = self._profile.poll_first_s
         while True:
+            await self._store.bulk_job()  # a store that is gone must not be left with a job that nobody can find again
             try:
                 return await self._client.send(call)
             except FetchError as error:

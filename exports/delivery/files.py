@@ -50,6 +50,7 @@ class DeliveredFile:
     bytes: int
     uncompressed_bytes: int
     sha256: str
+    rows_by_connection: dict[str, int] | None = None  # NDJSON of several connections: its lines stand in this order
 
 
 def _compressor(compress: Compress) -> _Compressor | None:

@@ -27,7 +27,7 @@ def manifest_content(
         "as_of": instant(as_of),
         "runs": list(runs),
         "request": dict(request),
-        "files": [asdict(file) for file in files],
+        "files": [{key: value for key, value in asdict(file).items() if value is not None} for file in files],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -90,3 +90,19 @@ def test_numbers_keep_their_written_form_through_store_and_export(site: Site) ->
         site.connect(served)
         site.sync("--types", "Observation")
     assert site.exported()[("Observation", row.id)] == expected
+
+
+def test_of_several_connections_the_manifest_says_whose_lines_stand_where(site: Site) -> None:
+    with mock("generic", patients=2) as one, mock("generic", patients=3, seed=9) as two:
+        site.connect(one, "first")
+        site.connect(two, "second")
+        site.sync()
+        expected = [
+            row.id for served in (one, two) for row in sorted(served.dataset.of_type("Patient"), key=lambda row: row.id)
+        ]
+    assert site.run("export", "--out", "out", "--format", "ndjson").code == 0
+    manifest = json.loads((site.folder / "out" / "manifest.json").read_text())
+    entry = next(file for file in manifest["files"] if file["path"] == "Patient.ndjson.gz")
+    assert entry["rows_by_connection"] == {"first": 2, "second": 3}
+    lines = gzip.decompress((site.folder / "out" / "Patient.ndjson.gz").read_bytes()).splitlines()
+    assert [written(line)["id"] for line in lines] == expected
