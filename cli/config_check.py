@@ -39,11 +39,14 @@ def check(
     ] = False,
 ) -> int:
     """Check the configuration: each problem with its key path, what was found and what is allowed."""
+    from cli.wiring import checked_tenant
+
     settings, problems = read_settings(config, os.environ)
     connections = settings.of_tenant(tenant)
     problems += [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
     if problems:
         raise refused(settings.source, problems)
+    checked_tenant(settings, tenant)
     warnings = [warning for each in connections.values() for warning in connection_warnings(each)]
     if not connections:
         warnings.append("no connection yet: `chartferry init` shows examples")
@@ -81,6 +84,7 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
     for key, file in connection.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "may not be read by this user" if file.exists() else "does not exist"
+            found = "is a folder" if file.is_dir() else found
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
     yield from _profile_problems(connection, path)
 
@@ -118,6 +122,21 @@ def connection_warnings(connection: Connection) -> Iterator[str]:
             yield f"{path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
     if connection.cohort_system and not connection.cohort:
         yield f"{path}.cohort_system does nothing without cohort"
+    if connection.cohort is None and connection.group is None:
+        yield from _whose_charts(connection, path)
+
+
+def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
+    """Yield why a plain `sync` cannot know its patients: the server lists none, and the file names none."""
+    from connectors.vendors import profile_for
+
+    profile = profile_for(connection.vendor, connection.profile)
+    mode = profile.mode if connection.mode == "auto" else connection.mode
+    whose = f"{path}: neither cohort nor group"
+    if mode == "bulk" and profile.bulk_levels in ((), ("group",)):
+        yield f"{whose}: a bulk export here is of one Group; set group, or name it with `sync --group`"
+    elif mode == "crawl" and not profile.lists_patients:
+        yield f'{whose}: {connection.vendor} lists no patients; set cohort = "file:…", or name them with `sync --patients`'
 
 
 def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str, str]]:

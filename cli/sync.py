@@ -27,7 +27,7 @@ from cli.invocation import (
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
-from config.connections import RESOURCE_TYPE
+from config.resource_types import type_problem
 
 if TYPE_CHECKING:
     from cli.wiring import Wanted
@@ -120,7 +120,8 @@ def sync(
     else:
         print_outcomes(outcomes)
         if not outcomes:
-            tell(f"nothing to do: {settings.source} has no connection; `chartferry init` shows examples")
+            whose = f" of tenant {tenant}" if tenant else ""
+            tell(f"nothing to do: {settings.source} has no connection{whose}; `chartferry init` shows examples")
     return code
 
 
@@ -280,6 +281,6 @@ def checked_types(types: list[str] | None) -> tuple[str, ...]:
     """Return the resource types of a repeatable, comma-separated option."""
     words = split_words(types)
     for word in words:
-        if not RESOURCE_TYPE.match(word):
-            raise typer.BadParameter(f"--types {word}: not a FHIR resource type; write them as Patient,Observation")
+        if wrong := type_problem(word):
+            raise typer.BadParameter(f"--types {word}: {wrong}")
     return words

@@ -22,7 +22,8 @@ import typer
 from cli.invocation import Invocation
 from config.connections import Connection
 from config.errors import ConfigError
-from config.settings import Settings, nearest
+from config.near_words import nearest
+from config.settings import Settings
 
 if TYPE_CHECKING:
     from cli.plan_preview import Preview
@@ -56,6 +57,7 @@ def start_logging(invocation: Invocation, level: str = "INFO") -> None:
 
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
     """Return the named connections, or all of the tenant; a usage error suggests the name that was meant."""
+    checked_tenant(settings, tenant)
     known = settings.of_tenant(tenant)
     for name in names:
         if name not in known:
@@ -67,14 +69,21 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
+def checked_tenant(settings: Settings, tenant: str | None) -> None:
+    """Raise a usage error that names the tenants where the configuration does not know this one."""
+    known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
+    if tenant is not None and tenant not in known:
+        guess = nearest(tenant, known)
+        hint = f"did you mean {guess}? " if guess else ""
+        raise typer.BadParameter(
+            f"no tenant {tenant!r} in {settings.source}; {hint}there are: {', '.join(sorted(known))}"
+        )
+
+
 def choose_tenant(settings: Settings, tenant: str | None) -> str:
     """Return the tenant whose store to open: the named one, else the only one there is; a usage error asks where two are."""
     if tenant is not None:
-        known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
-        if tenant not in known:
-            raise typer.BadParameter(
-                f"no tenant {tenant!r} in {settings.source}; there are: {', '.join(sorted(known))}"
-            )
+        checked_tenant(settings, tenant)
         return tenant
     tenants = sorted({each.tenant for each in settings.connections.values()}) or ["default"]
     if len(tenants) > 1:

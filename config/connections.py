@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from config.errors import Problem
+from config.resource_types import type_problem
 from config.secret_refs import SecretRef
 
 Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
@@ -23,7 +24,6 @@ VENDORS: tuple[str, ...] = get_args(Vendor)
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
 NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter or digit"
-RESOURCE_TYPE = re.compile(r"^[A-Z][A-Za-z]{2,63}$")
 _NOT_THE_BASE = re.compile(r"/(metadata$|\.well-known(/.*)?$)")  # what people copy out of a browser
 CRON_FIELD = re.compile(r"^[\d*/,A-Za-z-]+$")
 
@@ -62,7 +62,7 @@ def _http_url(value: object) -> object:
             raise ValueError('must be a whole URL such as "https://ehr.example.org/api/FHIR/R4"')
         if parts.query or parts.fragment:
             raise ValueError("must be the FHIR base URL, without ? or #")
-        if parts.password or parts.username:
+        if "@" in value:  # anywhere: a password with a / in it ends the host early
             raise ValueError("must not carry a user or password: use client_id and key, or bearer_token")
         meant = _NOT_THE_BASE.sub("", parts.path.rstrip("/"))
         if meant != parts.path.rstrip("/"):
@@ -81,8 +81,8 @@ def _proxy(value: object) -> object:
 
 
 def _resource_type(value: object) -> object:
-    if isinstance(value, str) and not RESOURCE_TYPE.match(value):
-        raise ValueError('must be a FHIR resource type such as "Observation"')
+    if isinstance(value, str) and (wrong := type_problem(value)):
+        raise ValueError(wrong)
     return value
 
 

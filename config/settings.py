@@ -6,7 +6,6 @@ overrides fit is left to `chartferry config check`.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
 from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.near_words import nearest
 from config.secret_refs import ALLOWED
 
 FILE_NAME = "chartferry.toml"
@@ -136,19 +136,19 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
     return settings, problems
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` most likely meant, if one is near."""
-    options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    return close[0] if close else next((each for each in options if len(word) > 2 and word in each), None)  # noqa: PLR2004
-
-
 def shown(key: str, value: object) -> str:
     """Return a value as a message may quote it: shortened, and not at all where it may be a secret."""
     if any(word in key for word in SECRET_KEYS) and value is not None:
         return f"a {type(value).__name__} that is not shown, it may be a secret"
-    text = repr(masked_url(value) if isinstance(value, str) else value)
+    text = repr(_without_credentials(value) if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+def _without_credentials(text: str) -> str:
+    """Mask what a URL may carry beside its address: user and password, and everything from its query on."""
+    if "://" not in text:
+        return re.sub(r"[?].*", "?****", text, flags=re.DOTALL)
+    return re.sub(r"(://)\S*@", r"\1****@", re.sub(r"[?#].*", "?****", text, flags=re.DOTALL))
 
 
 def refused(source: Path, problems: list[Problem]) -> ConfigError:

@@ -124,3 +124,37 @@ def test_show_shortens_long_values_for_people_and_not_for_machines(
     assert shown.count("x") < 300
     assert call([*words, "--json"]) == 0
     assert identity in capsys.readouterr().out
+
+
+def test_an_unknown_tenant_is_answered_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = write(tmp_path, "[tenants.mercy]\n" + site())
+    assert call([*words, "--tenant", "mercyy"]) == 2
+    assert "did you mean mercy? there are: default, mercy" in " ".join(capsys.readouterr().err.split())
+    assert call([*words, "--tenant", "mercy"]) == 0
+
+
+def test_a_cohort_that_is_a_folder_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is a folder" in problems(tmp_path, site('cohort = "file:."'), capsys)["connections.site.cohort"][0]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "keys", "noted"),
+    [
+        ("epic", "", "set cohort"),
+        ("va", "", "set cohort"),
+        ("epic", 'mode = "bulk"', "set group"),
+        ("cerner", "", "set group"),
+        ("allscripts", "", "set group"),
+        ("generic", "", ""),
+        ("generic", 'mode = "bulk"', ""),
+        ("cerner", 'group = "g"', ""),
+        ("epic", 'group = "g"', ""),
+    ],
+)
+def test_a_connection_that_cannot_know_its_patients_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], vendor: str, keys: str, noted: str
+) -> None:
+    assert call(write(tmp_path, site(keys).replace("epic", vendor))) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert len(notes) == (1 if noted else 0)
+    assert noted in "".join(notes)

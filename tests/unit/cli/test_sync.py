@@ -66,6 +66,8 @@ def test_an_unknown_connection_is_answered_with_the_one_that_was_meant(
         (["--since", "yesterday"], "auto, none, or an instant"),
         (["--since", "2026-01-01T00:00:00"], "which time zone?"),
         (["--types", "Patient,observation"], "observation: not a FHIR resource type"),
+        (["--types", "Pateint"], "did you mean Patient?"),
+        (["--tenant", "nosuch"], "there are: default"),
         (["--group", "g"], "belong to one connection"),
         (["other", "--patients", "none.csv"], "No such file"),
     ],

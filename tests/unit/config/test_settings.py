@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.near_words import nearest
 from config.secret_refs import SecretRef
-from config.settings import Settings, find_config, load_settings, nearest
+from config.settings import Settings, find_config, load_settings
 
 SMALLEST = """
 [connections.site]
@@ -133,6 +134,29 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "connections.site.schedule",
         "connections.site.cohort",
     }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/x?token=hunter2",
+        "https://h/x#hunter2",
+        "https://me:hunter2@h/x",
+        "https://hunter2@h/x",
+        "https://me:hun/hunter2@h/x",
+        "h/x?token=hunter2",
+    ],
+)
+def test_what_a_base_url_carries_beside_the_address_is_refused_and_not_echoed(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, SMALLEST.replace("https://ehr.example.org/fhir/", url))
+    assert "hunter2" not in str(caught.value)
+    assert [problem.path for problem in caught.value.problems] == ["connections.site.base_url"]
+
+
+def test_a_mistyped_resource_type_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    found = problems_in(tmp_path, SMALLEST + 'types = ["Patient", "Patent"]')
+    assert found["connections.site.types.1"] == ("'Patent'", "not a FHIR resource type; did you mean Patient?")
 
 
 @pytest.mark.parametrize("tail", ["/metadata", "/metadata/", "/.well-known/smart-configuration", "/.well-known"])

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from config.resource_types import RESOURCE_TYPES, type_problem
+
+
+def test_the_list_is_that_of_r4_without_the_abstract_ones() -> None:
+    assert len(RESOURCE_TYPES) == 146
+    assert {"Patient", "List", "MedicinalProduct", "VisionPrescription"} <= RESOURCE_TYPES
+    assert not {"Resource", "DomainResource", "Citation", "NutritionIntake"} & RESOURCE_TYPES
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("Patent", "Patient"), ("Pateint", "Patient"), ("observation", "Observation")]
+)
+def test_a_typo_is_answered_with_the_type_that_was_meant(typo: str, meant: str) -> None:
+    assert type_problem(typo) == f"not a FHIR resource type; did you mean {meant}?"
+
+
+def test_a_name_of_r4_has_no_problem_and_a_word_near_to_none_has_an_example() -> None:
+    assert type_problem("Patient") is None
+    assert "such as" in str(type_problem("Xqqzz"))
