@@ -6,6 +6,7 @@ files there are. It calls the same code as `sync` and `export`.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 
 from cli.exit_codes import worst
 from cli.export import print_result, result_as_json, run_export
-from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, invocation_of
+from cli.invocation import DebugOption, Invocation, JsonOption, invocation_of, program
 from cli.render import emit_json, print_holes, print_table, say, tell
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
@@ -43,16 +44,10 @@ def demo(
         "chartferry-demo"
     ),
     patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
     """See chartferry at work: four mock EHRs, a Postgres of its own, sync, NDJSON and CSV. Safe to repeat."""
-    if config is not None or tenant is not None:
-        raise typer.BadParameter(
-            "the demo writes its own configuration; --config and --tenant are for the other commands"
-        )
     from cli.mock_processes import mock_ehrs
     from cli.wiring import Wanted
     from config.settings import load_settings
@@ -77,7 +72,7 @@ def demo(
         )
     else:
         _print(outcomes, result)
-        _print_next(folder, settings, began)
+        _print_next(root, settings, began)
     return code
 
 
@@ -128,12 +123,13 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
     print_result(result)
 
 
-def _print_next(folder: Path, settings: Settings, began: float) -> None:
+def _print_next(root: Path, settings: Settings, began: float) -> None:
+    folder = shlex.quote(str(root))  # whole: `./run demo` works in the checkout, whoever called it may stand elsewhere
     tell(f"\nall of it in {_since(began)}. Look around:")
     tell(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
     tell(f"  zcat {folder}/export/observation.csv.gz | head -3")
-    tell(f"  chartferry runs --config {folder}/{settings.source.name}")
-    tell("Your own EHR:  chartferry init")
+    tell(f"  {program()} runs --config {folder}/{settings.source.name}")
+    tell(f"Your own EHR:  {program()} init")
 
 
 def _since(began: float) -> str:

@@ -79,11 +79,12 @@ def export(
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
-    from cli.wiring import choose_tenant, read_patients
+    from cli.wiring import choose_connections, choose_tenant, read_patients
     from exports.plan import ExportRequest
 
     settings = settings_of(config)
     names = split_words(connections)
+    choose_connections(settings, tenant, list(names))
     request = ExportRequest(
         out=_folder(out, settings),
         formats=_formats(formats, views, settings),
@@ -120,10 +121,12 @@ async def run_export(
 
 def result_as_json(result: ExportResult) -> dict[str, object]:
     """Return what `export --json` prints."""
+    from exports.delivery.manifest import instant
+
     return {
         "status": "complete" if result.rows else "nothing",
         "out": result.out,
-        "as_of": result.as_of,
+        "as_of": instant(result.as_of),
         "runs": list(result.runs),
         "rows": result.rows,
         "files": [asdict(file) for file in result.files],

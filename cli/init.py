@@ -5,14 +5,16 @@ The text is tested: it loads as it stands, and so does every example in it once 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, program
 from cli.render import emit_json, tell
+from config.settings import FILE_NAME
 
 TEMPLATE = """\
 # chartferry.toml: where the EHRs are, who we are there, and where charts are kept.
@@ -103,11 +105,11 @@ wrote {path}
 
 next:
   1. take "#:" away from the example that is nearest to your EHR, and fill in yours
-  2. chartferry config check
-  3. chartferry sync
-  4. chartferry export --out export
+  2. {program} config check{config}
+  3. {program} sync{config}
+  4. {program} export{config} --out export
 
-nothing to connect to yet?  chartferry demo
+nothing to connect to yet?  {program} demo
 """
 
 
@@ -138,5 +140,6 @@ def init(
     if json:
         emit_json({"status": "complete", "path": path.resolve()})
     else:
-        tell(NEXT.format(path=path))
+        found = path.resolve() == Path(FILE_NAME).resolve()
+        tell(NEXT.format(path=path, program=program(), config="" if found else f" --config {shlex.quote(str(path))}"))
     return ExitCode.COMPLETE

@@ -6,6 +6,8 @@ Owns these four options and the one place that reads the configuration for a com
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,15 @@ def invocation_of(context: typer.Context) -> Invocation:
     """Return the invocation that this context belongs to."""
     found = context.find_object(Invocation)
     return found if found is not None else Invocation()
+
+
+def program() -> str:
+    """Return what to type for `chartferry`: the bare word where PATH leads to this installation, else its path."""
+    ours = Path(sys.executable).with_name("chartferry")
+    found = shutil.which("chartferry")
+    if not ours.exists() or (found and Path(found).resolve() == ours.resolve()):
+        return "chartferry"
+    return shlex.quote(str(ours))
 
 
 ConfigOption = Annotated[

@@ -9,14 +9,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import Invocation
-from cli.render import emit_json, say
+from cli.render import emit_json, say, tell
 from cli.supervise import InterruptedBySignalError
 
 SIGPIPE_EXIT = SIGNAL_BASE + 13
@@ -35,6 +35,24 @@ config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True
 mock_app = typer.Typer(help="Serve a mock EHR, to try things out.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(mock_app, name="mock")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        tell(f"chartferry {version('chartferry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _words(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing but --version stands before a command."""
 
 
 def _examples(lines: Sequence[str]) -> str:

@@ -130,7 +130,8 @@ def _mock_config(
         vendor=vendor,  # type: ignore[arg-type]  # checked against the same names above
         data=data,
         patients=patients,
-        seed=script.seed if script else seed,
+        seed=seed,
+        fault_seed=script.seed if script else None,
         open=open_,
         jwks=jwks,
         faults=script.rules if script else (),

@@ -6,6 +6,7 @@ What "closing" means is left to the use case: what is committed stays, the run s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -43,6 +44,9 @@ async def _supervised(command: Callable[[], Awaitable[Result]], resume: str) -> 
         received.append(number)
         if len(received) > 1:
             os._exit(SIGNAL_BASE + number)
+        # psycopg warns of each statement that the cancelling cuts off; nobody can do anything about it
+        for library in ("psycopg", "psycopg.pool"):
+            logging.getLogger(library).setLevel(logging.ERROR)
         task.cancel()
 
     loop = asyncio.get_running_loop()

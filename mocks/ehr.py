@@ -80,7 +80,7 @@ class Ehr:
         self.layout = self.manner.layout
         self.dataset = dataset
         self.log = RequestLog()
-        self.faults = Faults(config.faults, config.seed)
+        self.faults = Faults(config.faults, config.seed if config.fault_seed is None else config.fault_seed)
         self.grants: dict[str, Grant] = {}
         self.used_jtis: dict[str, float] = {}
         self.sessions: OrderedDict[str, Session] = OrderedDict()

@@ -27,7 +27,8 @@ class MockConfig:
         None  # directory of NDJSON(.gz), or resources; None: synthetic
     )
     patients: int = 20  # synthetic only
-    seed: int = 1  # of the synthetic patients, and of faults with a probability
+    seed: int = 1  # of the synthetic patients
+    fault_seed: int | None = None  # of faults with a probability; None: `seed`
     groups: tuple[str, ...] = ()  # ids of groups of all patients; (): the data's Group resources, else the manner's one
 
     # -- who may log in

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -50,3 +51,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "file").touch()
     assert call(["init", str(tmp_path / "file" / "chartferry.toml")]) == 2
     assert "cannot be" in capsys.readouterr().err
+
+
+def test_the_next_commands_can_be_typed_as_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert call(["init"]) == 0
+    assert "  2. chartferry config check\n" in capsys.readouterr().out
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert call(["init", "site/chartferry.toml"]) == 0
+    out = capsys.readouterr().out
+    assert f"  2. {Path(sys.executable).parent}/chartferry config check --config site/chartferry.toml\n" in out

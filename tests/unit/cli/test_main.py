@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,19 @@ def test_every_command_has_help_with_examples_and_the_four_options(
     assert "Examples:" in out
     assert f"chartferry {' '.join(words)}" in out
     for option in ("--config", "--tenant", "--json", "--debug"):
-        assert option in out
+        # the demo writes its own configuration
+        assert (option in out) == (words != ["demo"] or option in ("--json", "--debug"))
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--version"]) == 0
+    assert capsys.readouterr().out == f"chartferry {version('chartferry')}\n"
+
+
+def test_without_words_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([]) == 2
+    shown = capsys.readouterr()
+    assert "config" in shown.out + shown.err
 
 
 def test_no_help_loses_its_brackets_to_markup(

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.main import call
+
+SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--types", "Nonsense"], "not a FHIR resource type"),
+        (["--connection", "sity"], "did you mean site?"),
+        (["--tenant", "nosuch"], "there are: default"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_before_the_store_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(SITE)
+    assert call(["export", "--config", str(path), "--out", str(tmp_path / "out"), *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
