@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import pwd
 import shutil
@@ -26,6 +27,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from snapshots.errors import StoreUnavailableError
+
+_log = logging.getLogger("chartferry.store")
 
 SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
@@ -100,11 +103,16 @@ def _server_account() -> str | None:
 
 
 def _open_way(path: Path) -> None:
-    """Let other accounts pass through (not list) the folders above `path`, where they cannot already."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+    """Let other accounts pass through (not list) the folders above `path`, where they cannot already; the log names them."""
+    closed = [(folder, mode) for folder in path.parents if not (mode := folder.stat().st_mode) & stat.S_IXOTH]
+    for folder, mode in closed:
+        folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+    if closed:
+        _log.warning(
+            "chmod o+x %s: the account %s, as which Postgres runs for root, must pass through (it cannot list)",
+            " ".join(str(folder) for folder, _ in closed),
+            SERVER_USER,
+        )
 
 
 def _installation(major: str) -> _Installation:

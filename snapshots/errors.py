@@ -92,10 +92,18 @@ def refusal(error: psycopg.OperationalError) -> str:
 def _translated(error: psycopg.Error, doing: str) -> StoreError:
     state = error.sqlstate
     quotable = state is not None and state[:2] in _QUOTABLE_CLASSES
+    if state == "53100":
+        return StoreUnavailableError(
+            f"{doing}: the disk of the store is full ({error.diag.message_primary or state}). Free space where the server keeps its "
+            'data (with store.url = "embedded:DIR": in DIR). What was committed is safe; then run the same command again.'
+        )
+    if state is None and isinstance(error, psycopg.OperationalError):
+        return StoreUnavailableError(
+            f"{doing}: the server is gone (connection lost). What was committed is safe; "
+            "check that the server is up and run the same command again."
+        )
     said = f"{error.diag.message_primary} (SQLSTATE {state})" if quotable else f"SQLSTATE {state or 'none'}"
-    if isinstance(error, psycopg.OperationalError) and (
-        state is None or state[:2] in {"08", "28", "3D", "53", "57", "58"}
-    ):
+    if isinstance(error, psycopg.OperationalError) and state and state[:2] in {"08", "28", "3D", "53", "57", "58"}:
         return StoreUnavailableError(
             f"{doing}: the connection to Postgres failed: {said}. What was committed is safe; "
             "check that the server is up and run the same command again."

@@ -63,5 +63,13 @@ def test_a_data_error_is_translated_without_its_text():
 
 
 def test_a_lost_connection_is_the_server_being_unavailable():
-    with pytest.raises(StoreUnavailableError), store_border("merging"):
+    with (
+        pytest.raises(StoreUnavailableError, match=r"merging: the server is gone \(connection lost\)"),
+        store_border("merging"),
+    ):
         raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+def test_a_full_disk_is_said_with_where_to_free_space():
+    with pytest.raises(StoreUnavailableError, match=r"disk of the store is full.*embedded:DIR"), store_border("merging"):
+        raise psycopg.errors.DiskFull("could not extend file")

@@ -1,0 +1,27 @@
+"""What the embedded server does to the folders around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapshots.embedded import _open_way
+
+
+def test_folders_that_are_opened_for_the_servers_account_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    closed = tmp_path / "closed"
+    inner = closed / "inner"
+    inner.mkdir(parents=True)
+    closed.chmod(0o700)
+    inner.chmod(0o755)
+    _open_way(inner / "data")
+    assert closed.stat().st_mode & 0o777 == 0o701
+    (record,) = caplog.records
+    assert f"{closed}" in record.getMessage()
+    assert f"{inner}" not in record.getMessage()
+    caplog.clear()
+    _open_way(inner / "data")
+    assert not caplog.records
