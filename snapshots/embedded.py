@@ -107,10 +107,11 @@ def _open_way(path: Path) -> None:
     closed = [(folder, mode) for folder in path.parents if not (mode := folder.stat().st_mode) & stat.S_IXOTH]
     for folder, mode in closed:
         folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
-    if closed:
+    opened = [str(folder) for folder, _ in closed if folder != path.parent]  # that one is ours
+    if opened:
         _log.warning(
             "chmod o+x %s: the account %s, as which Postgres runs for root, must pass through (it cannot list)",
-            " ".join(str(folder) for folder, _ in closed),
+            " ".join(opened),
             SERVER_USER,
         )
 

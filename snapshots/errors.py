@@ -94,8 +94,8 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
     quotable = state is not None and state[:2] in _QUOTABLE_CLASSES
     if state == "53100":
         return StoreUnavailableError(
-            f"{doing}: the disk of the store is full ({error.diag.message_primary or state}). Free space where the server keeps its "
-            'data (with store.url = "embedded:DIR": in DIR). What was committed is safe; then run the same command again.'
+            f"{doing}: the disk of the store is full ({error.diag.message_primary or state}). Free space where the server "
+            'keeps its data (with store.url = "embedded:DIR": in DIR). What was committed is safe; then run the command again.'
         )
     if state is None and isinstance(error, psycopg.OperationalError):
         return StoreUnavailableError(

@@ -71,5 +71,8 @@ def test_a_lost_connection_is_the_server_being_unavailable():
 
 
 def test_a_full_disk_is_said_with_where_to_free_space():
-    with pytest.raises(StoreUnavailableError, match=r"disk of the store is full.*embedded:DIR"), store_border("merging"):
+    with (
+        pytest.raises(StoreUnavailableError, match=r"disk of the store is full.*embedded:DIR"),
+        store_border("merging"),
+    ):
         raise psycopg.errors.DiskFull("could not extend file")
