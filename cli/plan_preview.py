@@ -102,6 +102,10 @@ class PreviewStore(RunStore):
         """None: a full listing is shown."""
         return {}
 
+    async def received_types(self) -> frozenset[str]:
+        """Give none: a preview has no store."""
+        return frozenset()
+
     async def last_full_listing(self) -> datetime | None:
         """None: a full listing is shown."""
         return None

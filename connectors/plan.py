@@ -5,7 +5,7 @@ What is asked is decided here once; fetchers only do it. Types that are left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
@@ -160,12 +160,13 @@ def patient_units(
     capability: Capability,
     since: Mapping[str, str],
     *,
-    named: bool = False,
+    expected: Container[str] = (),
     check_patients: bool = False,
 ) -> Iterator[Unit]:
     """One unit a patient x type x split, patient by patient, so that a chart is whole as early as can be.
 
-    `named` says that the user named the types: then, as for a declared type, a search that does not exist is a hole.
+    `expected` are types that must be there, since the user named them or the server has sent such before: a search of them that
+    does not exist is a hole. Of others it is a note: servers declare many a type and answer 404, having none of it.
     `check_patients` reads each Patient even where that type is not asked for, without storing it: an id that the server does not
     know would otherwise pass for a patient without data.
     """
@@ -195,7 +196,7 @@ def patient_units(
                         "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
                         "split": split,
                         "incremental": resource_type in since,
-                        "expected": named or resource_type in capability.search_params,
+                        "expected": resource_type in expected,
                     },
                 )
 

@@ -52,6 +52,9 @@ class RunStore(Protocol):
     async def watermarks(self) -> Mapping[str, str]:
         """Per resource type, the instant up to which this connection and selection are known to be complete."""
 
+    async def received_types(self) -> frozenset[str]:
+        """Types of which any run of this connection has received something: a search of them exists."""
+
     async def last_full_listing(self) -> datetime | None:
         """When the last complete run that listed everything (no `since`) of this selection began."""
 

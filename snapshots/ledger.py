@@ -241,6 +241,11 @@ class OpenRun:
         async with self._transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
+    async def received_types(self) -> frozenset[str]:
+        """Give the types of which this connection has ever sent something."""
+        async with self._transaction("reading what came before") as own:
+            return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
+
     async def last_full_listing(self) -> datetime | None:
         """Give when the last complete run that listed everything of this selection began."""
         async with self._transaction("reading watermarks") as own:

@@ -52,6 +52,7 @@ class SearchFetcher:
         self._client = client
         self._base_url = base_url
         self._profile = profile
+        self._served: set[str] = set()
         self._remarks: Counter[tuple[str, str]] = Counter()
 
     def notes(self) -> list[str]:
@@ -70,6 +71,8 @@ class SearchFetcher:
             result = await (self._read(unit, keep) if unit.kind == "read" else self._search(unit, keep))
         except TerminalFetchError as error:
             result = await self._refused(unit, error, keep)
+        if result.records:
+            self._served.add(unit.resource_type)
         if result.state is UnitState.SETTLED and result.reason is not None:
             self._remarks[unit.resource_type, result.reason] += 1
         # what was looked at and not stored must not tombstone what is stored
@@ -159,8 +162,8 @@ class SearchFetcher:
             error.status in _NOT_SERVED or "not-supported" in error.codes
         ):  # a search that does not exist (vendors.md section 7)
             answer = f"HTTP {error.status}"
-            if unit.detail.get("expected", False):
-                reason = f"the server answers {answer} to this search, though the type was named or is declared"
+            if unit.detail.get("expected", False) or unit.resource_type in self._served:
+                reason = f"the server answers {answer} to this search, though the type was asked for by name, or served before"
                 return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=f"not served here: {answer}")
         if error.status == 403 or meaning == "restricted":  # noqa: PLR2004

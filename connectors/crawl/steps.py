@@ -52,7 +52,7 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
                 profile,
                 capability,
                 by_type,
-                named=bool(request.types),
+                expected={*request.types, *await run.store.received_types()},
                 check_patients=request.cohort is not None,
             ),
         ]

@@ -105,6 +105,11 @@ SELECT %(run)s, * FROM unnest(%(types)s::text[], %(new)s::int[], %(changed)s::in
 ON CONFLICT (run, resource_type) DO UPDATE SET new = c.new + excluded.new, changed = c.changed + excluded.changed,
     unchanged = c.unchanged + excluded.unchanged, deleted = c.deleted + excluded.deleted
 
+-- name: received_types
+-- Types of which any run of this connection has received something.
+SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
+WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
+
 -- name: bulk_job
 -- The run's bulk export job.
 SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted FROM bulk_job WHERE run = %(run)s

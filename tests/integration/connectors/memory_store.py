@@ -64,6 +64,9 @@ class MemoryStore:
     async def watermarks(self) -> Mapping[str, str]:
         return self.marks
 
+    async def received_types(self) -> frozenset[str]:
+        return frozenset(kind for kind, _ in self.records)
+
     async def last_full_listing(self) -> datetime | None:
         return self.full_listing
 

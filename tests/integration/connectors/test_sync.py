@@ -14,6 +14,7 @@ import pytest
 from config.connections import Connection
 from connectors.auth.credentials import Credentials
 from connectors.auth.login import log_in
+from connectors.fhir import record_from
 from connectors.sync import CohortSource, SyncRequest, sync
 from connectors.transport.client import EhrClient
 from connectors.vendors import profile_for
@@ -312,3 +313,16 @@ async def test_a_group_on_a_server_without_export_is_crawled_by_its_members() ->
         expected = reachable(served)
     assert report.status == "complete"
     assert expected.items() <= stored(store).items()
+
+
+async def test_a_search_that_does_not_exist_is_a_note_until_the_server_has_sent_such_a_type() -> None:
+    store, again = MemoryStore(), MemoryStore()
+    rule = FaultRule(match=Match(path="/Procedure"), action=Action(status=404, body="operation-outcome"))
+    with mock("generic", bulk_levels=()) as served:
+        served.faults.add(rule)
+        report = await run(served, store)
+        assert (report.status, "Procedure: not served here: HTTP 404" in " ".join(report.notes)) == ("complete", True)
+        again.records = {("Procedure", "p"): record_from(served.dataset.of_type("Procedure")[0].raw)}
+        report = await run(served, again)
+    assert report.status == "partial"
+    assert {hole.resource_type for hole in report.holes} == {"Procedure"}
