@@ -8,7 +8,7 @@ Watermarks are not read: what is shown is a full listing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,14 +77,16 @@ class PreviewStore(RunStore):
         """When the preview began."""
         return self._started_at
 
-    async def plan(self, units: Sequence[Unit]) -> None:
+    async def plan(self, units: Iterable[Unit]) -> int:
         """Count the units by type."""
+        units = list(units)
         self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
         self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != "cohort"))
         self._preview.types = tuple(self._preview.units)
         self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
+        return len(units)
 
-    async def pending(self) -> list[Unit]:
+    async def pending(self, limit: int | None = None) -> list[Unit]:
         """Nothing: no unit is fetched."""
         return []
 

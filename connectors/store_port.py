@@ -6,7 +6,7 @@ at all; after a crash, opening the same scope again finds exactly what was commi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,11 +28,14 @@ class RunStore(Protocol):
     def planned(self) -> bool:
         """True when a resumed run already has its units: do not plan again, continue with `pending`."""
 
-    async def plan(self, units: Sequence[Unit]) -> None:
-        """Write the run's units, all or none. Units already present (same key) are left as they are."""
+    async def plan(self, units: Iterable[Unit]) -> int:
+        """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are.
 
-    async def pending(self) -> list[Unit]:
-        """Units still to do, those that were holes of the previous run first, then in planned order."""
+        They are taken as they come: a plan may be larger than memory.
+        """
+
+    async def pending(self, limit: int | None = None) -> list[Unit]:
+        """Units still to do, the first `limit`: those that were holes of the previous run first, then in planned order."""
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.

@@ -6,11 +6,12 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from snapshots.tenancy import tenant_transaction
 from snapshots.wire import encoded, register_arrays, text_array
 
 _SQL = load("ledger")
+_PLANNED_AT_ONCE = 5_000  # units of one statement: a plan of millions takes no more memory than that
 REFUSED_BY_STORE = "refused by the store"
 
 
@@ -90,22 +92,26 @@ class OpenRun:
                     "selection": self._open.scope.selection,
                 }
 
-    async def plan(self, units: Sequence[Unit]) -> None:
-        """Write the run's units, all or none. Units already present (same key) are left as they are."""
-        columns = {
-            "keys": text_array([unit.key.encode() for unit in units]),
-            "kinds": text_array([unit.kind.encode() for unit in units]),
-            "types": text_array([unit.resource_type.encode() for unit in units]),
-            "patients": text_array([encoded(unit.patient_id) for unit in units]),
-            "details": text_array([orjson.dumps(dict(unit.detail)) for unit in units]),
-        }
+    async def plan(self, units: Iterable[Unit]) -> int:
+        """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are."""
+        waiting, count = iter(units), 0
         async with self._transaction("planning") as own:
-            await self._conn.execute(_SQL["plan"], {**columns, **own})
+            while some := list(islice(waiting, _PLANNED_AT_ONCE)):
+                count += len(some)
+                columns = {
+                    "keys": text_array([unit.key.encode() for unit in some]),
+                    "kinds": text_array([unit.kind.encode() for unit in some]),
+                    "types": text_array([unit.resource_type.encode() for unit in some]),
+                    "patients": text_array([encoded(unit.patient_id) for unit in some]),
+                    "details": text_array([orjson.dumps(dict(unit.detail)) for unit in some]),
+                }
+                await self._conn.execute(_SQL["plan"], {**columns, **own})
+        return count
 
-    async def pending(self) -> list[Unit]:
-        """Give the units still to do, those that were holes of the previous run first, then in planned order."""
+    async def pending(self, limit: int | None = None) -> list[Unit]:
+        """Give units still to do, the first `limit`: those that were holes of the previous run first, then in planned order."""
         async with self._transaction("reading the ledger") as own:
-            found = await self._conn.execute(_SQL["pending"], own)
+            found = await self._conn.execute(_SQL["pending"], {**own, "limit": limit})
             return [
                 Unit(key=key, kind=kind, resource_type=resource_type, patient_id=patient_id, detail=detail)
                 async for key, kind, resource_type, patient_id, detail in found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
@@ -20,6 +21,7 @@ from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, Unit, UnitResult, UnitState
 
 _BUFFER = 32  # pieces between the fetchers and the writer: a page each, a few kB to a few MB
+_UNITS_AT_ONCE = 5_000  # of the ledger in memory
 _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
 
 
@@ -43,10 +45,11 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
         cohort, listing = await _cohort(run, finder)
         listed = listing.unit if listing else None
         types = tuple(t for t in plan.types if not (listed and t == "Patient"))
-        units = [
-            *([listed] if listed else []),
-            *directory_units(() if request.kind == "pull" else plan.directory, profile, by_type),
-            *patient_units(
+        units = chain(
+            [listed] if listed else [],
+            _unresolved(cohort),
+            directory_units(() if request.kind == "pull" else plan.directory, profile, by_type),
+            patient_units(
                 cohort.patients,
                 types,
                 profile,
@@ -55,26 +58,36 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
                 expected={*request.types, *await run.store.received_types()},
                 check_patients=request.cohort is not None,
             ),
-        ]
+        )
         run.notes += cohort.notes
-        await run.store.plan([*units, *_unresolved(cohort)])
+        run.progress.units = await run.store.plan(units)
         results = [*([listing.result] if listing else []), *_unresolved_results(cohort)]
         await run.store.write(Batch(results=results))
-    pending = await run.store.pending()
-    run.progress.units = len(pending)
-    run.show("fetching charts")
-    search = SearchFetcher(run.client, request.base_url, profile)
-    await run_units(
-        [unit for unit in pending if unit.kind != "cohort"],
-        search.fetch,
-        run.store,
-        workers=profile.max_concurrency * _WORKERS_PER_SLOT,
-        buffer=_BUFFER,
-        on_batch=run.settled,
-        inspect=run.inspect,
-    )
-    run.notes += search.notes()
+        run.settled(results, 0)
+    await _fetch(run)
     return instant(run.store.started_at - timedelta(seconds=profile.overlap_s))
+
+
+async def _fetch(run: Run) -> None:
+    """Every unit that is pending, some thousands at a time: a ledger may be larger than memory."""
+    search = SearchFetcher(run.client, run.request.base_url, run.request.profile)
+    before: list[Unit] = []
+    while pending := [unit for unit in await run.store.pending(_UNITS_AT_ONCE) if unit.kind != "cohort"]:
+        if pending == before:
+            raise PlanError("The store does not settle what was fetched: the same units are pending again.")
+        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
+        run.show("fetching charts")
+        await run_units(
+            pending,
+            search.fetch,
+            run.store,
+            workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
+            buffer=_BUFFER,
+            on_batch=run.settled,
+            inspect=run.inspect,
+        )
+        before = pending
+    run.notes += search.notes()
 
 
 def _crawl_since(

@@ -65,6 +65,7 @@ WITH last_run AS (
 SELECT key, kind, resource_type, patient_id, detail FROM unit
 WHERE run = %(run)s AND state = 'pending'
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
+LIMIT %(limit)s
 
 -- name: let_disk_follow
 -- Commit this batch without waiting for the disk. Commits reach it in their order, and the next commit that does wait (a job, the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -37,12 +37,14 @@ class MemoryStore:
     def planned(self) -> bool:
         return bool(self.units)
 
-    async def plan(self, units: Sequence[Unit]) -> None:
-        for unit in units:
+    async def plan(self, units: Iterable[Unit]) -> int:
+        planned = list(units)
+        for unit in planned:
             self.units.setdefault(unit.key, unit)
+        return len(planned)
 
-    async def pending(self) -> list[Unit]:
-        return [unit for key, unit in self.units.items() if key not in self.results]
+    async def pending(self, limit: int | None = None) -> list[Unit]:
+        return [unit for key, unit in self.units.items() if key not in self.results][:limit]
 
     async def write(self, batch: Batch) -> None:
         self.batches += 1
