@@ -8,6 +8,8 @@ resources of this connection meanwhile. What the store refuses to read as JSON i
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from snapshots.sql import load
 from snapshots.wire import bytea_array, copy_rows, encoded, text_array
 
 _SQL = load("ingest")
+_SEND_BUFFER_BYTES = 4 << 20
 _MERGE_BYTES = 8 * 1024 * 1024  # bodies of one merge statement: it holds them twice, as text and as jsonb
 
 
@@ -50,6 +53,18 @@ class Intake:
 async def prepare_session(conn: AsyncConnection[Any]) -> None:
     """Set what the planner must know about this kind of work, until the session ends or is reset."""
     await conn.execute(_SQL["session"])
+    _widen(conn)
+
+
+def _widen(conn: AsyncConnection[Any]) -> None:
+    """Let a local socket hold more of a COPY than the usual 200 kB, 2 ms of Postgres' work: it idles while lines are read.
+
+    First sync of 100 MB: 0.53 of a bare COPY without, 0.64 with. The kernel cuts the wish to its net.core.wmem_max. TCP sockets
+    adapt by themselves, and better.
+    """
+    with socket.socket(fileno=os.dup(conn.pgconn.socket)) as sending:
+        if sending.family == socket.AF_UNIX:
+            sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
 def is_older(one: str | None, other: str | None) -> bool:
