@@ -6,7 +6,7 @@ Reading views and compiling them is left to `catalogue` and `compiler`, writing 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class PlannedFile:
 
 
 def plan_export(
-    request: ExportRequest, available: Mapping[str, int], views: Sequence[LoadedView]
+    request: ExportRequest, available: Collection[str], views: Sequence[LoadedView]
 ) -> tuple[PlannedFile, ...]:
     """The files of an export, NDJSON by type before CSV by view, each sorted by name.
 

@@ -61,7 +61,7 @@ async def export(
         PlanError: the request contradicts itself.
         DestinationError: the folder cannot be written.
     """
-    available = dict(await snapshot.types())
+    available = dict(await snapshot.present())
     views = _views(request)
     files = plan_export(request, available, views)
     for planned in files:
@@ -91,10 +91,10 @@ async def _deliver(
     planned: PlannedFile,
     folder: Path,
     snapshot: Snapshot,
-    available: dict[str, int],
+    available: dict[str, int | None],
     on_progress: Callable[[Progress], None],
 ) -> DeliveredFile:
-    expected = available.get(planned.resource_type, 0) if planned.view is None else None
+    expected = available.get(planned.resource_type) if planned.view is None else None
     with AtomicFile(folder / planned.name, compress="fast") as file:
         chunks = _rows(planned, snapshot)
         try:

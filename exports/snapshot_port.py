@@ -46,6 +46,9 @@ class Snapshot(Protocol):
     async def types(self) -> Mapping[str, int]:
         """Live rows by resource type, those of the selection only."""
 
+    async def present(self) -> Mapping[str, int | None]:
+        """The types of which the selection has anything, with about how many rows of each; None: not known."""
+
     def ndjson(self, resource_type: str) -> RowChunks:
         """Every live resource of a type as one line of JSON."""
 

@@ -147,6 +147,15 @@ class Snapshot:
         rows = await self.fetch(sql.SQL(_SQL["types"]).format(selected=self._selected()))
         return {row[0]: row[1] for row in rows}
 
+    async def present(self) -> dict[str, int | None]:
+        """The types of which the selection has anything, by name, with about how many rows of each; None: not known.
+
+        Quick, where `types` reads everything: for what to read, and for progress.
+        """
+        connections = sql.Literal([one.number for one in self._sources])
+        rows = await self.fetch(sql.SQL(_SQL["present"]).format(connections=connections, selected=self._selected()))
+        return {row[0]: row[1] if self._selection.patients is None else None for row in rows}
+
     def ndjson(self, resource_type: str) -> CopyStream:
         """Give the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
 

@@ -179,3 +179,13 @@ async def test_any_json_comes_back_as_an_equal_value(store: Store, store_url: st
     assert line.count(b"\n") == 1
     assert repr(_sorted(_value(line))) == repr(_sorted(_value(body)))  # by repr: 1.0 and 1.00 are equal Decimals
     assert rows(store_url, "SELECT count(*) FROM resource") == [(1,)]
+
+
+async def test_what_is_present_is_known_without_counting_it(store: Store):
+    await full_run(await store.begin_run(scope()), [record("1"), record("2"), record("c", kind="Condition")], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        assert await snapshot.present() == await snapshot.types()
+    async with store.snapshot(Selection(types=("Condition",))) as snapshot:
+        assert list(await snapshot.present()) == ["Condition"]
+    async with store.snapshot(Selection(patients=("nobody",))) as snapshot:
+        assert await snapshot.present() == {}
