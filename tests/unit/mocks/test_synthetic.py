@@ -69,7 +69,7 @@ def test_resources_of_every_shape_are_valid_r4b(by_type: dict[str, list[dict[str
     rows = by_type[resource_type]
     sample = {shape(row): row for row in rows} | {row["id"]: row for row in rows[::SAMPLE_EVERY][:40]}
     for row in sample.values():
-        model.model_validate_json(to_json_bytes(row))
+        assert model.model_validate_json(to_json_bytes(row)).id == row["id"]
 
 
 def test_ids_are_unique_and_valid(resources: list[dict[str, Any]]) -> None:
