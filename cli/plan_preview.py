@@ -130,18 +130,8 @@ class PreviewStore(RunStore):
             connection=self._preview.connection,
             status="nothing",
             mode=self._preview.mode,
-            resources={},
-            patients=0,
-            new=0,
-            changed=0,
-            unchanged=0,
-            deleted=0,
-            quarantined=0,
-            holes=(),
-            notes=(),
             requests=requests,
             retries=retries,
-            seconds=0,
         )
 
 

@@ -17,6 +17,7 @@ from snapshots.record import Unit
 
 # of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
 _NOT_A_CHART = frozenset({"AuditEvent"})
+SINCE = "_since="  # in a kick-off, and in its template: a job that has it brings changes, not everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,22 +91,20 @@ def crawl_types(
         absent = [t for t in profile.types if t not in candidates]
         if absent:
             notes.append(f"not declared by this server, not asked: {', '.join(absent)}")
-        further = sorted(t for t in declared if t not in candidates and capability.patient_parameter(t))
-        if further:
-            notes.append(f"declared by this server, not asked unless named in `types`: {', '.join(further)}")
+        further = [t for t in declared if t not in candidates and capability.patient_parameter(t)]
     else:
         known = declared or PATIENT_COMPARTMENT
         of_patient = (t for t in sorted(known) if not declared or capability.patient_parameter(t))
         candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
+        further = [t for t in declared if t not in candidates and not _is_directory(t, profile, capability)]
+    if further:
+        notes.append(f"declared by this server, not asked unless named in `types`: {', '.join(sorted(further))}")
     granted = [t for t in candidates if readable(t)]
     listed = [t for t in profile.directory_types if _is_directory(t, profile, capability)]
     refused = [t for t in (*candidates, *listed) if not readable(t)]
     if refused:
         notes.append(f"not granted by the token's scopes, not asked: {', '.join(refused)}")
     directory = tuple(t for t in listed if readable(t))
-    left = sorted(t for t in declared if t not in (*candidates, *listed)) if not profile.types else []
-    if left:
-        notes.append(f"declared by this server, of no patient, not asked unless named in `types`: {', '.join(left)}")
     if not granted:
         raise PlanError(
             "The token's scopes grant nothing that could be asked for: correct the connection's scopes, or its app."
@@ -147,10 +146,11 @@ def kick_off(base_url: str, level: BulkLevel, *, group: str | None, types: Seque
     if types:
         parameters.append(f"_type={','.join(types)}")
     if since is not None:
-        parameters.append(f"_since={quote(since, safe=':')}")
+        parameters.append(f"{SINCE}{quote(since, safe=':')}")
     query = f"?{'&'.join(parameters)}" if parameters else ""
     shown = path.replace(quote(group, safe=""), "{group}") if group else path
-    return KickOff(level=level, url=f"{base_url}/{path}{query}", template=f"GET /{shown}")
+    asked_from = f"?{SINCE}{since}" if since is not None else ""
+    return KickOff(level=level, url=f"{base_url}/{path}{query}", template=f"GET /{shown}{asked_from}")
 
 
 def patient_units(

@@ -158,9 +158,8 @@ def _types_for_scopes(request: SyncRequest, capability: Capability, mode: Litera
         return bulk_types(request.types, request.profile, everything).types
     plan = crawl_types(request.types, request.profile, capability, everything)
     group = ("Group",) if request.group is not None and request.cohort is None else ()
-    patient = (
-        ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
-    )  # to check that they exist
+    # of a cohort each Patient is read, if only to see that there is one
+    patient = ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
     return (*plan.types, *plan.directory, *group, *patient)
 
 
@@ -186,14 +185,6 @@ def _suspended(run: Run, error: TransientFetchError) -> RunReport:
         connection=run.request.connection,
         status="failed",
         mode="bulk",
-        resources={},
-        patients=0,
-        new=0,
-        changed=0,
-        unchanged=0,
-        deleted=0,
-        quarantined=0,
-        holes=(),
         notes=tuple(run.notes),
         requests=run.client.requests,
         retries=run.client.retries,

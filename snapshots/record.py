@@ -126,16 +126,16 @@ class RunReport:
     connection: str
     status: str  # "complete" | "partial" | "failed" | "nothing"
     mode: str
-    resources: Mapping[str, int]  # distinct resources received, by type
-    patients: int
-    new: int
-    changed: int
-    unchanged: int
-    deleted: int
-    quarantined: int
-    holes: Sequence[Hole]
-    notes: Sequence[str]
-    requests: int
-    retries: int
-    seconds: float
+    resources: Mapping[str, int] = field(default_factory=dict)  # distinct resources received, by type
+    patients: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    quarantined: int = 0
+    holes: Sequence[Hole] = ()
+    notes: Sequence[str] = ()
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0
     error: str | None = None

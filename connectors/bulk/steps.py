@@ -14,7 +14,7 @@ from connectors.bulk.export_job import ExportJob
 from connectors.capability import Capability
 from connectors.errors import ConnectorError, PlanError, TerminalFetchError
 from connectors.pipeline import run_units
-from connectors.plan import KickOff, bulk_level, bulk_types, kick_off
+from connectors.plan import SINCE, KickOff, bulk_level, bulk_types, kick_off
 from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
@@ -47,7 +47,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         job = await export.units(
             job,
             types=plan.types,
-            incremental=asked_from is not None,
+            incremental=SINCE in job.request,  # as it was kicked off: a resumed run may by now decide otherwise
             on_progress=lambda text: run.show(f"server prepares the export: {text}"),
         )
     await _download(run, export, job)

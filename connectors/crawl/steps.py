@@ -13,7 +13,7 @@ from itertools import chain
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
 from connectors.crawl.search import SearchFetcher
-from connectors.errors import PlanError
+from connectors.errors import ConnectorError, PlanError
 from connectors.pipeline import run_units
 from connectors.plan import crawl_since, crawl_types, directory_units, patient_units
 from connectors.profile import VendorProfile
@@ -74,7 +74,7 @@ async def _fetch(run: Run) -> None:
     before: list[Unit] = []
     while pending := [unit for unit in await run.store.pending(_UNITS_AT_ONCE) if unit.kind != "cohort"]:
         if pending == before:
-            raise PlanError("The store does not settle what was fetched: the same units are pending again.")
+            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
         run.show("fetching charts")
         await run_units(

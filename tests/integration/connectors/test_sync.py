@@ -326,3 +326,18 @@ async def test_a_search_that_does_not_exist_is_a_note_until_the_server_has_sent_
         report = await run(served, again)
     assert report.status == "partial"
     assert {hole.resource_type for hole in report.holes} == {"Procedure"}
+
+
+async def test_a_resumed_export_of_changes_is_never_taken_for_a_full_listing() -> None:
+    store = MemoryStore()
+    with mock("cerner") as served:
+        store.full_listing = datetime.now(UTC)
+        store.marks = {"Condition": "2000-01-01T00:00:00Z"}
+        served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
+        await run(served, store, profile={"incremental": True, "max_tries": 2}, types=("Condition",))
+        served.faults.clear()
+        store.full_listing = None  # by now a full listing would be due
+        report = await run(served, store, profile={"incremental": True}, types=("Condition",))
+    assert report.status == "complete"
+    assert store.results
+    assert not any(result.complete_listing for result in store.results.values())
