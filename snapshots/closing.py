@@ -6,27 +6,17 @@ What was received and how units ended is the ledger's; what the report says of i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
 from snapshots.ingest import is_older
-from snapshots.record import RunScope
+from snapshots.run_session import OpenScope
 from snapshots.sql import load
 
 _SQL = load("closing")
 _LEDGER = load("ledger")
 ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenScope:
-    """Which run is closed, and what it had asked for."""
-
-    run: int
-    connection: int
-    scope: RunScope
 
 
 class _TypeEnd(NamedTuple):

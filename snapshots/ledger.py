@@ -6,8 +6,7 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
@@ -20,12 +19,13 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from snapshots.closing import OpenScope, close_run, fail_run
+from snapshots.closing import close_run, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
 from snapshots.ingest import Intake, is_empty, prepare_session, take_in
 from snapshots.record import Batch, BulkJob, Quarantined, RunReport, RunScope, Unit
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
+from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 from snapshots.wire import encoded, register_arrays, text_array
@@ -42,12 +42,10 @@ class OpenRun:
     without `finish` or `fail` counts as interrupted: the next run of an equal scope goes on with it.
     """
 
-    def __init__(
-        self, conn: AsyncConnection[Any], tenant: str, scope: OpenScope, *, started_at: datetime, planned: bool
-    ) -> None:
-        self._conn = conn
-        self._tenant = tenant
-        self._open = scope
+    def __init__(self, session: RunSession, *, started_at: datetime, planned: bool) -> None:
+        self._session = session
+        self._conn = session.conn
+        self._open = session.open
         self._all_new: bool | None = (
             None  # nothing of the connection was stored when this run first wrote, and none came twice
         )
@@ -81,21 +79,10 @@ class OpenRun:
         """Give back the session, and with it the connection's lock."""
         await self._conn.close()
 
-    @asynccontextmanager
-    async def _transaction(self, doing: str) -> AsyncIterator[dict[str, Any]]:
-        """Run a transaction of this run; gives the parameters that most of its statements take."""
-        with store_border(f"run {self.id}: {doing}"):
-            async with tenant_transaction(self._conn, self._tenant):
-                yield {
-                    "run": self._open.run,
-                    "connection": self._open.connection,
-                    "selection": self._open.scope.selection,
-                }
-
     async def plan(self, units: Iterable[Unit]) -> int:
         """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are."""
         waiting, count = iter(units), 0
-        async with self._transaction("planning") as own:
+        async with self._session.transaction("planning") as own:
             while some := list(islice(waiting, _PLANNED_AT_ONCE)):
                 count += len(some)
                 columns = {
@@ -110,7 +97,7 @@ class OpenRun:
 
     async def pending(self, limit: int | None = None) -> list[Unit]:
         """Give units still to do, the first `limit`: those that were holes of the previous run first, then in planned order."""
-        async with self._transaction("reading the ledger") as own:
+        async with self._session.transaction("reading the ledger") as own:
             found = await self._conn.execute(_SQL["pending"], {**own, "limit": limit})
             return [
                 Unit(key=key, kind=kind, resource_type=resource_type, patient_id=patient_id, detail=detail)
@@ -139,7 +126,7 @@ class OpenRun:
 
     async def _write(self, batch: Batch, refused: Sequence[Refusal]) -> None:
         run, connection = self._open.run, self._open.connection
-        async with tenant_transaction(self._conn, self._tenant):
+        async with tenant_transaction(self._conn, self._session.tenant):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             if self._all_new is None:
                 self._all_new = await is_empty(self._conn, connection)
@@ -223,7 +210,7 @@ class OpenRun:
 
     async def bulk_job(self) -> BulkJob | None:
         """Give the run's bulk job, if one was ever kicked off."""
-        async with self._transaction("reading the bulk job") as own:
+        async with self._session.transaction("reading the bulk job") as own:
             row = await (await self._conn.execute(_SQL["bulk_job"], own)).fetchone()
         if row is None:
             return None
@@ -239,22 +226,22 @@ class OpenRun:
 
     async def save_bulk_job(self, job: BulkJob) -> None:
         """Insert or update the run's bulk job."""
-        async with self._transaction("saving the bulk job") as own:
+        async with self._session.transaction("saving the bulk job") as own:
             await self._conn.execute(_SQL["save_bulk_job"], {**vars(job), "run": own["run"]})
 
     async def watermarks(self) -> Mapping[str, str]:
         """Give, per resource type, the instant up to which this connection and selection are known to be complete."""
-        async with self._transaction("reading watermarks") as own:
+        async with self._session.transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
     async def received_types(self) -> frozenset[str]:
         """Give the types of which this connection has ever sent something."""
-        async with self._transaction("reading what came before") as own:
+        async with self._session.transaction("reading what came before") as own:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
 
     async def last_full_listing(self) -> datetime | None:
         """Give when the last complete run that listed everything of this selection began."""
-        async with self._transaction("reading watermarks") as own:
+        async with self._session.transaction("reading watermarks") as own:
             row = await (await self._conn.execute(_SQL["last_full_listing"], own)).fetchone()
         return row[0] if row else None
 
@@ -262,7 +249,7 @@ class OpenRun:
         self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
     ) -> RunReport:
         """Tombstone what complete listings no longer had, move watermarks, close the run; then say what it did."""
-        async with self._transaction("closing"):
+        async with self._session.transaction("closing"):
             await close_run(
                 self._conn, self._open, watermark=watermark, requests=requests, retries=retries, notes=notes
             )
@@ -270,7 +257,7 @@ class OpenRun:
 
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed: everything committed stays, nothing is tombstoned, no watermark moves."""
-        async with self._transaction("closing"):
+        async with self._session.transaction("closing"):
             await fail_run(self._conn, self._open, reason=reason, requests=requests, retries=retries, notes=notes)
             return await self._report()
 
@@ -311,7 +298,8 @@ async def begin(conn: AsyncConnection[Any], tenant: str, scope: RunScope) -> Ope
                 run, started_at = await _insert(conn, connection, scope)
                 planned = None
     opened = OpenScope(run=run, connection=connection, scope=scope)
-    return OpenRun(conn, tenant, opened, started_at=started_at, planned=bool(planned and planned[0]))
+    session = RunSession(conn=conn, tenant=tenant, open=opened)
+    return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]))
 
 
 async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> None:
