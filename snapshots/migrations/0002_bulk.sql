@@ -1,0 +1,1 @@
+-- Bulk export jobs: what must survive a crash.

@@ -1,0 +1,1 @@
+-- Which patients a selection has had, and what each is behind with.

@@ -1,0 +1,1 @@
+-- References followed, and attachments by content hash.

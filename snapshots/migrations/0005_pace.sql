@@ -1,0 +1,1 @@
+-- How fast an EHR may be asked, remembered between runs.

@@ -1,0 +1,1 @@
+-- What the EHR counts and what the store holds, side by side.
