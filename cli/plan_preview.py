@@ -8,7 +8,7 @@ Watermarks are not read: what is shown is a full listing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,7 +86,7 @@ class PreviewStore(RunStore):
         self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
         return len(units)
 
-    async def pending(self, limit: int | None = None) -> list[Unit]:
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
         """Nothing: no unit is fetched."""
         return []
 

@@ -6,7 +6,7 @@ at all; after a crash, opening the same scope again finds exactly what was commi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -34,8 +34,11 @@ class RunStore(Protocol):
         They are taken as they come: a plan may be larger than memory.
         """
 
-    async def pending(self, limit: int | None = None) -> list[Unit]:
-        """Units still to do, the first `limit`: those that were holes of the previous run first, then in planned order."""
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+        """Units still to do, the first `limit`: those that were holes of the previous run first, then in planned order.
+
+        Whoever fetches takes only the `kinds` that it fetches; None gives all.
+        """
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.

@@ -6,7 +6,7 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
@@ -95,10 +95,11 @@ class OpenRun:
                 await self._conn.execute(_SQL["plan"], {**columns, **own})
         return count
 
-    async def pending(self, limit: int | None = None) -> list[Unit]:
-        """Give units still to do, the first `limit`: those that were holes of the previous run first, then in planned order."""
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+        """Give units still to do, of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
         async with self._session.transaction("reading the ledger") as own:
-            found = await self._conn.execute(_SQL["pending"], {**own, "limit": limit})
+            wanted = None if kinds is None else list(kinds)
+            found = await self._conn.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
             return [
                 Unit(key=key, kind=kind, resource_type=resource_type, patient_id=patient_id, detail=detail)
                 async for key, kind, resource_type, patient_id, detail in found

@@ -19,6 +19,7 @@ from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
 _BUFFER = 8  # pieces between the fetchers and the writer, of about 1 MB each
+FILE_KINDS = ("file", "no-file", "deleted-file", "error-file")
 _NO_OPERATION = frozenset({404, 405, 501})
 
 
@@ -86,7 +87,7 @@ async def _download(run: Run, export: ExportJob, job: BulkJob) -> None:
         return await export.refreshed_url(job, unit)
 
     files = FileFetcher(run.client, run.request.profile, refresh, sleep=run.sleep, note=run.notes.append)
-    pending = await run.store.pending()
+    pending = await run.store.pending(kinds=FILE_KINDS)
     run.progress.units = len(pending)
     run.show("downloading files")
     nothing = [

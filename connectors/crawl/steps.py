@@ -20,6 +20,7 @@ from connectors.profile import VendorProfile
 from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, Unit, UnitResult, UnitState
 
+SEARCH_KINDS = ("search", "read")
 _BUFFER = 32  # pieces between the fetchers and the writer: a page each, a few kB to a few MB
 _UNITS_AT_ONCE = 5_000  # of the ledger in memory
 _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
@@ -72,7 +73,7 @@ async def _fetch(run: Run) -> None:
     """Every unit that is pending, some thousands at a time: a ledger may be larger than memory."""
     search = SearchFetcher(run.client, run.request.base_url, run.request.profile)
     before: list[Unit] = []
-    while pending := [unit for unit in await run.store.pending(_UNITS_AT_ONCE) if unit.kind != "cohort"]:
+    while pending := await run.store.pending(_UNITS_AT_ONCE, SEARCH_KINDS):
         if pending == before:
             raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))

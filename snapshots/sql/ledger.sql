@@ -56,14 +56,14 @@ ORDER BY u.n
 ON CONFLICT DO NOTHING
 
 -- name: pending
--- Units still to do: what the connection's last finished run could not get comes first.
+-- Units still to do, of some kinds or (NULL) of all: what the connection's last finished run could not get comes first.
 WITH last_run AS (
     SELECT max(id) AS id FROM run WHERE connection = %(connection)s AND id < %(run)s AND finished_at IS NOT NULL
 ), hole AS (
     SELECT key FROM unit WHERE run = (SELECT id FROM last_run) AND state = 'failed'
 )
 SELECT key, kind, resource_type, patient_id, detail FROM unit
-WHERE run = %(run)s AND state = 'pending'
+WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[]))
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 LIMIT %(limit)s
 

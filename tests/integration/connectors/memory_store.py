@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -43,8 +43,9 @@ class MemoryStore:
             self.units.setdefault(unit.key, unit)
         return len(planned)
 
-    async def pending(self, limit: int | None = None) -> list[Unit]:
-        return [unit for key, unit in self.units.items() if key not in self.results][:limit]
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+        left = [unit for key, unit in self.units.items() if key not in self.results]
+        return [unit for unit in left if kinds is None or unit.kind in kinds][:limit]
 
     async def write(self, batch: Batch) -> None:
         self.batches += 1

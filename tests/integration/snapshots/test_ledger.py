@@ -227,3 +227,13 @@ async def test_runs_are_listed_newest_first_and_found_by_number(store: Store):
     assert await store.patient_ids("mercy") == ["p1"]
     with pytest.raises(RunNotFoundError, match="no run 99"):
         await store.run(99)
+
+
+async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
+    other = Unit(key="reference:Medication:1", kind="reference", resource_type="Medication")
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1, other, P2])
+        assert await run.pending(kinds=("reference",)) == [other]
+        assert await run.pending(limit=1, kinds=("search", "read")) == [P1]
+        assert await run.pending(kinds=()) == []
+        assert len(await run.pending()) == 3
