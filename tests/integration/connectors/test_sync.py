@@ -1,10 +1,10 @@
-"""One run against the mock EHRs on real sockets, into a store in memory."""
+"""One run against the mock EHRs on real sockets, into a real store."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,24 +14,29 @@ import pytest
 from config.connections import Connection
 from connectors.auth.credentials import Credentials
 from connectors.auth.login import log_in
-from connectors.fhir import record_from
 from connectors.sync import CohortSource, SyncRequest, sync
 from connectors.transport.client import EhrClient
 from connectors.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
-from snapshots.record import RunReport, UnitState
+from snapshots.record import RunReport
 from tests.acceptance.user_site import key_pair, mock, reachable, written
-from tests.integration.connectors.memory_store import MemoryStore
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 
 pytestmark = pytest.mark.anyio
 
 ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 
 
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
 async def run(
     served: Served,
-    store: MemoryStore,
+    store: KeptRows,
     profile: dict[str, Any] | None = None,
     scopes: tuple[str, ...] = (),
     **asked: Any,
@@ -75,45 +80,40 @@ async def run(
         return await sync(request, client, store.open, enter, now=now, sleep=sleep)
 
 
-def stored(store: MemoryStore) -> dict:
-    return {key: written(record.body) for key, record in store.records.items()}
-
-
 @pytest.mark.parametrize("vendor", ALL_VENDORS)
-async def test_each_vendors_way_brings_all_that_it_can_reach_as_written(vendor: str) -> None:
-    store = MemoryStore()
+async def test_each_vendors_way_brings_all_that_it_can_reach_as_written(store: KeptRows, vendor: str) -> None:
     with mock(vendor) as served:
         report = await run(served, store)
         expected = reachable(served)
     assert (report.status, report.error, report.holes) == ("complete", None, [])
-    assert stored(store) == expected
+    assert store.live() == expected
 
 
 @pytest.mark.parametrize(
     ("knobs", "kind"), [({"bulk_levels": ()}, "search"), ({"search": False}, "file"), ({}, "file")]
 )
-async def test_a_generic_server_chooses_bulk_or_crawl_from_what_it_declares(knobs: dict, kind: str) -> None:
-    store = MemoryStore()
+async def test_a_generic_server_chooses_bulk_or_crawl_from_what_it_declares(
+    store: KeptRows, knobs: dict, kind: str
+) -> None:
     with mock("generic", **knobs) as served:
         report = await run(served, store)
     assert report.status == "complete"
-    assert kind in {unit.kind for unit in store.units.values()}
+    assert kind in {unit.kind for unit in store.units().values()}
 
 
-async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same() -> None:
-    crawled, exported = MemoryStore(), MemoryStore()
-    with mock("generic") as served:
-        await run(served, crawled, mode="crawl")
-        await run(served, exported, profile={"bulk_levels": ["system"]})
-        of_patients = {*served.dataset.patient_types, "Patient"}
-    assert {k: v for k, v in stored(crawled).items() if k[0] in of_patients} == {
-        k: v for k, v in stored(exported).items() if k[0] in of_patients
+async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same(store: KeptRows, store_url: str) -> None:
+    async with kept_rows(store_url, "exported") as exported:
+        with mock("generic") as served:
+            await run(served, store, mode="crawl")
+            await run(served, exported, profile={"bulk_levels": ["system"]})
+            of_patients = {*served.dataset.patient_types, "Patient"}
+    assert {k: v for k, v in store.live().items() if k[0] in of_patients} == {
+        k: v for k, v in exported.live().items() if k[0] in of_patients
     }
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner"])
-async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_there(vendor: str) -> None:
-    store = MemoryStore()
+async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_there(store: KeptRows, vendor: str) -> None:
     purpose, path = ("search", "/Immunization") if vendor == "epic" else ("file", None)
     with mock(vendor, rows_per_file=50) as served:
         rule = FaultRule(
@@ -123,7 +123,7 @@ async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_ther
         report = await run(served, store)
     assert report.status == "partial"
     assert len(report.holes) == 1
-    assert sum(result.state is UnitState.SETTLED for result in store.results.values()) > 3
+    assert sum(unit.state == "settled" for unit in store.units().values()) > 3
 
 
 @pytest.mark.parametrize(
@@ -137,20 +137,18 @@ async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_ther
     ],
 )
 @pytest.mark.parametrize("vendor", ["epic", "allscripts", "generic"])
-async def test_passing_faults_cost_a_retry_and_nothing_else(vendor: str, action: Action) -> None:
-    store = MemoryStore()
+async def test_passing_faults_cost_a_retry_and_nothing_else(store: KeptRows, vendor: str, action: Action) -> None:
     with mock(vendor, rows_per_file=100) as served:
         for purpose in ("search", "read", "file"):
             served.faults.add(FaultRule(match=Match(purpose=purpose), every=9, action=action))
         report = await run(served, store, profile={"retry_floor": 500})
         expected = reachable(served)
     assert (report.status, report.holes) == ("complete", [])
-    assert stored(store) == expected
+    assert store.live() == expected
     assert report.retries > 0
 
 
-async def test_an_expired_paging_session_restarts_that_search() -> None:
-    store = MemoryStore()
+async def test_an_expired_paging_session_restarts_that_search(store: KeptRows) -> None:
     with mock("epic", page_size=20) as served:
         rule = FaultRule(
             match=Match(path="sessionID"), nth=2, action=Action(status=400, body="operation-outcome", issue_code="4113")
@@ -159,11 +157,10 @@ async def test_an_expired_paging_session_restarts_that_search() -> None:
         report = await run(served, store, profile={"next_expired_statuses": [400]})
         expected = reachable(served)
     assert report.status == "complete"
-    assert stored(store) == expected
+    assert store.live() == expected
 
 
-async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice() -> None:
-    store = MemoryStore()
+async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice(store: KeptRows) -> None:
     with mock("cerner", rows_per_file=100, max_parallel_files=None) as served:
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
         first = await run(served, store, profile={"max_tries": 2})
@@ -173,13 +170,11 @@ async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice() ->
         expected = reachable(served)
         kickoffs = sum(entry.purpose == "kickoff" for entry in served.log)
     assert (second.status, kickoffs) == ("complete", 1)
-    assert stored(store) == expected
-    assert store.job is not None
-    assert store.job.deleted
+    assert store.live() == expected
+    assert store.job_deleted() is True
 
 
-async def test_the_token_never_reaches_the_object_store() -> None:
-    store = MemoryStore()
+async def test_the_token_never_reaches_the_object_store(store: KeptRows) -> None:
     with mock("cerner") as served:
         await run(served, store)
         hops = [entry for entry in served.log if entry.purpose == "object"]
@@ -187,103 +182,96 @@ async def test_the_token_never_reaches_the_object_store() -> None:
     assert not any(entry.had_authorization for entry in hops)
 
 
-async def test_no_more_requests_are_in_flight_than_the_profile_allows() -> None:
-    store = MemoryStore()
+async def test_no_more_requests_are_in_flight_than_the_profile_allows(store: KeptRows) -> None:
     with mock("epic", latency_s=0.01) as served:
         await run(served, store, profile={"max_concurrency": 3})
         assert served.log.max_concurrency == 3
 
 
-async def test_a_login_that_is_refused_is_a_failed_run_that_says_so() -> None:
-    store = MemoryStore()
+async def test_a_login_that_is_refused_is_a_failed_run_that_says_so(store: KeptRows) -> None:
     with mock("epic", jwks=key_pair("cerner").jwks) as served:
         report = await run(served, store)
     assert report.status == "failed"
     assert "invalid_client" in (report.error or "")
 
 
-async def test_a_cohort_of_mrns_is_looked_up_and_what_is_not_found_is_a_hole() -> None:
-    store = MemoryStore()
+async def test_a_cohort_of_mrns_is_looked_up_and_what_is_not_found_is_a_hole(store: KeptRows) -> None:
     with mock("generic", bulk_levels=()) as served:
         identifier = written(served.dataset.of_type("Patient")[0].raw)["identifier"][0]
         cohort = CohortSource(values=(identifier["value"], "no-such-mrn"), identifier_system=identifier["system"])
         report = await run(served, store, cohort=cohort)
         expected = served.dataset.of_type("Patient")[0].id
     assert report.status == "partial"
-    assert [key[1] for key in store.records if key[0] == "Patient"] == [expected]
+    assert [key[1] for key in store.live() if key[0] == "Patient"] == [expected]
     assert "no-such-mrn" not in repr(report)
 
 
-async def test_only_what_changed_is_asked_where_the_profile_says_incremental() -> None:
-    store = MemoryStore()
+async def test_only_what_changed_is_asked_where_the_profile_says_incremental(store: KeptRows) -> None:
     with mock("cerner") as served:
-        store.full_listing = datetime.now(UTC)
-        store.marks = dict.fromkeys(served.dataset.types, "2999-01-01T00:00:00Z")
+        await run(served, store, types=("Patient", "Condition"))
+        before = set(store.watermarks().values())
+        served.log.clear()
         report = await run(served, store, profile={"incremental": True}, types=("Patient", "Condition"))
         asked = next(entry.target for entry in served.log if entry.purpose == "kickoff")
-    assert "_since=2999-01-01T00:00:00Z" in asked
-    assert not any(result.complete_listing for result in store.results.values())
+    assert len(before) == 1
+    assert f"_since={before.pop()}" in asked
+    assert not any(unit.complete_listing for unit in store.units().values())
     assert report.status in {"complete", "nothing"}
 
 
-async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_listing() -> None:
-    store = MemoryStore()
+async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_listing(store: KeptRows) -> None:
     with mock("cerner") as served:
         for row in served.dataset.of_type("AllergyIntolerance"):
             served.dataset.delete("AllergyIntolerance", row.id)
         report = await run(served, store)
-    empty = store.results["no-file:AllergyIntolerance"]
-    assert (report.status, empty.state, empty.complete_listing) == ("complete", UnitState.SETTLED, True)
+    empty = store.units()["no-file:AllergyIntolerance"]
+    assert (report.status, empty.state, empty.complete_listing) == ("complete", "settled", True)
 
 
-async def test_without_named_types_the_login_asks_for_all_that_the_client_may_have() -> None:
+async def test_without_named_types_the_login_asks_for_all_that_the_client_may_have(store: KeptRows) -> None:
     """A bulk server's CapabilityStatement lists Patient and Group only; what it exports is more."""
-    store = MemoryStore()
     with mock("generic", search=False) as served:
         report = await run(served, store)
         expected = reachable(served)
     assert report.status == "complete"
-    assert stored(store) == expected
+    assert store.live() == expected
 
 
-async def test_a_grant_of_less_than_all_is_said_in_the_notes() -> None:
-    store = MemoryStore()
+async def test_a_grant_of_less_than_all_is_said_in_the_notes(store: KeptRows) -> None:
     with mock("generic", search=False) as served:
         report = await run(served, store, scopes=("system/Patient.read", "system/Condition.read"))
-    assert {key[0] for key in store.records} == {"Patient", "Condition"}
+    assert {key[0] for key in store.live()} == {"Patient", "Condition"}
     assert "cover only: Condition, Patient" in " ".join(report.notes)
 
 
-async def test_a_named_type_that_the_server_does_not_serve_is_a_hole() -> None:
-    store = MemoryStore()
+async def test_a_named_type_that_the_server_does_not_serve_is_a_hole(store: KeptRows) -> None:
     with mock("generic", bulk_levels=()) as served:
         report = await run(served, store, types=("Patient", "Observatoin"))
     assert report.status == "partial"
     assert {hole.resource_type for hole in report.holes} == {"Observatoin"}
 
 
-async def test_a_patient_that_the_server_does_not_know_is_a_hole_even_where_patients_are_not_asked_for() -> None:
-    store = MemoryStore()
+async def test_a_patient_that_the_server_does_not_know_is_a_hole_even_where_patients_are_not_asked_for(
+    store: KeptRows,
+) -> None:
     with mock("generic") as served:
         report = await run(
             served, store, types=("Condition",), cohort=CohortSource(values=("nobody", served.patient_ids[0]))
         )
     assert [hole.resource_type for hole in report.holes] == ["Patient"]
-    assert {key[0] for key in store.records} == {"Condition"}
-    assert not any(result.complete_listing for key, result in store.results.items() if key.startswith("read:Patient"))
+    assert {key[0] for key in store.live()} == {"Condition"}
+    assert not any(unit.complete_listing for key, unit in store.units().items() if key.startswith("read:Patient"))
 
 
-async def test_an_export_of_nobody_proves_nothing_about_what_is_gone() -> None:
-    store = MemoryStore()
+async def test_an_export_of_nobody_proves_nothing_about_what_is_gone(store: KeptRows) -> None:
     with mock("cerner") as served:
         for row in [row for kind in served.dataset.types for row in served.dataset.of_type(kind)]:
             served.dataset.delete(row.type, row.id)
         await run(served, store)
-    assert not any(result.complete_listing for result in store.results.values())
+    assert not any(unit.complete_listing for unit in store.units().values())
 
 
-async def test_an_export_with_a_file_missing_is_kept_at_the_server() -> None:
-    store = MemoryStore()
+async def test_an_export_with_a_file_missing_is_kept_at_the_server(store: KeptRows) -> None:
     with mock("cerner") as served:
         served.faults.add(
             FaultRule(match=Match(purpose="file"), nth=1, action=Action(status=422, body="operation-outcome"))
@@ -294,50 +282,49 @@ async def test_an_export_with_a_file_missing_is_kept_at_the_server() -> None:
     assert "kept at the server" in " ".join(report.notes)
 
 
-async def test_a_declared_export_that_is_not_there_is_crawled_instead() -> None:
-    store = MemoryStore()
+async def test_a_declared_export_that_is_not_there_is_crawled_instead(store: KeptRows) -> None:
     with mock("generic") as served:
         rule = FaultRule(match=Match(purpose="kickoff"), action=Action(status=501, body="operation-outcome"))
         served.faults.add(rule)
         report = await run(served, store)
         expected = reachable(served)
     assert report.status == "complete"
-    assert expected.items() <= stored(store).items()
+    assert expected.items() <= store.live().items()
     assert "crawled instead" in " ".join(report.notes)
 
 
-async def test_a_group_on_a_server_without_export_is_crawled_by_its_members() -> None:
-    store = MemoryStore()
+async def test_a_group_on_a_server_without_export_is_crawled_by_its_members(store: KeptRows) -> None:
     with mock("generic", bulk_levels=()) as served:
         report = await run(served, store, group=served.group_id)
         expected = reachable(served)
     assert report.status == "complete"
-    assert expected.items() <= stored(store).items()
+    assert expected.items() <= store.live().items()
 
 
-async def test_a_search_that_does_not_exist_is_a_note_until_the_server_has_sent_such_a_type() -> None:
-    store, again = MemoryStore(), MemoryStore()
+async def test_a_search_that_does_not_exist_is_a_note_until_the_server_has_sent_such_a_type(store: KeptRows) -> None:
     rule = FaultRule(match=Match(path="/Procedure"), action=Action(status=404, body="operation-outcome"))
     with mock("generic", bulk_levels=()) as served:
         served.faults.add(rule)
         report = await run(served, store)
         assert (report.status, "Procedure: not served here: HTTP 404" in " ".join(report.notes)) == ("complete", True)
-        again.records = {("Procedure", "p"): record_from(served.dataset.of_type("Procedure")[0].raw)}
-        report = await run(served, again)
+        served.faults.clear()
+        await run(served, store)
+        served.faults.add(rule)
+        report = await run(served, store)
     assert report.status == "partial"
     assert {hole.resource_type for hole in report.holes} == {"Procedure"}
 
 
-async def test_a_resumed_export_of_changes_is_never_taken_for_a_full_listing() -> None:
-    store = MemoryStore()
+async def test_a_resumed_export_of_changes_is_never_taken_for_a_full_listing(store: KeptRows) -> None:
     with mock("cerner") as served:
-        store.full_listing = datetime.now(UTC)
-        store.marks = {"Condition": "2000-01-01T00:00:00Z"}
+        await run(served, store, types=("Condition",))
+        changed = served.dataset.of_type("Condition")[0]
+        served.dataset.replace({**changed.body, "meta": {"versionId": "2", "lastUpdated": "2999-01-01T00:00:00Z"}})
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
         await run(served, store, profile={"incremental": True, "max_tries": 2}, types=("Condition",))
         served.faults.clear()
-        store.full_listing = None  # by now a full listing would be due
-        report = await run(served, store, profile={"incremental": True}, types=("Condition",))
+        due = {"incremental": True, "reconcile_every_d": 0}  # by now a full listing would be due
+        report = await run(served, store, profile=due, types=("Condition",))
     assert report.status == "complete"
-    assert store.results
-    assert not any(result.complete_listing for result in store.results.values())
+    assert store.units()
+    assert not any(unit.complete_listing for unit in store.units().values())

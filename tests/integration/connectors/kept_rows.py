@@ -1,0 +1,68 @@
+"""What runs left in the store, read back by SQL: for judging what connectors write. Runs are opened on the real store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from snapshots.ledger import OpenRun
+from snapshots.pool import Store, open_store
+from snapshots.record import RunScope
+from tests.acceptance.user_site import written
+
+
+class Ended(NamedTuple):
+    """How the ledger says that a unit stands."""
+
+    kind: str
+    state: str
+    complete_listing: bool
+
+
+class KeptRows:
+    """One tenant of a test's own database."""
+
+    def __init__(self, store: Store, url: str, tenant: str) -> None:
+        self._store = store
+        self._url = url
+        self._schema = sql.Identifier(f"tenant_{tenant}")
+
+    @asynccontextmanager
+    async def open(self, scope: RunScope) -> AsyncIterator[OpenRun]:
+        """Open a run, as the command does."""
+        async with await self._store.begin_run(scope) as opened:
+            yield opened
+
+    def live(self) -> dict[tuple[str, str], Any]:
+        """Live resources by type and id, numbers as written."""
+        rows = self._read("SELECT resource_type, id, body::text FROM {}.resource WHERE deleted_run IS NULL")
+        return {(kind, id_): written(body) for kind, id_, body in rows}
+
+    def units(self) -> dict[str, Ended]:
+        """Units of the newest run by key."""
+        newest = "SELECT key, kind, state, complete_listing FROM {0}.unit WHERE run = (SELECT max(id) FROM {0}.run)"
+        return {row[0]: Ended(*row[1:]) for row in self._read(newest)}
+
+    def job_deleted(self) -> bool | None:
+        """Whether the newest run's export was deleted at the server; None without an export."""
+        rows = self._read("SELECT deleted FROM {0}.bulk_job WHERE run = (SELECT max(id) FROM {0}.run)")
+        return rows[0][0] if rows else None
+
+    def watermarks(self) -> dict[str, str]:
+        """Watermarks by type."""
+        return dict(self._read("SELECT resource_type, instant FROM {}.watermark"))
+
+    def _read(self, query: str) -> list[Any]:
+        with psycopg.connect(self._url) as conn:
+            return conn.execute(sql.SQL(query).format(self._schema)).fetchall()  # type: ignore[arg-type] # of this file
+
+
+@asynccontextmanager
+async def kept_rows(url: str, tenant: str = "default") -> AsyncIterator[KeptRows]:
+    """Open a tenant of the database at `url`."""
+    async with open_store(url, tenant) as store:
+        yield KeptRows(store, url, tenant)
