@@ -21,6 +21,7 @@ IIS_404 = (
 HTML_SHELL = (
     b"<!DOCTYPE html>\n<html><head><title>Developer Portal</title></head><body><div id='app'></div></body></html>\n"
 )
+TIMEOUT_PAGE = b"<html><head><title>504 Gateway Time-out</title></head><body>504 Gateway Time-out</body></html>\n"
 
 
 class Refused(Exception):  # noqa: N818 (not an error of ours: an answer that ends the request early)

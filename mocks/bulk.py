@@ -218,6 +218,9 @@ async def status(request: Request) -> Response:
         if not job.complete:  # a job deleted before completion does not count (ET)
             ehr.kickoffs.pop((job.client_id, job.group or ""), None)
         return empty_answer(202)
+    sooner, job.polled_at = ehr.now() - job.polled_at < ehr.config.least_poll_gap_s, ehr.now()
+    if sooner:
+        raise Refused(ehr.manner.polled_too_soon(), "polled too soon")
     if job.polled < ehr.config.polls:
         job.polled += 1
         progress = ehr.manner.progress(job.polled, ehr.config.polls, job.patients)
@@ -256,8 +259,10 @@ async def file(request: Request) -> Response:
     ehr: Ehr = request.app.state.ehr
     grant = authenticate(request)
     job, found = ehr.files.get(request.path_params["file"], (None, None))
-    if job is None or found is None or job.client_id != (grant.client_id if grant else None):
+    if job is None or found is None:
         raise Refused(ehr.manner.gone(), "no such file")
+    if job.client_id != (grant.client_id if grant else None):
+        raise Refused((ehr.manner.file_of_another or ehr.manner.gone)(), "another client's file")
     if ehr.manner.bulk_types_by_scope and found.type != "OperationOutcome" and not may(ehr, grant, found.type, "r"):
         raise Refused(ehr.manner.forbidden(ehr.manner.scope_refusal_text), "scope of a file")
     limit = ehr.config.max_parallel_files if ehr.manner.file_redirect else None

@@ -68,6 +68,7 @@ class Job:
     files: list[BulkFile]
     errors: list[BulkFile] = field(default_factory=list)
     polled: int = 0
+    polled_at: float = 0
     complete: bool = False
 
 

@@ -35,6 +35,8 @@ class MockConfig:
     client_id: str = "chartferry-mock"
     jwks: Mapping[str, Any] | None = None  # public keys of the client
     client_secret: str | None = None
+    other_clients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # more clients: id -> public keys
+    client_id_header: str | None = None  # a header that must name the client, as some Epic sites want Epic-Client-ID
     open: bool = False  # no login at all
     token_life_s: int | None = None
     clock_skew_s: float = 0  # the server's clock minus ours; its Date header tells
@@ -46,6 +48,8 @@ class MockConfig:
     page_size: int | None = None  # default entries a page, where the client sends no _count
     session_life_s: float = 600  # Epic: paging sessions
     max_rows: int = 100_000  # Allscripts: 413 above so many matches
+    row_cost_s: float = 0  # what each row of a page takes the server
+    gateway_timeout_s: float | None = None  # a page that takes longer is answered 504 by then
     strip_meta: bool = False  # Epic: takes `meta` out of what it serves
     empty_pages: bool = False  # Epic: the second page is empty and has a next link
     outcome_codes: Mapping[str, str] = field(
@@ -60,6 +64,7 @@ class MockConfig:
     rows_per_file: int = 5000
     polls: int = 2  # status answers 202 before the manifest
     retry_after_s: int = 1  # Retry-After of those answers (Cerner really says 600)
+    least_poll_gap_s: float = 0  # a poll sooner after the last one is answered 429
     abandoned_job_s: float = 600  # a job that nobody polls stops refusing others after so long
     kickoff_window_s: float = 86_400  # Epic: one export per group and client
     kickoff_refusal_status: int = 400  # Epic: of the "too recently" refusal

@@ -9,6 +9,7 @@ import base64
 import binascii
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -74,7 +75,7 @@ def _authenticate(ehr: Ehr, request: Request, form: dict[str, str]) -> str:
     if "client_assertion" in form:
         if form.get("client_assertion_type") != ASSERTION_TYPE:
             raise _LoginError("invalid_request", "client_assertion_type is not jwt-bearer")
-        if ehr.config.jwks is None:
+        if ehr.config.jwks is None and not ehr.config.other_clients:
             raise _LoginError("invalid_client", "no keys are registered")
         return _check_assertion(ehr, form["client_assertion"])
     given = _basic(request) or (form.get("client_id", ""), form.get("client_secret", ""))
@@ -107,21 +108,34 @@ def _check_assertion(ehr: Ehr, assertion: str) -> str:
         raise _LoginError("invalid_client", f"alg is not one of {', '.join(ehr.manner.algs)}")
     if header.get("typ", "JWT") != "JWT":
         raise _LoginError("invalid_client", "typ is not JWT")
-    key = _pick_key(ehr, str(alg), header.get("kid"))
+    client = _issuer(ehr, assertion)
+    registered = ehr.config.other_clients.get(client, ehr.config.jwks or {})
+    key = _pick_key(registered, str(alg), header.get("kid"))
     try:
         claims = jwt.decode(assertion, key, algorithms=[str(alg)]).claims
     except (JoseError, ValueError) as exc:
         raise _LoginError("invalid_client", "the signature does not verify") from exc
-    _check_claims(ehr, claims)
-    return ehr.config.client_id
+    _check_claims(ehr, claims, client)
+    return client
 
 
-def _pick_key(ehr: Ehr, alg: str, kid: Any) -> RSAKey | ECKey:
+def _issuer(ehr: Ehr, assertion: str) -> str:
+    """Tell whose keys to try, as the assertion says before it is verified: another registered client's, else the client's."""
+    payload = assertion.split(".")[1] if assertion.count(".") == 2 else ""
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, binascii.Error):
+        claims = None
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    return issuer if isinstance(issuer, str) and issuer in ehr.config.other_clients else ehr.config.client_id
+
+
+def _pick_key(registered: Mapping[str, Any], alg: str, kid: Any) -> RSAKey | ECKey:
     """Choose as vendors.md 5.2 says: by kid where given, by kty (and curve) fitting alg; exactly one must be left."""
     curve = {"ES256": "P-256", "ES384": "P-384"}.get(alg)
     found = [
         key
-        for key in KeySet.import_key_set(dict(ehr.config.jwks or {})).keys  # type: ignore[arg-type]
+        for key in KeySet.import_key_set(dict(registered)).keys  # type: ignore[arg-type]
         if (kid is None or key.kid == kid)
         and (isinstance(key, ECKey) and key.curve_name == curve if curve else isinstance(key, RSAKey))
     ]
@@ -130,9 +144,9 @@ def _pick_key(ehr: Ehr, alg: str, kid: Any) -> RSAKey | ECKey:
     return found[0]  # type: ignore[return-value]
 
 
-def _check_claims(ehr: Ehr, claims: dict[str, Any]) -> None:
+def _check_claims(ehr: Ehr, claims: dict[str, Any], client: str) -> None:
     now = ehr.now()
-    if claims.get("iss") != ehr.config.client_id or claims.get("sub") != ehr.config.client_id:
+    if claims.get("iss") != client or claims.get("sub") != client:
         raise _LoginError("invalid_client", "iss and sub are not the client id")
     audience = claims.get("aud")
     if ehr.audience not in (audience if isinstance(audience, list) else [audience]):
@@ -216,6 +230,9 @@ def authenticate(request: Request) -> Grant | None:
         raise Refused(
             ehr.manner.unauthorized(), "token expired" if grant else "no token" if not token else "unknown token"
         )
+    named = ehr.config.client_id_header
+    if named is not None and request.headers.get(named) != grant.client_id:
+        raise Refused(ehr.manner.forbidden(f"{named} is required."), f"no {named}")
     return grant
 
 

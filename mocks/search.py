@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ async def search(request: Request) -> Response:
     authorize(ehr, grant, kind, "s")
     raw = request.scope["query_string"].decode("latin-1")
     if request.method == "POST":
-        raw = "&".join(part for part in (raw, (await request.body()).decode("latin-1")) if part)
+        raw = await _posted(request, ehr, raw)
     query = _query(ehr, kind, raw)
     if kind == "DocumentReference" and ehr.config.daily_documents is not None:
         ehr.document_searches += 1
@@ -64,7 +65,29 @@ async def search(request: Request) -> Response:
         return as_asked(request, ehr, _go_on(ehr, query), "Bundle")
     _own_patient_only(ehr, grant, query)
     ehr.manner.check(query)
-    return as_asked(request, ehr, _begin(ehr, query), "Bundle")
+    body = _begin(ehr, query)
+    if ehr.config.row_cost_s:
+        await _take_time(ehr, body)
+    return as_asked(request, ehr, body, "Bundle")
+
+
+async def _posted(request: Request, ehr: Ehr, raw: str) -> str:
+    """Give the parameters of a POST, of which the manner says whether the query's count."""
+    if ehr.manner.post_search == "none":
+        raise Refused(ehr.manner.unknown_path(), "no POST search")
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise Refused(fhir_refusal(400, "structure", "The body is not form-urlencoded"), "bad body")
+    body = (await request.body()).decode("latin-1")
+    return body if ehr.manner.post_search == "body" else "&".join(part for part in (raw, body) if part)
+
+
+async def _take_time(ehr: Ehr, body: bytes) -> None:
+    """Let a page take as long as its rows cost; a gateway in front gives up at its time limit."""
+    took = ehr.config.row_cost_s * body.count(b'"search":{"mode":"match"}')
+    limit = ehr.config.gateway_timeout_s
+    await asyncio.sleep(took if limit is None else min(took, limit))
+    if limit is not None and took > limit:
+        raise Refused(ehr.manner.gateway_timeout(), "gateway timeout")
 
 
 def _query(ehr: Ehr, kind: str, raw: str) -> SearchQuery:
@@ -101,7 +124,7 @@ def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None
 
 
 def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
-    rows = find(ehr, query)
+    rows = ehr.manner.found(query, find(ehr, query))
     default, greatest = ehr.manner.count(query.resource_type)
     asked = whole_number(query, "_count")
     if asked == 0 or query.one("_summary") == "count":

@@ -205,6 +205,7 @@ CERNER = Manner(
     start_of=_start,
     links=_links,
     bundle_id=True,
+    post_search="none",  # not declared (vendors.md 2.5)
     duplicate_across_pages=True,
     last_updated=_LAST_UPDATED,
     bulk_levels=("group",),

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from mocks.answers import IIS_404, Refused, empty_answer, html_answer, issue, json_answer, outcome
+from mocks.dataset import Row
 from mocks.manners.manner import Kickoff, Links, Manner, PageAt, SearchQuery, SmartFacts
 from mocks.request_log import Layout
 
@@ -16,12 +17,15 @@ _SYSTEM = "urn:oid:1.2.840.114350.1.13.0.1.7.2.657369"
 _TEXTS = {
     "4100": "The parameter is invalid.",
     "4101": "Resource request returns no results.",
+    "4102": "The read resource request contained an invalid resource ID.",
     "4112": "Invalid combination of parameters.",
     "4107": "The patient has been merged.",
     "4113": "Session has expired.",
     "4119": "This response includes information available to the authorized user at the time of the request. "
     "It may not contain the entire record available in the system.",
+    "4127": "Too many matches: narrow the search.",
     "4135": "Try again tomorrow.",
+    "59007": "The client is not authorized to read this file.",
     "59108": "A required element is missing.",
     "59159": "This resource requires demographics or _id parameter for searching.",
     "59177": "An unexpected internal error has occurred.",
@@ -29,6 +33,7 @@ _TEXTS = {
 }
 # categories that answer with server errors (SF filtering.py, vendors.md 1.6)
 _BROKEN_CATEGORIES = frozenset({"procedure", "therapy", "activity"})
+MOST_PATIENTS = 100  # that a Patient search may match (4127)
 
 
 def coded_issue(severity: str, code: str, number: str, **rest: Any) -> dict[str, Any]:
@@ -60,8 +65,7 @@ def _login_refusal(error: str, why: str) -> Response:
 
 
 def _check_patient(query: SearchQuery) -> None:
-    demographics = query.one("birthdate") and (query.one("family") or query.one("name"))
-    if query.one("_id") or query.one("identifier") or demographics or query.one("birthdate"):
+    if any(query.one(name) for name in ("_id", "identifier", "birthdate")):
         return
     unknown = [
         coded_issue(
@@ -109,6 +113,23 @@ def _check(query: SearchQuery) -> None:
             raise _refuse(500, "exception", "59177", "broken category")
     if kind == "EpisodeOfCare" and not query.one("type"):
         raise _refuse(400, "required", "59108", "no type")
+
+
+def _found(query: SearchQuery, rows: list[Row]) -> list[Row]:
+    """Tell no one by birthdate alone, never more than 100 people, and nothing of ids from elsewhere (TM, vendors.md 1.6)."""
+    if query.resource_type != "Patient":
+        if query.one("_id") and not rows:
+            raise _refuse(400, "invalid", "4102", "foreign _id")
+        return rows
+    if not any(query.one(name) for name in ("_id", "identifier", "family", "name")):
+        return []
+    if len(rows) > MOST_PATIENTS:
+        raise _refuse(400, "too-costly", "4127", "more than 100 patients")
+    return rows
+
+
+def _file_of_another() -> Response:
+    return json_answer(outcome(coded_issue("fatal", "forbidden", "59007")), 403)
 
 
 def _check_kickoff(kickoff: Kickoff) -> None:
@@ -191,6 +212,8 @@ EPIC = Manner(
     paging="session",
     links=_links,
     entry_links=True,
+    post_search="body",  # since February 2026 (EA changelog); before, the body was what was ignored
+    found=_found,
     extra_entries=_extra,
     group_read=True,
     check_kickoff=_check_kickoff,
@@ -202,6 +225,7 @@ EPIC = Manner(
     one_job="group",
     progress=lambda polled, polls, patients: f"Searched {patients * polled // (polls + 1)} of {patients} patients",
     gone=lambda: json_answer(outcome(coded_issue("fatal", "not-found", "59008")), 404),
+    file_of_another=_file_of_another,
     capability={
         "software": {"name": "Epic", "version": "May 2026"},  # and no `publisher` (EA)
         "instantiates": ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"],

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from mocks.answers import FHIR_JSON, Refused, empty_answer, issue, json_answer, outcome
+from mocks.answers import FHIR_JSON, TIMEOUT_PAGE, Refused, empty_answer, html_answer, issue, json_answer, outcome
+from mocks.dataset import Row
 from mocks.mock_config import BulkLevel, MockConfig
 from mocks.request_log import Layout
 
@@ -96,6 +97,11 @@ def no_kickoff_check(kickoff: Kickoff) -> None:
     """Refuse nothing."""
 
 
+def all_found(query: SearchQuery, rows: list[Row]) -> list[Row]:
+    """Tell everything that matches."""
+    return rows
+
+
 def no_extra(issues_of: SearchQuery, shown: int, start: int) -> list[dict[str, Any]]:
     """Add no outcome entries."""
     return []
@@ -135,6 +141,10 @@ class Manner:
     session_expired: Callable[[], Response] = lambda: fhir_refusal(410, "processing", "The page has expired")
     documents_exhausted: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Try again tomorrow")
     throttled: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Too Many Requests")
+    polled_too_soon: Callable[[], Response] = lambda: json_answer(
+        outcome(issue("error", "throttled", "The job is polled too often")), 429, {"Retry-After": "1"}
+    )
+    gateway_timeout: Callable[[], Response] = lambda: html_answer(TIMEOUT_PAGE, 504)
 
     # -- search
     check: Callable[[SearchQuery], None] = no_check  # raises Refused
@@ -150,6 +160,8 @@ class Manner:
     redacts: bool = False  # MockConfig.redact_every applies
     too_many_answers_413: bool = False  # above MockConfig.max_rows
     duplicate_across_pages: bool = False
+    post_search: Literal["body", "both", "none"] = "both"  # which parameters of a POST count; none: not offered
+    found: Callable[[SearchQuery, list[Row]], list[Row]] = all_found  # what of the matches is told; raises Refused
     extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
     last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
     declares_last_updated: bool = True
@@ -173,6 +185,7 @@ class Manner:
     retry_after: bool = True  # status answers carry one
     progress: Callable[[int, int, int], str] = lambda polled, polls, patients: "in-progress"
     gone: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown job")
+    file_of_another: Callable[[], Response] | None = None  # a file asked for by another client; None: as `gone`
 
     # -- what it says of itself
     capability: Mapping[str, Any]  # top-level elements of the CapabilityStatement

@@ -53,6 +53,8 @@ def _check(query: SearchQuery) -> None:
     filtered = query.one("category") or query.one("code")
     if query.resource_type == "Observation" and filtered and query.patient is None:
         raise Refused(_failure(400, "structure"), "category or code without patient")
+    if query.resource_type == "Observation" and query.one("date") and not filtered:
+        raise Refused(_failure(400, "structure"), "date without category or code")
     count = query.one("_count")
     if count is not None and not count.isdecimal():
         raise Refused(_failure(400, "structure"), "bad _count")
