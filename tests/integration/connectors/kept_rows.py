@@ -58,7 +58,7 @@ class KeptRows:
 
     def _read(self, query: str) -> list[Any]:
         with psycopg.connect(self._url) as conn:
-            return conn.execute(sql.SQL(query).format(self._schema)).fetchall()  # type: ignore[arg-type] # of this file
+            return conn.execute(sql.SQL(query).format(self._schema)).fetchall()
 
 
 @asynccontextmanager
