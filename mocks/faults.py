@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from mocks.rewrites import REWRITES
+
 Purpose = Literal["discovery", "token", "search", "read", "kickoff", "status", "file", "object", "delete", "other"]
 BodyKind = Literal["empty", "html", "operation-outcome"]
 
@@ -37,7 +39,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to the request. Without `status`, `wrong_content` or `stall` the true answer follows."""
+    """What happens to the request. Without `status`, `wrong_content`, `drop` or `stall` the true answer follows, or a rewrite of it."""
 
     status: int | None = None
     headers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -48,6 +50,14 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drop: bool = False  # close the connection without any answer
     wrong_content: bool = False  # 200 with the HTML page of a web application firewall
     stall: bool = False  # never answer; the connection stays open
+    stall_after_bytes: int | None = None  # of the body as sent; then nothing more, and the connection stays open
+    drip_s: float = 0  # between pieces of 64 bytes of the body
+    forget_tokens: bool = False  # first, every token that was given out loses its worth
+    rewrite: str | None = None  # the true answer, changed: a name of mocks.rewrites.REWRITES
+
+    def __post_init__(self) -> None:
+        if self.rewrite is not None and self.rewrite not in REWRITES:
+            raise ValueError(f"no rewrite {self.rewrite!r}; there are: {', '.join(REWRITES)}")
 
 
 class FaultRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,9 +15,11 @@ from mocks.answers import FHIR_JSON, HTML_SHELL, html_answer, issue, json_answer
 from mocks.ehr import STORE_PATH, Ehr
 from mocks.faults import Action
 from mocks.request_log import LogEntry, kept_headers
+from mocks.rewrites import REWRITES, Answer, Rewrite
 
 _LEAST_GZIP = 1024
 _GZIP_LEVEL = 1
+_DRIP_BYTES = 64
 WAF_PAGE = b"<html><head><title>Request Rejected</title></head><body>The requested URL was rejected.</body></html>"
 
 
@@ -72,6 +74,13 @@ class Gate:
                 await asyncio.sleep(action.delay_s)
             entry.fault = True
             outgoing.cut_after = action.cut_after_bytes
+            outgoing.stall_after = action.stall_after_bytes
+            outgoing.drip_s = action.drip_s
+            if action.forget_tokens:
+                ehr.grants.clear()
+            if action.rewrite is not None:  # of an answer that is not compressed
+                outgoing.rewrite = REWRITES[action.rewrite]
+                scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
             if action.stall:
                 await asyncio.Event().wait()
             if action.drop:
@@ -97,6 +106,11 @@ class Gate:
             return True
         self._allowance -= 1
         return False
+
+    @property
+    def origin(self) -> str:
+        """Where the EHR is reached."""
+        return self._ehr.origin
 
     def _drop(self, scope: Scope) -> None:
         if self._ehr.abort is None:
@@ -140,11 +154,15 @@ class _Outgoing:
     def __init__(self, gate: Gate, entry: LogEntry, headers: dict[str, str], send: Send) -> None:
         self.entry = entry
         self.cut_after: int | None = None
+        self.stall_after: int | None = None
+        self.drip_s = 0.0
+        self.rewrite: Rewrite | None = None
         self._gate = gate
         self._send = send
         self._gzip = "gzip" in headers.get("accept-encoding", "")
         self._start: Message | None = None
         self._cut = False
+        self._held = b""  # of an answer that is to be rewritten whole
 
     async def __call__(self, message: Message) -> None:
         if self._cut:
@@ -158,6 +176,11 @@ class _Outgoing:
             return
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
+        if self.rewrite is not None and self._start is not None:
+            self._held += body
+            if more:
+                return
+            body = self._rewritten(self._start)
         if self._start is not None:
             await self._gate.wait_latency(self.entry.at)
             body = self._begin(self._start, body, more)
@@ -181,7 +204,33 @@ class _Outgoing:
         start["headers"] = raw
         return body
 
+    def _rewritten(self, start: Message) -> bytes:
+        assert self.rewrite is not None
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
+        url = self._gate.origin + self.entry.target
+        answer = self.rewrite(Answer(start["status"], headers, self._held, url))
+        start["status"] = self.entry.status = answer.status
+        kept = {**answer.headers, "content-length": str(len(answer.body))}
+        start["headers"] = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
+        self._gzip = False
+        return answer.body
+
     async def _pass_on(self, body: bytes, more: bool) -> None:
+        if self.drip_s and len(body) > _DRIP_BYTES:
+            for at in range(0, len(body), _DRIP_BYTES):
+                last = at + _DRIP_BYTES >= len(body)
+                await self._pass_on(body[at : at + _DRIP_BYTES], more or not last)
+                await asyncio.sleep(self.drip_s)
+            return
+        if self.stall_after is not None and self.entry.sent_bytes + len(body) > self.stall_after:
+            await self._send(
+                {
+                    "type": "http.response.body",
+                    "body": body[: self.stall_after - self.entry.sent_bytes],
+                    "more_body": True,
+                }
+            )
+            await asyncio.Event().wait()
         if self.cut_after is not None and self.entry.sent_bytes + len(body) > self.cut_after:
             body = body[: self.cut_after - self.entry.sent_bytes]
             self._cut = True
