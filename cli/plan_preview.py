@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from connectors.store_port import RunStore
-from snapshots.record import Batch, BulkJob, RunReport, RunScope, Unit
+from connectors.store_port import BulkJobs, RunStore
+from snapshots.record import Batch, BulkJob, EarlierJob, RunReport, RunScope, Unit
 
 if TYPE_CHECKING:
     from connectors.transport.call import Call, Reply
@@ -62,6 +62,39 @@ class PreviewClient:
         return getattr(self._client, name)
 
 
+class PreviewJobs(BulkJobs):
+    """No job, before and after."""
+
+    async def current(self) -> BulkJob | None:
+        """Give none."""
+        return None
+
+    async def save(self, job: BulkJob) -> None:
+        """Forget the intent: the client stops before the kick-off is sent."""
+
+    async def forget(self) -> None:
+        """Do nothing."""
+
+    async def earlier(self) -> Sequence[EarlierJob]:
+        """Give none: a preview has no store."""
+        return ()
+
+    async def settle_earlier(self, run: int) -> None:
+        """Do nothing."""
+
+    async def last_kicked_off(self) -> datetime | None:
+        """Give none: a preview has no store."""
+        return None
+
+    async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
+        """Give none: nothing is fetched."""
+        return ()
+
+    async def vanished_types(self) -> Sequence[str]:
+        """Give none: nothing is fetched."""
+        return ()
+
+
 class PreviewStore(RunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
@@ -93,12 +126,10 @@ class PreviewStore(RunStore):
     async def write(self, batch: Batch) -> None:
         """Keep nothing."""
 
-    async def bulk_job(self) -> BulkJob | None:
+    @property
+    def jobs(self) -> PreviewJobs:
         """No job was kicked off, none will be."""
-        return None
-
-    async def save_bulk_job(self, job: BulkJob) -> None:
-        """Never reached: the client stops before."""
+        return PreviewJobs()
 
     async def watermarks(self) -> Mapping[str, str]:
         """None: a full listing is shown."""

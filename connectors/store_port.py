@@ -10,7 +10,35 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from snapshots.record import Batch, BulkJob, RunReport, Unit
+from snapshots.record import Batch, BulkJob, EarlierJob, RunReport, Unit
+
+
+class BulkJobs(Protocol):
+    """The export jobs of one open run's connection; every call is one transaction, on the disk when it returns."""
+
+    async def current(self) -> BulkJob | None:
+        """The run's job: kicked off, or, without a status URL, sent and never answered."""
+
+    async def save(self, job: BulkJob) -> None:
+        """Insert or update the run's job."""
+
+    async def forget(self) -> None:
+        """Take back the intent: the server refused the kick-off, so that there is no job."""
+
+    async def earlier(self) -> Sequence[EarlierJob]:
+        """Jobs of earlier runs, all closed, that were never deleted at the server; newest first."""
+
+    async def settle_earlier(self, run: int) -> None:
+        """An earlier run's job is gone from the server, or cannot be found any more."""
+
+    async def last_kicked_off(self) -> datetime | None:
+        """When an earlier run of the same selection last began an export."""
+
+    async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
+        """Those of the patients of whom this run has received no Patient."""
+
+    async def vanished_types(self) -> Sequence[str]:
+        """Types that earlier exports of this selection brought, and this run has received nothing of."""
 
 
 class RunStore(Protocol):
@@ -43,17 +71,15 @@ class RunStore(Protocol):
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
 
-        Whole and in order, also after a crash of the store's server; surely on its disk once a later `save_bulk_job` or `finish`
+        Whole and in order, also after a crash of the store's server; surely on its disk once a later `jobs.save` or `finish`
         has returned.
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
         """
 
-    async def bulk_job(self) -> BulkJob | None:
-        """The run's bulk job, if one was ever kicked off."""
-
-    async def save_bulk_job(self, job: BulkJob) -> None:
-        """Insert or update the run's bulk job."""
+    @property
+    def jobs(self) -> BulkJobs:
+        """The connection's bulk export jobs."""
 
     async def watermarks(self) -> Mapping[str, str]:
         """Per resource type, the instant up to which this connection and selection are known to be complete."""

@@ -84,8 +84,9 @@ async def sync(
         try:
             watermark = await _fetch_all(run, log_in)
         except ConnectorError as error:
-            job = await store.bulk_job()
-            if job is not None and not job.deleted and isinstance(error, TransientFetchError):
+            job = await store.jobs.current()
+            alive = job is not None and job.status_url is not None and not job.deleted
+            if alive and isinstance(error, TransientFetchError):
                 return _suspended(run, error)
             return await store.fail(
                 reason=str(error), requests=client.requests, retries=client.retries, notes=run.notes

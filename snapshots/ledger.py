@@ -19,10 +19,11 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
+from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.closing import close_run, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
 from snapshots.ingest import Intake, is_empty, prepare_session, take_in
-from snapshots.record import Batch, BulkJob, Quarantined, RunReport, RunScope, Unit
+from snapshots.record import Batch, Quarantined, RunReport, RunScope, Unit
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
 from snapshots.run_session import OpenScope, RunSession
@@ -66,6 +67,11 @@ class OpenRun:
     def planned(self) -> bool:
         """Whether a resumed run already has its units."""
         return self._planned
+
+    @property
+    def jobs(self) -> StoredBulkJobs:
+        """The connection's bulk export jobs."""
+        return StoredBulkJobs(self._session)
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,27 +214,6 @@ class OpenRun:
             "deleted": [one.deleted for one in counts],
         }
         await self._conn.execute(_SQL["count"], values, prepare=True)
-
-    async def bulk_job(self) -> BulkJob | None:
-        """Give the run's bulk job, if one was ever kicked off."""
-        async with self._session.transaction("reading the bulk job") as own:
-            row = await (await self._conn.execute(_SQL["bulk_job"], own)).fetchone()
-        if row is None:
-            return None
-        status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted = row
-        return BulkJob(
-            status_url=status_url,
-            kicked_off_at=kicked_off_at,
-            request=request,
-            transaction_time=transaction_time,
-            manifest_complete=manifest_complete,
-            deleted=deleted,
-        )
-
-    async def save_bulk_job(self, job: BulkJob) -> None:
-        """Insert or update the run's bulk job."""
-        async with self._session.transaction("saving the bulk job") as own:
-            await self._conn.execute(_SQL["save_bulk_job"], {**vars(job), "run": own["run"]})
 
     async def watermarks(self) -> Mapping[str, str]:
         """Give, per resource type, the instant up to which this connection and selection are known to be complete."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 
 class Record(NamedTuple):
@@ -87,14 +87,28 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class BulkJob:
-    """A bulk export job as it must survive a crash. `status_url` is stored before anything else is done with it."""
+    """A bulk export job as it must survive a crash: stored before the kick-off is sent, and again when its answer is there."""
 
-    status_url: str
+    status_url: str | None = None  # None: the kick-off was sent, or about to be, and its answer is not known
     kicked_off_at: datetime
     request: str  # the kick-off as template, for the report
     transaction_time: str | None = None
     manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
     deleted: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
+    progress: str | None = None  # the server's last X-Progress
+    next_poll_at: datetime | None = None
+    expires_at: datetime | None = None  # of the manifest's links
+    pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierJob:
+    """A job that an earlier, closed run left at the server."""
+
+    run: int
+    job: BulkJob
+    stored: bool  # every file of it is in the store: the server may drop it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +133,75 @@ class Hole:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProvedRun:
+    """The sync that a proof is of."""
+
+    id: int
+    started_at: datetime
+    mode: str  # "bulk" | "crawl" | "auto"
+    types: tuple[str, ...]  # asked for by name; empty: whatever the server gives
+    holes: int = 0
+
+
+Verdict = Literal["equal", "more", "fewer", "not asked", "unanswered"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One question of a proof whose answer was not "equal". `scope` never is PHI in the clear."""
+
+    resource_type: str
+    scope: str  # "patient ~3f2a9c41", "everyone"
+    verdict: Verdict
+    at_ehr: int | None  # None: the EHR did not say
+    stored: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeProof:
+    """What a proof found of one resource type. The five verdicts count questions, one a patient."""
+
+    resource_type: str
+    method: str  # how the EHR was asked: "count", "ids", or both
+    equal: int = 0
+    more: int = 0
+    fewer: int = 0
+    not_asked: int = 0
+    unanswered: int = 0
+    at_ehr: int = 0  # resources, over all questions that were answered
+    stored: int = 0
+    missing: int = 0  # of those at the EHR, not in the store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What the EHR counts and what the store holds, side by side, at one moment after a sync."""
+
+    at: datetime
+    connection: str
+    run: int  # the sync that is proved
+    patients: int  # asked
+    of_patients: int  # there are
+    seed: int | None  # of the sample; None: everyone was asked
+    types: Sequence[TypeProof] = ()
+    findings: Sequence[Finding] = ()  # at most some hundreds are named
+    findings_unnamed: int = 0
+    notes: Sequence[str] = ()
+    requests: int = 0
+    seconds: float = 0
+    gave_way: bool = False  # a sync began, and the proof ended before its last question
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of all questions: fewer, then unanswered, more, equal; "not asked" where nothing could be compared."""
+        for verdict in ("fewer", "unanswered", "more", "equal"):
+            if any(getattr(one, verdict) for one in self.types):
+                return cast("Verdict", verdict)
+        return "not asked"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
     """What a run did, as `sync --json` prints it."""
 
@@ -139,3 +222,4 @@ class RunReport:
     retries: int = 0
     seconds: float = 0
     error: str | None = None
+    certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first

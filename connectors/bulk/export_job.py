@@ -65,7 +65,7 @@ class ExportJob:
             found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
             raise ProtocolError(f"{kick_off.template} did not start an asynchronous export: {found}. Try --mode crawl.")
         job = BulkJob(status_url=resolve(location, self._base_url), kicked_off_at=began, request=kick_off.template)
-        await self._store.save_bulk_job(job)
+        await self._store.jobs.save(job)
         if "retry-after" in reply.headers:
             await self._sleep(self._pause(reply, self._profile.poll_first_s))
         return job
@@ -74,7 +74,7 @@ class ExportJob:
         """The kick-off's answer. A 429 started no job: waiting for the running one, then asking again, is safe."""
         wait = self._profile.poll_first_s
         while True:
-            await self._store.bulk_job()  # a store that is gone must not be left with a job that nobody can find again
+            await self._store.jobs.current()  # a store that is gone must not be left with a job that nobody can find again
             try:
                 return await self._client.send(call)
             except FetchError as error:
@@ -109,13 +109,13 @@ class ExportJob:
             pages.append(manifest_from(reply.body, page=len(pages) + 1, incremental=incremental))
         await self._store.plan([*_in_order(pages), *_without_file(types, pages, incremental=incremental)])
         job = replace(job, transaction_time=pages[0].transaction_time, manifest_complete=True)
-        await self._store.save_bulk_job(job)
+        await self._store.jobs.save(job)
         return job
 
     async def refreshed_url(self, job: BulkJob, unit: Unit) -> str | None:
         """Ask for the manifest again and give the unit's file a fresh URL (expired pre-signed links, F21); None if it is gone."""
         page = int(unit.key.split(":")[2])
-        url = job.status_url
+        url = job.status_url or ""
         for number in range(1, page + 1):
             reply = await self._client.send(self._status_call(url))
             if reply.status != _COMPLETE:
@@ -132,7 +132,7 @@ class ExportJob:
         """Tell the server that every file is stored. A refusal never fails the run: it comes back as a note."""
         call = Call(
             method="DELETE",
-            url=job.status_url,
+            url=job.status_url or "",
             template="DELETE the export's status URL",
             purpose="delete",
             ok=_DELETE_ANSWERS,
@@ -142,12 +142,12 @@ class ExportJob:
             await self._client.send(call)
         except FetchError as error:
             return f"the finished export could not be deleted at the server: {error}"
-        await self._store.save_bulk_job(replace(job, deleted=True))
+        await self._store.jobs.save(replace(job, deleted=True))
         return None
 
     async def _completed(self, job: BulkJob, on_progress: OnProgress) -> Reply:
         try:
-            return await self._poll_until_ready(job, job.status_url, on_progress)
+            return await self._poll_until_ready(job, job.status_url or "", on_progress)
         except TerminalFetchError as error:
             if error.status == _GONE:
                 raise TerminalFetchError(

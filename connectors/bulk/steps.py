@@ -39,7 +39,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
     asked_from = _bulk_since(since, plan.types) if request.profile.bulk_since else None
     export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
-    job = await store.bulk_job()
+    job = await store.jobs.current()
     if job is None:
         run.show(f"kicking off a {level} export")
         asked = kick_off(request.base_url, level, group=request.group, types=plan.types, since=asked_from)
@@ -76,7 +76,7 @@ async def _release(run: Run, export: ExportJob, job: BulkJob) -> str | None:
     """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete")."""
     if run.failed_units:
         return f"the export is kept at the server, since {run.failed_units} of its files could not be stored"
-    await run.store.save_bulk_job(job)  # a commit that is on the disk, and with it every batch before it
+    await run.store.jobs.save(job)  # a commit that is on the disk, and with it every batch before it
     return await export.delete(job)
 
 

@@ -19,8 +19,12 @@ SELECT id FROM connection WHERE name = %(connection)s
 INSERT INTO connection (name) VALUES (%(connection)s) RETURNING id
 
 -- name: interrupted
--- Runs that ended without a word (the lock was free), newest first.
-SELECT id, started_at, kind, mode, selection, types, since, started_at > now() - interval '24 hours' AS young
+-- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
+-- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
+SELECT id, started_at, kind, mode, selection, types, since, started_at > now() - interval '24 hours' OR EXISTS (
+    SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
+        AND b.kicked_off_at > now() - interval '30 days'
+) AS young
 FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DESC
 
 -- name: abandon
@@ -110,18 +114,6 @@ ON CONFLICT (run, resource_type) DO UPDATE SET new = c.new + excluded.new, chang
 -- Types of which any run of this connection has received something.
 SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
 WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
-
--- name: bulk_job
--- The run's bulk export job.
-SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted FROM bulk_job WHERE run = %(run)s
-
--- name: save_bulk_job
--- Insert or update the run's bulk export job.
-INSERT INTO bulk_job (run, status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted)
-VALUES (%(run)s, %(status_url)s, %(kicked_off_at)s, %(request)s, %(transaction_time)s, %(manifest_complete)s, %(deleted)s)
-ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at = excluded.kicked_off_at,
-    request = excluded.request, transaction_time = excluded.transaction_time,
-    manifest_complete = excluded.manifest_complete, deleted = excluded.deleted
 
 -- name: watermarks
 -- Up to when each type of this connection and selection is known to be complete.

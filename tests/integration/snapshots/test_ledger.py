@@ -189,13 +189,13 @@ async def test_a_pull_moves_no_watermark(store: Store):
 async def test_a_bulk_job_survives_a_crash(store: Store):
     job = BulkJob(status_url="https://ehr/x", kicked_off_at=datetime(2024, 1, 1, tzinfo=UTC), request="GET /$export")
     async with await store.begin_run(scope()) as run:
-        assert await run.bulk_job() is None
-        await run.save_bulk_job(job)
+        assert await run.jobs.current() is None
+        await run.jobs.save(job)
     async with await store.begin_run(scope()) as run:
-        assert await run.bulk_job() == job
+        assert await run.jobs.current() == job
         done = BulkJob(**{**vars(job), "transaction_time": T1, "manifest_complete": True, "deleted": True})
-        await run.save_bulk_job(done)
-        assert await run.bulk_job() == done
+        await run.jobs.save(done)
+        assert await run.jobs.current() == done
 
 
 async def test_a_run_that_nobody_works_on_any_more_is_listed_as_interrupted(store: Store):
@@ -208,7 +208,7 @@ async def test_a_run_that_was_to_choose_its_way_is_reported_with_the_one_it_took
     job = BulkJob(status_url="https://ehr/job/1", kicked_off_at=datetime.now(UTC), request="GET /$export")
     async with await store.begin_run(scope(mode="auto")) as run:
         assert (await store.run(run.id)).mode == "auto"
-        await run.save_bulk_job(job)
+        await run.jobs.save(job)
         assert (await run.finish(watermark=None, requests=1, retries=0)).mode == "bulk"
     assert (await full_run(await store.begin_run(scope(mode="auto")), [], [P1])).mode == "crawl"
 

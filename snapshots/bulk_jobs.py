@@ -1,0 +1,82 @@
+"""The bulk export jobs of a connection: this run's, and those that earlier runs left at the server; `connectors.store_port.BulkJobs`.
+
+What a job's files are is the ledger's (units); what is asked of the server, and when, is left to `connectors.bulk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from snapshots.record import BulkJob, EarlierJob
+from snapshots.run_session import RunSession
+from snapshots.sql import load
+
+_SQL = load("bulk_jobs")
+
+
+class StoredBulkJobs:
+    """The jobs of one open run's connection. Every call is one transaction, on the disk when it returns."""
+
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+
+    async def current(self) -> BulkJob | None:
+        """Give the run's job: kicked off, or about to be."""
+        async with self._session.transaction("reading the bulk job") as own:
+            row = await (await self._session.conn.execute(_SQL["current"], own)).fetchone()
+        return None if row is None else _job(row)
+
+    async def save(self, job: BulkJob) -> None:
+        """Insert or update the run's job."""
+        async with self._session.transaction("saving the bulk job") as own:
+            values = {**vars(job), "asked": Jsonb(dict(job.asked)), "pages": list(job.pages), "run": own["run"]}
+            await self._session.conn.execute(_SQL["save"], values)
+
+    async def forget(self) -> None:
+        """Take back the intent: the server refused the kick-off, so that there is no job."""
+        async with self._session.transaction("forgetting the bulk job") as own:
+            await self._session.conn.execute(_SQL["forget"], own)
+
+    async def earlier(self) -> list[EarlierJob]:
+        """Give the jobs of earlier runs that were never deleted at the server, newest first."""
+        async with self._session.transaction("reading earlier bulk jobs") as own:
+            found = await self._session.conn.execute(_SQL["earlier"], own)
+            return [EarlierJob(run=row[0], job=_job(row[1:-1]), stored=row[-1]) async for row in found]
+
+    async def settle_earlier(self, run: int) -> None:
+        """Note that an earlier run's job is gone from the server."""
+        async with self._session.transaction("noting a deleted bulk job") as own:
+            await self._session.conn.execute(_SQL["settle_earlier"], {**own, "earlier": run})
+
+    async def last_kicked_off(self) -> datetime | None:
+        """Give when this connection last kicked off an export of the same selection."""
+        async with self._session.transaction("reading earlier bulk jobs") as own:
+            row = await (await self._session.conn.execute(_SQL["last_kicked_off"], own)).fetchone()
+        return row[0] if row else None
+
+    async def patients_without_data(self, patients: Sequence[str]) -> list[str]:
+        """Give those of the patients of whom this run has received no Patient."""
+        async with self._session.transaction("comparing patients") as own:
+            found = await self._session.conn.execute(
+                _SQL["patients_without_data"], {**own, "patients": list(patients)}
+            )
+            return [row[0] async for row in found]
+
+    async def vanished_types(self) -> list[str]:
+        """Give the types that earlier exports of this selection brought, and this run has received nothing of."""
+        async with self._session.transaction("comparing types") as own:
+            before = {row[0] async for row in await self._session.conn.execute(_SQL["exported_before"], own)}
+            now = {row[0] async for row in await self._session.conn.execute(_SQL["received"], own)}
+        return sorted(before - now)
+
+
+def _job(row: Sequence[Any]) -> BulkJob:
+    names = (
+        "status_url", "kicked_off_at", "request", "transaction_time", "manifest_complete", "deleted", "asked", "progress",
+        "next_poll_at", "expires_at",
+    )  # fmt: skip
+    return BulkJob(**dict(zip(names, row[:-1], strict=True)), pages=tuple(row[-1]))

@@ -1,0 +1,54 @@
+-- name: current
+-- The run's bulk export job.
+SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, progress, next_poll_at, expires_at,
+    pages
+FROM bulk_job WHERE run = %(run)s
+
+-- name: save
+-- Insert or update the run's bulk export job.
+INSERT INTO bulk_job (run, status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, progress,
+    next_poll_at, expires_at, pages)
+VALUES (%(run)s, %(status_url)s, %(kicked_off_at)s, %(request)s, %(transaction_time)s, %(manifest_complete)s, %(deleted)s, %(asked)s,
+    %(progress)s, %(next_poll_at)s, %(expires_at)s, %(pages)s)
+ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at = excluded.kicked_off_at,
+    request = excluded.request, transaction_time = excluded.transaction_time,
+    manifest_complete = excluded.manifest_complete, deleted = excluded.deleted, asked = excluded.asked,
+    progress = excluded.progress, next_poll_at = excluded.next_poll_at, expires_at = excluded.expires_at, pages = excluded.pages
+
+-- name: forget
+-- The kick-off was refused: there is no job.
+DELETE FROM bulk_job WHERE run = %(run)s
+
+-- name: earlier
+-- Jobs of earlier runs of this connection that were never deleted at the server, newest first; `stored` says whether every file of
+-- it is in the store. All those runs are closed: whoever opens a run holds the connection's lock, and closes what it does not resume.
+SELECT b.run, b.status_url, b.kicked_off_at, b.request, b.transaction_time, b.manifest_complete, b.deleted, b.asked, b.progress,
+    b.next_poll_at, b.expires_at, b.pages,
+    b.manifest_complete AND NOT EXISTS (SELECT FROM unit u WHERE u.run = b.run AND u.state <> 'settled') AS stored
+FROM bulk_job b JOIN run r ON r.id = b.run
+WHERE r.connection = %(connection)s AND b.run <> %(run)s AND NOT b.deleted ORDER BY b.run DESC
+
+-- name: settle_earlier
+-- An earlier run's job is gone from the server, or nobody can find it any more.
+UPDATE bulk_job SET deleted = true WHERE run = %(earlier)s
+
+-- name: last_kicked_off
+-- When this connection last kicked off the same export.
+SELECT max(b.kicked_off_at) FROM bulk_job b JOIN run r ON r.id = b.run
+WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND b.run <> %(run)s AND b.status_url IS NOT NULL
+
+-- name: patients_without_data
+-- Which of these patients the run has received no Patient of.
+SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
+WHERE NOT EXISTS (SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = p.id
+        AND r.last_changed_run = %(run)s)
+    AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
+
+-- name: exported_before
+-- Types that earlier exports of this selection brought.
+SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run JOIN bulk_job b ON b.run = r.id
+WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND r.id <> %(run)s AND c.new + c.changed + c.unchanged > 0
+
+-- name: received
+-- Types that this run has received.
+SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
