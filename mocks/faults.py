@@ -39,7 +39,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to the request. Without `status`, `wrong_content`, `drop` or `stall` the true answer follows, or a rewrite of it."""
+    """What happens. Without `status`, `wrong_content`, `drop` or `stall` the true answer follows, or a rewrite of it."""
 
     status: int | None = None
     headers: dict[str, str] = msgspec.field(default_factory=dict)
