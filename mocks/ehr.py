@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ class Ehr:
         self.signed: dict[str, tuple[BulkFile, float, str]] = {}  # object store: key -> file, link's end, exact query
         self.leases: dict[str, float] = {}  # object store: links handed out and not yet fetched -> when
         self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-        self.document_searches = 0
+        self.document_searches: Counter[int] = Counter()  # by the server's day
         self.abort: Callable[[tuple[str, int]], None] | None = None  # closes a client's connection; serving sets it
         self._clock = clock
         self.set_origins("http://testserver", "http://objects.testserver")

@@ -40,6 +40,7 @@ class MockConfig:
     open: bool = False  # no login at all
     token_life_s: int | None = None
     clock_skew_s: float = 0  # the server's clock minus ours; its Date header tells
+    forbidden_types: tuple[str, ...] = ()  # 403 whatever the token says; on Epic the token does not name them either
     scope_versions: tuple[Literal["v1", "v2"], ...] | None = None
 
     # -- what it offers

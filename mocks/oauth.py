@@ -175,7 +175,7 @@ def _granted(ehr: Ehr, asked: list[str]) -> list[str]:
     manner = ehr.manner
     versions = ehr.config.scope_versions or manner.scope_versions
     if manner.scopes == "registered":  # follows the app's registration, not the request (TM, vendors.md 1.3)
-        kinds = sorted({*ehr.types, "Binary", "Medication"})
+        kinds = sorted({*ehr.types, "Binary", "Medication"} - set(ehr.config.forbidden_types))
         return [
             f"system/{kind}.{access}" for kind in kinds for access in (("r", "s") if "v2" in versions else ("read",))
         ]
@@ -247,5 +247,5 @@ def may(ehr: Ehr, grant: Grant | None, kind: str, letter: str) -> bool:
 
 def authorize(ehr: Ehr, grant: Grant | None, kind: str, letter: str) -> None:
     """Refuse (403) a type that the grant does not open."""
-    if not may(ehr, grant, kind, letter):
+    if kind in ehr.config.forbidden_types or not may(ehr, grant, kind, letter):
         raise Refused(ehr.manner.forbidden(ehr.manner.scope_refusal_text), "scope")

@@ -58,8 +58,9 @@ async def search(request: Request) -> Response:
         raw = await _posted(request, ehr, raw)
     query = _query(ehr, kind, raw)
     if kind == "DocumentReference" and ehr.config.daily_documents is not None:
-        ehr.document_searches += 1
-        if ehr.document_searches > ehr.config.daily_documents:
+        today = int(ehr.now() // 86_400)
+        ehr.document_searches[today] += 1
+        if ehr.document_searches[today] > ehr.config.daily_documents:
             raise Refused(ehr.manner.documents_exhausted(), "daily documents")
     if ehr.manner.paging == "session" and "sessionID" in query.params:
         return as_asked(request, ehr, _go_on(ehr, query), "Bundle")
