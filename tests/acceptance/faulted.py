@@ -1,0 +1,202 @@
+"""One night with a fault and the night after it: a case as data, the command in this process, and the judgement of both.
+
+What goes wrong and what must come of it is the cases' (`fault_cases_*.py`); what the EHR holds and what can be had of it is
+`user_site`'s, written without asking the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from cli.main import call
+from mocks.serving import Served
+from mocks.synthetic import generate
+from mocks.synthetic.json_bytes import to_json_bytes
+from tests.acceptance.user_site import Done, Key, Site, mock, reachable, source, written
+
+COMPLETE, PARTIAL, FAILED, BUSY = 0, 3, 5, 6
+# no fault may make a test wait: what a server asks for, and what it takes to give a silent one up, are cut short
+PROFILE = {
+    "retry_after_cap_s": 0.05,
+    "retry_cap_s": 0.1,
+    "retry_floor": 2000,
+    "connect_timeout_s": 5,
+    "read_timeout_s": 5,
+    "login_refused_waits_s": [0, 0],
+    "kickoff_wait_s": 20,
+}
+
+
+@functools.cache
+def charts(patients: int = 3) -> list[bytes]:
+    """The same few charts for every case: some 600 resources of 15 types."""
+    return [to_json_bytes(resource) for resource in generate(patients, 16)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What one run said and did."""
+
+    code: int
+    report: Mapping[str, Any]
+    stderr: str
+    served: Served
+
+    @property
+    def holes(self) -> list[dict[str, str]]:
+        return [hole for run in self.report.get("runs", ()) for hole in run["holes"]]
+
+    @property
+    def said(self) -> str:
+        """Every word for a human: holes, notes, errors."""
+        runs = self.report.get("runs", ())
+        parts = [*(hole["reason"] for hole in self.holes), *(note for run in runs for note in run.get("notes", ()))]
+        parts += [str(run.get("error") or "") for run in runs]
+        parts += [error["error"] for error in self.report.get("errors", ())]
+        return "\n".join(parts)
+
+    def asked(self, purpose: str) -> int:
+        """How many requests of a purpose the EHR saw."""
+        return sum(entry.purpose == purpose for entry in self.served.log)
+
+
+def nothing(served: Served) -> None:
+    """Leave the EHR as it is."""
+
+
+def charts_only(served: Served) -> dict[Key, Any]:
+    """What belongs to patients: all that a search by patient can bring, wherever bulk would bring more."""
+    of_patients = {*served.dataset.patient_types, "Patient"}
+    return {key: row for key, row in reachable(served).items() if key[0] in of_patients}
+
+
+def anything(night: Night) -> None:
+    """Ask nothing more of a night."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One fault: where it strikes, how the run must end, and what the next run, with the fault gone, must bring."""
+
+    number: str  # of docs/faults.md
+    what: str
+    vendor: str = "generic"
+    rules: tuple[Mapping[str, Any], ...] = ()
+    mock: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the connection
+    words: tuple[str, ...] = ()  # of the command
+    good_night_before: bool = False
+    prepare: Callable[[Served], None] = nothing  # before the faulted run
+    code: int = COMPLETE
+    holes: frozenset[str] = frozenset()  # the types that have them
+    unserved: frozenset[str] = frozenset()  # types that the EHR says it has not: a note, no hole
+    says: str = ""  # a regular expression, found in what the report says
+    shown: Callable[[Night], None] = anything
+    ends: Callable[[Served], None] = nothing  # what ends the fault, besides the end of its rules
+    healed: int = COMPLETE
+    expected: Callable[[Served], dict[Key, Any]] = reachable
+
+    @property
+    def id(self) -> str:
+        return f"{self.number}-{self.what}"
+
+
+class Faulted:
+    """A case on its way through both nights."""
+
+    def __init__(self, case: Case, site: Site, store_url: str, served: Served) -> None:
+        self.case = case
+        self.served = served
+        self._site = site
+        self._store_url = store_url
+        settings = dict(case.settings)
+        profile = {**PROFILE, **case.profile}
+        if profile.get("token_url"):
+            profile["token_url"] = served.token_url
+        cohort = site.folder / "cohort.csv"
+        cohort.write_text("\n".join(["patient_id", *served.patient_ids]))
+        site.connect(served, profile=profile, **settings)
+
+    def sync(self) -> Night:
+        """`chartferry sync --json`, in this process."""
+        self.served.log.clear()
+        done = in_process("sync", "--json", "--config", str(self._site.folder / "chartferry.toml"), *self.case.words)
+        report = json.loads(done.stdout) if done.stdout.strip() else {}
+        return Night(code=done.code, report=report, stderr=done.stderr, served=self.served)
+
+    def strike(self) -> None:
+        """Let the fault begin."""
+        self.case.prepare(self.served)
+        for rule in self.case.rules:
+            self.served.faults.add(dict(rule))
+
+    def end(self) -> None:
+        """Let the fault end."""
+        self.served.faults.clear()
+        self.case.ends(self.served)
+
+    def judge_faulted(self, night: Night) -> None:
+        """The right code, the hole named, and not one row that is not the source's."""
+        case = self.case
+        assert night.code == case.code, f"{night.report}\n{night.stderr[-2000:]}"
+        assert {hole["type"] for hole in night.holes} == case.holes, night.holes
+        assert re.search(case.says, night.said), night.said
+        assert "Traceback" not in night.stderr
+        missing = {key[0] for key in self._missing()}
+        if case.code in {COMPLETE, PARTIAL}:
+            assert missing <= case.holes | case.unserved, f"lost without a word: {missing}"
+        case.shown(night)
+
+    def judge_healed(self, night: Night) -> None:
+        """Everything that the source has, exactly, and no hole."""
+        assert night.code == self.case.healed, f"{night.report}\n{night.stderr[-2000:]}"
+        assert night.holes == []
+        assert not self._missing()
+
+    def _missing(self) -> list[Key]:
+        """What could be had and is not there; whatever is there is the source's, to the digit."""
+        stored, held = live(self._store_url), source(self.served)
+        wrong = [key for key, row in stored.items() if held.get(key) != row]
+        assert not wrong, f"{len(wrong)} rows are not the source's, first {wrong[0]}"
+        return sorted(self.case.expected(self.served).keys() - stored.keys())
+
+
+@contextlib.contextmanager
+def faulted(case: Case, site: Site, store_url: str) -> Iterator[Faulted]:
+    """The case's EHR, served; nothing has happened yet."""
+    knobs = {"data": charts(), "kickoff_window_s": 0, "max_parallel_files": None, "abandoned_job_s": 0.5, **case.mock}
+    with mock(case.vendor, **knobs) as served:
+        yield Faulted(case, site, store_url, served)
+
+
+def in_process(*words: str) -> Done:
+    """The command as `chartferry` runs it, without the time that a process takes to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = call(words)
+    return Done(int(code), out.getvalue(), err.getvalue())
+
+
+def live(store_url: str) -> dict[Key, Any]:
+    """What the store holds now: live resources by type and id, numbers as written."""
+    with psycopg.connect(store_url) as connection:
+        rows = connection.execute(
+            "SELECT resource_type, id, body::text FROM tenant_default.resource WHERE deleted_run IS NULL"
+        ).fetchall()
+    return {(kind, id_): written(body) for kind, id_, body in rows}
+
+
+def rule(purpose: str, path: str | None = None, *, action: Mapping[str, Any], **when: Any) -> dict[str, Any]:
+    """A fault rule as a script would hold it."""
+    match = {"purpose": purpose} if path is None else {"purpose": purpose, "path": path}
+    return {"match": match, "action": action, **when}
