@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
+from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, sync
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import Invocation
 from cli.render import emit_json, say, tell
@@ -63,6 +63,7 @@ app.command("demo", epilog=_examples(demo.EXAMPLES))(demo.demo)
 app.command("init", epilog=_examples(init.EXAMPLES))(init.init)
 config_app.command("check", epilog=_examples(config_check.EXAMPLES))(config_check.check)
 app.command("sync", epilog=_examples(sync.EXAMPLES))(sync.sync)
+app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
 app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)

@@ -8,7 +8,7 @@ import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, settings_of
-from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
+from cli.render import RUN_COLUMNS, emit_json, print_certificate, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
 
 if TYPE_CHECKING:
@@ -62,3 +62,5 @@ def _print_details(report: RunReport) -> None:
     if report.resources:
         print_table(("type", "resources#"), sorted(report.resources.items()))
     print_holes([report], every=True)
+    for certificate in report.certificates:
+        print_certificate(certificate, every=True)

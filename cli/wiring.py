@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from connectors.transport.client import EhrClient
     from snapshots.ledger import OpenRun
     from snapshots.pool import Store
-    from snapshots.record import RunReport, RunScope
+    from snapshots.record import Certificate, RunReport, RunScope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class Wanted:
     group: str | None = None
     patients: tuple[str, ...] | None = None  # None: the configured cohort
     patients_are_ids: bool = False  # True: whatever cohort_system says
+    until: str | None = None  # bulk only; over the connection's bulk.until
 
 
 def start_logging(invocation: Invocation, level: str = "INFO") -> None:
@@ -156,6 +157,7 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
         types=wanted.types or connection.types,
         group=wanted.group or (None if wanted.patients is not None else connection.group),
         cohort=_cohort(connection, wanted),
+        bulk=connection.bulk.model_copy(update={"until": wanted.until}) if wanted.until else connection.bulk,
         validate=connection.validate_resources,
     )
 
@@ -183,6 +185,35 @@ async def run_connection(
             yield run
 
     return await _run(connection, wanted, open_run, lambda client: client, on_progress)
+
+
+async def prove_connection(
+    connection: Connection,
+    store: Store,
+    wanted: Wanted,
+    on_progress: Callable[[Progress], None],
+    *,
+    sample: int | None,
+    seed: int | None,
+) -> Certificate:
+    """Compare what one connection's EHR has with what the store holds; errors of every room are let through."""
+    from connectors.prove import ProofRequest, prove
+    from connectors.transport.client import EhrClient
+
+    request = _request(connection, wanted)
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with (
+        store.proof(connection.name) as session,
+        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
+    ):
+        return await prove(
+            ProofRequest(sync=request, sample=sample, seed=seed),
+            client,
+            session,
+            _log_in(client, connection, request, rng),
+            now=lambda: datetime.now(UTC),
+            on_progress=on_progress,
+        )
 
 
 async def preview_connection(

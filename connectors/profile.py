@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Mode = Literal["auto", "bulk", "crawl"]
-BulkLevel = Literal["system", "patient", "group"]
+BulkLevel = Literal["system", "patient", "group", "patient-list"]  # the last: POST Patient/$export with named patients
 IssueGrade = Literal["note", "incomplete", "restricted", "restart", "gone", "missing", "pause", "fatal"]
 
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -58,6 +59,16 @@ class VendorProfile(BaseModel):
     retry_share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
     retry_floor: int = Field(100, ge=0)  # ... plus this many
 
+    # -- limits (docs/limits.md)
+    requests_per_minute: int | None = Field(None, ge=1)  # None: no quota known; rate limit headers are honoured all the same
+    quiet_hours: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")  # "07:00-19:00"
+    time_zone: str = "UTC"  # of quiet_hours, an IANA name
+    quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: nothing is asked
+    quiet_wait_s: float = Field(14_400, ge=0)  # how long a run waits for their end; for more it does not begin, or ends
+    breaker_failures: int = Field(8, ge=1)  # calls in a row that nobody answered, each after all its tries: the EHR is down
+    breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
+    private_hosts: tuple[str, ...] = ()  # hosts without a public address that links may lead to; they get no token by this
+
     # -- search
     mode: Mode = "auto"
     types: tuple[
@@ -76,7 +87,7 @@ class VendorProfile(BaseModel):
     issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
 
     # -- bulk
-    bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system")  # in order of preference
+    bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference
     bulk_types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
     bulk_since: bool = True
     bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
@@ -88,9 +99,38 @@ class VendorProfile(BaseModel):
     kickoff_wait_s: float = Field(
         3600, ge=0
     )  # how long a running export of ours is waited for before this one gives up
+    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (Bulk Data IG 6.1, 5xx)
+    kickoff_again_s: float = Field(300, ge=0)
+    kickoff_window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
+    kickoff_too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke
+    kickoff_method: Literal["auto", "GET", "POST"] = "auto"  # auto: POST where patients are named or STU4 is declared
+    kickoff_lists: Literal["auto", "comma", "repeat"] = "auto"  # auto: comma, and repeated where STU4 is declared
+    type_filter_comma: Literal["percent", "backslash"] = "percent"  # how a comma within a `_typeFilter` leaves
+    bulk_lenient: bool = False  # Prefer: handling=lenient: unknown parameters are ignored, and nobody says so
+    bulk_separate_status: bool = False  # Prefer: separate-export-status
+    bulk_partial: Literal["auto", "yes", "no"] = "auto"  # allowPartialManifests; auto: where STU3 or later is declared
+    bulk_not_alone: tuple[str, ...] = ()  # types that a `_type` of nothing else may not name ...
+    bulk_companion: str | None = None  # ... so that this one is asked with them
+    bulk_patients_max: int = Field(10_000, ge=1)  # named in one kick-off
     delete_job: bool = True
 
     # -- incremental
     incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
     reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
     overlap_s: int = Field(300, ge=0)  # taken off the watermark
+
+    # -- proof of completeness: how the EHR says how many it has
+    count_query: str | None = (
+        "_summary=count"  # what makes a search answer with a true Bundle.total; None: ids are walked
+    )
+    walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
+    bulk_leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError('not a time zone; give an IANA name such as "America/New_York"') from None
+        return name

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from snapshots.record import Batch, BulkJob, EarlierJob, RunReport, Unit
+from snapshots.record import Batch, BulkJob, Certificate, EarlierJob, ProvedRun, RunReport, Unit
 
 
 class BulkJobs(Protocol):
@@ -100,3 +100,40 @@ class RunStore(Protocol):
 
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed (login refused, discovery impossible): everything committed stays, nothing is tombstoned."""
+
+
+class ProofStore(Protocol):
+    """What a proof needs from the store; `snapshots.proof_session` is the real one. Calls may come from several tasks."""
+
+    async def newest_sync(self, selection: str) -> ProvedRun | None:
+        """The sync to prove: the newest finished one of this selection, else of any."""
+
+    async def run_at_work(self) -> int | None:
+        """The connection's run that is at work now."""
+
+    async def check_idle(self) -> None:
+        """Raise where a run is at work."""
+
+    async def patients(self) -> list[str]:
+        """The connection's live patients."""
+
+    async def types(self) -> frozenset[str]:
+        """Types of which something live belongs to a patient."""
+
+    async def number(self, resource_type: str, patient: str | None) -> int:
+        """How many live resources; of no patient: all of the type."""
+
+    async def held(self, resource_type: str, patient: str | None) -> Mapping[str, str | None]:
+        """Their ids, each with its lastUpdated."""
+
+    async def by_id(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, tuple[str | None, bool]]:
+        """What is known of these ids: lastUpdated, and whether it is a tombstone."""
+
+    async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:
+        """Why units of the run failed, by type and patient."""
+
+    async def patient_mark(self, patient: str) -> str:
+        """A patient as reports name it."""
+
+    async def save(self, certificate: Certificate) -> None:
+        """Keep the certificate beside its run."""

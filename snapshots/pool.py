@@ -21,6 +21,7 @@ from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
 from snapshots.ledger import OpenRun, begin
 from snapshots.migrate import migrate
+from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
 from snapshots.record import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
@@ -89,6 +90,15 @@ class Store:
                 f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
             )
         return found[0]
+
+    @asynccontextmanager
+    async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
+        """Open a session in which what the store holds of a connection is compared with the EHR; it holds no lock."""
+        conn = await connect(self._url)
+        try:
+            yield await open_proof(conn, self._tenant, connection)
+        finally:
+            await conn.close()
 
     async def patient_ids(self, connection: str) -> list[str]:
         """Give the ids of a connection's live patients, in order; none for a connection that never ran."""

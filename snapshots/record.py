@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 
 class Record(NamedTuple):
@@ -33,6 +33,22 @@ class Deletion(NamedTuple):
     id: str
 
 
+class ReferencePath(NamedTuple):
+    """Where resources of one type refer to others: a jsonpath to the reference's text, and the types that are wanted there."""
+
+    source: str
+    path: str  # "$.result.reference"; lax, so that one element and a list are the same
+    targets: tuple[str, ...]
+
+
+class ReferenceTarget(NamedTuple):
+    """What a reference leads to on the EHR's own FHIR base."""
+
+    resource_type: str
+    id: str
+    patient_id: str | None = None  # of a chart that mentions it
+
+
 class Quarantined(NamedTuple):
     """Input that could not become a record: kept as raw bytes, counted, reported, never dropped."""
 
@@ -41,6 +57,23 @@ class Quarantined(NamedTuple):
     reason: str  # what is wrong with it, without quoting it
     raw: bytes
     unit_key: str | None = None  # the unit that brought it, which ends as a hole; None: only counted and kept
+
+
+class Deferral(NamedTuple):
+    """What the EHR said not to ask before a time."""
+
+    resource_type: str  # "*": every type of the patient
+    patient_id: str | None  # None: every patient
+    reason: str  # "restricted" | "paused"
+    until: datetime
+
+
+class Alias(NamedTuple):
+    """A patient that the EHR has merged into another."""
+
+    former_id: str
+    surviving_id: str
+    gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link says so, and both can be read
 
 
 class UnitState(StrEnum):
@@ -56,7 +89,7 @@ class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # stable and unique within the run, e.g. "search:Observation:<patient>:category=laboratory"
-    kind: str  # "search" | "read" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort"
+    kind: str  # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference"
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the fetcher needs to do it again (JSON); no token
@@ -195,10 +228,8 @@ class Certificate:
     @property
     def verdict(self) -> Verdict:
         """The gravest of all questions: fewer, then unanswered, more, equal; "not asked" where nothing could be compared."""
-        for verdict in ("fewer", "unanswered", "more", "equal"):
-            if any(getattr(one, verdict) for one in self.types):
-                return cast("Verdict", verdict)
-        return "not asked"
+        ranked: tuple[Verdict, ...] = ("fewer", "unanswered", "more", "equal")
+        return next((one for one in ranked if any(getattr(found, one) for found in self.types)), "not asked")
 
 
 @dataclass(frozen=True, kw_only=True)

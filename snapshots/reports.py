@@ -13,6 +13,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from snapshots.certificates import certificates_of
 from snapshots.record import Hole, RunReport
 from snapshots.sql import load
 
@@ -60,6 +61,7 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
         totals[run] = [total + count for total, count in zip(totals[run], counts, strict=True)]
         if received := sum(counts[:3]):
             resources[run][resource_type] = received
+    certificates = await certificates_of(conn, runs)
     found = await conn.execute(_SQL["runs"], wanted)
     return [
         RunReport(
@@ -80,6 +82,7 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             retries=retries,
             seconds=round(seconds, 3),
             error=error,
+            certificates=certificates.get(run, ()),
         )
         async for run, connection, status, mode, patients, notes, requests, retries, seconds, error, quarantined in found
     ]

@@ -37,5 +37,8 @@ ALLSCRIPTS = VendorProfile(
     bulk_levels=("group",),  # system and patient level: not found [D] VD
     bulk_types=(),  # without `_type` the server gives everything authorised; Provenance only when listed [D] VD
     bulk_since=True,  # not found; the IG's first version has it [I]
+    # Bundles have a total [D] VD; `_summary` is not documented, so the smallest page is asked for its total
+    count_query="_count=1",
+    bulk_leaves_out=("Provenance",),  # only if listed in `_type` [D] VD
     poll_first_s=2,
 )

@@ -84,7 +84,17 @@ EPIC = VendorProfile(
     },
     bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM
     bulk_since=False,  # rejected or ignored [D] ET
+    kickoff_method="GET",  # [D] ET
+    kickoff_lists="comma",
+    type_filter_comma="backslash",  # the document says so; %2C works too [D] ET, [R] SF
+    bulk_not_alone=("Patient",),  # `_type=Patient` alone failed with 59159 on a real site [R] FHIRBridge
+    bulk_companion="AllergyIntolerance",  # small [I]
+    kickoff_429_means_running=True,  # one live export per client and group [R] SF; the refusal's status: not found
+    kickoff_window_s=86_400,  # one request per client, group and 24 h; a site's table may say otherwise [D] ET
     poll_first_s=60,  # Epic asks for 10 min under 100 patients; sooner polls were not refused [D] ET, [I]
     poll_cap_s=600,
+    # Bundle.total is the size of the page; `_summary=count` gives the true number [R] TM. Types that are searched by category are
+    # walked all the same: one Observation may be in two categories [R] SF
+    count_query="_summary=count",
     overlap_s=86_400,
 )

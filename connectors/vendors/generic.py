@@ -15,6 +15,9 @@ GENERIC = VendorProfile(
     # search by reference needs ids first; these directories are small and listed whole where the server declares the search
     directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
     # patient level gives charts; system level adds what belongs to no patient, and asks for far more [I]
-    bulk_levels=("group", "patient", "system"),
+    bulk_levels=("group", "patient", "system", "patient-list"),
+    # both are of the specification (search, 3.1.1.5); a server that knows them not ignores them, and is walked in full
+    count_query="_summary=count",
+    walk_query="_elements=id,meta",
     next_expired_statuses=(404, 410),  # a paging session that is gone: HAPI 410 [R]
 )

@@ -41,5 +41,6 @@ VA = VendorProfile(
     page_size=100,  # default 30, maximum 100, bigger is clamped [R] LV, LQ
     last_updated_types=("Observation", "Procedure", "DiagnosticReport"),  # [R] LQ
     bulk_levels=(),
+    count_query="_count=0",  # "count only", and `total` is given [R] LV, LQ
     overlap_s=172_800,  # loaded nightly from VistA: newest facts appear up to 36 h late [R] va-mobile-app #1556
 )

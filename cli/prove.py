@@ -1,0 +1,125 @@
+"""`chartferry prove`: ask the EHR what it has and compare it with the store; a table or one JSON object, and exit 0 or 3.
+
+What is asked and how it is judged is `connectors.prove`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import (
+    ConfigOption,
+    DebugOption,
+    Invocation,
+    JsonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+)
+from cli.progress import run_progress
+from cli.render import certificate_as_json, emit_json, print_certificate
+from cli.supervise import supervise
+from cli.sync import checked_types
+
+if TYPE_CHECKING:
+    from cli.progress import Show
+    from config.connections import Connection
+    from config.settings import Settings
+    from snapshots.record import Certificate
+
+EXAMPLES = (
+    "chartferry prove mercy-epic",
+    "chartferry prove mercy-epic --sample 100 --seed 7 --json",
+    "chartferry prove mercy-epic --all --types Patient,Observation",
+)
+DEFAULT_SAMPLE = 20
+_CODES = {
+    "equal": ExitCode.COMPLETE,
+    "more": ExitCode.COMPLETE,
+    "fewer": ExitCode.PARTIAL,
+    "unanswered": ExitCode.PARTIAL,
+    "not asked": ExitCode.NOTHING,
+}
+
+
+def prove(
+    context: typer.Context,
+    *,
+    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Whose sync to prove.", show_default=False)],
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", metavar="N", min=1, help=f"Ask about N patients; default: {DEFAULT_SAMPLE}.", show_default=False
+        ),
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Ask about every patient.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="Of the sample; default: the run's number.", show_default=False),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--types", metavar="A,B", help="Only these resource types.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Compare what the EHR has with what the store holds, patient by patient and type by type, after a sync.
+
+    Exit codes: 0 nothing is missing, 3 the store holds fewer than the EHR (or the EHR did not answer), 4 nothing could be
+    compared, 5 failed, 6 a sync is at work, 2 usage or configuration.
+    """
+    from cli.wiring import choose_connections
+
+    if everyone and sample is not None:
+        raise typer.BadParameter("--all asks about every patient, --sample about some: choose one")
+    settings = settings_of(config)
+    chosen = choose_connections(settings, tenant, [connection])[0]
+    size = None if everyone else sample or DEFAULT_SAMPLE
+    invocation = invocation_of(context)
+    with run_progress(terminal=invocation.terminal) as show:
+        certificate = supervise(
+            lambda: _prove(
+                settings,
+                chosen,
+                sample=size,
+                seed=seed,
+                types=checked_types(types),
+                invocation=invocation,
+                show=show,
+            ),
+            resume="nothing was changed: run the same command again",
+        )
+    if json:
+        emit_json({"status": certificate.verdict, "certificate": certificate_as_json(certificate)})
+    else:
+        print_certificate(certificate)
+    return code_of(certificate)
+
+
+def code_of(certificate: Certificate) -> ExitCode:
+    """Return the exit code of a proof: 3 for what is missing, else 6 for one that gave way to a sync."""
+    code = _CODES[certificate.verdict]
+    return ExitCode.BUSY if certificate.gave_way and code != ExitCode.PARTIAL else code
+
+
+async def _prove(
+    settings: Settings,
+    connection: Connection,
+    *,
+    sample: int | None,
+    seed: int | None,
+    types: tuple[str, ...],
+    invocation: Invocation,
+    show: Show,
+) -> Certificate:
+    from cli.wiring import Wanted, opened_store, prove_connection, start_logging
+
+    start_logging(invocation)
+    async with opened_store(settings, connection.tenant) as store:
+        return await prove_connection(connection, store, Wanted(types=types), show, sample=sample, seed=seed)

@@ -1,0 +1,167 @@
+"""Compares what an EHR lists with what the store holds, question by question: one patient and one type each. Pure.
+
+Asking the EHR is `prove`'s. Only what is missing here counts against a store: what the store holds beyond a listing may have come
+by reference or by bulk, and is counted as "more" only where the EHR says that it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from snapshots.record import Finding, TypeProof, Verdict
+
+EVERYONE = "everyone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How a listing and the store differ, by ids."""
+
+    missing: tuple[str, ...]  # listed, and not live in the store
+    tombstoned: int  # of those: the store has a tombstone
+    changed_since: int  # of those: written at the EHR after the run began
+    outdated: int  # held in an older version than the EHR had before the run began
+    newer: int  # held, and changed at the EHR since the run began
+    unlisted: tuple[str, ...]  # live in the store, and not listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one question came to."""
+
+    resource_type: str
+    scope: str
+    method: str
+    verdict: Verdict
+    at_ehr: int | None
+    stored: int
+    missing: int = 0
+    reason: str = ""
+
+
+def moment(instant: str | None) -> datetime | None:
+    """Read a FHIR instant; None where there is none, or it has no time zone."""
+    try:
+        found = datetime.fromisoformat(instant) if instant else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
+def difference(
+    listed: Mapping[str, str | None],
+    held: Mapping[str, str | None],
+    elsewhere: Mapping[str, tuple[str | None, bool]],
+    began: datetime,
+) -> Difference:
+    """Compare ids with their lastUpdated. `elsewhere` is what the store knows of listed ids that are not in `held`."""
+    missing, tombstoned, changed_since, outdated, newer = [], 0, 0, 0, 0
+    for id_, at_ehr in listed.items():
+        there = moment(at_ehr)
+        known, gone = (held[id_], False) if id_ in held else elsewhere.get(id_, (None, True))
+        if gone:
+            missing.append(id_)
+            tombstoned += id_ in elsewhere
+            changed_since += there is not None and there >= began
+            continue
+        here = moment(known)
+        if here is not None and there is not None and there > here:
+            newer += there >= began
+            outdated += there < began
+    return Difference(
+        missing=tuple(missing),
+        tombstoned=tombstoned,
+        changed_since=changed_since,
+        outdated=outdated,
+        newer=newer,
+        unlisted=tuple(id_ for id_ in held if id_ not in listed),
+    )
+
+
+def judged(found: Difference, *, gone: int, readable: int, unknown: int, incomplete: str | None) -> tuple[Verdict, str]:
+    """The verdict on a difference, and why in words.
+
+    Of what is not listed, `gone` are no longer at the EHR, `readable` can be read there though no search lists them, and of
+    `unknown` it is not known. `incomplete`: why the listing may not have been whole.
+    """
+    said = [
+        (len(found.missing), "missing in the store"),
+        (found.tombstoned, "of them deleted in the store"),
+        (
+            found.changed_since,
+            "of them changed since: written at the EHR after the run began, the next sync brings them",
+        ),
+        (found.outdated, "stored in an older version than the EHR had when the run began"),
+        (found.newer, "changed since at the EHR: the next sync brings them"),
+        (gone, "no longer at the EHR: the next full listing deletes them"),
+        (readable, "held beyond what this search lists, and still at the EHR"),
+        (unknown, "held beyond what this search lists, not looked up"),
+    ]
+    words = [f"{number:,} {what}" for number, what in said if number]
+    if incomplete is not None:
+        words.append(incomplete)
+    verdict: Verdict
+    if found.missing or found.outdated:
+        verdict = "fewer"
+    elif incomplete is not None:
+        verdict = "not asked"
+    else:
+        verdict = "more" if gone or unknown else "equal"
+    return verdict, "; ".join(words)
+
+
+@dataclass
+class Tally:
+    """Gathers answers into a certificate's lines. At most `named` findings are kept, the rest is counted."""
+
+    named: int = 500
+    findings: list[Finding] = field(default_factory=list)
+    unnamed: int = 0
+    _types: dict[str, TypeProof] = field(default_factory=dict)
+
+    def add(self, answer: Answer) -> None:
+        """Count one answer, and name it unless it is plainly equal."""
+        before = self._types.get(answer.resource_type) or TypeProof(
+            resource_type=answer.resource_type, method=answer.method
+        )
+        verdicts = {name: getattr(before, name) for name in ("equal", "more", "fewer", "not_asked", "unanswered")}
+        verdicts[answer.verdict.replace(" ", "_")] += 1
+        answered = answer.verdict in {"equal", "more", "fewer"}
+        self._types[answer.resource_type] = TypeProof(
+            resource_type=answer.resource_type,
+            method=_methods(before.method, answer.method),
+            at_ehr=before.at_ehr + (answer.at_ehr or 0 if answered else 0),
+            stored=before.stored + (answer.stored if answered else 0),
+            missing=before.missing + answer.missing,
+            **verdicts,
+        )
+        if answer.verdict == "equal" and not answer.reason:
+            return
+        if answer.verdict != "fewer" and len(self.findings) >= self.named:
+            self.unnamed += 1
+            return
+        if len(self.findings) >= 2 * self.named:
+            self.unnamed += 1
+            return
+        self.findings.append(
+            Finding(
+                resource_type=answer.resource_type,
+                scope=answer.scope,
+                verdict=answer.verdict,
+                at_ehr=answer.at_ehr,
+                stored=answer.stored,
+                reason=answer.reason,
+            )
+        )
+
+    @property
+    def types(self) -> Sequence[TypeProof]:
+        """The lines by type, in the order of names."""
+        return [self._types[name] for name in sorted(self._types)]
+
+
+def _methods(one: str, other: str) -> str:
+    found = {*one.split(" + "), *other.split(" + ")}
+    return " + ".join(name for name in ("count", "ids", "read") if name in found) or one

@@ -1,0 +1,198 @@
+"""Asks the EHR one question of a proof: how many resources of one type does one patient have, and which.
+
+A number is believed where the profile says that it can be; where it differs from the store's, or there is none, the ids are
+walked by the crawl's own searches. What is asked at all is `prove`'s, what a difference means `completeness`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import quote
+
+import orjson
+
+from connectors.completeness import EVERYONE, Answer, difference, judged
+from connectors.crawl.search import SearchFetcher
+from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
+from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.pipeline import Fetched
+from connectors.run import SyncRequest
+from connectors.store_port import ProofStore
+from connectors.transport.call import Call
+from connectors.transport.client import EhrClient
+from snapshots.record import ProvedRun, Unit, UnitState
+
+_GONE = frozenset({404, 410})
+_LOOKED_UP = 20  # of what a search did not list, so many are read, a question
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One patient and type, or all of a type; with the searches that list it. Without any: why it cannot be asked."""
+
+    resource_type: str
+    patient: str | None
+    units: tuple[Unit, ...] = ()
+    refusal: str = ""
+
+
+class Asker:
+    """Asks questions about one run, and says how the store stands to the answers."""
+
+    def __init__(self, request: SyncRequest, client: EhrClient, store: ProofStore, run: ProvedRun) -> None:
+        self._request = request
+        self._profile = request.profile
+        self._client = client
+        self._store = store
+        self._run = run
+        # why units of the run failed, by type and patient: said beside what is missing
+        self.holes: Mapping[tuple[str, str | None], str] = {}
+
+    async def answer(self, question: Question) -> Answer:
+        """Ask one question. An EHR that refuses, or gives nothing of use, is an answer too."""
+        scope = EVERYONE if question.patient is None else await self._store.patient_mark(question.patient)
+        stored = await self._store.number(question.resource_type, question.patient)
+        answer = Answer(
+            resource_type=question.resource_type,
+            scope=scope,
+            method="",
+            verdict="not asked",
+            at_ehr=None,
+            stored=stored,
+            reason=question.refusal,
+        )
+        if not question.units:
+            return answer
+        try:
+            counted = await self._count(question)
+            if counted is not None and counted == stored:
+                return replace(answer, method="count", verdict="equal", at_ehr=counted)
+            return await self._walked(question, answer, counted)
+        except TerminalFetchError as error:
+            return replace(answer, reason=f"the server refuses it: HTTP {error.status}")
+        except (FetchError, UnsafeLinkError) as error:
+            return replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
+
+    async def _count(self, question: Question) -> int | None:
+        """The number that the EHR gives; None where it gives none that can be trusted."""
+        query, unit = self._profile.count_query, question.units[0]
+        if query is None or len(question.units) > 1 or unit.kind != "search" or unit.detail.get("expect"):
+            return None
+        path = _with(_without_count(str(unit.detail["path"])), query)
+        try:
+            reply = await self._client.send(self._call(unit, path, "search"))
+            page = page_from(reply.body, where="a count")
+        except (TerminalFetchError, NotABundleError):
+            return None  # counting may not be allowed where listing is
+        total = orjson.loads(reply.body).get("total")
+        trusted = type(total) is int and grade(page.issues, self._profile.issue_codes) == "note"
+        return total if trusted else None
+
+    async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
+        """List the ids and compare; a count that differed stands beside them."""
+        listed: dict[str, str | None] = {}
+        incomplete: str | None = None
+        for unit in question.units:
+            reason = await self._list(unit, listed)
+            incomplete = incomplete or reason
+        held = await self._store.held(question.resource_type, question.patient)
+        foreign = [id_ for id_ in listed if id_ not in held]
+        elsewhere = await self._store.by_id(question.resource_type, foreign) if foreign else {}
+        found = difference(listed, held, elsewhere, self._run.started_at)
+        gone = readable = unknown = 0
+        if incomplete is None:
+            gone, readable, unknown = await self._look_up(question, found.unlisted)
+        verdict, reason = judged(found, gone=gone, readable=readable, unknown=unknown, incomplete=incomplete)
+        hole = self.holes.get((question.resource_type, question.patient))
+        if hole is not None and verdict == "fewer":
+            reason += f"; a hole of run {self._run.id}: {hole}"
+        if counted is not None and incomplete is None and counted != len(listed):
+            reason = "; ".join(
+                filter(None, (reason, f"the server's count said {counted:,}, its pages list {len(listed):,}"))
+            )
+        return replace(
+            answer,
+            method="ids" if counted is None else "count + ids",
+            verdict=verdict,
+            at_ehr=len(listed),
+            stored=len(held) + len(elsewhere) - sum(gone for _, gone in elsewhere.values()),
+            missing=len(found.missing),
+            reason=reason,
+        )
+
+    async def _list(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
+        """Add the ids of one search; gives why it is not whole, if it is not."""
+
+        async def collect(fetched: Fetched) -> None:
+            listed.update((r.id, r.last_updated) for r in fetched.records if r.resource_type == unit.resource_type)
+
+        if unit.kind == "read":
+            return await self._read_patient(unit, listed)
+        fetcher = SearchFetcher(self._client, self._request.base_url, self._profile)
+        thin = self._profile.walk_query
+        path = str(unit.detail["path"])
+        if thin is not None:
+            path = _with(path, thin)
+        # an unknown patient is no fault of the question: it is listed as nothing
+        result = await fetcher.fetch(replace(unit, detail={**unit.detail, "path": path, "expect": 0}), collect)
+        if result.state is UnitState.SETTLED and (result.complete_listing or result.reason == "deleted in the EHR"):
+            return None
+        return result.reason or "the server did not list all of it"
+
+    async def _read_patient(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
+        try:
+            reply = await self._client.send(self._call(unit, str(unit.detail["path"]), "read"))
+        except TerminalFetchError as error:
+            if self._is_gone(error):
+                return None
+            raise
+        try:
+            record = record_from(reply.body)
+        except UnreadableResourceError as error:
+            return f"the answer could not be read: {error}"
+        if record.resource_type == unit.resource_type and record.id == unit.patient_id:  # else merged into another
+            listed[record.id] = record.last_updated
+        return None
+
+    def _call(self, unit: Unit, path: str, purpose: Literal["search", "read"]) -> Call:
+        return Call(
+            method="GET",
+            url=f"{self._request.base_url}/{path}",
+            template=str(unit.detail["template"]),
+            purpose=purpose,
+            accept=self._profile.accept,
+            launch=unit.patient_id if self._profile.token_per_patient else None,
+        )
+
+    def _is_gone(self, error: TerminalFetchError) -> bool:
+        meanings = {self._profile.issue_codes.get(code) for code in error.codes}
+        return error.status in _GONE or not meanings.isdisjoint({"gone", "missing"})
+
+    async def _look_up(self, question: Question, unlisted: Sequence[str]) -> tuple[int, int, int]:
+        """Of what no search listed: how many are gone at the EHR, can be read there, and were not found out."""
+        gone = readable = 0
+        unknown = max(0, len(unlisted) - _LOOKED_UP)
+        for id_ in unlisted[:_LOOKED_UP]:
+            unit = question.units[0]
+            read = replace(unit, detail={"template": f"GET /{question.resource_type}/{{id}}"})
+            try:
+                await self._client.send(self._call(read, f"{question.resource_type}/{quote(id_, safe='')}", "read"))
+                readable += 1
+            except TerminalFetchError as error:
+                gone += self._is_gone(error)
+                unknown += not self._is_gone(error)
+            except FetchError:
+                unknown += 1
+        return gone, readable, unknown
+
+
+def _with(path: str, query: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{query}"
+
+
+def _without_count(path: str) -> str:
+    kind, _, query = path.partition("?")
+    kept = "&".join(part for part in query.split("&") if part and not part.startswith("_count="))
+    return f"{kind}?{kept}" if kept else kind

@@ -1,0 +1,121 @@
+"""The database session of one proof of completeness: what the store holds of a patient and type.
+
+A proof holds no lock: a sync may begin at any time, and `run_at_work` tells. What is compared with what is left to
+`connectors.prove`, how certificates are kept to `certificates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import anyio
+from psycopg import AsyncConnection
+
+from snapshots.certificates import keep
+from snapshots.errors import ConnectionBusyError, store_border
+from snapshots.record import Certificate, ProvedRun
+from snapshots.reports import patient_hash
+from snapshots.reports import reports as run_reports
+from snapshots.sql import load
+from snapshots.tenancy import tenant_transaction
+
+_SQL = load("certificates")
+_REPORTS = load("reports")
+
+
+class ProofSession:
+    """One session for the proof of one connection; `Store.proof` makes it. Calls may come from several tasks."""
+
+    def __init__(self, conn: AsyncConnection[Any], tenant: str, connection: str, number: int | None) -> None:
+        self._conn = conn
+        self._tenant = tenant
+        self._connection = connection
+        self._number = number
+        self._turn = anyio.Lock()
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._turn:
+            with store_border(f"proving connection {self._connection}"):
+                async with tenant_transaction(self._conn, self._tenant):
+                    yield self._conn
+
+    async def _rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        async with self._asking() as conn:
+            found = await conn.execute(_SQL[query], {"connection": self._number, **values})
+            return await found.fetchall()
+
+    async def newest_sync(self, selection: str) -> ProvedRun | None:
+        """Give the sync to prove: the newest finished one of this selection, else of any."""
+        found = await self._rows("newest_sync", selection=selection)
+        if not found:
+            return None
+        number, started_at, types = found[0]
+        async with self._asking() as conn:
+            report = (await run_reports(conn, [number]))[0]
+        return ProvedRun(
+            id=number, started_at=started_at, mode=report.mode, types=tuple(types), holes=len(report.holes)
+        )
+
+    async def run_at_work(self) -> int | None:
+        """Give the connection's run that is at work now, if there is one."""
+        found: int | None = (await self._rows("at_work"))[0][0]
+        return found
+
+    async def check_idle(self) -> None:
+        """Raise ConnectionBusyError while a run of the connection is at work: it would be proved half done."""
+        run = await self.run_at_work()
+        if run is not None:
+            raise ConnectionBusyError(
+                f"connection {self._connection}: run {run} is at work; prove it once it has finished.", run=run
+            )
+
+    async def patients(self) -> list[str]:
+        """Give the ids of the connection's live patients, in order."""
+        return [row[0] for row in await self._rows("patients")]
+
+    async def types(self) -> frozenset[str]:
+        """Give the types of which the store holds something live that belongs to a patient."""
+        return frozenset(row[0] for row in await self._rows("types"))
+
+    async def number(self, resource_type: str, patient: str | None) -> int:
+        """Count the live resources of a type in one patient's compartment; of None: all of the type."""
+        query = "number_of_type" if patient is None else "number_of_patient"
+        return int((await self._rows(query, resource_type=resource_type, patient=patient))[0][0])
+
+    async def held(self, resource_type: str, patient: str | None) -> Mapping[str, str | None]:
+        """Give the ids of those, each with its lastUpdated as written."""
+        query = "held_of_type" if patient is None else "held_of_patient"
+        return dict(await self._rows(query, resource_type=resource_type, patient=patient))
+
+    async def by_id(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, tuple[str | None, bool]]:
+        """Give what the store knows of these ids, wherever they lie: lastUpdated, and whether it is a tombstone."""
+        found = await self._rows("by_id", resource_type=resource_type, ids=list(ids))
+        return {id_: (last_updated, deleted) for id_, last_updated, deleted in found}
+
+    async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:
+        """Give why units of the run failed, by type and patient (None: of no patient, a file)."""
+        found = await self._rows("holes", run=run, patients=list(patients))
+        return {(resource_type, patient): reason or "failed" for resource_type, patient, reason in found}
+
+    async def patient_mark(self, patient: str) -> str:
+        """Name a patient as reports do: "patient ~3f2a9c41"."""
+        async with self._asking() as conn:
+            row = await (await conn.execute(_REPORTS["report_key"])).fetchone()
+        return f"patient ~{patient_hash(row[0] if row else UUID(int=0), patient)}"
+
+    async def save(self, certificate: Certificate) -> None:
+        """Keep a certificate beside the run that it proves."""
+        async with self._asking() as conn:
+            await keep(conn, self._number or 0, certificate)
+
+
+async def open_proof(conn: AsyncConnection[Any], tenant: str, connection: str) -> ProofSession:
+    """Begin a proof on a session of its own, which stays the caller's to close."""
+    with store_border(f"proving connection {connection}"):
+        async with tenant_transaction(conn, tenant):
+            row = await (await conn.execute(_SQL["connection"], {"connection": connection})).fetchone()
+    return ProofSession(conn, tenant, connection, row[0] if row else None)

@@ -1,0 +1,209 @@
+"""After a sync the EHR is asked what it has, and the store is shown to hold it; or what it lacks is named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from mocks.serving import Served
+from tests.acceptance.user_site import Site, mock
+
+
+def prove(site: Site, name: str, *words: str, code: int) -> dict:
+    done = site.run("prove", name, "--json", *words)
+    assert done.code == code, f"exit {done.code}\n{done.stdout}\n{done.stderr}"
+    return done.json["certificate"]
+
+
+def of_type(certificate: dict, resource_type: str) -> dict:
+    return next(one for one in certificate["types"] if one["type"] == resource_type)
+
+
+def in_store(site: Site, statement: str) -> int:
+    with psycopg.connect(site._store_url, autocommit=True) as conn:
+        return conn.execute(f"SET search_path = tenant_default; {statement}").rowcount
+
+
+def patient_of(served: Served, resource_type: str) -> tuple[str, str]:
+    row = next(row for row in served.dataset.of_type(resource_type) if row.patient is not None)
+    return row.id, str(row.patient)
+
+
+def test_after_a_sync_every_vendors_ehr_is_proved_equal(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        site.sync()
+        certificate = prove(site, name, "--all", code=0)
+    assert certificate["verdict"] == "equal", json.dumps(certificate, indent=1)
+    assert certificate["patients"] == certificate["of_patients"] == len(served.patient_ids)
+    proved = {one["type"]: one for one in certificate["types"]}
+    assert proved["Observation"]["equal"] == len(served.patient_ids)
+    assert proved["Observation"]["stored"] == proved["Observation"]["at_ehr"] > 0
+    assert not any(one["fewer"] or one["missing"] or one["unanswered"] for one in certificate["types"])
+
+
+@pytest.mark.parametrize(
+    ("vendor", "method"),
+    [("generic", "count"), ("allscripts", "count"), ("va", "count"), ("cerner", "ids"), ("epic", "ids")],
+)
+def test_the_ehr_is_counted_only_where_its_count_can_be_trusted(site: Site, vendor: str, method: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        site.sync()
+        certificate = prove(site, name, "--all", "--types", "Observation", code=0)
+    assert of_type(certificate, "Observation")["method"] == method
+
+
+def test_what_is_lost_from_the_store_is_missing_and_the_exit_code_says_so(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        site.sync()
+        lost, patient = patient_of(served, "Condition")
+        assert in_store(site, f"DELETE FROM resource WHERE resource_type = 'Condition' AND id = '{lost}'") == 1
+        done = site.run("prove", name, "--all")
+        certificate = prove(site, name, "--all", code=3)
+    assert done.code == 3
+    assert "NOT equal" in done.stdout
+    finding = next(one for one in certificate["findings"] if one["verdict"] == "fewer")
+    assert finding["type"] == "Condition"
+    assert finding["at_ehr"] == finding["stored"] + 1
+    assert "1 missing in the store" in finding["reason"]
+    assert of_type(certificate, "Condition")["missing"] == 1
+    for said in (done.stdout + done.stderr, json.dumps(certificate)):
+        assert lost not in said
+        assert patient not in said
+    assert finding["scope"] in site.run("runs", str(certificate["run"])).stdout
+
+
+def test_a_patient_whom_the_store_lost_altogether_is_missing(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        in_store(site, f"DELETE FROM resource WHERE patient_id = '{served.patient_ids[0]}'")
+        certificate = prove(site, name, code=3)
+    finding = next(one for one in certificate["findings"] if one["type"] == "Patient")
+    assert (finding["scope"], finding["verdict"]) == ("everyone", "fewer")
+
+
+def test_a_patient_of_the_cohort_whom_the_store_lost_is_missing(site: Site) -> None:
+    with mock("epic") as served:
+        name = site.connect(served)
+        site.sync()
+        in_store(site, f"DELETE FROM resource WHERE patient_id = '{served.patient_ids[0]}'")
+        certificate = prove(site, name, "--all", code=3)
+    assert of_type(certificate, "Patient")["fewer"] == 1
+
+
+def test_what_the_ehr_wrote_after_the_sync_is_missing_and_said_to_be_new(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        row = served.dataset.of_type("Condition")[0]
+        later = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+        served.dataset.replace({**row.body, "id": "written-later", "meta": {"lastUpdated": later}})
+        certificate = prove(site, name, "--all", code=3)
+        finding = next(one for one in certificate["findings"] if one["verdict"] == "fewer")
+        assert "changed since" in finding["reason"]
+        site.sync()
+        assert prove(site, name, "--all", code=0)["verdict"] == "equal"
+
+
+def test_what_the_ehr_deleted_after_the_sync_is_more_and_no_failure(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        site.sync()
+        gone, _ = patient_of(served, "Condition")
+        served.dataset.delete("Condition", gone)
+        certificate = prove(site, name, "--all", code=0)
+    assert certificate["verdict"] == "more"
+    assert "no longer at the EHR" in next(one["reason"] for one in certificate["findings"] if one["verdict"] == "more")
+
+
+def test_what_only_a_reference_reaches_is_not_counted_as_more(site: Site) -> None:
+    with mock("epic") as served:
+        row = next(r for r in served.dataset.of_type("Observation") if r.patient is not None)
+        member = {**row.body, "id": "member-1", "category": [{"coding": [{"code": "activity"}]}]}
+        served.dataset.replace(member)
+        name = site.connect(served)
+        site.sync()
+        in_store(
+            site,
+            "INSERT INTO resource (first_run, last_changed_run, connection, resource_type, id, patient_id, content_hash, body) "
+            f"SELECT 1, 1, 1, 'Observation', 'member-1', '{row.patient}', '\\x00', '{{}}' "
+            "WHERE NOT EXISTS (SELECT FROM resource WHERE id = 'member-1')",
+        )
+        certificate = prove(site, name, "--all", "--types", "Observation", code=0)
+    assert certificate["verdict"] == "equal"
+    assert any("beyond what this search lists" in one["reason"] for one in certificate["findings"])
+
+
+def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
+    with mock("epic") as served:
+        # the plain total is the size of the page: asked for it where there is more, it lies
+        site.connect(served, "lied-to", profile={"count_query": "_count=1"})
+        site.sync("lied-to")
+        certificate = prove(site, "lied-to", "--all", "--types", "Encounter", code=0)
+    assert certificate["verdict"] == "equal"
+    assert of_type(certificate, "Encounter")["method"] == "count + ids"
+    assert any("count said 1" in one["reason"] for one in certificate["findings"])
+
+
+def test_a_type_that_the_server_refuses_cannot_be_asked(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 403}})
+        certificate = prove(site, name, "--all", code=0)
+    refused = of_type(certificate, "Condition")
+    assert (refused["not_asked"], refused["equal"], refused["fewer"]) == (len(served.patient_ids), 0, 0)
+
+
+def test_an_ehr_that_does_not_answer_proves_nothing(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served, profile={"max_tries": 2})
+        site.sync()
+        served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 503}})
+        certificate = prove(site, name, "--all", code=3)
+    assert certificate["verdict"] == "unanswered"
+
+
+def test_a_server_without_search_has_nothing_to_compare(site: Site) -> None:
+    with mock("generic", search=False) as served:
+        name = site.connect(served)
+        site.sync()
+        certificate = prove(site, name, "--all", "--types", "Observation,Condition", code=4)
+    assert certificate["verdict"] == "not asked"
+
+
+def test_a_sample_asks_about_its_patients_only_and_states_its_seed(site: Site) -> None:
+    with mock("epic", patients=6) as served:
+        name = site.connect(served)
+        site.sync()
+        served.log.clear()
+        first = prove(site, name, "--sample", "2", code=0)
+        asked = " ".join(entry.target for entry in list(served.log))
+        again = prove(site, name, "--sample", "2", "--seed", str(first["seed"]), code=0)
+    assert (first["patients"], first["of_patients"], first["seed"]) == (2, 6, first["run"])
+    assert sum(patient in asked for patient in served.patient_ids) == 2
+    assert [one["at_ehr"] for one in again["types"]] == [one["at_ehr"] for one in first["types"]]
+
+
+def test_the_certificate_stands_in_the_runs_report(site: Site) -> None:
+    with mock("cerner") as served:
+        name = site.connect(served)
+        site.sync()
+        certificate = prove(site, name, code=0)
+    report = json.loads(site.run("runs", str(certificate["run"]), "--json").stdout)["runs"][0]
+    assert report["certificates"] == [certificate]
+    assert "proved equal" in site.run("runs", str(certificate["run"])).stdout
+
+
+def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        done = site.run("prove", name)
+    assert done.code == 2
+    assert "chartferry sync" in done.stderr
