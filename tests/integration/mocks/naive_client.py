@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urljoin
 
 import httpx
@@ -76,7 +76,7 @@ class NaiveClient:
         self.http = httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=10)
         self.json = {"Accept": "application/fhir+json"}
 
-    def __enter__(self) -> NaiveClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
 import uuid
@@ -40,7 +41,7 @@ SCOPES = " ".join(
 def assertion(
     ehr: ServedEhr, *, header: dict[str, Any] | None = None, key: dict[str, Any] | None = None, **claims: Any
 ) -> str:
-    """Sign an assertion as the mock wants it; `header` and `claims` override parts (None takes a claim out)."""
+    """Sign an assertion as the mock wants it; `header` and `claims` override parts (None takes one out)."""
     now = int(time.time())
     who = ehr.client_id
     merged = {
@@ -54,6 +55,7 @@ def assertion(
     }
     merged = {name: value for name, value in merged.items() if value is not None}
     head = {"alg": ehr.key.alg, "kid": ehr.key.kid, "typ": "JWT", **(header or {})}
+    head = {name: value for name, value in head.items() if value is not None}
     private = {name: value for name, value in (key or ehr.key.private).items() if name not in ("alg", "use", "key_ops")}
     signer: Any = ECKey.import_key(private) if private["kty"] == "EC" else RSAKey.import_key(private)
     return jwt.encode(head, merged, signer, algorithms=[head["alg"]])
@@ -121,3 +123,36 @@ def export(http: httpx.Client, path: str) -> tuple[httpx.Response, str]:
         if answer.status_code != 202:
             return answer, url
     raise AssertionError("the job did not end")
+
+
+# -- what care adds: each helper is the answer to a habit of naive_client ----------------------------------------------
+
+
+def rows(http: httpx.Client, path: str) -> dict[str, dict[str, Any]]:
+    """Matches by id, over all pages: links followed as given, outcomes left out, repeats kept once."""
+    return {
+        entry["resource"]["id"]: entry["resource"]
+        for bundle in pages(http, path)
+        for entry in bundle.get("entry", [])
+        if entry["search"]["mode"] == "match"
+    }
+
+
+def code(answer: httpx.Response) -> str:
+    """Epic's number of an OperationOutcome's last issue."""
+    return str(answer.json()["issue"][-1]["details"]["coding"][0]["code"])
+
+
+def download(http: httpx.Client, url: str) -> list[dict[str, Any]]:
+    """Lines of a file: the token goes to the EHR, and never on to where a redirect leads."""
+    answer = http.get(url)
+    if answer.status_code == 307:
+        answer = httpx.get(answer.headers["Location"])
+    assert answer.status_code == 200, (answer.status_code, answer.text)
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def expire_tokens(ehr: ServedEhr) -> None:
+    """End every token now, as time would."""
+    grants = ehr.ehr.grants
+    grants.update({token: dataclasses.replace(grant, expires_at=0) for token, grant in grants.items()})
