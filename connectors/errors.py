@@ -6,7 +6,9 @@
     ├── AuthError                 the token endpoint refused us, or the EHR refused a fresh token
     ├── FetchError                one request, in the end, did not give what was asked
     │   ├── TransientFetchError   worth asking again later; all tries are used up
-    │   │   └── BudgetExhaustedError   the connection's retry budget is empty
+    │   │   ├── BudgetExhaustedError   the connection's retry budget is empty
+    │   │   ├── EhrDownError           not asked: too many calls before this one found nobody at home
+    │   │   └── QuietHoursError        not asked: the configuration wants the EHR spared at this hour
     │   ├── TerminalFetchError    the server's answer will not change: 400, 403, 404, …
     │   └── ProtocolError         an answer that the specification does not allow
     └── UnsafeLinkError           a link or redirect that the token or the request must not follow
@@ -60,6 +62,14 @@ class TransientFetchError(FetchError):
 
 class BudgetExhaustedError(TransientFetchError):
     """The connection's retry budget is empty: no storm, the unit becomes a hole."""
+
+
+class EhrDownError(TransientFetchError):
+    """Not asked: too many calls before this one found nobody at home; the message says until when."""
+
+
+class QuietHoursError(TransientFetchError):
+    """Not asked: the configuration wants the EHR spared at this hour, and for longer than the run may wait."""
 
 
 class TerminalFetchError(FetchError):

@@ -145,15 +145,28 @@ class EarlierJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaceState:
+    """How fast a connection's EHR may be asked, as the last run left it. Moments are epoch seconds."""
+
+    concurrency: int | None = None  # requests at a time; None: never measured
+    file_concurrency: int | None = None
+    down_until: float | None = None  # the circuit breaker is open until then
+    down_reason: str | None = None  # what was found, without PHI
+    trips: int = 0  # how often it opened since things last went well
+    quota_free_at: float | None = None  # from when the next request is within the quota
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunScope:
     """What a run asked for: two runs with equal scopes list the same things, which is what tombstones rest on."""
 
     connection: str
     kind: str  # "sync" | "pull"
     mode: str  # "bulk" | "crawl"
-    selection: str  # "group:<id>", "patients:<hash of the sorted ids>", "all"
+    selection: str  # whose watermarks and roster: "group:<id>", "cohort", "store", "patients:<hash>", "all"
     types: tuple[str, ...]  # empty: whatever the server gives
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing
+    cohort: str = ""  # digest of the cohort as given: an interrupted run goes on only with the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,4 +266,5 @@ class RunReport:
     retries: int = 0
     seconds: float = 0
     error: str | None = None
+    cohort: Mapping[str, Any] = field(default_factory=dict)  # what became of the cohort: numbers and line numbers, no values
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first

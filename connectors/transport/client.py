@@ -1,77 +1,54 @@
-"""The one module that sends requests to an EHR: limits, token, redirects, judgement and retries around each call.
+"""The calls of one connection to its EHR: limits, judgement and retries around each.
 
-What an answer means is `retry_table`'s, how bytes travel `verbatim`'s, which links are safe `links`', tokens are `auth`'s. URLs
-and bodies are PHI: nothing here logs, and errors name a call by its template.
+What leaves for whom is `sender`'s, what an answer means `retry_table`'s, how much is asked at a time and whether at all
+`limits`', tokens are `auth`'s. URLs and bodies are PHI: nothing here logs, and errors name a call by its template.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, Self, TypeVar
 
-import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
-from yarl import URL
 
-from connectors.errors import ProtocolError, UnsafeLinkError
+from connectors.errors import ProtocolError, TransientFetchError
 from connectors.profile import VendorProfile
 from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
-from connectors.transport.content_coding import ContentCodingError
-from connectors.transport.explain import error_for
-from connectors.transport.limits import ConnectionLimits
-from connectors.transport.links import origin, redirect_target, safe_url
+from connectors.transport.explain import error_for, found
+from connectors.transport.limits import ConnectionLimits, Place
 from connectors.transport.retry_budget import RetryBudget
-from connectors.transport.retry_table import Failure, Seen, Verdict, expects_json, issue_codes, judge, retry_after_s
-from connectors.transport.tls import tls_context
-from connectors.transport.verbatim import CertificateError, HandshakeError, NameNotFoundError, VerbatimTransport
+from connectors.transport.retry_table import (
+    Seen,
+    Verdict,
+    issue_codes,
+    judge,
+    nobody_home,
+    retry_after_s,
+    signal_of,
+)
+from connectors.transport.sender import FAILS, Answer, Sender, drained, failed
+from snapshots.record import PaceState
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
-MAX_REDIRECTS = 5
-MAX_REDIRECT_BYTES = 64 << 10
 BODY_START_BYTES = 512
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SEE_OTHER, _UNAUTHORIZED = 303, 401
-_MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cerner), discovery holds no secret
+PACED_TRIES = 4  # refusals that a call may meet for each further try that it has: they cost the server nothing
+_UNAUTHORIZED = 401
 
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
 
-_FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
-    (ContentCodingError, "coding"),
-    (CertificateError, "certificate"),
-    (httpx.ProxyError, "proxy"),
-    (HandshakeError, "handshake"),
-    (NameNotFoundError, "name"),
-    (httpx.ConnectTimeout, "connect-timeout"),
-    (httpx.ConnectError, "connect"),
-    (httpx.TimeoutException, "timeout"),
-    (httpx.RemoteProtocolError, "malformed"),
-    (httpx.UnsupportedProtocol, "malformed"),
-    (httpx.TransportError, "dropped"),
-)
-try:
-    _VERSION = version("chartferry")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    _VERSION = "0"
-_HEADERS = {"User-Agent": f"chartferry/{_VERSION}", "Accept-Encoding": "gzip"}
-_FAILS = (httpx.TransportError, ContentCodingError)
-
 
 @dataclass(frozen=True)
-class _Answer:
-    """An answer whose body is still on the wire; its place is taken until it is closed."""
+class _Held:
+    """An answer and the place that it takes until it is closed."""
 
-    response: httpx.Response
-    url: str
-    reader: BodyReader
-    foreign: bool  # redirected to an origin that gets no token
+    answer: Answer
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -81,6 +58,32 @@ class _Try(Generic[T]):
     seen: Seen
     verdict: Verdict
     value: T | None = None
+
+
+class _Tries:
+    """Counts one call's tries against its own limits and the connection's budget, and says when to stop."""
+
+    def __init__(self, most: int, budget: RetryBudget, is_down: Callable[[], bool]) -> None:
+        self.budget_empty = False
+        self._most = most
+        self._budget = budget
+        self._is_down = is_down
+        self._failed = 0
+        self._refused = 0
+
+    def stop(self, state: RetryCallState) -> bool:
+        verdict: Verdict = _tried(state).verdict
+        if verdict.paced:
+            self._refused += 1
+            if self._refused > PACED_TRIES * (self._most - 1) or self._is_down():
+                return True
+            self.budget_empty = not self._budget.take_paced()
+        else:
+            self._failed += 1
+            if self._failed >= min(verdict.tries or self._most, self._most) or self._is_down():
+                return True
+            self.budget_empty = not self._budget.take_retry()
+        return self.budget_empty
 
 
 class _Chunks:
@@ -100,10 +103,12 @@ class _Chunks:
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._reader)
-        except _FAILS as error:
-            seen = _failed(error)
-        empty = not self._budget.take_retry()
-        raise error_for(self._call, seen, Verdict(action="retry"), tries=1, budget_empty=empty)
+        except FAILS as error:
+            seen = failed(error)
+        verdict = judge(self._call, seen)
+        again = verdict.action == "retry"
+        empty = again and not self._budget.take_retry()
+        raise error_for(self._call, seen, Verdict(action="retry") if again else verdict, tries=1, budget_empty=empty)
 
 
 class EhrClient:
@@ -123,25 +128,15 @@ class EhrClient:
         sleep: Sleep,
         rng: random.Random,
     ) -> None:
-        self.base_url = connection.base_url.rstrip("/")
         self.tokens = tokens
-        self.requests = 0
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
+        self.limits = ConnectionLimits(profile, clock=clock, sleep=sleep)
         self._profile = profile
         self._clock = clock
         self._sleep = sleep
         self._rng = rng
-        self._origin = origin(self.base_url)
-        self._limits = ConnectionLimits(profile.max_concurrency, profile.file_concurrency)
-        self._client_id = {}
-        if profile.client_id_header and connection.client_id:
-            self._client_id = {profile.client_id_header: connection.client_id}
-        self._transport = VerbatimTransport(
-            tls=lambda: tls_context(connection),
-            proxy=connection.proxy,
-            connect_timeout_s=profile.connect_timeout_s,
-            read_timeout_s=profile.read_timeout_s,
-        )
+        self._sender = Sender(connection, profile)
+        self.base_url = self._sender.base_url
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,18 +146,32 @@ class EhrClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        await self._sender.aclose()
+
+    @property
+    def requests(self) -> int:
+        """How many requests went out."""
+        return self._sender.requests
 
     @property
     def retries(self) -> int:
         """How many tries came after the first of a call; a stream that broke counts as one, for it is begun again."""
         return self.budget.retries
 
+    def restore(self, state: PaceState) -> None:
+        """Go on at the pace, and with the breaker, that the connection's last run left."""
+        self.limits.restore(state)
+
+    def pace_state(self) -> PaceState:
+        """What the connection's next run should know."""
+        return self.limits.state()
+
     async def send(self, call: Call) -> Reply:
         """The whole answer, its status one of `call.ok`.
 
-        Raises TransientFetchError (BudgetExhaustedError) when tries or budget are used up, TerminalFetchError or
-        ProtocolError when asking again is no use, AuthError, UnsafeLinkError.
+        Raises TransientFetchError when tries (BudgetExhaustedError: budget) are used up or the call was not sent
+        (EhrDownError, QuietHoursError), TerminalFetchError or ProtocolError when asking again is no use, AuthError,
+        UnsafeLinkError.
         """
         return await self._with_retries(call, self._try_whole)
 
@@ -172,16 +181,13 @@ class EhrClient:
 
         Its place among the connection's requests is taken until the block ends.
         """
-        answer = await self._with_retries(call, self._try_open)
+        held = await self._with_retries(call, self._try_open)
+        response = held.answer.response
+        chunks = _Chunks(call, held.answer.reader, self.budget)
         try:
-            yield StreamReply(
-                answer.response.status_code,
-                answer.response.headers,
-                answer.url,
-                _Chunks(call, answer.reader, self.budget),
-            )
+            yield StreamReply(response.status_code, response.headers, held.answer.url, chunks)
         finally:
-            await self._close(call, answer)
+            await self._close(held)
 
     async def once(self, call: Call) -> Reply:
         """Send one request without token, place, redirect, retry or judgement of its status: for the token endpoint.
@@ -189,89 +195,121 @@ class EhrClient:
         Raises TransientFetchError when no whole answer came, TerminalFetchError for an untrusted certificate, ProtocolError
         for an answer that is too long.
         """
-        url = self._safe(call)
+        url = self._sender.safe(call)
         try:
-            response = await self._exchange(call.method, url, self._headers(call), call.body)
+            answer = await self._sender.once(call, url)
             try:
-                reader = BodyReader(response, json_expected=expects_json(call.accept))
-                return Reply(response.status_code, response.headers, await _whole(call, reader), url)
+                body = await _whole(call, answer.reader)
+                return Reply(answer.response.status_code, answer.response.headers, body, url)
             finally:
-                await response.aclose()
-        except _FAILS as error:
-            seen = _failed(error)
+                await answer.response.aclose()
+        except FAILS as error:
+            seen = failed(error)
         raise error_for(call, seen, judge(call, seen), tries=1)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
-        budget_empty = False
-
-        def stop(state: RetryCallState) -> bool:
-            nonlocal budget_empty
-            most = _tried(state).verdict.tries or self._profile.max_tries
-            if state.attempt_number >= min(most, self._profile.max_tries):
-                return True
-            budget_empty = not self.budget.take_retry()
-            return budget_empty
-
+        probing = await self.limits.admit(call)
         self.budget.count_request()
-        first = await attempt(call)
-        if first.value is not None:  # nearly always: setting the retry loop up costs a sixth of a small request's CPU
-            return first.value
+        try:
+            first = await attempt(call)
+            if (
+                first.value is not None
+            ):  # nearly always: setting the retry loop up costs a sixth of a small request's CPU
+                self.budget.count_answer()
+                self.limits.ended(reason=None)
+                return first.value
+            return await self._again(call, attempt, first, most=1 if probing else self._profile.max_tries)
+        except BaseException:
+            if probing:
+                self.limits.probe_lost()
+            raise
+
+    async def _again(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]], first: _Try[T], most: int) -> T:
         done = [first]
 
         async def tried_or_again(call: Call) -> _Try[T]:
             return done.pop() if done else await attempt(call)
 
+        tries = _Tries(most, self.budget, lambda: self.limits.breaker.is_open(self._clock()))
         retrying = AsyncRetrying(
-            sleep=self._sleep, retry=_AGAIN, stop=stop, wait=self._wait_s, retry_error_callback=_tried
+            sleep=self._sleep, retry=_AGAIN, stop=tries.stop, wait=self._wait_s, retry_error_callback=_tried
         )
         tried: _Try[T] = await retrying(tried_or_again, call)
+        if tried.value is not None or not nobody_home(tried.seen, tried.verdict):
+            self.budget.count_answer()
+            self.limits.ended(reason=None)
+        else:
+            self.limits.ended(reason=found(tried.seen, tried.verdict))
         if tried.value is not None:
             return tried.value
-        tries = retrying.statistics["attempt_number"]
-        raise error_for(call, tried.seen, tried.verdict, tries=tries, budget_empty=budget_empty)
+        count = retrying.statistics["attempt_number"]
+        raise error_for(call, tried.seen, tried.verdict, tries=count, budget_empty=tries.budget_empty)
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of what the server asked for."""
-        doubled = self._profile.retry_base_s * 2.0 ** (state.attempt_number - 1)
+        doubled = self._profile.retry_base_s * 2.0 ** min(state.attempt_number - 1, 64)
         jitter = self._rng.uniform(0, min(self._profile.retry_cap_s, doubled))
         return (_tried(state).verdict.after_s or 0.0) + jitter
 
     async def _try_whole(self, call: Call) -> _Try[Reply]:
         tried = await self._try_open(call)
-        answer = tried.value
-        if answer is None:
+        held = tried.value
+        if held is None:
             return _Try(tried.seen, tried.verdict)
         try:
-            body = await _whole(call, answer.reader)
-            reply = Reply(answer.response.status_code, answer.response.headers, body, answer.url)
+            body = await _whole(call, held.answer.reader)
+            reply = Reply(held.answer.response.status_code, held.answer.response.headers, body, held.answer.url)
             return _Try(tried.seen, tried.verdict, reply)
-        except _FAILS as error:
-            seen = _failed(error)
+        except FAILS as error:
+            seen = failed(error)
         finally:
-            await self._close(call, answer)
+            await self._close(held)
         return _Try(seen, judge(call, seen))
 
-    async def _try_open(self, call: Call) -> _Try[_Answer]:
+    async def _try_open(self, call: Call) -> _Try[_Held]:
         """One try up to the first piece of the body; an answer that is not accepted is read for its issue codes and closed."""
+        url = self._sender.safe(call)
+        token = await self._token(call, url)  # before the place is taken: a login may take long
+        place = await self.limits.acquire(call.purpose)
+        held: _Held | None = None
         try:
-            answer = await self._answer(call)
             try:
-                accepted = answer.response.status_code in call.ok
-                body = await answer.reader.peek() if accepted else await _refusal(answer.reader)
-                seen = self._seen(answer, body, () if accepted else issue_codes(body))
-            except BaseException:
-                await self._close(call, answer)
-                raise
-        except _FAILS as error:
-            seen = _failed(error)
-            return _Try(seen, judge(call, seen))
-        verdict = judge(call, seen, kickoff_429_means_running=self._profile.kickoff_429_means_running)
-        if verdict.action == "ok":
-            return _Try(seen, verdict, answer)
-        await self._close(call, answer)
+                held = _Held(await self._answer(call, url, token, place), place)
+                accepted = held.answer.response.status_code in call.ok
+                body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
+                seen = self._seen(held.answer, body, () if accepted else issue_codes(body))
+            except FAILS as error:
+                seen = failed(error)
+            verdict = judge(call, seen, kickoff_429_means_running=self._profile.kickoff_429_means_running)
+            self.limits.saw(call, place, seen, signal_of(call, seen, verdict))
+        except BaseException:
+            await self._leave(held, place)
+            raise
+        if held is not None and verdict.action == "ok":
+            return _Try(seen, verdict, held)
+        await self._leave(held, place)
         return _Try(seen, verdict)
 
-    def _seen(self, answer: _Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
+    async def _answer(self, call: Call, url: str, token: Token | None, place: Place) -> Answer:
+        """Request and redirects; a 401 is met by one fresh token and one replay, which is no retry."""
+        answer = await self._sender.follow(call, url, token)
+        if answer.response.status_code == _UNAUTHORIZED and token is not None and self.tokens and not answer.foreign:
+            self.tokens.invalidate(token)
+            await drained(answer.response)
+            answer = await self._sender.follow(call, url, await self._token(call, url))
+        place.answered_at = self._clock()
+        if not answer.foreign:
+            self.limits.heard(answer.response.headers.raw)
+        return answer
+
+    async def _token(self, call: Call, url: str) -> Token | None:
+        try:
+            return await self._sender.token(call, url, self.tokens)
+        except TransientFetchError as error:
+            self.limits.ended(reason=str(error))
+            raise
+
+    def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
         headers = answer.response.headers
         wait_s = retry_after_s(headers.get("retry-after"), now=self._clock(), cap_s=self._profile.retry_after_cap_s)
         return Seen(
@@ -284,85 +322,17 @@ class EhrClient:
             token_sent="authorization" in answer.response.request.headers,
         )
 
-    async def _close(self, call: Call, answer: _Answer) -> None:
+    async def _leave(self, held: _Held | None, place: Place) -> None:
+        if held is None:
+            self.limits.release(place)
+        else:
+            await self._close(held)
+
+    async def _close(self, held: _Held) -> None:
         try:
-            await answer.response.aclose()
+            await held.answer.response.aclose()
         finally:
-            self._limits.release(call.purpose)
-
-    async def _answer(self, call: Call) -> _Answer:
-        """Token, place, request, redirects; a 401 is met by one fresh token and one replay, which is no retry."""
-        url = self._safe(call)
-        token = await self._token(call, url)  # before the place is taken: a login may take long
-        await self._limits.acquire(call.purpose)
-        try:
-            answer = await self._follow(call, url, token)
-            if answer.response.status_code != _UNAUTHORIZED or answer.foreign or token is None or self.tokens is None:
-                return answer
-            self.tokens.invalidate(token)
-            await _drained(answer.response)
-            return await self._follow(call, url, await self.tokens.token(call.launch))
-        except BaseException:
-            self._limits.release(call.purpose)
-            raise
-
-    def _safe(self, call: Call) -> str:
-        try:
-            return safe_url(call.url, self.base_url)
-        except UnsafeLinkError as error:
-            raise UnsafeLinkError(f"{call.template}: {error}") from error
-
-    async def _token(self, call: Call, url: str) -> Token | None:
-        """The token to send to `url`; raises UnsafeLinkError where it would leave the origins that may see it."""
-        if not call.auth:
-            return None
-        target = origin(url)
-        if target != self._origin and target not in map(origin, call.token_origins):
-            raise UnsafeLinkError(
-                f"{call.template}: the link leads to another origin than base_url's, which must not see "
-                f'the token; if it belongs to this EHR, put "{target}" into profile.bulk_file_hosts'
-            )
-        return None if self.tokens is None else await self.tokens.token(call.launch)
-
-    async def _follow(self, call: Call, url: str, token: Token | None) -> _Answer:
-        """Send, and follow redirects; on another origin without token and client id, and never with a body."""
-        method, body, start = call.method, call.body, origin(url)
-        headers = self._headers(call, token) | (self._client_id if call.auth else {})
-        for _ in range(MAX_REDIRECTS + 1):
-            response = await self._exchange(method, url, headers, body)
-            location = response.headers.get("location")
-            if response.status_code not in _REDIRECTS or response.status_code in call.ok or location is None:
-                reader = BodyReader(response, json_expected=expects_json(call.accept))
-                return _Answer(response, url, reader, foreign=origin(url) != start)
-            await _drained(response)
-            url = redirect_target(location, url)
-            if response.status_code == _SEE_OTHER:
-                method, body = "GET", None
-            if origin(url) != start:
-                if call.purpose not in _MAY_LEAVE or body is not None:
-                    raise UnsafeLinkError(f"{call.template}: a redirect leads to another origin, {origin(url)}")
-                headers = self._headers(call)
-        raise ProtocolError(f"{call.template}: more than {MAX_REDIRECTS} redirects; check base_url")
-
-    def _headers(self, call: Call, token: Token | None = None) -> dict[str, str]:
-        headers = {**_HEADERS, "Accept": call.accept, **call.headers}
-        if token is not None:
-            headers["Authorization"] = token.authorization
-        return headers
-
-    async def _exchange(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> httpx.Response:
-        self.requests += 1
-        shown = _shown(origin(url))
-        request = httpx.Request(
-            method, shown, headers=headers, content=body, extensions={"url": URL(url, encoded=True)}
-        )
-        return await self._transport.handle_async_request(request)
-
-
-@lru_cache(maxsize=64)
-def _shown(where: str) -> httpx.URL:
-    """The URL that the httpx request shows: its origin, and nothing that could be PHI."""
-    return httpx.URL(where)
+            self.limits.release(held.place)
 
 
 async def _whole(call: Call, reader: BodyReader) -> bytes:
@@ -376,20 +346,8 @@ async def _refusal(reader: BodyReader) -> bytes:
     """What an answer says that is not accepted: its status counts, also when its body is damaged."""
     try:
         return (await reader.read(MAX_REFUSAL_BYTES))[0]
-    except _FAILS:
+    except FAILS:
         return b""
-
-
-async def _drained(response: httpx.Response) -> None:
-    """Read what little a redirect or a 401 says, so that its connection can be used again, and close it."""
-    with suppress(*_FAILS):
-        await BodyReader(response, json_expected=False).read(MAX_REDIRECT_BYTES)
-    await response.aclose()
-
-
-def _failed(error: Exception) -> Seen:
-    failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
-    return Seen(failure=failure, origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None)
 
 
 def _tried(state: RetryCallState) -> Any:

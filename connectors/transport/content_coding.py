@@ -3,6 +3,10 @@
 Where JSON was asked for, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing
 Content-Encoding, a false one and gzip within gzip (vendors.md F23) all read right. Elsewhere (attachments) only the header
 counts, since a .gz file may be what was asked for.
+
+A bomb ends early: no layer may give out more than MOST_TIMES what came from the wire, beyond a first FREE_BYTES. FHIR as JSON
+packs to a tenth or a thirtieth, a file of one repeated line to a four-hundredth, zeros to a thousandth, packed twice to a
+millionth.
 """
 
 from __future__ import annotations
@@ -15,12 +19,29 @@ from isal import igzip_lib
 GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 1 << 20  # decompressed pieces are at most this long: a gzip bomb costs time, not memory
 MAX_LAYERS = 3
+MOST_TIMES = 500
+FREE_BYTES = 64 << 20
 _GZIP = ("gzip", "x-gzip")
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 
 
 class ContentCodingError(Exception):
     """A body that ends too early or is damaged; the message never quotes it."""
+
+
+class BombError(ContentCodingError):
+    """A body that unpacks to far more than FHIR ever does; the rest was not unpacked."""
+
+
+class _Meter:
+    """What has come from the wire for one body, and what that entitles each layer to."""
+
+    def __init__(self) -> None:
+        self.wire_bytes = 0
+
+    def check(self, given_out: int) -> None:
+        if given_out > FREE_BYTES + MOST_TIMES * self.wire_bytes:
+            raise BombError(f"it unpacks to more than {MOST_TIMES} times its size")
 
 
 class _Layer(Protocol):
@@ -48,8 +69,10 @@ class _NotAskedFor:
 class _Gunzip:
     """Any number of gzip members, zero padding between and after them."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: _Meter) -> None:
         self._member: igzip_lib.IgzipDecompressor | None = None
+        self._meter = meter
+        self._given_out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -65,6 +88,8 @@ class _Gunzip:
             if piece is None:  # outside `except`: nothing of the body may hang on the error as its context
                 raise ContentCodingError("its gzip data is damaged")
             if piece:
+                self._given_out += len(piece)
+                self._meter.check(self._given_out)
                 yield piece
             data = b""
             if self._member.eof:
@@ -81,8 +106,9 @@ class _Gunzip:
 class _Sniff:
     """Looks at the first two bytes, then becomes gzip (with another look at what comes out) or plain."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, meter: _Meter) -> None:
         self._layers = layers
+        self._meter = meter
         self._held = b""
         self._chain: Chain | None = None
 
@@ -93,7 +119,10 @@ class _Sniff:
                 return
             data, self._held = self._held, b""
             packed = data.startswith(GZIP_MAGIC) and self._layers > 0
-            self._chain = Chain([_Gunzip(), _Sniff(self._layers - 1)] if packed else [_Plain()])
+            inner: list[_Layer] = (
+                [_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [_Plain()]
+            )
+            self._chain = Chain(inner)
         yield from self._chain.feed(data)
 
     def finish(self) -> Iterator[bytes]:
@@ -104,13 +133,16 @@ class _Sniff:
 
 
 class Chain:
-    """Layers one behind the other."""
+    """Layers one behind the other; the outermost one counts what comes from the wire."""
 
-    def __init__(self, layers: list[_Layer]) -> None:
+    def __init__(self, layers: list[_Layer], meter: _Meter | None = None) -> None:
         self._layers = layers
+        self._meter = meter
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Pieces that come out for `data` going in."""
+        """Pieces that come out for `data` going in; raises ContentCodingError, for a bomb BombError."""
+        if self._meter is not None:
+            self._meter.wire_bytes += len(data)
         return _through(self._layers, iter((data,)))
 
     def finish(self) -> Iterator[bytes]:
@@ -135,6 +167,9 @@ def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     codings = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     if any(name not in _GZIP for name in codings):
         return Chain([_NotAskedFor()])
+    meter = _Meter()
     if json_expected:
-        return Chain([_Sniff(MAX_LAYERS)])
-    return Chain([_Gunzip() for _ in codings] or [_Plain()])
+        return Chain([_Sniff(MAX_LAYERS, meter)], meter)
+    if len(codings) > MAX_LAYERS:
+        return Chain([_NotAskedFor()])
+    return Chain([_Gunzip(meter) for _ in codings] or [_Plain()], meter)

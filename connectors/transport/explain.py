@@ -30,6 +30,7 @@ _FOUND: dict[Failure, str] = {
     "dropped": "the connection was lost before the answer was whole",
     "malformed": "what came back is not HTTP",
     "coding": "the body is damaged or ends too early",
+    "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
     "name": "check the host in base_url, and this machine's name resolution (DNS)",
@@ -40,6 +41,7 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
+    "bomb": "ask the EHR's administrators what this answer is",
 }
 _NEXT_BY_STATUS: dict[int, str] = {
     400: "this EHR does not take the request's parameters; see the profile's search settings",
@@ -98,7 +100,8 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
 
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
-        return _NEXT_BY_FAILURE.get(seen.failure, _LATER)
+        advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
+        return advice.replace("base_url", "profile.token_url") if call.purpose == "token" else advice
     if verdict.html and verdict.action == "retry":
         return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
     if call.purpose == "kickoff" and seen.status == _NOT_FOUND and "/Group/" in call.template:

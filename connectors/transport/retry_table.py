@@ -18,6 +18,7 @@ import orjson
 from connectors.transport.call import Call
 
 Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
+Signal = Literal["fine", "refused", "strained", "nothing"]
 Failure = Literal[
     "name",
     "connect",
@@ -29,11 +30,14 @@ Failure = Literal[
     "dropped",
     "malformed",
     "coding",
+    "bomb",
 ]
 
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
+STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
 TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
+NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
 NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
 TRANSIENT_CODES = frozenset(
     {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
@@ -70,6 +74,7 @@ class Verdict:
     action: Action
     after_s: float | None = None
     tries: int | None = None
+    paced: bool = False  # a refusal that asking less answers: it has a retry budget of its own
     html: bool = False
     xml: bool = False
 
@@ -79,7 +84,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
 
     | seen | verdict |
     | --- | --- |
-    | certificate refused | terminal |
+    | certificate refused, a body that is a decompression bomb | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
     | a status that the call accepts, with a web page where JSON was asked | retry, few |
@@ -107,20 +112,47 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
         return Verdict(action="terminal")
     if seen.status in RETRYABLE:
-        if seen.status == 429 and not kickoff_429_means_running:  # noqa: PLR2004 - refused before it began: safe to repeat
+        paced = seen.status == 429 and (once is None or not kickoff_429_means_running)  # noqa: PLR2004
+        if paced:  # refused before it began: safe to repeat, a kick-off too
             once = None
-        return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, html=html)
+        return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, paced=paced, html=html)
     if seen.status < 400:  # noqa: PLR2004
         return Verdict(action="protocol", html=html)
     return Verdict(action="terminal", html=html)
 
 
 def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
-    if failure == "certificate":
+    if failure in ("certificate", "bomb"):
         return Verdict(action="terminal")
-    if call.purpose == "discovery" and failure in ("name", "connect", "handshake"):
+    if call.purpose == "discovery" and failure in NOBODY_THERE:
         return Verdict(action="retry", tries=TYPO_TRIES)
     return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
+
+
+def signal_of(call: Call, seen: Seen, verdict: Verdict) -> Signal:
+    """What a try says about how much the EHR can take: fine, refused, strained, or nothing.
+
+    A kick-off or a poll that comes too often says nothing about the number of requests at a time.
+    """
+    if seen.status is None:
+        return "strained" if seen.failure == "timeout" else "nothing"
+    if seen.status == 429:  # noqa: PLR2004
+        return "refused" if verdict.paced and call.purpose not in ("kickoff", "status") else "nothing"
+    if seen.status in STRAINED:
+        return "strained"
+    return "fine" if verdict.action in ("ok", "terminal") and not verdict.html else "nothing"
+
+
+def nobody_home(seen: Seen, verdict: Verdict) -> bool:
+    """Whether a try was not answered by the EHR itself, but by nobody, a gateway, a web page or a refusal to listen.
+
+    A 500 with issue codes is the EHR speaking of one record; a damaged body came from somebody.
+    """
+    if seen.status is None:
+        return seen.failure not in ("coding", "bomb")
+    if seen.status == 500 and not seen.codes:  # noqa: PLR2004
+        return True
+    return seen.status in STRAINED or seen.status in (408, 429) or (verdict.html and verdict.action == "retry")
 
 
 def _judge_accepted(call: Call, seen: Seen) -> Verdict:

@@ -17,6 +17,8 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from yarl import URL
 
+from connectors.transport.addresses import AddressGuard, GuardedResolver
+
 READ_BUFFER_BYTES = 1 << 17
 
 
@@ -108,10 +110,17 @@ class VerbatimTransport(AiohttpTransport):
     """One connection pool: no cookies, no environment, no decompression, no redirects, no second sending."""
 
     def __init__(
-        self, *, tls: Callable[[], ssl.SSLContext], proxy: str | None, connect_timeout_s: float, read_timeout_s: float
+        self,
+        *,
+        tls: Callable[[], ssl.SSLContext],
+        proxy: str | None,
+        guard: AddressGuard,
+        connect_timeout_s: float,
+        read_timeout_s: float,
     ) -> None:
         super().__init__(verify=False, trust_env=False, client=self._new_session)
         self._tls = tls
+        self._guard = guard
         self._context: ssl.SSLContext | None = (
             None  # made late: reading certificates takes 30 ms; plain http needs none
         )
@@ -119,8 +128,12 @@ class VerbatimTransport(AiohttpTransport):
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` to `request.extensions["url"]`; raises httpx.TransportError without a URL in its text."""
+        """Send `request` to `request.extensions["url"]`; raises httpx.TransportError without a URL in its text.
+
+        Raises UnsafeLinkError where `guard` lets the host or its addresses not through.
+        """
         url: URL = request.extensions["url"]
+        self._guard.check_host(url.host or "")
         if not isinstance(self.client, aiohttp.ClientSession):
             self.client = self._new_session()
         if url.scheme == "https" and self._context is None:
@@ -148,7 +161,9 @@ class VerbatimTransport(AiohttpTransport):
 
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # `limits` says how much is used at a time
+            connector=aiohttp.TCPConnector(  # `limits` says how much is used at a time
+                limit=0, resolver=GuardedResolver(self._guard)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             auto_decompress=False,

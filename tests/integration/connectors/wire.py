@@ -126,10 +126,13 @@ class Endpoint:
 
 
 class Waits:
-    """A sleep that does not wait, and remembers."""
+    """A sleep that does not wait, remembers, and lets the client's clock move on."""
 
     def __init__(self):
         self.seconds = []
+
+    def clock(self):
+        return NOW + sum(self.seconds)
 
     async def __call__(self, seconds):
         self.seconds.append(seconds)
@@ -142,12 +145,13 @@ def client(server_or_endpoint, *, tokens=None, waits=None, **changes):
     if isinstance(endpoint, Wire):
         endpoint = Endpoint(endpoint.base_url)
     profile = VendorProfile(name="x", label="X", **changes)
+    waits = waits or Waits()
     return EhrClient(
         endpoint,
         profile,
         tokens,
-        clock=lambda: NOW,
-        sleep=waits or Waits(),
+        clock=getattr(waits, "clock", lambda: NOW),
+        sleep=waits,
         rng=random.Random(1),
     )
 
