@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from connectors.store_port import BulkJobs, RunStore
-from snapshots.record import Batch, BulkJob, EarlierJob, RunReport, RunScope, Unit
+from connectors.store_port import BulkJobs, Roster, RunStore
+from snapshots.record import Alias, Batch, BulkJob, Deferral, EarlierJob, RunReport, RunScope, Unit
 
 if TYPE_CHECKING:
     from connectors.transport.call import Call, Reply
@@ -95,6 +95,46 @@ class PreviewJobs(BulkJobs):
         return ()
 
 
+class PreviewRoster(Roster):
+    """Nobody, and nothing owed: a preview shows a full listing."""
+
+    async def covered(self) -> frozenset[str]:
+        """Give none."""
+        return frozenset()
+
+    async def lags(self) -> Mapping[tuple[str, str], str | None]:
+        """Give none."""
+        return {}
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """Give none."""
+        return ()
+
+    async def defer(self, deferrals: Sequence[Deferral]) -> None:
+        """Forget them."""
+
+    async def aliases(self) -> Sequence[Alias]:
+        """Give none."""
+        return ()
+
+    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
+        """Forget them."""
+
+    async def stored_patients(self) -> Sequence[str]:
+        """Give none: a preview has no store."""
+        return ()
+
+    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
+        """Give none: a preview has no store."""
+        return ()
+
+    async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
+        """Do nothing: the plan's notes say it."""
+
+    def hold_back(self, instants: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+
 class PreviewStore(RunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
@@ -125,6 +165,11 @@ class PreviewStore(RunStore):
 
     async def write(self, batch: Batch) -> None:
         """Keep nothing."""
+
+    @property
+    def roster(self) -> PreviewRoster:
+        """Nobody is covered."""
+        return PreviewRoster()
 
     @property
     def jobs(self) -> PreviewJobs:

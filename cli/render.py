@@ -120,6 +120,7 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
         "retries": report.retries,
         "seconds": round(report.seconds, 3),
         "error": report.error,
+        **({"cohort": dict(report.cohort)} if report.cohort else {}),
         "certificates": [certificate_as_json(certificate) for certificate in report.certificates],
     }
 

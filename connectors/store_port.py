@@ -6,11 +6,25 @@ at all; after a crash, opening the same scope again finds exactly what was commi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
-from snapshots.record import Batch, BulkJob, Certificate, EarlierJob, ProvedRun, RunReport, Unit
+from snapshots.record import (
+    Alias,
+    Batch,
+    BulkJob,
+    Certificate,
+    Deferral,
+    EarlierJob,
+    PaceState,
+    ProvedRun,
+    ReferencePath,
+    ReferenceTarget,
+    RunReport,
+    Traffic,
+    Unit,
+)
 
 
 class BulkJobs(Protocol):
@@ -41,12 +55,102 @@ class BulkJobs(Protocol):
         """Types that earlier exports of this selection brought, and this run has received nothing of."""
 
 
+class References(Protocol):
+    """What one open run's resources refer to; every call is one transaction."""
+
+    async def follow(self, types: Collection[str]) -> None:
+        """Note which types this run follows references to."""
+
+    async def collect(
+        self,
+        paths: Sequence[ReferencePath],
+        resolve: Callable[[str], ReferenceTarget | None],
+        *,
+        depth: int,
+        fresh: timedelta,
+    ) -> bool:
+        """Note what resources `depth` steps from a listing refer to and did not come with the run; tell if there is anything."""
+
+    async def due(
+        self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
+    ) -> Sequence[ReferenceTarget]:
+        """What is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
+
+    async def note_asked(self, *, depth: int) -> None:
+        """Note what the run's reference units ask for (`detail["ids"]`)."""
+
+    async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
+        """Note how settled reference units were answered; give by type how many are found, missing, restricted, wanted."""
+
+
+class Roster(Protocol):
+    """Whom one open run's selection covers, and what they are behind with; every call but `hold_back` is one transaction.
+
+    Who was asked for is taken from the ledger when the run is finished: then the roster, lags and watermarks move together.
+    """
+
+    async def covered(self) -> frozenset[str]:
+        """The patients that the selection's watermarks speak for; all others are to be listed in full."""
+
+    async def lags(self) -> Mapping[tuple[str, str], str | None]:
+        """By (type, patient), up to when a patient is complete for whom the type's watermark does not hold; None: not at all."""
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """What the EHR said not to ask before a time that has not come."""
+
+    async def defer(self, deferrals: Sequence[Deferral]) -> None:
+        """Note what is not to be asked before a time."""
+
+    async def aliases(self) -> Sequence[Alias]:
+        """The merges that any run of the connection met."""
+
+    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
+        """Note merges, and former ids that are patients of their own again."""
+
+    async def stored_patients(self) -> Sequence[str]:
+        """The connection's live patients, in order."""
+
+    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
+        """Ids of one patient's live resources of a type, in order."""
+
+    async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
+        """Add to what the report says of the cohort: numbers and line numbers, never a value."""
+
+    def hold_back(self, instants: Mapping[str, str]) -> None:
+        """Let the watermarks of these types move no further than this."""
+
+
+class PaceStore(Protocol):
+    """What one open run's connection remembers of its pace, and what the run has sent."""
+
+    @property
+    def counted(self) -> Traffic:
+        """What is counted into the run already: `finish` and `fail` take what came since."""
+
+    async def load(self) -> PaceState:
+        """What the connection's last run left."""
+
+    def note(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this with one of the next batches; `traffic` is all that this process has sent."""
+
+    async def save(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this now."""
+
+
 class RunStore(Protocol):
     """One open run of one connection, which holds that connection's lock until it is finished or closed."""
 
     @property
     def id(self) -> int:
         """The run's number."""
+
+    @property
+    def references(self) -> References:
+        """What the run's resources refer to."""
+
+    @property
+    def pace(self) -> PaceStore:
+        """How fast the connection's EHR may be asked."""
 
     @property
     def started_at(self) -> datetime:
@@ -76,6 +180,10 @@ class RunStore(Protocol):
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
         """
+
+    @property
+    def roster(self) -> Roster:
+        """Which patients the run's selection covers, and what they are behind with."""
 
     @property
     def jobs(self) -> BulkJobs:

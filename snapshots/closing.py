@@ -6,27 +6,52 @@ What was received and how units ended is the ledger's; what the report says of i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
 from snapshots.ingest import is_older
+from snapshots.roster import end_of_crawl
 from snapshots.run_session import OpenScope
 from snapshots.sql import load
 
 _SQL = load("closing")
 _LEDGER = load("ledger")
+_ROSTER = load("roster")
+_CATEGORY = "category="
+EVERYONE = "all"  # the selection of a crawl that lists every patient itself
 ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
+
+NOTHING_HELD_BACK: Mapping[str, str] = MappingProxyType({})
 
 
 class _TypeEnd(NamedTuple):
     """How the units of one type ended."""
 
     resource_type: str
-    settled: bool
+    settled: bool  # but for patients of whom a lag will tell
     listed: bool
     some_listed: bool
+    as_a_whole: bool
     doubtful: bool
+    splits: list[str | None] | None
+
+    @property
+    def categories(self) -> list[str] | None:
+        """The categories that searches were narrowed to; None: at least one was not, or not by category."""
+        codes = [split[len(_CATEGORY) :] for split in self.splits or () if split and split.startswith(_CATEGORY)]
+        if not codes or len(codes) < len(self.splits or ()):
+            return None
+        return [one.rpartition("|")[2] for code in codes for one in code.split(",")]
+
+
+class _Departed(NamedTuple):
+    """Patients that are no patients of their own any more: deleted, or led to a survivor."""
+
+    ended: list[str]
+    formers: list[str]
+    survivors: list[str]
 
 
 def run_status(*, settled: int, failed: int, quarantined: int) -> str:
@@ -56,8 +81,12 @@ async def close_run(
     requests: int,
     retries: int,
     notes: Sequence[str],
+    held_back: Mapping[str, str] = NOTHING_HELD_BACK,
 ) -> None:
-    """Tombstone, move watermarks, decide the status. The caller holds the transaction."""
+    """Tombstone, move watermarks and lags, decide the status. The caller holds the transaction.
+
+    A type's watermark moves no further than `held_back` says.
+    """
     run = {"run": closing.run}
     await conn.execute(_SQL["plan_freely"])
     await conn.execute(_SQL["close_pending"], run)
@@ -67,8 +96,9 @@ async def close_run(
     settled, failed, quarantined = await _endings(conn, closing.run)
     status = run_status(settled=settled, failed=failed, quarantined=quarantined)
     if watermark is not None:
-        await _move_watermarks(conn, closing, ends, watermark, without_holes=status == "complete")
-    full = status == "complete" and not closing.scope.since and any(end.some_listed for end in ends)
+        await _move_watermarks(conn, closing, ends, watermark, held_back, without_holes=status == "complete")
+        await end_of_crawl(conn, closing)
+    full = status in {"complete", "partial"} and not closing.scope.since and any(end.some_listed for end in ends)
     await _close(
         conn,
         closing.run,
@@ -77,7 +107,7 @@ async def close_run(
         retries=retries,
         notes=notes,
         patients=patients,
-        full_listing=full and not await _number(conn, "asked_for_news", run),
+        full_listing=full and not await _number(conn, "leaves_a_gap", run),
     )
 
 
@@ -126,26 +156,44 @@ async def _close(
 
 
 async def _tombstone(conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd]) -> None:
-    """Only for types that were listed in full; a pull speaks for its own patient alone."""
+    """Only for types that were listed in full, and for patients that are gone; a pull speaks for its own patient alone."""
+    departed = await _departed(conn, closing)
+    everyone = any(end.resource_type == "Patient" and end.as_a_whole and end.listed for end in ends)
     for end in ends:
-        if end.resource_type == ALL_TYPES or end.doubtful or not end.some_listed:
+        if end.resource_type == ALL_TYPES or end.doubtful or not (end.some_listed or departed.ended):
             continue
         if since_of(closing.scope.since, end.resource_type) is not None:
             continue
+        whole = end.as_a_whole or (everyone and closing.scope.selection == EVERYONE)
         values = {
             "run": closing.run,
             "connection": closing.connection,
             "selection": closing.scope.selection,
             "resource_type": end.resource_type,
-            "whole": end.listed and closing.scope.kind != "pull",
+            "whole": whole and end.listed and closing.scope.kind != "pull",
+            "categories": end.categories,
+            **departed._asdict(),
         }
         if gone := await _number(conn, "tombstone", values):
             counted = {"run": closing.run, "types": [end.resource_type], "deleted": [gone]}
             await conn.execute(_LEDGER["count"], {**counted, "new": [0], "changed": [0], "unchanged": [0]})
 
 
+async def _departed(conn: AsyncConnection[Any], closing: OpenScope) -> _Departed:
+    own = {"run": closing.run, "connection": closing.connection}
+    ended = [row[0] async for row in await conn.execute(_ROSTER["ended_patients"], own)]
+    led = [row async for row in await conn.execute(_ROSTER["led_to_survivors"], own)]
+    return _Departed(ended, [former for former, _ in led], [survivor for _, survivor in led])
+
+
 async def _move_watermarks(
-    conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd], watermark: str, *, without_holes: bool
+    conn: AsyncConnection[Any],
+    closing: OpenScope,
+    ends: Sequence[_TypeEnd],
+    watermark: str,
+    held_back: Mapping[str, str],
+    *,
+    without_holes: bool,
 ) -> None:
     if await _number(conn, "blocks_all", {"run": closing.run}):
         return
@@ -155,7 +203,8 @@ async def _move_watermarks(
     if without_holes and ends:  # a type that was asked for and of which there is nothing has no unit in a bulk run
         complete |= set(closing.scope.types)
     types = sorted(one for one in complete if movable(since_of(closing.scope.since, one), before.get(one)))
-    await conn.execute(_SQL["move_watermark"], {**own, "types": types, "instant": watermark, "run": closing.run})
+    instants = [held_back[one] if is_older(held_back.get(one), watermark) else watermark for one in types]
+    await conn.execute(_SQL["move_watermark"], {**own, "types": types, "instants": instants, "run": closing.run})
 
 
 async def _number(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]) -> int:

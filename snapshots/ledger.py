@@ -23,9 +23,12 @@ from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.closing import close_run, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
 from snapshots.ingest import Intake, is_empty, prepare_session, take_in
+from snapshots.pace import StoredPace
 from snapshots.record import Batch, Quarantined, RunReport, RunScope, Unit
+from snapshots.references import StoredReferences
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
+from snapshots.roster import RunRoster
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
@@ -52,6 +55,8 @@ class OpenRun:
         )
         self._started_at = started_at
         self._planned = planned
+        self._roster = RunRoster(session)
+        self._pace = StoredPace(session)
 
     @property
     def id(self) -> int:
@@ -69,9 +74,24 @@ class OpenRun:
         return self._planned
 
     @property
+    def pace(self) -> StoredPace:
+        """How fast the connection's EHR may be asked, and what the run has sent."""
+        return self._pace
+
+    @property
+    def references(self) -> StoredReferences:
+        """What the run's resources refer to."""
+        return StoredReferences(self._session)
+
+    @property
     def jobs(self) -> StoredBulkJobs:
         """The connection's bulk export jobs."""
         return StoredBulkJobs(self._session)
+
+    @property
+    def roster(self) -> RunRoster:
+        """Which patients the run's selection covers, and what they are behind with."""
+        return self._roster
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,6 +169,7 @@ class OpenRun:
                 await self._settle(batch)
             if intake.counts:
                 await self._count(intake)
+            await self._pace.ride_along()
 
     async def _quarantine(self, quarantined: Sequence[Quarantined]) -> None:
         rows = [
@@ -237,7 +258,13 @@ class OpenRun:
         """Tombstone what complete listings no longer had, move watermarks, close the run; then say what it did."""
         async with self._session.transaction("closing"):
             await close_run(
-                self._conn, self._open, watermark=watermark, requests=requests, retries=retries, notes=notes
+                self._conn,
+                self._open,
+                watermark=watermark,
+                requests=requests,
+                retries=retries,
+                notes=notes,
+                held_back=self._roster.held_back,
             )
             return await self._report()
 
@@ -311,9 +338,9 @@ async def _connection_number(conn: AsyncConnection[Any], name: str) -> int:
 
 
 def _same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
-    _, _, kind, mode, selection, types, since, young = row
-    asked = (scope.kind, scope.mode, scope.selection, list(scope.types), dict(scope.since))
-    return bool(young) and (kind, mode, selection, types, since) == asked
+    _, _, kind, mode, selection, types, since, cohort, young = row
+    asked = (scope.kind, scope.mode, scope.selection, list(scope.types), dict(scope.since), scope.cohort)
+    return bool(young) and (kind, mode, selection, types, since, cohort) == asked
 
 
 async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope) -> tuple[int, datetime]:
@@ -324,6 +351,7 @@ async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope) 
         "selection": scope.selection,
         "types": list(scope.types),
         "since": Jsonb(dict(scope.since)),
+        "cohort": scope.cohort,
     }
     row = await (await conn.execute(_SQL["begin"], values)).fetchone()
     assert row is not None

@@ -157,6 +157,33 @@ class PaceState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What a process has sent for a run, and its retry budget: `spent` on failures, `left` (None: not known)."""
+
+    requests: int = 0
+    retries: int = 0
+    spent: int = 0
+    left: int | None = None
+
+    def since(self, before: Traffic) -> Traffic:
+        """What came after `before`; what is left stays as it is."""
+        return Traffic(
+            requests=self.requests - before.requests,
+            retries=self.retries - before.retries,
+            spent=self.spent - before.spent,
+            left=self.left,
+        )
+
+
+class Down(NamedTuple):
+    """A connection whose EHR was found down."""
+
+    connection: str
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunScope:
     """What a run asked for: two runs with equal scopes list the same things, which is what tombstones rest on."""
 
@@ -264,6 +291,9 @@ class RunReport:
     notes: Sequence[str] = ()
     requests: int = 0
     retries: int = 0
+    retries_spent: int = 0  # of the retry budget, by failures; refusals that were paced are in `retries` only
+    retries_left: int | None = None
+    down_until: datetime | None = None  # the run ended with the EHR taken to be down
     seconds: float = 0
     error: str | None = None
     cohort: Mapping[str, Any] = field(default_factory=dict)  # what became of the cohort: numbers and line numbers, no values

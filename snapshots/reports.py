@@ -80,11 +80,16 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             notes=notes,
             requests=requests,
             retries=retries,
+            retries_spent=spent,
+            retries_left=left,
+            down_until=down_until,
             seconds=round(seconds, 3),
             error=error,
+            cohort=cohort,
             certificates=certificates.get(run, ()),
         )
-        async for run, connection, status, mode, patients, notes, requests, retries, seconds, error, quarantined in found
+        async for run, connection, status, mode, patients, notes, requests, retries, seconds, error, quarantined, cohort
+        in found
     ]
 
 

@@ -9,31 +9,62 @@ UPDATE unit SET state = 'failed', reason = coalesce(poison, reason, 'not attempt
 WHERE run = %(run)s AND state = 'pending'
 
 -- name: types
--- By type: did all units settle, did all list everything, and is there quarantine that no unit answers for. A unit that was
--- asked for news only (detail.incremental) cannot tell what has vanished.
-SELECT resource_type, bool_and(state = 'settled') AS settled,
+-- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), did all list
+-- everything, does a unit list the type whole, by which searches, and is there quarantine that no unit answers for. A unit that
+-- was asked for news only (detail.incremental) cannot tell what has vanished. Units that follow references or fetch attachments
+-- list nothing, and have a state of their own.
+SELECT resource_type, bool_and(state = 'settled' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
+        AND bool_or(state = 'settled') AS settled,
     bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true') AS listed,
     bool_or(complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true') AS some_listed,
+    bool_or(patient_id IS NULL AND kind NOT IN ('batch', 'cohort')) AS as_a_whole,
     EXISTS (SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL
-        AND coalesce(q.resource_type, unit.resource_type) = unit.resource_type) AS doubtful
-FROM unit WHERE run = %(run)s GROUP BY resource_type ORDER BY resource_type
+        AND coalesce(q.resource_type, unit.resource_type) = unit.resource_type) AS doubtful,
+    array_agg(DISTINCT detail ->> 'split') FILTER (WHERE kind = 'search') AS splits
+FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment') GROUP BY resource_type ORDER BY resource_type
 
 -- name: blocks_all
--- Whether a hole leaves all types incomplete: patients that were not found, files of mixed types, files of deletions or errors.
+-- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors. Patients that were not found are no
+-- such hole: once they are found they are new to the roster, and listed in full.
 SELECT EXISTS (
-    SELECT FROM unit WHERE run = %(run)s AND state = 'failed' AND (
-        resource_type = '*' OR kind NOT IN ('search', 'read', 'file', 'no-file') OR resource_type = 'Patient' AND patient_id IS NULL
-    )
+    SELECT FROM unit WHERE run = %(run)s AND state = 'failed'
+        AND (resource_type = '*' OR kind IN ('deleted-file', 'error-file'))
 )
+
+-- name: leaves_a_gap
+-- Whether anything of this run waits for the next in a way that no patient's lag says, or was asked for news only.
+SELECT EXISTS (
+    SELECT FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') AND (
+        state = 'failed' AND (patient_id IS NULL OR kind NOT IN ('search', 'read')) OR detail -> 'incremental' = 'true'
+    )
+) OR EXISTS (SELECT FROM quarantine WHERE run = %(run)s AND unit_key IS NULL)
 
 -- name: tombstone
 -- Make tombstones of what complete listings of a type no longer had and this run received nowhere. Always for patients all of
--- whose units of the type listed everything; where all units of the type did (whole), also for every patient that this run
--- listed, and for what a run of the same selection brought. EXCEPT compares sets whatever the planner believes of their sizes: tables
--- that grew within minutes have no statistics, and an anti join by nested loop took minutes for 38,000 resources.
-WITH patient AS (
+-- whose units of the type listed everything, for former ids of such patients, and for patients that the EHR has deleted; where
+-- all units of the type listed everything and one lists it whole (whole), also for every patient that this run listed, and for
+-- what a run of the same selection brought. Searches by category speak for those categories only. EXCEPT compares sets whatever
+-- the planner believes of their sizes: tables that grew within minutes have no statistics, and an anti join by nested loop took
+-- minutes for 38,000 resources.
+-- What came by reference and not by a listing stays while it is mentioned: by this run's walk, or, where that has not been
+-- everywhere (a source of mentions was not listed in full, or no reference was followed), by an earlier one.
+WITH complete AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND resource_type = %(resource_type)s AND patient_id IS NOT NULL
+        AND kind NOT IN ('reference', 'attachment')
     GROUP BY patient_id HAVING bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true')
+), patient AS (
+    SELECT patient_id FROM complete
+    UNION SELECT a.former_id FROM unnest(%(formers)s::text[], %(survivors)s::text[]) AS a (former_id, surviving_id)
+        JOIN complete c ON c.patient_id = a.surviving_id
+    UNION SELECT patient_id FROM unit
+        WHERE run = %(run)s AND resource_type = %(resource_type)s AND patient_id = ANY(%(ended)s::text[])
+        GROUP BY patient_id HAVING bool_and(state = 'settled')
+), doubted AS (
+    SELECT DISTINCT patient_id FROM unit
+    WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') AND (
+        state <> 'settled' OR detail -> 'incremental' = 'true'
+        OR NOT complete_listing AND coalesce(reason, '') NOT LIKE 'not served here%%'
+    )
 ), listed AS (
     SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
     UNION ALL SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
@@ -53,9 +84,25 @@ WITH patient AS (
             )
         )
     EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
+    EXCEPT SELECT x.id FROM referenced x, (
+        SELECT run.kind = 'sync' AND run.types = '{}' AND run.since = '{}' AND NOT EXISTS (
+            SELECT FROM doubted WHERE patient_id IS NULL
+        ) AND EXISTS (SELECT FROM followed f WHERE f.run = %(run)s AND f.resource_type = %(resource_type)s) AS all_sources
+        FROM run WHERE run.id = %(run)s
+    ) walk
+    WHERE x.connection = %(connection)s AND x.resource_type = %(resource_type)s AND x.state IN ('found', 'wanted')
+        AND (x.run = %(run)s OR NOT walk.all_sources OR coalesce(x.patient_id IN (SELECT patient_id FROM doubted), true))
+        AND NOT coalesce(x.patient_id = ANY(%(ended)s::text[]), false)
 ), gone AS (
     UPDATE resource r SET deleted_at = now(), deleted_run = %(run)s
     WHERE r.resource_type = %(resource_type)s AND r.connection = %(connection)s AND r.id = ANY(ARRAY(SELECT id FROM vanished))
+        AND (
+            %(categories)s::text[] IS NULL OR r.patient_id = ANY(%(ended)s::text[])
+            OR EXISTS (
+                SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code)
+                WHERE c.code #>> '{}' = ANY(%(categories)s::text[])
+            )
+        )
     RETURNING r.id
 )
 SELECT count(*)::int FROM gone
@@ -71,7 +118,7 @@ SELECT count(DISTINCT id)::int FROM (
 -- name: move_watermark
 -- Note up to when these types are complete.
 INSERT INTO watermark (connection, selection, resource_type, instant, run)
-SELECT %(connection)s, %(selection)s, unnest(%(types)s::text[]), %(instant)s, %(run)s
+SELECT %(connection)s, %(selection)s, unnest(%(types)s::text[]), unnest(%(instants)s::text[]), %(run)s
 ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: close
@@ -86,7 +133,3 @@ WHERE id = %(run)s
 SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled'),
     (SELECT count(*) FROM quarantine WHERE run = %(run)s)
-
--- name: asked_for_news
--- Whether any unit was asked for news only.
-SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND detail -> 'incremental' = 'true')

@@ -21,7 +21,7 @@ INSERT INTO connection (name) VALUES (%(connection)s) RETURNING id
 -- name: interrupted
 -- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
 -- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
-SELECT id, started_at, kind, mode, selection, types, since, started_at > now() - interval '24 hours' OR EXISTS (
+SELECT id, started_at, kind, mode, selection, types, since, cohort_digest, started_at > now() - interval '24 hours' OR EXISTS (
     SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
         AND b.kicked_off_at > now() - interval '30 days'
 ) AS young
@@ -37,8 +37,8 @@ DELETE FROM seen WHERE run = ANY(%(runs)s)
 
 -- name: begin
 -- Begin a run.
-INSERT INTO run (connection, kind, mode, selection, types, since)
-VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s) RETURNING id, started_at
+INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest)
+VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s) RETURNING id, started_at
 
 -- name: resume
 -- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
@@ -120,6 +120,6 @@ WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
 
 -- name: last_full_listing
--- When the last complete run began that listed everything of this selection, and was asked for the same types.
+-- When the last run began that listed everything of this selection but what patients' lags tell, and was asked for the same types.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND selection = %(selection)s AND kind = 'sync'
-    AND status = 'complete' AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)
+    AND status IN ('complete', 'partial') AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)

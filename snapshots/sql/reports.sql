@@ -21,7 +21,7 @@ SELECT run.id, c.name,
     END,
     run.patients, run.notes, run.requests, run.retries,
     extract(epoch FROM coalesce(run.finished_at, now()) - run.started_at)::float8, run.error,
-    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id)
+    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}')
 FROM run JOIN connection c ON c.id = run.connection WHERE run.id = ANY(%(runs)s) ORDER BY run.id DESC
 
 -- name: counts

@@ -138,9 +138,9 @@ async def test_a_hole_is_named_in_the_report_without_the_patients_id(store: Stor
     assert report.status == "failed"
 
 
-async def test_a_hole_blocks_the_watermark_of_its_type_and_no_other(store: Store):
-    condition = search("Condition")
-    units, results = [P1, P2, condition], [settled(P1), failed(P2), settled(condition)]
+async def test_a_hole_of_no_patient_blocks_the_watermark_of_its_type_and_no_other(store: Store):
+    condition, everyone = search("Condition"), search(patient=None)
+    units, results = [P1, everyone, condition], [settled(P1), failed(everyone), settled(condition)]
     await full_run(await store.begin_run(scope()), [], units, results=results, watermark=T1)
     async with await store.begin_run(scope()) as run:
         assert await run.watermarks() == {"Condition": T1}
@@ -150,12 +150,11 @@ async def test_a_hole_blocks_the_watermark_of_its_type_and_no_other(store: Store
 @pytest.mark.parametrize(
     "unit",
     [
-        search("Patient", None),
-        Unit(key="cohort:unresolved", kind="cohort", resource_type="Patient"),
+        Unit(key="error-file:1", kind="error-file", resource_type="Observation"),
         Unit(key="deleted-file:1", kind="deleted-file", resource_type="*"),
     ],
 )
-async def test_a_hole_that_hides_whole_patients_or_deletions_blocks_every_watermark(store: Store, unit: Unit):
+async def test_a_hole_that_hides_deletions_or_errors_blocks_every_watermark(store: Store, unit: Unit):
     results = [settled(P1), failed(unit)]
     await full_run(await store.begin_run(scope()), [], [P1, unit], results=results, watermark=T1)
     async with await store.begin_run(scope()) as run:

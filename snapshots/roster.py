@@ -1,0 +1,111 @@
+"""Which patients a selection covers, what each is behind with, what not to ask before when, and who was merged into whom.
+
+A selection's watermark of a type holds for the patients of its roster; of one that is behind, a lag says from where. Both move
+only when a run ends (`end_of_crawl`, called by `closing` in its transaction). What to do with them is `connectors.crawl`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from snapshots.record import Alias, Deferral
+from snapshots.run_session import OpenScope, RunSession
+from snapshots.sql import load
+
+_SQL = load("roster")
+EVERY_PATIENT = ""
+
+
+class RunRoster:
+    """The roster of one open run's selection; the real `connectors.store_port.Roster`. Every call is one transaction."""
+
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+        self.held_back: dict[str, str] = {}
+
+    async def covered(self) -> frozenset[str]:
+        """Give the patients that the selection's watermarks speak for."""
+        async with self._session.transaction("reading the roster") as own:
+            return frozenset([row[0] async for row in await self._session.conn.execute(_SQL["covered"], own)])
+
+    async def lags(self) -> Mapping[tuple[str, str], str | None]:
+        """Give, by (type, patient), up to when patients are complete for whom the watermark does not hold; None: not at all."""
+        async with self._session.transaction("reading the roster") as own:
+            found = await self._session.conn.execute(_SQL["lags"], own)
+            return {(kind, patient): instant async for kind, patient, instant in found}
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """Give what is not to be asked yet."""
+        async with self._session.transaction("reading deferrals") as own:
+            await self._session.conn.execute(_SQL["forget_deferrals"], {**own, "now": now})
+            found = await self._session.conn.execute(_SQL["deferrals"], {**own, "now": now})
+            return [
+                Deferral(kind, None if patient == EVERY_PATIENT else patient, reason, until)
+                async for kind, patient, reason, until in found
+            ]
+
+    async def defer(self, deferrals: Sequence[Deferral]) -> None:
+        """Note what is not to be asked before a time."""
+        if not deferrals:
+            return
+        values = {
+            "types": [one.resource_type for one in deferrals],
+            "patients": [one.patient_id or EVERY_PATIENT for one in deferrals],
+            "reasons": [one.reason for one in deferrals],
+            "untils": [one.until for one in deferrals],
+        }
+        async with self._session.transaction("noting deferrals") as own:
+            await self._session.conn.execute(_SQL["defer"], {**own, **values})
+
+    async def aliases(self) -> Sequence[Alias]:
+        """Give the merges that any run of the connection met."""
+        async with self._session.transaction("reading aliases") as own:
+            return [Alias(*row) async for row in await self._session.conn.execute(_SQL["aliases"], own)]
+
+    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
+        """Note merges, and former ids that are patients of their own again."""
+        if not aliases and not unmerged:
+            return
+        values = {
+            "formers": [one.former_id for one in aliases],
+            "survivors": [one.surviving_id for one in aliases],
+            "gone": [one.gone for one in aliases],
+        }
+        async with self._session.transaction("noting merged patients") as own:
+            await self._session.conn.execute(_SQL["forget_aliases"], {**own, "formers": list(unmerged)})
+            await self._session.conn.execute(_SQL["save_aliases"], {**own, **values})
+
+    async def stored_patients(self) -> Sequence[str]:
+        """Give the connection's live patients, in order."""
+        async with self._session.transaction("reading patients") as own:
+            return [row[0] async for row in await self._session.conn.execute(_SQL["stored_patients"], own)]
+
+    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
+        """Give the ids of one patient's live resources of a type, in order."""
+        async with self._session.transaction("reading ids") as own:
+            values = {**own, "resource_type": resource_type, "patient_id": patient_id}
+            return [row[0] async for row in await self._session.conn.execute(_SQL["stored_ids"], values)]
+
+    async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
+        """Add to what the report says of the cohort: numbers and line numbers, never a value."""
+        async with self._session.transaction("describing the cohort") as own:
+            await self._session.conn.execute(_SQL["describe_cohort"], {**own, "cohort": Jsonb(dict(cohort))})
+
+    def hold_back(self, instants: Mapping[str, str]) -> None:
+        """Let the watermarks of these types move no further than this."""
+        self.held_back.update(instants)
+
+
+async def end_of_crawl(conn: AsyncConnection[Any], closing: OpenScope) -> None:
+    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before."""
+    own = {"run": closing.run, "connection": closing.connection, "selection": closing.scope.selection}
+    row = await (await conn.execute(_SQL["asks_patients"], own)).fetchone()
+    if not row or not row[0]:
+        return
+    for step in ("note_lags", "note_unasked", "call_roll", "strike_off"):
+        await conn.execute(_SQL[step], own)
