@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -208,7 +209,8 @@ def _redacted(row: Row) -> Row:
 def served(ehr: Ehr, row: Row) -> bytes:
     """Give a row's bytes as they go out: as they came, unless the configuration asks for a change."""
     if ehr.config.strip_meta and "meta" in row.body:
-        return orjson.dumps({name: value for name, value in row.body.items() if name != "meta"})
+        members = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])  # values stay as written
+        return msgspec.json.encode({name: value for name, value in members.items() if name != "meta"})
     return row.raw
 
 
