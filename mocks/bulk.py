@@ -5,6 +5,7 @@ A job holds the rows of its kick-off. Its files are compressed once and kept, so
 
 from __future__ import annotations
 
+import base64
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -212,6 +213,8 @@ async def status(request: Request) -> Response:
     ehr: Ehr = request.app.state.ehr
     job = _job(request, authenticate(request))
     if request.method == "DELETE":
+        if job.complete and not ehr.manner.deletes_finished:
+            raise Refused(ehr.manner.gone(), "finished jobs delete themselves")
         del ehr.jobs[job.id]
         for one in (*job.files, *job.errors):
             del ehr.files[one.id]
@@ -238,6 +241,8 @@ def _manifest(ehr: Ehr, job: Job) -> dict[str, Any]:
         entries = []
         for file in files:
             url = ehr.origin + ehr.layout.file.format(job=job.id, file=file.id)
+            if ehr.manner.files_in_store:
+                url = _sign(ehr, file)
             count = {"count": len(file.rows)} if ehr.manner.bulk_counts else {}
             entries.append({"type": file.type, "url": url, **count})
         return entries
@@ -245,7 +250,9 @@ def _manifest(ehr: Ehr, job: Job) -> dict[str, Any]:
     return {
         "transactionTime": job.transaction_time,
         "request": job.request,
-        "requiresAccessToken": False if ehr.config.open else ehr.manner.requires_token_flag,
+        "requiresAccessToken": False
+        if ehr.config.open or ehr.manner.files_in_store
+        else ehr.manner.requires_token_flag,
         "output": listed(job.files),
         "error": listed(job.errors),
     }
@@ -314,6 +321,9 @@ async def stored_object(request: Request) -> Response:
 
 def _send(request: Request, ehr: Ehr, found: BulkFile) -> Response:
     media = "application/fhir+ndjson"
+    if ehr.manner.wraps_files and "ndjson" not in request.headers.get("accept", ""):
+        data = base64.b64encode(_lines(ehr, found)).decode()
+        return json_answer({"resourceType": "Binary", "id": found.id, "contentType": media, "data": data})
     if "gzip" in request.headers.get("accept-encoding", ""):
         return _FileBytes(_compressed(ehr, found), {"Content-Encoding": "gzip"}, media)
     return _FileBytes(_lines(ehr, found), {}, media)

@@ -69,7 +69,7 @@ def _group(ehr: Ehr) -> set[str]:
 def _resource(ehr: Ehr, kind: str) -> dict[str, Any]:
     interactions = ["read"] if kind != "Group" or ehr.manner.group_read else []
     params: list[str] = []
-    if ehr.config.search and kind in ehr.types:
+    if ehr.searches and kind in ehr.types:
         interactions.append("search-type")
         params = _params(ehr, kind)
     declared: dict[str, Any] = {"type": kind, "interaction": [{"code": code} for code in interactions]}

@@ -13,7 +13,7 @@ import orjson
 
 from mocks.dataset import Dataset, Row, row_of
 from mocks.faults import Faults
-from mocks.manners import MANNERS
+from mocks.manners import FAMILIES, MANNERS
 from mocks.manners.manner import SearchQuery
 from mocks.mock_config import BulkLevel, MockConfig
 from mocks.request_log import RequestLog
@@ -77,7 +77,7 @@ class Ehr:
 
     def __init__(self, config: MockConfig, dataset: Dataset, clock: Callable[[], float] = time.time) -> None:
         self.config = config
-        self.manner = MANNERS[config.vendor]
+        self.manner = FAMILIES[config.family] if config.vendor == "generic" else MANNERS[config.vendor]
         self.layout = self.manner.layout
         self.dataset = dataset
         self.log = RequestLog()
@@ -113,6 +113,11 @@ class Ehr:
     def instant(self) -> str:
         """Give now as a FHIR instant with milliseconds."""
         return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    @property
+    def searches(self) -> bool:
+        """Whether this server answers searches at all."""
+        return self.config.search and self.manner.searches
 
     @property
     def bulk_levels(self) -> tuple[BulkLevel, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mocks.faults import FaultRule
 
 Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
+Family = Literal["plain", "hapi", "azure", "bulk-data-server"]
 BulkLevel = Literal["system", "patient", "group"]
 
 
@@ -21,6 +22,7 @@ class MockConfig:
     """A mock EHR. Times are seconds; sizes are rows unless the name says bytes."""
 
     vendor: Vendor = "generic"
+    family: Family = "plain"  # generic: which well-known server it is like
 
     # -- what it serves
     data: Path | Iterable[Mapping[str, Any] | bytes] | None = (

@@ -119,6 +119,8 @@ class Layout:
                 return ("delete" if method == "DELETE" else "status"), None, "job"
             if file.match(path):
                 return "file", None, "file"
+            if base and path == base:  # pages that lie at the base
+                return "search", None, "/"
             if not path.startswith(base + "/"):
                 return "other", None, "other"
             parts = path[cut + 1 :].split("/")

@@ -51,7 +51,7 @@ async def search(request: Request) -> Response:
     negotiate(request, ehr)
     if kind not in ehr.types:
         raise Refused(ehr.manner.unknown_type(), "unknown type")
-    if not ehr.config.search:
+    if not ehr.searches:
         raise Refused(fhir_refusal(400, "not-supported", "Search is not supported"), "no search")
     authorize(ehr, grant, kind, "s")
     raw = request.scope["query_string"].decode("latin-1")
@@ -140,6 +140,10 @@ def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
         raise Refused(fhir_refusal(413, "too-costly", "The result set is too large."), "too many rows")
     if ehr.manner.paging == "session":
         return _session_page(ehr, Session(query, rows, 0, size, 0))
+    if ehr.manner.paging == "server":
+        return _server_page(
+            ehr, str(uuid.uuid4()), Session(query, rows, 0, size, ehr.now() + ehr.config.session_life_s)
+        )
     start = ehr.manner.start_of(query, size)
     page = PageAt(f"{ehr.base_url}/{query.resource_type}", query, start, size, len(rows))
     repeated = 1 if ehr.manner.duplicate_across_pages and start == size else 0  # CR: may repeat across pages
@@ -168,6 +172,33 @@ def _go_on(ehr: Ehr, query: SearchQuery) -> bytes:
     if session is None or session.expires_at <= ehr.now() or session.query.resource_type != query.resource_type:
         raise Refused(ehr.manner.session_expired(), "session expired")
     return _session_page(ehr, session)
+
+
+async def server_page(request: Request) -> Response:
+    """Answer GET {base}?_getpages=…, where the server's pages lie."""
+    ehr: Ehr = request.app.state.ehr
+    authenticate(request)
+    asked = request.query_params
+    handle = asked.get("_getpages", "")
+    session = ehr.sessions.get(handle)
+    numbers = [asked.get("_getpagesoffset", "0"), asked.get("_count", "20")]
+    if session is None or session.expires_at <= ehr.now() or not all(number.isdecimal() for number in numbers):
+        raise Refused(ehr.manner.session_expired(), "pages are gone")
+    session.start, session.size = int(numbers[0]), max(1, int(numbers[1]))
+    return as_asked(request, ehr, _server_page(ehr, handle, session), "Bundle")
+
+
+def _server_page(ehr: Ehr, handle: str, session: Session) -> bytes:
+    ehr.sessions[handle] = session
+    start, size = session.start, session.size
+    page = PageAt(f"{ehr.base_url}/{session.query.resource_type}", session.query, start, size, len(session.rows))
+    at = f"{ehr.base_url}?_getpages={handle}&_getpagesoffset={{}}&_count={size}&_pretty=true&_bundletype=searchset"
+    links = [("self", page.self_url() if start == 0 else at.format(start))]
+    if page.more:
+        links.append(("next", at.format(start + size)))
+    if start:
+        links.append(("previous", at.format(max(0, start - size))))
+    return _page(ehr, page, session.rows[start : start + size], links)
 
 
 def _page(ehr: Ehr, page: PageAt, shown: list[Row], links: Links) -> bytes:

@@ -48,6 +48,7 @@ def create_app(config: MockConfig, clock: Callable[[], float] = time.time) -> St
         Route(f"{base}/{{kind}}/_search", search.search, methods=["POST"]),
         Route(f"{base}/{{kind}}", search.search),
         Route(f"{base}/{{kind}}/{{id}}", search.read),
+        *([Route(base, search.server_page)] if ehr.manner.paging == "server" else []),
         Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "DELETE"]),
     ]
     if not config.open:

@@ -147,10 +147,11 @@ class Manner:
     gateway_timeout: Callable[[], Response] = lambda: html_answer(TIMEOUT_PAGE, 504)
 
     # -- search
+    searches: bool = True
     check: Callable[[SearchQuery], None] = no_check  # raises Refused
     count: Callable[[str], tuple[int, int | None]] = lambda kind: (20, None)  # default and greatest _count; 0: unpaged
     total: Literal["all", "page", "none"] = "all"
-    paging: Literal["offset", "session"] = "offset"
+    paging: Literal["offset", "session", "server"] = "offset"  # server: the pages lie at the base, not at the type
     start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
         0
     )  # first row of the page asked for; raises Refused
@@ -178,6 +179,9 @@ class Manner:
     bulk_counts: bool = True
     bulk_types_by_scope: bool = False
     requires_token_flag: Any = True  # of the manifest
+    files_in_store: bool = False  # the manifest names the object store's own links
+    wraps_files: bool = False  # a file is a Binary resource to who does not ask for NDJSON
+    deletes_finished: bool = True  # False: DELETE of a finished job is answered like an unknown one
     kickoff_window: bool = False  # one export per group and window
     one_job: Literal["client", "group"] | None = None  # a job in progress refuses the next kick-off
     file_redirect: bool = False  # files answer 307 to the object store
