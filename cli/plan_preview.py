@@ -15,8 +15,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from connectors.store_port import BulkJobs, Roster, RunStore
-from snapshots.record import Alias, Batch, BulkJob, Deferral, EarlierJob, RunReport, RunScope, Unit
+from connectors.store_port import BulkJobs, PaceStore, References, Roster, RunStore
+from snapshots.record import (
+    Alias,
+    Batch,
+    BulkJob,
+    Deferral,
+    EarlierJob,
+    PaceState,
+    ReferenceTarget,
+    RunReport,
+    RunScope,
+    Traffic,
+    Unit,
+)
 
 if TYPE_CHECKING:
     from connectors.transport.call import Call, Reply
@@ -90,6 +102,10 @@ class PreviewJobs(BulkJobs):
         """Give none: nothing is fetched."""
         return ()
 
+    async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+        """Give none: nothing is fetched."""
+        return ()
+
     async def vanished_types(self) -> Sequence[str]:
         """Give none: nothing is fetched."""
         return ()
@@ -135,6 +151,44 @@ class PreviewRoster(Roster):
         """Do nothing."""
 
 
+class PreviewPace(PaceStore):
+    """Nothing remembered, nothing kept."""
+
+    counted = Traffic()
+
+    async def load(self) -> PaceState:
+        """Give an empty one."""
+        return PaceState()
+
+    def note(self, state: PaceState, traffic: Traffic) -> None:
+        """Forget it."""
+
+    async def save(self, state: PaceState, traffic: Traffic) -> None:
+        """Forget it."""
+
+
+class PreviewReferences(References):
+    """Nothing was fetched, so nothing is referred to."""
+
+    async def follow(self, types: Collection[str]) -> None:
+        """Keep nothing."""
+
+    async def collect(self, *given: Any, **how: Any) -> bool:
+        """Find nothing."""
+        return False
+
+    async def due(self, *given: Any, **how: Any) -> Sequence[ReferenceTarget]:
+        """Give nothing."""
+        return ()
+
+    async def note_asked(self, *, depth: int) -> None:
+        """Keep nothing."""
+
+    async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
+        """Give nothing."""
+        return {}
+
+
 class PreviewStore(RunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
@@ -167,9 +221,19 @@ class PreviewStore(RunStore):
         """Keep nothing."""
 
     @property
+    def pace(self) -> PreviewPace:
+        """Nothing is remembered."""
+        return PreviewPace()
+
+    @property
     def roster(self) -> PreviewRoster:
         """Nobody is covered."""
         return PreviewRoster()
+
+    @property
+    def references(self) -> PreviewReferences:
+        """Nothing to follow."""
+        return PreviewReferences()
 
     @property
     def jobs(self) -> PreviewJobs:

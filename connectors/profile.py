@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Mode = Literal["auto", "bulk", "crawl"]
 BulkLevel = Literal["system", "patient", "group", "patient-list"]  # the last: POST Patient/$export with named patients
 IssueGrade = Literal["note", "incomplete", "restricted", "restart", "gone", "missing", "pause", "fatal"]
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -85,6 +88,25 @@ class VendorProfile(BaseModel):
     max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
     next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
     issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
+
+    # -- references and attachments (docs/attachments.md)
+    follow: tuple[str, ...] = (  # types fetched by reference, once everything else is there; empty: none
+        "Observation",
+        "EpisodeOfCare",
+        "Medication",
+        "PractitionerRole",
+        "Practitioner",
+        "Organization",
+        "Location",
+        "Device",
+    )
+    # source type -> element -> types, beside those of crawl/reference_paths.py: {Encounter = {"account" = ["Account"]}}
+    reference_paths: Mapping[Word, Mapping[ElementPath, tuple[str, ...]]] = Field(default_factory=dict)
+    id_batch: int = Field(1, ge=1, le=500)  # ids of one `_id` search; 1: each is read
+    id_batch_by_type: Mapping[str, int] = Field(default_factory=dict)
+    id_batch_one_patient: tuple[str, ...] = ()  # types whose `_id` list must be of one patient
+    reference_fresh_d: float = Field(7, ge=0)  # how long an answer to a reference holds: found, not there, restricted
+    reference_depth: int = Field(10, ge=1)  # steps from a listing; circles end by themselves
 
     # -- bulk
     bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference

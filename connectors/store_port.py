@@ -51,6 +51,9 @@ class BulkJobs(Protocol):
     async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
         """Those of the patients of whom this run has received no Patient."""
 
+    async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+        """Types of the run's units of these kinds."""
+
     async def vanished_types(self) -> Sequence[str]:
         """Types that earlier exports of this selection brought, and this run has received nothing of."""
 

@@ -16,6 +16,8 @@ import orjson
 
 from connectors.bulk.steps import NoExportHereError, fetch_by_bulk
 from connectors.capability import Capability, capability_from
+from connectors.crawl.reference_paths import followed_types
+from connectors.crawl.references import follow_references
 from connectors.crawl.steps import fetch_by_crawl
 from connectors.errors import ConnectorError, TerminalFetchError, TransientFetchError
 from connectors.plan import bulk_types, choose_mode, crawl_types
@@ -44,6 +46,7 @@ def run_scope(request: SyncRequest) -> RunScope:
         selection = f"patients:{sha256(text.encode()).hexdigest()[:16]}"
     else:
         selection = "all"
+    selection += request.bulk.selection if mode != "crawl" else ""
     since = {} if request.since in {"auto", "none"} else {"*": request.since}
     return RunScope(
         connection=request.connection,
@@ -81,23 +84,26 @@ async def sync(
             progress=Progress(connection=request.connection),
             validator=_validator(request),
         )
+        client.restore(await store.pace.load())
         try:
             watermark = await _fetch_all(run, log_in)
         except ConnectorError as error:
+            await run.keep_pace()
             job = await store.jobs.current()
             alive = job is not None and job.status_url is not None and not job.deleted
             if alive and isinstance(error, TransientFetchError):
                 return _suspended(run, error)
             return await store.fail(
-                reason=str(error), requests=client.requests, retries=client.retries, notes=run.notes
+                reason=str(error), requests=run.uncounted.requests, retries=run.uncounted.retries, notes=run.notes
             )
+        await run.keep_pace()
         if run.validator is not None:
             run.notes += run.validator.notes()
         run.show("closing")
         return await store.finish(
             watermark=watermark if request.kind == "sync" else None,
-            requests=client.requests,
-            retries=client.retries,
+            requests=run.uncounted.requests,
+            retries=run.uncounted.retries,
             notes=run.notes,
         )
 
@@ -121,6 +127,14 @@ async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
     run.show("logging in")
     readable = await log_in(_types_for_scopes(request, capability, mode))
     since = await _since(run)
+    watermark = await _fetch_listings(run, mode, capability, readable, since)
+    await follow_references(run, capability, readable)
+    return watermark
+
+
+async def _fetch_listings(
+    run: Run, mode: Literal["bulk", "crawl"], capability: Capability, readable: Readable, since: Mapping[str, str]
+) -> str | None:
     if mode == "crawl":
         return await fetch_by_crawl(run, capability, readable, since)
     try:
@@ -155,13 +169,15 @@ def _types_for_scopes(request: SyncRequest, capability: Capability, mode: Litera
 
     if request.profile.scope_wildcards and not request.types:
         return ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
+    referred = followed_types(request.types, request.profile, capability, everything)
     if mode == "bulk":
-        return bulk_types(request.types, request.profile, everything).types
+        exported = bulk_types(request.types, request.profile, everything).types
+        return (*exported, *referred) if exported else ()
     plan = crawl_types(request.types, request.profile, capability, everything)
     group = ("Group",) if request.group is not None and request.cohort is None else ()
     # of a cohort each Patient is read, if only to see that there is one
     patient = ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
-    return (*plan.types, *plan.directory, *group, *patient)
+    return (*plan.types, *plan.directory, *group, *patient, *referred)
 
 
 async def _since(run: Run) -> Mapping[str, str]:
@@ -189,6 +205,9 @@ def _suspended(run: Run, error: TransientFetchError) -> RunReport:
         notes=tuple(run.notes),
         requests=run.client.requests,
         retries=run.client.retries,
+        retries_spent=run.traffic.spent,
+        retries_left=run.traffic.left,
+        down_until=run.down_until,
         seconds=(run.now() - run.store.started_at).total_seconds(),
         error=f"{error} The export job is kept: the next sync of this connection goes on with it.",
     )

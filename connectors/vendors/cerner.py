@@ -58,6 +58,10 @@ CERNER = VendorProfile(
     # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I]
     next_expired_statuses=(400, 404, 410),
     # Patient level wants POST with an explicit list [D] OD, so for `mode = "bulk"` with a cohort; system: none
+    # at most 50 [I]; CareTeam and Goal take one, and a list of laboratory Observations must be of one patient [D] CR
+    id_batch=50,
+    id_batch_by_type={"CareTeam": 1, "Goal": 1},
+    id_batch_one_patient=("Observation",),
     bulk_levels=("group", "patient-list"),
     bulk_types=(
         "AllergyIntolerance",

@@ -15,6 +15,7 @@ GENERIC = VendorProfile(
     # search by reference needs ids first; these directories are small and listed whole where the server declares the search
     directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
     # patient level gives charts; system level adds what belongs to no patient, and asks for far more [I]
+    id_batch=50,  # `_id` with a list is plain R4 (search.html, 3.1.1.5.2); asked only where `_id` is declared
     bulk_levels=("group", "patient", "system", "patient-list"),
     # both are of the specification (search, 3.1.1.5); a server that knows them not ignores them, and is walked in full
     count_query="_summary=count",

@@ -165,8 +165,14 @@ ALLSCRIPTS_EXPORTS = CERNER_EXPORTS - {"Provenance"} | {
 }  # fmt: skip
 
 
-def reachable(served: Served) -> dict[Key, Any]:
-    """What a careful client can get from this mock by its vendor's way, said independently of the client."""
+# what no search by patient lists, but charts refer to: read by id, R4's reference types
+REFERRED = {
+    "Observation", "EpisodeOfCare", "Medication", "PractitionerRole", "Practitioner", "Organization", "Location", "Device",
+}  # fmt: skip
+
+
+def listed(served: Served) -> dict[Key, Any]:
+    """What this mock's listings bring by its vendor's way, said independently of the client."""
     dataset = served.dataset
     of_patients = set(dataset.patient_types) | {"Patient"}
     types = {"cerner": CERNER_EXPORTS, "allscripts": ALLSCRIPTS_EXPORTS}.get(served.vendor, of_patients)
@@ -174,6 +180,32 @@ def reachable(served: Served) -> dict[Key, Any]:
     if served.vendor == "epic":
         return {key: r for key, r in found.items() if key[0] != "Observation" or _categories(r) & EPIC_CATEGORIES}
     return found
+
+
+def reachable(served: Served) -> dict[Key, Any]:
+    """What a careful client can get from this mock: what is listed, and what that refers to, again and again."""
+    found, everything = listed(served), source(served)
+    fresh = list(found.values())
+    while fresh:
+        mentioned = {key for resource in fresh for key in _mentions(resource)}
+        wanted = {key for key in mentioned if key[0] in REFERRED and key in everything and key not in found}
+        found |= {key: everything[key] for key in wanted}
+        fresh = [everything[key] for key in wanted]
+    return found
+
+
+def _mentions(value: Any) -> Iterable[Key]:
+    """Every relative literal reference anywhere in a resource."""
+    if isinstance(value, Mapping):
+        text = value.get("reference")
+        if isinstance(text, str) and text.count("/") == 1:
+            kind, _, identity = text.partition("/")
+            yield kind, identity
+        for item in value.values():
+            yield from _mentions(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _mentions(item)
 
 
 def _categories(observation: Any) -> set[str]:

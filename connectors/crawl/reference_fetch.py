@@ -1,0 +1,176 @@
+"""Fetches what references lead to: one `_id` search for several, or a read for one.
+
+What is due comes from the store through `references`; how a reference is read is `resolution`'s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import groupby
+from urllib.parse import quote
+
+from connectors.capability import Capability
+from connectors.crawl.paging import LoopGuard, follow
+from connectors.errors import ProtocolError, TerminalFetchError
+from connectors.fhir import Issue, NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.pipeline import Emit, Fetched
+from connectors.profile import VendorProfile
+from connectors.transport.call import Call
+from connectors.transport.client import EhrClient
+from snapshots.record import Deletion, Quarantined, ReferenceTarget, Unit, UnitResult, UnitState
+
+RESTRICTED = "restricted by the server for this client"  # the store reads its first word
+NOT_THERE = "not there"
+_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
+_REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
+_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
+_NO_READ = frozenset({405, 501})
+
+
+class ReferenceFetcher:
+    """Fetches reference units of one connection."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._capability = capability
+        self._came: set[str] = set()
+        self._refusals: Counter[str] = Counter()
+
+    def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
+        """Batches of what is due, which stands ordered by type and patient. The key names what it asks for, without an id."""
+        for (resource_type, patient), some in groupby(due, self._together):
+            for batch in self._batches(resource_type, [target.id for target in some]):
+                digest = blake2b("\n".join(batch).encode(), digest_size=12).hexdigest()
+                yield Unit(
+                    key=f"reference:{resource_type}:{digest}",
+                    kind="reference",
+                    resource_type=resource_type,
+                    detail={"ids": batch, "patient": patient, "template": self._template(resource_type, batch)},
+                )
+
+    def _together(self, target: ReferenceTarget) -> tuple[str, str | None]:
+        profile = self._profile
+        apart = profile.token_per_patient or target.resource_type in profile.id_batch_one_patient
+        return target.resource_type, target.patient_id if apart else None
+
+    def _batches(self, resource_type: str, ids: Sequence[str]) -> Iterator[list[str]]:
+        most = self._profile.id_batch_by_type.get(resource_type, self._profile.id_batch)
+        if not self._searches_by_id(resource_type):
+            most = 1
+        batch: list[str] = []
+        length = 0
+        for identity in ids:
+            if batch and (len(batch) == most or length + len(identity) > _URL_CHARACTERS):
+                yield batch
+                batch, length = [], 0
+            batch.append(identity)
+            length += len(identity) + 1
+        if batch:
+            yield batch
+
+    def _searches_by_id(self, resource_type: str) -> bool:
+        declared = self._capability.search_params.get(resource_type)
+        return not declared or ("_id" in declared and resource_type in self._capability.searchable)
+
+    def _template(self, resource_type: str, ids: Sequence[str]) -> str:
+        return f"GET /{resource_type}/{{id}}" if len(ids) == 1 else f"GET /{resource_type}?_id=…"
+
+    async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
+        """Emit what the unit's ids lead to, and say how it ended.
+
+        Raises:
+            FetchError: the unit is a hole.
+            UnsafeLinkError: a next link led away from the EHR.
+        """
+        ids = unit.detail["ids"]
+        count, remarks = await self._ask(unit, list(ids), emit)
+        reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count)
+
+    async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
+        """How many came, and what there is to remark of the others."""
+        resource_type = unit.resource_type
+        if self._refusals[resource_type] >= _REFUSALS and resource_type not in self._came:
+            return 0, {RESTRICTED}
+        if len(ids) == 1:
+            return await self._read(unit, ids[0], emit)
+        try:
+            return await self._search(unit, ids, emit)
+        except TerminalFetchError:
+            # one id that the server dislikes (another patient's, poison, restricted) refuses the whole list: find it
+            half = len(ids) // 2
+            first, second = await self._ask(unit, ids[:half], emit), await self._ask(unit, ids[half:], emit)
+            return first[0] + second[0], first[1] | second[1]
+
+    async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[str]]:
+        resource_type = unit.resource_type
+        call = self._call(unit, f"{resource_type}/{quote(identity, safe='')}", f"GET /{resource_type}/{{id}}", "read")
+        try:
+            reply = await self._client.send(call)
+        except TerminalFetchError as error:
+            return 0, {await self._refused(unit, identity, error, emit)}
+        try:
+            record = record_from(reply.body, unit.key)
+        except UnreadableResourceError as error:
+            await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
+            return 0, set()
+        if record.resource_type != resource_type:
+            raise ProtocolError(f"{call.template} gave a {record.resource_type}.")
+        self._came.add(resource_type)
+        await emit(Fetched(records=[record], size=len(record.body)))
+        return 1, set()
+
+    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
+        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
+        if error.status == _GONE or meaning == "gone":
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity)]))
+            return "deleted in the EHR"
+        if error.status == _FORBIDDEN or meaning == "restricted":
+            self._refusals[unit.resource_type] += 1
+            return RESTRICTED
+        if error.status == _NOT_FOUND or meaning == "missing":
+            return NOT_THERE
+        if error.status in _NO_READ or "not-supported" in error.codes:
+            return "cannot be read here"
+        raise error
+
+    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[int, set[str]]:
+        resource_type = unit.resource_type
+        listed = ",".join(quote(identity, safe="") for identity in ids)
+        template = f"GET /{resource_type}?_id=…"
+        url: str | None = f"{self._base_url}/{resource_type}?_id={listed}"
+        guard = LoopGuard(self._profile.max_pages)
+        issues: list[Issue] = []
+        count = 0
+        while url is not None:
+            guard.check(url)
+            reply = await self._client.send(self._call(unit, url, template, "search"))
+            try:
+                page = page_from(reply.body, where=template, unit_key=unit.key)
+            except NotABundleError as error:
+                raise ProtocolError(f"{template}: {error}.", status=reply.status) from None
+            issues += page.issues
+            count += len(page.records)
+            size = sum(len(record.body) for record in page.records)
+            await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
+            url = follow(self._base_url, reply.url, page.next_url) if page.next_url else None
+        meaning = grade(issues, self._profile.issue_codes)
+        if meaning in ("fatal", "pause", "restart"):
+            raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=reply.status)
+        if count:
+            self._came.add(resource_type)
+        return count, {RESTRICTED} if meaning == "restricted" else set()
+
+    def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
+        return Call(
+            method="GET",
+            url=url if "://" in url else f"{self._base_url}/{url}",
+            template=template,
+            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
+            accept=self._profile.accept,
+            launch=unit.detail.get("patient") if self._profile.token_per_patient else None,
+        )

@@ -1,0 +1,99 @@
+"""Follows references to what no search by patient lists: breadth first, batch by batch, after a crawl or an export.
+
+Each round asks for what the round before brought mention of; the store remembers what was mentioned and how it was answered, so
+that circles end, a killed run goes on, and nothing is asked that is fresh. Which paths are looked at is `reference_paths`' data;
+what one batch asks and how an answer is read, `reference_fetch`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from connectors.capability import Capability
+from connectors.crawl.reference_fetch import ReferenceFetcher
+from connectors.crawl.reference_paths import followed_types, paths_to
+from connectors.crawl.resolution import Resolver
+from connectors.errors import ConnectorError
+from connectors.pipeline import run_units
+from connectors.run import Readable, Run
+from snapshots.record import Unit
+
+KIND = "reference"
+_BUFFER = 32
+_DUE_AT_ONCE = 5_000  # references in memory
+_WORKERS_PER_SLOT = 2
+
+
+async def follow_references(run: Run, capability: Capability, readable: Readable) -> None:
+    """Fetch what the run's resources refer to, and what that refers to, until nothing new is mentioned.
+
+    A batch that fails is a hole, and raises nothing; what it asked for is asked again by the next run. What the EHR does not
+    have, or will not show, is noted and left alone while that knowledge is fresh.
+    """
+    profile = run.request.profile
+    types = followed_types(run.request.types, profile, capability, readable)
+    if not types:
+        return
+    references = run.store.references
+    fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
+    resolver = Resolver(run.request.base_url)
+    fresh = timedelta(days=profile.reference_fresh_d)
+    paths = paths_to(types, profile)
+    run.show("following references")
+    await references.follow(types)
+    await _fetch_pending(run, fetcher)  # of a run that was killed
+    outcome = await references.note_answers()
+    for depth in range(profile.reference_depth):
+        more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
+        leftovers = depth == 0 and run.request.kind == "sync"
+        while due := await references.due(types, depth=depth + 1, fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
+            await run.store.plan(fetcher.units(due))
+            await references.note_asked(depth=depth + 1)
+            more = True
+            await _fetch_pending(run, fetcher)
+            outcome = await references.note_answers()
+        if not more:
+            break
+    else:
+        run.notes.append(f"references were followed {profile.reference_depth} steps and no further")
+    run.notes += [*_notes(outcome), *_astray(resolver)]
+
+
+async def _fetch_pending(run: Run, fetcher: ReferenceFetcher) -> None:
+    before: list[Unit] = []
+    while pending := await run.store.pending(_DUE_AT_ONCE, (KIND,)):
+        if pending == before:
+            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
+        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
+        await run_units(
+            pending,
+            fetcher.fetch,
+            run.store,
+            workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
+            buffer=_BUFFER,
+            on_batch=run.settled,
+            inspect=run.inspect,
+        )
+        before = pending
+
+
+_WORDS = {"missing": "not there", "restricted": "restricted by the server for this client"}
+
+
+def _notes(outcome: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return [
+        f"{resource_type}: {count} mentioned and {_WORDS[state]}"
+        for resource_type, states in sorted(outcome.items())
+        for state, count in sorted(states.items())
+        if state in _WORDS
+    ]
+
+
+def _astray(resolver: Resolver) -> list[str]:
+    notes = []
+    if count := resolver.astray["foreign"]:
+        notes.append(f"references to other servers, never followed: {count}")
+    if count := resolver.astray["odd"]:
+        notes.append(f"references that could not be read: {count}")
+    return notes

@@ -1,0 +1,64 @@
+"""Reads references: what they lead to on the EHR's own FHIR base, or why they lead nowhere that may be asked. Pure.
+
+A reference to another origin is never followed (the token stays where it belongs). Logical references, identifiers without
+`reference`, lead to nothing that could be read by id and do not come here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Literal
+from urllib.parse import unquote
+
+from connectors.errors import UnsafeLinkError
+from connectors.transport.links import origin, safe_url
+from snapshots.record import ReferenceTarget
+
+Astray = Literal["contained", "urn", "foreign", "odd"]
+
+_RELATIVE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9.\-]{1,1024})\Z")
+_READ = re.compile(r"([A-Z][A-Za-z]{1,63})/([^/?#]+)(?:/_history/[^/?#]+)?(?:#.*)?\Z")
+_URN = re.compile(r"urn:", re.IGNORECASE)
+_ID_MAX = 1024
+
+
+class Resolver:
+    """Resolves the references of one connection, and counts those that it cannot follow."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base = base_url.rstrip("/")
+        self._origin = origin(base_url)
+        self.astray: Counter[Astray] = Counter()
+
+    def __call__(self, reference: str) -> ReferenceTarget | None:
+        """What a reference leads to; None where it leads nowhere, which is counted in `astray`."""
+        found = _RELATIVE.match(reference)  # nearly all
+        if found is not None and found[2] not in (".", ".."):
+            return ReferenceTarget(found[1], found[2])
+        target = self._resolved(reference.strip())
+        if isinstance(target, ReferenceTarget):
+            return target
+        self.astray[target] += 1
+        return None
+
+    def _resolved(self, reference: str) -> ReferenceTarget | Astray:
+        if reference.startswith("#"):
+            return "contained"
+        if _URN.match(reference):
+            return "urn"
+        try:
+            url = safe_url(reference, self._base)
+            if origin(url) != self._origin:
+                return "foreign"
+        except UnsafeLinkError:
+            return "foreign" if "//" in reference else "odd"
+        if not url.startswith(f"{self._base}/"):
+            return "foreign"  # the same server's other base: another version, another tenant
+        read = _READ.match(url.removeprefix(f"{self._base}/"))
+        if read is None:
+            return "odd"
+        identity = unquote(read[2])
+        if len(identity) > _ID_MAX or "\x00" in identity or identity in (".", ".."):
+            return "odd"
+        return ReferenceTarget(read[1], identity)

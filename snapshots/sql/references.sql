@@ -1,0 +1,122 @@
+-- name: follow
+-- Note which types this run follows references to.
+INSERT INTO followed (run, resource_type) SELECT %(run)s, unnest(%(types)s::text[]) ON CONFLICT DO NOTHING
+
+-- name: listings
+-- Types that this run lists, and those of them of which it asked somebody for news only: of such a type, what is stored and
+-- did not come is as it was.
+SELECT coalesce(array_agg(resource_type), '{}'), coalesce(array_agg(resource_type) FILTER (WHERE news), '{}') FROM (
+    SELECT resource_type, bool_or(detail -> 'incremental' = 'true') AS news FROM unit
+    WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') GROUP BY 1
+) listed
+
+-- name: in_listings
+-- References in resources of one type that this run changed or saw, each once, with a patient whose chart has it.
+SELECT p.n, found #>> '{}', min(source.patient_id) FROM (
+    SELECT body, patient_id FROM resource
+    WHERE resource_type = %(source)s AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
+    UNION ALL
+    SELECT r.body, r.patient_id FROM seen s
+    JOIN resource r ON r.resource_type = %(source)s AND r.connection = %(connection)s AND r.id = s.id
+    WHERE s.run = %(run)s AND s.resource_type = %(source)s AND r.deleted_at IS NULL
+) source
+CROSS JOIN unnest(%(paths)s::text[]) WITH ORDINALITY AS p (path, n)
+CROSS JOIN LATERAL jsonb_path_query(source.body, p.path::jsonpath) found
+WHERE jsonb_typeof(found) = 'string'
+GROUP BY 1, 2
+
+-- name: in_referenced
+-- References in resources of one type that are themselves `depth` steps from a listing, each once.
+SELECT p.n, found #>> '{}', min(coalesce(r.patient_id, x.patient_id)) FROM referenced x
+CROSS JOIN LATERAL (
+    SELECT body, patient_id FROM resource
+    WHERE resource_type = %(source)s AND connection = %(connection)s AND id = x.id AND deleted_at IS NULL OFFSET 0
+) r
+CROSS JOIN unnest(%(paths)s::text[]) WITH ORDINALITY AS p (path, n)
+CROSS JOIN LATERAL jsonb_path_query(r.body, p.path::jsonpath) found
+WHERE x.run = %(run)s AND x.depth = %(depth)s AND x.connection = %(connection)s AND x.resource_type = %(source)s
+    AND jsonb_typeof(found) = 'string'
+GROUP BY 1, 2
+
+-- name: mention
+-- Note what is mentioned and did not come with this run; what it has noted before stays as it is, so that walks in circles end.
+-- Left out is what listings keep up: stored, never fetched by reference, and of a type that was asked for news only, or, where
+-- this run does not list the type, that has come within the time that references stay fresh.
+WITH given AS (
+    SELECT g.resource_type, g.id, min(g.patient_id) AS patient_id
+    FROM unnest(%(types)s, %(ids)s, %(patients)s) AS g (resource_type, id, patient_id) GROUP BY 1, 2
+)
+INSERT INTO referenced AS x (connection, resource_type, id, patient_id, run, depth)
+SELECT %(connection)s, g.resource_type, g.id, g.patient_id, %(run)s, %(depth)s FROM given g
+LEFT JOIN LATERAL (
+    SELECT last_changed_run FROM resource
+    WHERE resource_type = g.resource_type AND connection = %(connection)s AND id = g.id AND deleted_at IS NULL OFFSET 0
+) r ON true
+LEFT JOIN LATERAL (
+    SELECT run FROM referenced
+    WHERE connection = %(connection)s AND resource_type = g.resource_type AND id = g.id OFFSET 0
+) before ON true
+WHERE r.last_changed_run IS DISTINCT FROM %(run)s AND before.run IS DISTINCT FROM %(run)s
+    AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = g.resource_type AND id = g.id)
+    AND NOT (
+        r.last_changed_run IS NOT NULL AND before.run IS NULL AND (
+            g.resource_type = ANY(%(news)s::text[])
+            OR g.resource_type <> ALL(%(listed)s::text[]) AND (
+                SELECT started_at > now() - %(fresh)s::interval FROM run WHERE id = r.last_changed_run
+            )
+        )
+    )
+ON CONFLICT (connection, resource_type, id) DO UPDATE
+    SET run = excluded.run, depth = excluded.depth, patient_id = excluded.patient_id
+
+-- name: at_depth
+-- Whether anything was found mentioned that many steps from a listing.
+SELECT EXISTS (SELECT FROM referenced WHERE run = %(run)s AND depth = %(depth)s AND connection = %(connection)s)
+
+-- name: due
+-- What to ask: mentioned at this depth, or left over from an earlier run, and not known freshly. A patient whose own search of the
+-- type failed is not asked for piece by piece: what hinders the one hinders the other.
+SELECT x.resource_type, x.id, x.patient_id FROM referenced x
+WHERE x.connection = %(connection)s AND x.asked_run IS DISTINCT FROM %(run)s AND x.resource_type = ANY(%(types)s::text[])
+    AND (x.run = %(run)s AND x.depth = %(depth)s OR %(leftovers)s AND x.state = 'wanted' AND x.run <> %(run)s)
+    AND NOT (x.checked_at > now() - %(fresh)s::interval AND (
+        x.state IN ('missing', 'restricted')
+        OR x.state = 'found' AND EXISTS (
+            SELECT FROM resource WHERE resource_type = x.resource_type AND connection = %(connection)s AND id = x.id
+                AND deleted_at IS NULL)
+    ))
+    AND NOT EXISTS (
+        SELECT FROM unit u WHERE u.run = %(run)s AND u.state = 'failed' AND u.resource_type = x.resource_type
+            AND u.patient_id = x.patient_id
+    )
+ORDER BY x.resource_type, x.patient_id, x.id LIMIT %(limit)s
+
+-- name: note_asked
+-- Note what units ask for, so that it is not due again in this run.
+UPDATE referenced x SET asked_run = %(run)s, depth = CASE WHEN x.run = %(run)s THEN x.depth ELSE %(depth)s END, run = %(run)s
+FROM (
+    SELECT u.resource_type, e.id FROM unit u CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS e (id)
+    WHERE u.run = %(run)s AND u.kind = 'reference'
+) asked
+WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id
+    AND x.asked_run IS DISTINCT FROM %(run)s
+
+-- name: note_answers
+-- Note what the EHR answered: it came, or is restricted, or is not there.
+UPDATE referenced x SET checked_at = now(), state = CASE
+    WHEN EXISTS (
+        SELECT FROM resource WHERE resource_type = x.resource_type AND connection = %(connection)s AND id = x.id
+            AND last_changed_run = %(run)s AND deleted_at IS NULL
+    ) OR EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = x.resource_type AND id = x.id) THEN 'found'
+    WHEN asked.restricted THEN 'restricted' ELSE 'missing' END
+FROM (
+    SELECT u.resource_type, e.id, coalesce(u.reason, '') LIKE 'restricted%%' AS restricted
+    FROM unit u CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS e (id)
+    WHERE u.run = %(run)s AND u.kind = 'reference' AND u.state = 'settled'
+) asked
+WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id
+
+-- name: outcome
+-- How what this run asked for stands, by type.
+SELECT resource_type, state, count(*)::int FROM referenced
+WHERE connection = %(connection)s AND asked_run = %(run)s GROUP BY 1, 2 ORDER BY 1, 2
