@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from config.bulk_options import BulkOptions
 from connectors.profile import Mode, VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.client import EhrClient
-from snapshots.record import Record, UnitResult, UnitState
+from snapshots.record import Record, Traffic, UnitResult, UnitState
 
 if TYPE_CHECKING:
     from connectors.validation import Validator
@@ -39,6 +40,7 @@ class SyncRequest:
     types: tuple[str, ...] = ()
     group: str | None = None
     cohort: CohortSource | None = None
+    bulk: BulkOptions = BulkOptions()
     # against FHIR R4B; what is not valid is noted, and stored all the same
     validate: Literal["off", "sample", "all"] = "off"
 
@@ -54,6 +56,9 @@ class Progress:
     records: int = 0
     requests: int = 0
     retries: int = 0
+    retries_left: int | None = None  # of the retry budget, for failures
+    places: int | None = None  # requests at a time, as the pace stands
+    down_until: datetime | None = None  # the EHR is taken to be down
 
 
 @dataclass(kw_only=True)
@@ -76,10 +81,43 @@ class Run:
         if self.validator is not None:
             self.validator.inspect(records)
 
+    @property
+    def traffic(self) -> Traffic:
+        """What this process has sent for the run."""
+        budget = self.client.budget
+        return Traffic(
+            requests=self.client.requests, retries=self.client.retries, spent=budget.spent, left=budget.left
+        )
+
+    @property
+    def uncounted(self) -> Traffic:
+        """What of it the store has not counted yet."""
+        return self.traffic.since(self.store.pace.counted)
+
+    @property
+    def down_until(self) -> datetime | None:
+        """Until when the EHR is taken to be down, if it is."""
+        until = self.client.pace_state().down_until
+        return None if until is None else datetime.fromtimestamp(until, UTC)
+
+    async def keep_pace(self) -> None:
+        """Keep for the connection's next run what this one found of its pace; say so where the EHR was down at the end."""
+        state = self.client.pace_state()
+        if self.down_until is not None:
+            found = f" ({state.down_reason})" if state.down_reason else ""
+            self.notes.append(
+                f"the EHR is taken to be down until {self.down_until:%H:%M} UTC{found}: what was not asked is a hole, "
+                "a sync before then asks once"
+            )
+        await self.store.pace.save(state, self.traffic)
+
     def show(self, phase: str | None = None) -> None:
         """Tell whoever watches how far the run is."""
         self.progress.phase = phase or self.progress.phase
         self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
+        self.progress.retries_left = self.client.budget.left
+        self.progress.places = self.client.limits.pace.level
+        self.progress.down_until = self.down_until
         self.on_progress(self.progress)
 
     def settled(self, results: Sequence[UnitResult], records: int) -> None:
@@ -87,6 +125,7 @@ class Run:
         self.failed_units += sum(result.state is UnitState.FAILED for result in results)
         self.progress.units_done += len(results)
         self.progress.records += records
+        self.store.pace.note(self.client.pace_state(), self.traffic)
         self.show()
 
 

@@ -88,8 +88,23 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             cohort=cohort,
             certificates=certificates.get(run, ()),
         )
-        async for run, connection, status, mode, patients, notes, requests, retries, seconds, error, quarantined, cohort
-        in found
+        async for (
+            run,
+            connection,
+            status,
+            mode,
+            patients,
+            notes,
+            requests,
+            retries,
+            spent,
+            left,
+            down_until,
+            seconds,
+            error,
+            quarantined,
+            cohort,
+        ) in found
     ]
 
 

@@ -1,0 +1,79 @@
+"""What is remembered of a connection's pace between runs, and what a run has sent so far.
+
+How the pace is found is `connectors.transport`'s; here it is kept. While a run is at work its numbers ride along with batches,
+so that a process that is killed takes the last seconds' count with it and no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from snapshots.record import Down, PaceState, Traffic
+from snapshots.run_session import RunSession
+from snapshots.sql import load
+
+_SQL = load("pace")
+SAVE_EVERY_S = 2.0
+
+
+class StoredPace:
+    """The pace of one open run's connection; the real `connectors.store_port.PaceStore`."""
+
+    def __init__(self, session: RunSession, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._clock = clock
+        self._noted: tuple[PaceState, Traffic] | None = None
+        self._saved_at = clock()
+        self._counted = Traffic()
+
+    @property
+    def counted(self) -> Traffic:
+        """What this process has counted into the run; `finish` and `fail` take the rest."""
+        return self._counted
+
+    async def load(self) -> PaceState:
+        """Give what the connection's last run left; empty for its first."""
+        async with self._session.transaction("reading the pace") as own:
+            row = await (await self._session.conn.execute(_SQL["load"], own)).fetchone()
+        if row is None:
+            return PaceState()
+        concurrency, file_concurrency, down_until, down_reason, trips, quota_free_at = row
+        return PaceState(
+            concurrency=concurrency,
+            file_concurrency=file_concurrency,
+            down_until=down_until,
+            down_reason=down_reason,
+            trips=trips,
+            quota_free_at=quota_free_at,
+        )
+
+    def note(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this with one of the next batches; `traffic` is all that this process has sent."""
+        self._noted = (state, traffic)
+
+    async def save(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this now."""
+        async with self._session.transaction("keeping the pace"):
+            await self._write(state, traffic)
+
+    async def ride_along(self) -> None:
+        """Keep what was noted, if that is some time ago. In a transaction of the run."""
+        if self._noted is not None and self._clock() - self._saved_at >= SAVE_EVERY_S:
+            await self._write(*self._noted)
+
+    async def _write(self, state: PaceState, traffic: Traffic) -> None:
+        own = {"run": self._session.open.run, "connection": self._session.open.connection}
+        more = traffic.since(self._counted)
+        await self._session.conn.execute(_SQL["save"], {**asdict(state), **own})
+        await self._session.conn.execute(_SQL["count"], {**asdict(more), "down_until": state.down_until, **own})
+        self._counted, self._noted, self._saved_at = traffic, None, self._clock()
+
+
+async def connections_down(conn: AsyncConnection[Any]) -> list[Down]:
+    """Give the connections whose EHR was down when last asked. In a tenant's transaction."""
+    return [Down(*row) async for row in await conn.execute(_SQL["down"])]
