@@ -1,0 +1,142 @@
+"""Where references stand, and what they lead to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.capability import PATIENT_COMPARTMENT, Capability
+from connectors.crawl.reference_fetch import ReferenceFetcher
+from connectors.crawl.reference_paths import PATHS, followed_types, paths_to
+from connectors.crawl.resolution import Resolver
+from connectors.vendors import PROFILES, profile_for
+from snapshots.record import ReferenceTarget
+
+BASE = "https://ehr.example.org/api/FHIR/R4"
+IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.", min_size=1, max_size=90).filter(
+    lambda text: text not in {".", ".."}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("Medication/m1", ("Medication", "m1")),
+        (f"{BASE}/Medication/m1", ("Medication", "m1")),
+        ("Medication/m1/_history/3", ("Medication", "m1")),
+        (f"{BASE}/Medication/m1/_history/3", ("Medication", "m1")),
+        ("http://ehr.example.org/api/FHIR/R4/Medication/m1", ("Medication", "m1")),  # behind a proxy: upgraded
+        (
+            "https://EHR.example.org:443/api/FHIR/R4/Medication/m1",
+            None,
+        ),  # the same origin, but not this base as written
+        ("Medication/m1#part", ("Medication", "m1")),
+        ("Observation/L-1.2", ("Observation", "L-1.2")),
+        ("Medication/a%2Fb", ("Medication", "a/b")),
+    ],
+)
+def test_a_reference_to_the_own_base_is_resolved(text: str, target: tuple[str, str] | None) -> None:
+    assert Resolver(BASE)(text) == (ReferenceTarget(*target) if target else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("#med", "contained"),
+        ("urn:uuid:9f0a3c1e-0000-4000-8000-000000000000", "urn"),
+        ("urn:oid:1.2.3", "urn"),
+        ("https://other.example.com/fhir/Medication/m1", "foreign"),
+        ("https://ehr.example.org.evil.example/api/FHIR/R4/Medication/m1", "foreign"),
+        ("https://ehr.example.org@evil.example/api/FHIR/R4/Medication/m1", "foreign"),
+        ("//evil.example/Medication/m1", "foreign"),
+        ("https://ehr.example.org/api/FHIR/DSTU2/Medication/m1", "foreign"),
+        ("../DSTU2/Medication/m1", "foreign"),
+        ("Medication?identifier=1", "odd"),
+        ("Medication", "odd"),
+        ("Medication/..", "odd"),
+        ("", "odd"),
+        ("file:///etc/passwd", "foreign"),
+        ("javascript:alert(1)", "odd"),
+    ],
+)
+def test_what_cannot_be_asked_of_this_ehr_is_counted_and_not_followed(text: str, why: str) -> None:
+    resolver = Resolver(BASE)
+    assert resolver(text) is None
+    assert dict(resolver.astray) == {why: 1}
+
+
+@given(st.text())
+def test_no_text_at_all_leads_off_the_base_or_raises(text: str) -> None:
+    target = Resolver(BASE)(text)
+    assert target is None or (target.resource_type.isalpha() and target.id not in {"", ".", ".."})
+
+
+@given(kind=st.sampled_from(sorted(PATIENT_COMPARTMENT)), identity=IDS, version=st.none() | IDS, absolute=st.booleans())
+def test_every_way_to_write_a_reference_gives_the_same_target(
+    kind: str, identity: str, version: str | None, absolute: bool
+) -> None:
+    text = (f"{BASE}/" if absolute else "") + f"{kind}/{identity}" + (f"/_history/{version}" if version else "")
+    assert Resolver(BASE)(text) == ReferenceTarget(kind, identity)
+
+
+def test_every_path_is_a_path_and_leads_to_types_that_some_profile_follows() -> None:
+    followed = {one for profile in PROFILES.values() for one in profile.follow}
+    for source, elements in PATHS.items():
+        assert source.isalpha()
+        for element, targets in elements.items():
+            assert all(part.isalpha() for part in element.split("."))
+            assert set(targets) <= followed, (source, element)
+
+
+def test_a_type_is_followed_if_the_profile_the_user_the_server_and_the_token_all_agree() -> None:
+    profile = profile_for("epic", {"follow": ["Medication", "Practitioner", "Location", "Device"]})
+    capability = Capability(
+        search_params={"Medication": frozenset(), "Practitioner": frozenset(), "Location": frozenset()}
+    )
+    granted = {"Medication", "Practitioner", "Device"}
+    assert followed_types((), profile, capability, granted.__contains__) == ("Medication", "Practitioner")
+    assert followed_types(("Practitioner",), profile, capability, granted.__contains__) == ("Practitioner",)
+    assert followed_types((), profile, Capability(), granted.__contains__) == ("Medication", "Practitioner", "Device")
+
+
+def test_a_site_adds_paths_of_its_own() -> None:
+    profile = profile_for(
+        "generic", {"follow": ["Account"], "reference_paths": {"Encounter": {"account": ["Account"]}}}
+    )
+    (path,) = paths_to(("Account",), profile)
+    assert path == ("Encounter", "$.account.reference", ("Account",))
+
+
+@pytest.mark.parametrize("element", ["a[*]", "a b", "$.x", "a..b", 'a".b'])
+def test_a_path_that_is_no_element_is_refused(element: str) -> None:
+    with pytest.raises(ValueError, match="reference_paths"):
+        profile_for("generic", {"reference_paths": {"Encounter": {element: ["Account"]}}})
+
+
+def fetcher(vendor: str) -> ReferenceFetcher:
+    return ReferenceFetcher(None, BASE, PROFILES[vendor], Capability())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("vendor", "most"), [("cerner", 50), ("epic", 1), ("generic", 50)])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["p1", "p2", "p3"]), IDS), min_size=1, max_size=200, unique_by=lambda one: one[1]
+    )
+)
+def test_batches_ask_for_everything_once_in_lists_that_the_vendor_takes(
+    vendor: str, most: int, found: list[tuple[str, str]]
+) -> None:
+    due = [ReferenceTarget("Observation", identity, patient) for patient, identity in sorted(found)]
+    batches = [unit.detail["ids"] for unit in fetcher(vendor).units(due)]
+    assert [identity for batch in batches for identity in batch] == [target.id for target in due]
+    assert all(len(batch) <= most and sum(map(len, batch)) <= 2_000 for batch in batches)
+    owner = {target.id: target.patient_id for target in due}
+    if vendor == "cerner":
+        assert all(len({owner[identity] for identity in batch}) == 1 for batch in batches)
+
+
+def test_a_unit_of_references_names_no_id_in_its_key_or_template() -> None:
+    (unit,) = fetcher("cerner").units([ReferenceTarget("Practitioner", "secret-id", "secret-patient")])
+    assert "secret" not in unit.key + unit.detail["template"]
+    assert unit.patient_id is None
