@@ -25,6 +25,7 @@ _ID_MAX = 1024  # FHIR says 64; Epic may exceed it (vendors.md 1.9): a bound aga
 
 
 class _Meta(msgspec.Struct):
+    tag: msgspec.Raw = msgspec.Raw()  # read only where there is one
     versionId: Any = None  # noqa: N815 -- FHIR's spelling
     lastUpdated: Any = None  # noqa: N815
 
@@ -153,7 +154,19 @@ def record_from(body: bytes, unit_key: str | None = None) -> Record:
         last_updated = keys.meta.lastUpdated if isinstance(keys.meta.lastUpdated, str) else None
     patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
     digest = blake2b(body, digest_size=16).digest()
-    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key)
+    subsetted = keys.meta is not None and bool(keys.meta.tag) and _is_subsetted(bytes(keys.meta.tag))
+    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted)
+
+
+def _is_subsetted(tags: bytes) -> bool:
+    """Whether a meta.tag says that elements were left out (FHIR R4, "Search", _elements)."""
+    return b"SUBSETTED" in tags and any(
+        isinstance(tag, dict) and tag.get("code") == "SUBSETTED" for tag in _listed(msgspec.json.decode(tags))
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _patient_of(keys: _Keys) -> str | None:
@@ -247,7 +260,8 @@ def deletions_from(body: bytes) -> tuple[Deletion, ...]:
 
 
 _GRAVITY: Mapping[IssueGrade, int] = {
-    "note": 0, "missing": 1, "incomplete": 2, "gone": 3, "pause": 4, "restricted": 5, "restart": 6, "fatal": 7,
+    "note": 0, "ignored": 1, "missing": 2, "incomplete": 3, "gone": 4, "merged": 5, "pause": 6, "restricted": 7, "restart": 8,
+    "fatal": 9,
 }  # fmt: skip
 
 

@@ -32,6 +32,24 @@ ALLSCRIPTS = VendorProfile(
         "RelatedPerson",
     ),  # MedicationStatement holds old charts' medications [R] AA
     page_size=50,  # default and maximum: not found [I]
+    last_updated_types=(
+        "AllergyIntolerance",
+        "CarePlan",
+        "CareTeam",
+        "Condition",
+        "Device",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Encounter",
+        "Goal",
+        "Immunization",
+        "MedicationAdministration",
+        "MedicationRequest",
+        "MedicationStatement",
+        "Observation",
+        "Procedure",
+        "RelatedPerson",
+    ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA
     patient_by="_id",
     next_expired_statuses=(404, 410),
     bulk_levels=("group",),  # system and patient level: not found [D] VD

@@ -54,7 +54,10 @@ CERNER = VendorProfile(
         "Immunization",
         "NutritionOrder",
         "ServiceRequest",
-    ),  # [D] CR table 2.5; MedicationRequest wants ge and le with time: left full
+        "MedicationRequest",  # ge, le, with time, which our instants have
+        "MedicationDispense",
+    ),  # [D] CR table 2.5; it moves with "clinically significant" changes only: hence the periodic full listing
+    last_updated_once=("Immunization", "MedicationDispense"),  # a single value [D] CR
     # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I]
     next_expired_statuses=(400, 404, 410),
     # Patient level wants POST with an explicit list [D] OD, so for `mode = "bulk"` with a cohort; system: none

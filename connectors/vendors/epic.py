@@ -56,6 +56,17 @@ EPIC = VendorProfile(
     },
     # `_lastUpdated` is not supported on clinical types, and meta is absent: full listing and content hash [R] TM
     last_updated_types=(),
+    # what was made since, not what was changed: the periodic full listing (reconcile_every_d) finds changes [R] SF resources.py
+    created_params={
+        "AllergyIntolerance": "date",
+        "Condition": "recorded-date",
+        "DiagnosticReport": "issued",
+        "DocumentReference": "date",
+        "MedicationRequest": "authoredon",
+        "Observation": "issued",
+        "ServiceRequest": "authored",
+    },
+    post_search_over=1_800,  # supported; everything stands in the body, where no proxy cuts it [D] EA changelog
     # a changed or expired session is 400 with 4113; that code restarts the search, no status of its own is known [D] EA
     next_expired_statuses=(404, 410),
     issue_codes={
@@ -65,17 +76,19 @@ EPIC = VendorProfile(
         "4102": "missing",  # read with an invalid id
         "4103": "gone",  # record deleted
         "4104": "fatal",  # a required element could not be produced
+        "4107": "merged",  # comes with a redirect to the survivor
         "4113": "restart",  # cached search session expired
         "4117": "note",  # Immunization lacks CVX
         "4118": "restricted",  # user not authorised
         "4119": "incomplete",  # more data may exist than this user sees
-        "4122": "note",  # unknown parameter
+        "4122": "ignored",  # unknown parameter
         "4130": "restricted",  # break-the-glass
         "4131": "restricted",
         "4134": "restricted",
         "4135": "pause",  # daily cap of document queries
-        "59100": "note",
-        "59101": "note",
+        "40000": "fatal",  # a code mapping is missing at the site: permanent, as 4104
+        "59100": "ignored",  # unknown parameter
+        "59101": "ignored",  # bad value of an optional one
         "59102": "missing",
         "59109": "incomplete",  # optional element ignored: the filter was not applied
         "59133": "incomplete",

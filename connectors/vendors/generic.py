@@ -12,6 +12,7 @@ GENERIC = VendorProfile(
     max_concurrency=10,
     page_size=200,  # HAPI's default cap is 200 [I]; a server that caps lower says so by its pages, and `next` is all we trust
     lists_patients=True,
+    post_search_over=1_800,  # every R4 server takes POST; proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
     # search by reference needs ids first; these directories are small and listed whole where the server declares the search
     directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
     # patient level gives charts; system level adds what belongs to no patient, and asks for far more [I]
