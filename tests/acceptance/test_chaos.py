@@ -1,0 +1,42 @@
+"""A few seeds of `./run chaos` in every test run: whatever the weather, the store ends as exactly the source."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.voyage import CrashingPostgres, sailing
+from tests.chaos.weather import FAULTS, WAYS, weather
+
+# short ones; together: every way but two, kills of both kinds, changes and deletions in the source
+SEEDS = (1, 2, 3, 4, 6, 7)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[CrashingPostgres]:
+    root = Path(tempfile.mkdtemp(prefix="cf-"))  # its socket's path must be short
+    server = CrashingPostgres(root / "pg")
+    yield server
+    server.close()
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_the_weather_the_store_ends_as_exactly_the_source(
+    seed: int, postgres: CrashingPostgres, tmp_path: Path
+) -> None:
+    with sailing(weather(seed), postgres, tmp_path) as ship:
+        assert ship.sail().codes[-1] == 0
+
+
+def test_two_hundred_seeds_meet_every_way_every_fault_and_both_kinds_of_death() -> None:
+    seeds = [weather(seed) for seed in range(1, 201)]
+    assert {(each.vendor, each.mode) for each in seeds} == set(WAYS)
+    assert {kind for each in seeds for kind in each.kinds} == {*FAULTS, "storm"}
+    assert {strike.whom for each in seeds for strike in each.strikes} == {"sync", "postgres"}
+    assert {each.earlier_night for each in seeds} == {True, False}
+    assert all(0.01 <= each.rate <= 0.20 for each in seeds)
