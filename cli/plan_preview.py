@@ -133,8 +133,13 @@ class PreviewRoster(Roster):
         """Give none."""
         return ()
 
-    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
-        """Forget them."""
+    async def new_aliases(self) -> Sequence[Alias]:
+        """Give none."""
+        return ()
+
+    async def unanswered(self) -> Sequence[tuple[str, bool]]:
+        """Give none."""
+        return ()
 
     async def stored_patients(self) -> Sequence[str]:
         """Give none: a preview has no store."""

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Mode = Literal["auto", "bulk", "crawl"]
 BulkLevel = Literal["system", "patient", "group", "patient-list"]  # the last: POST Patient/$export with named patients
-IssueGrade = Literal["note", "incomplete", "restricted", "restart", "gone", "missing", "pause", "fatal"]
+IssueGrade = Literal[
+    "note", "ignored", "incomplete", "restricted", "restart", "gone", "missing", "merged", "pause", "fatal"
+]
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
 ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
@@ -85,6 +87,12 @@ class VendorProfile(BaseModel):
     lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
     directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
     last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
+    last_updated_once: tuple[str, ...] = ()  # of these, types that take it once: no window can be asked, only "since"
+    created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
+    post_search_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
+    divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
+    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
+    restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
     max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
     next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
     issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
@@ -137,6 +145,7 @@ class VendorProfile(BaseModel):
     delete_job: bool = True
 
     # -- incremental
+    since_mode: Literal["auto", "updated", "created", "full"] = "auto"  # auto: by `_lastUpdated`, else by creation, else whole
     incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
     reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
     overlap_s: int = Field(300, ge=0)  # taken off the watermark

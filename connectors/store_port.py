@@ -107,8 +107,11 @@ class Roster(Protocol):
     async def aliases(self) -> Sequence[Alias]:
         """The merges that any run of the connection met."""
 
-    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
-        """Note merges, and former ids that are patients of their own again."""
+    async def new_aliases(self) -> Sequence[Alias]:
+        """The merges that this run was the first to meet (`Batch.aliases`); an id that is its own alias is merged no more."""
+
+    async def unanswered(self) -> Sequence[tuple[str, bool]]:
+        """Patients that batches asked for and did not bring, and that no other unit asks for; and whether they are stored."""
 
     async def stored_patients(self) -> Sequence[str]:
         """The connection's live patients, in order."""

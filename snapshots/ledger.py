@@ -28,7 +28,7 @@ from snapshots.record import Batch, Quarantined, RunReport, RunScope, Unit
 from snapshots.references import StoredReferences
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
-from snapshots.roster import RunRoster
+from snapshots.roster import RunRoster, note_aliases
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
@@ -165,6 +165,8 @@ class OpenRun:
             if quarantined:
                 await self._quarantine(quarantined)
                 await self._poison(quarantined, refused, batch)
+            if batch.aliases:
+                await note_aliases(self._conn, self._open, batch.aliases)
             if batch.results:
                 await self._settle(batch)
             if intake.counts:

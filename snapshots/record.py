@@ -24,6 +24,7 @@ class Record(NamedTuple):
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
     unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
+    subsetted: bool = False  # some of its elements only (meta.tag SUBSETTED): never stored over a whole one
 
 
 class Deletion(NamedTuple):
@@ -116,6 +117,7 @@ class Batch:
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
     results: Sequence[UnitResult] = ()
+    aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
 
 
 @dataclass(frozen=True, kw_only=True)

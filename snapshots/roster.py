@@ -67,18 +67,15 @@ class RunRoster:
         async with self._session.transaction("reading aliases") as own:
             return [Alias(*row) async for row in await self._session.conn.execute(_SQL["aliases"], own)]
 
-    async def save_aliases(self, aliases: Sequence[Alias], unmerged: Sequence[str] = ()) -> None:
-        """Note merges, and former ids that are patients of their own again."""
-        if not aliases and not unmerged:
-            return
-        values = {
-            "formers": [one.former_id for one in aliases],
-            "survivors": [one.surviving_id for one in aliases],
-            "gone": [one.gone for one in aliases],
-        }
-        async with self._session.transaction("noting merged patients") as own:
-            await self._session.conn.execute(_SQL["forget_aliases"], {**own, "formers": list(unmerged)})
-            await self._session.conn.execute(_SQL["save_aliases"], {**own, **values})
+    async def new_aliases(self) -> Sequence[Alias]:
+        """Give the merges that this run was the first to meet; an id that is its own alias is merged no more."""
+        async with self._session.transaction("reading aliases") as own:
+            return [Alias(*row) async for row in await self._session.conn.execute(_SQL["new_aliases"], own)]
+
+    async def unanswered(self) -> Sequence[tuple[str, bool]]:
+        """Give patients that batches asked for and did not bring, and that no other unit asks for; and if they are stored."""
+        async with self._session.transaction("reading the ledger") as own:
+            return [(row[0], row[1]) async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
 
     async def stored_patients(self) -> Sequence[str]:
         """Give the connection's live patients, in order."""
@@ -99,6 +96,18 @@ class RunRoster:
     def hold_back(self, instants: Mapping[str, str]) -> None:
         """Let the watermarks of these types move no further than this."""
         self.held_back.update(instants)
+
+
+async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: Sequence[Alias]) -> None:
+    """Note merges that a run met. The caller holds the transaction."""
+    values = {
+        "run": opened.run,
+        "connection": opened.connection,
+        "formers": [one.former_id for one in aliases],
+        "survivors": [one.surviving_id for one in aliases],
+        "gone": [one.gone for one in aliases],
+    }
+    await conn.execute(_SQL["save_aliases"], values)
 
 
 async def end_of_crawl(conn: AsyncConnection[Any], closing: OpenScope) -> None:

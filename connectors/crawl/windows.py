@@ -1,7 +1,7 @@
 """Divides a search that a server cannot answer whole: by time, by page size, by ids. Pure; asking the parts is `crawl.search`'s.
 
-One record that an EHR cannot produce poisons its page (Cerner 500 `required`), and a result can be too large (413) or too slow (504).
-What can be asked around it is asked: two windows that share their border, so that nothing falls between them, or smaller pages.
+One record that an EHR cannot produce poisons its page (Cerner 500 `required`), and a result can be too large (413) or too slow
+(504). What can be asked around it is asked: two windows that share their border, so that nothing falls between them, or smaller pages.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ EPIC = VendorProfile(
         "59204": "incomplete",  # + sub-resources suppressed: client not authorised
         "59205": "incomplete",  # + the same for the user
     },
+    restricts_patient=("4131",),  # break-the-glass forbids the patient, 4130 the resource [D] EA
     bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM
     bulk_since=False,  # rejected or ignored [D] ET
     kickoff_method="GET",  # [D] ET

@@ -25,20 +25,35 @@ DELETE FROM deferral WHERE connection = %(connection)s AND until <= %(now)s
 
 -- name: aliases
 -- Merged patients: who they were, who they are now, and whether the former id only leads there.
-SELECT former_id, surviving_id, gone FROM alias WHERE connection = %(connection)s
+SELECT former_id, surviving_id, gone FROM alias WHERE connection = %(connection)s AND former_id <> surviving_id
+ORDER BY former_id
+
+-- name: new_aliases
+-- Merges, and ends of merges, that this run was the first to meet.
+SELECT former_id, surviving_id, gone FROM alias WHERE connection = %(connection)s AND first_run = %(run)s ORDER BY former_id
 
 -- name: save_aliases
--- Note merges that this run met.
+-- Note merges that this run met. What is not merged and never was is no news.
 INSERT INTO alias (connection, former_id, surviving_id, gone, first_run, last_run)
 SELECT DISTINCT ON (a.former_id) %(connection)s, a.former_id, a.surviving_id, a.gone, %(run)s, %(run)s
 FROM unnest(%(formers)s::text[], %(survivors)s::text[], %(gone)s::bool[]) AS a (former_id, surviving_id, gone)
 ORDER BY a.former_id, a.gone DESC
 ON CONFLICT (connection, former_id) DO UPDATE SET surviving_id = excluded.surviving_id, gone = excluded.gone,
-    last_run = excluded.last_run
+    last_run = excluded.last_run,
+    first_run = CASE WHEN alias.surviving_id <> excluded.surviving_id THEN excluded.first_run ELSE alias.first_run END
 
--- name: forget_aliases
--- Former ids that are patients of their own again.
-DELETE FROM alias WHERE connection = %(connection)s AND former_id = ANY(%(formers)s::text[])
+-- name: unanswered
+-- Patients that settled batches asked for, that this run did not receive, and that no unit of their own asks for; and whether their
+-- answer is to be stored.
+SELECT asked.id, coalesce((u.detail -> 'store')::bool, true) FROM unit u
+CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS asked (id)
+WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
+    AND NOT EXISTS (SELECT FROM unit one WHERE one.run = %(run)s AND one.key = 'read:Patient:' || asked.id)
+    AND NOT EXISTS (
+        SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = asked.id
+            AND (r.last_changed_run = %(run)s
+                OR EXISTS (SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = 'Patient' AND seen.id = asked.id))
+    )
 
 -- name: stored_patients
 -- The connection's live patients.

@@ -160,10 +160,9 @@ async def test_what_a_merged_patient_had_and_its_survivor_no_longer_has_is_gone(
     )
     async with await store.begin_run(COHORT) as run:
         await run.plan([P1, P2])
-        await run.roster.save_aliases([Alias("p1", "p2", gone=True)])
-        await run.write(
-            Batch(records=[record("moved", 2, patient="p2")], results=[settled(P1, complete=False), settled(P2)])
-        )
+        ended = [settled(P1, complete=False), settled(P2)]
+        alias = Alias("p1", "p2", gone=True)
+        await run.write(Batch(records=[record("moved", 2, patient="p2")], results=ended, aliases=[alias]))
         await run.finish(watermark=T1, requests=0, retries=0)
     assert live(store_url) == {"moved"}
 
@@ -180,10 +179,24 @@ async def test_what_is_deferred_is_known_until_its_time(store: Store):
 
 
 async def test_aliases_are_kept_and_taken_back(store: Store):
+    one, two, ended = Alias("p1", "p2", gone=True), Alias("p3", "p4", gone=False), Alias("p3", "p3", gone=False)
     async with await store.begin_run(scope()) as run:
-        await run.roster.save_aliases([Alias("p1", "p2", gone=True), Alias("p3", "p4", gone=False)])
-        await run.roster.save_aliases([], ["p3"])
-        assert await run.roster.aliases() == [Alias("p1", "p2", gone=True)]
+        await run.write(Batch(aliases=[one, two]))
+        assert await run.roster.new_aliases() == [one, two]
+    async with await store.begin_run(scope(types=("Goal",))) as run:
+        await run.write(Batch(aliases=[one, ended]))
+        assert await run.roster.new_aliases() == [ended]
+        assert await run.roster.aliases() == [one]
+
+
+async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_asked_one_by_one(store: Store):
+    detail = {"ids": ["p1", "p2", "p3"]}
+    batch = Unit(key="batch:Patient:1", kind="batch", resource_type="Patient", detail=detail)
+    one = Unit(key="read:Patient:p3", kind="read", resource_type="Patient", patient_id="p3")
+    async with await store.begin_run(scope()) as run:
+        await run.plan([batch, one])
+        await run.write(Batch(records=[record("p1", kind="Patient", patient="p1")], results=[settled(batch)]))
+        assert await run.roster.unanswered() == [("p2", True)]
 
 
 async def test_an_interrupted_run_of_another_cohort_is_not_gone_on_with(store: Store):
