@@ -1,0 +1,63 @@
+"""Whole runs against servers of well-known families, of which each breaks an assumption that a plain server lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.acceptance.user_site import mock, reachable
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.test_sync import run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+@pytest.mark.parametrize("family", ["hapi", "azure"])
+@pytest.mark.parametrize("mode", ["crawl", "bulk"])
+async def test_a_search_server_is_fetched_whole_both_ways(store: KeptRows, family: str, mode: str) -> None:
+    with mock("generic", family=family, page_size=7) as served:
+        report = await run(served, store, profile={"page_size": 7, "bulk_levels": ["patient"]}, mode=mode)
+        expected = reachable(served)
+        searches = [entry.target for entry in served.log.of("search")]
+    assert (report.status, report.error, report.holes) == ("complete", None, [])
+    got = store.live()
+    assert {key: row for key, row in got.items() if key in expected} == expected
+    if mode == "crawl":
+        longest = max(len(target) for target in searches)
+        assert longest > 4096 if family == "azure" else any("_getpages=" in target for target in searches)
+
+
+@pytest.mark.parametrize("level", ["system", "patient", "group"])
+async def test_a_server_of_exports_alone_is_fetched_whole_at_each_level(store: KeptRows, level: str) -> None:
+    with mock("generic", family="bulk-data-server") as served:
+        group = {"group": served.group_id} if level == "group" else {}
+        report = await run(served, store, profile={"bulk_levels": [level]}, **group)
+        expected = reachable(served)
+    assert (report.status, report.error, report.holes) == ("complete", None, [])
+    got = store.live()
+    assert {key: row for key, row in got.items() if key in expected} == expected
+
+
+async def test_hapis_files_are_asked_for_as_ndjson_and_its_finished_job_needs_no_deletion(store: KeptRows) -> None:
+    with mock("generic", family="hapi") as served:
+        report = await run(served, store, mode="bulk")
+        files, deletions = served.log.of("file"), served.log.of("delete")
+    assert (report.status, report.holes) == ("complete", [])
+    assert all("ndjson" in entry.headers["accept"] for entry in files)
+    assert {entry.status for entry in deletions} <= {404}
+
+
+async def test_azures_files_lie_in_a_store_that_never_sees_the_token(store: KeptRows) -> None:
+    with mock("generic", family="azure") as served:
+        report = await run(served, store, mode="bulk")
+        objects = served.log.of("object")
+    assert (report.status, report.holes) == ("complete", [])
+    assert objects
+    assert not any(entry.had_authorization for entry in objects)
