@@ -152,7 +152,7 @@ class VendorProfile(BaseModel):
 
     # -- proof of completeness: how the EHR says how many it has
     count_query: str | None = (
-        "_summary=count"  # what makes a search answer with a true Bundle.total; None: ids are walked
+        "_summary=count"  # what makes a search answer with a true Bundle.total; None or "": ids are walked
     )
     walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
     bulk_leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give

@@ -78,7 +78,7 @@ class Asker:
     async def _count(self, question: Question) -> int | None:
         """The number that the EHR gives; None where it gives none that can be trusted."""
         query, unit = self._profile.count_query, question.units[0]
-        if query is None or len(question.units) > 1 or unit.kind != "search" or unit.detail.get("expect"):
+        if not query or len(question.units) > 1 or unit.kind != "search" or unit.detail.get("expect"):
             return None
         path = _with(_without_count(str(unit.detail["path"])), query)
         try:

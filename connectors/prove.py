@@ -28,7 +28,7 @@ from connectors.transport.client import EhrClient
 from snapshots.record import Certificate, ProvedRun, Unit
 
 _ASKED_AT_ONCE = 2  # questions a slot of the connection: while one compares, another asks
-_WATCH_EVERY = 20  # questions between two looks at whether a sync has begun
+_WATCH_EVERY = 5  # questions between two looks at whether a sync has begun
 
 
 @dataclass(frozen=True, kw_only=True)

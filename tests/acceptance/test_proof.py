@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import psycopg
 import pytest
 
 from mocks.serving import Served
+from snapshots.pool import Store
+from snapshots.record import RunScope
 from tests.acceptance.user_site import Site, mock
 
 
@@ -24,7 +28,8 @@ def of_type(certificate: dict, resource_type: str) -> dict:
 
 def in_store(site: Site, statement: str) -> int:
     with psycopg.connect(site._store_url, autocommit=True) as conn:
-        return conn.execute(f"SET search_path = tenant_default; {statement}").rowcount
+        conn.execute("SET search_path = tenant_default")
+        return conn.execute(statement).rowcount
 
 
 def patient_of(served: Served, resource_type: str) -> tuple[str, str]:
@@ -207,3 +212,37 @@ def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) ->
         done = site.run("prove", name)
     assert done.code == 2
     assert "chartferry sync" in done.stderr
+
+
+def until_asked(served: Served, searches: int) -> None:
+    while len(served.log.of("search")) < searches:
+        time.sleep(0.02)
+
+
+@pytest.mark.anyio
+async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, anyio_backend: str) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=())
+        async with await store.begin_run(scope):
+            done = site.run("prove", name)
+    assert done.code == 6
+    assert "is at work" in done.stderr
+
+
+@pytest.mark.anyio
+async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store, anyio_backend: str) -> None:
+    with mock("generic", patients=6, latency_s=0.1) as served:
+        name = site.connect(served, profile={"max_concurrency": 1})
+        site.sync("--types", "Patient,Condition")
+        served.log.clear()
+        proof = site.start("prove", name, "--all", "--json")
+        await anyio.to_thread.run_sync(until_asked, served, 3)
+        scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=())
+        async with await store.begin_run(scope):
+            out, err = proof.communicate(timeout=60)
+    assert proof.returncode == 6, err
+    certificate = json.loads(out)["certificate"]
+    assert certificate["gave_way"]
+    assert any("gave way" in note for note in certificate["notes"])

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.completeness import Answer, Tally, difference, judged, moment
+
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+BEFORE, LATER = "2026-02-01T00:00:00Z", "2026-03-02T00:00:00.000+00:00"
+IDS = st.sets(st.text("abcdef", min_size=1, max_size=2), max_size=12)
+
+
+def verdict_of(listed: dict, held: dict, elsewhere: dict | None = None, **rest: object) -> tuple[str, str]:
+    facts: dict = {"gone": 0, "readable": 0, "unknown": 0, "incomplete": None, **rest}
+    return judged(difference(listed, held, elsewhere or {}, BEGAN), **facts)
+
+
+@given(listed=IDS, held=IDS)
+def test_only_what_the_ehr_lists_and_the_store_lacks_is_missing(listed: set[str], held: set[str]) -> None:
+    found = difference(dict.fromkeys(listed), dict.fromkeys(held), {}, BEGAN)
+    assert set(found.missing) == listed - held
+    assert set(found.unlisted) == held - listed
+
+
+@given(listed=IDS, held=IDS)
+def test_a_verdict_is_fewer_exactly_if_something_is_missing(listed: set[str], held: set[str]) -> None:
+    verdict, _ = verdict_of(dict.fromkeys(listed), dict.fromkeys(held), readable=len(held - listed))
+    assert (verdict == "fewer") == bool(listed - held)
+
+
+def test_what_is_stored_under_another_patient_or_none_is_not_missing() -> None:
+    assert verdict_of({"prov-1": None}, {}, {"prov-1": (None, False)}) == ("equal", "")
+
+
+def test_a_tombstone_of_what_the_ehr_still_lists_is_missing() -> None:
+    verdict, reason = verdict_of({"a": None}, {}, {"a": (None, True)})
+    assert verdict == "fewer"
+    assert "1 of them deleted in the store" in reason
+
+
+def test_a_version_that_was_there_before_the_run_and_is_not_stored_is_missing() -> None:
+    verdict, reason = verdict_of({"a": "2026-02-02T00:00:00Z"}, {"a": BEFORE})
+    assert verdict == "fewer"
+    assert "older version" in reason
+
+
+def test_a_version_written_after_the_run_began_is_no_fault_of_the_store() -> None:
+    verdict, reason = verdict_of({"a": LATER}, {"a": BEFORE})
+    assert verdict == "equal"
+    assert "changed since" in reason
+
+
+def test_an_equal_instant_written_otherwise_is_equal() -> None:
+    assert verdict_of({"a": "2026-02-01T00:00:00.000+00:00"}, {"a": BEFORE}) == ("equal", "")
+
+
+def test_a_listing_that_was_not_whole_proves_what_is_missing_and_nothing_else() -> None:
+    assert verdict_of({"a": None}, {"a": None, "b": None}, incomplete="more may exist")[0] == "not asked"
+    assert verdict_of({"a": None, "c": None}, {"a": None}, incomplete="more may exist")[0] == "fewer"
+
+
+def test_what_the_ehr_no_longer_has_is_more() -> None:
+    assert verdict_of({}, {"a": None}, gone=1)[0] == "more"
+
+
+def test_an_instant_without_a_zone_says_nothing() -> None:
+    assert moment("2026-02-01T00:00:00") is None
+    assert moment("soon") is None
+    assert moment(LATER) == BEGAN + timedelta(days=1)
+
+
+def test_a_tally_of_a_million_questions_names_some_and_counts_the_rest() -> None:
+    tally = Tally(named=3)
+    for _ in range(20):
+        tally.add(answer("more"))
+    assert (len(tally.findings), tally.unnamed) == (3, 17)
+    assert tally.types[0].more == 20
+
+
+def test_what_is_missing_is_named_before_anything_else_uses_up_the_room() -> None:
+    tally = Tally(named=2)
+    for verdict in ("more",) * 5 + ("fewer",) * 2:
+        tally.add(answer(verdict))
+    assert [finding.verdict for finding in tally.findings].count("fewer") == 2
+
+
+def answer(verdict: str) -> Answer:
+    return Answer(
+        resource_type="Condition",
+        scope="patient ~1",
+        method="ids",
+        verdict=verdict,  # type: ignore[arg-type]
+        at_ehr=1,
+        stored=0,
+        missing=verdict == "fewer",
+        reason="why",
+    )
