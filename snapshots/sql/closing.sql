@@ -99,6 +99,10 @@ WITH complete AS (
         AND (
             %(categories)s::text[] IS NULL OR r.patient_id = ANY(%(ended)s::text[])
             OR EXISTS (
+                SELECT FROM referenced x WHERE x.connection = %(connection)s AND x.resource_type = %(resource_type)s
+                    AND x.id = r.id AND x.state = 'found'
+            )
+            OR EXISTS (
                 SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code)
                 WHERE c.code #>> '{}' = ANY(%(categories)s::text[])
             )

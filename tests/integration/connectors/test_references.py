@@ -1,0 +1,302 @@
+"""What charts refer to, followed against mock EHRs on real sockets into a real store."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connectors.pipeline import run_units
+from mocks.faults import Action, FaultRule, Match
+from mocks.serving import Served
+from tests.acceptance.user_site import mock, reachable
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.test_sync import run
+from tests.integration.snapshots.stored import rows
+
+pytestmark = pytest.mark.anyio
+
+LAB = {"category": [{"coding": [{"code": "laboratory"}]}]}
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def resource(kind: str, identity: str, **rest: Any) -> bytes:
+    return json.dumps({"resourceType": kind, "id": identity, **rest}).encode()
+
+
+def to(*targets: str) -> Any:
+    found = [{"reference": target} for target in targets]
+    return found if len(found) > 1 else found[0]
+
+
+def chart(patient: str = "p1") -> list[bytes]:
+    """A chart whose panel's members no search lists (they have no category), and which refer to each other in a circle."""
+    who = {"subject": to(f"Patient/{patient}")}
+    members = [f"Observation/{patient}-member-{n}" for n in (1, 2)]
+    return [
+        resource("Patient", patient, generalPractitioner=[to("Practitioner/dr-1")]),
+        resource("DiagnosticReport", f"{patient}-report", **who, result=[to(f"Observation/{patient}-panel")]),
+        resource("Observation", f"{patient}-panel", **who, **LAB, hasMember=to(*members)),
+        resource("Observation", f"{patient}-member-1", **who, hasMember=[to(f"Observation/{patient}-member-2")]),
+        resource("Observation", f"{patient}-member-2", **who, hasMember=[to(f"Observation/{patient}-member-1")]),
+        resource("Encounter", f"{patient}-visit", **who, episodeOfCare=[to(f"EpisodeOfCare/{patient}-episode")]),
+        resource(
+            "EpisodeOfCare", f"{patient}-episode", patient=to(f"Patient/{patient}"), careManager=to("Practitioner/dr-2")
+        ),
+        resource("MedicationRequest", f"{patient}-order", **who, medicationReference=to("Medication/pill")),
+    ]
+
+
+def without_category(identity: str) -> list[bytes]:
+    """The chart with one Observation that is not listed either: only the report leads to it."""
+    found = [json.loads(line) for line in chart()]
+    for one in found:
+        if one["id"] == identity:
+            del one["category"]
+    return [json.dumps(one).encode() for one in found]
+
+
+SHARED = [
+    resource("Medication", "pill", manufacturer=to("Organization/maker")),
+    resource("Organization", "maker", partOf=to("Organization/holding")),
+    resource("Organization", "holding", partOf=to("Organization/maker")),
+    resource("Practitioner", "dr-1"),
+    resource("Practitioner", "dr-2"),
+    resource("Practitioner", "nobody-mentions-me"),
+]
+
+
+def reads(served: Served, since: int = 0) -> Counter[str]:
+    """Paths asked since, Patients aside."""
+    asked = [entry for entry in list(served.log)[since:] if entry.purpose in {"read", "search"}]
+    return Counter(entry.target.partition("/R4/")[2] or entry.target for entry in asked)
+
+
+async def test_what_no_search_lists_is_fetched_step_by_step_and_circles_end(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        report = await run(served, store)
+        expected, asked = reachable(served), reads(served)
+    assert (report.status, list(report.holes)) == ("complete", [])
+    assert store.live() == expected
+    assert ("Observation", "p1-member-2") in expected
+    assert ("Organization", "holding") in expected
+    assert ("Practitioner", "nobody-mentions-me") not in expected
+    assert all(count == 1 for count in asked.values()), "nothing is asked twice"
+
+
+async def test_a_second_run_asks_for_no_reference_again_and_keeps_what_only_references_reach(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        await run(served, store)
+        before = len(served.log)
+        report = await run(served, store)
+        again, expected = reads(served, before), reachable(served)
+    assert (report.status, report.deleted, report.changed, report.new) == ("complete", 0, 0, 0)
+    assert store.live() == expected
+    assert not [
+        path for path in again if path.split("/")[0] in {"Observation", "Medication", "Organization", "Practitioner"}
+    ]
+
+
+async def test_what_references_reach_is_asked_again_once_it_is_no_longer_fresh(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        await run(served, store)
+        served.dataset.replace(resource("Medication", "pill", status="inactive"))
+        report = await run(served, store, profile={"reference_fresh_d": 0})
+        expected = reachable(served)
+    assert (report.status, report.changed) == ("complete", 1)
+    assert store.live()["Medication", "pill"] == expected["Medication", "pill"]
+
+
+async def test_a_member_that_nothing_mentions_any_more_becomes_a_tombstone(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        await run(served, store)
+        served.dataset.replace(resource("Observation", "p1-panel", subject=to("Patient/p1"), **LAB))
+        report = await run(served, store)
+        expected = reachable(served)
+    assert report.deleted == 2
+    assert {key for key in store.live() if key[0] == "Observation"} == {
+        key for key in expected if key[0] == "Observation"
+    }
+
+
+@pytest.mark.parametrize("types", [("Patient", "Observation"), ("Observation", "Encounter")])
+async def test_a_run_that_did_not_see_who_mentions_a_member_keeps_it(store: KeptRows, types: tuple[str, ...]) -> None:
+    with mock("epic", data=[*without_category("p1-panel"), *SHARED]) as served:
+        await run(served, store)
+        report = await run(served, store, types=types)
+        assert ("Observation", "p1-panel") in store.live()
+    assert (report.status, report.deleted) == ("complete", 0)
+
+
+async def test_a_member_survives_the_night_that_its_report_could_not_be_listed(store: KeptRows) -> None:
+    with mock("epic", data=[*without_category("p1-panel"), *SHARED]) as served:
+        await run(served, store)
+        rule = FaultRule(
+            match=Match(purpose="search", path="/DiagnosticReport"), action=Action(status=422, body="operation-outcome")
+        )
+        served.faults.add(rule)
+        report = await run(served, store)
+    assert (report.status, report.deleted) == ("partial", 0)
+    assert {("Observation", "p1-panel"), ("Observation", "p1-member-1")} <= set(store.live())
+
+
+async def test_a_reference_that_fails_is_a_hole_and_the_next_run_asks_for_it_whatever_it_sees(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        rule = FaultRule(match=Match(purpose="read", path="/Medication"), action=Action(status=503, body="html"))
+        served.faults.add(rule)
+        report = await run(served, store, profile={"max_tries": 2})
+        assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])
+        assert "pill" not in repr(report)
+        served.faults.clear()
+        before = len(served.log)
+        report = await run(served, store)
+        assert [path for path in reads(served, before) if path.startswith("Medication/")] == ["Medication/pill"]
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+
+
+async def test_what_is_not_there_or_restricted_is_noted_and_not_asked_every_night(store: KeptRows) -> None:
+    lost = resource("MedicationRequest", "o2", subject=to("Patient/p1"), medicationReference=to("Medication/lost"))
+    with mock("epic", data=[*chart(), *SHARED, lost]) as served:
+        rule = FaultRule(
+            match=Match(purpose="read", path="/Practitioner/dr-1"), action=Action(status=403, body="operation-outcome")
+        )
+        served.faults.add(rule)
+        report = await run(served, store)
+        said = " ".join(report.notes)
+        before = len(served.log)
+        again = await run(served, store)
+        asked = reads(served, before)
+    assert (report.status, again.status) == ("complete", "complete")
+    assert "Medication: 1 mentioned and not there" in said
+    assert "Practitioner: 1 mentioned and restricted" in said
+    assert not {"dr-1", "dr-2", "lost", "p1"} & set(said.replace(":", " ").split())
+    assert not [path for path in asked if path.startswith(("Medication/", "Practitioner/"))]
+
+
+async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_refusals(store: KeptRows) -> None:
+    orders = [
+        resource("MedicationRequest", f"o{n}", subject=to("Patient/p1"), medicationReference=to(f"Medication/m{n}"))
+        for n in range(60)
+    ]
+    with mock("epic", data=[*chart(), *orders, *(resource("Medication", f"m{n}") for n in range(60))]) as served:
+        rule = FaultRule(
+            match=Match(purpose="read", path="/Medication"), action=Action(status=403, body="operation-outcome")
+        )
+        served.faults.add(rule)
+        report = await run(served, store, profile={"max_concurrency": 1})
+        asked = sum(path.startswith("Medication/") for path in reads(served))
+    assert report.status == "complete"
+    assert asked <= 5
+
+
+async def test_a_run_that_was_killed_while_following_goes_on_and_asks_little_twice(
+    store: KeptRows, monkeypatch: Any
+) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    async def cut(units: Any, *given: Any, **how: Any) -> None:
+        if units[0].kind != "reference":
+            return await run_units(units, *given, **how)
+        if len(units) > 2:
+            await run_units(units[:2], *given, **how)
+        raise PowerCutError
+
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        monkeypatch.setattr("connectors.crawl.references.run_units", cut)
+        for _ in range(2):
+            with pytest.raises(PowerCutError):
+                await run(served, store)
+        monkeypatch.undo()
+        report = await run(served, store)
+        expected, asked = reachable(served), reads(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+    assert max(asked.values()) == 1
+
+
+async def test_batches_go_by_id_lists_where_the_server_takes_them(store: KeptRows) -> None:
+    orders = [
+        resource("MedicationRequest", f"o{n}", subject=to("Patient/p1"), medicationReference=to(f"Medication/m{n:03}"))
+        for n in range(120)
+    ]
+    data = [*chart(), *orders, *(resource("Medication", f"m{n:03}") for n in range(120)), *SHARED]
+    with mock("generic", data=data, bulk_levels=()) as served:
+        report = await run(served, store, profile={"directory_types": []})
+        searches = [entry for entry in served.log if entry.resource_type == "Medication"]
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+    assert len(searches) == 3 + 3 + 2  # lists of 50, 50 and 21, in the pages of twenty that this server gives
+
+
+async def test_one_id_that_a_server_dislikes_does_not_cost_its_batch(store: KeptRows) -> None:
+    orders = [
+        resource("MedicationRequest", f"o{n}", subject=to("Patient/p1"), medicationReference=to(f"Medication/m{n}"))
+        for n in range(8)
+    ]
+    data = [*chart(), *orders, *(resource("Medication", f"m{n}") for n in range(8)), *SHARED]
+    with mock("generic", data=data, bulk_levels=()) as served:
+        rule = FaultRule(match=Match(purpose="search", path="m5"), action=Action(status=422, body="operation-outcome"))
+        served.faults.add(rule)
+        report = await run(served, store, profile={"directory_types": []})
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+
+
+async def test_references_to_other_servers_are_counted_and_never_asked(store: KeptRows) -> None:
+    with mock("generic", data=[]) as other:
+        far = resource(
+            "MedicationRequest",
+            "far",
+            subject=to("Patient/p1"),
+            medicationReference=to(f"{other.base_url}/Medication/pill"),
+            requester={"identifier": {"value": "12"}},
+            recorder=to("#contained"),
+        )
+        with mock("epic", data=[*chart(), *SHARED, far]) as served:
+            report = await run(served, store)
+        assert len(other.log) == 0
+    assert report.status == "complete"
+    assert "references to other servers, never followed: 1" in report.notes
+
+
+async def test_a_pull_has_its_references_and_asks_for_nobody_elses(store: KeptRows) -> None:
+    from connectors.sync import CohortSource
+
+    with mock("epic", data=[*chart("p1"), *chart("p2"), *SHARED]) as served:
+        report = await run(served, store, kind="pull", cohort=CohortSource(values=("p2",)))
+    assert report.status == "complete"
+    assert {("Medication", "pill"), ("Practitioner", "dr-1"), ("Observation", "p2-member-2")} <= set(store.live())
+    assert not [key for key in store.live() if key[1].startswith("p1")]
+
+
+async def test_without_follow_nothing_is_followed_and_what_came_before_stays(store: KeptRows) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        await run(served, store)
+        before = store.live()
+        report = await run(served, store, profile={"follow": []})
+    assert (report.status, report.deleted) == ("complete", 0)
+    assert store.live() == before
+
+
+async def test_the_table_of_references_holds_each_once_with_how_it_was_answered(
+    store: KeptRows, store_url: str
+) -> None:
+    with mock("epic", data=[*chart(), *SHARED]) as served:
+        await run(served, store)
+    found = rows(store_url, "SELECT resource_type, id, depth, state FROM referenced ORDER BY 1, 2")
+    assert ("Observation", "p1-member-1", 1, "found") in found
+    assert ("Organization", "maker", 2, "found") in found
+    assert ("Organization", "holding", 3, "found") in found
