@@ -133,7 +133,7 @@ def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode
     whose = f"{path}: neither cohort nor group"
-    if mode == "bulk" and profile.bulk_levels in ((), ("group",)):
+    if mode == "bulk" and not {"system", "patient"} & set(profile.bulk_levels):
         yield f"{whose}: a bulk export here is of one Group; set group, or name it with `sync --group`"
     elif mode == "crawl" and not profile.lists_patients:
         yield f'{whose}: {connection.vendor} lists no patients; set cohort = "file:…", or name them with `sync --patients`'

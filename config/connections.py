@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from config.bulk_options import BulkOptions
 from config.errors import Problem
 from config.resource_types import type_problem
 from config.secret_refs import SecretRef
@@ -152,6 +153,7 @@ class Connection(BaseModel):
     cohort: Annotated[Path | None, BeforeValidator(_cohort)] = None
     cohort_system: str | None = None
     types: tuple[ResourceType, ...] = ()
+    bulk: BulkOptions = BulkOptions()
     schedule: Annotated[str | None, BeforeValidator(_schedule)] = None
 
     ca_bundle: OptionalFile = None

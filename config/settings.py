@@ -252,9 +252,11 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
         found = "nothing" if one["type"] == "missing" else shown(key, one["input"])
         match one["type"]:
             case "extra_forbidden":
-                guess = nearest(key, known)
+                inner = getattr(known.get(key), "annotation", None) if len(one["loc"]) > 1 else None
+                names = list(inner.model_fields if isinstance(inner, type) and issubclass(inner, BaseModel) else known)
+                guess = nearest(str(one["loc"][-1]), names)
                 hint = f"did you mean {guess}? " if guess else ""
-                yield Problem(where, "an unknown key", f"{hint}one of: {', '.join(known)}")
+                yield Problem(where, "an unknown key", f"{hint}one of: {', '.join(names)}")
             case "missing":
                 yield Problem(where, found, "required")
             case "literal_error":

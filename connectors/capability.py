@@ -90,6 +90,7 @@ class Capability:
     searchable: frozenset[str] = frozenset()
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
+    bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
 
     def patient_parameter(self, resource_type: str) -> str | None:
         """The parameter that narrows a search of this type to one patient, if one is declared.
@@ -102,6 +103,7 @@ class Capability:
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 
+_VERSIONS = 100  # beyond this it is no version
 _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
 
 
@@ -112,6 +114,7 @@ def capability_from(statement: Any) -> Capability:
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
     levels: set[BulkLevel] = set()
+    versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
     for rest in _objects(statement.get("rest")):
         if rest.get("mode", "server") != "server":
             continue
@@ -119,6 +122,7 @@ def capability_from(statement: Any) -> Capability:
         for operation in _objects(rest.get("operation")):
             if _is_export(operation):
                 levels.add(_level_named(operation))
+                versions.append(_bulk_version(str(operation.get("definition", ""))))
         for resource in _objects(rest.get("resource")):
             name = resource.get("type")
             if not isinstance(name, str):
@@ -129,17 +133,31 @@ def capability_from(statement: Any) -> Capability:
             interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
             if "search-type" in interactions or not interactions:  # none declared: not known, so asked
                 searchable.add(name)
-            if name in _LEVEL_OF_TYPE and any(
-                _is_export(operation) for operation in _objects(resource.get("operation"))
-            ):
+            exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
+            if name in _LEVEL_OF_TYPE and exports:
                 levels.add(_LEVEL_OF_TYPE[name])
+                versions += [_bulk_version(str(operation.get("definition", ""))) for operation in exports]
     version = statement.get("fhirVersion")
     return Capability(
         search_params=search_params,
         searchable=frozenset(searchable),
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
+        bulk_version=max((found for found in versions if found is not None), default=None),
     )
+
+
+def _strings(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _bulk_version(canonical: str) -> int | None:
+    """The guide's major version in a canonical such as `…/uv/bulkdata/OperationDefinition/group-export|2.0.0`."""
+    url, _, version = canonical.partition("|")
+    major = version.partition(".")[0]
+    if "bulkdata" not in url or not major.isascii() or not major.isdecimal():
+        return None
+    return int(major) if 0 < int(major[:3]) < _VERSIONS else None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

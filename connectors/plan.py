@@ -17,7 +17,6 @@ from snapshots.record import Unit
 
 # of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
 _NOT_A_CHART = frozenset({"AuditEvent"})
-SINCE = "_since="  # in a kick-off, and in its template: a job that has it brings changes, not everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +26,6 @@ class TypePlan:
     types: tuple[str, ...]
     directory: tuple[str, ...] = ()  # listed whole, of no patient
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class KickOff:
-    """One bulk kick-off request. `template` stands in messages and reports in place of `url`."""
-
-    level: BulkLevel
-    url: str
-    template: str
 
 
 def choose_mode(
@@ -48,11 +38,11 @@ def choose_mode(
     """
     if wanted == "crawl" or (wanted == "auto" and profile.mode == "crawl"):
         return "crawl"
-    level = bulk_level(profile, capability, group=group)
     if wanted == "bulk":
-        if level is None:
-            raise PlanError(_no_level(profile, capability))
+        if bulk_level(profile, capability, group=group, named=has_cohort) is None:
+            raise PlanError(_no_list(profile) if has_cohort and group is None else _no_level(profile, capability))
         return "bulk"
+    level = bulk_level(profile, capability, group=group)
     if profile.mode == "bulk":
         if level is None and not has_cohort:
             raise PlanError(f"{_no_level(profile, capability)} Or name patients with `cohort` to crawl them.")
@@ -66,14 +56,25 @@ def _no_level(profile: VendorProfile, capability: Capability) -> str:
     return "Bulk export was asked for, and the CapabilityStatement declares no $export that needs no Group: try --mode crawl."
 
 
-def bulk_level(profile: VendorProfile, capability: Capability, *, group: str | None) -> BulkLevel | None:
+def _no_list(profile: VendorProfile) -> str:
+    return f"{profile.label} exports no list of patients that we know of: set `group`, or crawl the cohort with --mode crawl."
+
+
+def bulk_level(
+    profile: VendorProfile, capability: Capability, *, group: str | None, named: bool = False
+) -> BulkLevel | None:
     """The level to export at: the Group's where one is named, else the first of the profile's that the server declares.
+
+    `named`: for patients that are named one by one, which is a level of its own; never everyone in their place.
 
     A vendor whose way is bulk exports by Group whatever it declares; of any other server the CapabilityStatement is believed.
     """
     if group is not None:
         offered = profile.mode == "bulk" or "group" in capability.bulk_levels or not capability.search_params
         return "group" if "group" in profile.bulk_levels and offered else None
+    if named:
+        offered = profile.mode == "bulk" or "patient" in capability.bulk_levels
+        return "patient-list" if "patient-list" in profile.bulk_levels and offered else None
     return next((level for level in profile.bulk_levels if level != "group" and level in capability.bulk_levels), None)
 
 
@@ -135,22 +136,6 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
     refused = [t for t in profile.bulk_types if not readable(t)]
     notes = (f"not granted by the token's scopes, not asked: {', '.join(refused)}",) if refused else ()
     return TypePlan(types=granted, notes=notes)
-
-
-def kick_off(base_url: str, level: BulkLevel, *, group: str | None, types: Sequence[str], since: str | None) -> KickOff:
-    """The kick-off as GET (Bulk Data IG 6.1); `_type` as one comma list: Cerner refuses a repeated parameter [R] SF."""
-    path = {"system": "$export", "patient": "Patient/$export", "group": f"Group/{quote(group or '', safe='')}/$export"}[
-        level
-    ]
-    parameters = []
-    if types:
-        parameters.append(f"_type={','.join(types)}")
-    if since is not None:
-        parameters.append(f"{SINCE}{quote(since, safe=':')}")
-    query = f"?{'&'.join(parameters)}" if parameters else ""
-    shown = path.replace(quote(group, safe=""), "{group}") if group else path
-    asked_from = f"?{SINCE}{since}" if since is not None else ""
-    return KickOff(level=level, url=f"{base_url}/{path}{query}", template=f"GET /{shown}{asked_from}")
 
 
 def patient_units(

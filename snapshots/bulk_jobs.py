@@ -1,4 +1,4 @@
-"""The bulk export jobs of a connection: this run's, and those that earlier runs left at the server; `connectors.store_port.BulkJobs`.
+"""The bulk export jobs of a connection, this run's and those that earlier runs left at the server: `store_port.BulkJobs`.
 
 What a job's files are is the ledger's (units); what is asked of the server, and when, is left to `connectors.bulk`.
 """
@@ -61,9 +61,13 @@ class StoredBulkJobs:
     async def patients_without_data(self, patients: Sequence[str]) -> list[str]:
         """Give those of the patients of whom this run has received no Patient."""
         async with self._session.transaction("comparing patients") as own:
-            found = await self._session.conn.execute(
-                _SQL["patients_without_data"], {**own, "patients": list(patients)}
-            )
+            found = await self._session.conn.execute(_SQL["patients_without_data"], {**own, "patients": list(patients)})
+            return [row[0] async for row in found]
+
+    async def planned_types(self, kinds: Sequence[str]) -> list[str]:
+        """Give the types of the run's units of these kinds."""
+        async with self._session.transaction("reading the ledger") as own:
+            found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
             return [row[0] async for row in found]
 
     async def vanished_types(self) -> list[str]:

@@ -117,6 +117,8 @@ async def take_in(
     errors as they are: the caller decides whether a record is to blame.
     """
     intake = Intake()
+    if any(record.subsetted for record in records):
+        records = await _without_lesser(conn, records, intake, connection=connection, run=run)
     if records:
         distinct = newest(records)
         differing: list[Record] = []
@@ -128,6 +130,30 @@ async def take_in(
     if deletions:
         await _delete(conn, deletions, intake, connection=connection, run=run)
     return intake
+
+
+async def _without_lesser(
+    conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, *, connection: int, run: int
+) -> list[Record]:
+    """Leave out subsetted records of resources that are stored whole, or as tombstones, or come whole beside them.
+
+    Those resources were seen, and nothing is known of their other elements: what is stored of them stays as it is.
+    """
+    whole = {(record.resource_type, record.id) for record in records if not record.subsetted}
+    lesser = {(record.resource_type, record.id) for record in records if record.subsetted} - whole
+    asked = sorted(lesser)
+    keys = {
+        "types": text_array([resource_type.encode() for resource_type, _ in asked]),
+        "ids": text_array([identity.encode() for _, identity in asked]),
+        "connection": connection,
+        "run": run,
+    }
+    row = await (await conn.execute(_SQL["keep_whole"], keys)).fetchone()
+    kept, noted = row or (None, None)
+    for resource_type, count in (noted or {}).items():
+        intake.of(resource_type).unchanged += count
+    lesser -= {asked[position - 1] for position in kept or ()}
+    return [record for record in records if not record.subsetted or (record.resource_type, record.id) in lesser]
 
 
 async def _copied_all(

@@ -1,50 +1,62 @@
-"""Downloads the files of a bulk export: bytes to lines to records. One bad line costs that line; a cut file is fetched again.
+"""Downloads the files of an export, verifies them, and goes on where a cut one stopped, if its server can.
 
-Lines of a file that is then fetched again may reach the store twice: the merge makes that harmless.
+Lines are `file_reading`'s, links `file_links`'. Lines of a file that is fetched again from its start reach the store twice: the
+merge makes that harmless.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 import anyio.lowlevel
 import tenacity
 
-from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
+from connectors.bulk.file_links import FileLinks
+from connectors.bulk.file_reading import FileReading
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.fhir import Issue, UnreadableResourceError, codes_of, deletions_from, issues_from, record_from
-from connectors.pipeline import Emit, Fetched
+from connectors.fhir import Issue, codes_of
+from connectors.pipeline import Emit
 from connectors.profile import VendorProfile
-from connectors.transport.call import Call
+from connectors.transport.body import BodyReader
+from connectors.transport.call import Call, StreamReply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import origin, resolve
-from snapshots.record import Deletion, Quarantined, Record, Unit, UnitResult, UnitState
+from snapshots.record import Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
 _TURN_BYTES = 65_536
-_EXPIRED = frozenset({403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4)
-
-RefreshUrl = Callable[[Unit], Awaitable[str | None]]
+_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
+_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
+_RESUMES = 50  # of one file within one process: each must have brought something
 
 
 class _FileBrokenOffError(TransientFetchError):
-    """The file began and did not end well: it is asked for again from its start. A file that never began is not ours to retry."""
+    """The file began and did not end well: it is asked for again. A file that never began is not ours to retry."""
 
 
 @dataclass
-class _FileReading:
-    """What has been read of one file so far."""
+class _Attempts:
+    """What the tries of one file share."""
 
-    records: list[Record] = field(default_factory=list)
-    deletions: list[Deletion] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
+    unit: Unit
+    reading: FileReading
+    cut: BodyReader | None = None  # what came of a try that was cut, and can go on
+    etag: str = ""
+    defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut
+
+
+@dataclass
+class _Tally:
+    """What is told once a run, not once a file."""
+
     issues: list[Issue] = field(default_factory=list)
-    size: int = 0
-    lines: int = 0
-    unreadable: int = 0
+    error_files: int = 0
+    mislabelled: Counter[str] = field(default_factory=Counter)
+    miscounted: int = 0
+    resumed: int = 0
 
 
 class FileFetcher:
@@ -54,16 +66,15 @@ class FileFetcher:
         self,
         client: EhrClient,
         profile: VendorProfile,
-        refresh_url: RefreshUrl,
+        links: FileLinks,
         *,
         sleep: Callable[[float], Awaitable[None]],
-        note: Callable[[str], None],
     ) -> None:
         self._client = client
         self._profile = profile
-        self._refresh_url = refresh_url
+        self._links = links
         self._sleep = sleep
-        self._note = note
+        self._tally = _Tally()
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit every record of the file, and say how it ended.
@@ -71,59 +82,121 @@ class FileFetcher:
         Raises:
             FetchError: the file could not be had; the unit is a hole.
         """
-        url = str(unit.detail["url"])
+        url = await self._links.current(unit)
+        attempts = _Attempts(unit=unit, reading=FileReading(unit))
+        try:
+            return await self._tries(attempts, url, emit)
+        except TerminalFetchError as error:
+            fresh = await self._links.renewed(unit, url) if error.status in _EXPIRED else None
+            if fresh is None:
+                raise
+        return await self._tries(attempts, fresh, emit)
+
+    async def _tries(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
+        last_came = 0
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
+            nonlocal last_came
+            came, before = (attempts.cut.raw_bytes if attempts.cut else 0), last_came
+            last_came = came
+            most = _RESUMES if came > before else self._profile.max_tries
+            return state.attempt_number >= most
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_FileBrokenOffError),
-            stop=tenacity.stop_after_attempt(self._profile.max_tries),
+            stop=stop,
             wait=tenacity.wait_exponential(multiplier=self._profile.retry_base_s, max=self._profile.retry_cap_s),
             sleep=self._sleep,
             reraise=True,
         )
-        try:
-            return await retrying(self._once, unit, url, emit)
-        except TerminalFetchError as error:
-            fresh = await self._refresh_url(unit) if error.status in _EXPIRED else None
-            if fresh is None or fresh == url:
-                raise
-            return await retrying(self._once, unit, fresh, emit)
+        return await retrying(self._once, attempts, url, emit)
 
-    async def _once(self, unit: Unit, url: str, emit: Emit) -> UnitResult:
-        call = Call(
+    async def _once(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
+        unit = attempts.unit
+        try:
+            async with self._client.stream(self._call(attempts, url)) as reply:
+                self._take_up(attempts, reply)
+                await self._read(attempts, reply, emit)
+        except TerminalFetchError as error:
+            if error.status != _UNSATISFIABLE or attempts.cut is None:
+                raise
+            attempts.cut = None
+            self._ask_again(f"{unit.detail['template']}: the server no longer has the rest of it.")
+        return await self._judged(attempts, emit)
+
+    def _call(self, attempts: _Attempts, url: str) -> Call:
+        cut, unit = attempts.cut, attempts.unit
+        rest = {} if cut is None else {"Range": f"bytes={cut.raw_bytes}-", "If-Range": attempts.etag}
+        return Call(
             method="GET",
             url=url,
             template=f"GET {unit.detail['template']}",
             purpose="file",
             accept="application/fhir+ndjson",
+            headers=rest,
             auth=self._wants_token(unit, url),
             token_origins=frozenset(self._profile.bulk_file_hosts),
+            ok=frozenset({_OK} if cut is None else {_OK, _PARTIAL}),
+            continues=cut,
         )
-        reading = _FileReading()
-        splitter = LineSplitter()
-        async with self._client.stream(call) as reply:
-            try:
-                async for chunk in reply.chunks:
-                    for start in range(0, len(chunk), _TURN_BYTES):
-                        self._read_all(unit, splitter.feed(chunk[start : start + _TURN_BYTES]), reading)
-                        if reading.size >= _PIECE_BYTES:
-                            await _hand_on(reading, emit)
-                        else:
-                            await anyio.lowlevel.checkpoint()
-            except BudgetExhaustedError:
-                raise
-            except TransientFetchError as error:  # the client has taken this retry out of the budget
-                raise _FileBrokenOffError(str(error), status=error.status) from error
-        whole = reading.unreadable
-        self._read_all(unit, splitter.finish(), reading)
-        if reading.unreadable > whole:  # a last line without its newline that cannot be read: the file was cut
-            reading.quarantined.pop()
-            self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")
-        promised = unit.detail.get("count")
-        if promised is not None and reading.lines < promised:
-            self._ask_again(f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}.")
-        await _hand_on(reading, emit)
-        return self._ended(unit, reading)
 
-    def _ask_again(self, message: str) -> NoReturn:
+    def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
+        """Go on where the last try was cut, if this answer does; else begin anew."""
+        cut = attempts.cut
+        if cut is not None and reply.status == _PARTIAL:
+            if not reply.headers.get("content-range", "").startswith(f"bytes {cut.raw_bytes}-"):
+                attempts.cut = None
+                self._ask_again(
+                    f"{attempts.unit.detail['template']}: the server gave another part of it than was asked for."
+                )
+            self._tally.resumed += 1
+            return
+        attempts.reading = FileReading(attempts.unit)
+        tag = reply.headers.get("etag", "")
+        may_go_on = tag.startswith('"') and "bytes" in reply.headers.get("accept-ranges", "").lower()
+        attempts.etag = tag if may_go_on else ""
+        attempts.cut = None
+
+    async def _read(self, attempts: _Attempts, reply: StreamReply, emit: Emit) -> None:
+        reading = attempts.reading
+        try:
+            async for chunk in reply.chunks:
+                for start in range(0, len(chunk), _TURN_BYTES):
+                    reading.feed(chunk[start : start + _TURN_BYTES])
+                    if reading.size >= _PIECE_BYTES:
+                        await _hand_on(reading, emit)
+                    else:
+                        await anyio.lowlevel.checkpoint()
+        except BudgetExhaustedError:
+            raise
+        except TransientFetchError as error:  # the client has taken this retry out of the budget
+            can_go_on = attempts.etag and reply.body.is_whole_so_far and reply.body.raw_bytes > 0
+            attempts.cut = reply.body if can_go_on else None
+            raise _FileBrokenOffError(str(error), status=error.status) from error
+        attempts.cut = None
+        reading.finish()
+
+    async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
+        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for once more."""
+        unit, reading = attempts.unit, attempts.reading
+        promised = None if reading.headers else unit.detail.get("count")
+        short = promised is not None and reading.lines < promised
+        if reading.last_line_unreadable or short:
+            seen = (reading.lines, reading.total)
+            if attempts.defect != seen:  # the same again: it is not cut, it is like that
+                attempts.defect = seen
+                if reading.last_line_unreadable:
+                    reading.give_up_last_line()
+                    self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")
+                self._ask_again(
+                    f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
+                )
+        self._tally.miscounted += promised is not None and reading.lines > promised
+        await _hand_on(reading, emit)
+        return self._ended(unit, reading, promised if short else None)
+
+    def _ask_again(self, message: str) -> None:
         """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
         raise _FileBrokenOffError(message) if self._client.budget.take_retry() else BudgetExhaustedError(message)
 
@@ -136,93 +209,52 @@ class FileFetcher:
             else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
         )
 
-    def _read_all(self, unit: Unit, lines: list[Line | OverlongLine], reading: _FileReading) -> None:
-        """Read lines into the file's account: the plain way for resources, everything else one by one."""
-        if unit.kind != "file":
-            for line in lines:
-                self._read(unit, line, reading)
-            return
-        key, keep, size = unit.key, reading.records.append, 0
-        for line in lines:
-            try:
-                record = record_from(line[1], key) if type(line) is tuple else None
-            except UnreadableResourceError:
-                record = None
-            if record is None or record.resource_type == "OperationOutcome":
-                self._read(unit, line, reading)
-                continue
-            keep(record)
-            size += len(record.body)
-            reading.lines += 1
-        reading.size += size
-
-    def _read(self, unit: Unit, line: Line | OverlongLine, reading: _FileReading) -> None:
-        reading.lines += 1
-        if isinstance(line, OverlongLine):
-            self._quarantine(unit, line.number, "longer than a line may be", line.head, reading)
-            return
-        number, body = line
-        try:
-            if unit.kind == "deleted-file":
-                reading.deletions += deletions_from(body)
-                reading.size += len(body)
-                return
-            if unit.kind == "error-file":
-                reading.issues += issues_from(body)
-                return
-            record = record_from(body, unit.key)
-        except UnreadableResourceError as error:
-            found = issues_from(body) if b'"OperationOutcome"' in body else ()
-            if found:
-                reading.issues += found
-            else:
-                self._quarantine(unit, number, str(error), body, reading)
-            return
-        if record.resource_type == "OperationOutcome":
-            reading.issues += issues_from(body)
-            return
-        reading.records.append(record)
-        reading.size += len(body)
-
-    def _quarantine(self, unit: Unit, number: int, reason: str, raw: bytes, reading: _FileReading) -> None:
-        reading.unreadable += 1
-        resource_type = None if unit.resource_type == "*" else unit.resource_type
-        reading.quarantined.append(
-            Quarantined(resource_type, f"{unit.detail['template']}, line {number}", reason, raw, unit.key)
-        )
-        reading.size += len(raw)
-
-    def _ended(self, unit: Unit, reading: _FileReading) -> UnitResult:
+    def _ended(self, unit: Unit, reading: FileReading, promised: int | None) -> UnitResult:
         if unit.kind == "error-file":
-            grave = sum(issue.severity in {"error", "fatal"} for issue in reading.issues)
-            self._note(
-                f"the server's error files hold {len(reading.issues)} issues, {grave} of them errors"
-                f" ({', '.join(codes_of(reading.issues)) or 'no codes'})"
-            )  # normal on Epic, and never a reason to fail (F27)
+            self._tally.error_files += 1
+            self._tally.issues += reading.issues
             return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=True)
         if any(issue.severity in {"error", "fatal"} for issue in reading.issues):
             raise ProtocolError(
                 f"{unit.detail['template']} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
             )
+        for other in reading.other_types:
+            self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
+        reasons = []
         if reading.unreadable:
-            reason = f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=reading.lines)
+            reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
+        if promised is not None:
+            reasons.append(f"{reading.lines} lines came, also when asked again, and the manifest promises {promised}")
+        if reading.subsetted and not unit.detail.get("elements"):
+            reasons.append(f"{reading.subsetted} resources came SUBSETTED, though whole ones were asked for")
+        if reasons:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
+        # what came under a wrong type says nothing of what the named type no longer has
+        lists_all = bool(unit.detail.get("lists_all", not unit.detail.get("incremental"))) and not reading.other_types
         return UnitResult(
-            key=unit.key,
-            state=UnitState.SETTLED,
-            complete_listing=not unit.detail.get("incremental", False),
-            records=reading.lines,
+            key=unit.key, state=UnitState.SETTLED, complete_listing=lists_all, records=reading.lines - reading.headers
         )
 
-
-async def _hand_on(reading: _FileReading, emit: Emit) -> None:
-    if reading.records or reading.deletions or reading.quarantined:
-        await emit(
-            Fetched(
-                records=reading.records,
-                deletions=reading.deletions,
-                quarantined=reading.quarantined,
-                size=reading.size,
+    def notes(self) -> list[str]:
+        """Sentences for the run's report."""
+        tally, found = self._tally, []
+        if tally.error_files:
+            grave = sum(issue.severity in {"error", "fatal"} for issue in tally.issues)
+            codes = ", ".join(codes_of(tally.issues)) or "no codes"
+            found.append(  # normal on Epic, and never a reason to fail (F27)
+                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes})"
             )
-        )
-        reading.records, reading.deletions, reading.quarantined, reading.size = [], [], [], 0
+        if tally.mislabelled:
+            what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(tally.mislabelled.items()))
+            found.append(f"the manifest names other types than its files hold, stored as what they are: {what}")
+        if tally.miscounted:
+            found.append(f"{tally.miscounted} files hold more lines than the manifest counts; all are stored")
+        if tally.resumed:
+            found.append(f"{tally.resumed} cut downloads went on where they stopped")
+        return found
+
+
+async def _hand_on(reading: FileReading, emit: Emit) -> None:
+    fetched = reading.take()
+    if fetched is not None:
+        await emit(fetched)

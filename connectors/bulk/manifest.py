@@ -6,32 +6,79 @@ Tolerates what servers really send: `requiresAccessToken` as string (Epic), no `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from connectors.bulk.kick_off import Proofs
 from connectors.errors import ProtocolError
 from snapshots.record import Unit
 
-# files by the manifest's list, in the order they must be applied: deletions after the data they follow (IG: "deleted")
+# files by the manifest's list; deletions are applied after all data they follow (IG: "deleted"), which the download sees to
 _LISTS = (("output", "file"), ("deleted", "deleted-file"), ("error", "error-file"), ("outcome", "error-file"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """One page of a manifest."""
+    """One page of a manifest. Units are made as they are taken: a page may name 20,000 files."""
 
     transaction_time: str | None
-    units: tuple[Unit, ...]
     next_url: str | None
+    page: int
+    entries: Mapping[str, list[Any]] = field(repr=False)
+    requires_token: bool | None
+    proofs: Proofs
+
+    def units(self) -> Iterator[Unit]:
+        """Give a unit a file, in the order of the lists. Keyed by page and position: URLs may be refreshed, positions stay."""
+        for name, kind in _LISTS:
+            for position, entry in enumerate(self.entries.get(name, ()), start=1):
+                yield self._unit(entry, name, kind, position)
+
+    def links(self) -> Iterator[tuple[str, str]]:
+        """Give each unit's key with its URL."""
+        for name, kind in _LISTS:
+            for position, entry in enumerate(self.entries.get(name, ()), start=1):
+                yield self._key(kind, name, position), entry["url"]
+
+    def _key(self, kind: str, name: str, position: int) -> str:
+        return f"{kind}:{name}:{self.page}:{position}"
+
+    def _unit(self, entry: Mapping[str, Any], name: str, kind: str, position: int) -> Unit:
+        said, count = entry.get("type"), entry.get("count")
+        resource_type = said if isinstance(said, str) and not self.proofs.organized else "*"
+        return Unit(
+            key=self._key(kind, name, position),
+            kind=kind,
+            resource_type=resource_type,
+            detail={
+                "url": entry["url"],
+                "requires_token": self.requires_token,
+                "incremental": self.proofs.incremental,
+                "lists_all": self.proofs.lists_all(resource_type),
+                "elements": self.proofs.elements,
+                "organized": self.proofs.organized,
+                "count": count if isinstance(count, int) and not isinstance(count, bool) else None,
+                "template": f"{name} file {position}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
+            },
+        )
 
 
-def manifest_from(body: bytes, *, page: int, incremental: bool) -> Manifest:
-    """Read page number `page` of a manifest. Units are keyed by page and position: URLs may be refreshed, positions never move.
+def looks_like_manifest(body: bytes) -> bool:
+    """Whether a body that came with 202 is a manifest of what is ready so far, and not a note on the progress."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("output"), list)
+
+
+def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
+    """Read page number `page` of a manifest.
 
     Raises:
-        ProtocolError: it is no JSON object, or has no `output` list.
+        ProtocolError: it is no JSON object, has no `output` list, or names a file without URL.
     """
     try:
         document = orjson.loads(body)
@@ -39,8 +86,11 @@ def manifest_from(body: bytes, *, page: int, incremental: bool) -> Manifest:
         raise ProtocolError("The export's manifest is not JSON.") from None
     if not isinstance(document, dict) or not isinstance(document.get("output"), list):
         raise ProtocolError("The export's manifest has no `output` list.")
-    shared = {"requires_token": _truth(document.get("requiresAccessToken")), "incremental": incremental}
-    units = tuple(unit for name, kind in _LISTS for unit in _units(document.get(name), name, kind, page, shared))
+    entries = {name: listed if isinstance(listed := document.get(name), list) else [] for name, _ in _LISTS}
+    for name, listed in entries.items():
+        for position, entry in enumerate(listed, start=1):
+            if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
+                raise ProtocolError(f"The export's manifest has an entry without url: {name}, number {position}.")
     links = document.get("link")
     next_url = next(
         (
@@ -51,26 +101,14 @@ def manifest_from(body: bytes, *, page: int, incremental: bool) -> Manifest:
         None,
     )
     time = document.get("transactionTime")
-    return Manifest(transaction_time=time if isinstance(time, str) else None, units=units, next_url=next_url)
-
-
-def _units(entries: Any, name: str, kind: str, page: int, shared: Mapping[str, Any]) -> Iterator[Unit]:
-    for position, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("url"), str):
-            raise ProtocolError(f"The export's manifest has an entry without url: {name}, number {position}.")
-        resource_type = entry.get("type")
-        count = entry.get("count")
-        yield Unit(
-            key=f"{kind}:{name}:{page}:{position}",
-            kind=kind,
-            resource_type=resource_type if isinstance(resource_type, str) else "*",
-            detail={
-                "url": entry["url"],
-                **shared,
-                "count": count if isinstance(count, int) and not isinstance(count, bool) else None,
-                "template": f"{name} file {position}" + (f" of manifest page {page}" if page > 1 else ""),
-            },
-        )
+    return Manifest(
+        transaction_time=time if isinstance(time, str) else None,
+        next_url=next_url,
+        page=page,
+        entries=entries,
+        requires_token=_truth(document.get("requiresAccessToken")),
+        proofs=proofs,
+    )
 
 
 def _truth(value: Any) -> bool | None:

@@ -1,25 +1,33 @@
 """The steps of a run that fetches by bulk export: kick-off, manifest, files, deletion at the server.
 
-Each piece knows its own trade (`export_job`, `download`); here they are put in order. State is the store's: a resumed run goes on
-with the job and the files that it finds there.
+Each piece knows its own trade (`start`, `export_job`, `download`); here they are put in order. State is the store's: a resumed
+run goes on with the job and the files that it finds there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+from connectors.bulk.deletion import delete_export
 from connectors.bulk.download import FileFetcher
 from connectors.bulk.export_job import ExportJob
+from connectors.bulk.file_links import FileLinks
+from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
+from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
+from connectors.crawl.cohort import CohortFinder
 from connectors.errors import ConnectorError, PlanError, TerminalFetchError
 from connectors.pipeline import run_units
-from connectors.plan import SINCE, KickOff, bulk_level, bulk_types, kick_off
+from connectors.plan import bulk_level, bulk_types
+from connectors.profile import BulkLevel
 from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
+BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 _BUFFER = 8  # pieces between the fetchers and the writer, of about 1 MB each
-FILE_KINDS = ("file", "no-file", "deleted-file", "error-file")
+_UNITS_AT_ONCE = 2_000  # of the ledger in memory: exports of 20,000 files have been seen (F30)
 _NO_OPERATION = frozenset({404, 405, 501})
 
 
@@ -32,75 +40,119 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         FetchError: the job failed; or, transient, the server stayed away and the job may still live.
     """
     request, store = run.request, run.store
-    plan = bulk_types(request.types, request.profile, readable)
-    run.notes += plan.notes
-    level = bulk_level(request.profile, capability, group=request.group)
-    if level is None:
-        raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
-    asked_from = _bulk_since(since, plan.types) if request.profile.bulk_since else None
-    export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
     job = await store.jobs.current()
-    if job is None:
-        run.show(f"kicking off a {level} export")
-        asked = kick_off(request.base_url, level, group=request.group, types=plan.types, since=asked_from)
-        job = await _begin(run, export, asked)
-    if not job.manifest_complete:
-        job = await export.units(
-            job,
-            types=plan.types,
-            incremental=SINCE in job.request,  # as it was kicked off: a resumed run may by now decide otherwise
-            on_progress=lambda text: run.show(f"server prepares the export: {text}"),
-        )
-    await _download(run, export, job)
-    note = await _release(run, export, job)
-    if note is not None:
-        run.notes.append(note)
-    return job.transaction_time or instant(job.kicked_off_at - timedelta(seconds=request.profile.overlap_s))
+    if job is None or job.status_url is None:
+        job = await _begun(run, capability, await _asked(run, capability, readable, since))
+    export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
+    links = FileLinks(export, job, now=run.now)
+    files = FileFetcher(run.client, request.profile, links, sleep=run.sleep)
+    try:
+        while not job.manifest_complete:
+            run.show("waiting for the export")
+            job = await export.advance(job, lambda text: run.show(f"server prepares the export: {text}"))
+            links.job = job
+            if not job.manifest_complete:
+                await _download(run, files, links, {"file"})
+        await _settle_empty(run)
+        await _download(run, files, links, {"file"})
+        # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
+        await _download(run, files, links, {"deleted-file", "error-file"})
+    finally:
+        run.notes += files.notes()
+    await _check_patients(run)
+    run.notes += await _vanished(run, job)
+    await _release(run, job)
+    return _watermark(run, job)
 
 
 class NoExportHereError(ConnectorError):
     """The mode was ours to choose, and the export that the server declares is not there."""
 
 
-async def _begin(run: Run, export: ExportJob, asked: KickOff) -> BulkJob:
+async def _asked(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> Asked:
+    request, profile, bulk = run.request, run.request.profile, run.request.bulk
+    plan = bulk_types(request.types, profile, readable)
+    run.notes += plan.notes
+    named = request.cohort is not None and request.group is None and request.mode == "bulk"
+    level = bulk_level(profile, capability, group=request.group, named=named)
+    if level is None:
+        raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
+    asked = Asked(
+        level=level,
+        group=request.group if level == "group" else None,
+        patients=await _patients(run, level),
+        types=with_company(plan.types, profile),
+        since=_bulk_since(since, plan.types) if profile.bulk_since else None,
+        until=bulk.until,
+        type_filters=bulk.type_filters,
+        elements=bulk.elements,
+        include=bulk.include_associated_data,
+        organize_by=bulk.organize_by,
+        partial=wants_partial(profile, capability),
+    )
+    if asked.types != plan.types:
+        run.notes.append(
+            f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was asked as well"
+        )
+    check(asked, profile)
+    return asked
+
+
+async def _patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
+    """The patients to name, each a unit: that one was not exported at all shows at the end."""
+    cohort = run.request.cohort
+    if level != "patient-list" or cohort is None:
+        return ()
+    patients, unresolved = cohort.values, 0
+    if cohort.identifier_system is not None:
+        finder = CohortFinder(run.client, run.request.base_url, run.request.profile)
+        found = await finder.by_identifier(cohort.identifier_system, cohort.values)
+        run.notes += found.notes
+        patients, unresolved = found.patients, found.unresolved
+    if not patients:
+        raise PlanError("The cohort names no patient that this EHR knows: check its ids, or its cohort_system.")
+    keys = [f"cohort:{patient}" for patient in patients] + (["cohort:unresolved"] if unresolved else [])
+    await run.store.plan(
+        Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
+        for key, patient in zip(keys, (*patients, None), strict=False)
+    )
+    return patients
+
+
+async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:
+    run.show(f"kicking off a {asked.level} export")
+    profile = run.request.profile
+    start = ExportStart(
+        run.client,
+        run.request.base_url,
+        profile,
+        run.store.jobs,
+        now=run.now,
+        sleep=run.sleep,
+        note=run.notes.append,
+        on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
+    )
     try:
-        return await export.begin(asked, lambda text: run.show(f"waiting to kick off: {text}"))
+        return await start.begin(asked, first_form(profile, capability, asked))
     except TerminalFetchError as error:
-        chosen_by_us = run.request.mode == "auto" and run.request.profile.mode == "auto"
+        chosen_by_us = run.request.mode == "auto" and profile.mode == "auto"
         if chosen_by_us and error.status in _NO_OPERATION and asked.level != "group":
             raise NoExportHereError(str(error)) from error
         raise
 
 
-async def _release(run: Run, export: ExportJob, job: BulkJob) -> str | None:
-    """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete")."""
-    if run.failed_units:
-        return f"the export is kept at the server, since {run.failed_units} of its files could not be stored"
-    await run.store.jobs.save(job)  # a commit that is on the disk, and with it every batch before it
-    return await export.delete(job)
-
-
-async def _download(run: Run, export: ExportJob, job: BulkJob) -> None:
-    """Every file; deletions only after all data (Bulk Data IG: a deleted resource is never in `output` too)."""
-
-    async def refresh(unit: Unit) -> str | None:
-        return await export.refreshed_url(job, unit)
-
-    files = FileFetcher(run.client, run.request.profile, refresh, sleep=run.sleep, note=run.notes.append)
-    pending = await run.store.pending(kinds=FILE_KINDS)
-    run.progress.units = len(pending)
-    run.show("downloading files")
-    nothing = [
-        UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=not unit.detail["incremental"])
-        for unit in pending
-        if unit.kind == "no-file"
-    ]
-    if nothing:
-        await run.store.write(Batch(results=nothing))
-        run.settled(nothing, 0)
-    for kinds in ({"file"}, {"deleted-file", "error-file"}):
+async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:
+    """Every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
+    before: list[Unit] = []
+    while pending := await run.store.pending(_UNITS_AT_ONCE, kinds):
+        if pending == before:
+            raise ConnectorError("The store does not settle what was fetched: the same files are pending again.")
+        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
+        run.show("downloading files")
+        if not before and (warning := links.warning(len(pending))) is not None and warning not in run.notes:
+            run.notes.append(warning)
         await run_units(
-            [unit for unit in pending if unit.kind in kinds],
+            pending,
             files.fetch,
             run.store,
             workers=run.request.profile.file_concurrency,
@@ -108,6 +160,103 @@ async def _download(run: Run, export: ExportJob, job: BulkJob) -> None:
             on_batch=run.settled,
             inspect=run.inspect,
         )
+        before = pending
+
+
+async def _settle_empty(run: Run) -> None:
+    """Types that were asked for by name and have no file: there is nothing of them."""
+    nothing = [
+        UnitResult(
+            key=unit.key,
+            state=UnitState.SETTLED,
+            complete_listing=bool(unit.detail.get("lists_all", not unit.detail["incremental"])),
+        )
+        for unit in await run.store.pending(kinds=("no-file",))
+    ]
+    if nothing:
+        await run.store.write(Batch(results=nothing))
+        run.settled(nothing, 0)
+
+
+async def _check_patients(run: Run) -> None:
+    """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data."""
+    units = await run.store.pending(kinds=("cohort",))
+    if not units:
+        return
+    absent = set(await run.store.jobs.patients_without_data([unit.patient_id for unit in units if unit.patient_id]))
+    named_types = run.request.types
+    results = []
+    for unit in units:
+        wanted = unit.patient_id in absent and (not named_types or "Patient" in named_types)
+        gone = unit.patient_id is None or wanted
+        reason = (
+            "the export has no Patient of this id" if unit.patient_id else "cohort entries named no patient, or several"
+        )
+        results.append(
+            UnitResult(
+                key=unit.key,
+                state=UnitState.FAILED if gone else UnitState.SETTLED,
+                reason=reason if gone else None,
+            )
+        )
+    await run.store.write(Batch(results=results))
+    run.failed_units -= sum(result.state is UnitState.FAILED for result in results)  # the export's files are all there
+    run.settled(results, 0)
+
+
+async def _vanished(run: Run, job: BulkJob) -> list[str]:
+    """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
+    proofs = proofs_from(job.asked)
+    if proofs.types or proofs.incremental or run.failed_units:
+        return []
+    missing = await run.store.jobs.vanished_types()
+    if not missing:
+        return []
+    return [
+        (
+            f"earlier exports brought {', '.join(missing)}, and this one has no file of that: what is stored was left as it is, "
+            "since an export without `types` does not prove anything gone; name types to be sure"
+        )
+    ]
+
+
+async def _release(run: Run, job: BulkJob) -> None:
+    """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete").
+
+    What earlier runs left there goes with it: this export has what they were kept for.
+    """
+    if run.failed_units:
+        run.notes.append(f"the export is kept at the server, since {run.failed_units} of its files could not be stored")
+        return
+    jobs, profile = run.store.jobs, run.request.profile
+    await jobs.save(job)  # a commit that is on the disk, and with it every batch before it
+    if not profile.delete_job or job.status_url is None:
+        return
+    refused = await delete_export(run.client, profile, job.status_url)
+    if refused is None:
+        await jobs.save(replace(job, deleted=True))
+    else:
+        run.notes.append(f"the finished export could not be deleted at the server, the next run tries again: {refused}")
+    for one in await jobs.earlier():
+        if one.job.status_url is not None and await delete_export(run.client, profile, one.job.status_url) is None:
+            await jobs.settle_earlier(one.run)
+
+
+def _watermark(run: Run, job: BulkJob) -> str:
+    """The server's transaction time, or `_until` where that lies before it; without both, our kick-off less the overlap."""
+    earned = job.transaction_time or instant(job.kicked_off_at - timedelta(seconds=run.request.profile.overlap_s))
+    until = proofs_from(job.asked).until
+    if until is None:
+        return earned
+    try:
+        return min(until, earned, key=_moment)
+    except ValueError:
+        return until
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _bulk_since(since: Mapping[str, str], types: tuple[str, ...]) -> str | None:

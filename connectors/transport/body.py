@@ -7,7 +7,7 @@ from typing import Self
 
 import httpx
 
-from connectors.transport.content_coding import decoder
+from connectors.transport.content_coding import ContentCodingError, decoder
 
 
 class BodyReader:
@@ -15,12 +15,23 @@ class BodyReader:
 
     Raises httpx.TransportError when the connection fails or the body is shorter than announced, ContentCodingError when the
     compressed data is cut or damaged.
+
+    `raw_bytes` counts what has come over the wire. A body that was cut goes on in the answer to a Range from there on: its
+    reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged.
     """
 
-    def __init__(self, response: httpx.Response, *, json_expected: bool) -> None:
+    def __init__(
+        self, response: httpx.Response, *, json_expected: bool, continues: BodyReader | None = None
+    ) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._raw: AsyncIterator[bytes] = response.stream.__aiter__()
-        self._chain = decoder(response.headers.get("content-encoding", ""), json_expected=json_expected)
+        self.chain = (
+            decoder(response.headers.get("content-encoding", ""), json_expected=json_expected)
+            if continues is None
+            else continues.chain
+        )
+        self.raw_bytes = 0 if continues is None else continues.raw_bytes
+        self.is_whole_so_far = True
         self._pieces: Iterator[bytes] = iter(())
         self._ended = False
         self._held: bytes | None = None
@@ -39,16 +50,23 @@ class BodyReader:
             held, self._held = self._held, b""
             return held
         while True:
-            for piece in self._pieces:
-                if piece:
-                    return piece
+            try:
+                for piece in self._pieces:
+                    if piece:
+                        return piece
+            except ContentCodingError:
+                self.is_whole_so_far = False
+                raise
             if self._ended:
                 raise StopAsyncIteration
             try:
-                self._pieces = self._chain.feed(await anext(self._raw))
+                raw = await anext(self._raw)
             except StopAsyncIteration:
                 self._ended = True
-                self._pieces = self._chain.finish()
+                self._pieces = self.chain.finish()
+            else:
+                self.raw_bytes += len(raw)
+                self._pieces = self.chain.feed(raw)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""

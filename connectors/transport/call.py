@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
+from connectors.transport.body import BodyReader
+
 Purpose = Literal["discovery", "token", "search", "read", "kickoff", "status", "file", "delete"]
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -38,6 +40,7 @@ class Call:
     launch: str | None = field(default=None, repr=False)
     token_origins: frozenset[str] = frozenset()
     ok: frozenset[int] = OK
+    continues: BodyReader | None = field(default=None, repr=False)  # the body that a 206 to this call goes on with
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ class StreamReply:
     """An answer whose body is read as it comes: `chunks` are decompressed, of bounded size, and can be read once.
 
     Reading raises TransientFetchError when the body is cut, damaged or stalls: the caller starts the file again, unless it is
-    a BudgetExhaustedError.
+    a BudgetExhaustedError. `body` counts what came, and lets a cut body go on in the answer to a Range.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     chunks: AsyncIterator[bytes] = field(repr=False)
+    body: BodyReader = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class EhrClient:
         response = held.answer.response
         chunks = _Chunks(call, held.answer.reader, self.budget)
         try:
-            yield StreamReply(response.status_code, response.headers, held.answer.url, chunks)
+            yield StreamReply(response.status_code, response.headers, held.answer.url, chunks, held.answer.reader)
         finally:
             await self._close(held)
 

@@ -29,7 +29,7 @@ from connectors.transport.verbatim import CertificateError, HandshakeError, Name
 MAX_REDIRECTS = 5
 MAX_REDIRECT_BYTES = 64 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SEE_OTHER = 303
+_PARTIAL, _SEE_OTHER = 206, 303
 _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cerner), discovery holds no secret
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
@@ -116,7 +116,8 @@ class Sender:
             response = await self.exchange(call, method, url, headers, body)
             location = response.headers.get("location") if response.status_code in _REDIRECTS else None
             if location is None or response.status_code in call.ok:
-                reader = BodyReader(response, json_expected=expects_json(call.accept))
+                continues = call.continues if response.status_code == _PARTIAL else None
+                reader = BodyReader(response, json_expected=expects_json(call.accept), continues=continues)
                 return Answer(response, url, reader, foreign=origin(url) != start)
             await drained(response)
             url = redirect_target(location, url)

@@ -52,3 +52,7 @@ WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND r.id <> 
 -- name: received
 -- Types that this run has received.
 SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+
+-- name: planned_types
+-- Types of the run's units of these kinds.
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)

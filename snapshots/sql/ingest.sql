@@ -38,6 +38,27 @@ SELECT
     (SELECT array_agg(received ORDER BY n) FROM differing),
     (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
 
+-- name: keep_whole
+-- Which of these resources are stored with all their elements, or as tombstones, by position; they are noted as seen, unchanged.
+WITH staged AS (
+    SELECT * FROM unnest(%(types)s, %(ids)s) WITH ORDINALITY AS s (resource_type, id, n)
+), found AS MATERIALIZED (
+    SELECT s.n, s.resource_type, s.id, r.last_changed_run = %(run)s AS mine
+    FROM staged s
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+    ) r
+    WHERE r.deleted_at IS NOT NULL OR NOT coalesce(r.body -> 'meta' -> 'tag' @> '[{"code": "SUBSETTED"}]', false)
+), noted AS (
+    INSERT INTO seen (run, resource_type, id)
+    SELECT %(run)s, resource_type, id FROM found WHERE NOT mine
+    ON CONFLICT DO NOTHING
+    RETURNING resource_type
+)
+SELECT
+    (SELECT array_agg(n) FROM found),
+    (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
+
 -- name: copy_new
 -- Take in resources that are not stored yet; the JSON is parsed once, on its way into its partition.
 COPY resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.bulk.kick_off import Proofs
 from connectors.bulk.manifest import manifest_from
 from connectors.crawl.cohort import parse_cohort
 from connectors.crawl.paging import LoopGuard, follow
@@ -69,15 +70,15 @@ def test_a_manifest_becomes_units_in_the_order_they_must_be_applied() -> None:
             "link": [{"relation": "next", "url": "m2"}],
         }
     )
-    manifest = manifest_from(body, page=1, incremental=False)
-    assert [(u.kind, u.resource_type, u.detail["url"], u.detail["count"]) for u in manifest.units] == [
+    manifest = manifest_from(body, page=1, proofs=Proofs())
+    assert [(u.kind, u.resource_type, u.detail["url"], u.detail["count"]) for u in manifest.units()] == [
         ("file", "Patient", "u1", 3),
         ("file", "*", "u2", None),
         ("deleted-file", "Bundle", "d1", None),
         ("error-file", "OperationOutcome", "e1", None),
     ]
     assert (manifest.transaction_time, manifest.next_url) == ("2024-01-01T00:00:00Z", "m2")
-    assert {u.detail["requires_token"] for u in manifest.units} == {True}
+    assert {u.detail["requires_token"] for u in manifest.units()} == {True}
 
 
 @pytest.mark.parametrize(
@@ -88,17 +89,17 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
         "output": [{"type": "Patient", "url": "u"}],
         **({} if written is None else {"requiresAccessToken": written}),
     }
-    assert manifest_from(orjson.dumps(document), page=1, incremental=False).units[0].detail["requires_token"] is read
+    assert manifest_from(orjson.dumps(document), page=1, proofs=Proofs()).units().__next__().detail["requires_token"] is read
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":[{"type":"Patient"}]}'])
 def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
     with pytest.raises(ProtocolError):
-        manifest_from(body, page=1, incremental=False)
+        manifest_from(body, page=1, proofs=Proofs())
 
 
 def test_an_empty_output_is_a_success() -> None:
-    assert manifest_from(b'{"transactionTime":"t","output":[],"error":[]}', page=1, incremental=False).units == ()
+    assert manifest_from(b'{"transactionTime":"t","output":[],"error":[]}', page=1, proofs=Proofs()).entries["output"] == []
 
 
 def test_a_cohort_file_may_be_a_list_or_a_csv_with_heading_and_comments() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from connectors.capability import Capability, capability_from
 from connectors.errors import PlanError
-from connectors.plan import bulk_types, choose_mode, crawl_since, crawl_types, directory_units, kick_off, patient_units
+from connectors.plan import bulk_types, choose_mode, crawl_since, crawl_types, directory_units, patient_units
 from connectors.vendors import PROFILES, profile_for
 
 EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
@@ -139,16 +139,6 @@ def test_ids_and_instants_leave_percent_encoded() -> None:
     assert (
         units[0].detail["path"] == "Condition?patient=a%20b%2Fc&_lastUpdated=ge2024-01-01T00:00:00%2B02:00&_count=200"
     )
-
-
-def test_a_kick_off_joins_types_and_names_the_group_only_in_its_url() -> None:
-    asked = kick_off(
-        "https://x/r4", "group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00"
-    )
-    assert (
-        asked.url == "https://x/r4/Group/g%2F1/$export?_type=Patient,Condition&_since=2024-01-01T00:00:00.000%2B01:00"
-    )
-    assert "g%2F1" not in asked.template
 
 
 def test_bulk_types_are_the_profiles_where_granted() -> None:

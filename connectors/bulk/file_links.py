@@ -1,0 +1,73 @@
+"""Keeps the links of an export's files fresh: before they end, and when a server says that one has ended (F21, Bulk Data IG 6.4).
+
+One fetch of a manifest page renews the links of all its files, however many workers find theirs expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import anyio
+
+from connectors.bulk.export_job import ExportJob
+from connectors.errors import ConnectorError
+from snapshots.record import BulkJob, Unit
+
+_MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
+_SOON = timedelta(hours=1)
+
+
+class FileLinks:
+    """The current link of every file of one job."""
+
+    def __init__(self, export: ExportJob, job: BulkJob, *, now: Callable[[], datetime]) -> None:
+        self._export = export
+        self._now = now
+        self._fresh: dict[str, str] = {}
+        self._pages_asked: dict[int, datetime] = {}
+        self._lock = anyio.Lock()
+        self.job = job
+
+    async def current(self, unit: Unit) -> str:
+        """The unit's link, renewed where it is about to end."""
+        url = self._fresh.get(unit.key, str(unit.detail["url"]))
+        ends = self.job.expires_at
+        if ends is not None and ends - _MARGIN <= self._now() and not self._asked_lately(unit):
+            return await self.renewed(unit, url) or url
+        return url
+
+    async def renewed(self, unit: Unit, ended: str) -> str | None:
+        """A link other than `ended`; None where the server has no other."""
+        async with self._lock:
+            known = self._fresh.get(unit.key)
+            if known is not None and known != ended:
+                return known
+            number = int(unit.key.split(":")[2])
+            self._pages_asked[number] = self._now()
+            try:
+                found = await self._export.page_again(self.job, number)
+            except ConnectorError:
+                return None  # the file's own error says more
+            if found is None:
+                return None
+            manifest, expires_at = found
+            self._fresh.update(manifest.links())
+            self.job = replace(self.job, expires_at=expires_at or self.job.expires_at)
+        fresh = self._fresh.get(unit.key)
+        return fresh if fresh != ended else None
+
+    def warning(self, files: int) -> str | None:
+        """What to tell where the server will drop the export soon."""
+        ends = self.job.expires_at
+        if ends is None or ends - self._now() > _SOON or not files:
+            return None
+        return (
+            f"the server keeps the export's files until {ends:%Y-%m-%d %H:%M} UTC only, and {files} are still to come"
+        )
+
+    def _asked_lately(self, unit: Unit) -> bool:
+        """Servers exist whose Expires is in the past for good: they are asked for fresh links once, not before every file."""
+        asked = self._pages_asked.get(int(unit.key.split(":")[2]))
+        return asked is not None and self.job.expires_at is not None and asked >= self.job.expires_at - _MARGIN

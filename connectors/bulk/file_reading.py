@@ -1,0 +1,126 @@
+"""Reads one file of an export, line by line, into records, deletions, issues and quarantine, and keeps its account. No I/O.
+
+One bad line costs that line. What a cut or a miscount means for the file is decided in `download`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
+from connectors.fhir import Issue, UnreadableResourceError, deletions_from, issues_from, record_from
+from connectors.pipeline import Fetched
+from snapshots.record import Deletion, Quarantined, Record, Unit
+
+
+@dataclass
+class FileReading:
+    """What has been read of one file so far. Feed it decompressed bytes; take out what can be handed on."""
+
+    unit: Unit
+    splitter: LineSplitter = field(default_factory=LineSplitter)
+    records: list[Record] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+    size: int = 0  # bytes of bodies that wait to be handed on
+    total: int = 0  # bytes of bodies in all
+    lines: int = 0
+    headers: int = 0
+    unreadable: int = 0
+    subsetted: int = 0
+    other_types: dict[str, int] = field(default_factory=dict)
+    last_line_unreadable: bool = False
+
+    def feed(self, piece: bytes) -> None:
+        """Read every line that this piece completes."""
+        self._read_all(self.splitter.feed(piece))
+
+    def finish(self) -> None:
+        """Read a last line without its newline; whether it can be read tells a whole file from a cut one."""
+        before = self.unreadable
+        self._read_all(self.splitter.finish())
+        self.last_line_unreadable = self.unreadable > before
+
+    def take(self) -> Fetched | None:
+        """Give what has been read since the last time, if there is any."""
+        if not (self.records or self.deletions or self.quarantined):
+            return None
+        found = Fetched(records=self.records, deletions=self.deletions, quarantined=self.quarantined, size=self.size)
+        self.records, self.deletions, self.quarantined, self.size = [], [], [], 0
+        return found
+
+    def give_up_last_line(self) -> None:
+        """Take back the quarantine of a last line that was cut off."""
+        self.quarantined.pop()
+
+    def _read_all(self, lines: list[Line | OverlongLine]) -> None:
+        """Read lines into the account: the plain way for resources, everything else one by one."""
+        if self.unit.kind != "file":
+            for line in lines:
+                self._read(line)
+            return
+        key, wanted, keep, size = self.unit.key, self.unit.resource_type, self.records.append, 0
+        for line in lines:
+            try:
+                record = record_from(line[1], key) if type(line) is tuple else None
+            except UnreadableResourceError:
+                record = None
+            if record is None or record.resource_type != wanted or record.subsetted:
+                self._read(line)
+                continue
+            keep(record)
+            size += len(record.body)
+            self.lines += 1
+        self.size += size
+        self.total += size
+
+    def _read(self, line: Line | OverlongLine) -> None:
+        self.lines += 1
+        if isinstance(line, OverlongLine):
+            self._quarantine(line.number, "longer than a line may be", line.head)
+            return
+        number, body = line
+        self.total += len(body)
+        try:
+            if self.unit.kind == "deleted-file":
+                self.deletions += deletions_from(body)
+                self.size += len(body)
+                return
+            if self.unit.kind == "error-file":
+                self.issues += issues_from(body)
+                return
+            record = record_from(body, self.unit.key)
+        except UnreadableResourceError as error:
+            if self._is_header(body):
+                return
+            found = issues_from(body) if b'"OperationOutcome"' in body else ()
+            if found:
+                self.issues += found
+            else:
+                self._quarantine(number, str(error), body)
+            return
+        if record.resource_type == "OperationOutcome":
+            self.issues += issues_from(body)
+            return
+        if record.resource_type == "Parameters" and self._is_header(body):
+            return
+        if self.unit.resource_type not in ("*", record.resource_type):
+            self.other_types[record.resource_type] = self.other_types.get(record.resource_type, 0) + 1
+        self.subsetted += record.subsetted
+        self.records.append(record)
+        self.size += len(body)
+
+    def _is_header(self, body: bytes) -> bool:
+        """Whether the line begins a block of a file that was organised by a type (Bulk Data IG, organizeOutputBy)."""
+        if not self.unit.detail.get("organized") or b'"Parameters"' not in body or b'"header"' not in body:
+            return False
+        self.headers += 1
+        return True
+
+    def _quarantine(self, number: int, reason: str, raw: bytes) -> None:
+        self.unreadable += 1
+        resource_type = None if self.unit.resource_type == "*" else self.unit.resource_type
+        source = f"{self.unit.detail['template']}, line {number}"
+        self.quarantined.append(Quarantined(resource_type, source, reason, raw, self.unit.key))
+        self.size += len(raw)

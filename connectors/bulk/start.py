@@ -1,0 +1,215 @@
+"""Begins an export: the intent is stored before the kick-off is sent, its status URL before the answer is used.
+
+So a kill between the two is known afterwards as what it is, a job that may run and that nobody can find. How a kick-off is
+written, and what to try after a refusal, is `kick_off`'s; what follows the beginning, `export_job`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from connectors.bulk.deletion import delete_export
+from connectors.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
+from connectors.errors import ConnectorError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.profile import VendorProfile
+from connectors.store_port import BulkJobs
+from connectors.transport.call import Call, Reply
+from connectors.transport.client import EhrClient
+from connectors.transport.links import resolve
+from connectors.transport.retry_table import issue_codes, retry_after_s
+from snapshots.record import BulkJob, EarlierJob
+
+_SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
+_REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
+_MOST_TRIES = 12  # of forms, all different
+
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class ExportStart:
+    """Begins one run's export."""
+
+    def __init__(
+        self,
+        client: EhrClient,
+        base_url: str,
+        profile: VendorProfile,
+        jobs: BulkJobs,
+        *,
+        now: Clock,
+        sleep: Sleep,
+        note: Callable[[str], None],
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._jobs = jobs
+        self._now = now
+        self._sleep = sleep
+        self._note = note
+        self._on_progress = on_progress
+
+    async def begin(self, asked: Asked, form: Form) -> BulkJob:
+        """Kick the export off, in the form that the server takes, and store its status URL.
+
+        Raises:
+            TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
+            FetchError: refused; there is no job.
+        """
+        earlier = await self._jobs.earlier()
+        await self._wait_for_lost_ones(earlier)
+        await self._free(one for one in earlier if one.stored)
+        began = self._now()
+        wait, tried, first = self._profile.poll_first_s, [(asked, form)], None
+        while True:
+            request = kick_off(self._base_url, asked, form)
+            intent = BulkJob(kicked_off_at=self._now(), request=request.template, asked=proofs(asked, form))
+            await self._jobs.save(intent)
+            answer = await self._sent(request)
+            if isinstance(answer, Reply):
+                return await self._begun(intent, request, answer)
+            await self._jobs.forget()
+            if answer.too_soon or answer.status in (_BUSY, _DUPLICATE):
+                if await self._free(await self._jobs.earlier()):
+                    continue
+                wait = await self._waited(request, answer, began, wait)
+                continue
+            first = first or answer
+            step = next_try(asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
+            if step is None:
+                raise _refused(request, first, len(tried))
+            asked, form, note = step
+            tried.append((asked, form))
+            if note is not None:
+                self._note(note)
+
+    async def _sent(self, request: KickOff) -> Reply | Refusal:
+        """The answer, if it is one; an error where it is none of ours to judge, or where nobody knows what became of it."""
+        call = Call(
+            method=request.method,
+            url=request.url,
+            template=request.template,
+            purpose="kickoff",
+            accept="application/fhir+json",
+            headers=request.headers,
+            body=request.body,
+            ok=_REFUSALS | {_SYNCHRONOUS, _ACCEPTED},
+        )
+        try:
+            reply = await self._client.send(call)
+        except TransientFetchError as error:
+            if error.status in _REFUSALS:  # a refusal in HTML
+                return Refusal(status=error.status or 0, codes=error.codes)
+            message = (
+                f"{error}. An export may have begun at the server all the same: nothing was kicked off again. Sync again: "
+                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then asks anew."
+            )
+            raise TransientFetchError(message, status=error.status, codes=error.codes) from error
+        except ConnectorError:
+            await self._jobs.forget()
+            raise
+        if reply.status not in _REFUSALS:
+            return reply
+        refusal = refusal_from(reply.status, reply.body, self._profile, codes=issue_codes(reply.body))
+        after_s = self._seconds(reply)
+        return replace(refusal, retry_after_s=after_s)
+
+    async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> BulkJob:
+        location = reply.headers.get("content-location") or reply.headers.get("location")
+        if reply.status != _ACCEPTED or not location:
+            if reply.status != _ACCEPTED:
+                await self._jobs.forget()
+            found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
+            raise ProtocolError(f"{request.template} did not start an asynchronous export: {found}. Try --mode crawl.")
+        after_s = self._seconds(reply)
+        next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
+        job = replace(intent, status_url=resolve(location, self._base_url), next_poll_at=next_poll)
+        await self._jobs.save(job)
+        return job
+
+    def _seconds(self, reply: Reply) -> float | None:
+        now, cap = self._now().timestamp(), self._profile.poll_cap_s
+        return retry_after_s(reply.headers.get("retry-after"), now=now, cap_s=cap)
+
+    async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
+        """Leave a kick-off whose answer was lost its time: a job that it began ends, or shows itself by a 429 to the next."""
+        own = await self._jobs.current()
+        lost = [one.job for one in earlier if one.job.status_url is None] + ([own] if own is not None else [])
+        if not lost:
+            return
+        since = (self._now() - max(job.kicked_off_at for job in lost)).total_seconds()
+        remaining = self._profile.kickoff_again_s - since
+        if remaining > 0:
+            self._on_progress(
+                f"the last kick-off's answer was lost, {remaining:.0f} s are left for a job that it may have begun"
+            )
+            await self._sleep(remaining)
+        self._note("an earlier kick-off was never answered; a job that it may have begun cannot be found again")
+        for one in earlier:
+            if one.job.status_url is None:
+                await self._jobs.settle_earlier(one.run)
+
+    async def _free(self, jobs: Iterable[EarlierJob]) -> bool:
+        """Delete jobs of earlier runs at the server; whether any went: its place is free."""
+        freed = False
+        for one in jobs:
+            url = one.job.status_url if self._profile.delete_job else None
+            if url is not None and await delete_export(self._client, self._profile, url) is None:
+                await self._jobs.settle_earlier(one.run)
+                freed = True
+        return freed
+
+    async def _waited(self, request: KickOff, refusal: Refusal, began: datetime, wait: float) -> float:
+        """Wait while another export is in progress, and give the next wait. A 429 began no job: asking again is safe."""
+        if refusal.too_soon:
+            raise await self._too_soon(request, refusal)
+        if refusal.status == _DUPLICATE:
+            raise TerminalFetchError(
+                f"{request.template}: the server has an export with these parameters already (HTTP 409), and this store knows "
+                "none of it. Delete that job at its status URL, or ask for other types.",
+                status=refusal.status,
+                codes=refusal.codes,
+            )
+        waited = (self._now() - began).total_seconds()
+        pause = max(wait, refusal.retry_after_s or 0)
+        if waited + pause > self._profile.kickoff_wait_s:
+            message = (
+                f"{request.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of "
+                "this client is in progress. Sync again when it has ended, or delete it at its status URL."
+            )
+            raise TransientFetchError(message, status=refusal.status, codes=refusal.codes)
+        self._on_progress("another export of this client is in progress")
+        await self._sleep(pause)
+        return min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    async def _too_soon(self, request: KickOff, refusal: Refusal) -> TerminalFetchError:
+        window = timedelta(seconds=self._profile.kickoff_window_s or 86_400)
+        last = await self._jobs.last_kicked_off()
+        if last is not None and last + window > self._now():
+            when = f"after {last + window:%Y-%m-%d %H:%M} UTC, {window.total_seconds() / 3600:.0f} h after our last export of it"
+        else:
+            when = (
+                f"in {window.total_seconds() / 3600:.0f} h at the latest; another client with this id has exported it"
+            )
+        return TerminalFetchError(
+            f"{request.template}: exported too recently for this EHR (HTTP {refusal.status}). Sync again {when}, or use "
+            "--mode crawl. Nothing was asked again.",
+            status=refusal.status,
+            codes=refusal.codes,
+        )
+
+
+def _refused(request: KickOff, refusal: Refusal, tries: int) -> TerminalFetchError:
+    codes = f" (issue codes {', '.join(refusal.codes)})" if refusal.codes else ""
+    named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
+    others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
+    return TerminalFetchError(
+        f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others} Check the connection's "
+        "types, group and `bulk` table against what this EHR documents.",
+        status=refusal.status,
+        codes=refusal.codes,
+    )
