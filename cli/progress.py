@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from cli.render import say
@@ -29,6 +30,9 @@ class RunProgress(Protocol):
     records: int
     requests: int
     retries: int
+    retries_left: int | None
+    places: int | None
+    down_until: datetime | None
 
 
 Show = Callable[[RunProgress], None]
@@ -73,13 +77,25 @@ def counts(progress: RunProgress, elapsed_s: float) -> str:
         parts.append(f"{progress.records:,} resources")
     if progress.requests:
         parts.append(f"{progress.requests:,} requests")
-    if progress.retries:
-        parts.append(f"{progress.retries:,} retries")
+    parts += pace(progress)
     parts.append(f"{elapsed_s:.0f} s")
     left = progress.units - progress.units_done
     if progress.units_done and left > 0:
         parts.append(f"ETA {elapsed_s / progress.units_done * left:.0f} s")
     return ", ".join(parts)
+
+
+def pace(progress: RunProgress) -> list[str]:
+    """Write what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
+    parts = []
+    if progress.retries:
+        left = "" if progress.retries_left is None else f" ({progress.retries_left:,} left)"
+        parts.append(f"{progress.retries:,} retries{left}")
+    if progress.retries and progress.places is not None:
+        parts.append(f"{progress.places} at a time")
+    if progress.down_until is not None:
+        parts.append(f"EHR down until {progress.down_until:%H:%M} UTC")
+    return parts
 
 
 @contextmanager
@@ -110,9 +126,8 @@ def _bars() -> Iterator[Show]:
     def show(progress: RunProgress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
-        note = f"{progress.phase} · {progress.records:,} resources · {progress.requests:,} requests"
-        if progress.retries:
-            note += f" · {progress.retries:,} retries"
+        counted = f"{progress.records:,} resources", f"{progress.requests:,} requests"
+        note = " · ".join((progress.phase, *counted, *pace(progress)))
         bars.update(
             tasks[progress.connection],
             completed=progress.units_done,

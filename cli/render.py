@@ -118,6 +118,8 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
         "notes": list(report.notes),
         "requests": report.requests,
         "retries": report.retries,
+        "retry_budget": {"spent": report.retries_spent, "left": report.retries_left},
+        "down_until": report.down_until,
         "seconds": round(report.seconds, 3),
         "error": report.error,
         **({"cohort": dict(report.cohort)} if report.cohort else {}),

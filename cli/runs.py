@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from cli.supervise import supervise
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from snapshots.record import RunReport
+    from snapshots.record import Down, RunReport
 
 EXAMPLES = ("chartferry runs", "chartferry runs 12 --json", "chartferry runs --connection mercy-epic --limit 5")
 
@@ -37,25 +38,33 @@ def runs(
     if connection is not None:
         tenant = choose_connections(settings, tenant, [connection])[0].tenant
     chosen = choose_tenant(settings, tenant)
-    reports = supervise(lambda: _read(settings, chosen, run, connection, limit), resume="nothing was changed")
+    reports, down = supervise(lambda: _read(settings, chosen, run, connection, limit), resume="nothing was changed")
     if json:
-        emit_json({"status": "complete" if reports else "nothing", "runs": [run_as_json(report) for report in reports]})
+        listed = [run_as_json(report) for report in reports]
+        emit_json({"status": "complete" if reports else "nothing", "runs": listed, "down": [one._asdict() for one in down]})
     elif not reports:
         tell("no runs yet: `chartferry sync` makes the first")
     else:
         print_table(RUN_COLUMNS, map(run_row, reports))
         if run is not None:
             _print_details(reports[0])
+        for one in down:
+            until, found = f"{one.until.astimezone(UTC):%H:%M} UTC", f": {one.reason}" if one.reason else ""
+            tell(f"down     {one.connection}: until {until}{found}; a sync before then asks once")
     return ExitCode.COMPLETE if reports else ExitCode.NOTHING
 
 
 async def _read(
     settings: Settings, tenant: str, run: int | None, connection: str | None, limit: int
-) -> list[RunReport]:
+) -> tuple[list[RunReport], list[Down]]:
     from cli.wiring import opened_store
 
     async with opened_store(settings, tenant) as store:
-        return [await store.run(run)] if run is not None else await store.runs(limit, connection)
+        reports = [await store.run(run)] if run is not None else await store.runs(limit, connection)
+        now = datetime.now(UTC)
+        return reports, [
+            one for one in await store.down() if one.until > now and connection in (None, one.connection)
+        ]
 
 
 def _print_details(report: RunReport) -> None:

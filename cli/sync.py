@@ -223,6 +223,7 @@ def log_outcome(outcome: Outcome, kind: str) -> None:
         holes=len(report.holes),
         requests=report.requests,
         retries=report.retries,
+        retry_budget_left=report.retries_left,
         seconds=round(report.seconds, 3),
         **({"error": report.error} if report.error else {}),
     )

@@ -60,6 +60,7 @@ class _Progress:
     outages: int = 0
     other_syntax: bool = False
     other_style: bool = False
+    unreached: str = ""  # why no answer came, the last time
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class TokenSource:
         )
         asked: _Asked = await retrying(self._ask, launch, progress)
         if asked.answer.token is None:
-            raise self._error(asked.answer, progress.tries)
+            raise self._error(asked.answer, progress)
         return asked.answer.token
 
     async def _ask(self, launch: str | None, progress: _Progress) -> _Asked:
@@ -175,9 +176,11 @@ class TokenSource:
         wait_floor: float | None = None
         try:
             reply = await self._send(self._call(launch))
-        except TransientFetchError:
+        except TransientFetchError as error:
             answer = TokenAnswer("outage")
+            progress.unreached = str(error)
         else:
+            progress.unreached = ""
             now = self._clock()
             self._note_skew(reply.headers.get("date"), now)
             wait_floor = retry_after_s(reply.headers.get("retry-after"), now=now, cap_s=self._profile.retry_after_cap_s)
@@ -243,8 +246,10 @@ class TokenSource:
             skew = server - now
             self.skew_s = skew if abs(skew) > SKEW_TOLERATED_S else 0.0
 
-    def _error(self, answer: TokenAnswer, tries: int) -> ConnectorError:
-        times = f" after {tries} tries" if tries > 1 else ""
+    def _error(self, answer: TokenAnswer, progress: _Progress) -> ConnectorError:
+        times = f" after {progress.tries} tries" if progress.tries > 1 else ""
+        if answer.meaning == "outage" and progress.unreached:
+            return TransientFetchError(f"logging in{times}: {progress.unreached}")
         if answer.meaning == "outage":
             what = "no answer" if answer.status is None else f"status {answer.status}, without a usable answer"
             return TransientFetchError(

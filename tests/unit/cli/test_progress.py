@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cli.progress import PlainLines, counts
 
@@ -14,12 +15,21 @@ class Run:
     records: int = 0
     requests: int = 0
     retries: int = 0
+    retries_left: int | None = None
+    places: int | None = None
+    down_until: datetime | None = None
 
 
 def test_a_line_tells_counts_and_when_it_will_end() -> None:
     run = Run(units_done=100, units=400, records=3201, requests=240, retries=2)
     expected = "fetching charts, 100 of 400 units, 3,201 resources, 240 requests, 2 retries, 12 s, ETA 36 s"
     assert counts(run, 12) == expected
+
+
+def test_what_slows_a_run_down_is_told() -> None:
+    run = Run(requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC))
+    told = "fetching charts, 240 requests, 2 retries (98 left), 3 at a time, EHR down until 14:05 UTC, 12 s"
+    assert counts(run, 12) == told
 
 
 def test_elsewhere_a_line_comes_at_each_phase_and_every_ten_seconds() -> None:

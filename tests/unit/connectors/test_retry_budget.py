@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.retry_budget import RetryBudget
+from connectors.transport.retry_budget import PACED_SHARE, RetryBudget
 
 
 @given(st.lists(st.booleans(), max_size=300), st.floats(0, 2), st.integers(0, 30))
@@ -31,3 +31,26 @@ def test_new_requests_fill_the_budget_again():
     assert not budget.take_retry()
     budget.count_request()
     assert budget.take_retry()
+
+
+@given(st.lists(st.sampled_from(["request", "answer", "paced", "retry"]), max_size=300), st.integers(0, 30))
+def test_refusals_have_a_purse_of_their_own(steps, floor):
+    budget = RetryBudget(0.2, floor)
+    for step in steps:
+        {
+            "request": budget.count_request,
+            "answer": budget.count_answer,
+            "paced": budget.take_paced,
+            "retry": budget.take_retry,
+        }[step]()
+        assert budget.spent <= 0.2 * budget.requests + floor
+        assert budget.paced <= PACED_SHARE * budget.answers + floor
+        assert budget.retries == budget.spent + budget.paced
+        assert budget.left >= 0
+
+
+def test_a_server_that_only_refuses_gets_the_floor_and_no_more():
+    budget = RetryBudget(0.2, 100)
+    for _ in range(20_000):
+        budget.count_request()
+    assert sum(budget.take_paced() for _ in range(20_000)) == 100
