@@ -52,6 +52,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stall: bool = False  # never answer; the connection stays open
     stall_after_bytes: int | None = None  # of the body as sent; then nothing more, and the connection stays open
     drip_s: float = 0  # between pieces of 64 bytes of the body
+    ignore: tuple[str, ...] = ()  # query parameters that the server then does not look at
     forget_tokens: bool = False  # first, every token that was given out loses its worth
     rewrite: str | None = None  # the true answer, changed: a name of mocks.rewrites.REWRITES
 

@@ -76,6 +76,13 @@ class Gate:
             outgoing.cut_after = action.cut_after_bytes
             outgoing.stall_after = action.stall_after_bytes
             outgoing.drip_s = action.drip_s
+            if action.ignore:
+                kept = [
+                    part
+                    for part in scope["query_string"].split(b"&")
+                    if part.split(b"=")[0].decode() not in action.ignore
+                ]
+                scope["query_string"] = b"&".join(kept)
             if action.forget_tokens:
                 ehr.grants.clear()
             if action.rewrite is not None:  # of an answer that is not compressed

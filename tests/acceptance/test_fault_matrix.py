@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance import fault_cases_bulk, fault_cases_crawl, fault_cases_wire
+from tests.acceptance import fault_cases_bulk, fault_cases_crawl, fault_cases_records, fault_cases_wire
 from tests.acceptance.faulted import Case, faulted
 from tests.acceptance.user_site import Site
 
-CASES: tuple[Case, ...] = (*fault_cases_wire.CASES, *fault_cases_crawl.CASES, *fault_cases_bulk.CASES)
+CASES: tuple[Case, ...] = (
+    *fault_cases_wire.CASES,
+    *fault_cases_crawl.CASES,
+    *fault_cases_bulk.CASES,
+    *fault_cases_records.CASES,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -1,0 +1,227 @@
+"""Faults that belong to a patient, a record or a vendor's rule (docs/faults.md). Data; `test_fault_matrix` runs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mocks.serving import Served
+from tests.acceptance.faulted import FAILED, PARTIAL, Case, Night, charts_only, rule
+from tests.acceptance.user_site import Key, reachable
+
+CRAWL = ("--mode", "crawl")
+OF_A_COHORT = {"group": None, "cohort": "file:cohort.csv"}
+FORMER = "eFormerPatientId"
+
+
+def set_knobs(served: Served, **knobs: Any) -> None:
+    """The EHR changes its mind."""
+    served.ehr.config = replace(served.ehr.config, **knobs)
+
+
+def one_kickoff_or_none(night: Night) -> None:
+    assert night.asked("kickoff") <= 1
+
+
+def restrict_the_first_patient(code: str) -> Any:
+    def strike(served: Served) -> None:
+        action = {"status": 403, "body": "operation-outcome", "issue_code": code}
+        served.faults.add(rule("search", f"patient={served.patient_ids[0]}", action=action))
+
+    return strike
+
+
+def not_hammered(night: Night) -> None:
+    """At most one question a type of what is restricted, and no retry."""
+    refused = [entry for entry in night.served.log if entry.fault]
+    assert len(refused) == len({entry.target for entry in refused})
+
+
+def only_the_first(served: Served) -> dict[Key, Any]:
+    first = served.patient_ids[0]
+    dataset = served.dataset
+    mine = {(kind, row.id) for kind in dataset.types for row in dataset.of_type(kind) if row.patient == first}
+    return {key: row for key, row in charts_only(served).items() if key in mine or key == ("Patient", first)}
+
+
+def nobody_else(night: Night) -> None:
+    """Of a cohort of one there is one patient in the report, whatever the server sent."""
+    assert night.report["runs"][0]["resources"].get("Patient") == 1
+    assert night.report["runs"][0]["patients"] == 1
+
+
+def merge_former(served: Served) -> None:
+    set_knobs(served, merged={FORMER: served.patient_ids[0]})
+
+
+def delete_last_patient(served: Served) -> None:
+    gone = served.patient_ids[-1]
+    dataset = served.dataset
+    for kind in dataset.types:
+        for row in [row for row in dataset.of_type(kind) if row.patient == gone or row.id == gone]:
+            dataset.delete(kind, row.id)
+
+
+def poison_first(served: Served) -> None:
+    set_knobs(served, poison_patient=served.patient_ids[0])
+
+
+def poison_none(served: Served) -> None:
+    set_knobs(served, poison_patient=None)
+
+
+def documents_without_end(served: Served) -> None:
+    set_knobs(served, daily_documents=None)
+
+
+def redact_some(served: Served) -> None:
+    set_knobs(served, redact_every=3)
+
+
+def redact_none(served: Served) -> None:
+    set_knobs(served, redact_every=0)
+
+
+def is_redacted(resource: Any) -> bool:
+    return "REDACTED" in str(resource.get("meta", ""))
+
+
+def small_answers_only(served: Served) -> None:
+    set_knobs(served, max_rows=60)
+
+
+def large_answers_too(served: Served) -> None:
+    set_knobs(served, max_rows=100_000)
+
+
+def window_of_a_day(served: Served) -> None:
+    set_knobs(served, kickoff_window_s=86_400)
+
+
+def window_of_nothing(served: Served) -> None:
+    set_knobs(served, kickoff_window_s=0)
+
+
+def patients_only(served: Served) -> dict[Key, Any]:
+    return {key: row for key, row in reachable(served).items() if key[0] == "Patient"}
+
+
+CASES = (
+    Case(
+        number="F8",
+        what="the-group-was-exported-too-recently",
+        vendor="epic",
+        settings={"group": "its own", "cohort": None},
+        words=("--mode", "bulk"),
+        profile={"kickoff_window_s": 0},
+        good_night_before=True,
+        prepare=window_of_a_day,
+        code=FAILED,
+        says="recently|window|once",
+        shown=one_kickoff_or_none,
+        ends=window_of_nothing,
+    ),
+    Case(
+        number="F16",
+        what="the-patient-of-a-search-is-ignored",
+        words=CRAWL,
+        settings=OF_A_COHORT,
+        patients=1,
+        rules=(rule("search", "/(Condition|Procedure|Immunization)", action={"ignore": ["patient", "subject"]}),),
+        code=PARTIAL,
+        holes=None,
+        expected=only_the_first,
+        shown=nobody_else,
+    ),
+    Case(
+        number="F17",
+        what="a-patient-whose-record-poisons-its-page",
+        vendor="cerner",
+        words=CRAWL,
+        settings=OF_A_COHORT,
+        expected=charts_only,
+        prepare=poison_first,
+        code=PARTIAL,
+        holes=frozenset({"Observation"}),
+        ends=poison_none,
+    ),
+    Case(
+        number="F37",
+        what="redacted-placeholders",
+        vendor="allscripts",
+        words=CRAWL,
+        settings=OF_A_COHORT,
+        expected=charts_only,
+        prepare=redact_some,
+        tolerates=is_redacted,
+        says="(?i)redacted",
+        ends=redact_none,
+    ),
+    Case(
+        number="F38",
+        what="413-of-a-large-answer",
+        vendor="allscripts",
+        words=CRAWL,
+        settings=OF_A_COHORT,
+        expected=charts_only,
+        prepare=small_answers_only,
+        ends=large_answers_too,
+    ),
+    Case(
+        number="F42",
+        what="patient-alone-is-refused-in-bulk",
+        vendor="epic",
+        settings={"group": "its own", "cohort": None},
+        words=("--mode", "bulk", "--types", "Patient"),
+        expected=patients_only,
+    ),
+    Case(
+        number="F45",
+        what="a-merged-patient",
+        vendor="epic",
+        settings={"cohort": "file:cohort.csv"},
+        extra_patients=(FORMER,),
+        prepare=merge_former,
+    ),
+    Case(
+        number="F45",
+        what="a-deleted-patient",
+        vendor="epic",
+        settings={"cohort": "file:cohort.csv"},
+        good_night_before=True,
+        prepare=delete_last_patient,
+    ),
+    Case(
+        number="F46",
+        what="break-the-glass-of-a-resource",
+        vendor="epic",
+        prepare=restrict_the_first_patient("4130"),
+        code=PARTIAL,
+        holes=None,
+        says="restricted",
+        shown=not_hammered,
+        waits=True,
+    ),
+    Case(
+        number="F46",
+        what="break-the-glass-of-a-patient",
+        vendor="epic",
+        prepare=restrict_the_first_patient("4131"),
+        code=PARTIAL,
+        holes=None,
+        says="restricted",
+        shown=not_hammered,
+        waits=True,
+    ),
+    Case(
+        number="F47",
+        what="the-daily-document-limit",
+        vendor="epic",
+        mock={"daily_documents": 1},
+        code=PARTIAL,
+        holes=frozenset({"DocumentReference"}),
+        says="paused until",
+        ends=documents_without_end,
+        waits=True,
+    ),
+)
