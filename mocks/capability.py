@@ -35,6 +35,7 @@ async def metadata(request: Request) -> Response:
 
 def statement(ehr: Ehr) -> dict[str, Any]:
     """Write the CapabilityStatement of this server with these data."""
+    version = _version(ehr)
     rest: dict[str, Any] = {
         "mode": "server",
         "resource": [_resource(ehr, kind) for kind in sorted({*ehr.types, *_group(ehr)})],
@@ -50,7 +51,7 @@ def statement(ehr: Ehr) -> dict[str, Any]:
             "service": [{"coding": [{"code": "SMART-on-FHIR"}]}],
         }
     if "system" in ehr.bulk_levels:
-        rest["operation"] = [{"name": "export", "definition": f"{_BULK}export"}]
+        rest["operation"] = [{"name": "export", "definition": f"{_BULK}export{version}"}]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -62,11 +63,16 @@ def statement(ehr: Ehr) -> dict[str, Any]:
     }
 
 
+def _version(ehr: Ehr) -> str:
+    return "" if ehr.config.bulk_version is None else f"|{ehr.config.bulk_version}.0.0"
+
+
 def _group(ehr: Ehr) -> set[str]:
     return {"Group"} if "group" in ehr.bulk_levels else set()
 
 
 def _resource(ehr: Ehr, kind: str) -> dict[str, Any]:
+    version = _version(ehr)
     interactions = ["read"] if kind != "Group" or ehr.manner.group_read else []
     params: list[str] = []
     if ehr.searches and kind in ehr.types:
@@ -77,10 +83,10 @@ def _resource(ehr: Ehr, kind: str) -> dict[str, Any]:
         declared["searchParam"] = [{"name": name, "type": _PARAM_TYPES.get(name, "string")} for name in params]
     operation = ehr.manner.export_operation
     if kind == "Group" and "group" in ehr.bulk_levels:
-        declared["operation"] = [{"name": operation, "definition": f"{_BULK}group-export"}]
+        declared["operation"] = [{"name": operation, "definition": f"{_BULK}group-export{version}"}]
     if kind == "Patient" and "patient" in ehr.bulk_levels:
         name = "patient-export" if operation == "group-export" else operation
-        declared["operation"] = [{"name": name, "definition": f"{_BULK}patient-export"}]
+        declared["operation"] = [{"name": name, "definition": f"{_BULK}patient-export{version}"}]
     return declared
 
 

@@ -52,6 +52,7 @@ class BulkFile:
     type: str
     rows: list[Row]
     key: tuple[Any, ...]
+    next_id: str | None = None  # the file that goes on with this one's last block
 
 
 @dataclass(slots=True)
@@ -67,6 +68,11 @@ class Job:
     patients: int
     files: list[BulkFile]
     errors: list[BulkFile] = field(default_factory=list)
+    deleted: list[BulkFile] = field(default_factory=list)
+    organized_by: str | None = None
+    partial: bool = False  # its manifest is shown as far as it goes
+    separate: bool = False  # its status is said in X-Export-Status
+    question: tuple[object, ...] = ()  # Soarian: what no second job may ask
     polled: int = 0
     polled_at: float = 0
     complete: bool = False
@@ -91,6 +97,7 @@ class Ehr:
             tuple[str | None, str], float
         ] = {}  # (client, group) -> when an export of it was completed or begun
         self.signed: dict[str, tuple[BulkFile, float, str]] = {}  # object store: key -> file, link's end, exact query
+        self.links: dict[str, float] = {}  # links of a manifest that end -> when
         self.leases: dict[str, float] = {}  # object store: links handed out and not yet fetched -> when
         self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self.document_searches: Counter[int] = Counter()  # by the server's day

@@ -73,6 +73,17 @@ class MockConfig:
     kickoff_refusal_status: int = 400  # Epic: of the "too recently" refusal
     link_life_s: float = 60  # Cerner: pre-signed file links
     max_parallel_files: int | None = 2  # Cerner: 429 above; None: off
+    bulk_version: int | None = None  # of the guide, as declared: 4 takes POST only, and repeated parameters in place of lists
+    post_kickoff: bool | None = None  # False: 405 to a POST of $export
+    bulk_refuses: tuple[str, ...] = ()  # parameters that are answered with 400 and their name, unless handling=lenient
+    bulk_refuses_unnamed: tuple[str, ...] = ()  # ... with 422 and no name
+    soarian: bool = False  # Cerner's other product: 409 for the same export again, bodies in 202 answers
+    deleted_file: bool = False  # the manifest of an export with `_since` has deleted[], of all that was ever deleted
+    files_per_manifest: int | None = None  # a manifest page names so many, and links to the next
+    partial_manifests: bool = False  # allowPartialManifests is honoured: one more page with each poll
+    separate_status: bool = False  # separate-export-status is honoured
+    manifest_life_s: float | None = None  # links of a manifest end after so long: 403 then; Expires says so
+    ranges: bool = False  # files have a strong ETag and can be had from a byte on
     error_file: bool = False  # the manifest's error[] names a file with one warning
 
     # -- how it behaves on the wire

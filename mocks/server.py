@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mocks import bulk, capability, oauth, search
+from mocks import bulk, bulk_files, capability, oauth, search
 from mocks.answers import Refused
 from mocks.dataset import Dataset
 from mocks.ehr import STORE_PATH, Ehr
@@ -40,8 +40,8 @@ def create_app(config: MockConfig, clock: Callable[[], float] = time.time) -> St
         Route(f"{base}/.well-known/smart-configuration", capability.smart_configuration),
         Route(f"{base}/metadata", capability.metadata),
         Route(status_path, bulk.status, methods=["GET", "DELETE"]),
-        Route(layout.file, bulk.file),
-        Route(STORE_PATH + "{key}", bulk.stored_object),
+        Route(layout.file, bulk_files.file),
+        Route(STORE_PATH + "{key}", bulk_files.stored_object),
         Route(f"{base}/$export", bulk.kickoff, methods=["GET", "POST"]),
         Route(f"{base}/{{kind}}/$export", bulk.kickoff, methods=["GET", "POST"]),
         Route(f"{base}/{{kind}}/{{id}}/$export", bulk.kickoff, methods=["GET", "POST"]),

@@ -173,6 +173,7 @@ class Manner:
     bulk_levels: tuple[BulkLevel, ...] = ("group",)
     bulk_types: frozenset[str] | None = None  # None: the level's whole compartment
     bulk_beyond_compartment: bool = False  # group and patient level also give Organization and the like
+    patient_list_only: bool = False  # Patient/$export is a POST that names its patients
     check_kickoff: Callable[[Kickoff], None] = no_kickoff_check  # raises Refused
     bulk_only_if_named: frozenset[str] = frozenset()  # types that only `_type` brings
     drops_unknown_types: bool = False  # of `_type`, where others answer 400
