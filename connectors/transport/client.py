@@ -230,7 +230,7 @@ class EhrClient:
         async def tried_or_again(call: Call) -> _Try[T]:
             return done.pop() if done else await attempt(call)
 
-        tries = _Tries(most, self.budget, lambda: self.limits.breaker.is_open(self._clock()))
+        tries = _Tries(most, self.budget, self._is_down)
         retrying = AsyncRetrying(
             sleep=self._sleep, retry=_AGAIN, stop=tries.stop, wait=self._wait_s, retry_error_callback=_tried
         )
@@ -271,6 +271,9 @@ class EhrClient:
         url = self._sender.safe(call)
         token = await self._token(call, url)  # before the place is taken: a login may take long
         place = await self.limits.acquire(call.purpose)
+        if self._is_down():  # since this call began to wait
+            self.limits.release(place)
+            raise self.limits.down_error(call)
         held: _Held | None = None
         try:
             try:
@@ -301,6 +304,10 @@ class EhrClient:
         if not answer.foreign:
             self.limits.heard(answer.response.headers.raw)
         return answer
+
+    def _is_down(self) -> bool:
+        breaker = self.limits.breaker
+        return breaker.down_until is not None and breaker.is_open(self._clock())
 
     async def _token(self, call: Call, url: str) -> Token | None:
         try:
