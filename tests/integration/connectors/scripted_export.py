@@ -1,0 +1,211 @@
+"""An export server of bare sockets that answers as a test scripts it, and whole runs against it, into a real store.
+
+Judged is what arrives on the wire: every request as it came, in order. Waits of the client take no time and are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from typing import Any
+
+import anyio
+
+from config.connections import Connection
+from connectors.auth.credentials import Credentials
+from connectors.auth.login import log_in
+from connectors.sync import SyncRequest, sync
+from connectors.transport.client import EhrClient
+from connectors.vendors import profile_for
+from snapshots.record import RunReport
+from tests.acceptance.user_site import key_pair
+from tests.integration.connectors.kept_rows import KeptRows
+from tests.integration.connectors.wire import Seen, Wire, http, wire
+
+PATIENT = '{"resourceType":"Patient","id":"p1"}'
+OBSERVATION = '{"resourceType":"Observation","id":"o1","subject":{"reference":"Patient/p1"}}'
+OUTCOME = '{{"resourceType":"OperationOutcome","issue":[{{"severity":"{severity}","code":"{code}"}}]}}'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; `{origin}` and `{elsewhere}` in body and headers become the servers' own."""
+
+    status: int = 200
+    body: str | bytes | dict = ""
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    content_type: str | None = "application/fhir+json"
+    cut: int | None = None  # close the connection after so many bytes of the body
+
+
+def ndjson(*lines: str, **rest: Any) -> Answer:
+    return Answer(body="".join(f"{line}\n" for line in lines), content_type="application/fhir+ndjson", **rest)
+
+
+def outcome(status: int, code: str, severity: str = "error", **headers: str) -> Answer:
+    return Answer(status, OUTCOME.format(severity=severity, code=code), headers)
+
+
+def accepted(location: str | None = "{origin}/jobs/1", **headers: str | None) -> Answer:
+    return Answer(202, "", {"Content-Location": location, **headers})
+
+
+def busy(**headers: str) -> Answer:
+    return Answer(202, "", headers)
+
+
+def manifest(*types: str, requires: Any = True, files: str = "{origin}/files", **more: Any) -> Answer:
+    """A manifest with one file a type, at `files`/<type>."""
+    body: dict[str, Any] = {
+        "transactionTime": "2026-03-01T00:00:00Z",
+        "request": "{origin}/fhir/Patient/$export",
+        "requiresAccessToken": requires,
+        "output": [{"type": kind, "url": f"{files}/{kind}"} for kind in types],
+        "error": [],
+        **more,
+    }
+    return Answer(200, {k: v for k, v in body.items() if v is not None}, content_type="application/json")
+
+
+@dataclass
+class ExportServer:
+    """What the server answers: each list in turn, its last entry for ever. Files by path below /files."""
+
+    kickoffs: list[Answer] = field(default_factory=lambda: [accepted()])
+    polls: list[Answer] = field(default_factory=lambda: [manifest("Patient", "Observation")])
+    deletions: list[Answer] = field(default_factory=lambda: [Answer(202)])
+    files: dict[str, list[Answer]] = field(
+        default_factory=lambda: {"Patient": [ndjson(PATIENT)], "Observation": [ndjson(OBSERVATION)]}
+    )
+    pages: dict[str, list[Answer]] = field(default_factory=dict)  # other paths below the origin
+    tokens: list[Answer] = field(default_factory=list)
+    smart: dict[str, Any] = field(default_factory=dict)
+    capability: dict[str, Any] = field(default_factory=dict)
+    main: Wire | None = None
+    elsewhere: Wire | None = None
+    waits: list[float] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    granted: int = 0
+    moment: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def sent(self, path: str, method: str | None = None) -> list[Seen]:
+        """Requests whose target begins with `path`, in the order of arrival."""
+        assert self.main is not None
+        return [s for s in self.main.seen if s.target.startswith(path) and method in (None, s.method)]
+
+    @property
+    def kicked_off(self) -> list[Seen]:
+        """The kick-offs that arrived."""
+        assert self.main is not None
+        return [s for s in self.main.seen if "$export" in s.target]
+
+    async def answer(self, seen: Seen, writer: Any) -> bool | None:
+        """Write the answer to one request."""
+        return self._write(self._choose(seen), writer)
+
+    def _choose(self, seen: Seen) -> Answer:
+        path = seen.target.partition("?")[0]
+        if path in self.pages:
+            return _next(self.pages[path])
+        if path.endswith("/smart-configuration"):
+            found = {"token_endpoint": "{origin}/token", "capabilities": ["permission-v1"], **self.smart}
+            return Answer(200, found, content_type="application/json")
+        if path.endswith("/metadata"):
+            return Answer(200, self._statement())
+        if path == "/token":
+            return self._token()
+        if "$export" in path:
+            return _next(self.kickoffs)
+        if path.startswith("/jobs/"):
+            return _next(self.deletions if seen.method == "DELETE" else self.polls)
+        if path.startswith("/files/"):
+            return _next(self.files[path.removeprefix("/files/")])
+        return Answer(404, "")
+
+    def _token(self) -> Answer:
+        if self.tokens:
+            return self.tokens.pop(0)
+        self.granted += 1
+        body = {"access_token": f"token-{self.granted}", "token_type": "bearer", "expires_in": 300}
+        return Answer(200, body, {"Date": formatdate(self.moment.timestamp(), usegmt=True)})
+
+    def _statement(self) -> dict[str, Any]:
+        operation = [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]
+        resources = [{"type": kind, "operation": operation} for kind in ("Patient", "Group")]
+        rest = [{"mode": "server", "resource": resources, "operation": operation}]
+        return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": rest, **self.capability}
+
+    def _write(self, answer: Answer, writer: Any) -> bool | None:
+        body = answer.body if isinstance(answer.body, bytes) else self._placed(answer.body).encode()
+        headers = {k.replace("-", "_"): v and self._placed(v) for k, v in answer.headers.items()}
+        raw = http(answer.status, body, answer.content_type, **headers)
+        if answer.cut is None:
+            writer.write(raw)
+            return None
+        writer.write(raw[: len(raw) - len(body) + answer.cut])
+        return False
+
+    def _placed(self, value: str | dict) -> str:
+        assert self.main is not None
+        text = value if isinstance(value, str) else json.dumps(value)
+        other = self.elsewhere.origin if self.elsewhere else ""
+        return text.replace("{origin}", self.main.origin).replace("{elsewhere}", other)
+
+    def _clock(self) -> float:
+        return self.moment.timestamp()
+
+    async def sync(self, store: KeptRows, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
+        """One bulk run, as the command does it; its waits pass at once."""
+        assert self.main is not None
+        chosen = profile_for("generic", {"bulk_levels": ["patient", "group"], "retry_base_s": 0.01, **(profile or {})})
+        connection = Connection(name="site", vendor="generic", base_url=self.main.base_url, auth="none")
+        key = json.dumps(key_pair("generic").private)
+        credentials = Credentials(auth="smart", client_id="client-1", key=key, scopes=("system/*.read",))
+
+        async def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+            self.moment += timedelta(seconds=seconds)
+            await anyio.sleep(0.01 if seconds else 0)
+
+        rng = random.Random(1)
+        async with EhrClient(connection, chosen, clock=self._clock, sleep=sleep, rng=rng) as client:
+
+            async def enter(types: tuple[str, ...]) -> Callable[[str], bool]:
+                await log_in(client, credentials, chosen, types, clock=self._clock, sleep=sleep, rng=rng)
+                return bool
+
+            request = SyncRequest(
+                connection="site", base_url=self.main.base_url, profile=chosen, **{"mode": "bulk", **asked}
+            )
+            return await sync(
+                request,
+                client,
+                store.open,
+                enter,
+                now=lambda: self.moment,
+                sleep=sleep,
+                on_progress=lambda progress: self.shown.append(progress.phase),
+            )
+
+
+def _next(script: list[Answer]) -> Answer:
+    return script.pop(0) if len(script) > 1 else script[0]
+
+
+@asynccontextmanager
+async def export_server(**script: Any) -> AsyncIterator[ExportServer]:
+    """A scripted server, and a second origin beside it that answers by the same script."""
+    server = ExportServer(**script)
+    async with wire(server.answer) as main, wire(server.answer) as elsewhere:
+        server.main, server.elsewhere = main, elsewhere
+        yield server
+
+
+def bearer(seen: Seen) -> str | None:
+    """The token that a request carried."""
+    return seen.headers.get("authorization", "").removeprefix("Bearer ") or None
