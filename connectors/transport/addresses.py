@@ -112,7 +112,11 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of a name that may be connected to; raises UnsafeLinkError, or OSError as the system does."""
-        return self._guard.keep_public(host, await self._system.resolve(host, port, family))
+        try:
+            found = await self._system.resolve(host, port, family)
+        except UnicodeError:  # a label too long or empty: no name at all
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
+        return self._guard.keep_public(host, found)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -20,7 +20,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 1 << 20  # decompressed pieces are at most this long: a gzip bomb costs time, not memory
 MAX_LAYERS = 3
 MOST_TIMES = 500
-FREE_BYTES = 64 << 20
+FREE_BYTES = 32 << 20
 _GZIP = ("gzip", "x-gzip")
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 

@@ -138,8 +138,11 @@ class Sender:
         self, call: Call, method: str, url: str, headers: dict[str, str], body: bytes | None
     ) -> httpx.Response:
         """Send exactly this, once."""
+        try:
+            shown = _shown(origin(url))
+        except UnsafeLinkError as error:
+            raise UnsafeLinkError(f"{call.template}: {error}") from error
         self.requests += 1
-        shown = _shown(origin(url))
         request = httpx.Request(
             method, shown, headers=headers, content=body, extensions={"url": URL(url, encoded=True)}
         )
@@ -175,5 +178,9 @@ def failed(error: Exception) -> Seen:
 
 @lru_cache(maxsize=64)
 def _shown(where: str) -> httpx.URL:
-    """The URL that the httpx request shows: its origin, and nothing that could be PHI."""
-    return httpx.URL(where)
+    """The URL that the httpx request shows: its origin, and nothing that could be PHI; raises UnsafeLinkError."""
+    try:
+        return httpx.URL(where)
+    except httpx.InvalidURL:
+        pass
+    raise UnsafeLinkError("a link's host is none that can be asked; it was not followed")  # outside: httpx quotes it

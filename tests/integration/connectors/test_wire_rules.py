@@ -221,7 +221,7 @@ async def test_a_refusal_is_asked_once():
 
 async def test_an_empty_retry_budget_stops_the_storm():
     async with wire(always(http(503))) as server:
-        async with client(server, max_tries=50, retry_share=0.5, retry_floor=3) as ehr:
+        async with client(server, max_tries=50, retry_share=0.5, retry_floor=3, breaker_failures=99) as ehr:
             ended = await asyncio.gather(*(ehr.send(call()) for _ in range(20)), return_exceptions=True)
             assert all(isinstance(error, TransientFetchError) for error in ended)
             assert any(isinstance(error, BudgetExhaustedError) for error in ended)
