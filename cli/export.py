@@ -91,7 +91,7 @@ def export(
         views=_views(formats, views, settings),
         types=checked_types(types),
         connections=names,
-        patients=read_patients(patients) if patients else None,
+        patients=tuple(read_patients(patients)) if patients else None,
     )
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     exported = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")

@@ -137,7 +137,7 @@ class PreviewRoster(Roster):
         """Give none."""
         return ()
 
-    async def unanswered(self) -> Sequence[tuple[str, bool]]:
+    async def unanswered(self) -> Sequence[str]:
         """Give none."""
         return ()
 

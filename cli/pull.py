@@ -121,7 +121,7 @@ def _patient(word: str) -> str:
         return word.strip().removeprefix("Patient/")
     from cli.wiring import read_patients
 
-    patients = read_patients(STDOUT)
+    patients = tuple(read_patients(STDOUT))
     if len(patients) != 1:
         raise typer.BadParameter(
             f"stdin names {len(patients)} patients; a pull is for one, `sync --patients -` for many"

@@ -27,6 +27,7 @@ from cli.invocation import (
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
+from config.connections import STORED
 from config.resource_types import type_problem
 
 if TYPE_CHECKING:
@@ -84,7 +85,12 @@ def sync(
     ] = None,
     patients: Annotated[
         str | None,
-        typer.Option("--patients", metavar="FILE|-", help="Patients to fetch, one a line.", show_default=False),
+        typer.Option(
+            "--patients",
+            metavar="FILE|-|store",
+            help="Patients to fetch, one a line; store: those stored of the connection.",
+            show_default=False,
+        ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked; fetch nothing.")] = False,
     config: ConfigOption = None,
@@ -97,7 +103,7 @@ def sync(
     Exit codes: 0 complete, 3 partial (holes, named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """
     from cli.plan_report import preview_all, show_plans
-    from cli.wiring import Wanted, choose_connections, read_patients
+    from cli.wiring import Wanted, choose_connections, file_name, read_patients
 
     settings = settings_of(config)
     chosen = choose_connections(settings, tenant, connections or [])
@@ -108,7 +114,9 @@ def sync(
         since=checked_since(since),
         types=checked_types(types),
         group=group,
-        patients=read_patients(patients) if patients else None,
+        patients=read_patients(patients) if patients not in {None, STORED} else None,
+        patients_name=file_name(patients) if patients not in {None, STORED, "-"} else None,
+        stored_patients=patients == STORED,
     )
     invocation = invocation_of(context)
     if plan:

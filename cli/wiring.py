@@ -10,17 +10,18 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from cli.invocation import Invocation
-from config.connections import Connection
+from config.connections import STORED, Connection
 from config.errors import ConfigError
 from config.near_words import nearest
 from config.settings import Settings
@@ -44,7 +45,9 @@ class Wanted:
     since: str = "auto"
     types: tuple[str, ...] = ()
     group: str | None = None
-    patients: tuple[str, ...] | None = None  # None: the configured cohort
+    patients: Mapping[str, int] | tuple[str, ...] | None = None  # with their lines, or bare; None: the configured cohort
+    patients_name: str | None = None  # of the file they came from, whatever it says today
+    stored_patients: bool = False  # in place of any: those that the store has of the connection
     patients_are_ids: bool = False  # True: whatever cohort_system says
     until: str | None = None  # bulk only; over the connection's bulk.until
 
@@ -92,8 +95,11 @@ def choose_tenant(settings: Settings, tenant: str | None) -> str:
     return tenants[0]
 
 
-def read_patients(source: str) -> tuple[str, ...]:
-    """Read patients from a file, or stdin for "-": one a line, or the first column of a CSV. The values are PHI."""
+def read_patients(source: str) -> Mapping[str, int]:
+    """Read patients from a file, or stdin for "-": one a line, or the first column of a CSV; each with its line.
+
+    The values are PHI.
+    """
     from connectors.crawl.cohort import parse_cohort
 
     try:
@@ -105,6 +111,11 @@ def read_patients(source: str) -> tuple[str, ...]:
     if not patients:
         raise ConfigError(f"the patients in {source}: there are none; give one a line")
     return patients
+
+
+def file_name(source: str) -> str:
+    """Return the name under which a file of patients keeps its roster: of its place, not of its content."""
+    return f"file:{sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]}"
 
 
 @asynccontextmanager
@@ -120,10 +131,18 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
     from connectors.sync import CohortSource
 
     system = None if wanted.patients_are_ids else connection.cohort_system
+    if wanted.stored_patients or (wanted.patients is None and wanted.group is None and connection.cohort == STORED):
+        return CohortSource(stored=True)
     if wanted.patients is not None:
-        return CohortSource(values=wanted.patients, identifier_system=system)
+        lines = tuple(wanted.patients.values()) if isinstance(wanted.patients, Mapping) else ()
+        return CohortSource(
+            values=tuple(wanted.patients), identifier_system=system, lines=lines, name=wanted.patients_name
+        )
     if connection.cohort is not None and wanted.group is None:
-        return CohortSource(values=read_patients(str(connection.cohort)), identifier_system=system)
+        found = read_patients(str(connection.cohort))
+        return CohortSource(
+            values=tuple(found), identifier_system=system, lines=tuple(found.values()), name="cohort"
+        )
     return None
 
 
@@ -155,7 +174,7 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
         mode=wanted.mode or connection.mode,
         since=wanted.since,
         types=wanted.types or connection.types,
-        group=wanted.group or (None if wanted.patients is not None else connection.group),
+        group=wanted.group or (None if wanted.patients is not None or wanted.stored_patients else connection.group),
         cohort=_cohort(connection, wanted),
         bulk=connection.bulk.model_copy(update={"until": wanted.until}) if wanted.until else connection.bulk,
         validate=connection.validate_resources,

@@ -28,6 +28,8 @@ NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter
 _NOT_THE_BASE = re.compile(r"/(metadata$|\.well-known(/.*)?$)")  # what people copy out of a browser
 CRON_FIELD = re.compile(r"^[\d*/,A-Za-z-]+$")
 
+STORED = "store"  # as a cohort: the patients that the store has of the connection
+
 NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
     "smart": ("client_id", "key"),
     "secret": ("client_id", "client_secret"),
@@ -51,8 +53,10 @@ def _file(value: object, info: ValidationInfo) -> object:
 
 
 def _cohort(value: object, info: ValidationInfo) -> object:
+    if value == STORED:
+        return value
     if isinstance(value, str) and not value.startswith("file:"):
-        raise ValueError('must be "file:PATH", a file with one patient a line')
+        raise ValueError('must be "file:PATH", a file with one patient a line, or "store", the patients already stored')
     return _file(value, info)
 
 
@@ -150,7 +154,7 @@ class Connection(BaseModel):
 
     mode: Literal["auto", "bulk", "crawl"] = "auto"
     group: str | None = None
-    cohort: Annotated[Path | None, BeforeValidator(_cohort)] = None
+    cohort: Annotated[Path | Literal["store"] | None, BeforeValidator(_cohort)] = None
     cohort_system: str | None = None
     types: tuple[ResourceType, ...] = ()
     bulk: BulkOptions = BulkOptions()
@@ -183,7 +187,7 @@ class Connection(BaseModel):
     def files(self) -> dict[str, Path]:
         """The files that this connection refers to, by key, secrets aside."""
         named = {
-            "cohort": self.cohort,
+            "cohort": self.cohort if isinstance(self.cohort, Path) else None,
             "ca_bundle": self.ca_bundle,
             "client_cert": self.client_cert,
             "client_cert_key": self.client_cert_key,

@@ -1,19 +1,17 @@
-"""Plans a run: bulk or crawl, which level, which types, the units of a crawl. Pure: profile, capability, cohort in; units out.
+"""Plans a run: bulk or crawl, which level, which types. Pure: profile and capability in, the plan out.
 
 What is asked is decided here once; fetchers only do it. Types that are left out are named in notes: nothing is dropped silently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
 
 from connectors.capability import PATIENT_COMPARTMENT, Capability
 from connectors.errors import PlanError
 from connectors.profile import BulkLevel, Mode, VendorProfile
-from snapshots.record import Unit
 
 # of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
 _NOT_A_CHART = frozenset({"AuditEvent"})
@@ -136,109 +134,3 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
     refused = [t for t in profile.bulk_types if not readable(t)]
     notes = (f"not granted by the token's scopes, not asked: {', '.join(refused)}",) if refused else ()
     return TypePlan(types=granted, notes=notes)
-
-
-def patient_units(
-    patients: Iterable[str],
-    types: Sequence[str],
-    profile: VendorProfile,
-    capability: Capability,
-    since: Mapping[str, str],
-    *,
-    expected: Container[str] = (),
-    check_patients: bool = False,
-) -> Iterator[Unit]:
-    """One unit a patient x type x split, patient by patient, so that a chart is whole as early as can be.
-
-    `expected` are types that must be there, since the user named them or the server has sent such before: a search of them that
-    does not exist is a hole. Of others it is a note: servers declare many a type and answer 404, having none of it.
-    `check_patients` reads each Patient even where that type is not asked for, without storing it: an id that the server does not
-    know would otherwise pass for a patient without data.
-    """
-    suffixes = {
-        t: [_query(split, _page_size(t, profile), since.get(t)) for split in profile.search_splits.get(t, ("",))]
-        for t in types
-    }
-    for patient in patients:
-        quoted = quote(patient, safe="")
-        if check_patients and "Patient" not in types:
-            yield _patient_unit(patient, quoted, profile, store=False)
-        for resource_type in types:
-            if resource_type == "Patient":
-                yield _patient_unit(patient, quoted, profile, store=True)
-                continue
-            parameter = capability.patient_parameter(resource_type) or "patient"
-            for split, suffix in zip(
-                profile.search_splits.get(resource_type, ("",)), suffixes[resource_type], strict=True
-            ):
-                yield Unit(
-                    key=f"search:{resource_type}:{patient}:{split}",
-                    kind="search",
-                    resource_type=resource_type,
-                    patient_id=patient,
-                    detail={
-                        "path": f"{resource_type}?{parameter}={quoted}{suffix}",
-                        "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
-                        "split": split,
-                        "incremental": resource_type in since,
-                        "expected": resource_type in expected,
-                    },
-                )
-
-
-def _patient_unit(patient: str, quoted: str, profile: VendorProfile, *, store: bool) -> Unit:
-    read = profile.patient_by == "read"
-    return Unit(
-        key=f"read:Patient:{patient}",
-        kind="read" if read else "search",
-        resource_type="Patient",
-        patient_id=patient,
-        detail={
-            "path": f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
-            "template": "GET /Patient/{id}" if read else "GET /Patient?_id=…",
-            "split": "",
-            "incremental": False,
-            "expect": 1,
-            "store": store,
-        },
-    )
-
-
-def directory_units(types: Sequence[str], profile: VendorProfile, since: Mapping[str, str]) -> Iterator[Unit]:
-    """One unit a type that is listed whole."""
-    for resource_type in types:
-        query = _query("", _page_size(resource_type, profile), since.get(resource_type)).lstrip("&")
-        yield Unit(
-            key=f"search:{resource_type}:all",
-            kind="search",
-            resource_type=resource_type,
-            detail={
-                "path": f"{resource_type}?{query}" if query else resource_type,
-                "template": f"GET /{resource_type}",
-                "split": "",
-                "incremental": resource_type in since,
-            },
-        )
-
-
-def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
-    return profile.page_size_by_type.get(resource_type, profile.page_size)
-
-
-def _query(split: str, page_size: int | None, since: str | None) -> str:
-    parts = [split] if split else []
-    if since is not None:
-        parts.append(f"_lastUpdated=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF
-    if page_size is not None:
-        parts.append(f"_count={page_size}")
-    return "".join(f"&{part}" for part in parts)
-
-
-def crawl_since(
-    types: Sequence[str], profile: VendorProfile, capability: Capability, watermarks: Mapping[str, str]
-) -> Mapping[str, str]:
-    """Which types can be asked for what is newer than their watermark, by the profile or, where it is silent, as declared."""
-    able = set(profile.last_updated_types)
-    if not profile.types:
-        able |= {t for t, params in capability.search_params.items() if "_lastUpdated" in params}
-    return {t: watermarks[t] for t in types if t in able and t in watermarks}

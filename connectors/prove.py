@@ -17,8 +17,10 @@ import orjson
 from connectors.capability import Capability, capability_from
 from connectors.completeness import Tally
 from connectors.crawl.cohort import CohortFinder
+from connectors.crawl.since import FULL
+from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import PlanError, TerminalFetchError
-from connectors.plan import crawl_types, directory_units, patient_units
+from connectors.plan import crawl_types
 from connectors.proof_question import Asker, Question
 from connectors.run import Progress, SyncRequest
 from connectors.store_port import ProofStore
@@ -224,15 +226,16 @@ class _Proof:
         """All questions: those of no patient first, then patient by patient."""
         for resource_type, refusal in self._refused.items():
             yield Question(resource_type=resource_type, patient=None, refusal=refusal)
-        for unit in directory_units(self._directory, self._profile, {}):
+        for unit in directory_units(self._directory, self._profile, self._capability, {}):
             yield Question(resource_type=unit.resource_type, patient=None, units=(unit,))
         if self._lists_everyone and "Patient" not in self._refused:
-            units = directory_units(("Patient",), self._profile, {})
+            units = directory_units(("Patient",), self._profile, self._capability, {})
             yield Question(resource_type="Patient", patient=None, units=tuple(units))
         asked = tuple(t for t in self._types if t not in self._refused)
+        plan = UnitPlan(asked, self._profile, self._capability, FULL)
         for patient in patients:
             by_type: dict[str, list[Unit]] = {}
-            for unit in patient_units([patient], asked, self._profile, self._capability, {}):
+            for unit in plan.of(patient):
                 by_type.setdefault(unit.resource_type, []).append(unit)
             for resource_type, some in by_type.items():
                 yield Question(resource_type=resource_type, patient=patient, units=tuple(some))

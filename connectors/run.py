@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from config.bulk_options import BulkOptions
@@ -23,8 +24,23 @@ Readable = Callable[[str], bool]
 class CohortSource:
     """Which patients a crawl is for, as configured: ids, or MRNs of one identifier system."""
 
-    values: tuple[str, ...]
+    values: tuple[str, ...] = ()
     identifier_system: str | None = None
+    lines: tuple[int, ...] = ()  # of the values, where they came from a file
+    name: str | None = None  # of the file, however its content changes; None: the values name themselves
+    stored: bool = False  # the patients that the store has of the connection, in place of values
+
+    @property
+    def digest(self) -> str:
+        """Of what was given, whatever its order: the same cohort has the same."""
+        text = "\n".join((self.identifier_system or "", *sorted(self.values)))
+        return sha256(text.encode()).hexdigest()[:16]
+
+    def selection(self, mode: str) -> str:
+        """Whose watermarks and roster a run of it has. A crawl's roster tells who is new and who left; an export has none."""
+        if self.stored:
+            return "store"
+        return self.name if self.name is not None and mode != "bulk" else f"patients:{self.digest}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,8 +110,8 @@ class Roster(Protocol):
     async def new_aliases(self) -> Sequence[Alias]:
         """The merges that this run was the first to meet (`Batch.aliases`); an id that is its own alias is merged no more."""
 
-    async def unanswered(self) -> Sequence[tuple[str, bool]]:
-        """Patients that batches asked for and did not bring, and that no other unit asks for; and whether they are stored."""
+    async def unanswered(self) -> Sequence[str]:
+        """Patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
 
     async def stored_patients(self) -> Sequence[str]:
         """The connection's live patients, in order."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 import orjson
@@ -42,8 +41,7 @@ def run_scope(request: SyncRequest) -> RunScope:
     if request.group is not None and (mode == "bulk" or request.cohort is None):
         selection = f"group:{request.group}"
     elif request.cohort is not None:
-        text = "\n".join((request.cohort.identifier_system or "", *sorted(request.cohort.values)))
-        selection = f"patients:{sha256(text.encode()).hexdigest()[:16]}"
+        selection = request.cohort.selection(mode)
     else:
         selection = "all"
     selection += request.bulk.selection if mode != "crawl" else ""
@@ -55,6 +53,7 @@ def run_scope(request: SyncRequest) -> RunScope:
         selection=selection,
         types=request.types,
         since=since,
+        cohort=request.cohort.digest if request.cohort is not None else "",
     )
 
 

@@ -72,10 +72,10 @@ class RunRoster:
         async with self._session.transaction("reading aliases") as own:
             return [Alias(*row) async for row in await self._session.conn.execute(_SQL["new_aliases"], own)]
 
-    async def unanswered(self) -> Sequence[tuple[str, bool]]:
-        """Give patients that batches asked for and did not bring, and that no other unit asks for; and if they are stored."""
+    async def unanswered(self) -> Sequence[str]:
+        """Give patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
         async with self._session.transaction("reading the ledger") as own:
-            return [(row[0], row[1]) async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
+            return [row[0] async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
 
     async def stored_patients(self) -> Sequence[str]:
         """Give the connection's live patients, in order."""

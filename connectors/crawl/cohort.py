@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 import anyio
 import orjson
 
 from connectors.crawl.paging import LoopGuard, follow
-from connectors.errors import PlanError, ProtocolError, TerminalFetchError
+from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, page_from
 from connectors.profile import VendorProfile
+from connectors.run import CohortSource
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
+_NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
 _MEMBER = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 
 
@@ -32,21 +35,27 @@ class Cohort:
 
     patients: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    unresolved: int = 0  # values that named no patient, or several
+    unresolved: int = 0  # values that named no patient, or several, or could not be looked up
+    report: Mapping[str, Any] = field(default_factory=dict)  # numbers and line numbers, never a value
 
 
-def parse_cohort(text: str) -> tuple[str, ...]:
-    """The first column of a CSV or plain list: blank lines, `#` comments and a heading are skipped, repeats dropped."""
-    values: dict[str, None] = {}
-    rows = csv.reader(
-        line for line in text.lstrip("\ufeff").splitlines() if line.strip() and not line.lstrip().startswith("#")
-    )
-    for number, row in enumerate(rows):
-        value = row[0].strip() if row else ""
-        if not value or (number == 0 and value.lower() in _HEADINGS):
+def parse_cohort(text: str) -> Mapping[str, int]:
+    """The first column of a CSV or plain list, each value with the line it first stands in, from 1.
+
+    Blank lines, `#` comments and a heading are skipped, repeats dropped. A quoted field ends in its line.
+    """
+    values: dict[str, int] = {}
+    headed = False
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        values[value.removeprefix("Patient/")] = None
-    return tuple(values)
+        row = next(csv.reader([line]), [])
+        value = row[0].strip() if row else ""
+        first, headed = not headed, True
+        if not value or (first and value.lower() in _HEADINGS):
+            continue
+        values.setdefault(value.removeprefix("Patient/"), number)
+    return values
 
 
 class CohortFinder:
@@ -57,36 +66,34 @@ class CohortFinder:
         self._base_url = base_url
         self._profile = profile
 
-    async def by_identifier(self, system: str, values: Sequence[str]) -> Cohort:
+    async def named(self, source: CohortSource) -> Cohort:
+        """The patients that a file or a caller names: by id as they stand, MRNs looked up."""
+        if source.identifier_system is None:
+            return Cohort(patients=source.values, report={"asked": len(source.values)})
+        return await self.by_identifier(source.identifier_system, source.values, source.lines)
+
+    async def by_identifier(self, system: str, values: Sequence[str], lines: Sequence[int] = ()) -> Cohort:
         """Look up MRNs by `identifier=system|value`, one search each (Epic takes no list), concurrently under the limits."""
-        found: dict[int, list[str]] = {}
+        found: dict[int, tuple[str, ...] | None] = {}
+        limit = anyio.CapacityLimiter(self._profile.max_concurrency)
 
         async def look_up(number: int, value: str) -> None:
             query = f"Patient?identifier={quote(f'{system}|{value}', safe='')}"
-            try:
-                pages = [page async for page in self._pages(query, "GET /Patient?identifier=…")]
-            except TerminalFetchError:
-                pages = []
-            found[number] = [r.id for page in pages for r in page.records if r.resource_type == "Patient"]
-
-        limit = anyio.CapacityLimiter(self._profile.max_concurrency)
-
-        async def limited(number: int, value: str) -> None:
             async with limit:
-                await look_up(number, value)
+                try:
+                    pages = [page async for page in self._pages(query, "GET /Patient?identifier=…")]
+                except TerminalFetchError as error:
+                    found[number] = () if error.status in _NOBODY else None
+                except FetchError:  # one entry's trouble is not the others'
+                    found[number] = None
+                else:
+                    records = (r for page in pages for r in page.records if r.resource_type == "Patient")
+                    found[number] = tuple(dict.fromkeys(r.id for r in records))
 
         async with anyio.create_task_group() as tasks:
             for number, value in enumerate(values):
-                tasks.start_soon(limited, number, value)
-        patients = tuple(dict.fromkeys(found[n][0] for n in range(len(values)) if len(found[n]) == 1))
-        missing = [str(n + 1) for n in range(len(values)) if not found[n]]
-        several = [str(n + 1) for n in range(len(values)) if len(found[n]) > 1]
-        notes = [
-            f"cohort entries {what}: {_some(which)}"
-            for what, which in (("not found", missing), ("found twice", several))
-            if which
-        ]
-        return Cohort(patients=patients, notes=tuple(notes), unresolved=len(missing) + len(several))
+                tasks.start_soon(look_up, number, value)
+        return _resolved(found, lines or range(1, len(values) + 1))
 
     async def of_group(self, group: str) -> Cohort:
         """Read a Group's members.
@@ -138,7 +145,26 @@ class CohortFinder:
         )
 
 
-def _some(numbers: Sequence[str]) -> str:
+def _resolved(found: Mapping[int, tuple[str, ...] | None], lines: Sequence[int]) -> Cohort:
+    """The patients that looking up gave, and by line which entries gave none, several, the same one again, or no answer."""
+    first: dict[str, int] = {}
+    places: dict[str, list[int]] = {"not_found": [], "found_twice": [], "same_patient": [], "not_looked_up": []}
+    for number in sorted(found):
+        ids = found[number]
+        if ids is None:
+            places["not_looked_up"].append(lines[number])
+        elif len(ids) != 1:
+            places["found_twice" if ids else "not_found"].append(lines[number])
+        elif first.setdefault(ids[0], number) != number:
+            places["same_patient"].append(lines[number])
+    words = {name: name.replace("_", " ") for name in places} | {"same_patient": "naming a patient named before"}
+    notes = tuple(f"cohort entries {words[name]}: {_some(which)}" for name, which in places.items() if which)
+    unresolved = sum(len(places[name]) for name in ("not_found", "found_twice", "not_looked_up"))
+    report = {"asked": len(found), **{name: which for name, which in places.items() if which}}
+    return Cohort(patients=tuple(first), notes=notes, unresolved=unresolved, report=report)
+
+
+def _some(numbers: Sequence[int]) -> str:
     shown = 20
     rest = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
-    return f"number {', '.join(numbers[:shown])}{rest}"
+    return f"line {', '.join(map(str, numbers[:shown]))}{rest}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +43,19 @@ def links_of(record: Record) -> list[Alias]:
         elif link.get("type") == "replaces":
             found.append(Alias(other, record.id, gone=False))
     return found
+
+
+def with_survivors(patients: Sequence[str], aliases: Iterable[Alias]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The patients with those they were merged into; and which of them only lead there, having no chart of their own."""
+    by_former = {alias.former_id: alias for alias in aliases}
+    found = dict.fromkeys(patients)
+    waiting = list(found)
+    while waiting:
+        alias = by_former.get(waiting.pop())
+        if alias is not None and alias.surviving_id not in found:
+            found[alias.surviving_id] = None
+            waiting.append(alias.surviving_id)
+    return tuple(found), frozenset(one for one in found if one in by_former and by_former[one].gone)
 
 
 def _other(link: Any) -> str | None:

@@ -1,58 +1,117 @@
-"""Fetches one unit of a crawl: every page of one search, or one read. What the pages mean is read by `connectors.fhir`.
+"""Fetches one unit of a crawl: every page of one search, one read, or one batch of Patients.
 
-Sent records may repeat when a paging session expires and the search starts again: the store's merge makes that harmless.
+What the pages mean is read by `connectors.fhir`, what their end means for the unit by `verdicts`, how a search is asked in parts
+by `windows`, what is not asked at all by `deferrals`. Records may repeat when a search is asked again or in parts: the store's
+merge makes that harmless.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Container, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
+from urllib.parse import quote
 
+import anyio
+import orjson
+
+from connectors.capability import Capability
+from connectors.crawl.deferrals import Deferrals
+from connectors.crawl.inspection import Inspection
+from connectors.crawl.merges import aliases_in
 from connectors.crawl.paging import LoopGuard, follow
-from connectors.errors import ProtocolError, TerminalFetchError
-from connectors.fhir import (
-    Issue,
-    NotABundleError,
-    Page,
-    UnreadableResourceError,
-    codes_of,
-    grade,
-    page_from,
-    record_from,
-)
+from connectors.crawl.since import Newest, moment, since_parameter, window_parameter
+from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
+from connectors.crawl.windows import Able, Piece, divide, query_of, trouble_of
+from connectors.errors import FetchError, ProtocolError, TerminalFetchError
+from connectors.fhir import Issue, NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Deletion, Quarantined, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Deletion, Quarantined, Unit, UnitResult, UnitState
 
-_NOT_SERVED = frozenset({404, 501})
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
-
-_HOLES: dict[IssueGrade, str] = {
-    "pause": "the server puts this search off to another day",
-    "fatal": "the server could not produce all of it",
-    "restart": "the server's paging session kept expiring",
-}
-_NOTES: dict[IssueGrade, str] = {
-    "incomplete": "the server says that more may exist than it shows this client",
-    "restricted": "restricted by the server for this client",
-}
+_BAD_REQUEST = 400
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class _SessionExpiredError(Exception):
     """A next link that the server no longer knows: the search starts again from its first page."""
 
 
-class SearchFetcher:
-    """Fetches search and read units of one connection."""
+class _LedAwayError(Exception):
+    """A search of a merged patient that was redirected to the survivor."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+
+class _Asked:
+    """How one unit's search is asked: whole, or in pieces."""
+
+    def __init__(self, unit: Unit, profile: VendorProfile, capability: Capability, began: datetime | None) -> None:
+        self.unit = unit
+        self.whole = Piece(after=moment(unit.detail.get("since")))
+        self.without_since = False
+        self._news = since_parameter(unit.resource_type, profile, capability)
+        self._window = window_parameter(unit.resource_type, profile, capability)
+        size = profile.page_size_by_type.get(unit.resource_type, profile.page_size)
+        self.able = Able(now=began if self._window is not None else None, count=size)
+
+    def may_refuse_since(self, piece: Piece, error: FetchError, meaning: IssueGrade) -> bool:
+        """Whether it may be the filter for news that the server does not take."""
+        refused = error.status == _BAD_REQUEST and meaning in {"note", "ignored"}
+        return refused and piece is self.whole and piece.after is not None
+
+    def forget_since(self) -> None:
+        """Ask for everything."""
+        self.without_since = self.whole.after is not None
+        self.whole = Piece()
+
+    def path(self, piece: Piece) -> str:
+        """The path that asks for a piece."""
+        path: str = self.unit.detail["path"]
+        if piece is self.whole and not self.without_since:
+            return path
+        parameter = self._window or (self._news if self.without_since else None)
+        return query_of(path, piece, parameter.name if parameter else None)
+
+    def may_miss_dateless(self, piece: Piece) -> bool:
+        """Whether the piece is narrowed by a date that a resource may not have."""
+        narrowed = (piece.after, piece.until) != (self.whole.after, self.whole.until)
+        return narrowed and self._window is not None and self._window.mode == "created"
+
+
+class SearchFetcher:
+    """Fetches search, read and batch units of one connection."""
+
+    def __init__(
+        self,
+        client: EhrClient,
+        base_url: str,
+        profile: VendorProfile,
+        *,
+        capability: Capability | None = None,
+        deferrals: Deferrals | None = None,
+        began: datetime | None = None,
+        formers: Container[str] = (),
+        newest: Newest | None = None,
+    ) -> None:
+        """`began` is when the run did; without it nothing is asked in windows of time.
+
+        `formers` are ids known to lead to a survivor. `newest` is told dates, if it is given.
+        """
         self._client = client
         self._base_url = base_url
         self._profile = profile
+        self._capability = capability or Capability()
+        self._deferrals = deferrals
+        self._began = began
+        self._formers = formers
+        self._newest = newest
         self._served: set[str] = set()
+        self._without_since: set[str] = set()
+        self._asking: dict[tuple[str, str], anyio.Event] = {}
         self._remarks: Counter[tuple[str, str]] = Counter()
 
     def notes(self) -> list[str]:
@@ -66,13 +125,39 @@ class SearchFetcher:
             FetchError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        keep = emit if unit.detail.get("store", True) else _keep_nothing
+        async with self._turn(unit):
+            deferrals = self._deferrals
+            hindrance = deferrals.hindrance(unit.resource_type, unit.patient_id) if deferrals else None
+            if hindrance is not None:
+                return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hindrance)
+            return await self._fetch(unit, emit)
+
+    @asynccontextmanager
+    async def _turn(self, unit: Unit) -> AsyncIterator[None]:
+        """A patient's searches of one type go one after another: what the first is refused, the others do not ask."""
+        if unit.patient_id is None or unit.resource_type not in self._profile.search_splits:
+            yield
+            return
+        key = (unit.resource_type, unit.patient_id)
+        while (other := self._asking.get(key)) is not None:
+            await other.wait()
+        self._asking[key] = anyio.Event()
         try:
-            result = await (self._read(unit, keep) if unit.kind == "read" else self._search(unit, keep))
+            yield
+        finally:
+            self._asking.pop(key).set()
+
+    async def _fetch(self, unit: Unit, emit: Emit) -> UnitResult:
+        keep = emit if unit.detail.get("store", True) else _keep_nothing
+        ways = {"read": self._read, "batch": self._batch}
+        try:
+            result = await ways.get(unit.kind, self._search)(unit, keep)
         except TerminalFetchError as error:
             result = await self._refused(unit, error, keep)
         if result.records:
             self._served.add(unit.resource_type)
+            if self._deferrals is not None:
+                self._deferrals.let_through(unit.resource_type)
         if result.state is UnitState.SETTLED and result.reason is not None:
             self._remarks[unit.resource_type, result.reason] += 1
         # what was looked at and not stored must not tombstone what is stored
@@ -87,38 +172,119 @@ class SearchFetcher:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
         if record.resource_type != unit.resource_type:
             raise ProtocolError(f"{unit.detail['template']} gave a {record.resource_type}.")
-        await emit(Fetched(records=[record], size=len(record.body)))
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=True, records=1)
+        aliases, gone = self._identity(unit, [record.id])
+        aliases += aliases_in([record])
+        await emit(Fetched(records=[record], deletions=gone, aliases=aliases, size=len(record.body)))
+        reason = MERGED if gone else None
+        return UnitResult(
+            key=unit.key, state=UnitState.SETTLED, reason=reason, complete_listing=reason is None, records=1
+        )
+
+    def _identity(self, unit: Unit, ids: Sequence[str]) -> tuple[list[Alias], list[Deletion]]:
+        """What it means that a question for one Patient was answered with these: merged (F45), or merged no more."""
+        asked = unit.patient_id
+        if unit.resource_type != "Patient" or asked is None or not ids:
+            return [], []
+        if asked in ids:
+            return ([Alias(asked, asked, gone=False)] if asked in self._formers else []), []
+        return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked)]
+
+    async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
+        """Patients by `_id`; where one of them refuses the list, its halves. Whom it does not bring is asked alone, later."""
+        tally = Tally()
+        todo = [Piece(ids=tuple(unit.detail["ids"]))]
+        while todo:
+            piece = todo.pop()
+            path = f"{unit.resource_type}?_id={','.join(quote(one, safe='') for one in piece.ids)}"
+            try:
+                await self._walk(unit, path, tally, emit)
+            except (TerminalFetchError, ProtocolError):
+                todo += divide(piece, "poison", Able(now=None, count=None))
+        if tally.unreadable:
+            reason = f"{tally.unreadable} entries could not be read: see quarantine"
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=tally.count)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, records=tally.count)
 
     async def _search(self, unit: Unit, emit: Emit) -> UnitResult:
+        asked = _Asked(unit, self._profile, self._capability, self._began)
+        if unit.resource_type in self._without_since:
+            asked.forget_since()
+        todo, count, tally = [asked.whole], 0, Tally()
+        while todo:
+            piece = todo.pop()
+            count += 1
+            try:
+                await self._ask(asked, piece, tally, emit)
+            except _LedAwayError:
+                tally.merged = True
+            except FetchError as error:
+                meaning = self._meaning(error.codes)
+                if asked.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
+                    self._without_since.add(unit.resource_type)
+                    asked.forget_since()
+                    todo.append(asked.whole)
+                    continue
+                trouble = trouble_of(error, meaning)
+                parts = divide(piece, trouble, asked.able) if trouble and count < self._profile.divide_max else ()
+                if not parts and (piece is asked.whole or trouble is None):
+                    raise
+                todo += reversed(parts)
+                if not parts:
+                    tally.lost += 1
+                    tally.lost_codes = error.codes
+                    await emit(Fetched(quarantined=[_lost(unit, piece, error, tally)]))
+        tally.unfiltered = asked.without_since
+        return self._ended(unit, tally)
+
+    def _ended(self, unit: Unit, tally: Tally) -> UnitResult:
+        result = ended(unit, tally, self._profile)
+        worst = grade(tally.issues, self._profile.issue_codes)
+        if result.state is UnitState.FAILED and worst in {"pause", "restricted"} and not tally.lost:
+            codes = [code for issue in tally.issues for code in issue.vendor_codes]
+            return self._remember(unit, result, codes, paused=worst == "pause")
+        return result
+
+    async def _ask(self, asked: _Asked, piece: Piece, tally: Tally, emit: Emit) -> None:
+        """Walk through one piece of a search, again from its first page where its paging session expires."""
+        tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
         for _ in range(_MAX_RESTARTS):
             try:
-                return await self._walk(unit, emit)
+                return await self._walk(asked.unit, asked.path(piece), tally, emit)
             except _SessionExpiredError:
                 continue
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_HOLES["restart"])
+        raise ProtocolError(f"{asked.unit.detail['template']}: the server's paging session kept expiring.")
 
-    async def _walk(self, unit: Unit, emit: Emit) -> UnitResult:
-        url: str | None = f"{self._base_url}/{unit.detail['path']}"
+    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> None:
+        url: str | None = f"{self._base_url}/{path}"
         guard = LoopGuard(self._profile.max_pages)
-        issues: list[Issue] = []
-        count = unreadable = pages = 0
+        inspection = Inspection.of(unit, self._profile, self._capability, self._newest)
+        pages = 0
         while url is not None:
             guard.check(url)
             pages += 1
             page, page_url = await self._page(unit, url, pages)
-            issues += page.issues
-            count += len(page.records)
-            unreadable += len(page.quarantined)
+            tally.issues += page.issues
+            tally.count += len(page.records)
+            tally.unreadable += len(page.quarantined)
+            inspection.look(page.records, tally)
             if page.records or page.quarantined:
                 size = sum(len(record.body) for record in page.records)
-                await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
+                aliases: list[Alias] = []
+                gone: list[Deletion] = []
+                if unit.resource_type == "Patient":
+                    aliases, gone = self._identity(unit, [r.id for r in page.records if r.resource_type == "Patient"])
+                    tally.merged = tally.merged or bool(gone)
+                    aliases += aliases_in(page.records)
+                await emit(
+                    Fetched(
+                        records=page.records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size
+                    )
+                )
             url = follow(self._base_url, page_url, page.next_url) if page.next_url else None
-        return self._ended(unit, issues, count, unreadable)
 
     async def _page(self, unit: Unit, url: str, number: int) -> tuple[Page, str]:
         try:
-            reply = await self._client.send(self._call(unit, url, purpose="search"))
+            reply = await self._client.send(self._call(unit, url, purpose="search", first=number == 1))
         except TerminalFetchError as error:
             expired = error.status in self._profile.next_expired_statuses or self._meaning(error.codes) == "restart"
             if number > 1 and expired:
@@ -129,65 +295,64 @@ class SearchFetcher:
                 reply.body, where=f"page {number} of {unit.detail['template']}", unit_key=unit.key
             ), reply.url
         except NotABundleError as error:
+            if "/Patient/" in reply.url and "/Patient/" not in url:
+                raise _LedAwayError from None
             raise ProtocolError(f"{unit.detail['template']}, page {number}: {error}.", status=reply.status) from None
-
-    def _ended(self, unit: Unit, issues: Sequence[Issue], count: int, unreadable: int) -> UnitResult:
-        worst = grade(issues, self._profile.issue_codes)
-        if unreadable:
-            reason = f"{unreadable} entries could not be read: see quarantine"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=count)
-        if worst in _HOLES:
-            return UnitResult(
-                key=unit.key, state=UnitState.FAILED, reason=_named(_HOLES[worst], codes_of(issues)), records=count
-            )
-        if count < unit.detail.get("expect", 0):
-            reason = "the server knows no such patient: check the id, or the cohort"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-        note = _named(_NOTES[worst], codes_of(issues)) if worst in _NOTES else None
-        complete = note is None and not unit.detail.get("incremental", False)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=note, complete_listing=complete, records=count)
 
     async def _refused(self, unit: Unit, error: TerminalFetchError, emit: Emit) -> UnitResult:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""
-        meaning = self._meaning(error.codes)
-        if unit.resource_type == "Patient" and unit.patient_id and (error.status == 410 or meaning == "gone"):  # noqa: PLR2004
-            await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id)]))
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="deleted in the EHR")
-        if error.status == 404 and unit.resource_type == "Patient" and unit.patient_id:  # noqa: PLR2004
-            reason = "the server knows no such patient (or serves no Patient reads): check the id, or the cohort"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-        if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason="the server knows no such patient")
-        if (
-            error.status in _NOT_SERVED or "not-supported" in error.codes
-        ):  # a search that does not exist (vendors.md section 7)
-            answer = f"HTTP {error.status}"
-            if unit.detail.get("expected", False) or unit.resource_type in self._served:
-                reason = f"the server answers {answer} to this search, though the type was asked for by name, or served before"
-                return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=f"not served here: {answer}")
-        if error.status == 403 or meaning == "restricted":  # noqa: PLR2004
-            reason = _named("restricted by the server for this client", error.codes)
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-        raise error
+        served = unit.resource_type in self._served
+        refusal = refused(unit, error, self._meaning(error.codes), served=served)
+        if refusal is None:
+            raise error
+        if refusal.deletions:
+            await emit(Fetched(deletions=refusal.deletions))
+        if refusal.paused or refusal.restricted:
+            return self._remember(unit, refusal.result, error.codes, paused=refusal.paused)
+        return refusal.result
+
+    def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str], *, paused: bool) -> UnitResult:
+        if self._deferrals is None:
+            return result
+        if paused:
+            return replace(result, reason=self._deferrals.pause(unit.resource_type))
+        if unit.patient_id is not None and result.reason is not None:
+            meanings = self._profile.issue_codes
+            self._deferrals.refuse(
+                unit.resource_type,
+                unit.patient_id,
+                result.reason,
+                by_code=any(meanings.get(code) == "restricted" for code in codes),
+                every_type=any(code in self._profile.restricts_patient for code in codes),
+            )
+        return result
 
     def _meaning(self, codes: Sequence[str]) -> IssueGrade:
         return grade((Issue("note", code, ()) for code in codes), self._profile.issue_codes)
 
-    def _call(self, unit: Unit, url: str, *, purpose: str) -> Call:
+    def _call(self, unit: Unit, url: str, *, purpose: str, first: bool = False) -> Call:
+        over = self._profile.post_search_over
+        where, _, query = url.partition("?")
+        post = first and purpose == "search" and over is not None and len(url) > over and bool(query)
         return Call(
-            method="GET",
-            url=url,
+            method="POST" if post else "GET",
+            url=f"{where}/_search" if post else url,
             template=unit.detail["template"],
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
             accept=self._profile.accept,
+            headers=_FORM if post else {},
+            body=query.encode() if post else None,
             launch=unit.patient_id if self._profile.token_per_patient else None,
         )
 
 
+def _lost(unit: Unit, piece: Piece, error: FetchError, tally: Tally) -> Quarantined:
+    """Where a record lies that the server cannot produce, for whoever may look into the store."""
+    place = {"after": piece.after, "until": piece.until, "status": error.status, "codes": error.codes}
+    return Quarantined(
+        unit.resource_type, f"{unit.detail['template']}, in part", lost_places(tally), orjson.dumps(place), unit.key
+    )
+
+
 async def _keep_nothing(fetched: Fetched) -> None:
     """Take what a unit found that is only looked at."""
-
-
-def _named(text: str, codes: Sequence[str]) -> str:
-    return f"{text} ({', '.join(codes)})" if codes else text

@@ -110,6 +110,9 @@ class Owed:
         return tuple(sorted(patients, key=lambda patient: patient not in late))
 
 
+FULL = Owed(marks={}, lags={})
+
+
 def _older(one: str, other: str) -> str:
     a, b = moment(one), moment(other)
     return other if a is None or (b is not None and b < a) else one

@@ -1,26 +1,31 @@
 """The steps of a run that fetches by search: find the patients, plan a unit a patient and type, fetch them all.
 
-Each piece knows its own trade (`cohort`, `search`); here they are put in order. A resumed run finds its units in the store.
+Each piece knows its own trade (`cohort`, `units`, `since`, `search`); here they are put in order. A resumed run finds its units
+in the store. What a fetch brings to light, merged patients and Patients that a batch did not bring, is planned and fetched after
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
+from connectors.crawl.deferrals import Deferrals
+from connectors.crawl.merges import aliases_in, with_survivors
 from connectors.crawl.search import SearchFetcher
+from connectors.crawl.since import Newest, Owed, since_parameter
+from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import ConnectorError, PlanError
 from connectors.pipeline import run_units
-from connectors.plan import crawl_since, crawl_types, directory_units, patient_units
-from connectors.profile import VendorProfile
+from connectors.plan import TypePlan, crawl_types
 from connectors.run import Readable, Run, instant
-from snapshots.record import Batch, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Batch, Unit, UnitResult, UnitState
 
-SEARCH_KINDS = ("search", "read")
+_KINDS = ("search", "read", "batch")
 _BUFFER = 32  # pieces between the fetchers and the writer: a page each, a few kB to a few MB
 _UNITS_AT_ONCE = 5_000  # of the ledger in memory
 _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
@@ -33,47 +38,141 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
         PlanError: it is not said which patients, and the server lists none.
         FetchError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
     """
-    request, profile = run.request, run.request.profile
-    plan = crawl_types(request.types, profile, capability, readable)
+    profile = run.request.profile
+    plan = crawl_types(run.request.types, profile, capability, readable)
     run.notes += plan.notes
+    crawl = await _crawl(run, capability, plan, since)
     if not run.store.planned:
-        by_type = _crawl_since(since, (*plan.types, *plan.directory), capability, profile)
-        whole = [t for t in plan.types if t not in by_type] if since else []
-        if whole:
-            run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
-        finder = CohortFinder(run.client, request.base_url, profile)
-        run.show("finding the patients")
-        cohort, listing = await _cohort(run, finder)
-        listed = listing.unit if listing else None
-        types = tuple(t for t in plan.types if not (listed and t == "Patient"))
-        units = chain(
-            [listed] if listed else [],
-            _unresolved(cohort),
-            directory_units(() if request.kind == "pull" else plan.directory, profile, by_type),
-            patient_units(
-                cohort.patients,
-                types,
-                profile,
-                capability,
-                by_type,
-                expected={*request.types, *await run.store.received_types()},
-                check_patients=request.cohort is not None,
-            ),
-        )
-        run.notes += cohort.notes
-        run.progress.units = await run.store.plan(units)
-        results = [*([listing.result] if listing else []), *_unresolved_results(cohort)]
-        await run.store.write(Batch(results=results))
-        run.settled(results, 0)
-    await _fetch(run)
+        await crawl.plan_all()
+    await crawl.fetch_all()
     return instant(run.store.started_at - timedelta(seconds=profile.overlap_s))
 
 
-async def _fetch(run: Run) -> None:
-    """Every unit that is pending, some thousands at a time: a ledger may be larger than memory."""
-    search = SearchFetcher(run.client, run.request.base_url, run.request.profile)
+async def _crawl(run: Run, capability: Capability, plan: TypePlan, since: Mapping[str, str]) -> _Crawl:
+    """What this run owes to whom, as the store has it."""
+    profile, roster = run.request.profile, run.store.roster
+    types = (*plan.types, *plan.directory)
+    by_hand = "*" in since
+    wanted = dict.fromkeys(types, since["*"]) if by_hand else since
+    marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
+    owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
+    whole = [t for t in plan.types if t not in marks] if since else []
+    if whole and not run.store.planned:
+        run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
+    return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases())
+
+
+@dataclass(kw_only=True)
+class _Crawl:
+    """One run's crawl under way."""
+
+    run: Run
+    capability: Capability
+    plan: TypePlan
+    owed: Owed
+    aliases: Sequence[Alias]
+
+    async def plan_all(self) -> None:
+        """Find the patients and write the units of all of them."""
+        run, request = self.run, self.run.request
+        run.show("finding the patients")
+        finder = CohortFinder(run.client, request.base_url, request.profile)
+        cohort, listing = await _cohort(run, finder)
+        listed = listing.unit if listing else None
+        patients, led_on = with_survivors(cohort.patients, self.aliases)
+        await self._describe(cohort, patients, led_on)
+        patients = self.owed.behind(patients)
+        units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
+        directory = () if request.kind == "pull" else self.plan.directory
+        run.progress.units = await run.store.plan(
+            chain(
+                [listed] if listed else [],
+                _unresolved(cohort),
+                directory_units(directory, request.profile, self.capability, self.owed.marks),
+                units.patients(patients),
+                units.charts(patient for patient in patients if patient not in led_on),
+            )
+        )
+        results = [*([listing.result] if listing else []), *_unresolved_results(cohort)]
+        await run.store.write(Batch(results=results))
+        run.settled(results, 0)
+
+    async def _units(self, types: Sequence[str]) -> UnitPlan:
+        request = self.run.request
+        return UnitPlan(
+            types,
+            request.profile,
+            self.capability,
+            self.owed,
+            expected={*request.types, *await self.run.store.received_types()},
+            check_patients=request.cohort is not None,
+        )
+
+    async def _describe(self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str]) -> None:
+        run = self.run
+        run.notes += cohort.notes
+        if run.request.kind == "pull":
+            return
+        covered = await run.store.roster.covered()
+        numbers = {
+            "patients": len(patients),
+            "new": sum(patient not in covered for patient in patients),
+            "removed": len(covered.difference(patients)),
+            "merged": len(led_on),
+        }
+        await run.store.roster.describe_cohort({**cohort.report, **numbers})
+        if covered and numbers["new"]:
+            run.notes.append(f"patients new to this selection, listed in full: {numbers['new']:,}")
+        if numbers["removed"]:
+            run.notes.append(f"patients no longer of this selection, whose data stays: {numbers['removed']:,}")
+        if led_on:
+            run.notes.append(f"patients asked for by the id they were merged into: {len(led_on):,}")
+
+    async def fetch_all(self) -> None:
+        """Fetch what is planned, and what that brings to light."""
+        run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
+        heed = run.request.kind != "pull" and run.request.since != "none"
+        deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
+        newest = Newest(run.store.started_at) if profile.incremental and run.request.kind == "sync" else None
+        search = SearchFetcher(
+            run.client,
+            run.request.base_url,
+            profile,
+            capability=self.capability,
+            deferrals=deferrals,
+            began=run.store.started_at,
+            formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
+            newest=newest,
+        )
+        await _fetch_pending(run, search)
+        further = await self._units(self.plan.types)
+        while units := await self._further(further):
+            await run.store.plan(units)
+            if not await _fetch_pending(run, search):
+                break
+        run.notes += search.notes()
+        await roster.defer(deferrals.learned)
+        if newest is not None:
+            before = await run.store.watermarks()
+            asked = {t: before[t] for t in self.owed.marks if t in before}
+            roster.hold_back(newest.held_back(asked, timedelta(seconds=profile.overlap_s)))
+
+    async def _further(self, units: UnitPlan) -> list[Unit]:
+        """Patients that a batch did not bring, one by one; and the whole chart of whoever turned out to have been merged."""
+        roster = self.run.store.roster
+        merged = {alias.surviving_id: None for alias in await roster.new_aliases()}
+        again = ":merged" if self.owed.marks else ""
+        return [
+            *(units.patient(patient) for patient in await roster.unanswered()),
+            *(units.patient(patient) for patient in merged),
+            *units.charts(merged, again=again, in_full=True),
+        ]
+
+
+async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
+    """Every unit that is pending, some thousands at a time: a ledger may be larger than memory. Tells if there were any."""
     before: list[Unit] = []
-    while pending := await run.store.pending(_UNITS_AT_ONCE, SEARCH_KINDS):
+    while pending := await run.store.pending(_UNITS_AT_ONCE, _KINDS):
         if pending == before:
             raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
@@ -88,14 +187,7 @@ async def _fetch(run: Run) -> None:
             inspect=run.inspect,
         )
         before = pending
-    run.notes += search.notes()
-
-
-def _crawl_since(
-    since: Mapping[str, str], types: tuple[str, ...], capability: Capability, profile: VendorProfile
-) -> Mapping[str, str]:
-    wanted = dict.fromkeys(types, since["*"]) if "*" in since else since
-    return crawl_since(types, profile, capability, wanted)
+    return bool(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +201,10 @@ class _Listing:
 async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | None]:
     """The patients, and the listing that found them if there was one."""
     request = run.request
+    if request.cohort is not None and request.cohort.stored:
+        return Cohort(patients=tuple(await run.store.roster.stored_patients())), None
     if request.cohort is not None:
-        if request.cohort.identifier_system is not None:
-            return await finder.by_identifier(request.cohort.identifier_system, request.cohort.values), None
-        return Cohort(patients=request.cohort.values), None
+        return await finder.named(request.cohort), None
     if request.group is not None:
         return await finder.of_group(request.group), None
     if not request.profile.lists_patients:
@@ -125,7 +217,8 @@ async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | No
         patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
         unreadable += len(page.quarantined)
         run.inspect(page.records)
-        await run.store.write(Batch(records=page.records, quarantined=page.quarantined))
+        aliases = aliases_in(page.records)
+        await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
         run.settled((), len(page.records))
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
     unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", detail=detail)

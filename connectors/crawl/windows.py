@@ -1,7 +1,8 @@
 """Divides a search that a server cannot answer whole: by time, by page size, by ids. Pure; asking the parts is `crawl.search`'s.
 
 One record that an EHR cannot produce poisons its page (Cerner 500 `required`), and a result can be too large (413) or too slow
-(504). What can be asked around it is asked: two windows that share their border, so that nothing falls between them, or smaller pages.
+(504). What can be asked around it is asked: two windows that share their border, so that nothing falls between them, or
+smaller pages.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Able:
-    """What a server lets us vary in one search, and now."""
+    """What a server lets us vary in one search."""
 
-    window: bool
-    now: datetime
+    now: datetime | None  # None: it cannot be asked in windows of time
     count: int | None  # entries of a planned page; None: the server's own choice
 
 
@@ -77,7 +77,7 @@ def _smaller(piece: Piece, able: Able, *, to_one: bool) -> tuple[Piece, ...]:
 
 
 def _halves(piece: Piece, able: Able) -> tuple[Piece, ...]:
-    if not able.window:
+    if able.now is None:
         return ()
     lower = piece.after or min(_EARLIEST, piece.until or _EARLIEST)
     upper = piece.until or (able.now if able.now > lower else _LATEST)

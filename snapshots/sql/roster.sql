@@ -43,9 +43,8 @@ ON CONFLICT (connection, former_id) DO UPDATE SET surviving_id = excluded.surviv
     first_run = CASE WHEN alias.surviving_id <> excluded.surviving_id THEN excluded.first_run ELSE alias.first_run END
 
 -- name: unanswered
--- Patients that settled batches asked for, that this run did not receive, and that no unit of their own asks for; and whether their
--- answer is to be stored.
-SELECT asked.id, coalesce((u.detail -> 'store')::bool, true) FROM unit u
+-- Patients that settled batches asked for, that this run did not receive, and that no unit of their own asks for.
+SELECT asked.id FROM unit u
 CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS asked (id)
 WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
     AND NOT EXISTS (SELECT FROM unit one WHERE one.run = %(run)s AND one.key = 'read:Patient:' || asked.id)

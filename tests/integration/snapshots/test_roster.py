@@ -196,7 +196,7 @@ async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_aske
     async with await store.begin_run(scope()) as run:
         await run.plan([batch, one])
         await run.write(Batch(records=[record("p1", kind="Patient", patient="p1")], results=[settled(batch)]))
-        assert await run.roster.unanswered() == [("p2", True)]
+        assert await run.roster.unanswered() == ["p2"]
 
 
 async def test_an_interrupted_run_of_another_cohort_is_not_gone_on_with(store: Store):

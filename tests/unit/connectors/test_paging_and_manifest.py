@@ -104,7 +104,7 @@ def test_an_empty_output_is_a_success() -> None:
 
 def test_a_cohort_file_may_be_a_list_or_a_csv_with_heading_and_comments() -> None:
     text = '\ufeffpatient_id,note\r\n# ward 3\n\np1,x\nPatient/p2\np1\n"p,3",y\n'
-    assert parse_cohort(text) == ("p1", "p2", "p,3")
+    assert tuple(parse_cohort(text)) == ("p1", "p2", "p,3")
 
 
 @given(st.lists(st.from_regex(r"[A-Za-z0-9.-]{1,64}", fullmatch=True), min_size=1, unique=True))

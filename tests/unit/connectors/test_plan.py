@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from connectors.capability import Capability, capability_from
 from connectors.errors import PlanError
-from connectors.plan import bulk_types, choose_mode, crawl_since, crawl_types, directory_units, patient_units
+from connectors.plan import bulk_types, choose_mode, crawl_types
 from connectors.vendors import PROFILES, profile_for
 
 EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
@@ -110,53 +108,10 @@ def test_a_server_that_declares_types_without_parameters_or_nothing_at_all_is_as
     assert {"Patient", "Observation", "Device"} <= set(crawl_types((), GENERIC, Capability(), everything).types)
 
 
-def test_epic_observations_are_asked_category_by_category() -> None:
-    units = list(patient_units(["p1"], ["Observation"], EPIC, Capability(), {}))
-    assert [u.detail["path"] for u in units][:2] == [
-        "Observation?patient=p1&category=social-history",
-        "Observation?patient=p1&category=vital-signs",
-    ]
-
-
-patients = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=5)
-types = st.lists(st.sampled_from(["Patient", "Observation", "Condition", "Goal"]), unique=True, max_size=4)
-
-
-@given(patients, types, st.sampled_from(sorted(PROFILES)))
-def test_every_patient_and_type_has_its_units_each_key_once_and_no_id_in_a_template(
-    ids: list, of: list, vendor: str
-) -> None:
-    units = list(patient_units([f"id-{i}" for i in ids], of, PROFILES[vendor], Capability(), {}))
-    assert len({unit.key for unit in units}) == len(units)
-    assert {(u.patient_id, u.resource_type) for u in units} == {(f"id-{i}", t) for i in ids for t in of}
-    assert not any(u.patient_id in u.detail["template"] for u in units)
-
-
-def test_ids_and_instants_leave_percent_encoded() -> None:
-    units = list(
-        patient_units(["a b/c"], ["Condition"], GENERIC, Capability(), {"Condition": "2024-01-01T00:00:00+02:00"})
-    )
-    assert (
-        units[0].detail["path"] == "Condition?patient=a%20b%2Fc&_lastUpdated=ge2024-01-01T00:00:00%2B02:00&_count=200"
-    )
-
-
 def test_bulk_types_are_the_profiles_where_granted() -> None:
     plan = bulk_types((), CERNER, lambda t: t != "Goal")
     assert "Goal" not in plan.types
     assert "Goal" in plan.notes[0]
-
-
-def test_only_types_whose_search_takes_last_updated_are_asked_since() -> None:
-    marks = {"Observation": "2024-01-01T00:00:00Z", "Condition": "2024-01-01T00:00:00Z"}
-    assert set(crawl_since(["Observation", "Condition"], VA, Capability(), marks)) == {"Observation"}
-    declared = capability_from(statement("Condition"))
-    assert set(crawl_since(["Observation", "Condition"], GENERIC, declared, marks)) == {"Condition"}
-
-
-def test_a_directory_is_one_unit_a_type() -> None:
-    (unit,) = directory_units(["Organization"], GENERIC, {})
-    assert (unit.patient_id, unit.detail["path"]) == (None, "Organization?_count=200")
 
 
 def test_a_sites_override_is_laid_over_the_vendors_profile_and_checked() -> None:

@@ -1,0 +1,96 @@
+"""Looks at what a search brought: is it what was asked for, is it redacted, and how new is it? Nothing is dropped for it.
+
+Servers ignore filters without a word (vendors.md F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import msgspec
+
+from connectors.capability import Capability
+from connectors.crawl.since import Newest, SinceParameter, date_of, moment, since_parameter
+from connectors.crawl.verdicts import Tally
+from connectors.profile import VendorProfile
+from snapshots.record import Record, Unit
+
+_REDACTED = b'"REDACTED"'  # meta.security, v3-ObservationValue
+_CATEGORY = "category="
+
+
+class _Categories(msgspec.Struct):
+    category: Any = None
+
+
+_READ = msgspec.json.Decoder(_Categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What one unit asked for, to be held against what comes."""
+
+    resource_type: str
+    patient: str | None  # None: of everybody, or Patients
+    categories: frozenset[str]  # empty: not narrowed
+    since: datetime | None
+    by: SinceParameter | None
+    newest: Newest | None
+
+    @classmethod
+    def of(cls, unit: Unit, profile: VendorProfile, capability: Capability, newest: Newest | None) -> Self:
+        """What this unit asks for."""
+        split = unit.detail.get("split", "")
+        codes = split[len(_CATEGORY) :].split(",") if split.startswith(_CATEGORY) else []
+        since = moment(unit.detail.get("since"))
+        dated = since is not None or newest is not None
+        return cls(
+            resource_type=unit.resource_type,
+            patient=unit.patient_id if unit.resource_type != "Patient" else None,
+            categories=frozenset(code.rpartition("|")[2] for code in codes),
+            since=since,
+            by=since_parameter(unit.resource_type, profile, capability) if dated else None,
+            newest=newest,
+        )
+
+    def look(self, records: Sequence[Record], tally: Tally) -> None:
+        """Count what is not as asked, and what is redacted."""
+        own, patient = self.resource_type, self.patient
+        for record in records:
+            if _REDACTED in record.body:
+                tally.redacted += 1
+            if record.resource_type != own:  # included beside the matches
+                continue
+            if self._too_old(record) or (patient is not None and (record.patient_id or patient) != patient):
+                tally.astray += 1
+        if self.categories and records and not self._of_category(records[0]):
+            tally.astray += 1  # one a page is enough to see whether the filter holds
+
+    def _too_old(self, record: Record) -> bool:
+        by = self.by
+        if by is None:
+            return False
+        date = record.last_updated if by.mode == "updated" else date_of(record.body, record.resource_type, by.name)
+        if self.newest is not None:
+            self.newest.see(record.resource_type, date)
+        if self.since is None or date is None or len(date) <= len("2026-01-01"):
+            return False  # a bare date may be any time of its day
+        found = moment(date)
+        return found is not None and found < self.since
+
+    def _of_category(self, record: Record) -> bool:
+        if record.resource_type != self.resource_type:
+            return True
+        try:
+            categories = _READ.decode(record.body).category
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return True
+        codings = [
+            coding.get("code")
+            for category in categories if isinstance(category, dict)
+            for coding in (category.get("coding") or ()) if isinstance(coding, dict)
+        ] if isinstance(categories, list) else []  # fmt: skip
+        return not codings or not self.categories.isdisjoint(str(code) for code in codings)

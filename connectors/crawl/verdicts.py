@@ -1,0 +1,152 @@
+"""What the end of a search means for its unit: settled, complete or not, or a hole. Pure; nothing here quotes an answer.
+
+A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendors.md section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from connectors.crawl.deferrals import RESTRICTED
+from connectors.errors import TerminalFetchError
+from connectors.fhir import Issue, codes_of, grade
+from connectors.profile import IssueGrade, VendorProfile
+from snapshots.record import Deletion, Unit, UnitResult, UnitState
+
+MERGED = "merged into another patient, whose chart is fetched"
+PUT_OFF = "the server puts this search off to another day"
+_NOT_SERVED = frozenset({404, 501})
+_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
+_GRAVE = frozenset({"error", "fatal"})
+_HOLES: dict[IssueGrade, str] = {
+    "pause": PUT_OFF,
+    "fatal": "the server could not produce all of it",
+    "restart": "the server's paging session kept expiring",
+    "restricted": RESTRICTED,
+}
+_NOTES: dict[IssueGrade, str] = {
+    "ignored": "the server says that it ignored a part of the search",
+    "incomplete": "the server says that more may exist than it shows this client",
+    "restricted": RESTRICTED,
+}
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What the pages of one unit brought."""
+
+    issues: list[Issue] = field(default_factory=list)
+    count: int = 0
+    unreadable: int = 0
+    redacted: int = 0  # placeholders of what the client may not see (F37)
+    astray: int = 0  # of another patient, category or time than was asked for (F16)
+    unfiltered: bool = False  # the server refused the date filter: everything was listed
+    dateless: bool = False  # asked in windows of a date that a resource may not have
+    lost: int = 0  # places that the server cannot produce
+    lost_codes: tuple[str, ...] = ()
+    merged: bool = False
+
+
+def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
+    """How a unit ends whose pages all came, but for places that were `lost`."""
+    worst = grade(tally.issues, profile.issue_codes)
+    if hole := _hole(unit, tally, worst):
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count)
+    remarks = _remarks(tally, worst)
+    return UnitResult(
+        key=unit.key,
+        state=UnitState.SETTLED,
+        reason="; ".join(remarks) or None,
+        complete_listing=not remarks and not unit.detail.get("incremental", False),
+        records=tally.count,
+    )
+
+
+def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
+    if tally.unreadable:
+        return f"{tally.unreadable} entries could not be read: see quarantine"
+    if tally.lost:
+        return lost_places(tally)
+    grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)
+    if worst in _HOLES and grave:
+        return named(_HOLES[worst], codes_of(tally.issues))
+    if tally.count < unit.detail.get("expect", 0) and not tally.merged:
+        return "the server knows no such patient: check the id, or the cohort"
+    if tally.dateless:
+        return "too large to be asked at once, and asked by date: what has no date was not reached"
+    return None
+
+
+def lost_places(tally: Tally) -> str:
+    """What a hole around poison is called."""
+    what = "a record" if tally.lost == 1 else f"{tally.lost} records"
+    return named(f"the server cannot produce {what} of this search; the rest was asked around it", tally.lost_codes)
+
+
+def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
+    remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
+    if tally.redacted:
+        remarks.append("redacted placeholders came in place of records that this client may not see")
+    if tally.astray:
+        remarks.append("records came that were not asked for: the server ignored a filter; they are kept")
+    if tally.unfiltered:
+        remarks.append("the server refused the date filter: listed whole")
+    if tally.merged:
+        remarks.append(MERGED)
+    return remarks
+
+
+class Refusal(NamedTuple):
+    """How a unit ends whose search or read was refused for good, and what else follows from it."""
+
+    result: UnitResult
+    deletions: Sequence[Deletion] = ()
+    restricted: bool = False
+    paused: bool = False
+
+
+def refused(unit: Unit, error: TerminalFetchError, meaning: IssueGrade, *, served: bool) -> Refusal | None:
+    """Judge an answer that will not change; None: it is a hole by its own words.
+
+    `served`: the server has given something of this type, so that "no such search" cannot be.
+    """
+    of_patient = unit.resource_type == "Patient" and unit.patient_id is not None
+    if of_patient and (error.status == _GONE or meaning == "gone"):
+        return Refusal(_settled(unit, "deleted in the EHR"), [Deletion("Patient", unit.patient_id or "")])
+    if meaning == "merged":
+        if of_patient:
+            return Refusal(_failed(unit, "merged, and the server does not say into whom: ask it, or drop the id"))
+        return Refusal(_settled(unit, MERGED))
+    if error.status == _NOT_FOUND and of_patient:
+        reason = "the server knows no such patient (or serves no Patient reads): check the id, or the cohort"
+        return Refusal(_failed(unit, reason))
+    if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
+        return Refusal(_settled(unit, "the server knows no such patient"))
+    if error.status in _NOT_SERVED or "not-supported" in error.codes:  # no such search (vendors.md section 7)
+        answer = f"HTTP {error.status}"
+        if unit.detail.get("expected", False) or served:
+            reason = (
+                f"the server answers {answer} to this search, though the type was asked for by name, or served before"
+            )
+            return Refusal(_failed(unit, reason))
+        return Refusal(_settled(unit, f"not served here: {answer}"))
+    if meaning == "pause":
+        return Refusal(_failed(unit, PUT_OFF), paused=True)
+    if error.status == _FORBIDDEN or meaning == "restricted":
+        return Refusal(_failed(unit, named(RESTRICTED, error.codes)), restricted=True)
+    return None
+
+
+def _settled(unit: Unit, reason: str) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason)
+
+
+def _failed(unit: Unit, reason: str) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+
+
+def named(text: str, codes: Sequence[str]) -> str:
+    """A text with issue codes behind it."""
+    return f"{text} ({', '.join(codes)})" if codes else text
