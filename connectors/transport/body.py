@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
 import httpx
 
-from connectors.transport.content_coding import ContentCodingError, decoder
+from connectors.transport.content_coding import Chain, ContentCodingError, decoder
+
+LEAST_RATE = 512  # bytes a second over the wire, once patience has run out: a byte now and then is no answer either
 
 
 class BodyReader:
     """Decompressed pieces, none empty, readable once.
 
     Raises httpx.TransportError when the connection fails or the body is shorter than announced, ContentCodingError when the
-    compressed data is cut or damaged.
+    compressed data is cut or damaged; httpx.ReadTimeout also when the wire has been waited on for more than `patience_s` and
+    gives less than LEAST_RATE beyond that, though it is never silent.
 
     `raw_bytes` counts what has come over the wire. A body that was cut goes on in the answer to a Range from there on: its
     reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged.
     """
 
     def __init__(
-        self, response: httpx.Response, *, json_expected: bool, continues: BodyReader | None = None
+        self,
+        response: httpx.Response,
+        *,
+        json_expected: bool,
+        continues: BodyReader | None = None,
+        patience_s: float = 300,
     ) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._raw: AsyncIterator[bytes] = response.stream.__aiter__()
-        self.chain = (
+        self.chain: Chain = (
             decoder(response.headers.get("content-encoding", ""), json_expected=json_expected)
             if continues is None
             else continues.chain
         )
-        self.raw_bytes = 0 if continues is None else continues.raw_bytes
+        self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
+        self._patience_s = patience_s
+        self._waited_s = 0.0
+        self._got = 0
         self._pieces: Iterator[bytes] = iter(())
         self._ended = False
         self._held: bytes | None = None
@@ -59,6 +71,7 @@ class BodyReader:
                 raise
             if self._ended:
                 raise StopAsyncIteration
+            began = time.monotonic()
             try:
                 raw = await anext(self._raw)
             except StopAsyncIteration:
@@ -66,7 +79,15 @@ class BodyReader:
                 self._pieces = self.chain.finish()
             else:
                 self.raw_bytes += len(raw)
+                self._keep_pace(time.monotonic() - began, len(raw))
                 self._pieces = self.chain.feed(raw)
+
+    def _keep_pace(self, waited_s: float, size: int) -> None:
+        """Only waiting counts: a body that its reader takes slowly is not slow."""
+        self._waited_s += waited_s
+        self._got += size
+        if self._got < LEAST_RATE * (self._waited_s - self._patience_s):
+            raise httpx.ReadTimeout("slower than any answer may be")
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""

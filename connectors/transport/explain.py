@@ -68,6 +68,8 @@ def found(seen: Seen, verdict: Verdict) -> str:
     kind = " with a web page instead of FHIR" if verdict.html else ""
     if verdict.xml:
         kind = " with XML where JSON was asked for"
+    elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
+        kind = " with nothing in it"
     codes = f" (issue codes {', '.join(seen.codes)})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
 

@@ -87,7 +87,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     | certificate refused, a body that is a decompression bomb | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
-    | a status that the call accepts, with a web page where JSON was asked | retry, few |
+    | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
     | … with XML where JSON was asked | protocol |
     | … otherwise | ok |
     | 401 | auth (terminal where no token was due) |
@@ -156,8 +156,11 @@ def nobody_home(seen: Seen, verdict: Verdict) -> bool:
 
 
 def _judge_accepted(call: Call, seen: Seen) -> Verdict:
-    if not expects_json(call.accept) or not seen.body_start.strip():
+    if not expects_json(call.accept):
         return Verdict(action="ok")
+    if not seen.body_start.strip():  # a job's 202 and an empty file have none; a page and a resource always do
+        empty = seen.status == 200 and call.purpose in {"search", "read"}  # noqa: PLR2004
+        return Verdict(action="retry", tries=FEW_TRIES) if empty else Verdict(action="ok")
     if seen.status == 206 and seen.media_type != "text/html":  # noqa: PLR2004 - begins anywhere, so in a note's markup too
         return Verdict(action="ok")
     if is_html(seen):

@@ -82,6 +82,7 @@ class Sender:
             connect_timeout_s=profile.connect_timeout_s,
             read_timeout_s=profile.read_timeout_s,
         )
+        self._patience_s = profile.read_timeout_s
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -117,8 +118,7 @@ class Sender:
             location = response.headers.get("location") if response.status_code in _REDIRECTS else None
             if location is None or response.status_code in call.ok:
                 continues = call.continues if response.status_code == _PARTIAL else None
-                reader = BodyReader(response, json_expected=expects_json(call.accept), continues=continues)
-                return Answer(response, url, reader, foreign=origin(url) != start)
+                return Answer(response, url, self._reader(call, response, continues), foreign=origin(url) != start)
             await drained(response)
             url = redirect_target(location, url)
             if response.status_code == _SEE_OTHER:
@@ -132,7 +132,11 @@ class Sender:
     async def once(self, call: Call, url: str) -> Answer:
         """Send one request without token, client id or redirect."""
         response = await self.exchange(call, call.method, url, self._headers(call), call.body)
-        return Answer(response, url, BodyReader(response, json_expected=expects_json(call.accept)), foreign=False)
+        return Answer(response, url, self._reader(call, response), foreign=False)
+
+    def _reader(self, call: Call, response: httpx.Response, continues: BodyReader | None = None) -> BodyReader:
+        json_expected = expects_json(call.accept)
+        return BodyReader(response, json_expected=json_expected, continues=continues, patience_s=self._patience_s)
 
     async def exchange(
         self, call: Call, method: str, url: str, headers: dict[str, str], body: bytes | None

@@ -38,7 +38,7 @@ def outcome(*issues):
     ("purpose", "seen", "expected"),
     [
         ("search", Seen(status=200, body_start=b'{"resourceType"'), Verdict(action="ok")),
-        ("search", Seen(status=200, body_start=b""), Verdict(action="ok")),
+        ("search", Seen(status=200, body_start=b" \n"), Verdict(action="retry", tries=FEW_TRIES)),
         ("search", Seen(status=200, body_start=HTML), Verdict(action="retry", tries=FEW_TRIES, html=True)),
         (
             "search",
@@ -180,3 +180,7 @@ def test_issue_codes_are_read_from_code_and_details_and_never_from_text():
 )
 def test_what_is_no_operationoutcome_has_no_issue_codes(body):
     assert issue_codes(body) == ()
+
+
+def test_an_empty_answer_to_a_poll_is_what_it_should_be() -> None:
+    assert judge(a_call("status", ok=frozenset({200, 202})), Seen(status=202)) == Verdict(action="ok")
