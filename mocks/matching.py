@@ -45,6 +45,21 @@ def updated_fits(row: Row, value: str) -> bool:
     return bool(_COMPARE[prefix](row.updated, wanted))
 
 
+def dates_fit(row: Row, params: Params, dates: Mapping[tuple[str, str], str]) -> bool:
+    """Tell whether a row passes the date filters that a manner knows; one without the date passes none."""
+    for (kind, name), element in dates.items():
+        if kind != row.type:
+            continue
+        for value in params.get(name, ()):
+            prefix = value[:2] if value[:2] in _COMPARE else "eq"
+            wanted, found = instant(value.removeprefix(prefix)), instant(str(row.body.get(element, "")))
+            if wanted is None:
+                raise Refused(fhir_refusal(400, "invalid", "Invalid date value"), "bad date")
+            if found is None or not _COMPARE[prefix](found, wanted):
+                return False
+    return True
+
+
 def _codings(element: Any) -> Iterator[tuple[str, str]]:
     for one in element if isinstance(element, list) else [element]:
         if isinstance(one, str):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mocks.faults import FaultRule
+from mocks.quota import RateLimitHeaders
 
 Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
 Family = Literal["plain", "hapi", "azure", "bulk-data-server"]
@@ -61,6 +62,10 @@ class MockConfig:
     daily_documents: int | None = None  # Epic: DocumentReference searches before 4135
     merged: Mapping[str, str] = field(default_factory=dict)  # Epic: merged patient id -> surviving id
     poison_patient: str | None = None  # Cerner: this patient's Observation searches answer 500 fatal/required
+    poison: frozenset[str] = frozenset()  # "Observation/obs-1": the page that it would stand on cannot be made
+    restricted: Mapping[str, str] = field(default_factory=dict)  # "Observation/pat-1" or "*/pat-1" -> Epic's code
+    ignored_params: frozenset[str] = frozenset()  # of a search, which the server drops without a word (F16)
+    refused_params: frozenset[str] = frozenset()  # of a search, which answer 400
     redact_every: int = 0  # Allscripts: each n-th clinical row of a page is a redacted placeholder
 
     # -- bulk
@@ -91,4 +96,8 @@ class MockConfig:
     bandwidth_bytes_s: float | None = None  # of the whole server: answers share it
     max_requests_per_s: float | None = None  # 429 above
     max_concurrency: int | None = None  # 429 above
+    quota: int | None = None  # requests a window; 429 above
+    quota_window_s: float = 60
+    rate_limit_headers: RateLimitHeaders = "none"  # what answers say of the quota
+    throttle_retry_after: str | None = None  # Retry-After of the 429s of all these limits
     faults: tuple[FaultRule, ...] = ()

@@ -17,7 +17,7 @@ from mocks.answers import Refused, empty_answer, json_answer
 from mocks.dataset import Row, row_of
 from mocks.ehr import Ehr, Grant, Session
 from mocks.manners.manner import Links, PageAt, SearchQuery, fhir_refusal, read_query, whole_number
-from mocks.matching import PERSON_PARAMS, matches
+from mocks.matching import PERSON_PARAMS, dates_fit, matches
 from mocks.oauth import authenticate, authorize
 
 _KEPT_SESSIONS = 5_000
@@ -66,6 +66,7 @@ async def search(request: Request) -> Response:
     if ehr.manner.paging == "session" and "sessionID" in query.params:
         return as_asked(request, ehr, _go_on(ehr, query), "Bundle")
     _own_patient_only(ehr, grant, query)
+    _unrestricted_only(ehr, query)
     ehr.manner.check(query)
     body = _begin(ehr, query)
     if ehr.config.row_cost_s:
@@ -98,6 +99,16 @@ def _query(ehr: Ehr, kind: str, raw: str) -> SearchQuery:
     patient = named.rpartition("/")[2] or None
     known = patient is not None and ehr.dataset.get("Patient", patient) is not None
     return SearchQuery(kind, raw, params, kind in ehr.dataset.patient_types, patient, known, ehr.config)
+
+
+def _unrestricted_only(ehr: Ehr, query: SearchQuery) -> None:
+    """Refuse what is behind break-the-glass (EA, vendors.md 1.7), and parameters that this server does not take."""
+    who = query.patient or query.one("_id")
+    for key in (f"{query.resource_type}/{who}", f"*/{who}"):
+        if key in ehr.config.restricted:
+            raise Refused(ehr.manner.restricted(ehr.config.restricted[key]), "restricted")
+    if not ehr.config.refused_params.isdisjoint(query.params):
+        raise Refused(fhir_refusal(400, "invalid", "A parameter is not supported"), "refused parameter")
 
 
 def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None:
@@ -202,6 +213,8 @@ def _server_page(ehr: Ehr, handle: str, session: Session) -> bytes:
 
 
 def _page(ehr: Ehr, page: PageAt, shown: list[Row], links: Links) -> bytes:
+    if not ehr.config.poison.isdisjoint(f"{row.type}/{row.id}" for row in shown):
+        raise Refused(ehr.manner.poisoned(), "poison record")
     extra = ehr.manner.extra_entries(page.query, len(shown), page.start)
     count = {"all": page.total, "page": len(shown), "none": None}[ehr.manner.total]
     return _bundle(ehr, shown, links, count, extra)
@@ -262,7 +275,12 @@ def find(ehr: Ehr, query: SearchQuery) -> list[Row]:
         rows = ehr.dataset.of_type(kind)
     else:
         rows = []
-    return [row for row in rows if matches(row, query.params, ehr.manner.last_updated)]
+    params = {name: values for name, values in query.params.items() if name not in ehr.config.ignored_params}
+    return [
+        row
+        for row in rows
+        if matches(row, params, ehr.manner.last_updated) and dates_fit(row, params, ehr.manner.dates)
+    ]
 
 
 async def read(request: Request) -> Response:

@@ -24,7 +24,7 @@ from connectors.crawl.merges import aliases_in
 from connectors.crawl.paging import LoopGuard, follow
 from connectors.crawl.since import Newest, moment, since_parameter, window_parameter
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
-from connectors.crawl.windows import Able, Piece, divide, query_of, trouble_of
+from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
 from connectors.fhir import Issue, NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
 from connectors.pipeline import Emit, Fetched
@@ -210,6 +210,7 @@ class SearchFetcher:
         if unit.resource_type in self._without_since:
             asked.forget_since()
         todo, count, tally = [asked.whole], 0, Tally()
+        lost: list[Piece] = []
         while todo:
             piece = todo.pop()
             count += 1
@@ -230,9 +231,11 @@ class SearchFetcher:
                     raise
                 todo += reversed(parts)
                 if not parts:
-                    tally.lost += 1
+                    lost.append(piece)
                     tally.lost_codes = error.codes
-                    await emit(Fetched(quarantined=[_lost(unit, piece, error, tally)]))
+        tally.lost = places(lost)
+        if lost:
+            await emit(Fetched(quarantined=[_lost(unit, lost, tally)]))
         tally.unfiltered = asked.without_since
         return self._ended(unit, tally)
 
@@ -346,12 +349,11 @@ class SearchFetcher:
         )
 
 
-def _lost(unit: Unit, piece: Piece, error: FetchError, tally: Tally) -> Quarantined:
-    """Where a record lies that the server cannot produce, for whoever may look into the store."""
-    place = {"after": piece.after, "until": piece.until, "status": error.status, "codes": error.codes}
-    return Quarantined(
-        unit.resource_type, f"{unit.detail['template']}, in part", lost_places(tally), orjson.dumps(place), unit.key
-    )
+def _lost(unit: Unit, lost: Sequence[Piece], tally: Tally) -> Quarantined:
+    """Where records lie that the server cannot produce, for whoever may look into the store."""
+    found = [{"after": piece.after, "until": piece.until} for piece in lost]
+    raw = orjson.dumps({"codes": tally.lost_codes, "between": found})
+    return Quarantined(unit.resource_type, f"{unit.detail['template']}, in part", lost_places(tally), raw, unit.key)
 
 
 async def _keep_nothing(fetched: Fetched) -> None:

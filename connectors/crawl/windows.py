@@ -7,6 +7,7 @@ smaller pages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -18,7 +19,8 @@ from connectors.profile import IssueGrade
 Trouble = Literal["poison", "large", "slow"]
 
 FINEST = timedelta(seconds=1)  # of a window: instants are written to the second
-_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # older dates stay in the first window, which has no lower end
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # older dates lie in the first window, which has no lower end ...
+_OLDEST = datetime(1850, 1, 1, tzinfo=UTC)  # ... until it is all that is left
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)  # future dates are real (vendors.md 2.8)
 _SHRINK = 4  # pages, at each step
 _UNKNOWN_PAGE = 200  # where the server chooses: the first smaller page is a quarter of this
@@ -79,8 +81,9 @@ def _smaller(piece: Piece, able: Able, *, to_one: bool) -> tuple[Piece, ...]:
 def _halves(piece: Piece, able: Able) -> tuple[Piece, ...]:
     if able.now is None:
         return ()
-    lower = piece.after or min(_EARLIEST, piece.until or _EARLIEST)
-    upper = piece.until or (able.now if able.now > lower else _LATEST)
+    oldest = _EARLIEST if piece.until is None or piece.until - _EARLIEST > FINEST else _OLDEST
+    lower = piece.after or oldest
+    upper = piece.until or (able.now if able.now - lower > FINEST else _LATEST)
     if upper - lower <= FINEST:
         return ()
     middle = lower + timedelta(seconds=int((upper - lower) / timedelta(seconds=2)))
@@ -88,6 +91,12 @@ def _halves(piece: Piece, able: Able) -> tuple[Piece, ...]:
     if not lower < middle < upper:
         return ()
     return replace(piece, until=middle), replace(piece, after=middle)
+
+
+def places(lost: Sequence[Piece]) -> int:
+    """In how many places something was lost: windows that share a border may have lost the same record, which lies on it."""
+    after = {piece.after for piece in lost if piece.after is not None}
+    return sum(piece.until is None or piece.until not in after for piece in lost)
 
 
 def query_of(path: str, piece: Piece, parameter: str | None) -> str:

@@ -204,6 +204,17 @@ EPIC = Manner(
     not_found=_not_found,
     throttled=lambda: empty_answer(429),  # none documented (EA): the barest form
     session_expired=lambda: _fatal("4113"),  # status 400 is our reading
+    poisoned=lambda: _fatal("4104"),
+    restricted=lambda code: _fatal(code, status=403),
+    dates={
+        ("AllergyIntolerance", "date"): "recordedDate",
+        ("Condition", "recorded-date"): "recordedDate",
+        ("DiagnosticReport", "issued"): "issued",
+        ("DocumentReference", "date"): "date",
+        ("MedicationRequest", "authoredon"): "authoredOn",
+        ("Observation", "issued"): "issued",
+        ("ServiceRequest", "authored"): "authoredOn",
+    },  # SF resources.py, vendors.md 1.6
     documents_exhausted=lambda: _fatal("4135"),
     merged=lambda target: _fatal("4107", {"Location": target}, 301),
     check=_check,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -139,6 +139,8 @@ class Manner:
     not_found: Callable[[bool], Response] = lambda deleted: fhir_refusal(404, "not-found", "Resource is not known")
     merged: Callable[[str], Response] = lambda target: empty_answer(301, {"Location": target})
     session_expired: Callable[[], Response] = lambda: fhir_refusal(410, "processing", "The page has expired")
+    poisoned: Callable[[], Response] = lambda: fhir_refusal(500, "required", "required element missing", "fatal")
+    restricted: Callable[[str], Response] = lambda code: fhir_refusal(403, "forbidden", "Restricted")
     documents_exhausted: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Try again tomorrow")
     throttled: Callable[[], Response] = lambda: fhir_refusal(429, "throttled", "Too Many Requests")
     polled_too_soon: Callable[[], Response] = lambda: json_answer(
@@ -165,6 +167,7 @@ class Manner:
     found: Callable[[SearchQuery, list[Row]], list[Row]] = all_found  # what of the matches is told; raises Refused
     extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
     last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
+    dates: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (type, parameter) -> element of a date filter
     declares_last_updated: bool = True
     lists_everything: bool = False  # search without criteria, on every type
 
