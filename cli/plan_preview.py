@@ -15,9 +15,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from connectors.store_port import BulkJobs, PaceStore, References, Roster, RunStore
+import orjson
+
+from connectors.store_port import Attachments, BulkJobs, PaceStore, References, Roster, RunStore
 from snapshots.record import (
     Alias,
+    AttachmentUse,
     Batch,
     BulkJob,
     Deferral,
@@ -55,7 +58,11 @@ class KickOffReachedError(Exception):
     def __init__(self, call: Call) -> None:
         super().__init__(call.template)
         self.template = call.template
-        self.types = tuple(parse_qs(urlsplit(call.url).query).get("_type", [""])[0].split(","))
+        listed = parse_qs(urlsplit(call.url).query).get("_type", [])
+        if call.body is not None:
+            parameters = orjson.loads(call.body)["parameter"]
+            listed = [each["valueString"] for each in parameters if each["name"] == "_type"]
+        self.types = tuple(",".join(listed).split(","))
 
 
 class PreviewClient:
@@ -194,6 +201,25 @@ class PreviewReferences(References):
         return {}
 
 
+class PreviewAttachments(Attachments):
+    """Nothing was fetched, so nothing is attached."""
+
+    async def collect(self, paths: Mapping[str, str]) -> None:
+        """Keep nothing."""
+
+    async def due(self, **how: Any) -> Sequence[AttachmentUse]:
+        """Give nothing."""
+        return ()
+
+    async def inline(self, *given: Any, **how: Any) -> Sequence[tuple[AttachmentUse, str | None]]:
+        """Give nothing."""
+        return ()
+
+    async def outcome(self) -> Sequence[tuple[str, str, int]]:
+        """Give nothing."""
+        return ()
+
+
 class PreviewStore(RunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
@@ -234,6 +260,11 @@ class PreviewStore(RunStore):
     def roster(self) -> PreviewRoster:
         """Nobody is covered."""
         return PreviewRoster()
+
+    @property
+    def attachments(self) -> PreviewAttachments:
+        """Nothing to fetch."""
+        return PreviewAttachments()
 
     @property
     def references(self) -> PreviewReferences:

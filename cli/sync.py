@@ -76,6 +76,10 @@ def sync(
         str,
         typer.Option("--since", metavar="auto|none|INSTANT", help="auto: from the watermark; none: list everything."),
     ] = "auto",
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="INSTANT", help="Bulk: only what changed before.", show_default=False),
+    ] = None,
     types: Annotated[
         list[str] | None,
         typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
@@ -112,6 +116,7 @@ def sync(
     wanted = Wanted(
         mode=checked_mode(mode),
         since=checked_since(since),
+        until=checked_until(until),
         types=checked_types(types),
         group=group,
         patients=read_patients(patients) if patients not in {None, STORED} else None,
@@ -284,6 +289,19 @@ def checked_since(since: str) -> str:
     if moment.tzinfo is None:
         raise typer.BadParameter(f"--since {since}: which time zone? For UTC: {moment.isoformat()}Z")
     return since
+
+
+def checked_until(until: str | None) -> str | None:
+    """Return an instant with its zone, or None; a usage error for anything else."""
+    if until is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError:
+        raise typer.BadParameter(f"--until {until}: an instant such as 2026-01-31T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"--until {until}: which time zone? For UTC: {moment.isoformat()}Z")
+    return until
 
 
 def checked_types(types: list[str] | None) -> tuple[str, ...]:

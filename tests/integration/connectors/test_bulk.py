@@ -1,0 +1,364 @@
+"""Bulk exports against mock servers of four versions of the guide, on real sockets, into a real store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from config.bulk_options import BulkOptions
+from connectors.sync import CohortSource
+from mocks.faults import Action, FaultRule, Match
+from tests.acceptance.user_site import mock, reachable
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.test_sync import run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def kickoffs(served):
+    return [entry for entry in served.log if entry.purpose == "kickoff"]
+
+
+# -- forms of the kick-off
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+async def test_a_server_of_each_version_is_asked_in_its_own_form_at_once(store: KeptRows, version: int) -> None:
+    with mock("generic", bulk_version=version) as served:
+        report = await run(served, store, types=("Patient", "Condition"))
+        methods = [entry.method for entry in kickoffs(served)]
+    assert (report.status, report.error) == ("complete", None)
+    assert methods == ["POST" if version == 4 else "GET"]
+    assert {key[0] for key in store.live()} == {"Patient", "Condition"}
+
+
+async def test_a_server_that_says_no_version_and_takes_post_only_is_met_after_one_refusal(store: KeptRows) -> None:
+    with mock("generic", bulk_version=4) as served:
+        report = await run(
+            served, store, profile={"kickoff_method": "GET", "kickoff_lists": "comma"}, types=("Patient", "Goal")
+        )
+        methods = [entry.method for entry in kickoffs(served)]
+    assert (report.status, report.error) == ("complete", None)
+    assert methods[0] == "GET"
+    assert methods[-1] == "POST"
+    assert len(methods) <= 3
+    assert {key[0] for key in store.live()} <= {"Patient", "Goal"}
+
+
+@pytest.mark.parametrize("knob", ["bulk_refuses", "bulk_refuses_unnamed"])
+async def test_a_refused_parameter_that_only_narrows_is_left_out_and_told(store: KeptRows, knob: str) -> None:
+    with mock("generic", **{knob: ("_elements", "_until")}) as served:
+        options = BulkOptions(elements=("id",), until="2999-01-01T00:00:00Z")
+        report = await run(served, store, types=("Patient", "Condition"), bulk=options)
+        expected = {key: body for key, body in reachable(served).items() if key[0] in {"Patient", "Condition"}}
+    assert (report.status, report.error) == ("complete", None)
+    assert "_elements" in " ".join(report.notes)
+    assert "_until" in " ".join(report.notes)
+    assert store.live() == expected
+
+
+async def test_a_refused_since_becomes_a_full_export(store: KeptRows) -> None:
+    with mock("generic", bulk_refuses=("_since",)) as served:
+        report = await run(served, store, since="2026-01-01T00:00:00Z", types=("Patient", "Condition"))
+    assert report.status == "complete"
+    assert "_since" in " ".join(report.notes)
+    assert all(unit.complete_listing for unit in store.units().values())
+
+
+async def test_associated_data_that_the_server_refuses_is_never_left_out_silently(store: KeptRows) -> None:
+    with mock("generic", bulk_refuses=("includeAssociatedData",)) as served:
+        options = BulkOptions(include_associated_data=("LatestProvenanceResources",))
+        report = await run(served, store, bulk=options)
+    assert report.status == "failed"
+    assert "includeAssociatedData" in (report.error or "")
+
+
+async def test_a_filter_brings_what_it_lets_through_and_deletes_nothing_else(store: KeptRows) -> None:
+    with mock("generic") as served:
+        await run(served, store)
+        before = store.live()
+        options = BulkOptions(type_filters=("Observation?category=laboratory,vital-signs",))
+        report = await run(served, store, types=("Patient", "Observation"), bulk=options)
+    assert (report.status, report.deleted) == ("complete", 0)
+    assert store.live() == before
+
+
+@pytest.mark.parametrize("comma", ["percent", "backslash"])
+async def test_a_comma_within_a_filter_stays_one_filter(store: KeptRows, comma: str) -> None:
+    with mock("generic") as served:
+        options = BulkOptions(
+            type_filters=("Observation?category=laboratory,vital-signs", "Condition?category=nothing")
+        )
+        await run(served, store, types=("Observation", "Condition"), bulk=options, profile={"type_filter_comma": comma})
+        all_observations = {row.id for row in served.dataset.of_type("Observation")}
+        wanted = {
+            row.id
+            for row in served.dataset.of_type("Observation")
+            if b'"laboratory"' in row.raw or b'"vital-signs"' in row.raw
+        }
+    found = {key[1] for key in store.live() if key[0] == "Observation"}
+    assert found == wanted
+    assert found != all_observations
+    assert not any(key[0] == "Condition" for key in store.live())
+
+
+async def test_a_filter_of_a_type_that_is_not_asked_for_is_refused_before_anything_is_sent(store: KeptRows) -> None:
+    with mock("generic") as served:
+        options = BulkOptions(type_filters=("Goal?status=active",))
+        report = await run(served, store, types=("Patient",), bulk=options)
+        assert not kickoffs(served)
+    assert "Add Goal there" in (report.error or "")
+
+
+async def test_an_export_until_an_instant_earns_that_instant_and_no_more(store: KeptRows) -> None:
+    until = "2024-01-01T00:00:00Z"
+    with mock("generic") as served:
+        report = await run(served, store, types=("Patient", "Condition"), bulk=BulkOptions(until=until))
+    assert report.status in {"complete", "nothing"}
+    assert set(store.watermarks().values()) <= {until}
+    assert not any(unit.complete_listing for unit in store.units().values())
+
+
+async def test_elements_never_overwrite_a_whole_resource_and_delete_nothing(store: KeptRows) -> None:
+    with mock("generic") as served:
+        await run(served, store)
+        before = store.live()
+        report = await run(served, store, types=("Patient", "Condition"), bulk=BulkOptions(elements=("id",)))
+    assert (report.status, report.changed, report.deleted) == ("complete", 0, 0)
+    assert store.live() == before
+
+
+async def test_elements_of_resources_that_are_new_are_stored_until_they_come_whole(store: KeptRows) -> None:
+    with mock("generic") as served:
+        await run(served, store, types=("Patient",), bulk=BulkOptions(elements=("id",)))
+        assert all("SUBSETTED" in str(body["meta"]) for body in store.live().values())
+        await run(served, store, types=("Patient",))
+        expected = {key: body for key, body in reachable(served).items() if key[0] == "Patient"}
+    assert store.live() == expected
+
+
+async def test_blocks_by_patient_are_stored_line_by_line_without_their_headers(store: KeptRows) -> None:
+    with mock("generic", rows_per_file=30) as served:
+        report = await run(served, store, bulk=BulkOptions(organize_by="Patient"))
+        expected = reachable(served)
+    assert (report.status, report.holes) == ("complete", [])
+    assert store.live() == expected
+
+
+async def test_a_cohort_is_exported_by_naming_its_patients_and_nobody_else(store: KeptRows) -> None:
+    with mock("cerner") as served:
+        chosen = served.patient_ids[:2]
+        report = await run(served, store, mode="bulk", group=None, cohort=CohortSource(values=tuple(chosen)))
+        (kickoff,) = kickoffs(served)
+    assert (report.status, report.holes) == ("complete", [])
+    assert (kickoff.method, kickoff.template) == ("POST", "/Patient/$export")
+    assert {key[1] for key in store.live() if key[0] == "Patient"} == set(chosen)
+
+
+async def test_a_named_patient_that_did_not_come_is_a_hole(store: KeptRows) -> None:
+    with mock("cerner") as served:
+        cohort = CohortSource(values=tuple(served.patient_ids[:2]))
+        absent = served.patient_ids[1]
+        of_patient = served.dataset.of_patient
+        served.ehr.dataset.of_patient = lambda kind, who: (
+            [] if (kind, who) == ("Patient", absent) else of_patient(kind, who)
+        )
+        report = await run(served, store, mode="bulk", group=None, cohort=cohort)
+    assert report.status == "partial"
+    assert [(hole.resource_type, hole.reason) for hole in report.holes] == [
+        ("Patient", "the export has no Patient of this id")
+    ]
+
+
+# -- resumption and ambiguity
+
+
+@pytest.mark.parametrize("action", [Action(status=503, body="html"), Action(drop=True), Action(wrong_content=True)])
+async def test_a_kick_off_whose_answer_was_lost_is_not_sent_again_until_its_time_has_passed(
+    store: KeptRows, action: Action
+) -> None:
+    with mock("generic") as served:
+        served.faults.add(FaultRule(match=Match(purpose="kickoff"), nth=1, action=action))
+        first = await run(served, store)
+        assert (first.status, len(kickoffs(served))) == ("failed", 1)
+        assert "kickoff_again_s" in (first.error or "")
+        second = await run(served, store)
+        expected = reachable(served)
+        assert len(kickoffs(served)) == 2
+    assert second.status == "complete"
+    assert "never answered" in " ".join(second.notes)
+    assert store.live() == expected
+
+
+async def test_a_stale_job_of_ours_behind_a_429_is_deleted_and_the_export_begins(store: KeptRows) -> None:
+    with mock("cerner", polls=1000) as served:
+        served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
+        await run(
+            served, store, profile={"max_tries": 2}, types=("Patient", "Condition")
+        )  # left at the server, running
+        served.faults.clear()
+        served.ehr.config.__dict__["polls"] = 1
+        report = await run(served, store, types=("Patient", "Observation"))  # another scope: the old run is given up
+        statuses = [entry.status for entry in kickoffs(served)]
+        deletions = sum(entry.purpose == "delete" for entry in served.log)
+    assert report.status == "complete"
+    assert statuses == [202, 429, 202]
+    assert deletions == 2
+
+
+async def test_an_export_that_was_not_deleted_is_deleted_by_the_next_run(store: KeptRows) -> None:
+    with mock("generic") as served:
+        served.faults.add(FaultRule(match=Match(purpose="delete"), action=Action(status=500, body="operation-outcome")))
+        first = await run(served, store, profile={"max_tries": 2})
+        assert first.status == "complete"
+        assert "next run tries again" in " ".join(first.notes)
+        assert len(served.ehr.jobs) == 1
+        served.faults.clear()
+        second = await run(served, store)
+        assert (second.status, len(served.ehr.jobs)) == ("complete", 0)
+
+
+async def test_a_group_exported_too_recently_fails_at_once_and_says_when(store: KeptRows) -> None:
+    with mock("epic") as served:
+        wanted = {"mode": "bulk", "group": served.group_id, "cohort": None}
+        assert (await run(served, store, **wanted)).status == "complete"
+        second = await run(served, store, **wanted)
+        assert [entry.status for entry in kickoffs(served)] == [202, 400]
+    assert second.status == "failed"
+    assert "24 h after our last export" in (second.error or "")
+
+
+async def test_the_same_export_again_is_told_apart_by_409_and_healed_by_deleting_ours(store: KeptRows) -> None:
+    with mock("cerner", soarian=True) as served:
+        served.faults.add(FaultRule(match=Match(purpose="delete"), last=1, action=Action(status=403)))
+        assert (await run(served, store)).status == "complete"
+        second = await run(served, store)
+        assert second.status == "complete"
+
+
+async def test_patient_alone_is_asked_with_company_where_the_vendor_refuses_it_alone(store: KeptRows) -> None:
+    with mock("epic") as served:
+        report = await run(served, store, mode="bulk", group=served.group_id, cohort=None, types=("Patient",))
+    assert report.status == "complete"
+    assert "AllergyIntolerance was asked as well" in " ".join(report.notes)
+
+
+# -- manifests
+
+
+async def test_files_are_fetched_while_the_server_still_works(store: KeptRows) -> None:
+    with mock(
+        "generic", bulk_version=3, rows_per_file=40, files_per_manifest=2, partial_manifests=True, polls=3
+    ) as served:
+        report = await run(served, store)
+        expected = reachable(served)
+        order = [entry.purpose for entry in served.log if entry.purpose in {"status", "file"}]
+    assert (report.status, report.holes) == ("complete", [])
+    assert store.live() == expected
+    assert "file" in order[: len(order) - order[::-1].index("status")]
+
+
+@pytest.mark.parametrize("vendor", ["generic", "cerner"])
+async def test_a_manifest_of_many_pages_is_followed_to_its_end(store: KeptRows, vendor: str) -> None:
+    with mock(vendor, rows_per_file=20, files_per_manifest=1, max_parallel_files=None) as served:
+        report = await run(served, store)
+        expected = reachable(served)
+    assert (report.status, report.holes) == ("complete", [])
+    assert store.live() == expected
+
+
+async def test_links_that_end_are_renewed_once_for_all_files(store: KeptRows) -> None:
+    with mock("generic", rows_per_file=20, manifest_life_s=600) as served:
+        rule = FaultRule(match=Match(purpose="file"), first=3, last=4, action=Action(status=403))
+        served.faults.add(rule)
+        report = await run(served, store)
+        expected = reachable(served)
+        manifests = sum(entry.purpose == "status" and entry.status == 200 for entry in served.log)
+        files = sum(entry.purpose == "file" for entry in served.log)
+    assert (report.status, report.holes) == ("complete", [])
+    assert store.live() == expected
+    assert manifests <= 3
+    assert files > 20
+
+
+async def test_links_that_are_about_to_end_are_renewed_before_they_are_used(store: KeptRows) -> None:
+    with mock("generic", rows_per_file=20, manifest_life_s=20) as served:
+        report = await run(served, store)
+        expected = reachable(served)
+        refused = sum(entry.status == 403 for entry in served.log)
+    assert (report.status, refused) == ("complete", 0)
+    assert "the server keeps the export's files until" in " ".join(report.notes)
+    assert store.live() == expected
+
+
+async def test_a_status_said_apart_is_read(store: KeptRows) -> None:
+    with mock("generic", separate_status=True, polls=2) as served:
+        report = await run(served, store, profile={"bulk_separate_status": True})
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+
+
+async def test_what_the_manifest_says_is_deleted_is_a_tombstone(store: KeptRows) -> None:
+    with mock("generic", deleted_file=True) as served:
+        await run(served, store, types=("Patient", "Condition"))
+        gone = served.dataset.of_type("Condition")[0]
+        served.dataset.delete("Condition", gone.id)
+        report = await run(served, store, since="2999-01-01T00:00:00Z", types=("Patient", "Condition"))
+    assert report.deleted == 1
+    assert ("Condition", gone.id) not in store.live()
+
+
+async def test_polls_that_come_too_soon_are_slowed_down(store: KeptRows) -> None:
+    with mock("generic", polls=4) as served:
+        too_soon = Action(status=429, headers={"Retry-After": "5"}, body="operation-outcome", issue_code="throttled")
+        served.faults.add(FaultRule(match=Match(purpose="status"), first=2, last=4, action=too_soon))
+        report = await run(served, store)
+    assert report.status == "complete"
+
+
+async def test_a_type_that_vanished_whole_from_an_export_without_types_is_told(store: KeptRows) -> None:
+    with mock("generic") as served:
+        await run(served, store)
+        for row in served.dataset.of_type("AllergyIntolerance"):
+            served.dataset.delete(row.type, row.id)
+        report = await run(served, store)
+    assert "earlier exports brought AllergyIntolerance" in " ".join(report.notes)
+
+
+# -- files
+
+
+async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: KeptRows) -> None:
+    with mock("generic", ranges=True) as served:
+        served.faults.add(FaultRule(match=Match(purpose="file"), every=2, action=Action(cut_after_bytes=700)))
+        report = await run(served, store, types=("Patient", "Condition", "Observation"))
+        expected = {k: v for k, v in reachable(served).items() if k[0] in {"Patient", "Condition", "Observation"}}
+    assert (report.status, report.holes) == ("complete", [])
+    assert store.live() == expected
+    assert "went on where they stopped" in " ".join(report.notes)
+
+
+async def test_a_storm_of_refusals_and_failures_over_2000_files_needs_no_operator(store: KeptRows) -> None:
+    with mock("generic", patients=8, rows_per_file=2) as served:
+        for first in (200, 800, 1500):  # 40 refusals on end, thrice; and 1 % of true failures all along
+            served.faults.add(
+                FaultRule(match=Match(purpose="file"), first=first, last=first + 40, action=Action(status=429))
+            )
+        served.faults.add(FaultRule(match=Match(purpose="file"), probability=0.03, action=Action(status=429)))
+        served.faults.add(
+            FaultRule(match=Match(purpose="file"), probability=0.01, action=Action(status=502, body="html"))
+        )
+        report = await run(served, store, profile={"retry_floor": 40, "retry_share": 0.05})
+        expected = reachable(served)
+    assert len([key for key in store.units() if key.startswith("file:")]) > 1800
+    assert (report.status, report.holes) == ("complete", [])
+    assert report.retries > 120
+    assert store.live() == expected

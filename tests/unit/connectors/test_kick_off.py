@@ -1,0 +1,230 @@
+"""How an export is asked for, in every form, and what is tried after a refusal."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.kick_off import (
+    DISPENSABLE,
+    Asked,
+    Form,
+    Refusal,
+    check,
+    first_form,
+    kick_off,
+    next_try,
+    proofs,
+    proofs_from,
+    refusal_from,
+    wants_partial,
+    with_company,
+)
+from connectors.capability import Capability, capability_from
+from connectors.errors import PlanError
+from connectors.vendors.cerner import CERNER
+from connectors.vendors.epic import EPIC
+from connectors.vendors.generic import GENERIC
+
+BASE = "https://x/r4"
+TYPES = st.lists(st.sampled_from(["Patient", "Condition", "Goal", "Observation"]), unique=True, max_size=4).map(tuple)
+FILTERS = st.lists(
+    st.sampled_from(
+        ["Observation?category=a,b", "Condition?code=http://x|1&x=2", "Goal?status=active", "Patient?name=ü%2C"]
+    ),
+    unique=True,
+    max_size=3,
+).map(tuple)
+INSTANTS = st.none() | st.sampled_from(["2024-01-01T00:00:00.000+01:00", "2024-01-01T00:00:00Z"])
+ASKED = st.builds(
+    Asked,
+    level=st.sampled_from(["system", "patient", "group"]),
+    group=st.just("g/1"),
+    types=TYPES,
+    since=INSTANTS,
+    until=INSTANTS,
+    type_filters=FILTERS,
+    elements=st.sampled_from([(), ("id",), ("id", "Patient.name")]),
+    include=st.sampled_from([(), ("LatestProvenanceResources",)]),
+    organize_by=st.sampled_from([None, "Patient"]),
+    partial=st.booleans(),
+)
+FORMS = st.builds(
+    Form,
+    method=st.sampled_from(["GET", "POST"]),
+    repeated=st.booleans(),
+    comma=st.sampled_from(["percent", "backslash"]),
+    version=st.sampled_from([1, 2, 3, 4]),
+)
+
+
+def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url() -> None:
+    asked = Asked(level="group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00")
+    request = kick_off(BASE, asked, Form())
+    assert request.url == (
+        "https://x/r4/Group/g%2F1/$export?_type=Patient,Condition&_since=2024-01-01T00:00:00.000%2B01:00"
+    )
+    assert "g%2F1" not in request.template
+    assert request.headers == {"Prefer": "respond-async"}
+
+
+@pytest.mark.parametrize(("comma", "leaves"), [("percent", "%252C"), ("backslash", "%5C,")])
+def test_a_comma_within_a_filter_leaves_as_the_vendor_wants_it(comma: str, leaves: str) -> None:
+    asked = Asked(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
+    url = kick_off(BASE, asked, Form(comma=comma)).url
+    assert url.endswith(f"_typeFilter=Goal%3Fstatus%3Da{leaves}b,Goal%3Fstatus%3Dc")
+
+
+@given(ASKED, FORMS)
+def test_every_form_says_the_whole_question(asked: Asked, form: Form) -> None:
+    request = kick_off(BASE, asked, form)
+    if request.method == "GET":
+        said = [(name, value) for name, value in parse_qsl(urlsplit(request.url).query)]
+    else:
+        assert "?" not in request.url
+        said = []
+        for parameter in orjson.loads(request.body or b"")["parameter"]:
+            (value,) = [value for name, value in parameter.items() if name != "name"]
+            value = value.get("code") if isinstance(value, dict) else value
+            said.append((parameter["name"], {True: "true"}.get(value, value) if isinstance(value, bool) else value))
+    by_name: dict[str, list[str]] = {}
+    for name, value in said:
+        by_name.setdefault(name, []).append(value)
+    assert ",".join(by_name.get("_type", [])) == ",".join(asked.types)
+    assert by_name.get("_since") == ([asked.since] if asked.since else None)
+    assert by_name.get("_until") == ([asked.until] if asked.until else None)
+    assert by_name.get("organizeOutputBy") == ([asked.organize_by] if asked.organize_by else None)
+    assert by_name.get("allowPartialManifests") == (["true"] if asked.partial else None)
+    filters = by_name.get("_typeFilter", [])
+    assert len(filters) == (len(asked.type_filters) if form.repeated else bool(asked.type_filters))
+
+
+@given(ASKED, FORMS)
+def test_nothing_of_group_or_filter_stands_in_what_may_be_shown(asked: Asked, form: Form) -> None:
+    template = kick_off(BASE, asked, form).template
+    assert "g/1" not in template
+    assert not any(each in template for each in asked.type_filters)
+
+
+@given(ASKED, FORMS, st.data())
+def test_whatever_is_refused_the_tries_end_and_never_ask_for_less(
+    asked: Asked, form: Form, data: st.DataObject
+) -> None:
+    first, tried = asked, [(asked, form)]
+    for _ in range(200):
+        named = data.draw(st.frozensets(st.sampled_from([*DISPENSABLE, "_type", "includeAssociatedData"]), max_size=2))
+        status = data.draw(st.sampled_from([400, 405, 415, 422]))
+        step = next_try(asked, form, Refusal(status=status, named=named), tried)
+        if step is None:
+            break
+        asked, form = step[0], step[1]
+        assert (asked, form) not in tried
+        tried.append((asked, form))
+    else:
+        pytest.fail("the tries do not end")
+    assert (asked.types, asked.include, asked.patients, asked.level) == (
+        first.types,
+        first.include,
+        first.patients,
+        first.level,
+    )
+
+
+@given(ASKED, FORMS)
+def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: Asked, form: Form) -> None:
+    kept = proofs_from(orjson.loads(orjson.dumps(dict(proofs(asked, form)))))
+    for resource_type in ("Patient", "Observation", "Goal"):
+        whole = asked.since is None and asked.until is None and not asked.elements
+        filtered = any(each.startswith(f"{resource_type}?") for each in asked.type_filters)
+        assert kept.lists_all(resource_type) == (whole and not filtered)
+
+
+def test_a_form_that_was_only_tried_is_not_trusted_to_have_been_understood() -> None:
+    asked = Asked(level="system", types=("Patient", "Goal"))
+    step = next_try(asked, Form(), Refusal(status=400), [(asked, Form())])
+    assert step is not None
+    assert not proofs_from(proofs(step[0], step[1])).all_types_understood
+
+
+def test_named_patients_leave_in_a_body_and_never_by_get() -> None:
+    asked = Asked(level="patient-list", patients=("p1", "p2"))
+    form = first_form(CERNER, Capability(), asked)
+    request = kick_off(BASE, asked, form)
+    assert (request.method, request.url) == ("POST", "https://x/r4/Patient/$export")
+    references = [each["valueReference"]["reference"] for each in orjson.loads(request.body or b"")["parameter"]]
+    assert references == ["Patient/p1", "Patient/p2"]
+    assert next_try(asked, form, Refusal(status=405), [(asked, form)]) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "form"), [("1.0.1", ("GET", False)), ("3.0.0", ("GET", False)), ("4.0.0", ("POST", True))]
+)
+def test_the_declared_version_chooses_the_form(version: str, form: tuple[str, bool]) -> None:
+    statement = {"instantiates": [f"http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data|{version}"]}
+    found = first_form(GENERIC, capability_from(statement), Asked(level="system"))
+    assert (found.method, found.repeated) == form
+
+
+@pytest.mark.parametrize(
+    "text", ["|4", "bulkdata|", "bulkdata|x", "bulkdata|-1.0", "bulkdata|٤.0", "bulkdata|999999.0"]
+)
+def test_what_is_no_version_is_passed_over(text: str) -> None:
+    assert capability_from({"instantiates": [text]}).bulk_version is None
+
+
+def test_partial_manifests_are_asked_for_where_the_declared_version_has_them() -> None:
+    assert [wants_partial(GENERIC, Capability(bulk_version=version)) for version in (None, 1, 2, 3, 4)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "named", "too_soon"),
+    [
+        (b'{"diagnostics":"Unknown parameter: _TYPEFILTER."}', {"_typeFilter"}, False),
+        (b'{"diagnostics":"_type contains an unsupported type"}', {"_type"}, False),
+        (b"Request not allowed: The Client requested this Group too recently.", set(), True),
+        (b"the patient-list and my_type are fine", {"patient"} - {"patient"}, False),
+    ],
+)
+def test_a_refusal_is_read_for_our_parameters_and_for_too_soon_only(
+    body: bytes, named: set[str], too_soon: bool
+) -> None:
+    found = refusal_from(400, body, EPIC)
+    assert (set(found.named) - {"patient"}, found.too_soon) == (named, too_soon)
+
+
+@given(st.binary(max_size=300))
+def test_a_refusal_of_any_bytes_can_be_read(body: bytes) -> None:
+    assert refusal_from(400, body, GENERIC).status == 400
+
+
+def test_types_that_a_vendor_refuses_alone_get_company() -> None:
+    assert with_company(("Patient",), EPIC) == ("Patient", "AllergyIntolerance")
+    assert with_company(("Patient", "Goal"), EPIC) == ("Patient", "Goal")
+    assert with_company(("Location", "Organization"), CERNER)[-1] == "Patient"
+    assert with_company((), EPIC) == ()
+
+
+def test_more_patients_than_one_kick_off_may_name_are_refused_with_what_to_do() -> None:
+    asked = Asked(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
+    with pytest.raises(PlanError, match="make a Group"):
+        check(asked, CERNER)
+
+
+def test_prefer_says_what_the_profile_wants() -> None:
+    headers = kick_off(BASE, Asked(level="system"), Form(lenient=True, separate_status=True)).headers
+    assert headers["Prefer"] == "respond-async, handling=lenient, separate-export-status"
+
+
+def test_a_query_holds_no_parameter_twice_unless_it_is_repeated_on_purpose() -> None:
+    asked = Asked(level="system", types=("Patient", "Goal"), elements=("id", "name"))
+    assert all(len(values) == 1 for values in parse_qs(urlsplit(kick_off(BASE, asked, Form()).url).query).values())
