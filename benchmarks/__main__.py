@@ -11,17 +11,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bulk_sync, chart_pull, crawl, csv_export, ndjson_export
-from benchmarks.figures import Figure, print_figures, write_json
+from benchmarks import bulk_sync, chart_pull, crawl, csv_export, ndjson_export, smart_fetch, tiny_files
+from benchmarks.figures import Figure, print_behaviours, print_figures, write_json
 from benchmarks.processes import CommandFailedError
 from benchmarks.workplace import Workplace, tell
 
 MEASUREMENTS = {
     "bulk_sync": bulk_sync.run,
     "crawl": crawl.run,
+    "files": tiny_files.run,
     "ndjson_export": ndjson_export.run,
     "csv_export": csv_export.run,
     "chart_pull": chart_pull.run,
+    "smart-fetch": smart_fetch.run,
 }
 QUIET_LOAD = 0.5
 
@@ -59,8 +61,10 @@ def main() -> int:
                 failed = True
                 tell(f"{name} failed: {exc}")
     print_figures(figures)
+    if place.behaviours:
+        print_behaviours(place.behaviours, "smart-fetch")
     settings = {"megabytes": arguments.megabytes, "runs": arguments.runs, "load_at_start": load}
-    tell(f"written to {write_json(figures, arguments.results, settings)}")
+    tell(f"written to {write_json(figures, place.behaviours, arguments.results, settings)}")
     return 2 if failed else int(any(figure.passed is False for figure in figures))
 
 

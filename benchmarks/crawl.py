@@ -1,14 +1,19 @@
 """crawl measures `chartferry sync --mode crawl` over 20 connections, at 0 and at 50 ms latency of every answer.
 
-At 50 ms the limit is the semaphore's ideal, concurrency / latency. At 0 ms it is what a bare aiohttp loop of as many workers
-gets from the same mock for the same searches, in the same run; at 50 ms that loop is shown too.
+At 0 ms the charts are whole, served 100 rows a page at the most: how fast resources come into the store. At 50 ms they are cut
+short: how full the connections are kept. Beside both runs a bare aiohttp loop of as many workers that asks for the same pages,
+and the same crawl without a store; the server is `lean_server`, so that client and Postgres are what is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from statistics import median
@@ -17,61 +22,132 @@ from typing import Any
 import aiohttp
 
 from benchmarks.figures import Figure
-from benchmarks.mock_process import mock_ehr
-from benchmarks.workplace import DataSet, Workplace, make_data_set, tell
+from benchmarks.lean_server import lean_ehr
+from benchmarks.processes import Measured, measure
+from benchmarks.workplace import DataSet, Workplace, copy_in, make_data_set, tell
 from mocks.synthetic import generate_patient, shared_resources
 
-BAR = 0.95
+RESOURCES_BAR = 20_000.0
+IDEAL_BAR = 0.97
+CPU_BAR_MS = 1.0
 CONCURRENCY = 20
 LATENCY_S = 0.05
-PATIENTS = 800  # 8,000 requests: 20 s at the ideal rate, so that login and tail weigh little
+PAGE_ROWS = 100  # Epic pages may hold 1,000 rows, Cerner's of Observations 200 (vendors.md 1.4, 2.4)
+PATIENTS = 1_600  # 16,000 requests: 40 s at the ideal rate, so that login and tail weigh little
 VISITS = 4  # the charts are cut short: requests are measured here, not bytes
 TYPES = (
     "AllergyIntolerance", "Condition", "DiagnosticReport", "DocumentReference", "Encounter", "Immunization",
     "MedicationRequest", "Observation", "Patient", "Procedure",
 )  # fmt: skip
+_NEXT = re.compile(rb'"relation":"next","url":"([^"]+)"')
 
 
 def run(place: Workplace) -> list[Figure]:
-    """Measure bare loop and crawl in turns at both latencies; the figures are medians."""
+    """Measure bare loop, crawl and crawl without a store in turns, at both latencies; the figures are medians."""
+    whole = place.data()
     tell(f"generating {PATIENTS} short charts")
-    data = make_data_set(place.folder / "short", _short_charts())
-    return [*_at(place, data, 0.0), *_at(place, data, LATENCY_S)]
+    short = make_data_set(place.folder / "short", _short_charts())
+    return [*_at(place, whole, 0.0), *_at(place, short, LATENCY_S)]
+
+
+@dataclass
+class _Turn:
+    """What one turn of all measured at one latency."""
+
+    bare: float  # requests/s
+    sync: Mapping[str, Any]
+    sync_cpu_s: float
+    storeless: Mapping[str, float]
+    rows_limit: float  # rows/s of a bare COPY
+    peak_mb: float
 
 
 def _at(place: Workplace, data: DataSet, latency_s: float) -> list[Figure]:
-    bare, requests, resources, peaks, retries = [], [], [], [], 0
-    with mock_ehr(vendor="generic", data=data.gz, open=True, latency_s=latency_s) as ehr:
-        cohort = _cohort(place.folder, ehr["patient_ids"])
+    turns: list[_Turn] = []
+    with lean_ehr(data.plain, types=TYPES, page_size=PAGE_ROWS, latency_s=latency_s) as ehr:
+        base_url, patients = ehr["base_url"], ehr["patient_ids"]
+        _, started = sync(place, base_url, patients[:1])  # ten requests: what a start costs
         for turn in range(place.runs):
             tell(f"crawl at {latency_s * 1000:.0f} ms, turn {turn + 1} of {place.runs}")
-            bare.append(asyncio.run(_bare_loop(ehr["base_url"], ehr["patient_ids"])))
-            tenant = place.tenant()
-            config = place.configure(tenant, {
-                "vendor": "generic", "base_url": ehr["base_url"], "auth": "none", "mode": "crawl", "types": list(TYPES),
-                "cohort": f"file:{cohort}", "profile": {"max_concurrency": CONCURRENCY, "page_size": 500},
-            })  # fmt: skip
-            done = place.chartferry(config, "sync", "--json")
-            report = done.json["runs"][0]
-            requests.append(report["requests"] / report["seconds"])
-            resources.append(sum(report["resources"].values()) / report["seconds"])
-            retries += report["retries"]
-            peaks.append(done.peak_mb)
-            place.drop(tenant)
+            bare = asyncio.run(bare_loop(base_url, patients))
+            report, done = sync(place, base_url, patients)
+            turns.append(_Turn(
+                bare, report, done.cpu_s - started.cpu_s, _storeless(place, base_url, patients),
+                _rows_limit(place, data), done.peak_mb,
+            ))  # fmt: skip
+    per_page = f"{ehr['rows'] / ehr['pages']:.0f} rows a page, {1000 * data.megabytes / data.rows:.1f} kB a row"
+    if latency_s:
+        per_page += f"; served after {1000 * ehr['latency_s']:.1f} ms"
+    return list(_figures(turns, latency_s, per_page))
+
+
+def _figures(turns: Sequence[_Turn], latency_s: float, note: str) -> Iterator[Figure]:
     name = f"crawl at {latency_s * 1000:.0f} ms, {CONCURRENCY} connections"
+    requests = [turn.sync["requests"] / turn.sync["seconds"] for turn in turns]
+    resources = [received(turn.sync) / turn.sync["seconds"] for turn in turns]
+    bare = median(turn.bare for turn in turns)
     loop = "bare aiohttp loop, as many workers"
-    ideal = CONCURRENCY / latency_s if latency_s else None
-    rate = Figure(
-        name=name, value=median(requests), unit="requests/s", limit=ideal or median(bare), samples=tuple(requests),
-        limit_name="semaphore's ideal, concurrency / latency" if ideal else loop, bar=BAR if ideal else None,
-        peak_mb=max(peaks), note=f"{retries} retries" if retries else "",
-    )  # fmt: skip
-    figures = [rate, Figure(name=name, value=median(resources), unit="resources/s", samples=tuple(resources))]
-    if ideal:
-        figures.insert(
-            1, Figure(name=name, value=median(requests), unit="requests/s", limit=median(bare), limit_name=loop)
+    retries = sum(turn.sync["retries"] for turn in turns)
+    if retries:
+        note += f"; {retries} RETRIES"
+    if latency_s:
+        yield Figure(
+            name=name, value=median(requests), unit="requests/s", limit=CONCURRENCY / latency_s, samples=tuple(requests),
+            limit_name="semaphore's ideal, concurrency / latency", bar=IDEAL_BAR,
+            peak_mb=max(turn.peak_mb for turn in turns), note=note,
+        )  # fmt: skip
+        yield Figure(name=name, value=median(requests), unit="requests/s", limit=bare, limit_name=loop)
+    else:
+        yield Figure(
+            name=name, value=median(resources), unit="resources/s", limit=median(turn.rows_limit for turn in turns),
+            limit_name="bare COPY of the same rows into jsonb", bar=RESOURCES_BAR, bar_on="at least", samples=tuple(resources),
+            peak_mb=max(turn.peak_mb for turn in turns), note=note,
+        )  # fmt: skip
+        yield Figure(
+            name=name, value=median(requests), unit="requests/s", limit=bare, limit_name=loop, samples=tuple(requests)
         )
-    return figures
+    cpu = [1000 * turn.sync_cpu_s / turn.sync["requests"] for turn in turns]
+    storeless = [1000 * turn.storeless["cpu_s"] / turn.storeless["requests"] for turn in turns]
+    yield Figure(
+        name=f"{name}, CPU", value=median(cpu), unit="ms/request", bar=CPU_BAR_MS, bar_on="at most", samples=tuple(cpu),
+        limit=median(storeless), limit_name="the same crawl without a store",
+    )  # fmt: skip
+
+
+def sync(
+    place: Workplace, base_url: str, patients: Sequence[str], *, connections: int = CONCURRENCY
+) -> tuple[Mapping[str, Any], Measured]:
+    """Crawl these patients into an empty tenant, which is dropped afterwards; give the run's report and the measured command."""
+    tenant = place.tenant()
+    config = place.configure(tenant, {
+        "vendor": "generic", "base_url": base_url, "auth": "none", "mode": "crawl", "types": list(TYPES),
+        "cohort": f"file:{cohort(place.folder, patients)}",
+        "profile": {"max_concurrency": connections, "page_size": PAGE_ROWS},
+    })  # fmt: skip
+    try:
+        done = place.chartferry(config, "sync", "--json")
+    finally:
+        place.drop(tenant)
+    return done.json["runs"][0], done
+
+
+def received(report: Mapping[str, Any]) -> int:
+    """The number of resources that a run received."""
+    return sum(report["resources"].values())
+
+
+def _storeless(place: Workplace, base_url: str, patients: Sequence[str]) -> Mapping[str, float]:
+    named = str(cohort(place.folder, patients))
+    command = [sys.executable, "-m", "benchmarks.fetch_only", base_url, named, str(CONCURRENCY), *TYPES]
+    told: Mapping[str, float] = json.loads(measure(command, Path(__file__).parents[1]).output)
+    return told
+
+
+def _rows_limit(place: Workplace, data: DataSet) -> float:
+    with place.table(data) as table:
+        begins = time.perf_counter()
+        copy_in(place.url, table, data)
+        return data.rows / (time.perf_counter() - begins)
 
 
 def _short_charts(seed: int = 43) -> Iterator[dict[str, Any]]:
@@ -90,15 +166,17 @@ def _short_charts(seed: int = 43) -> Iterator[dict[str, Any]]:
         yield from takewhile(wanted, generate_patient(number, seed, hospital=hospital))
 
 
-def _cohort(folder: Path, patients: list[str]) -> Path:
-    path = folder / "cohort.csv"
+def cohort(folder: Path, patients: Sequence[str]) -> Path:
+    """Write the patients' ids as chartferry and smart-fetch read them."""
+    path = folder / f"cohort-{len(patients)}.csv"
     path.write_text("\n".join(chain(["id"], patients)) + "\n")
     return path
 
 
-async def _bare_loop(base_url: str, patients: list[str]) -> float:
+async def bare_loop(base_url: str, patients: Sequence[str]) -> float:
+    """Ask for every page of every search, keeping nothing; give requests/s."""
     urls = iter([
-        f"{base_url}/Patient?_id={patient}" if kind == "Patient" else f"{base_url}/{kind}?patient={patient}&_count=500"
+        f"{base_url}/Patient/{patient}" if kind == "Patient" else f"{base_url}/{kind}?patient={patient}&_count={PAGE_ROWS}"
         for patient in patients
         for kind in TYPES
     ])  # fmt: skip
@@ -108,11 +186,15 @@ async def _bare_loop(base_url: str, patients: list[str]) -> float:
 
         async def worker() -> None:
             nonlocal done
-            for url in urls:
-                async with session.get(url) as answer:
-                    answer.raise_for_status()
-                    await answer.read()
+            for first in urls:
+                url: str | None = first
+                while url:
+                    async with session.get(url) as answer:
+                        answer.raise_for_status()
+                        body = await answer.read()
                     done += 1
+                    found = _NEXT.search(body[:500])
+                    url = found[1].decode() if found else None
 
         begins = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))

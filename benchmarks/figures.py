@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -33,7 +33,7 @@ class Figure:
     limit: float | None = None
     limit_name: str = ""
     bar: float | None = None
-    bar_on: str = "ratio"  # "ratio" (at least) | "value" (at most)
+    bar_on: Literal["ratio", "at most", "at least"] = "ratio"  # a ratio of at least so much; or the value itself
     peak_mb: float | None = None  # VmHWM of the chartferry process; Postgres and the mock are processes of their own
     samples: tuple[float, ...] = ()
     note: str = ""
@@ -48,10 +48,34 @@ class Figure:
         """Whether the bars are met, the one for memory included; None where there is none."""
         checks = []
         if self.bar is not None:
-            checks.append(self.value <= self.bar if self.bar_on == "value" else (self.ratio or 0.0) >= self.bar)
+            compared = {
+                "ratio": (self.ratio or 0.0) >= self.bar,
+                "at most": self.value <= self.bar,
+                "at least": self.value >= self.bar,
+            }
+            checks.append(compared[self.bar_on])
         if self.peak_mb is not None:
             checks.append(self.peak_mb <= MEMORY_BAR_MB)
         return all(checks) if checks else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """What two clients did under the same fault, each in a few words, as it was seen."""
+
+    fault: str
+    ours: str
+    theirs: str
+
+
+def print_behaviours(behaviours: Sequence[Behaviour], theirs: str) -> None:
+    """Print what was seen as one table on stdout."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("fault", "chartferry", theirs):
+        table.add_column(column, overflow="fold")
+    for seen in behaviours:
+        table.add_row(Text(seen.fault), Text(seen.ours), Text(seen.theirs))
+    _console().print(table)
 
 
 def print_figures(figures: Sequence[Figure]) -> None:
@@ -63,8 +87,12 @@ def print_figures(figures: Sequence[Figure]) -> None:
         )
     for figure in figures:
         table.add_row(*(Text(cell) for cell in _cells(figure)))
+    _console().print(table)
+
+
+def _console() -> Console:
     console = Console()
-    (console if console.is_terminal else Console(width=WIDTH_ELSEWHERE)).print(table)
+    return console if console.is_terminal else Console(width=WIDTH_ELSEWHERE)
 
 
 def _cells(figure: Figure) -> Iterable[str]:
@@ -76,9 +104,10 @@ def _cells(figure: Figure) -> Iterable[str]:
     if figure.bar is None:
         yield ""
     else:
-        yield f"≤ {_number(figure.bar)}" if figure.bar_on == "value" else f"≥ {figure.bar:.2f}"
+        sign = "≤" if figure.bar_on == "at most" else "≥"
+        yield f"{sign} {figure.bar:.2f}" if figure.bar_on == "ratio" else f"{sign} {_number(figure.bar)}"
     yield "" if figure.peak_mb is None else f"{figure.peak_mb:.0f}"
-    yield {True: "pass", False: "MISS", None: ""}[figure.passed]
+    yield {True: "OK", False: "MISS", None: ""}[figure.passed]
     yield figure.note
 
 
@@ -86,14 +115,16 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def write_json(figures: Sequence[Figure], folder: Path, settings: dict[str, Any]) -> Path:
+def write_json(
+    figures: Sequence[Figure], behaviours: Sequence[Behaviour], folder: Path, settings: dict[str, Any]
+) -> Path:
     """Write the figures, the machine and the settings to `folder/<UTC time>.json`; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "platform": platform.platform()}
     rows = [{**asdict(figure), "ratio": figure.ratio, "passed": figure.passed} for figure in figures]
-    path.write_text(
-        json.dumps({"at": now.isoformat(), "machine": machine, "settings": settings, "figures": rows}, indent=1)
-    )
+    seen = [asdict(behaviour) for behaviour in behaviours]
+    document = {"at": now.isoformat(), "machine": machine, "settings": settings, "figures": rows, "behaviours": seen}
+    path.write_text(json.dumps(document, indent=1))
     return path

@@ -22,6 +22,7 @@ from isal import igzip
 from joserfc.jwk import ECKey
 from psycopg import sql
 
+from benchmarks.figures import Behaviour
 from benchmarks.processes import CHARTFERRY, Measured, measure
 from mocks.synthetic import generate_patient, shared_resources, to_json_bytes
 from snapshots.embedded import embedded_postgres
@@ -57,6 +58,7 @@ class Workplace:
     folder: Path
     megabytes: int
     runs: int
+    behaviours: list[Behaviour] = field(default_factory=list)
     pieces: ExitStack = field(default_factory=ExitStack)
     _names: count[int] = field(default_factory=count)
     _data: DataSet | None = None

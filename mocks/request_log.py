@@ -16,6 +16,7 @@ _KEPT_HEADERS = (
     "prefer",
     "user-agent",
     "epic-client-id",
+    "host",
     "cookie",
     "range",
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.figures import Figure, print_figures, write_json
+from benchmarks.figures import Behaviour, Figure, print_behaviours, print_figures, write_json
 from benchmarks.processes import CommandFailedError, measure
 
 
@@ -20,8 +20,10 @@ from benchmarks.processes import CommandFailedError, measure
         ({"limit": 100.0}, None),
         ({"limit": 100.0, "bar": 0.6}, True),
         ({"limit": 110.0, "bar": 0.6}, False),
-        ({"bar": 65.9, "bar_on": "value"}, True),
-        ({"bar": 65.0, "bar_on": "value"}, False),
+        ({"bar": 65.9, "bar_on": "at most"}, True),
+        ({"bar": 65.0, "bar_on": "at most"}, False),
+        ({"bar": 65.9, "bar_on": "at least"}, True),
+        ({"bar": 66.0, "bar_on": "at least"}, False),
         ({"peak_mb": 199.0}, True),
         ({"limit": 100.0, "bar": 0.6, "peak_mb": 201.0}, False),
     ],
@@ -32,10 +34,15 @@ def test_a_figure_passes_when_all_its_bars_are_met(fields: dict[str, Any], passe
 
 def test_the_table_and_the_json_carry_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = [Figure(name="sync", value=30, unit="MB/s", limit=50, limit_name="bare COPY", bar=0.7, peak_mb=88)]
+    seen = [Behaviour(fault="a cut file", ours="asked again", theirs="lost in silence")]
     print_figures(figures)
-    path = write_json(figures, tmp_path / "results", {"megabytes": 1})
-    assert "MISS" in capsys.readouterr().out
+    print_behaviours(seen, "other 1.0")
+    path = write_json(figures, seen, tmp_path / "results", {"megabytes": 1})
+    shown = capsys.readouterr().out
+    assert "MISS" in shown
+    assert "lost in silence" in shown
     saved = json.loads(path.read_bytes())
+    assert saved["behaviours"] == [{"fault": "a cut file", "ours": "asked again", "theirs": "lost in silence"}]
     assert (saved["figures"][0]["ratio"], saved["figures"][0]["passed"], saved["settings"]) == (
         0.6,
         False,

@@ -1,0 +1,71 @@
+"""fetch_only owns the crawl without a store: the same client, fetcher and pipeline, whose batches go nowhere.
+
+As a program (`python -m benchmarks.fetch_only BASE_URL COHORT_FILE CONNECTIONS TYPE…`) it prints one JSON line: requests,
+resources, seconds, and the CPU seconds of the crawl itself. What `chartferry sync` takes more is what storing costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from config.connections import Connection
+from connectors.crawl.search import SearchFetcher
+from connectors.pipeline import run_units
+from connectors.store_port import RunStore
+from connectors.transport.client import EhrClient
+from connectors.vendors import profile_for
+from snapshots.record import Batch, Unit
+
+
+class _Nowhere:
+    """Counts what would be written."""
+
+    records = 0
+
+    async def write(self, batch: Batch) -> None:
+        self.records += len(batch.records)
+
+
+def _units(patients: Sequence[str], types: Sequence[str]) -> Iterator[Unit]:
+    for patient in patients:
+        for kind in types:
+            read = kind == "Patient"
+            path = f"Patient/{patient}" if read else f"{kind}?patient={patient}&_count=500"
+            detail = {"path": path, "template": f"GET /{kind}", "split": "", "incremental": False, "expected": True}
+            yield Unit(
+                key=f"{kind}:{patient}", kind="read" if read else "search", resource_type=kind, patient_id=patient, detail=detail
+            )  # fmt: skip
+
+
+async def _crawl(base_url: str, patients: Sequence[str], connections: int, types: Sequence[str]) -> dict[str, float]:
+    connection = Connection(name="bench", vendor="generic", base_url=base_url, auth="none")
+    profile = profile_for("generic", {"max_concurrency": connections, "page_size": 500})
+    store, units = _Nowhere(), list(_units(patients, types))
+    async with EhrClient(connection, profile, clock=time.time, sleep=asyncio.sleep, rng=random.Random()) as client:
+        search = SearchFetcher(client, base_url, profile)
+        cpu, begins = time.process_time(), time.perf_counter()
+        await run_units(units, search.fetch, cast("RunStore", store), workers=2 * connections)
+        return {
+            "requests": client.requests,
+            "resources": store.records,
+            "seconds": time.perf_counter() - begins,
+            "cpu_s": time.process_time() - cpu,
+        }
+
+
+def main() -> None:
+    """Crawl and tell."""
+    base_url, cohort, connections, *types = sys.argv[1:]
+    patients = Path(cohort).read_text().split()[1:]
+    sys.stdout.write(json.dumps(asyncio.run(_crawl(base_url, patients, int(connections), types))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
