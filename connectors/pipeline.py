@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from connectors.errors import FetchError, UnsafeLinkError
 from connectors.store_port import RunStore
-from snapshots.record import Alias, Batch, Deletion, Quarantined, Record, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Batch, Deletion, Document, Quarantined, Record, Unit, UnitResult, UnitState
 
 # One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
 # 200 MB that a process may take.
@@ -33,6 +33,7 @@ class Fetched:
     records: Sequence[Record] = ()
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
+    documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()
     result: UnitResult | None = None
     size: int = 0  # bytes of bodies
@@ -106,6 +107,7 @@ async def _write_all(
                     deletions=[deletion for piece in pieces for deletion in piece.deletions],
                     quarantined=[item for piece in pieces for item in piece.quarantined],
                     results=results,
+                    documents=[document for piece in pieces for document in piece.documents],
                     aliases=[alias for piece in pieces for alias in piece.aliases],
                 )
             )

@@ -25,6 +25,26 @@ ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
+class AttachmentPolicy(BaseModel):
+    """Which documents are fetched, whole, and kept with their text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fetch: bool = True
+    max_bytes: int = Field(20_000_000, ge=1, le=500_000_000)  # four of that size are in memory at once
+    # what has text, and the C-CDA, RTF and PDF of captured charts (vendors.md 1.10); "*" stands for anything: "image/*"
+    types: tuple[str, ...] = (
+        "text/*",
+        "application/pdf",
+        "application/rtf",
+        "application/xml",
+        "application/*+xml",
+        "application/json",
+        "application/*+json",
+    )
+    foreign: bool = False  # also from other servers than the EHR's, without the token
+
+
 class VendorProfile(BaseModel):
     """How to treat one EHR. Defaults are the specification's; frozen; unknown or mistyped overrides are refused."""
 
@@ -115,6 +135,7 @@ class VendorProfile(BaseModel):
     id_batch_one_patient: tuple[str, ...] = ()  # types whose `_id` list must be of one patient
     reference_fresh_d: float = Field(7, ge=0)  # how long an answer to a reference holds: found, not there, restricted
     reference_depth: int = Field(10, ge=1)  # steps from a listing; circles end by themselves
+    attachments: AttachmentPolicy = AttachmentPolicy()
 
     # -- bulk
     bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference

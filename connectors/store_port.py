@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from snapshots.record import (
     Alias,
+    AttachmentUse,
     Batch,
     BulkJob,
     Certificate,
@@ -143,12 +144,34 @@ class PaceStore(Protocol):
         """Keep this now."""
 
 
+class Attachments(Protocol):
+    """The documents that one open run's resources have attached; every call is one transaction."""
+
+    async def collect(self, paths: Mapping[str, str]) -> None:
+        """Note what this run's resources have attached; `paths` maps their types to the jsonpath of an attachment."""
+
+    async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> Sequence[AttachmentUse]:
+        """Attachments to get by URL, or to decide on; `leftovers`: also what earlier runs could not get."""
+
+    async def inline(
+        self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
+    ) -> Sequence[tuple[AttachmentUse, str | None]]:
+        """Some attachments that stand in their resource, with their base64 (None: longer than `most` characters)."""
+
+    async def outcome(self) -> Sequence[tuple[str, str, int]]:
+        """(state, note, how many) of what this run wanted, those aside that are stored with their text."""
+
+
 class RunStore(Protocol):
     """One open run of one connection, which holds that connection's lock until it is finished or closed."""
 
     @property
     def id(self) -> int:
         """The run's number."""
+
+    @property
+    def attachments(self) -> Attachments:
+        """The documents that the run's resources have attached."""
 
     @property
     def references(self) -> References:

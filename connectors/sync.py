@@ -15,6 +15,7 @@ import orjson
 
 from connectors.bulk.steps import NoExportHereError, fetch_by_bulk
 from connectors.capability import Capability, capability_from
+from connectors.crawl.attachments import fetch_attachments
 from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.references import follow_references
 from connectors.crawl.steps import fetch_by_crawl
@@ -128,6 +129,7 @@ async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
     since = await _since(run)
     watermark = await _fetch_listings(run, mode, capability, readable, since)
     await follow_references(run, capability, readable)
+    await fetch_attachments(run, readable)
     return watermark
 
 
@@ -169,6 +171,8 @@ def _types_for_scopes(request: SyncRequest, capability: Capability, mode: Litera
     if request.profile.scope_wildcards and not request.types:
         return ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
     referred = followed_types(request.types, request.profile, capability, everything)
+    if request.profile.attachments.fetch and ("Binary" in capability.search_params or not capability.search_params):
+        referred = (*referred, "Binary")
     if mode == "bulk":
         exported = bulk_types(request.types, request.profile, everything).types
         return (*exported, *referred) if exported else ()

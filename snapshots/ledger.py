@@ -19,6 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
+from snapshots.attachments import StoredAttachments, keep_documents
 from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.closing import close_run, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
@@ -77,6 +78,11 @@ class OpenRun:
     def pace(self) -> StoredPace:
         """How fast the connection's EHR may be asked, and what the run has sent."""
         return self._pace
+
+    @property
+    def attachments(self) -> StoredAttachments:
+        """The documents that the run's resources have attached."""
+        return StoredAttachments(self._session)
 
     @property
     def references(self) -> StoredReferences:
@@ -165,6 +171,8 @@ class OpenRun:
             if quarantined:
                 await self._quarantine(quarantined)
                 await self._poison(quarantined, refused, batch)
+            if batch.documents:
+                await keep_documents(self._conn, connection, batch.documents)
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
             if batch.results:

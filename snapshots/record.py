@@ -50,6 +50,34 @@ class ReferenceTarget(NamedTuple):
     patient_id: str | None = None  # of a chart that mentions it
 
 
+class AttachmentUse(NamedTuple):
+    """One place where a document is attached: the n-th attachment of a resource, as the resource describes it."""
+
+    resource_type: str
+    resource_id: str
+    place: int
+    patient_id: str | None
+    content_type: str | None
+    url: str | None
+    inline: bool
+    size: int | None  # as claimed, bytes
+    hash: str | None  # as claimed, base64 of SHA-1
+
+
+class Document(NamedTuple):
+    """What became of one attachment. `content` is there where it was got; `text` where it could be read."""
+
+    resource_type: str
+    resource_id: str
+    place: int
+    state: str  # "stored" | "missing" | "restricted" | "foreign" | "unwanted" | "too-large" | "empty"
+    note: str | None = None  # no PHI
+    content: bytes | None = None
+    content_type: str = ""
+    text: str | None = None
+    unread: str | None = None  # why there is no text
+
+
 class Quarantined(NamedTuple):
     """Input that could not become a record: kept as raw bytes, counted, reported, never dropped."""
 
@@ -90,7 +118,7 @@ class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # stable and unique within the run, e.g. "search:Observation:<patient>:category=laboratory"
-    kind: str  # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference"
+    kind: str  # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the fetcher needs to do it again (JSON); no token
@@ -117,6 +145,7 @@ class Batch:
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
     results: Sequence[UnitResult] = ()
+    documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
 
 

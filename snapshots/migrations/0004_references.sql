@@ -37,7 +37,8 @@ CREATE TABLE attachment (
     stored_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Where a document is attached: the n-th attachment of a resource. `run` is the newest run that saw it stand there.
+-- Where a document is attached: the n-th attachment of a resource. `version` is the run in which the resource got the content
+-- that says so, `run` the newest run that wanted the document.
 CREATE TABLE attachment_use (
     connection integer NOT NULL REFERENCES connection,
     resource_type text COLLATE "C" NOT NULL,
@@ -49,6 +50,7 @@ CREATE TABLE attachment_use (
     inline boolean NOT NULL,
     claimed_size bigint,
     claimed_hash text,
+    version bigint NOT NULL,
     run bigint NOT NULL,
     state text NOT NULL DEFAULT 'wanted'
         CHECK (state IN ('wanted', 'stored', 'missing', 'restricted', 'foreign', 'unwanted', 'too-large', 'empty')),

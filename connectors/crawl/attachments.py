@@ -1,0 +1,172 @@
+"""Fetches the documents that DocumentReferences and DiagnosticReports have attached, and reads their text.
+
+What is attached where, and what of it is due, is found by the store in what this run brought; one answer is judged by
+`attachment_fetch`, text is read by `documents`. A document is kept whole even if nothing can be read out of it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from connectors.crawl.attachment_fetch import AttachmentFetcher, doubts
+from connectors.documents.reading import DocumentReader
+from connectors.errors import ConnectorError, UnsafeLinkError
+from connectors.pipeline import run_units
+from connectors.profile import VendorProfile
+from connectors.run import Readable, Run
+from connectors.transport.links import origin, safe_url
+from snapshots.record import AttachmentUse, Batch, Document, Unit
+
+KIND = "attachment"
+# attachment elements of R4's two types of documents; `content` and `presentedForm` repeat
+PATHS: Mapping[str, str] = MappingProxyType(
+    {"DocumentReference": "$.content[*].attachment", "DiagnosticReport": "$.presentedForm[*]"}
+)
+_DUE_AT_ONCE = 2_000
+_WORKERS = 4  # documents in memory: that many, and those on their way to the store
+_BUFFER = 2
+_INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
+_SPACE = re.compile(r"\s+")
+
+
+async def fetch_attachments(run: Run, readable: Readable) -> None:
+    """Fetch, read and store what is attached to this run's resources and is not stored yet.
+
+    An attachment that fails is a hole, and raises nothing; what is not there, restricted or unwanted is noted.
+    """
+    profile = run.request.profile
+    if not profile.attachments.fetch:
+        return
+    run.show("fetching attachments")
+    await run.store.attachments.collect(PATHS)
+    reader = DocumentReader()
+    await _read_inline(run, reader)
+    if readable("Binary"):
+        await _fetch_by_url(run, reader)
+    elif await run.store.attachments.due(fresh=timedelta(0), limit=1, leftovers=False):
+        run.notes.append("attachments: Binary is not granted by the token's scopes, so none was fetched by URL")
+    run.notes += _notes(await run.store.attachments.outcome())
+
+
+async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
+    profile, attachments = run.request.profile, run.store.attachments
+    fetcher = AttachmentFetcher(run.client, run.request.base_url, profile, reader)
+    await _fetch_pending(run, fetcher)  # of a run that was killed
+    fresh, leftovers = timedelta(days=profile.reference_fresh_d), run.request.kind == "sync"
+    while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
+        decided, units = [], []
+        for use in due:
+            state = _decision(use, run.request.base_url, profile)
+            if state is None:
+                units.append(_unit(use))
+            else:
+                decided.append(Document(use.resource_type, use.resource_id, use.place, state))
+        if decided:
+            await run.store.write(Batch(documents=decided))
+        if units:
+            await run.store.plan(units)
+            await _fetch_pending(run, fetcher)
+
+
+async def _fetch_pending(run: Run, fetcher: AttachmentFetcher) -> None:
+    before: list[Unit] = []
+    while pending := await run.store.pending(_DUE_AT_ONCE, (KIND,)):
+        if pending == before:
+            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
+        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
+        workers = min(_WORKERS, run.request.profile.max_concurrency)
+        await run_units(pending, fetcher.fetch, run.store, workers=workers, buffer=_BUFFER, on_batch=run.settled)
+        before = pending
+
+
+def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> str | None:
+    """Why an attachment is not asked for; None where it is."""
+    policy = profile.attachments
+    if not use.url:
+        return "empty"  # neither url nor data: half of what an Epic site sends, of outside records (F33)
+    try:
+        own = origin(safe_url(use.url, base_url)) == origin(base_url)
+    except UnsafeLinkError:
+        own = False
+    if not own and not policy.foreign:
+        return "foreign"
+    if use.content_type is not None and not wanted(use.content_type, policy.types):
+        return "unwanted"
+    return "too-large" if use.size is not None and use.size > policy.max_bytes else None
+
+
+def wanted(content_type: str, types: Sequence[str]) -> bool:
+    """Whether a content type is one of `types`; parameters and case do not count."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return any(fnmatchcase(media_type, one.lower()) for one in types)
+
+
+def _unit(use: AttachmentUse) -> Unit:
+    return Unit(
+        key=f"attachment:{use.resource_type}:{use.resource_id}:{use.place}",
+        kind=KIND,
+        resource_type=use.resource_type,
+        detail={
+            "id": use.resource_id,
+            "place": use.place,
+            "url": use.url,
+            "content_type": use.content_type,
+            "size": use.size,
+            "hash": use.hash,
+            "patient": use.patient_id,
+            "template": "GET /Binary/{id}",
+        },
+    )
+
+
+async def _read_inline(run: Run, reader: DocumentReader) -> None:
+    """Documents that stand in their resource: nothing is asked for them."""
+    policy = run.request.profile.attachments
+    most = policy.max_bytes * 4 // 3 + 4
+    while found := await run.store.attachments.inline(
+        PATHS, most=most, together=_INLINE_CHARACTERS, leftovers=run.request.kind == "sync"
+    ):
+        documents = [await _inline(use, data, run.request.profile, reader) for use, data in found]
+        await run.store.write(Batch(documents=documents))
+
+
+async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, reader: DocumentReader) -> Document:
+    place = (use.resource_type, use.resource_id, use.place)
+    content_type = use.content_type or "application/octet-stream"
+    if data is None:
+        return Document(*place, "too-large")
+    if use.content_type is not None and not wanted(use.content_type, profile.attachments.types):
+        return Document(*place, "unwanted")
+    try:
+        content = b64decode(_SPACE.sub("", data), validate=True)
+    except (binascii.Error, ValueError):
+        return Document(*place, "missing", "its data is not base64")
+    if not content:
+        return Document(*place, "empty")
+    text, unread = await reader.read(content, content_type)
+    return Document(*place, "stored", doubts(content, use.size, use.hash), content, content_type, text, unread)
+
+
+_WORDS = {
+    "missing": "not there",
+    "restricted": "restricted by the server for this client",
+    "foreign": "on other servers, never asked",
+    "unwanted": "of types that profile.attachments leaves out",
+    "too-large": "larger than profile.attachments.max_bytes",
+    "wanted": "not fetched",
+    "stored": "stored",
+}
+
+
+def _notes(outcome: Sequence[tuple[str, str, int]]) -> list[str]:
+    return [
+        f"attachments: {count} {_WORDS[state]}{f' ({note})' if note else ''}"
+        for state, note, count in outcome
+        if state in _WORDS and (state != "stored" or note)
+    ]
