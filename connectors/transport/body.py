@@ -41,6 +41,7 @@ class BodyReader:
         )
         self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
+        self._request = response.request
         self._patience_s = patience_s
         self._waited_s = 0.0
         self._got = 0
@@ -87,7 +88,7 @@ class BodyReader:
         self._waited_s += waited_s
         self._got += size
         if self._got < LEAST_RATE * (self._waited_s - self._patience_s):
-            raise httpx.ReadTimeout("slower than any answer may be")
+            raise httpx.ReadTimeout("slower than any answer may be", request=self._request)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""
