@@ -5,6 +5,7 @@ Pure. What vendors leave out or misdeclare is known to the profile; `plan` weigh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,6 +105,7 @@ class Capability:
 
 
 _VERSIONS = 100  # beyond this it is no version
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
 
 
@@ -125,7 +127,7 @@ def capability_from(statement: Any) -> Capability:
                 versions.append(_bulk_version(str(operation.get("definition", ""))))
         for resource in _objects(rest.get("resource")):
             name = resource.get("type")
-            if not isinstance(name, str):
+            if not isinstance(name, str) or not _TYPE.match(name):  # it goes into paths
                 continue
             search_params[name] = frozenset(
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)

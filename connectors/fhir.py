@@ -21,6 +21,7 @@ from snapshots.record import Deletion, Quarantined, Record
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 _DELETE_URL = re.compile(r"(?:^|/)([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_BOM = b"\xef\xbb\xbf"
 _ID_MAX = 1024  # FHIR says 64; Epic may exceed it (vendors.md 1.9): a bound against nonsense, not a rule
 
 
@@ -42,7 +43,7 @@ class _Keys(msgspec.Struct):
 
 
 class _Search(msgspec.Struct):
-    mode: str | None = None
+    mode: Any = None
 
 
 class _Entry(msgspec.Struct):
@@ -51,15 +52,15 @@ class _Entry(msgspec.Struct):
 
 
 class _Link(msgspec.Struct):
-    relation: str = ""
-    url: str = ""
+    relation: Any = None
+    url: Any = None
 
 
 class _Bundle(msgspec.Struct):
     resourceType: str  # noqa: N815
-    type: str | None = None
+    total: Any = None
     link: list[_Link] | None = None
-    entry: list[_Entry] | None = None
+    entry: list[_Entry | None] | None = None
 
 
 class _Coding(msgspec.Struct):
@@ -120,6 +121,7 @@ class Page:
     quarantined: Sequence[Quarantined]
     issues: Sequence[Issue]
     next_url: str | None
+    total: int | None = None  # as the server says, of whatever it means by it
 
 
 class UnreadableResourceError(ValueError):
@@ -203,14 +205,14 @@ def issues_from(body: bytes) -> tuple[Issue, ...]:
 def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
     """Read one searchset Bundle. `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked.
 
-    Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read is
-    quarantined alone.
+    Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read, or that
+    holds no resource, is quarantined alone.
 
     Raises:
         NotABundleError: the answer as a whole is no Bundle; the message says what it is.
     """
     try:
-        bundle = _BUNDLE.decode(body)
+        bundle = _BUNDLE.decode(body.removeprefix(_BOM))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NotABundleError("the answer is not a Bundle in JSON") from None
     if bundle.resourceType != "Bundle":
@@ -220,10 +222,14 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []
     for number, entry in enumerate(bundle.entry or (), start=1):
-        raw = bytes(entry.resource)
-        if not raw:
+        raw = bytes(entry.resource) if entry is not None else b""
+        if not raw or raw == b"null":
+            quarantined.append(
+                Quarantined(None, f"{where}, entry {number}", "an entry without a resource", raw, unit_key)
+            )
             continue
-        if entry.search is not None and entry.search.mode == "outcome":
+        mode = entry.search.mode if entry is not None and entry.search is not None else None
+        if mode == "outcome" and b'"OperationOutcome"' in raw:
             issues.extend(issues_from(raw))
             continue
         try:
@@ -239,8 +245,10 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
             issues.extend(issues_from(raw))
         else:
             records.append(record)
-    next_url = next((link.url for link in bundle.link or () if link.relation == "next" and link.url), None)
-    return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url)
+    urls = (link.url for link in bundle.link or () if link.relation == "next")
+    next_url = next((url for url in urls if isinstance(url, str) and url), None)
+    total = bundle.total if type(bundle.total) is int else None
+    return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url, total=total)
 
 
 def deletions_from(body: bytes) -> tuple[Deletion, ...]:
@@ -268,12 +276,12 @@ _GRAVITY: Mapping[IssueGrade, int] = {
 def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueGrade:
     """The gravest thing that the issues say, by the profile's meaning of vendor codes; unknown codes by their severity.
 
-    Inside a page an `error` or `fatal` that nobody knows makes the listing incomplete: it must not pass for an empty result.
+    An `error` or `fatal` that nobody knows is taken at its word: the page did not come whole, and must not pass for an empty one.
     """
     worst: IssueGrade = "note"
     for issue in issues:
         known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
-        unknown: IssueGrade = "incomplete" if issue.severity in {"error", "fatal"} else "note"
+        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else "note"
         own = max(known, key=lambda g: _GRAVITY[g], default=unknown)
         if _GRAVITY[own] > _GRAVITY[worst]:
             worst = own

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import anyio
 import orjson
 
-from connectors.crawl.paging import LoopGuard, follow
+from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, page_from
 from connectors.profile import VendorProfile
@@ -122,7 +122,7 @@ class CohortFinder:
 
     async def _pages(self, query: str, template: str) -> AsyncIterator[Page]:
         url: str | None = f"{self._base_url}/{query}"
-        guard = LoopGuard(self._profile.max_pages)
+        guard, totals = LoopGuard(self._profile.max_pages), Totals()
         number = 0
         while url is not None:
             guard.check(url)
@@ -132,8 +132,14 @@ class CohortFinder:
                 page = page_from(reply.body, where=f"page {number} of {template}")
             except NotABundleError as error:
                 raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
+            guard.look([record.id for record in page.records])
+            totals.see(page.total, len(page.records) + len(page.quarantined))
             yield page
             url = follow(self._base_url, reply.url, page.next_url) if page.next_url else None
+        if totals.missing:
+            raise ProtocolError(
+                f"{template}: the server says that there are {totals.missing} more, and gives no `next` link to them."
+            )
 
     def _call(self, url: str, template: str, purpose: str) -> Call:
         return Call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
@@ -23,12 +24,31 @@ def follow(base_url: str, page_url: str, link: str) -> str:
     return url
 
 
+_SAME_PAGES = 3  # pages of the very same resources under new links: a server that repeats itself, not one that pages
+_EMPTY_PAGES = 1_000  # in a row; some are lawful (F12)
+
+
 class LoopGuard:
-    """Stops a search whose `next` links repeat (Azure #1102, HAPI #1300) or never end. Holds 8 bytes a page."""
+    """Stops a search whose `next` links repeat (Azure #1102, HAPI #1300) or never end. Holds 16 bytes a page."""
 
     def __init__(self, max_pages: int) -> None:
         self._max_pages = max_pages
         self._seen: set[bytes] = set()
+        self._contents: dict[bytes, int] = {}
+        self._empty = 0
+
+    def look(self, ids: Sequence[str]) -> None:
+        """Note what one page brought.
+
+        Raises:
+            ProtocolError: pages with new links keep bringing the same, or nothing at all.
+        """
+        self._empty = 0 if ids else self._empty + 1
+        mark = blake2b("\n".join(ids).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        repeats = self._contents[mark] = self._contents.get(mark, 0) + 1 if ids else 0
+        if repeats > _SAME_PAGES or self._empty > _EMPTY_PAGES:
+            what = "the same resources" if ids else "nothing"
+            raise ProtocolError(f"The server's `next` links do not end: page after page brings {what}.")
 
     def check(self, url: str) -> None:
         """Note one page's URL.
@@ -44,3 +64,37 @@ class LoopGuard:
                 f"The search has more than {self._max_pages} pages: raise profile.max_pages if that is right."
             )
         self._seen.add(mark)
+
+
+class Totals:
+    """Holds what a search's pages say of their number against what came, in all pages.
+
+    A total below what has come already is not the whole search's (Epic's is the page's, vendors.md 1.6), and counts for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._pages = 0
+        self._last: int | None = None
+        self._meant_for_all = True
+        self._changed = False
+
+    def see(self, total: int | None, came: int) -> None:
+        """Note one page: its total, and how many entries it has."""
+        self._came += came
+        self._pages += 1
+        if total is None:
+            return
+        self._meant_for_all = self._meant_for_all and total >= self._came
+        self._changed = self._changed or self._last not in {None, total}
+        self._last = total
+
+    @property
+    def missing(self) -> int:
+        """How many matches the server told of and did not give. Of a search of several pages a total may be an estimate: 0."""
+        return self._last - self._came if self._pages == 1 and self._meant_for_all and self._last is not None else 0
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendors.md 4.3)."""
+        return self._meant_for_all and self._changed

@@ -21,7 +21,7 @@ from connectors.capability import Capability
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
-from connectors.crawl.paging import LoopGuard, follow
+from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.crawl.since import Newest, moment, since_parameter, window_parameter
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
@@ -250,16 +250,23 @@ class SearchFetcher:
     async def _ask(self, asked: _Asked, piece: Piece, tally: Tally, emit: Emit) -> None:
         """Walk through one piece of a search, again from its first page where its paging session expires."""
         tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
+        shifted = False
         for _ in range(_MAX_RESTARTS):
             try:
-                return await self._walk(asked.unit, asked.path(piece), tally, emit)
+                shifted = await self._walk(asked.unit, asked.path(piece), tally, emit)
             except _SessionExpiredError:
+                shifted = False
                 continue
-        raise ProtocolError(f"{asked.unit.detail['template']}: the server's paging session kept expiring.")
+            if not shifted:
+                return
+        if not shifted:
+            raise ProtocolError(f"{asked.unit.detail['template']}: the server's paging session kept expiring.")
+        tally.shifted = True
 
-    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> None:
+    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> bool:
+        """Emit every page; gives whether rows may have slipped through because the data changed between pages."""
         url: str | None = f"{self._base_url}/{path}"
-        guard = LoopGuard(self._profile.max_pages)
+        guard, totals = LoopGuard(self._profile.max_pages), Totals()
         inspection = Inspection.of(unit, self._profile, self._capability, self._newest)
         pages = 0
         while url is not None:
@@ -269,6 +276,8 @@ class SearchFetcher:
             tally.issues += page.issues
             tally.count += len(page.records)
             tally.unreadable += len(page.quarantined)
+            guard.look([record.id for record in page.records])
+            totals.see(page.total, len(page.records) + len(page.quarantined))
             inspection.look(page.records, tally)
             if page.records or page.quarantined:
                 size = sum(len(record.body) for record in page.records)
@@ -284,6 +293,8 @@ class SearchFetcher:
                     )
                 )
             url = follow(self._base_url, page_url, page.next_url) if page.next_url else None
+        tally.withheld += totals.missing
+        return totals.shifted
 
     async def _page(self, unit: Unit, url: str, number: int) -> tuple[Page, str]:
         try:

@@ -47,6 +47,8 @@ class Tally:
     lost: int = 0  # places that the server cannot produce
     lost_codes: tuple[str, ...] = ()
     merged: bool = False
+    withheld: int = 0  # matches that the server told of, and neither gave nor linked to
+    shifted: bool = False  # the number of matches kept changing while pages were read
 
 
 def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
@@ -67,6 +69,8 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
 def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
         return f"{tally.unreadable} entries could not be read: see quarantine"
+    if tally.withheld:
+        return f"the server says that there are {tally.withheld} more, and gives no `next` link to them: check its page size"
     if tally.lost:
         return lost_places(tally)
     grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)
@@ -93,6 +97,8 @@ def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
         remarks.append("records came that were not asked for: the server ignored a filter; they are kept")
     if tally.unfiltered:
         remarks.append("the server refused the date filter: listed whole")
+    if tally.shifted:
+        remarks.append("the number of matches kept changing while pages were read")
     if tally.merged:
         remarks.append(MERGED)
     return remarks

@@ -131,6 +131,23 @@ def test_an_entry_that_cannot_be_read_costs_only_itself() -> None:
     assert [(item.source, item.reason) for item in page.quarantined] == [("page 3, entry 1", "no usable id")]
 
 
+def test_an_entry_without_a_resource_is_not_passed_over() -> None:
+    page = page_from(_bundle({"fullUrl": "x/Condition/c1"}, None, {"resource": None}), where="page 1")
+    assert [item.source for item in page.quarantined] == ["page 1, entry 1", "page 1, entry 2", "page 1, entry 3"]
+
+
+def test_a_resource_marked_as_an_outcome_is_a_resource() -> None:
+    marked = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": "outcome"}}
+    assert [record.id for record in page_from(_bundle(marked), where="page 1").records] == ["c1"]
+
+
+def test_links_and_totals_of_odd_shapes_cost_nothing_but_themselves() -> None:
+    condition = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": None}}
+    links = [{"relation": None, "url": None}, {"relation": "next", "url": 7}]
+    page = page_from(b"\xef\xbb\xbf" + _bundle(condition, link=links, total="1"), where="page 1")
+    assert ([record.id for record in page.records], page.next_url, page.total) == (["c1"], None, None)
+
+
 def test_numbers_in_an_entry_keep_their_written_form() -> None:
     body = (
         b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Observation","id":"o","valueDecimal":1.00}}]}'
@@ -168,7 +185,7 @@ def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -
 
 
 def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> None:
-    assert grade([Issue("error", "exception", ())], {}) == "incomplete"
+    assert grade([Issue("error", "exception", ())], {}) == "fatal"
     assert grade([Issue("information", "informational", ())], {}) == "note"
 
 

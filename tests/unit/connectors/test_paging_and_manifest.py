@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from connectors.bulk.kick_off import Proofs
 from connectors.bulk.manifest import manifest_from
 from connectors.crawl.cohort import parse_cohort
-from connectors.crawl.paging import LoopGuard, follow
+from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import ProtocolError, UnsafeLinkError
 
 BASE = "https://ehr.example.org/api/FHIR/R4"
@@ -59,6 +59,44 @@ def test_endless_pages_end_with_an_error() -> None:
         guard.check("c")
 
 
+def test_pages_that_repeat_themselves_under_new_links_end_with_an_error() -> None:
+    guard = LoopGuard(max_pages=1_000_000)
+    guard.look(["a"])
+    with pytest.raises(ProtocolError, match="the same resources"):
+        for _ in range(10):
+            guard.look(["b", "c"])
+
+
+def test_some_empty_pages_are_lawful_and_endless_ones_are_not() -> None:
+    guard = LoopGuard(max_pages=1_000_000)
+    for _ in range(3):
+        for _ in range(900):
+            guard.look([])
+        guard.look(["a"])
+    with pytest.raises(ProtocolError, match="nothing"):
+        for _ in range(1_001):
+            guard.look([])
+
+
+def totals(*pages: tuple[int | None, int]) -> Totals:
+    found = Totals()
+    for total, came in pages:
+        found.see(total, came)
+    return found
+
+
+def test_matches_that_a_server_tells_of_and_does_not_link_to_are_missing() -> None:
+    assert totals((25, 10)).missing == 15
+    assert [totals(*pages).missing for pages in ([(10, 10)], [(None, 10)], [(0, 0)], [(5, 10)])] == [0, 0, 0, 0]
+    assert totals((25, 10), (25, 10)).missing == 0, "over several pages it may be an estimate"
+
+
+def test_a_total_that_changes_between_pages_says_that_rows_may_have_slipped_through() -> None:
+    assert totals((120, 100), (119, 19)).shifted
+    assert not totals((120, 100), (120, 20)).shifted
+    assert not totals((40, 40), (40, 40), (10, 10)).shifted, "a page's own number, as Epic's, tells nothing"
+
+
 def test_a_manifest_becomes_units_in_the_order_they_must_be_applied() -> None:
     body = orjson.dumps(
         {
@@ -89,7 +127,10 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
         "output": [{"type": "Patient", "url": "u"}],
         **({} if written is None else {"requiresAccessToken": written}),
     }
-    assert manifest_from(orjson.dumps(document), page=1, proofs=Proofs()).units().__next__().detail["requires_token"] is read
+    assert (
+        manifest_from(orjson.dumps(document), page=1, proofs=Proofs()).units().__next__().detail["requires_token"]
+        is read
+    )
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":[{"type":"Patient"}]}'])
@@ -99,7 +140,10 @@ def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: by
 
 
 def test_an_empty_output_is_a_success() -> None:
-    assert manifest_from(b'{"transactionTime":"t","output":[],"error":[]}', page=1, proofs=Proofs()).entries["output"] == []
+    assert (
+        manifest_from(b'{"transactionTime":"t","output":[],"error":[]}', page=1, proofs=Proofs()).entries["output"]
+        == []
+    )
 
 
 def test_a_cohort_file_may_be_a_list_or_a_csv_with_heading_and_comments() -> None:
