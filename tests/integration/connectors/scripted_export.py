@@ -90,8 +90,9 @@ class ExportServer:
     elsewhere: Wire | None = None
     waits: list[float] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
+    before: Callable[[Seen], None] = lambda seen: None
     granted: int = 0
-    moment: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    moment: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def sent(self, path: str, method: str | None = None) -> list[Seen]:
         """Requests whose target begins with `path`, in the order of arrival."""
@@ -106,6 +107,7 @@ class ExportServer:
 
     async def answer(self, seen: Seen, writer: Any) -> bool | None:
         """Write the answer to one request."""
+        self.before(seen)
         return self._write(self._choose(seen), writer)
 
     def _choose(self, seen: Seen) -> Answer:

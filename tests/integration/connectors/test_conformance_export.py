@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from urllib.parse import parse_qs, unquote
 
+import psycopg
 import pytest
 
 from connectors.run import CohortSource
@@ -25,6 +26,7 @@ from tests.integration.connectors.scripted_export import (
     ndjson,
     outcome,
 )
+from tests.integration.connectors.wire import Seen
 
 pytestmark = pytest.mark.anyio
 
@@ -154,6 +156,30 @@ async def test_a_429_to_a_kick_off_is_waited_out_as_long_as_it_says(store: KeptR
     assert waited >= 120
 
 
+async def test_parameters_that_a_server_may_not_know_are_asked_leniently_where_the_profile_says_so(
+    store: KeptRows,
+) -> None:
+    async with export_server() as server:
+        await server.sync(store, {"bulk_lenient": True})
+        (kickoff,) = server.kicked_off
+    assert {"respond-async", "handling=lenient"} <= {word.strip() for word in kickoff.headers["prefer"].split(",")}
+
+
+async def test_a_status_url_is_in_the_store_before_it_is_asked(store: KeptRows, store_url: str) -> None:
+    kept: list[str | None] = []
+
+    def look(seen: Seen) -> None:
+        if seen.target.startswith("/jobs/"):
+            with psycopg.connect(store_url) as conn:
+                row = conn.execute("SELECT status_url FROM tenant_default.bulk_job").fetchone()
+                kept.append(row and row[0])
+
+    async with export_server(before=look) as server:
+        await server.sync(store)
+        assert server.main is not None
+        assert kept[0] == f"{server.main.origin}/jobs/1"
+
+
 # -- status
 
 
@@ -261,6 +287,17 @@ async def test_progress_is_shown_and_never_more_than_a_hundred_characters(store:
         await server.sync(store)
     shown = next(phase for phase in server.shown if "Searched 1 of 2" in phase)
     assert len(shown) < 160
+
+
+async def test_a_job_without_end_is_given_up_after_its_time_and_kept_for_the_next_run(store: KeptRows) -> None:
+    async with export_server(polls=[busy()]) as server:
+        report = await server.sync(store, {"job_timeout_s": 7200, "poll_cap_s": 600})
+        server.polls = [manifest("Patient", "Observation")]
+        again = await server.sync(store)
+        assert len(server.kicked_off) == 1
+    assert report.status == "failed"
+    assert "is not ready after" in (report.error or "")
+    assert (again.status, again.id) == ("complete", report.id)
 
 
 # -- manifest
@@ -407,6 +444,35 @@ async def test_the_next_export_asks_since_the_transaction_time_of_the_last(store
         first, second = server.kicked_off
     assert "_since" not in first.target
     assert "_since=2026-03-01T00:00:00Z" in unquote(second.target)
+
+
+async def test_after_a_week_of_changes_everything_is_exported_again_and_with_it_members_that_are_new(
+    store: KeptRows,
+) -> None:
+    async with export_server() as server:
+        for _ in range(2):
+            await server.sync(store, {"incremental": True, "reconcile_every_d": 7})
+            server.moment += timedelta(days=8)
+        first, second = server.kicked_off
+    assert "_since" not in first.target + second.target
+
+
+async def test_without_a_transaction_time_the_kick_off_less_a_margin_is_the_next_since(store: KeptRows) -> None:
+    async with export_server(polls=[manifest("Patient", "Observation", transactionTime=None)]) as server:
+        began = server.moment
+        await server.sync(store, {"overlap_s": 300})
+    assert datetime.fromisoformat(store.watermarks()["Patient"]) == (began - timedelta(seconds=300)).replace(
+        microsecond=0
+    )
+
+
+async def test_manifest_pages_that_lead_in_a_circle_end_with_an_error(store: KeptRows) -> None:
+    link = [{"relation": "next", "url": "{origin}/jobs/1"}]
+    async with export_server(polls=[manifest("Patient", link=link)]) as server:
+        report = await server.sync(store)
+        assert len(server.sent("/jobs/1", "GET")) < 5
+    assert report.status == "failed"
+    assert "circle" in (report.error or "")
 
 
 async def test_a_partial_resource_never_overwrites_a_full_one(store: KeptRows) -> None:
