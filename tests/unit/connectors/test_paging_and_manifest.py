@@ -62,9 +62,10 @@ def test_endless_pages_end_with_an_error() -> None:
 def test_pages_that_repeat_themselves_under_new_links_end_with_an_error() -> None:
     guard = LoopGuard(max_pages=1_000_000)
     guard.look(["a"])
+    for _ in range(3):
+        guard.look(["b", "c"])
     with pytest.raises(ProtocolError, match="the same resources"):
-        for _ in range(10):
-            guard.look(["b", "c"])
+        guard.look(["b", "c"])
 
 
 def test_some_empty_pages_are_lawful_and_endless_ones_are_not() -> None:
@@ -73,9 +74,10 @@ def test_some_empty_pages_are_lawful_and_endless_ones_are_not() -> None:
         for _ in range(900):
             guard.look([])
         guard.look(["a"])
+    for _ in range(1_000):
+        guard.look([])
     with pytest.raises(ProtocolError, match="nothing"):
-        for _ in range(1_001):
-            guard.look([])
+        guard.look([])
 
 
 def totals(*pages: tuple[int | None, int]) -> Totals:
