@@ -1,0 +1,55 @@
+"""The table of rules is kept by the tests that it names: each row has one, and each is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/conformance.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if re.match(r"\| [A-Z]\d+", line)
+]
+CODE_ROOTS = ("connectors", ".")
+
+
+@lru_cache
+def names_in(path: Path) -> frozenset[str]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0].split()[0] for row in ROWS])
+def test_every_rule_names_a_test_that_is_there(row: list[str]) -> None:
+    _, rule, held, _, test = row
+    assert rule
+    assert re.fullmatch(r"yes|(yes|narrower) \([a-z]\)", held), held
+    path, _, name = test.strip("`").partition("::")
+    assert name.startswith("test_")
+    assert name in names_in(ROOT / "tests" / path)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0].split()[0] for row in ROWS])
+def test_every_rule_names_code_that_is_there(row: list[str]) -> None:
+    code = row[3].strip("`")
+    assert code == "—" or any((ROOT / root / code).is_file() for root in CODE_ROOTS), code
+
+
+def test_every_rule_has_a_number_of_its_own_and_none_is_left_out() -> None:
+    numbers = [row[0].split()[0] for row in ROWS]
+    assert len(set(numbers)) == len(numbers)
+    for letter, some in ((letter, [int(n[1:]) for n in numbers if n[0] == letter]) for letter in "SKPMFD"):
+        assert some == list(range(1, len(some) + 1)), letter
+    assert len(numbers) == sum(line.startswith("| ") and "::" in line for line in PAGE.splitlines())
+
+
+def test_whatever_is_held_otherwise_says_why() -> None:
+    marks = {mark for row in ROWS for mark in re.findall(r"\(([a-z])\)", row[2])}
+    told = set(re.findall(r"(?:^|\. |\)\. )\(([a-z])\)", PAGE, re.MULTILINE))
+    assert marks == told
