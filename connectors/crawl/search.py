@@ -198,7 +198,7 @@ class SearchFetcher:
             path = f"{unit.resource_type}?_id={','.join(quote(one, safe='') for one in piece.ids)}"
             try:
                 await self._walk(unit, path, tally, emit)
-            except (TerminalFetchError, ProtocolError):
+            except (TerminalFetchError, ProtocolError, _SessionExpiredError):
                 todo += divide(piece, "poison", Able(now=None, count=None))
         if tally.unreadable:
             reason = f"{tally.unreadable} entries could not be read: see quarantine"

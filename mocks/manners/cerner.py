@@ -112,7 +112,7 @@ def _check(query: SearchQuery) -> None:
         )
     elif not query.by_patient and not has_id:
         raise Refused(fhir_refusal(400, "required", "_id must be provided"), "no _id")
-    if has_id and set(query.params) - {"_id", "_revinclude", "_count", "_format"}:
+    if has_id and set(query.params) - {"_id", "_revinclude", "_count", "_format", "-pageContext", "-pageDirection"}:
         raise Refused(fhir_refusal(400, "invalid", "_id may not be provided with other parameters"), "_id with others")
     if has_id and query.resource_type in {"CareTeam", "Goal"} and "," in (query.one("_id") or ""):
         raise Refused(fhir_refusal(400, "invalid", "_id: only one value is supported"), "_id list")
