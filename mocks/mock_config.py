@@ -31,6 +31,8 @@ class MockConfig:
     )
     patients: int = 20  # synthetic only
     seed: int = 1  # of the synthetic patients
+    documents: bool = False  # synthetic notes lie in Binaries (HTML with RTF, PDF, C-CDA), half have none; else inline
+    unlisted: frozenset[str] = frozenset()  # "Type/id" that no search lists, and a read or `_id` gives: Epic's panel members
     fault_seed: int | None = None  # of faults with a probability; None: `seed`
     groups: tuple[str, ...] = ()  # ids of groups of all patients; (): the data's Group resources, else the manner's one
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mocks.answers import Refused, empty_answer, json_answer
+from mocks.binary import binary
 from mocks.dataset import Row, row_of
 from mocks.ehr import Ehr, Grant, Session
 from mocks.manners.manner import Links, PageAt, SearchQuery, fhir_refusal, read_query, whole_number
@@ -275,6 +276,8 @@ def find(ehr: Ehr, query: SearchQuery) -> list[Row]:
         rows = ehr.dataset.of_type(kind)
     else:
         rows = []
+    if ehr.config.unlisted and not query.one("_id"):
+        rows = [row for row in rows if f"{row.type}/{row.id}" not in ehr.config.unlisted]
     params = {name: values for name, values in query.params.items() if name not in ehr.config.ignored_params}
     return [
         row
@@ -288,7 +291,8 @@ async def read(request: Request) -> Response:
     ehr: Ehr = request.app.state.ehr
     kind, id_ = request.path_params["kind"], request.path_params["id"]
     grant = authenticate(request)
-    negotiate(request, ehr)
+    if kind != "Binary":
+        negotiate(request, ehr)
     if kind not in ehr.types:
         raise Refused(ehr.manner.unknown_type(), "unknown type")
     authorize(ehr, grant, kind, "r")
@@ -299,4 +303,6 @@ async def read(request: Request) -> Response:
         raise Refused(ehr.manner.not_found((kind, id_) in ehr.dataset.deleted), "unknown id")
     if grant is not None and grant.patient is not None and row.patient not in (None, grant.patient):
         raise Refused(ehr.manner.forbidden("Token not allowed access to this patient."), "other patient")
+    if kind == "Binary":
+        return binary(request, ehr, row)
     return as_asked(request, ehr, served(ehr, row), kind)

@@ -24,8 +24,10 @@ def load_dataset(config: MockConfig) -> Dataset:
     if config.data is not None:
         return Dataset.load(config.data)
     from mocks.synthetic import generate
+    from mocks.synthetic.documents import with_documents
 
-    return Dataset.load(generate(config.patients, config.seed))
+    resources = generate(config.patients, config.seed)
+    return Dataset.load(with_documents(resources) if config.documents else resources)
 
 
 def create_app(config: MockConfig, clock: Callable[[], float] = time.time) -> Starlette:

@@ -1,0 +1,35 @@
+"""Reads of Binary: which form a request gets, raw or wrapped in JSON, by its Accept header and the vendor's way."""
+
+from __future__ import annotations
+
+import base64
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mocks.answers import Refused, empty_answer, json_answer
+from mocks.dataset import Row
+from mocks.ehr import Ehr
+
+
+def binary(request: Request, ehr: Ehr, row: Row) -> Response:
+    """Answer one Binary.
+
+    Epic: the attachment's own type gives its bytes, fhir+json a Binary with base64 `data`, everything else XML (SF, vendors.md 1.5).
+    Millennium: Accept equals the contentType or application/fhir+json; anything else, application/json too, is 406 (CR, 2.8).
+    Others: bytes to who asks for them or does not say, JSON to who asks for FHIR (R4, binary.html).
+    """
+    accept = request.headers.get("accept", "*/*")
+    content_type = str(row.body.get("contentType", "application/octet-stream"))
+    raw = base64.b64decode(row.body.get("data", ""))
+    way = ehr.manner.accept
+    if accept == "application/fhir+json" or (way != "406" and "json" in accept and "json" not in content_type):
+        return json_answer(row.raw, media_type="application/fhir+json")
+    if accept == content_type:
+        return Response(raw, media_type=None, headers={"content-type": content_type})
+    if way == "406":
+        raise Refused(empty_answer(406), "Accept is neither contentType nor application/fhir+json")
+    if way == "xml":
+        wrapped = f'<Binary xmlns="http://hl7.org/fhir"><contentType value="{content_type}"/></Binary>'
+        return Response(wrapped, media_type="application/fhir+xml")
+    return Response(raw, media_type=None, headers={"content-type": content_type})

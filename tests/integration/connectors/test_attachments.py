@@ -1,0 +1,298 @@
+"""Documents behind DocumentReferences, fetched from mock EHRs on real sockets into a real store."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connectors.pipeline import run_units
+from mocks.faults import Action, FaultRule, Match
+from mocks.serving import Served
+from tests.acceptance.user_site import mock, reachable
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.test_references import resource, to
+from tests.integration.connectors.test_sync import run
+from tests.integration.snapshots.stored import rows
+
+pytestmark = pytest.mark.anyio
+
+STORED = "SELECT u.resource_id, u.place, u.state, a.content, a.text FROM attachment_use u LEFT JOIN attachment a USING (sha256)"
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def note(identity: str, *attachments: dict[str, Any]) -> bytes:
+    content = [{"attachment": attachment} for attachment in attachments]
+    return resource("DocumentReference", identity, subject=to("Patient/p1"), content=content)
+
+
+def linked(identity: str, content_type: str | None = "text/html", **rest: Any) -> dict[str, Any]:
+    typed = {} if content_type is None else {"contentType": content_type}
+    return {"url": f"Binary/{identity}", **typed, **rest}
+
+
+def binary(identity: str, content: bytes, content_type: str = "text/html") -> bytes:
+    return resource("Binary", identity, contentType=content_type, data=b64encode(content).decode())
+
+
+PATIENT = resource("Patient", "p1")
+
+
+def fetched(served: Served, since: int = 0) -> list[str]:
+    return [e.target.rpartition("/")[2] for e in list(served.log)[since:] if e.resource_type == "Binary"]
+
+
+def uses(url: str) -> dict[tuple[str, int], tuple[str, bytes | None, str | None]]:
+    return {(row[0], row[1]): (row[2], row[3], row[4]) for row in rows(url, STORED)}
+
+
+@pytest.mark.parametrize("vendor", ["epic", "cerner", "generic", "va", "allscripts"])
+async def test_every_vendors_documents_are_stored_as_they_are_with_their_text(
+    vendor: str, store: KeptRows, store_url: str
+) -> None:
+    with mock(vendor, documents=True, patients=2) as served:
+        report = await run(served, store, scopes=SCOPES.get(vendor, ()))
+        notes = served.dataset.of_type("DocumentReference")
+        sources = {row.id: row.body for row in served.dataset.of_type("Binary")}
+    assert (report.status, list(report.holes)) == ("complete", [])
+    kinds = set()
+    found = uses(store_url)
+    for row in notes:
+        for place, content in enumerate(row.body["content"]):
+            attachment = content["attachment"]
+            state, stored, text = found.pop((row.id, place))
+            if "url" not in attachment:
+                assert (state, stored) == ("empty", None)
+                continue
+            kinds.add(attachment["contentType"])
+            source = sources[attachment["url"].removeprefix("Binary/")]
+            assert (state, b64encode(stored or b"").decode()) == ("stored", source["data"])
+            assert text
+            assert "<" not in text
+    assert not found
+    assert kinds == {"text/html", "text/rtf", "application/pdf", "application/xml"}
+
+
+# what these servers want named in words, Binary included
+SCOPES = {"cerner": (), "va": ()}
+
+
+async def test_an_unchanged_document_is_not_fetched_again_and_a_changed_one_is(store: KeptRows, store_url: str) -> None:
+    data = [
+        PATIENT,
+        note("d1", linked("b1")),
+        note("d2", linked("b2")),
+        binary("b1", b"<p>one"),
+        binary("b2", b"<p>two"),
+    ]
+    with mock("epic", data=data) as served:
+        await run(served, store)
+        before = len(served.log)
+        await run(served, store)
+        assert fetched(served, before) == []
+        served.dataset.replace(binary("b1", b"<p>one, amended"))
+        served.dataset.replace(note("d1", linked("b1", title="amended")))
+        report = await run(served, store)
+        assert fetched(served, before) == ["b1"]
+    assert report.status == "complete"
+    assert uses(store_url)["d1", 0] == ("stored", b"<p>one, amended", "one, amended")
+
+
+async def test_one_content_is_one_row_however_often_it_is_attached(store: KeptRows, store_url: str) -> None:
+    same = [note(f"d{n}", linked(f"b{n}")) for n in range(5)] + [binary(f"b{n}", b"<p>the same") for n in range(5)]
+    inline = note("d9", {"contentType": "text/html", "data": b64encode(b"<p>the same").decode()})
+    with mock("epic", data=[PATIENT, *same, inline]) as served:
+        await run(served, store)
+    assert rows(store_url, "SELECT count(*), (SELECT count(*) FROM attachment_use) FROM attachment") == [(1, 6)]
+
+
+async def test_what_is_inline_needs_no_request_and_what_is_no_base64_is_noted(store: KeptRows, store_url: str) -> None:
+    good = b64encode(b"plain words").decode()
+    data = [
+        PATIENT,
+        note("d1", {"contentType": "text/plain", "data": good[:6] + "\n " + good[6:]}),
+        note("d2", {"contentType": "text/plain", "data": "%%%not base64"}),
+        note("d3", {"title": "neither"}),
+        resource(
+            "DiagnosticReport",
+            "r1",
+            subject=to("Patient/p1"),
+            presentedForm=[{"contentType": "text/plain", "data": good}],
+        ),
+    ]
+    with mock("epic", data=data) as served:
+        report = await run(served, store)
+        assert fetched(served) == []
+    found = uses(store_url)
+    assert found["d1", 0] == found["r1", 0] == ("stored", b"plain words", "plain words")
+    assert (found["d2", 0][0], found["d3", 0][0]) == ("missing", "empty")
+    assert report.status == "complete"
+    assert "attachments: 1 not there (its data is not base64)" in report.notes
+
+
+async def test_what_is_not_there_or_restricted_is_noted_and_left_alone_while_that_is_fresh(
+    store: KeptRows, store_url: str
+) -> None:
+    data = [
+        PATIENT,
+        note("d1", linked("gone")),
+        note("d2", linked("closed")),
+        note("d3", linked("b3")),
+        binary("b3", b"<p>x"),
+    ]
+    with mock("epic", data=[*data, binary("closed", b"<p>secret")]) as served:
+        rule = FaultRule(match=Match(path="Binary/closed"), action=Action(status=403, body="operation-outcome"))
+        served.faults.add(rule)
+        report = await run(served, store)
+        before = len(served.log)
+        again = await run(served, store)
+        assert fetched(served, before) == []
+    assert {key[0]: use[0] for key, use in uses(store_url).items()} == {
+        "d1": "missing",
+        "d2": "restricted",
+        "d3": "stored",
+    }
+    assert (report.status, again.status) == ("complete", "complete")
+    said = " ".join(report.notes)
+    assert "attachments: 1 not there" in said
+    assert not any(word in said for word in ("gone", "closed", "b3", "d1", "p1"))
+
+
+async def test_a_document_that_fails_is_a_hole_that_names_nobody_and_the_next_run_fills_it(
+    store: KeptRows, store_url: str
+) -> None:
+    data = [
+        PATIENT,
+        note("secret-note", linked("b1", "application/pdf")),
+        binary("b1", b"%PDF-1.4 no", "application/pdf"),
+    ]
+    with mock("epic", data=data) as served:
+        served.faults.add(FaultRule(match=Match(path="Binary/b1"), action=Action(wrong_content=True)))
+        report = await run(served, store, profile={"max_tries": 2})
+        assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["DocumentReference"])
+        assert not any(word in repr(report) for word in ("secret-note", "b1", "p1"))
+        served.faults.clear()
+        report = await run(served, store)
+    assert report.status == "complete"
+    assert uses(store_url)["secret-note", 0] == ("stored", b"%PDF-1.4 no", None)
+    assert any("stored (damaged" in said for said in report.notes)
+
+
+async def test_a_body_that_breaks_off_is_fetched_again(store: KeptRows, store_url: str) -> None:
+    data = [PATIENT, note("d1", linked("b1")), binary("b1", b"<p>" + b"long " * 20_000)]
+    with mock("epic", data=data) as served:
+        served.faults.add(FaultRule(match=Match(path="Binary/b1"), nth=1, action=Action(cut_after_bytes=200)))
+        report = await run(served, store)
+        assert len(fetched(served)) == 2
+    assert report.status == "complete"
+    assert len(uses(store_url)["d1", 0][1] or b"") == 100_003
+
+
+async def test_policy_says_what_is_fetched_by_type_size_and_at_all(store: KeptRows, store_url: str) -> None:
+    data = [
+        PATIENT,
+        note("scan", linked("i", "image/tiff")),
+        note("claims-much", linked("c", size=1_000_000)),
+        note("is-much", linked("m")),
+        note("small", linked("s")),
+        *(binary(name, b"<p>x" * size) for name, size in (("i", 1), ("c", 1), ("m", 900), ("s", 1))),
+    ]
+    with mock("epic", data=data) as served:
+        await run(served, store, profile={"attachments": {"fetch": False}})
+        assert fetched(served) == []
+        report = await run(served, store, profile={"attachments": {"max_bytes": 2_000}})
+        assert sorted(fetched(served)) == ["m", "s"]
+        states = {key[0]: use[0] for key, use in uses(store_url).items()}
+        assert states == {"scan": "unwanted", "claims-much": "too-large", "is-much": "too-large", "small": "stored"}
+        assert report.status == "complete"
+        await run(served, store, profile={"attachments": {"types": ["image/*", "text/*"]}})
+    assert {use[0] for use in uses(store_url).values()} == {
+        "stored",
+        "too-large",
+    }  # its size is what it claims, not what it is
+
+
+async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the_token(
+    store: KeptRows, store_url: str
+) -> None:
+    with mock("generic", data=[binary("far", b"<p>far")], open=True) as other:
+        url = f"{other.base_url}/Binary/far"
+        with mock("epic", data=[PATIENT, note("d1", {"contentType": "text/html", "url": url})]) as served:
+            report = await run(served, store)
+            assert (len(other.log), uses(store_url)["d1", 0][0]) == (0, "foreign")
+            assert "attachments: 1 on other servers, never asked" in report.notes
+            await run(served, store, profile={"attachments": {"foreign": True}, "private_hosts": ["127.0.0.1"]})
+            asked = list(other.log)
+    assert [entry.had_authorization for entry in asked] == [False]
+    assert uses(store_url)["d1", 0][1:] == (b"<p>far", "far")
+
+
+async def test_a_size_or_hash_that_does_not_fit_is_noted_and_the_document_kept(store: KeptRows, store_url: str) -> None:
+    data = [PATIENT, note("d1", linked("b1", size=3, hash="AAAA")), binary("b1", b"<p>whole")]
+    with mock("epic", data=data) as served:
+        report = await run(served, store)
+    assert uses(store_url)["d1", 0][0] == "stored"
+    assert "attachments: 1 stored (its size and hash differ from what the resource says)" in report.notes
+
+
+async def test_a_run_that_was_killed_while_fetching_documents_asks_none_of_the_stored_ones_again(
+    store: KeptRows, store_url: str, monkeypatch: Any
+) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    async def cut(units: Any, *given: Any, **how: Any) -> None:
+        await run_units(units[:3], *given, **how)
+        raise PowerCutError
+
+    data = [
+        PATIENT,
+        *(note(f"d{n}", linked(f"b{n}")) for n in range(8)),
+        *(binary(f"b{n}", b"<p>%d" % n) for n in range(8)),
+    ]
+    with mock("epic", data=data) as served:
+        monkeypatch.setattr("connectors.crawl.attachments.run_units", cut)
+        with pytest.raises(PowerCutError):
+            await run(served, store)
+        monkeypatch.undo()
+        report = await run(served, store)
+        asked = sorted(fetched(served))
+    assert report.status == "complete"
+    assert asked == sorted(f"b{n}" for n in range(8))
+    assert all(use[0] == "stored" for use in uses(store_url).values())
+
+
+async def test_places_that_a_changed_resource_no_longer_has_are_forgotten(store: KeptRows, store_url: str) -> None:
+    data = [PATIENT, note("d1", linked("b1"), linked("b2")), binary("b1", b"<p>1"), binary("b2", b"<p>2")]
+    with mock("epic", data=data) as served:
+        await run(served, store)
+        served.dataset.replace(note("d1", linked("b2")))
+        await run(served, store)
+    assert uses(store_url) == {("d1", 0): ("stored", b"<p>2", "2")}
+
+
+async def test_a_client_that_may_not_read_binary_is_told_so_and_asks_for_none(store: KeptRows) -> None:
+    data = [PATIENT, note("d1", linked("b1")), binary("b1", b"<p>1")]
+    with mock("generic", data=data, bulk_levels=()) as served:
+        report = await run(served, store, scopes=("system/Patient.rs", "system/DocumentReference.rs"))
+        assert fetched(served) == []
+        assert {("DocumentReference", "d1")} <= set(reachable(served))
+    assert "attachments: Binary is not granted by the token's scopes, so none was fetched by URL" in report.notes
+
+
+async def test_a_binary_that_comes_wrapped_in_json_is_unwrapped(store: KeptRows, store_url: str) -> None:
+    data = [PATIENT, note("d1", linked("b1", None)), binary("b1", b"<p>wrapped")]
+    with mock("epic", data=data) as served:
+        await run(served, store)
+        accepts = [entry.headers["accept"] for entry in served.log if entry.resource_type == "Binary"]
+    assert accepts == ["application/fhir+json"]
+    assert uses(store_url)["d1", 0] == ("stored", b"<p>wrapped", "wrapped")
+    assert json.loads(data[-1])["contentType"] == "text/html"
