@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mocks.answers import FHIR_JSON, HTML_SHELL, html_answer, issue, json_answer, outcome
 from mocks.ehr import STORE_PATH, Ehr
 from mocks.faults import Action
+from mocks.quota import WindowQuota
 from mocks.request_log import LogEntry, kept_headers
 from mocks.rewrites import REWRITES, Answer, Rewrite
 
@@ -33,6 +34,8 @@ class Gate:
         self._pipe_free_at = 0.0
         self._allowance = ehr.config.max_requests_per_s or 0.0
         self._allowed_at = time.monotonic()
+        config = ehr.config
+        self._quota = None if config.quota is None else WindowQuota(config.quota, config.quota_window_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -64,9 +67,12 @@ class Gate:
 
     async def _handle(self, scope: Scope, receive: Receive, outgoing: _Outgoing) -> None:
         ehr, entry = self._ehr, outgoing.entry
-        if self._over_limit():
+        if self._over_limit() or self._over_quota(outgoing):
             entry.note = "limit"
-            await ehr.manner.throttled()(scope, receive, outgoing)
+            refusal = ehr.manner.throttled()
+            if ehr.config.throttle_retry_after is not None:
+                refusal.headers["retry-after"] = ehr.config.throttle_retry_after
+            await refusal(scope, receive, outgoing)
             return
         action = ehr.faults.pick(entry.purpose, entry.method, entry.target)
         if action is not None:
@@ -119,6 +125,13 @@ class Gate:
         """Where the EHR is reached."""
         return self._ehr.origin
 
+    def _over_quota(self, outgoing: _Outgoing) -> bool:
+        if self._quota is None or outgoing.entry.purpose in ("token", "object"):  # other servers, with limits of their own
+            return False
+        counted = self._quota.take(time.monotonic())
+        outgoing.extra_headers = self._quota.headers(counted, self._ehr.config.rate_limit_headers, self._ehr.now())
+        return not counted.allowed
+
     def _drop(self, scope: Scope) -> None:
         if self._ehr.abort is None:
             raise RuntimeError("a fault with `drop` needs a real socket: use mocks.serving.serve")
@@ -161,6 +174,7 @@ class _Outgoing:
     def __init__(self, gate: Gate, entry: LogEntry, headers: dict[str, str], send: Send) -> None:
         self.entry = entry
         self.cut_after: int | None = None
+        self.extra_headers: list[tuple[bytes, bytes]] = []
         self.stall_after: int | None = None
         self.drip_s = 0.0
         self.rewrite: Rewrite | None = None
@@ -205,6 +219,7 @@ class _Outgoing:
                 (b"vary", b"accept-encoding"),
                 (b"content-length", b"%d" % len(body)),
             ]
+        raw += self.extra_headers
         date = self._gate.date()
         if date is not None:
             raw.append((b"date", date.encode()))

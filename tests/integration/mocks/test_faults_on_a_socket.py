@@ -93,6 +93,15 @@ def test_more_requests_a_second_than_allowed_are_throttled(serve_ehr: ServeEhr) 
     assert 429 in statuses[5:]
 
 
+def test_a_quota_refuses_what_is_above_it_and_tells_what_is_left(serve_ehr: ServeEhr) -> None:
+    ehr = serve_ehr("va", open=True, quota=2, rate_limit_headers="ratelimit", throttle_retry_after="7")
+    with client(ehr) as http:
+        answers = [http.get("Location/loc-1") for _ in range(3)]
+    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+    assert (answers[2].status_code, answers[2].headers["retry-after"]) == (429, "7")
+    assert "retry-after" not in answers[0].headers
+
+
 @pytest.mark.anyio
 async def test_more_requests_at_once_than_allowed_are_throttled(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True, max_concurrency=3, latency_s=0.2)

@@ -1,0 +1,72 @@
+"""What a run leaves for the connection's next one, and what a killed process leaves of its count."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapshots import pace as pace_module
+from snapshots.pool import Store
+from snapshots.record import Batch, PaceState, RunScope, Traffic
+
+pytestmark = pytest.mark.anyio
+
+SCOPE = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
+STATE = PaceState(
+    concurrency=3, file_concurrency=2, down_until=4e9, down_reason="the answer was 503", trips=2, quota_free_at=1.5e9
+)
+
+
+async def test_a_connection_that_never_ran_has_no_pace(store: Store) -> None:
+    async with await store.begin_run(SCOPE) as run:
+        assert await run.pace.load() == PaceState()
+    assert await store.down() == []
+
+
+async def test_the_next_run_finds_the_pace_and_another_connection_does_not(store: Store) -> None:
+    async with await store.begin_run(SCOPE) as run:
+        await run.pace.save(PaceState(concurrency=7), Traffic())
+        await run.pace.save(STATE, Traffic())
+        await run.finish(watermark=None, requests=0, retries=0)
+    async with await store.begin_run(SCOPE) as run:
+        assert await run.pace.load() == STATE
+    other = RunScope(connection="other", kind="sync", mode="crawl", selection="all", types=())
+    async with await store.begin_run(other) as run:
+        assert await run.pace.load() == PaceState()
+    assert [(one.connection, one.until.timestamp(), one.reason) for one in await store.down()] == [
+        ("site", 4e9, "the answer was 503")
+    ]
+
+
+async def test_the_report_tells_the_budget_and_until_when_the_ehr_is_down(store: Store) -> None:
+    async with await store.begin_run(SCOPE) as run:
+        await run.pace.save(STATE, Traffic(requests=40, retries=9, spent=5, left=95))
+        assert run.pace.counted == Traffic(requests=40, retries=9, spent=5, left=95)
+        report = await run.fail(reason="down", requests=2, retries=1)
+    assert (report.requests, report.retries) == (42, 10)
+    assert (report.retries_spent, report.retries_left) == (5, 95)
+    assert report.down_until is not None
+    assert report.down_until.timestamp() == 4e9
+    assert (await store.run(report.id)).down_until == report.down_until
+
+
+async def test_a_killed_process_leaves_its_count_with_its_batches(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace_module, "SAVE_EVERY_S", 0.0)
+    async with await store.begin_run(SCOPE) as run:
+        for requests in (10, 25):
+            run.pace.note(PaceState(concurrency=4), Traffic(requests=requests, retries=3, spent=2, left=7))
+            await run.write(Batch())
+    async with await store.begin_run(SCOPE) as again:
+        assert again.id == run.id
+        assert (await again.pace.load()).concurrency == 4
+        await again.pace.save(PaceState(), Traffic(requests=5, retries=1, spent=1, left=9))
+        report = await again.finish(watermark=None, requests=0, retries=0)
+    assert (report.requests, report.retries, report.retries_spent, report.retries_left) == (30, 4, 3, 9)
+
+
+async def test_batches_in_quick_succession_do_not_each_keep_the_pace(store: Store) -> None:
+    async with await store.begin_run(SCOPE) as run:
+        run.pace.note(PaceState(concurrency=4), Traffic(requests=10))
+        await run.write(Batch())
+        assert run.pace.counted == Traffic()
