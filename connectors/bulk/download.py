@@ -30,6 +30,8 @@ _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the wri
 _TURN_BYTES = 65_536
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
+# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
+_SAME_COUNTS, _SAME_CUTS = 2, 3
 _RESUMES = 50  # of one file within one process: each must have brought something
 
 
@@ -45,7 +47,8 @@ class _Attempts:
     reading: FileReading
     cut: BodyReader | None = None  # what came of a try that was cut, and can go on
     etag: str = ""
-    defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut
+    defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
+    times: int = 0  # ... and how often it did so, the same each time
 
 
 @dataclass
@@ -87,9 +90,10 @@ class FileFetcher:
         try:
             return await self._tries(attempts, url, emit)
         except TerminalFetchError as error:
-            fresh = await self._links.renewed(unit, url) if error.status in _EXPIRED else None
-            if fresh is None:
+            if error.status not in _EXPIRED:
                 raise
+        # the manifest's link has ended, or the one to the object store that it led to, which asking it again renews (F21)
+        fresh = await self._links.renewed(unit, url) or url
         return await self._tries(attempts, fresh, emit)
 
     async def _tries(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
@@ -178,14 +182,15 @@ class FileFetcher:
         reading.finish()
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
-        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for once more."""
+        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
         unit, reading = attempts.unit, attempts.reading
         promised = None if reading.headers else unit.detail.get("count")
         short = promised is not None and reading.lines < promised
         if reading.last_line_unreadable or short:
             seen = (reading.lines, reading.total)
-            if attempts.defect != seen:  # the same again: it is not cut, it is like that
-                attempts.defect = seen
+            attempts.times = attempts.times + 1 if attempts.defect == seen else 1
+            attempts.defect = seen
+            if attempts.times < (_SAME_CUTS if reading.last_line_unreadable else _SAME_COUNTS):
                 if reading.last_line_unreadable:
                     reading.give_up_last_line()
                     self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")

@@ -41,6 +41,11 @@ class FileReading:
         before = self.unreadable
         self._read_all(self.splitter.finish())
         self.last_line_unreadable = self.unreadable > before
+        if self.last_line_unreadable:
+            last = self.quarantined[-1]
+            self.quarantined[-1] = last._replace(
+                reason=f"{last.reason}: the file ends in the middle of line {self.lines}"
+            )
 
     def take(self) -> Fetched | None:
         """Give what has been read since the last time, if there is any."""

@@ -26,7 +26,6 @@ from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
-_BUFFER = 8  # pieces between the fetchers and the writer, of about 1 MB each
 _UNITS_AT_ONCE = 2_000  # of the ledger in memory: exports of 20,000 files have been seen (F30)
 _NO_OPERATION = frozenset({404, 405, 501})
 
@@ -156,7 +155,6 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
             files.fetch,
             run.store,
             workers=run.request.profile.file_concurrency,
-            buffer=_BUFFER,
             on_batch=run.settled,
             inspect=run.inspect,
         )
