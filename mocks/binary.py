@@ -15,7 +15,7 @@ from mocks.ehr import Ehr
 def binary(request: Request, ehr: Ehr, row: Row) -> Response:
     """Answer one Binary.
 
-    Epic: the attachment's own type gives its bytes, fhir+json a Binary with base64 `data`, everything else XML (SF, vendors.md 1.5).
+    Epic: the attachment's own type gives its bytes, fhir+json a Binary with base64 `data`, everything else XML (SF, 1.5).
     Millennium: Accept equals the contentType or application/fhir+json; anything else, application/json too, is 406 (CR, 2.8).
     Others: bytes to who asks for them or does not say, JSON to who asks for FHIR (R4, binary.html).
     """

@@ -96,6 +96,8 @@ def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[
         rows = [row for row in ehr.dataset.of_type(kind) if row.patient is not None]
     else:
         rows = [row for patient in patients for row in ehr.dataset.of_patient(kind, patient)]
+    if ehr.config.unlisted:
+        rows = [row for row in rows if f"{row.type}/{row.id}" not in ehr.config.unlisted]
     for value in asked.params.get("_since", ()):
         moment = instant(value)
         if moment is None:

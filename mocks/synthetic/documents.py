@@ -1,7 +1,7 @@
 """documents owns what synthetic notes look like where a site keeps them apart: Binary resources behind DocumentReferences.
 
-The proportions are those of captured Epic charts (vendors.md 1.10): half have neither url nor contentType, the others are HTML with
-RTF beside it, C-CDA, and PDF. The notes themselves are `clinical`'s.
+The proportions are those of captured Epic charts (vendors.md 1.10): half have neither url nor contentType, the others are HTML
+with RTF beside it, C-CDA, and PDF. The notes themselves are `clinical`'s.
 """
 
 from __future__ import annotations

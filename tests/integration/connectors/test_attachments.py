@@ -214,10 +214,7 @@ async def test_policy_says_what_is_fetched_by_type_size_and_at_all(store: KeptRo
         assert states == {"scan": "unwanted", "claims-much": "too-large", "is-much": "too-large", "small": "stored"}
         assert report.status == "complete"
         await run(served, store, profile={"attachments": {"types": ["image/*", "text/*"]}})
-    assert {use[0] for use in uses(store_url).values()} == {
-        "stored",
-        "too-large",
-    }  # its size is what it claims, not what it is
+    assert {use[0] for use in uses(store_url).values()} == {"stored"}  # a new policy decides anew
 
 
 async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the_token(
