@@ -21,6 +21,7 @@ from cli.main import call
 from mocks.serving import Served
 from mocks.synthetic import generate
 from mocks.synthetic.json_bytes import to_json_bytes
+from tests.acceptance.raw_front import Front, Wording, fronted, plain
 from tests.acceptance.user_site import Done, Key, Site, mock, reachable, source, written
 
 COMPLETE, PARTIAL, FAILED, BUSY = 0, 3, 5, 6
@@ -96,11 +97,12 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the connection
     words: tuple[str, ...] = ()  # of the command
     holds: Callable[[Served], None] = nothing  # what is peculiar to the EHR's data from the first day
+    wording: Wording | None = None  # how answers are put on the socket
     good_night_before: bool = False
     prepare: Callable[[Served], None] = nothing  # right before the faulted run
     code: int = COMPLETE
     holes: frozenset[str] | None = frozenset()  # the types that have them; None: whichever it is, there is one
-    unserved: frozenset[str] = frozenset()  # types that the EHR says it has not: a note, no hole
+    unserved: frozenset[str] = frozenset()  # types that the EHR says it has not, or that a hole alone leads to
     says: str = ""  # a regular expression, found in what the report says
     shown: Callable[[Night], None] = anything
     ends: Callable[[Served], None] = nothing  # what ends the fault, besides the end of its rules
@@ -120,8 +122,9 @@ class Case:
 class Faulted:
     """A case on its way through both nights."""
 
-    def __init__(self, case: Case, site: Site, store_url: str, served: Served) -> None:
+    def __init__(self, case: Case, site: Site, store_url: str, served: Served, front: Front | None = None) -> None:
         self.case = case
+        self._front = front
         self.served = served
         self._site = site
         self._store_url = store_url
@@ -148,10 +151,14 @@ class Faulted:
         self.case.prepare(self.served)
         for rule in self.case.rules:
             self.served.faults.add(dict(rule))
+        if self._front is not None and self.case.wording is not None:
+            self._front.wording = self.case.wording
 
     def end(self) -> None:
         """Let the fault end."""
         self.served.faults.clear()
+        if self._front is not None:
+            self._front.wording = plain
         self.case.ends(self.served)
         if self.case.waits:
             with psycopg.connect(self._store_url) as connection:
@@ -199,7 +206,11 @@ def faulted(case: Case, site: Site, store_url: str) -> Iterator[Faulted]:
     """The case's EHR, served; nothing has happened yet."""
     knobs = {"data": charts(), "kickoff_window_s": 0, "max_parallel_files": None, "abandoned_job_s": 0.5, **case.mock}
     with mock(case.vendor, **knobs) as served:
-        yield Faulted(case, site, store_url, served)
+        if case.wording is None:
+            yield Faulted(case, site, store_url, served)
+            return
+        with fronted(served) as (named, front):
+            yield Faulted(case, site, store_url, named, front)
 
 
 def in_process(*words: str) -> Done:

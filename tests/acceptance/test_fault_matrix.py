@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance import fault_cases_bulk, fault_cases_crawl, fault_cases_records, fault_cases_wire
+from tests.acceptance import (
+    fault_cases_bulk,
+    fault_cases_crawl,
+    fault_cases_records,
+    fault_cases_unlisted,
+    fault_cases_wire,
+)
 from tests.acceptance.faulted import Case, faulted
 from tests.acceptance.user_site import Site
 
@@ -17,6 +23,7 @@ CASES: tuple[Case, ...] = (
     *fault_cases_crawl.CASES,
     *fault_cases_bulk.CASES,
     *fault_cases_records.CASES,
+    *fault_cases_unlisted.CASES,
 )
 
 
