@@ -28,6 +28,7 @@ from connectors.transport.retry_table import (
     judge,
     nobody_home,
     retry_after_s,
+    server_time,
     signal_of,
 )
 from connectors.transport.sender import FAILS, Answer, Sender, drained, failed
@@ -235,7 +236,7 @@ class EhrClient:
             sleep=self._sleep, retry=_AGAIN, stop=tries.stop, wait=self._wait_s, retry_error_callback=_tried
         )
         tried: _Try[T] = await retrying(tried_or_again, call)
-        if tried.value is not None or not nobody_home(tried.seen, tried.verdict):
+        if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
             self.budget.count_answer()
             self.limits.ended(reason=None)
         else:
@@ -318,7 +319,10 @@ class EhrClient:
 
     def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
         headers = answer.response.headers
-        wait_s = retry_after_s(headers.get("retry-after"), now=self._clock(), cap_s=self._profile.retry_after_cap_s)
+        wait_s = None
+        if (wanted := headers.get("retry-after")) is not None:
+            now = server_time(headers.get("date")) or self._clock()  # its own clock, which may be off, wrote the moment
+            wait_s = retry_after_s(wanted, now=now, cap_s=self._profile.retry_after_cap_s)
         return Seen(
             status=answer.response.status_code,
             media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),

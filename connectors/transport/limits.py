@@ -21,7 +21,7 @@ from connectors.transport.call import Call, Purpose
 from connectors.transport.pace import Pace
 from connectors.transport.quiet_hours import QuietHours
 from connectors.transport.quota import Quota, allowance_from
-from connectors.transport.retry_table import Seen, Signal
+from connectors.transport.retry_table import Seen, Signal, server_time
 from snapshots.record import PaceState
 
 _FOREVER = float("inf")
@@ -228,7 +228,10 @@ class ConnectionLimits:
         else:
             return
         now = self._clock()
-        said = allowance_from(headers, now)
+        date = next((value.decode("latin-1") for name, value in headers if name.lower() == b"date"), None)
+        said = allowance_from(
+            headers, server_time(date) or now
+        )  # a reset is a moment of the server's clock, which may be off
         if said is not None:
             cap = self._profile.retry_after_cap_s
             until = self.quota.heard(said._replace(reset_s=min(said.reset_s, cap)), now, in_use=self.pace.level)

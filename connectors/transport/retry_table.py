@@ -143,16 +143,19 @@ def signal_of(call: Call, seen: Seen, verdict: Verdict) -> Signal:
     return "fine" if verdict.action in ("ok", "terminal") and not verdict.html else "nothing"
 
 
-def nobody_home(seen: Seen, verdict: Verdict) -> bool:
+def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
     """Whether a try was not answered by the EHR itself, but by nobody, a gateway, a web page or a refusal to listen.
 
-    A 500 with issue codes is the EHR speaking of one record; a damaged body came from somebody.
+    A 500 with issue codes is the EHR speaking of one record; a damaged body came from somebody; a 429 to a kick-off or a poll
+    says that a job runs, or that it was polled too soon.
     """
     if seen.status is None:
         return seen.failure not in ("coding", "bomb")
     if seen.status == 500 and not seen.codes:  # noqa: PLR2004
         return True
-    return seen.status in STRAINED or seen.status in (408, 429) or (verdict.html and verdict.action == "retry")
+    if seen.status == 429:  # noqa: PLR2004
+        return call.purpose not in ("kickoff", "status")
+    return seen.status in STRAINED or seen.status == 408 or (verdict.html and verdict.action == "retry")  # noqa: PLR2004
 
 
 def _judge_accepted(call: Call, seen: Seen) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from email.utils import formatdate
 
 import pytest
 
@@ -171,6 +172,33 @@ async def test_a_reset_far_away_is_capped():
         await ehr.send(call())
         await ehr.send(call())
     assert waits.seconds == [60]
+
+
+@pytest.mark.parametrize("off_s", [0, 3600, -3600])
+async def test_moments_are_read_on_the_servers_own_clock(off_s):
+    there = NOW + off_s
+    date = formatdate(there, usegmt=True)
+    answers = [
+        http(503, Retry_After=formatdate(there + 20, usegmt=True), Date=date),
+        http(X_RateLimit_Remaining="0", X_RateLimit_Reset=str(int(there) + 30), Date=date),
+        http(),
+    ]
+    waits = Waits()
+    async with wire(always(answers)) as server, client(server, waits=waits, retry_base_s=0.01) as ehr:
+        await ehr.send(call())
+        await ehr.send(call())
+    assert [round(seconds) for seconds in waits.seconds] == [20, 30]
+
+
+async def test_a_job_that_runs_and_a_poll_that_comes_too_soon_are_no_outage():
+    async with (
+        wire(always(REFUSED)) as server,
+        client(server, max_tries=1, breaker_failures=2, kickoff_429_means_running=True) as ehr,
+    ):
+        for purpose in ("kickoff", "status") * 5:
+            with pytest.raises(TransientFetchError, match="429"):
+                await ehr.send(call(purpose=purpose))
+        assert ehr.pace_state().down_until is None
 
 
 # -- quiet hours (NOW is 08:00 UTC)

@@ -148,19 +148,20 @@ async def test_a_stream_left_early_gives_its_place_and_connection_back():
 
 
 async def test_a_stall_is_a_time_out_and_slow_progress_is_none():
+    body = b'{"a":1' + b" " * 693 + b"}"
+
     async def stalls_then_drips(request, writer):
-        body = b'{"a":1}'
         writer.write(http(body=body)[: -len(body)])
         if len(server.seen) == 1:
             await asyncio.sleep(30)
-        for byte in body:
-            writer.write(bytes([byte]))
+        for at in range(0, len(body), 100):
+            writer.write(body[at : at + 100])
             await writer.drain()
             await asyncio.sleep(0.1)
 
     async with wire(stalls_then_drips) as server, client(server, read_timeout_s=0.4) as ehr:
         began = asyncio.get_running_loop().time()
-        assert (await ehr.send(call())).body == b'{"a":1}'
+        assert (await ehr.send(call())).body == body
         assert asyncio.get_running_loop().time() - began > 0.4 + 0.6
         assert ehr.retries == 1
 
