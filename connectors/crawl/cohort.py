@@ -109,11 +109,17 @@ class CohortFinder:
                 f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
             ) from error
         try:
-            members = orjson.loads(reply.body).get("member", [])
-            references = [member["entity"]["reference"] for member in members if not member.get("inactive", False)]
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+            found = orjson.loads(reply.body)
+            members = found.get("member") or []
+            references = [(m.get("entity") or {}).get("reference") for m in members if not m.get("inactive", False)]
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
             raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.") from None
-        return Cohort(patients=tuple(dict.fromkeys(m[1] for m in map(_MEMBER.search, references) if m)))
+        patients = [match[1] for match in map(_MEMBER.search, map(str, references)) if match]
+        quantity = found.get("quantity")
+        hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
+        places = {"not told": hidden, "without a reference to a patient": len(references) - len(patients)}
+        notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
+        return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=sum(places.values()))
 
     def everyone(self) -> AsyncIterator[Page]:
         """List every patient of a server that lists them; the pages hold whole Patients, so they need not be read again."""

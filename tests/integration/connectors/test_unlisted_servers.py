@@ -1,0 +1,144 @@
+"""Servers that nobody has listed: what they keep back is named as a hole, and never passes for a chart that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
+from tests.integration.connectors.test_sync import run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def of_p1(asked: Asked, kind: str = "Observation") -> bool:
+    return asked.path == f"/{kind}" and asked.query.get("patient") == "p1"
+
+
+def no_way_on(server: RawServer, asked: Asked) -> bytes | None:
+    rows = server.matches(asked)
+    return answer(bundle(rows[:10], total=len(rows))) if of_p1(asked) else None
+
+
+def entries_without_resource(server: RawServer, asked: Asked) -> bytes | None:
+    found = bundle(server.matches(asked))
+    for entry in found["entry"][::5]:
+        del entry["resource"]
+    return answer(found) if of_p1(asked) else None
+
+
+def an_error_among_the_entries(server: RawServer, asked: Asked) -> bytes | None:
+    issue = {"severity": "error", "code": "exception"}
+    outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}, "search": {"mode": "outcome"}}
+    return (
+        answer({"resourceType": "Bundle", "type": "searchset", "total": 0, "entry": [outcome]})
+        if of_p1(asked)
+        else None
+    )
+
+
+def pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
+    link = f"{asked.base}/Observation?patient=p1&n={len(server.asked)}"
+    return answer(bundle(server.matches(asked)[:10], link)) if of_p1(asked) else None
+
+
+def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
+    return answer(bundle([], f"{asked.base}/Observation?patient=p1&n={len(server.asked)}")) if of_p1(asked) else None
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (no_way_on, "15 more"),
+        (entries_without_resource, "without a resource"),
+        (an_error_among_the_entries, "could not produce all of it (exception)"),
+        (pages_without_end, "the same resources"),
+        (empty_pages_without_end, "brings nothing"),
+    ],
+)
+async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: KeptRows, fault, reason: str) -> None:
+    async with raw_server(fault) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, len(report.holes)) == ("partial", 1)
+    assert (report.holes[0].resource_type, reason in str(report.holes[0].reason)) == ("Observation", True)
+    missing = held - set(store.live())
+    assert all(kind == "Observation" and "-p1-" in id_ for kind, id_ in missing)
+
+
+async def test_a_resource_that_is_marked_as_an_outcome_is_stored(store: KeptRows) -> None:
+    def marked(server: RawServer, asked: Asked) -> bytes | None:
+        found = bundle(server.matches(asked))
+        for entry in found["entry"]:
+            entry["search"]["mode"] = "outcome"
+        return answer(found) if of_p1(asked, "Condition") else None
+
+    async with raw_server(marked) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, set(store.live())) == ("complete", held)
+
+
+async def test_a_search_that_shifts_while_it_is_read_is_read_again(store: KeptRows) -> None:
+    """By offsets, a row that goes pulls another over the edge of a page that has been read."""
+    gone: list[str] = []
+
+    def shifting(server: RawServer, asked: Asked) -> bytes | None:
+        if of_p1(asked) and asked.query.get("start") == "10" and not gone:
+            first = next(row for row in server.rows["Observation"] if "-p1-" in row["id"])
+            server.rows["Observation"].remove(first)
+            gone.append(first["id"])
+        return None
+
+    async with raw_server(shifting) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, gone) == ("complete", ["o-p1-0"])
+    assert held - set(store.live()) == set()
+
+
+async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> None:
+    def odd(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path != "/metadata":
+            return None
+        statement = server.statement()
+        params = {"interaction": [{"code": "search-type"}], "searchParam": [{"name": "patient"}]}
+        statement["rest"][0]["resource"] += [
+            {"type": one, **params} for one in ("../../admin", "A b", "Condition?x=", None)
+        ]
+        return answer(statement)
+
+    async with raw_server(odd) as server:
+        report = await run(server, store, mode="crawl")
+        paths = {asked.path for asked in server.asked}
+    assert report.status == "complete"
+    assert not [path for path in paths if ".." in path or " " in path or "%" in path]
+
+
+async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(store: KeptRows) -> None:
+    entities = [
+        {"reference": "Patient/p0"},
+        {"reference": "Group/more"},
+        {"identifier": {"value": "7"}},
+        {"reference": "urn:uuid:1"},
+    ]
+    group = {"resourceType": "Group", "id": "g", "quantity": 9, "member": [{"entity": one} for one in entities]}
+
+    def grouped(server: RawServer, asked: Asked) -> bytes | None:
+        return answer(group) if asked.path == "/Group/g" else None
+
+    async with raw_server(grouped) as server:
+        report = await run(server, store, mode="crawl", group="g")
+    assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
+    assert {f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient: 3")} <= set(
+        report.notes
+    )
+    assert ("Patient", "p0") in store.live()
