@@ -1,16 +1,17 @@
-"""Moves what fetchers find into the store: many fetchers, one bounded stream, one writer that gathers batches.
+"""Moves what fetchers find into the store: many fetchers, one bounded line, one writer that gathers batches.
 
-Data commits with, or before, the result of its unit; memory is bounded by the stream's length and the batch's size. What is
+Data commits with, or before, the result of its unit; memory is bounded by the bytes in line and the batch's size. What is
 fetched is `crawl`'s and `bulk`'s business; how it is stored, the store's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from connectors.errors import FetchError, UnsafeLinkError
 from connectors.store_port import RunStore
@@ -24,6 +25,10 @@ BATCH_RECORDS = 8_000
 # the request; a crash costs this much more work at the most.
 LINGER_S = 0.2
 ENOUGH_BYTES = 500_000  # worth a transaction at once
+# What may wait in line for the writer. Bytes, not pieces: while a batch commits (some 30 ms), small pages must not keep the
+# fetchers from asking on, and large ones must not fill the memory.
+LINE_BYTES = 8_000_000
+_PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Fetched:
     documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()
     result: UnitResult | None = None
+    place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and how far it has come with this piece
     size: int = 0  # bytes of bodies
 
 
@@ -51,7 +57,6 @@ async def run_units(
     store: RunStore,
     *,
     workers: int,
-    buffer: int = 32,
     on_batch: OnBatch = lambda results, records: None,
     inspect: Inspect = lambda records: None,
 ) -> None:
@@ -63,23 +68,23 @@ async def run_units(
     if not units:
         return
     waiting = iter(units)
-    send, receive = anyio.create_memory_object_stream[Fetched](buffer)
+    line = _Line()
 
-    async def work(out: MemoryObjectSendStream[Fetched]) -> None:
-        async with out:
-            for unit in waiting:
-                try:
-                    result = await fetch(unit, out.send)
-                except (FetchError, UnsafeLinkError) as error:
-                    result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
-                await out.send(Fetched(result=result))
+    async def work() -> None:
+        for unit in waiting:
+            try:
+                result = await fetch(unit, line.put)
+            except (FetchError, UnsafeLinkError) as error:
+                result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+            await line.put(Fetched(result=result))
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_all, receive, store, on_batch, inspect)
-            async with send:
+            tasks.start_soon(_write_all, line, store, on_batch, inspect)
+            async with anyio.create_task_group() as fetchers:
                 for _ in range(min(workers, len(units))):
-                    tasks.start_soon(work, send.clone())
+                    fetchers.start_soon(work)
+            line.end()
     except BaseExceptionGroup as group:
         raise _first(group) from None
 
@@ -92,38 +97,85 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _write_all(
-    receive: MemoryObjectReceiveStream[Fetched], store: RunStore, on_batch: OnBatch, inspect: Inspect
-) -> None:
-    async with receive:
-        async for first in receive:
-            pieces = await _gathered(first, receive)
-            records = [record for piece in pieces for record in piece.records]
-            inspect(records)
-            results = [piece.result for piece in pieces if piece.result is not None]
-            await store.write(
-                Batch(
-                    records=records,
-                    deletions=[deletion for piece in pieces for deletion in piece.deletions],
-                    quarantined=[item for piece in pieces for item in piece.quarantined],
-                    results=results,
-                    documents=[document for piece in pieces for document in piece.documents],
-                    aliases=[alias for piece in pieces for alias in piece.aliases],
-                )
+class _Line:
+    """Pieces on their way to the one writer, first come first served. Half the CPU of anyio's stream, and bounded by bytes."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Fetched] = deque()
+        self._size = 0
+        self._ended = False
+        self._room: anyio.Event | None = None
+        self._news: anyio.Event | None = None
+
+    async def put(self, piece: Fetched) -> None:
+        """Add a piece, once there is room."""
+        while self._size >= LINE_BYTES:
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+        self._pieces.append(piece)
+        self._size += piece.size + _PIECE_BYTES
+        self._tell()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._tell()
+
+    def take(self) -> Fetched | None:
+        """The next piece, if one is there."""
+        if not self._pieces:
+            return None
+        piece = self._pieces.popleft()
+        self._size -= piece.size + _PIECE_BYTES
+        if self._room is not None and self._size < LINE_BYTES:
+            self._room.set()
+            self._room = None
+        return piece
+
+    async def filled(self) -> bool:
+        """Wait until a piece is there; False: none will ever be."""
+        while not self._pieces and not self._ended:
+            self._news = self._news or anyio.Event()
+            await self._news.wait()
+        return bool(self._pieces)
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+
+async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, inspect: Inspect) -> None:
+    while await line.filled():
+        pieces = await _gathered(line)
+        records = [record for piece in pieces for record in piece.records]
+        inspect(records)
+        results = [piece.result for piece in pieces if piece.result is not None]
+        await store.write(
+            Batch(
+                records=records,
+                deletions=[deletion for piece in pieces for deletion in piece.deletions],
+                quarantined=[item for piece in pieces for item in piece.quarantined],
+                results=results,
+                places=dict(piece.place for piece in pieces if piece.place is not None),
+                documents=[document for piece in pieces for document in piece.documents],
+                aliases=[alias for piece in pieces for alias in piece.aliases],
             )
-            on_batch(results, len(records))
+        )
+        on_batch(results, len(records))
 
 
-async def _gathered(first: Fetched, receive: MemoryObjectReceiveStream[Fetched]) -> list[Fetched]:
+async def _gathered(line: _Line) -> list[Fetched]:
     """What is there, up to a full batch; and where that is little, what comes within LINGER_S."""
-    pieces, size, count = [first], first.size, len(first.records)
+    pieces: list[Fetched] = []
+    size = count = 0
     with anyio.move_on_after(LINGER_S):
         while size < BATCH_BYTES and count < BATCH_RECORDS:
-            try:
-                piece = receive.receive_nowait() if size >= ENOUGH_BYTES else await receive.receive()
-            except (anyio.EndOfStream, anyio.WouldBlock):
+            piece = line.take()
+            if piece is not None:
+                pieces.append(piece)
+                size += piece.size
+                count += len(piece.records)
+            elif size >= ENOUGH_BYTES or not await line.filled():
                 break
-            pieces.append(piece)
-            size += piece.size
-            count += len(piece.records)
     return pieces

@@ -30,7 +30,6 @@ PATHS: Mapping[str, str] = MappingProxyType(
 )
 _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
-_BUFFER = 2
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
 _SPACE = re.compile(r"\s+")
 
@@ -81,7 +80,7 @@ async def _fetch_pending(run: Run, fetcher: AttachmentFetcher) -> None:
             raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
         workers = min(_WORKERS, run.request.profile.max_concurrency)
-        await run_units(pending, fetcher.fetch, run.store, workers=workers, buffer=_BUFFER, on_batch=run.settled)
+        await run_units(pending, fetcher.fetch, run.store, workers=workers, on_batch=run.settled)
         before = pending
 
 

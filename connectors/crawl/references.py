@@ -20,7 +20,6 @@ from connectors.run import Readable, Run
 from snapshots.record import Unit
 
 KIND = "reference"
-_BUFFER = 32
 _DUE_AT_ONCE = 5_000  # references in memory
 _WORKERS_PER_SLOT = 2
 
@@ -71,7 +70,6 @@ async def _fetch_pending(run: Run, fetcher: ReferenceFetcher) -> None:
             fetcher.fetch,
             run.store,
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
-            buffer=_BUFFER,
             on_batch=run.settled,
             inspect=run.inspect,
         )

@@ -26,8 +26,7 @@ from connectors.run import Readable, Run, instant
 from snapshots.record import Alias, Batch, Unit, UnitResult, UnitState
 
 _KINDS = ("search", "read", "batch")
-_BUFFER = 32  # pieces between the fetchers and the writer: a page each, a few kB to a few MB
-_UNITS_AT_ONCE = 5_000  # of the ledger in memory
+_UNITS_AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
 _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
 
 
@@ -182,7 +181,6 @@ async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
             search.fetch,
             run.store,
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
-            buffer=_BUFFER,
             on_batch=run.settled,
             inspect=run.inspect,
         )
