@@ -108,6 +108,7 @@ class Case:
     ends: Callable[[Served], None] = nothing  # what ends the fault, besides the end of its rules
     healed: int = COMPLETE
     expected: Callable[[Served], dict[Key, Any]] = reachable
+    kept: Callable[[Served, str], None] = lambda served, store_url: None  # further judgement of the healed store
     shows: Callable[[Any], Any] = lambda resource: resource  # what the EHR makes of a resource before it leaves
     tolerates: Callable[[Any], bool] = lambda resource: False  # stored in the faulted run, and not as the EHR holds it
     extra_patients: tuple[str, ...] = ()  # of the cohort, beside those that the EHR knows
@@ -182,6 +183,7 @@ class Faulted:
         assert night.code == self.case.healed, f"{night.report}\n{night.stderr[-2000:]}"
         assert night.holes == []
         assert not self._missing()
+        self.case.kept(self.served, self._store_url)
 
     def _missing(
         self, holes: frozenset[str] = frozenset(), tolerates: Callable[[Any], bool] = lambda resource: False

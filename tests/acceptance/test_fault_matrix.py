@@ -1,30 +1,17 @@
 """Every fault of the catalogue, on a real socket, in a whole sync: what it costs that night, and that the next one heals it.
 
-The cases are data: `fault_cases_wire`, `fault_cases_crawl`, `fault_cases_bulk`, and `fault_cases_unlisted` for what nobody has
-reported yet. docs/faults.md tells it to a reader.
+The cases are data, in `fault_cases`; docs/faults.md tells them to a reader. What needs two processes is here.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.acceptance import (
-    fault_cases_bulk,
-    fault_cases_crawl,
-    fault_cases_records,
-    fault_cases_unlisted,
-    fault_cases_wire,
-)
-from tests.acceptance.faulted import Case, faulted
-from tests.acceptance.user_site import Site
+from tests.acceptance.fault_cases import CASES
+from tests.acceptance.faulted import BUSY, Case, faulted, in_process, live
+from tests.acceptance.user_site import Site, mock, reachable
 
-CASES: tuple[Case, ...] = (
-    *fault_cases_wire.CASES,
-    *fault_cases_crawl.CASES,
-    *fault_cases_bulk.CASES,
-    *fault_cases_records.CASES,
-    *fault_cases_unlisted.CASES,
-)
+_WAIT_S = 60
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -39,3 +26,19 @@ def test_a_fault_costs_what_it_must_and_the_next_run_heals_it(case: Case, site: 
         assert struck or not case.rules, "the fault did not strike"
         night.end()
         night.judge_healed(night.sync())
+
+
+def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Site, store_url: str) -> None:
+    with mock("cerner", polls=30, patients=2) as served:
+        site.connect(served)
+        first = site.start("sync", "--json")
+        while first.poll() is None and not any(entry.purpose == "kickoff" for entry in served.log):
+            pass
+        second = in_process("sync", "--json", "--config", str(site.folder / "chartferry.toml"))
+        said, _ = first.communicate(timeout=_WAIT_S)
+        kickoffs = sum(entry.purpose == "kickoff" for entry in served.log)
+        expected = reachable(served)
+    assert (second.code, first.returncode, kickoffs) == (BUSY, 0, 1), said
+    assert "busy" in second.stdout
+    stored = live(store_url)
+    assert {key: stored.get(key) for key in expected} == expected
