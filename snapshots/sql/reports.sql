@@ -31,8 +31,8 @@ SELECT run, resource_type, new, changed, unchanged, deleted FROM run_count WHERE
 
 -- name: holes
 -- Units that failed, with their place among the run's units of the same kind.
-SELECT run, key, kind, resource_type, patient_id, detail, reason, place FROM (
-    SELECT *, row_number() OVER (PARTITION BY run, kind ORDER BY ordinal) AS place FROM unit WHERE run = ANY(%(runs)s)
+SELECT run, key, kind, resource_type, patient_id, detail, reason, nth FROM (
+    SELECT *, row_number() OVER (PARTITION BY run, kind ORDER BY ordinal) AS nth FROM unit WHERE run = ANY(%(runs)s)
 ) numbered WHERE state = 'failed' ORDER BY run, ordinal
 
 -- name: report_key
