@@ -153,7 +153,7 @@ def _send(request: Request, ehr: Ehr, found: BulkFile) -> Response:
     if ehr.manner.wraps_files and "ndjson" not in request.headers.get("accept", ""):
         data = base64.b64encode(_lines(ehr, found)).decode()
         return json_answer({"resourceType": "Binary", "id": found.id, "contentType": media, "data": data})
-    packed = "gzip" in request.headers.get("accept-encoding", "")
+    packed = "gzip" in request.headers.get("accept-encoding", "") and not ehr.config.plain_files
     content = _compressed(ehr, found) if packed else _lines(ehr, found)
     headers = {"Content-Encoding": "gzip"} if packed else {}
     return _ranged(request, content, headers, media) if ehr.config.ranges else _FileBytes(content, headers, media)

@@ -91,6 +91,7 @@ class MockConfig:
     separate_status: bool = False  # separate-export-status is honoured
     manifest_life_s: float | None = None  # links of a manifest end after so long: 403 then; Expires says so
     ranges: bool = False  # files have a strong ETag and can be had from a byte on
+    plain_files: bool = False  # files are never compressed
     error_file: bool = False  # the manifest's error[] names a file with one warning
 
     # -- how it behaves on the wire

@@ -175,6 +175,9 @@ class OpenRun:
                 await keep_documents(self._conn, connection, batch.documents)
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
+            if batch.places:
+                keys, places = list(batch.places), [Jsonb(dict(place)) for place in batch.places.values()]
+                await self._conn.execute(_SQL["note_places"], {"run": run, "keys": keys, "places": places})
             if batch.results:
                 await self._settle(batch)
             if intake.counts:

@@ -145,6 +145,7 @@ class Batch:
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
     results: Sequence[UnitResult] = ()
+    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> how far it has come (JSON)
     documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
 

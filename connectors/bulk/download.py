@@ -7,8 +7,9 @@ merge makes that harmless.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import anyio.lowlevel
 import tenacity
@@ -46,9 +47,25 @@ class _Attempts:
     unit: Unit
     reading: FileReading
     cut: BodyReader | None = None  # what came of a try that was cut, and can go on
-    etag: str = ""
+    etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
+    first_byte: int = 0  # of the file, in the answer that is being read
     defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
     times: int = 0  # ... and how often it did so, the same each time
+
+    @property
+    def next_byte(self) -> int:
+        """Where the next try begins: 0 unless the server lets it go on."""
+        return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
+
+    def begin_anew(self) -> None:
+        """Forget what came: the next answer is the file from its start."""
+        self.reading = FileReading(self.unit)
+        self.cut, self.etag, self.first_byte = None, "", 0
+
+    def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
+        """How far the file has come, for a run that must go on after a crash; decompression does not outlive one."""
+        found = self.reading.place() if self.etag and body.is_plain else None
+        return None if found is None else (self.unit.key, {**found, "etag": self.etag})
 
 
 @dataclass
@@ -87,6 +104,10 @@ class FileFetcher:
         """
         url = await self._links.current(unit)
         attempts = _Attempts(unit=unit, reading=FileReading(unit))
+        place = unit.detail.get("place")
+        if place is not None:  # a run that was interrupted has stored so much of it
+            attempts.reading, attempts.etag = FileReading.going_on(unit, place), place["etag"]
+            attempts.first_byte = place["bytes"]
         try:
             return await self._tries(attempts, url, emit)
         except TerminalFetchError as error:
@@ -102,7 +123,7 @@ class FileFetcher:
         def stop(state: tenacity.RetryCallState) -> bool:
             """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
             nonlocal last_came
-            came, before = (attempts.cut.raw_bytes if attempts.cut else 0), last_came
+            came, before = attempts.next_byte, last_came
             last_came = came
             most = _RESUMES if came > before else self._profile.max_tries
             return state.attempt_number >= most
@@ -123,15 +144,15 @@ class FileFetcher:
                 self._take_up(attempts, reply)
                 await self._read(attempts, reply, emit)
         except TerminalFetchError as error:
-            if error.status != _UNSATISFIABLE or attempts.cut is None:
+            if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
-            attempts.cut = None
+            attempts.begin_anew()
             self._ask_again(f"{unit.detail['template']}: the server no longer has the rest of it.")
         return await self._judged(attempts, emit)
 
     def _call(self, attempts: _Attempts, url: str) -> Call:
-        cut, unit = attempts.cut, attempts.unit
-        rest = {} if cut is None else {"Range": f"bytes={cut.raw_bytes}-", "If-Range": attempts.etag}
+        cut, unit, start = attempts.cut, attempts.unit, attempts.next_byte
+        rest = {} if not start else {"Range": f"bytes={start}-", "If-Range": attempts.etag}
         return Call(
             method="GET",
             url=url,
@@ -141,26 +162,25 @@ class FileFetcher:
             headers=rest,
             auth=self._wants_token(unit, url),
             token_origins=frozenset(self._profile.bulk_file_hosts),
-            ok=frozenset({_OK} if cut is None else {_OK, _PARTIAL}),
+            ok=frozenset({_OK, _PARTIAL} if start else {_OK}),
             continues=cut,
         )
 
     def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
         """Go on where the last try was cut, if this answer does; else begin anew."""
-        cut = attempts.cut
-        if cut is not None and reply.status == _PARTIAL:
-            if not reply.headers.get("content-range", "").startswith(f"bytes {cut.raw_bytes}-"):
-                attempts.cut = None
+        if reply.status == _PARTIAL:
+            asked_for = reply.headers.get("content-range", "").startswith(f"bytes {attempts.next_byte}-")
+            if not asked_for or (attempts.cut is None and not reply.body.is_plain):
+                attempts.begin_anew()
                 self._ask_again(
                     f"{attempts.unit.detail['template']}: the server gave another part of it than was asked for."
                 )
             self._tally.resumed += 1
             return
-        attempts.reading = FileReading(attempts.unit)
+        attempts.begin_anew()
         tag = reply.headers.get("etag", "")
         may_go_on = tag.startswith('"') and "bytes" in reply.headers.get("accept-ranges", "").lower()
         attempts.etag = tag if may_go_on else ""
-        attempts.cut = None
 
     async def _read(self, attempts: _Attempts, reply: StreamReply, emit: Emit) -> None:
         reading = attempts.reading
@@ -169,16 +189,18 @@ class FileFetcher:
                 for start in range(0, len(chunk), _TURN_BYTES):
                     reading.feed(chunk[start : start + _TURN_BYTES])
                     if reading.size >= _PIECE_BYTES:
-                        await _hand_on(reading, emit)
+                        await _hand_on(reading, emit, attempts.place(reply.body))
                     else:
                         await anyio.lowlevel.checkpoint()
         except BudgetExhaustedError:
             raise
         except TransientFetchError as error:  # the client has taken this retry out of the budget
-            can_go_on = attempts.etag and reply.body.is_whole_so_far and reply.body.raw_bytes > 0
-            attempts.cut = reply.body if can_go_on else None
+            if attempts.etag and reply.body.is_whole_so_far:
+                attempts.cut = reply.body
+            else:
+                attempts.begin_anew()
             raise _FileBrokenOffError(str(error), status=error.status) from error
-        attempts.cut = None
+        attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
         reading.finish()
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
@@ -259,7 +281,7 @@ class FileFetcher:
         return found
 
 
-async def _hand_on(reading: FileReading, emit: Emit) -> None:
+async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:
     fetched = reading.take()
     if fetched is not None:
-        await emit(fetched)
+        await emit(fetched if place is None else replace(fetched, place=place))

@@ -5,7 +5,9 @@ One bad line costs that line. What a cut or a miscount means for the file is dec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.fhir import Issue, UnreadableResourceError, deletions_from, issues_from, record_from
@@ -25,6 +27,7 @@ class FileReading:
     issues: list[Issue] = field(default_factory=list)
     size: int = 0  # bytes of bodies that wait to be handed on
     total: int = 0  # bytes of bodies in all
+    fed: int = 0  # bytes of the file, line ends included
     lines: int = 0
     headers: int = 0
     unreadable: int = 0
@@ -32,8 +35,32 @@ class FileReading:
     other_types: dict[str, int] = field(default_factory=dict)
     last_line_unreadable: bool = False
 
+    @classmethod
+    def going_on(cls, unit: Unit, place: Mapping[str, Any]) -> FileReading:
+        """The reading of a file from where an interrupted run had stored it to (`place`)."""
+        return cls(
+            unit,
+            splitter=LineSplitter(number=place["number"]),
+            fed=place["bytes"],
+            lines=place["lines"],
+            total=place["total"],
+        )
+
+    def place(self) -> Mapping[str, Any] | None:
+        """How far the lines reach that have been read: the bytes that need not come again. None while there is doubt.
+
+        A line that could not be read, an issue or a type that the manifest did not name belong to the file's end: a run that
+        goes on must meet them.
+        """
+        doubtful = self.unreadable or self.issues or self.subsetted or self.other_types or self.headers
+        if doubtful or self.splitter.held < 0 or self.unit.kind != "file":
+            return None
+        end = self.fed - self.splitter.held
+        return {"bytes": end, "number": self.splitter.number, "lines": self.lines, "total": self.total}
+
     def feed(self, piece: bytes) -> None:
         """Read every line that this piece completes."""
+        self.fed += len(piece)
         self._read_all(self.splitter.feed(piece))
 
     def finish(self) -> None:

@@ -25,12 +25,22 @@ Line = tuple[int, bytes]
 class LineSplitter:
     """Feed it chunks, get whole lines as (number, bytes); at the end call `finish` for a last line without newline."""
 
-    def __init__(self, max_line: int = 256 * 1024 * 1024) -> None:
+    def __init__(self, max_line: int = 256 * 1024 * 1024, *, number: int = 0) -> None:
         self._max_line = max_line
         self._parts: list[bytes] = []
         self._held = 0
-        self._number = 0
+        self._number = number
         self._skipping = False
+
+    @property
+    def number(self) -> int:
+        """How many lines were complete, blank ones included."""
+        return self._number
+
+    @property
+    def held(self) -> int:
+        """Bytes of a line that is not complete yet; -1 within a line that is too long to be kept."""
+        return -1 if self._skipping else self._held
 
     def feed(self, chunk: bytes) -> list[Line | OverlongLine]:
         """Give every line that `chunk` completes, without its line end; blank lines are counted and left out."""

@@ -8,7 +8,7 @@ from typing import Self
 
 import httpx
 
-from connectors.transport.content_coding import Chain, ContentCodingError, decoder
+from connectors.transport.content_coding import GZIP_MAGIC, Chain, ContentCodingError, decoder
 
 LEAST_RATE = 512  # bytes a second over the wire, once patience has run out: a byte now and then is no answer either
 
@@ -21,7 +21,8 @@ class BodyReader:
     gives less than LEAST_RATE beyond that, though it is never silent.
 
     `raw_bytes` counts what has come over the wire. A body that was cut goes on in the answer to a Range from there on: its
-    reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged.
+    reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged,
+    `is_plain` that raw bytes are the body's own.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class BodyReader:
         )
         self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
+        coding = response.headers.get("content-encoding", "identity")
+        self.is_plain: bool = coding == "identity" if continues is None else continues.is_plain
         self._request = response.request
         self._patience_s = patience_s
         self._waited_s = 0.0
@@ -79,8 +82,9 @@ class BodyReader:
                 self._ended = True
                 self._pieces = self.chain.finish()
             else:
-                self.raw_bytes += len(raw)
                 self._keep_pace(time.monotonic() - began, len(raw))
+                self.is_plain = self.is_plain and (self.raw_bytes > 0 or not raw.startswith(GZIP_MAGIC[:1]))
+                self.raw_bytes += len(raw)  # together with `feed`: a body that goes on misses nothing
                 self._pieces = self.chain.feed(raw)
 
     def _keep_pace(self, waited_s: float, size: int) -> None:

@@ -7,3 +7,6 @@ ALTER TABLE bulk_job
     ADD COLUMN next_poll_at timestamptz,
     ADD COLUMN expires_at timestamptz,  -- the manifest's links, and maybe the files, are gone after this
     ADD COLUMN pages text[] NOT NULL DEFAULT '{}';  -- URLs of the manifest's pages whose files are units
+
+-- How far a file has been read and stored, where its server lets us go on within it.
+ALTER TABLE unit ADD COLUMN reached jsonb;

@@ -66,7 +66,9 @@ WITH last_run AS (
 ), hole AS (
     SELECT key FROM unit WHERE run = (SELECT id FROM last_run) AND state = 'failed'
 )
-SELECT key, kind, resource_type, patient_id, detail FROM unit
+SELECT key, kind, resource_type, patient_id,
+    CASE WHEN reached IS NULL THEN detail ELSE detail || jsonb_build_object('place', reached) END
+FROM unit
 WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[]))
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 LIMIT %(limit)s
@@ -80,6 +82,11 @@ SELECT set_config('synchronous_commit', 'off', true)
 -- Keep what could not become a record.
 INSERT INTO quarantine (run, digest, resource_type, unit_key, source, reason, raw)
 VALUES (%(run)s, %(digest)s, %(resource_type)s, %(unit_key)s, %(source)s, %(reason)s, %(raw)s) ON CONFLICT DO NOTHING
+
+-- name: note_places
+-- How far units have come. Not beyond a bad record: a run that goes on must meet it again.
+UPDATE unit SET reached = p.place FROM unnest(%(keys)s::text[], %(places)s::jsonb[]) AS p (key, place)
+WHERE unit.run = %(run)s AND unit.key = p.key AND unit.poison IS NULL
 
 -- name: poison
 -- Make holes of these units, however they end and when.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from config.bulk_options import BulkOptions
@@ -344,6 +345,48 @@ async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: Kept
     assert (report.status, report.holes) == ("complete", [])
     assert store.live() == expected
     assert "went on where they stopped" in " ".join(report.notes)
+
+
+async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: KeptRows) -> None:
+    knobs = {"ranges": True, "plain_files": True, "bandwidth_bytes_s": 4e6, "patients": 40, "rows_per_file": 100_000}
+    with mock("generic", **knobs) as served:
+
+        async def kill_once_something_is_stored(scope: anyio.CancelScope) -> None:
+            while not store.live():  # noqa: ASYNC110  rows of another process' database
+                await anyio.sleep(0.01)
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_once_something_is_stored, tasks.cancel_scope)
+            await run(served, store, types=("Observation",))
+        before = len(store.live())
+        report = await run(served, store, types=("Observation",))
+        expected = {key: body for key, body in reachable(served).items() if key[0] == "Observation"}
+        asked = [entry for entry in served.log if entry.purpose == "file"]
+    assert 0 < before < len(expected)
+    assert (report.status, report.holes, len(kickoffs(served))) == ("complete", [], 1)
+    assert store.live() == expected
+    assert [entry.status for entry in asked] == [200, 206]
+    assert "went on where they stopped" in " ".join(report.notes)
+
+
+async def test_a_run_that_was_killed_before_the_kick_offs_answer_knows_that_a_job_may_run(store: KeptRows) -> None:
+    with mock("generic") as served:
+        served.faults.add(FaultRule(match=Match(purpose="kickoff"), nth=1, action=Action(stall=True)))
+
+        async def kill_once_it_is_asked(scope: anyio.CancelScope) -> None:
+            while not kickoffs(served):  # noqa: ASYNC110  the log of another thread's server
+                await anyio.sleep(0.01)
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_once_it_is_asked, tasks.cancel_scope)
+            await run(served, store)
+        report = await run(served, store)
+        expected = reachable(served)
+    assert report.status == "complete"
+    assert "never answered" in " ".join(report.notes)
+    assert store.live() == expected
 
 
 async def test_a_storm_of_refusals_and_failures_over_2000_files_needs_no_operator(store: KeptRows) -> None:
