@@ -46,7 +46,7 @@ class Manifest:
         return f"{kind}:{name}:{self.page}:{position}"
 
     def _unit(self, entry: Mapping[str, Any], name: str, kind: str, position: int) -> Unit:
-        said, count = entry.get("type"), entry.get("count")
+        said = entry.get("type")
         resource_type = said if isinstance(said, str) and not self.proofs.organized else "*"
         return Unit(
             key=self._key(kind, name, position),
@@ -59,7 +59,7 @@ class Manifest:
                 "lists_all": self.proofs.lists_all(resource_type),
                 "elements": self.proofs.elements,
                 "organized": self.proofs.organized,
-                "count": count if isinstance(count, int) and not isinstance(count, bool) else None,
+                "count": _number(entry.get("count")),
                 "template": f"{name} file {position}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
             },
         )
@@ -116,3 +116,10 @@ def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return value.strip().lower() == "true"
     return value if isinstance(value, bool) else None
+
+
+def _number(value: Any) -> int | None:
+    """A count that may come as string, as booleans do; None where it is missing or no count."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value if type(value) is int and value >= 0 else None

@@ -99,6 +99,15 @@ def test_a_total_that_changes_between_pages_says_that_rows_may_have_slipped_thro
     assert not totals((40, 40), (40, 40), (10, 10)).shifted, "a page's own number, as Epic's, tells nothing"
 
 
+@pytest.mark.parametrize(
+    ("said", "count"), [(3, 3), ("3", 3), ("0", 0), (None, None), (True, None), (-1, None), ("many", None), (2.5, None)]
+)
+def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> None:
+    body = orjson.dumps({"output": [{"type": "Patient", "url": "u1", "count": said}]})
+    (unit,) = manifest_from(body, page=1, proofs=Proofs()).units()
+    assert unit.detail["count"] == count
+
+
 def test_a_manifest_becomes_units_in_the_order_they_must_be_applied() -> None:
     body = orjson.dumps(
         {
