@@ -16,6 +16,7 @@ from connectors.errors import ProtocolError
 from snapshots.record import Unit
 
 # files by the manifest's list; deletions are applied after all data they follow (IG: "deleted"), which the download sees to
+_DIGITS = 19
 _LISTS = (("output", "file"), ("deleted", "deleted-file"), ("error", "error-file"), ("outcome", "error-file"))
 
 
@@ -120,6 +121,6 @@ def _truth(value: Any) -> bool | None:
 
 def _number(value: Any) -> int | None:
     """A count that may come as string, as booleans do; None where it is missing or no count."""
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and len(value) < _DIGITS and value.strip().isdecimal():
         return int(value)
     return value if type(value) is int and value >= 0 else None
