@@ -152,10 +152,6 @@ class PreviewRoster(Roster):
         """Give none: a preview has no store."""
         return ()
 
-    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
-        """Give none: a preview has no store."""
-        return ()
-
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Do nothing: the plan's notes say it."""
 

@@ -117,9 +117,6 @@ class Roster(Protocol):
     async def stored_patients(self) -> Sequence[str]:
         """The connection's live patients, in order."""
 
-    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
-        """Ids of one patient's live resources of a type, in order."""
-
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
 
@@ -271,6 +268,15 @@ class ProofStore(Protocol):
 
     async def patient_mark(self, patient: str) -> str:
         """A patient as reports name it."""
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """What the connection's runs learned not to ask."""
+
+    async def pace(self) -> PaceState:
+        """The pace that the connection's last run left."""
+
+    async def keep_pace(self, state: PaceState) -> None:
+        """Remember the pace."""
 
     async def save(self, certificate: Certificate) -> None:
         """Keep the certificate beside its run."""

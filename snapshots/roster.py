@@ -82,12 +82,6 @@ class RunRoster:
         async with self._session.transaction("reading patients") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["stored_patients"], own)]
 
-    async def stored_ids(self, resource_type: str, patient_id: str) -> Sequence[str]:
-        """Give the ids of one patient's live resources of a type, in order."""
-        async with self._session.transaction("reading ids") as own:
-            values = {**own, "resource_type": resource_type, "patient_id": patient_id}
-            return [row[0] async for row in await self._session.conn.execute(_SQL["stored_ids"], values)]
-
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
         async with self._session.transaction("describing the cohort") as own:

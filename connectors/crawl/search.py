@@ -15,6 +15,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 import anyio
+import anyio.lowlevel
 import orjson
 
 from connectors.capability import Capability
@@ -34,6 +35,7 @@ from connectors.transport.client import EhrClient
 from snapshots.record import Alias, Deletion, Quarantined, Unit, UnitResult, UnitState
 
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
+_MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _BAD_REQUEST = 400
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -209,7 +211,8 @@ class SearchFetcher:
         asked = _Asked(unit, self._profile, self._capability, self._began)
         if unit.resource_type in self._without_since:
             asked.forget_since()
-        todo, count, tally = [asked.whole], 0, Tally()
+        todo, tally = [asked.whole], Tally()
+        count = slow = 0
         lost: list[Piece] = []
         while todo:
             piece = todo.pop()
@@ -226,6 +229,9 @@ class SearchFetcher:
                     todo.append(asked.whole)
                     continue
                 trouble = trouble_of(error, meaning)
+                slow += trouble == "slow"
+                if slow > _MAX_SLOW:
+                    raise
                 parts = divide(piece, trouble, asked.able) if trouble and count < self._profile.divide_max else ()
                 if not parts and (piece is asked.whole or trouble is None):
                     raise
@@ -304,6 +310,7 @@ class SearchFetcher:
             if number > 1 and expired:
                 raise _SessionExpiredError from error
             raise
+        await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
         try:
             return page_from(
                 reply.body, where=f"page {number} of {unit.detail['template']}", unit_key=unit.key

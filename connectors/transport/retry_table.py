@@ -35,6 +35,7 @@ Failure = Literal[
 
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
+SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
 TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
@@ -115,6 +116,8 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
         paced = seen.status == 429 and (once is None or not kickoff_429_means_running)  # noqa: PLR2004
         if paced:  # refused before it began: safe to repeat, a kick-off too
             once = None
+        if seen.status == 504 and call.purpose == "search":  # noqa: PLR2004
+            once = SLOW_TRIES
         return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, paced=paced, html=html)
     if seen.status < 400:  # noqa: PLR2004
         return Verdict(action="protocol", html=html)

@@ -58,11 +58,6 @@ WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
 -- The connection's live patients.
 SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND deleted_at IS NULL ORDER BY id
 
--- name: stored_ids
--- Ids of one patient's live resources of a type.
-SELECT id FROM resource WHERE resource_type = %(resource_type)s AND connection = %(connection)s
-    AND patient_id = %(patient_id)s AND deleted_at IS NULL ORDER BY id
-
 -- name: describe_cohort
 -- Say what became of the cohort's entries.
 UPDATE run SET cohort = coalesce(cohort, '{}') || %(cohort)s WHERE id = %(run)s

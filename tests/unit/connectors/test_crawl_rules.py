@@ -1,0 +1,208 @@
+"""The rules of a crawl: dates and watermarks, what is not asked, merges, how a search ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.capability import Capability
+from connectors.crawl.deferrals import Deferrals
+from connectors.crawl.inspection import Inspection
+from connectors.crawl.merges import aliases_in, with_survivors
+from connectors.crawl.since import Newest, Owed, date_of, moment, since_parameter, window_parameter
+from connectors.crawl.verdicts import Tally, ended
+from connectors.fhir import Issue, record_from
+from connectors.vendors import PROFILES, profile_for
+from snapshots.record import Alias, Deferral, Record, Unit, UnitState
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+EPIC, CERNER, GENERIC = PROFILES["epic"], PROFILES["cerner"], PROFILES["generic"]
+T1, T2 = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> Record:
+    return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}))
+
+
+def unit(kind: str = "Observation", patient: str | None = "p1", **detail: object) -> Unit:
+    return Unit(key="k", kind="search", resource_type=kind, patient_id=patient, detail={"template": "GET /x", **detail})
+
+
+# -- since
+
+
+def test_one_sided_types_can_be_asked_for_news_and_not_in_windows() -> None:
+    assert since_parameter("Immunization", CERNER, Capability()) is not None
+    assert window_parameter("Immunization", CERNER, Capability()) is None
+    assert window_parameter("Observation", CERNER, Capability()) == ("_lastUpdated", "updated")
+    assert window_parameter("Observation", EPIC, Capability()) == ("issued", "created")
+    assert window_parameter("Goal", EPIC, Capability()) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "element"),
+    [
+        ("AllergyIntolerance", "date", "recordedDate"),
+        ("Condition", "recorded-date", "recordedDate"),
+        ("MedicationRequest", "authoredon", "authoredOn"),
+        ("ServiceRequest", "authored", "authoredOn"),
+        ("Observation", "issued", "issued"),
+        ("DocumentReference", "date", "date"),
+    ],
+)
+def test_the_date_that_a_parameter_looks_at_is_read_from_its_element(kind: str, parameter: str, element: str) -> None:
+    assert date_of(orjson.dumps({"resourceType": kind, element: T1}), kind, parameter) == T1
+    assert date_of(b'{"resourceType":"X"}', kind, parameter) is None
+    assert date_of(b"not json", kind, parameter) is None
+
+
+days = st.integers(0, 2_000).map(lambda day: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=day, seconds=7 * day))
+instants = days.map(lambda one: one.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+@given(instants, st.none() | instants)
+def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: str | None) -> None:
+    owed = Owed(marks={"Observation": mark}, covered={"p1", "p2"}, lags={("Observation", "p1"): lag})
+    since = owed.since("Observation", "p1")
+    assert owed.since("Observation", "p2") == mark
+    assert since is None if lag is None else since == min(mark, lag)
+
+
+@given(st.lists(instants), st.integers(0, 172_800))
+def test_a_watermark_goes_no_further_than_the_newest_date_seen_less_the_overlap(dates: list[str], overlap: int) -> None:
+    newest = Newest(NOW)
+    for date in [*dates, "2099-01-01", "nonsense", None]:
+        newest.see("Observation", date)
+    held = newest.held_back({}, timedelta(seconds=overlap))
+    if not dates:
+        assert held == {}
+    else:
+        assert moment(held["Observation"]) == moment(max(dates)) - timedelta(seconds=overlap)  # type: ignore[operator]
+
+
+def test_where_news_were_asked_and_none_came_the_watermark_stays_and_never_goes_back() -> None:
+    newest = Newest(NOW)
+    newest.see("Observation", T1)
+    assert newest.held_back({"Goal": T2, "Observation": T2}, timedelta(0)) == {"Goal": T2, "Observation": T2}
+
+
+# -- not asked
+
+
+def deferrals(*known: Deferral, heed: bool = True, **profile: object) -> Deferrals:
+    return Deferrals(known, profile_for("epic", profile), lambda: NOW, heed_restricted=heed)
+
+
+def test_a_pause_lasts_to_the_next_midnight_where_the_hospital_is() -> None:
+    found = deferrals(time_zone="America/Chicago")
+    words = found.pause("DocumentReference")
+    assert found.learned[0].until == datetime(2026, 5, 2, 5, tzinfo=UTC)
+    assert "2026-05-02 00:00 America/Chicago" in words
+    assert found.hindrance("DocumentReference", "p9") == words
+    assert found.hindrance("Observation", "p9") is None
+
+
+def test_what_is_restricted_is_heeded_until_its_time_unless_a_person_asks() -> None:
+    soon = Deferral("Observation", "p1", "restricted", NOW + timedelta(days=1))
+    over = Deferral("Observation", "p2", "restricted", NOW - timedelta(days=1))
+    paused = Deferral("DocumentReference", None, "paused", NOW + timedelta(hours=1))
+    found = deferrals(soon, over, paused)
+    assert "asked again after 2026-05-02" in (found.hindrance("Observation", "p1") or "")
+    assert found.hindrance("Observation", "p2") is None
+    by_hand = deferrals(soon, paused, heed=False)
+    assert by_hand.hindrance("Observation", "p1") is None
+    assert by_hand.hindrance("DocumentReference", "p1") is not None
+
+
+def test_a_bare_403_is_remembered_only_where_others_are_let_through() -> None:
+    found = deferrals()
+    found.refuse("Goal", "p1", "restricted", by_code=False, every_type=False)
+    assert found.learned == []
+    found.let_through("Goal")
+    found.refuse("Goal", "p2", "restricted", by_code=False, every_type=False)
+    assert [one.patient_id for one in found.learned] == ["p2"]
+
+
+def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_through() -> None:
+    found = deferrals()
+    for patient in ("p1", "p2", "p3"):
+        assert found.hindrance("Goal", patient) is None
+        found.refuse("Goal", patient, "restricted", by_code=False, every_type=False)
+    assert "refuses this type for every patient" in (found.hindrance("Goal", "p4") or "")
+    found.let_through("Goal")
+    assert found.hindrance("Goal", "p4") is None
+
+
+# -- merges
+
+
+def link(kind: str, reference: object) -> dict:
+    return {"type": kind, "other": {"reference": reference}}
+
+
+def test_links_of_a_patient_tell_who_was_merged_into_whom_and_odd_ones_are_passed_over() -> None:
+    links = [link("replaced-by", "https://x/Patient/new/_history/1"), link("replaces", "Patient/old"), link("seealso", "Patient/z"),  # noqa: E501
+             link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "RelatedPerson/r")]  # fmt: skip
+    found = aliases_in([record("Patient", "me", link=links), record(), record("Patient", "n", link="odd")])
+    assert found == [Alias("me", "new", gone=False), Alias("old", "me", gone=False)]
+
+
+def test_survivors_of_survivors_are_asked_and_circles_end() -> None:
+    aliases = [Alias("a", "b", gone=True), Alias("b", "c", gone=True), Alias("c", "a", gone=False)]
+    assert with_survivors(["a", "x"], aliases) == (("a", "x", "b", "c"), frozenset({"a", "b"}))
+
+
+# -- how a search ends
+
+
+@pytest.mark.parametrize("code", ["4119", "59133", "59109", "59204", "59205", "59100", "59101", "4122", "4134"])
+def test_an_issue_that_puts_the_listing_in_doubt_settles_it_without_proving_deletions(code: str) -> None:
+    result = ended(unit(), Tally(issues=[Issue("information", "processing", (code,))], count=3), EPIC)
+    assert (result.state, result.complete_listing) == (UnitState.SETTLED, False)
+    assert code in (result.reason or "")
+
+
+@pytest.mark.parametrize("code", ["4101", "4117"])
+def test_an_issue_that_says_nothing_of_the_listing_leaves_it_complete(code: str) -> None:
+    assert ended(unit(), Tally(issues=[Issue("warning", "processing", (code,))]), EPIC).complete_listing
+
+
+@pytest.mark.parametrize(
+    "tally",
+    [
+        Tally(redacted=1), Tally(astray=1), Tally(unfiltered=True), Tally(merged=True),
+        Tally(unreadable=1), Tally(lost=1), Tally(dateless=True),
+        Tally(issues=[Issue("fatal", "forbidden", ("4130",))]), Tally(issues=[Issue("fatal", "processing", ("unheard-of",))]),
+    ],
+)  # fmt: skip
+def test_nothing_odd_about_a_listing_lets_it_prove_deletions(tally: Tally) -> None:
+    assert not ended(unit(), tally, EPIC).complete_listing
+
+
+def test_a_listing_of_news_proves_no_deletion() -> None:
+    assert not ended(unit(incremental=True), Tally(), EPIC).complete_listing
+
+
+def looked(records: list[Record], asked: Unit, newest: Newest | None = None) -> Tally:
+    tally = Tally()
+    Inspection.of(asked, CERNER, Capability(), newest).look(records, tally)
+    return tally
+
+
+def test_what_was_not_asked_for_is_counted() -> None:
+    mine, other = {"reference": "Patient/p1"}, {"reference": "Patient/p2"}
+    assert looked([record(subject=mine), record(), record("Patient", "p2")], unit()).astray == 0
+    assert looked([record(subject=other)], unit()).astray == 1
+    old, fresh = {"lastUpdated": T1}, {"lastUpdated": T2}
+    assert looked([record(meta=old), record(meta=fresh)], unit(since=T2)).astray == 1
+    lab = [{"coding": [{"code": "laboratory"}]}]
+    assert looked([record(category=lab)], unit(split="category=http://x|laboratory,exam")).astray == 0
+    assert looked([record(category=lab)], unit(split="category=exam")).astray == 1
+
+
+def test_redacted_placeholders_are_seen() -> None:
+    assert looked([record(meta={"security": [{"code": "REDACTED"}]}), record()], unit()).redacted == 1
