@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
 
 import orjson
 
+from connectors.capability import Capability
 from connectors.completeness import EVERYONE, Answer, difference, judged
+from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.search import SearchFetcher
 from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
@@ -41,12 +44,26 @@ class Question:
 class Asker:
     """Asks questions about one run, and says how the store stands to the answers."""
 
-    def __init__(self, request: SyncRequest, client: EhrClient, store: ProofStore, run: ProvedRun) -> None:
+    def __init__(
+        self,
+        request: SyncRequest,
+        client: EhrClient,
+        store: ProofStore,
+        run: ProvedRun,
+        *,
+        capability: Capability,
+        deferrals: Deferrals,
+        began: datetime,
+    ) -> None:
         self._request = request
         self._profile = request.profile
         self._client = client
         self._store = store
         self._run = run
+        self._deferrals = deferrals
+        self._fetcher = SearchFetcher(
+            client, request.base_url, request.profile, capability=capability, deferrals=deferrals, began=began
+        )
         # why units of the run failed, by type and patient: said beside what is missing
         self.holes: Mapping[tuple[str, str | None], str] = {}
 
@@ -63,8 +80,9 @@ class Asker:
             stored=stored,
             reason=question.refusal,
         )
-        if not question.units:
-            return answer
+        hindrance = self._deferrals.hindrance(question.resource_type, question.patient)
+        if not question.units or hindrance is not None:
+            return replace(answer, reason=question.refusal or hindrance or "")
         try:
             counted = await self._count(question)
             if counted is not None and counted == stored:
@@ -130,13 +148,12 @@ class Asker:
 
         if unit.kind == "read":
             return await self._read_patient(unit, listed)
-        fetcher = SearchFetcher(self._client, self._request.base_url, self._profile)
         thin = self._profile.walk_query
         path = str(unit.detail["path"])
         if thin is not None:
             path = _with(path, thin)
         # an unknown patient is no fault of the question: it is listed as nothing
-        result = await fetcher.fetch(replace(unit, detail={**unit.detail, "path": path, "expect": 0}), collect)
+        result = await self._fetcher.fetch(replace(unit, detail={**unit.detail, "path": path, "expect": 0}), collect)
         if result.state is UnitState.SETTLED and (result.complete_listing or result.reason == "deleted in the EHR"):
             return None
         return result.reason or "the server did not list all of it"

@@ -17,6 +17,7 @@ import orjson
 from connectors.capability import Capability, capability_from
 from connectors.completeness import Tally
 from connectors.crawl.cohort import CohortFinder
+from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.since import FULL
 from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import PlanError, TerminalFetchError
@@ -60,36 +61,22 @@ async def prove(
     """
     began = now()
     asked = request.sync
-    progress = Progress(connection=asked.connection)
     await store.check_idle()
     run = await store.newest_sync(run_scope(asked).selection)
     if run is None:
         raise PlanError(f"Connection {asked.connection} has no finished sync to prove: run `chartferry sync` first.")
-    _show(on_progress, progress, client, "asking what the server offers")
+    client.restore(await store.pace())
     proof = _Proof(asked, client, store, run)
-    await proof.prepare(log_in)
-    _show(on_progress, progress, client, "finding the patients")
-    population = await proof.population(request)
-    patients, chosen_by = population, None
-    if request.sample is not None and request.sample < len(population):
-        chosen_by = run.id if request.seed is None else request.seed
-        patients = sorted(random.Random(chosen_by).sample(population, request.sample))  # noqa: S311  no secret
-    patients = await proof.resolved(patients)
-    await proof.load_holes(patients)
-    questions = proof.questions(patients)
-    progress.units = proof.number_of_questions(len(patients))
-
-    def step() -> None:
-        progress.units_done += 1
-        _show(on_progress, progress, client, "comparing")
-
-    await proof.ask_all(questions, step)
+    try:
+        patients, population, chosen_by = await _compare(proof, request, log_in, now, on_progress)
+    finally:
+        await store.keep_pace(client.pace_state())
     certificate = Certificate(
         at=began,
         connection=asked.connection,
         run=run.id,
-        patients=len(patients),
-        of_patients=len(population),
+        patients=patients,
+        of_patients=population,
         seed=chosen_by,
         types=proof.tally.types,
         findings=proof.tally.findings,
@@ -103,6 +90,36 @@ async def prove(
     return certificate
 
 
+async def _compare(
+    proof: _Proof,
+    request: ProofRequest,
+    log_in: LogIn,
+    now: Callable[[], datetime],
+    on_progress: Callable[[Progress], None],
+) -> tuple[int, int, int | None]:
+    """Ask all questions; gives how many patients were asked, of how many, and what chose them."""
+    progress, client = Progress(connection=request.sync.connection), proof.client
+    _show(on_progress, progress, client, "asking what the server offers")
+    await proof.prepare(log_in, now)
+    _show(on_progress, progress, client, "finding the patients")
+    population = await proof.population(request)
+    patients, chosen_by = population, None
+    if request.sample is not None and request.sample < len(population):
+        chosen_by = proof.run.id if request.seed is None else request.seed
+        patients = sorted(random.Random(chosen_by).sample(population, request.sample))  # noqa: S311  no secret
+    patients = await proof.resolved(patients)
+    await proof.load_holes(patients)
+    questions = proof.questions(patients)
+    progress.units = proof.number_of_questions(len(patients))
+
+    def step() -> None:
+        progress.units_done += 1
+        _show(on_progress, progress, client, "comparing")
+
+    await proof.ask_all(questions, step)
+    return len(patients), len(population), chosen_by
+
+
 def _show(on_progress: Callable[[Progress], None], progress: Progress, client: EhrClient, phase: str) -> None:
     progress.phase, progress.requests, progress.retries = phase, client.requests, client.retries
     on_progress(progress)
@@ -114,23 +131,33 @@ class _Proof:
     def __init__(self, request: SyncRequest, client: EhrClient, store: ProofStore, run: ProvedRun) -> None:
         self._request = request
         self._profile = request.profile
-        self._client = client
+        self.client = client
         self._store = store
-        self._run = run
+        self.run = run
         self._capability = Capability()
         self._types: tuple[str, ...] = ()
         self._directory: tuple[str, ...] = ()
+        self._asker: Asker
         self._refused: dict[str, str] = {}  # type -> why it cannot be asked of any patient
-        self._asker = Asker(request, client, store, run)
         self.tally = Tally()
         self.notes: list[str] = []
         self.gave_way = False
 
     # -- what to ask
 
-    async def prepare(self, log_in: LogIn) -> None:
+    async def prepare(self, log_in: LogIn, now: Callable[[], datetime]) -> None:
         """Find out what is offered, log in for what the sync should have brought, and drop what may not be asked."""
         self._capability = await self._declared()
+        known = await self._store.deferrals(now())
+        self._asker = Asker(
+            self._request,
+            self.client,
+            self._store,
+            self.run,
+            capability=self._capability,
+            deferrals=Deferrals(known, self._profile, now, heed_restricted=True),
+            began=now(),
+        )
         wanted = self._wanted()
         asked = self._request
         everything = asked.profile.scope_wildcards and not asked.types
@@ -146,10 +173,8 @@ class _Proof:
                 self._refused[resource_type] = "the server searches none by patient"
         self._types = tuple(types)
         self._directory = tuple(t for t in self._directory if readable(t))
-        if self._run.holes:
-            self.notes.append(
-                f"run {self._run.id} had {self._run.holes:,} holes: what they left out is missing here too"
-            )
+        if self.run.holes:
+            self.notes.append(f"run {self.run.id} had {self.run.holes:,} holes: what they left out is missing here too")
 
     async def _declared(self) -> Capability:
         call = Call(
@@ -160,15 +185,15 @@ class _Proof:
             auth=False,
         )
         try:
-            reply = await self._client.send(call)
+            reply = await self.client.send(call)
             return capability_from(orjson.loads(reply.body))
         except (TerminalFetchError, orjson.JSONDecodeError):
             return Capability()
 
     def _wanted(self) -> tuple[str, ...]:
         """The types that the proved sync should have brought of patients; sets the directories that a crawl lists whole."""
-        profile, named = self._profile, self._request.types or self._run.types
-        if self._run.mode == "bulk":
+        profile, named = self._profile, self._request.types or self.run.types
+        if self.run.mode == "bulk":
             if named or profile.bulk_types:
                 return tuple(named or profile.bulk_types)
             try:
@@ -190,8 +215,8 @@ class _Proof:
         cohort = request.sync.cohort
         if cohort is not None:
             return sorted(cohort.values)
-        if request.sync.group is not None and self._run.mode != "bulk":
-            finder = CohortFinder(self._client, self._request.base_url, self._profile)
+        if request.sync.group is not None and self.run.mode != "bulk":
+            finder = CohortFinder(self.client, self._request.base_url, self._profile)
             try:
                 return sorted((await finder.of_group(request.sync.group)).patients)
             except PlanError:
@@ -203,14 +228,14 @@ class _Proof:
         cohort = self._request.cohort
         if cohort is None or cohort.identifier_system is None:
             return list(chosen)
-        finder = CohortFinder(self._client, self._request.base_url, self._profile)
+        finder = CohortFinder(self.client, self._request.base_url, self._profile)
         found = await finder.by_identifier(cohort.identifier_system, chosen)
         self.notes += found.notes
         return list(found.patients)
 
     async def load_holes(self, patients: Sequence[str]) -> None:
         """Why the run failed for these patients, to say so beside what is missing."""
-        self._asker.holes = await self._store.holes(self._run.id, patients)
+        self._asker.holes = await self._store.holes(self.run.id, patients)
 
     def number_of_questions(self, patients: int) -> int:
         """How many questions there will be."""

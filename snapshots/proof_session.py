@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,14 +18,17 @@ from psycopg import AsyncConnection
 
 from snapshots.certificates import keep
 from snapshots.errors import ConnectionBusyError, store_border
-from snapshots.record import Certificate, ProvedRun
+from snapshots.record import Certificate, Deferral, PaceState, ProvedRun
 from snapshots.reports import patient_hash
 from snapshots.reports import reports as run_reports
+from snapshots.roster import EVERY_PATIENT
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 
 _SQL = load("certificates")
 _REPORTS = load("reports")
+_ROSTER = load("roster")
+_PACE = load("pace")
 
 
 class ProofSession:
@@ -106,6 +111,27 @@ class ProofSession:
         async with self._asking() as conn:
             row = await (await conn.execute(_REPORTS["report_key"])).fetchone()
         return f"patient ~{patient_hash(row[0] if row else UUID(int=0), patient)}"
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """Give what the connection's runs learned not to ask, as far as it still holds."""
+        async with self._asking() as conn:
+            found = await conn.execute(_ROSTER["deferrals"], {"connection": self._number, "now": now})
+            return [
+                Deferral(kind, None if patient == EVERY_PATIENT else patient, reason, until)
+                async for kind, patient, reason, until in found
+            ]
+
+    async def pace(self) -> PaceState:
+        """Give the pace that the connection's last run or proof left; empty for its first."""
+        async with self._asking() as conn:
+            row = await (await conn.execute(_PACE["load"], {"connection": self._number})).fetchone()
+        names = ("concurrency", "file_concurrency", "down_until", "down_reason", "trips", "quota_free_at")
+        return PaceState(**dict(zip(names, row, strict=True))) if row else PaceState()
+
+    async def keep_pace(self, state: PaceState) -> None:
+        """Remember the pace for the connection's next run."""
+        async with self._asking() as conn:
+            await conn.execute(_PACE["save"], {**asdict(state), "connection": self._number})
 
     async def save(self, certificate: Certificate) -> None:
         """Keep a certificate beside the run that it proves."""
