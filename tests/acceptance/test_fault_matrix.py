@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.fault_cases import CASES
-from tests.acceptance.faulted import BUSY, Case, faulted, in_process, live
+from tests.acceptance.faulted import BUSY, COMPLETE, FAILED, PROFILE, Case, faulted, in_process, live, rule
 from tests.acceptance.user_site import Site, mock, reachable
 
 _WAIT_S = 60
@@ -40,5 +40,22 @@ def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Si
         expected = reachable(served)
     assert (second.code, first.returncode, kickoffs) == (BUSY, 0, 1), said
     assert "busy" in second.stdout
+    stored = live(store_url)
+    assert {key: stored.get(key) for key in expected} == expected
+
+
+def test_f7_a_job_of_our_own_that_an_earlier_run_left_is_found_and_deleted(site: Site, store_url: str) -> None:
+    words = ("--config", str(site.folder / "chartferry.toml"))
+    with mock("cerner", polls=1, patients=2) as served:
+        site.connect(served, profile={**PROFILE, "max_tries": 2})
+        served.faults.add(rule("status", action={"status": 503, "body": "html"}))
+        assert in_process("sync", "--json", *words).code == FAILED
+        served.faults.clear()
+        served.log.clear()
+        other = in_process("sync", "--json", "--types", "Patient,Condition", *words)
+        deletions = sum(entry.purpose == "delete" for entry in served.log)
+        assert (other.code, deletions) == (COMPLETE, 2), other.stdout
+        assert in_process("sync", "--json", *words).code == COMPLETE
+        expected = reachable(served)
     stored = live(store_url)
     assert {key: stored.get(key) for key in expected} == expected
