@@ -213,7 +213,7 @@ class _Proof:
     async def population(self, request: ProofRequest) -> list[str]:
         """Whom a sample is drawn from: the configured cohort, the Group's members, else the patients in the store."""
         cohort = request.sync.cohort
-        if cohort is not None:
+        if cohort is not None and not cohort.stored:
             return sorted(cohort.values)
         if request.sync.group is not None and self.run.mode != "bulk":
             finder = CohortFinder(self.client, self._request.base_url, self._profile)

@@ -103,6 +103,8 @@ async def _patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
     if level != "patient-list" or cohort is None:
         return ()
     patients, unresolved = cohort.values, 0
+    if cohort.stored:
+        patients = tuple(await run.store.roster.stored_patients())
     if cohort.identifier_system is not None:
         finder = CohortFinder(run.client, run.request.base_url, run.request.profile)
         found = await finder.by_identifier(cohort.identifier_system, cohort.values)

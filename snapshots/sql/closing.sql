@@ -24,11 +24,15 @@ SELECT resource_type, bool_and(state = 'settled' OR patient_id IS NOT NULL AND k
 FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment') GROUP BY resource_type ORDER BY resource_type
 
 -- name: blocks_all
--- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors. Patients that were not found are no
--- such hole: once they are found they are new to the roster, and listed in full.
+-- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; of an export, patients that it did not
+-- bring. Patients that a crawl did not find are no such hole: once they are found they are new to the roster, and listed in full.
 SELECT EXISTS (
-    SELECT FROM unit WHERE run = %(run)s AND state = 'failed'
-        AND (resource_type = '*' OR kind IN ('deleted-file', 'error-file'))
+    SELECT FROM unit u WHERE run = %(run)s AND state = 'failed' AND (
+        resource_type = '*' OR kind IN ('deleted-file', 'error-file')
+        OR kind = 'cohort' AND NOT EXISTS (
+            SELECT FROM unit c WHERE c.run = %(run)s AND c.kind IN ('search', 'read', 'batch')
+        )
+    )
 )
 
 -- name: leaves_a_gap

@@ -99,15 +99,15 @@ ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET ins
 -- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
 SELECT %(connection)s, %(selection)s, w.resource_type, p.patient_id, NULL, %(run)s
-FROM watermark w
+FROM (
+    SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
+    EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s
+) w
 CROSS JOIN (
-    SELECT DISTINCT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
+    SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
     EXCEPT SELECT patient_id FROM roster
         WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL
 ) p
-WHERE w.connection = %(connection)s AND w.selection = %(selection)s AND NOT EXISTS (
-    SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = w.resource_type
-)
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
 
 -- name: call_roll
