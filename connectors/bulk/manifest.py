@@ -15,8 +15,8 @@ from connectors.bulk.kick_off import Proofs
 from connectors.errors import ProtocolError
 from snapshots.record import Unit
 
+_DIGITS = 19  # more make no count
 # files by the manifest's list; deletions are applied after all data they follow (IG: "deleted"), which the download sees to
-_DIGITS = 19
 _LISTS = (("output", "file"), ("deleted", "deleted-file"), ("error", "error-file"), ("outcome", "error-file"))
 
 
