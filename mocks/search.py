@@ -141,7 +141,7 @@ def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
     rows = ehr.manner.found(query, find(ehr, query))
     default, greatest = ehr.manner.count(query.resource_type)
     asked = whole_number(query, "_count")
-    if asked == 0 or query.one("_summary") == "count":
+    if asked == 0 or (ehr.manner.counts and query.one("_summary") == "count"):
         return _bundle(ehr, [], [("self", f"{ehr.base_url}/{query.resource_type}?{query.raw}")], len(rows), [])
     size = (ehr.config.page_size or default or max(len(rows), 1)) if asked is None else asked
     if default == 0:

@@ -83,6 +83,7 @@ ALLSCRIPTS = Manner(
     unknown_path=lambda: html_answer(HTML_SHELL, 200),
     check=_check,
     count=lambda kind: (50, 200),  # sizes not found
+    counts=False,  # `_summary` is not documented (VD, vendors.md 3.3)
     start_of=_start,
     links=_links,
     redacts=True,

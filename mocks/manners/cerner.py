@@ -202,6 +202,7 @@ CERNER = Manner(
     check=_check,
     count=lambda kind: _COUNTS.get(kind, (0, None)),
     total="none",
+    counts=False,  # `_summary` is not documented (CR, vendors.md 2.5)
     start_of=_start,
     links=_links,
     bundle_id=True,

@@ -153,6 +153,7 @@ class Manner:
     check: Callable[[SearchQuery], None] = no_check  # raises Refused
     count: Callable[[str], tuple[int, int | None]] = lambda kind: (20, None)  # default and greatest _count; 0: unpaged
     total: Literal["all", "page", "none"] = "all"
+    counts: bool = True  # takes `_summary=count`; False: passes over it, and answers with a page
     paging: Literal["offset", "session", "server"] = "offset"  # server: the pages lie at the base, not at the type
     start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
         0

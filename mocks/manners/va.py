@@ -106,6 +106,7 @@ VA = Manner(
     throttled=lambda: _gateway(429, "Too many requests."),
     check=_check,
     count=lambda kind: (30, 100),
+    counts=False,  # _count=0 counts; unknown parameters are ignored (LV, vendors.md 4.3)
     start_of=_start,
     links=_links,
     last_updated=frozenset({"Observation", "Procedure", "Appointment", "DiagnosticReport"}),

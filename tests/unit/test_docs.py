@@ -57,3 +57,10 @@ def test_every_dependency_has_its_reason() -> None:
     assert listed is not None
     names = re.findall(r'"([A-Za-z0-9._-]+)', listed[1])
     assert [name for name in names if name not in page] == []
+
+
+def test_the_page_on_proofs_tells_how_each_vendor_is_counted() -> None:
+    cells = row((ROOT / "docs/prove.md").read_text(), "number")
+    for cell, name in zip(cells, COLUMNS, strict=True):
+        query = PROFILES[name].count_query
+        assert (f"`{query}`" in cell) if query else cell.startswith("none")
