@@ -154,7 +154,9 @@ async def _pull(
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
     from snapshots.reader import Selection
 
-    selection = Selection(connections=(asked.connection.name,), patients=(asked.patient,), types=asked.types)
+    selection = Selection(
+        connections=(asked.connection.name,), patients=(asked.patient,), types=asked.types, mentioned=True
+    )
     async with store.snapshot(selection) as snapshot:
         if not await snapshot.types():
             return []

@@ -33,6 +33,7 @@ class Selection:
     connections: tuple[str, ...] = ()  # empty: all of the tenant
     patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
     types: tuple[str, ...] = ()  # empty: all
+    mentioned: bool = False  # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
 
 
 class _Source(NamedTuple):
@@ -126,6 +127,15 @@ class Snapshot:
         self._conn = conn
         self._selection = selection
         self._sources = sources
+        self._mentioned: list[str] = []
+
+    async def find_mentioned(self) -> None:
+        """Find what the selected patients' charts refer to, where that was asked for."""
+        if self._selection.mentioned and self._selection.patients is not None:
+            connections = sql.Literal([one.number for one in self._sources])
+            patients = sql.Literal(list(self._selection.patients))
+            found = await self.fetch(sql.SQL(_SQL["mentioned"]).format(connections=connections, patients=patients))
+            self._mentioned = [row[0] for row in found]
 
     @property
     def as_of(self) -> datetime:
@@ -193,7 +203,9 @@ class Snapshot:
         if chosen.types:
             conditions.append(sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(chosen.types))))
         if chosen.patients is not None:
-            conditions.append(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(chosen.patients))))
+            condition = _SQL["of_patients_and_mentioned" if chosen.mentioned else "of_patients"]
+            given = {"patients": sql.Literal(list(chosen.patients)), "mentioned": sql.Literal(self._mentioned)}
+            conditions.append(sql.SQL(condition).format(**given))
         return sql.SQL(" AND ").join(conditions)
 
 
@@ -216,4 +228,6 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
                     f"nothing is stored of connection {', '.join(sorted(unknown))}: "
                     f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
                 )
-            yield Snapshot(conn, selection, [one for one in known if not names or one.name in names])
+            snapshot = Snapshot(conn, selection, [one for one in known if not names or one.name in names])
+            await snapshot.find_mentioned()
+            yield snapshot

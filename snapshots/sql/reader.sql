@@ -37,6 +37,26 @@ r.resource_type = ANY({types}::text[])
 -- Condition: resources in the compartments of these patients.
 r.patient_id = ANY({patients}::text[])
 
+-- name: mentioned
+-- What charts of these patients mention, and what that mentions, as "Type/id": of no patient, such as Medication and Practitioner.
+WITH RECURSIVE mention (key) AS (
+    SELECT substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
+    FROM resource r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
+    WHERE r.connection = ANY({connections}::int[]) AND r.patient_id = ANY({patients}::text[]) AND r.deleted_at IS NULL
+    UNION
+    SELECT substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
+    FROM mention m CROSS JOIN LATERAL (
+        SELECT body FROM resource
+        WHERE resource_type = split_part(m.key, '/', 1) AND connection = ANY({connections}::int[])
+            AND id = split_part(m.key, '/', 2) AND patient_id IS NULL AND deleted_at IS NULL OFFSET 0
+    ) r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
+)
+SELECT key FROM mention WHERE key IS NOT NULL
+
+-- name: of_patients_and_mentioned
+-- Condition: resources in the compartments of these patients, and those of no patient that they mention.
+(r.patient_id = ANY({patients}::text[]) OR r.patient_id IS NULL AND r.resource_type || '/' || r.id = ANY({mentioned}::text[]))
+
 -- name: source
 -- Live resources of a type, as something to select from.
 (

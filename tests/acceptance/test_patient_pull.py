@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
-from tests.acceptance.user_site import Site, by_key, mock, reachable
+from tests.acceptance.user_site import REFERRED, Site, by_key, mentions, mock, reachable
 
 
 def chart_of(expected: dict, patient: str) -> dict:
@@ -16,7 +16,13 @@ def chart_of(expected: dict, patient: str) -> dict:
                 return str(reference.removeprefix("Patient/"))
         return None
 
-    return {key: r for key, r in expected.items() if key == ("Patient", patient) or patient_of(r) == patient}
+    found = {key: r for key, r in expected.items() if key == ("Patient", patient) or patient_of(r) == patient}
+    fresh = list(found.values())
+    while fresh:  # and what it mentions that is nobody's: Medication, Practitioner, …
+        wanted = {key for resource in fresh for key in mentions(resource)} & expected.keys() - found.keys()
+        fresh = [expected[key] for key in wanted if key[0] in REFERRED and patient_of(expected[key]) is None]
+        found |= {key: expected[key] for key in wanted if expected[key] in fresh}
+    return found
 
 
 def test_a_pull_brings_one_patients_whole_chart_into_one_file_and_asks_for_nobody_else(site: Site, vendor: str) -> None:

@@ -64,6 +64,7 @@ class Site:
             "retry_base_s": 0.01,
             "poll_first_s": 0.05,
             "poll_cap_s": 0.2,
+            "kickoff_again_s": 0.5,
             "login_refused_waits_s": [0, 0],
         }
         if not served.ehr.config.open:
@@ -187,14 +188,14 @@ def reachable(served: Served) -> dict[Key, Any]:
     found, everything = listed(served), source(served)
     fresh = list(found.values())
     while fresh:
-        mentioned = {key for resource in fresh for key in _mentions(resource)}
+        mentioned = {key for resource in fresh for key in mentions(resource)}
         wanted = {key for key in mentioned if key[0] in REFERRED and key in everything and key not in found}
         found |= {key: everything[key] for key in wanted}
         fresh = [everything[key] for key in wanted]
     return found
 
 
-def _mentions(value: Any) -> Iterable[Key]:
+def mentions(value: Any) -> Iterable[Key]:
     """Every relative literal reference anywhere in a resource."""
     if isinstance(value, Mapping):
         text = value.get("reference")
@@ -202,10 +203,10 @@ def _mentions(value: Any) -> Iterable[Key]:
             kind, _, identity = text.partition("/")
             yield kind, identity
         for item in value.values():
-            yield from _mentions(item)
+            yield from mentions(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _mentions(item)
+            yield from mentions(item)
 
 
 def _categories(observation: Any) -> set[str]:
