@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -300,3 +301,42 @@ async def test_the_table_of_references_holds_each_once_with_how_it_was_answered(
     assert ("Observation", "p1-member-1", 1, "found") in found
     assert ("Organization", "maker", 2, "found") in found
     assert ("Organization", "holding", 3, "found") in found
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_web_of_references_is_walked_to_its_end_and_each_thing_asked_for_once(
+    store: KeptRows, seed: int
+) -> None:
+    rng = random.Random(seed)
+    nodes = [f"Organization/o{n}" for n in range(40)] + [f"Location/l{n}" for n in range(20)]
+    web = [
+        resource("Organization", f"o{n}", **({"partOf": to(rng.choice(nodes[:40]))} if rng.random() < 0.8 else {}))
+        for n in range(40)
+    ] + [
+        resource(
+            "Location",
+            f"l{n}",
+            managingOrganization=to(rng.choice(nodes[:40])),
+            partOf=to(rng.choice([*nodes[40:], "Location/lost"])),
+        )
+        for n in range(20)
+    ]
+    visits = [
+        resource("Encounter", f"e{n}", subject=to("Patient/p1"), location=[{"location": to(rng.choice(nodes[40:]))}])
+        for n in range(3)
+    ]
+    with mock("epic", data=[resource("Patient", "p1"), *visits, *web]) as served:
+        report = await run(served, store, profile={"reference_depth": 100})
+        expected, asked = reachable(served), reads(served)
+    assert report.status == "complete"
+    assert store.live() == expected
+    assert max(asked.values()) == 1
+
+
+async def test_a_web_without_end_is_left_after_so_many_steps(store: KeptRows) -> None:
+    chain = [resource("Location", f"l{n}", partOf=to(f"Location/l{n + 1}")) for n in range(40)]
+    visit = resource("Encounter", "e", subject=to("Patient/p1"), location=[{"location": to("Location/l0")}])
+    with mock("epic", data=[resource("Patient", "p1"), visit, *chain]) as served:
+        report = await run(served, store, profile={"reference_depth": 5})
+    assert "references were followed 5 steps and no further" in report.notes
+    assert sum(kind == "Location" for kind, _ in store.live()) == 5
