@@ -105,10 +105,14 @@ async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: S
 
 
 async def end_of_crawl(conn: AsyncConnection[Any], closing: OpenScope) -> None:
-    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before."""
+    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before.
+
+    An export does not tell whom it covers: after one, the selection's watermarks speak for no patient that a crawl had covered.
+    """
     own = {"run": closing.run, "connection": closing.connection, "selection": closing.scope.selection}
     row = await (await conn.execute(_SQL["asks_patients"], own)).fetchone()
     if not row or not row[0]:
+        await conn.execute(_SQL["disband"], own)
         return
     for step in ("note_lags", "note_unasked", "call_roll", "strike_off"):
         await conn.execute(_SQL[step], own)

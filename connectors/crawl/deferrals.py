@@ -71,13 +71,14 @@ class Deferrals:
     def refuse(self, resource_type: str, patient: str, reason: str, *, by_code: bool, every_type: bool) -> None:
         """The server restricts a patient's type, or (`every_type`) the patient: not asked again in this run.
 
-        It is remembered beyond the run where a code says so, or where others' of the type are let through: a bare 403 for all
-        is the app's registration, which may be put right any day.
+        It is remembered beyond the run where a code says so. A bare 403 may be a firewall's whim, or the app's registration,
+        which can be put right any day.
         """
         key = (_EVERY_TYPE if every_type else resource_type, patient)
         self._restricted[key] = reason
-        self._refused[resource_type].add(patient)
-        if by_code or resource_type in self._let_through:
+        if not by_code:
+            self._refused[resource_type].add(patient)
+        else:
             until = self._now() + timedelta(days=self._profile.restricted_retry_d)
             self.learned.append(Deferral(*key, "restricted", until))
 

@@ -37,6 +37,7 @@ from snapshots.record import Alias, Deletion, Quarantined, Unit, UnitResult, Uni
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _BAD_REQUEST = 400
+_NO_LONGER = frozenset({404, 410})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -322,6 +323,8 @@ class SearchFetcher:
 
     async def _refused(self, unit: Unit, error: TerminalFetchError, emit: Emit) -> UnitResult:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""
+        if unit.resource_type == "Patient" and unit.patient_id in self._formers and error.status in _NO_LONGER:
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED)  # the redirect has been dropped since
         served = unit.resource_type in self._served
         refusal = refused(unit, error, self._meaning(error.codes), served=served)
         if refusal is None:

@@ -127,6 +127,16 @@ WITH removed AS (
 DELETE FROM lag l USING removed r
 WHERE l.connection = %(connection)s AND l.selection = %(selection)s AND l.patient_id = r.patient_id
 
+-- name: disband
+-- Take everybody off the roster, after an export.
+WITH export AS (
+    SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('file', 'no-file')) AS happened
+), removed AS (
+    UPDATE roster SET removed_run = %(run)s
+    WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL AND (SELECT happened FROM export)
+)
+DELETE FROM lag WHERE connection = %(connection)s AND selection = %(selection)s AND (SELECT happened FROM export)
+
 -- name: ended_patients
 -- Patients that this run asked for and whose Patient is a tombstone: the EHR has deleted them.
 SELECT DISTINCT u.patient_id FROM unit u

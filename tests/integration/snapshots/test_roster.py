@@ -105,6 +105,13 @@ async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(sto
     assert await state(store) == ({"Observation": T1}, {"p1"}, {})
 
 
+async def test_an_export_leaves_nobody_on_the_roster_since_it_does_not_say_whom_it_covers(store: Store):
+    await crawl(store, T1, (P1, settled), (P2, failed))
+    file = Unit(key="file:Observation:1", kind="file", resource_type="Observation")
+    await crawl(store, T2, (file, settled), asked=scope(selection="cohort", mode="bulk"))
+    assert await state(store) == ({"Observation": T2}, set(), {})
+
+
 async def test_a_watermark_is_held_back_to_what_was_seen(store: Store):
     async with await store.begin_run(COHORT) as run:
         await run.plan([P1, search("Goal")])

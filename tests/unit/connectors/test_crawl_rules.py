@@ -118,13 +118,14 @@ def test_what_is_restricted_is_heeded_until_its_time_unless_a_person_asks() -> N
     assert by_hand.hindrance("DocumentReference", "p1") is not None
 
 
-def test_a_bare_403_is_remembered_only_where_others_are_let_through() -> None:
+def test_a_bare_403_holds_for_the_run_and_a_code_for_longer() -> None:
     found = deferrals()
-    found.refuse("Goal", "p1", "restricted", by_code=False, every_type=False)
-    assert found.learned == []
-    found.let_through("Goal")
-    found.refuse("Goal", "p2", "restricted", by_code=False, every_type=False)
-    assert [one.patient_id for one in found.learned] == ["p2"]
+    found.refuse("Goal", "p1", "forbidden", by_code=False, every_type=False)
+    found.refuse("Goal", "p2", "break-the-glass", by_code=True, every_type=False)
+    found.refuse("Goal", "p3", "break-the-glass", by_code=True, every_type=True)
+    assert found.hindrance("Goal", "p1") == "forbidden"
+    assert [one[:2] for one in found.learned] == [("Goal", "p2"), ("*", "p3")]
+    assert found.hindrance("Condition", "p3") == "break-the-glass"
 
 
 def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_through() -> None:

@@ -1,0 +1,83 @@
+"""Which patients a command is for, and under which name their roster is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from cli.wiring import Wanted, _cohort, file_name, read_patients
+from config.connections import Connection
+from connectors.crawl.cohort import parse_cohort
+from connectors.run import CohortSource
+from connectors.sync import SyncRequest, run_scope
+from connectors.vendors import PROFILES
+
+
+def connection(cohort: object = None) -> Connection:
+    return Connection.model_validate(
+        {"name": "site", "vendor": "epic", "base_url": "https://ehr.example.org", "cohort": cohort}
+    )
+
+
+def scope_of(cohort: CohortSource | None, mode: str = "crawl", group: str | None = None):
+    request = SyncRequest(
+        connection="site",
+        base_url="https://x",
+        profile=PROFILES["epic"],
+        cohort=cohort,
+        mode=mode,  # type: ignore[arg-type]
+        group=group,
+    )
+    return run_scope(request)
+
+
+def test_values_know_the_line_that_they_stand_in() -> None:
+    text = '\ufeff# cohort of May\n\nmrn,name\n  4711 ,x\n"4,7",y\n4711,again\nPatient/p9\n'
+    assert parse_cohort(text) == {"4711": 4, "4,7": 5, "p9": 7}
+
+
+def test_a_cohort_file_keeps_its_roster_when_its_content_changes_and_a_crashed_run_is_not_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "c.csv"
+    found = []
+    for text in ("p1\np2", "p2\np3"):
+        file.write_text(text)
+        found.append(scope_of(_cohort(connection(f"file:{file}"), Wanted())))
+    assert found[0].selection == found[1].selection == "cohort"
+    assert found[0].cohort != found[1].cohort
+
+
+def test_a_file_on_the_command_line_is_known_by_its_place_and_stdin_by_what_it_says(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.csv", tmp_path / "b.csv"
+    assert file_name(str(one)) == file_name(f"{tmp_path}/./a.csv") != file_name(str(two))
+    bare = [scope_of(CohortSource(values=values)).selection for values in (("a", "b"), ("b", "a"), ("a",))]
+    assert bare[0] == bare[1] != bare[2]
+
+
+def test_an_export_of_named_patients_is_known_by_its_list() -> None:
+    named = CohortSource(values=("a",), name="cohort")
+    assert scope_of(named, "bulk").selection.startswith("patients:")
+    assert scope_of(named, "crawl").selection == "cohort"
+
+
+def test_stored_patients_can_be_the_cohort_by_configuration_or_by_flag(tmp_path: Path) -> None:
+    assert connection("store").files == {}
+    for cohort in (
+        _cohort(connection("store"), Wanted()),
+        _cohort(connection(f"file:{tmp_path}/none.csv"), Wanted(stored_patients=True)),
+    ):
+        assert cohort == CohortSource(stored=True)
+        assert scope_of(cohort).selection == "store"
+    assert _cohort(connection("store"), Wanted(group="g")) is None
+    with pytest.raises(ValidationError, match='"store"'):
+        connection("cohort.csv")
+
+
+def test_patients_read_from_a_file_carry_their_lines_to_the_request(tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_text("id\n\np1\n")
+    found = _cohort(connection(), Wanted(patients=read_patients(str(file)), patients_name="file:x"))
+    assert found == CohortSource(values=("p1",), lines=(3,), name="file:x")
