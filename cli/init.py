@@ -55,6 +55,7 @@ url = "embedded"
 #: key = "env:ST_LUKES_KEY"
 #: group = "e3iabhmS8rsueyz7"
 #: mode = "bulk"                           # auto | bulk | crawl
+#: bulk = { include_associated_data = ["LatestProvenanceResources"] }   # also until, type_filters, elements, organize_by
 #: scopes = ["system/Patient.read", "system/Observation.read"]   # default: by type, in the server's syntax
 
 # Allscripts / Veradigm, with a client secret.

@@ -1,0 +1,105 @@
+"""How the lines of one file become records, quarantine and a place to go on from."""
+
+from __future__ import annotations
+
+import itertools
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.file_reading import FileReading
+from snapshots.record import Unit
+
+GOOD = st.integers(0, 999).map(lambda n: orjson.dumps({"resourceType": "Goal", "id": f"g{n}"}))
+OTHER = st.just(b'{"resourceType":"Patient","id":"p"}')
+BAD = st.sampled_from([b"{", b"[]", b'{"resourceType":"Goal"}', b"\xff", b'{"id":"x"}', b"null"])
+BLANK = st.sampled_from([b"", b"  ", b"\r"])
+LINES = st.lists(st.one_of(GOOD, GOOD, OTHER, BAD, BLANK), max_size=30)
+
+
+def unit(resource_type: str = "Goal", kind: str = "file", **detail: object) -> Unit:
+    return Unit(
+        key="file:output:1:1", kind=kind, resource_type=resource_type, detail={"template": "output file 1", **detail}
+    )
+
+
+def read(body: bytes, cuts: list[int], of: Unit | None = None) -> FileReading:
+    reading = FileReading(of or unit())
+    bounds = [0, *sorted(cuts), len(body)]
+    for start, end in itertools.pairwise(bounds):
+        reading.feed(body[start:end])
+    reading.finish()
+    return reading
+
+
+@given(LINES, st.data())
+def test_every_line_is_a_record_or_quarantined_wherever_the_wire_cuts(lines: list[bytes], data: st.DataObject) -> None:
+    body = b"\n".join(lines) + b"\n"
+    reading = read(body, data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
+    filled = [line.strip() for line in lines if line.strip()]
+    bad = [
+        line for line in filled if line in {b"{", b"[]", b'{"resourceType":"Goal"}', b"\xff", b'{"id":"x"}', b"null"}
+    ]
+    assert reading.lines == len(filled)
+    assert [record.body for record in reading.records] == [line for line in filled if line not in bad]
+    assert [item.raw for item in reading.quarantined] == bad
+    assert reading.other_types.get("Patient", 0) == sum(b'"Patient"' in line for line in filled)
+    assert reading.take() is not None or not filled
+
+
+@given(st.lists(st.one_of(GOOD, BLANK), min_size=1, max_size=30), st.integers(0, 2000), st.integers(0, 2000))
+def test_a_reading_that_goes_on_from_its_place_misses_nothing_and_repeats_nothing(
+    lines: list[bytes], first: int, second: int
+) -> None:
+    body = b"\n".join(lines)
+    cut = min(first, len(body))
+    begun = FileReading(unit())
+    begun.feed(body[:cut])
+    place = begun.place()
+    assert place is not None
+    assert place["bytes"] <= cut
+    goes_on = FileReading.going_on(unit(), place)
+    rest = body[place["bytes"] :]
+    goes_on.feed(rest[: min(second, len(rest))])
+    goes_on.feed(rest[min(second, len(rest)) :])
+    goes_on.finish()
+    whole = read(body, [])
+    assert [*begun.records, *goes_on.records] == whole.records
+    assert (goes_on.lines, goes_on.fed, goes_on.splitter.number) == (whole.lines, whole.fed, whole.splitter.number)
+
+
+@given(LINES)
+def test_there_is_no_place_beyond_a_line_that_the_files_end_must_know_of(lines: list[bytes]) -> None:
+    reading = FileReading(unit())
+    reading.feed(b"\n".join(lines) + b"\n")
+    if reading.quarantined or reading.other_types:
+        assert reading.place() is None
+
+
+def test_a_last_line_that_is_cut_off_says_where() -> None:
+    reading = read(b'{"resourceType":"Goal","id":"g"}\n{"resourceT', [])
+    assert reading.last_line_unreadable
+    assert "middle of line 2" in reading.quarantined[-1].reason
+
+
+def test_headers_of_blocks_are_counted_and_not_stored() -> None:
+    header = b'{"resourceType":"Parameters","parameter":[{"name":"header","valueReference":{"reference":"Patient/p"}}]}'
+    body = header + b'\n{"resourceType":"Patient","id":"p"}\n'
+    organized = read(body, [], unit("*", organized=True))
+    assert (organized.headers, [record.id for record in organized.records]) == (1, ["p"])
+    plain = read(body, [], unit("*"))
+    assert (plain.headers, len(plain.quarantined)) == (0, 1)
+
+
+def test_a_line_of_fifty_megabytes_is_a_record() -> None:
+    long = b'{"resourceType":"Goal","id":"g","x":"' + b"y" * 50_000_000 + b'"}'
+    reading = read(long + b"\n", [1_000_000, 30_000_000])
+    assert [len(record.body) for record in reading.records] == [len(long)]
+
+
+def test_deletions_come_from_bundles_and_nothing_else() -> None:
+    bundle = orjson.dumps({"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": "Goal/g1"}}]})
+    reading = read(bundle + b'\n{"resourceType":"Goal","id":"g2"}\n', [], unit("Bundle", "deleted-file"))
+    assert [(gone.resource_type, gone.id) for gone in reading.deletions] == [("Goal", "g1")]
+    assert (len(reading.quarantined), reading.records) == (1, [])
