@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from connectors.errors import FetchError, UnsafeLinkError
+from connectors.errors import AuthError, FetchError, UnsafeLinkError
 from connectors.store_port import RunStore
 from snapshots.record import Alias, Batch, Deletion, Document, Quarantined, Record, Unit, UnitResult, UnitState
 
@@ -29,6 +29,7 @@ ENOUGH_BYTES = 500_000  # worth a transaction at once
 # fetchers from asking on, and large ones must not fill the memory.
 LINE_BYTES = 8_000_000
 _PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
+_REFUSED_PATIENTS = 3  # in a row whose requests no login opens: it is the client that is refused, and not they
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,14 @@ async def run_units(
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
-    One unit's FetchError or unsafe link is its own hole; every other error stops all: what was committed stays, and the run
-    can be resumed.
+    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient alone; every other
+    error stops all: what was committed stays, and the run can be resumed.
     """
     if not units:
         return
     waiting = iter(units)
     line = _Line()
+    refusals = _Refusals()
 
     async def work() -> None:
         for unit in waiting:
@@ -76,6 +78,11 @@ async def run_units(
                 result = await fetch(unit, line.put)
             except (FetchError, UnsafeLinkError) as error:
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+            except AuthError as error:
+                refusals.note(unit, error)
+                result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+            else:
+                refusals.forget()
             await line.put(Fetched(result=result))
 
     try:
@@ -95,6 +102,30 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+class _Refusals:
+    """Tells a patient whom the EHR keeps from us (VA: a token each; elsewhere a 401 in place of 403) from a client it refuses."""
+
+    def __init__(self) -> None:
+        self._patients: set[str] = set()
+        self._let_in = False
+
+    def forget(self) -> None:
+        """Note that somebody's request was answered."""
+        self._patients.clear()
+        self._let_in = True
+
+    def note(self, unit: Unit, error: AuthError) -> None:
+        """Note a refusal; raises it where it is not one patient's own."""
+        of_login = (
+            error.code is not None
+        )  # said by the token endpoint; else by the EHR, to a token that has just been given
+        if unit.patient_id is None or not (of_login or self._let_in):
+            raise error
+        self._patients.add(unit.patient_id)
+        if len(self._patients) >= _REFUSED_PATIENTS:
+            raise error
 
 
 class _Line:

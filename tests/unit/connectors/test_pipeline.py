@@ -7,7 +7,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from connectors.errors import TransientFetchError
+from connectors.errors import AuthError, TransientFetchError
 from connectors.pipeline import LINE_BYTES, Emit, Fetched, run_units
 from connectors.store_port import RunStore
 from snapshots.record import Batch, Record, Unit, UnitResult, UnitState
@@ -94,3 +94,53 @@ async def test_a_unit_that_fails_is_a_hole_and_its_neighbours_are_written() -> N
 async def test_an_error_of_the_store_stops_the_fetchers_and_is_raised_as_it_is() -> None:
     with pytest.raises(OSError, match="disk full"):
         await run_units(units(500), settle, Written(OSError("disk full")).store, workers=4)
+
+
+def charts(patients: int, types: int = 4) -> list[Unit]:
+    return [
+        Unit(key=f"p{p}-{t}", kind="search", resource_type="Observation", patient_id=f"p{p}")
+        for p in range(patients)
+        for t in range(types)
+    ]
+
+
+def refusing(*patients: str, code: str | None = "access_denied"):
+    async def fetch(unit: Unit, emit: Emit) -> UnitResult:
+        if unit.patient_id is None or unit.patient_id in patients:
+            raise AuthError("logging in: the token endpoint refused us", code=code)
+        return await settle(unit, emit)
+
+    return fetch
+
+
+@pytest.mark.parametrize("refused", [("p0", "p1"), ("p3",), ("p1", "p4", "p7")])
+async def test_a_patient_whom_no_login_opens_is_a_hole_and_the_others_are_fetched(refused: tuple[str, ...]) -> None:
+    written = Written()
+    await run_units(charts(9), refusing(*refused), written.store, workers=1)
+    failed = {r.key for batch in written.batches for r in batch.results if r.state is UnitState.FAILED}
+    assert failed == {f"{patient}-{t}" for patient in refused for t in range(4)}
+
+
+async def test_a_401_to_a_fresh_token_is_a_patients_own_once_others_were_let_in() -> None:
+    written = Written()
+    await run_units(charts(9), refusing("p5", code=None), written.store, workers=1)
+    assert sum(r.state is UnitState.FAILED for batch in written.batches for r in batch.results) == 4
+    with pytest.raises(AuthError):
+        await run_units(charts(9), refusing("p0", code=None), Written().store, workers=1)
+
+
+async def test_a_client_that_is_refused_for_three_patients_in_a_row_stops() -> None:
+    asked = []
+
+    async def fetch(unit: Unit, emit: Emit) -> UnitResult:
+        asked.append(unit.patient_id)
+        return await refusing(*(f"p{n}" for n in range(9)))(unit, emit)
+
+    with pytest.raises(AuthError):
+        await run_units(charts(9), fetch, Written().store, workers=1)
+    assert set(asked) == {"p0", "p1", "p2"}
+
+
+async def test_a_refusal_that_is_nobodys_own_stops_at_once() -> None:
+    with pytest.raises(AuthError):
+        await run_units(units(3), refusing(), Written().store, workers=1)
