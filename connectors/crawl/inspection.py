@@ -58,21 +58,19 @@ class Inspection:
 
     def look(self, records: Sequence[Record], tally: Tally) -> None:
         """Count what is not as asked, and what is redacted."""
-        own, patient = self.resource_type, self.patient
+        own, patient, by = self.resource_type, self.patient, self.by
         for record in records:
             if _REDACTED in record.body:
                 tally.redacted += 1
-            if record.resource_type != own:  # included beside the matches
-                continue
-            if self._too_old(record) or (patient is not None and (record.patient_id or patient) != patient):
+            whose = record.patient_id
+            other = whose != patient and whose is not None and patient is not None
+            # what is included beside the matches is of another type
+            if (other or (by is not None and self._too_old(record, by))) and record.resource_type == own:
                 tally.astray += 1
         if self.categories and records and not self._of_category(records[0]):
             tally.astray += 1  # one a page is enough to see whether the filter holds
 
-    def _too_old(self, record: Record) -> bool:
-        by = self.by
-        if by is None:
-            return False
+    def _too_old(self, record: Record, by: SinceParameter) -> bool:
         date = record.last_updated if by.mode == "updated" else date_of(record.body, record.resource_type, by.name)
         if self.newest is not None:
             self.newest.see(record.resource_type, date)
