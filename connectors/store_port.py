@@ -56,7 +56,7 @@ class BulkJobs(Protocol):
         """Types of the run's units of these kinds."""
 
     async def vanished_types(self) -> Sequence[str]:
-        """Types that earlier exports of this selection brought, and this run has received nothing of."""
+        """Types that earlier exports of this selection had files of, and this one has none of."""
 
 
 class References(Protocol):

@@ -71,11 +71,9 @@ class StoredBulkJobs:
             return [row[0] async for row in found]
 
     async def vanished_types(self) -> list[str]:
-        """Give the types that earlier exports of this selection brought, and this run has received nothing of."""
+        """Give the types that earlier exports of this selection had files of, and this one has none of."""
         async with self._session.transaction("comparing types") as own:
-            before = {row[0] async for row in await self._session.conn.execute(_SQL["exported_before"], own)}
-            now = {row[0] async for row in await self._session.conn.execute(_SQL["received"], own)}
-        return sorted(before - now)
+            return [row[0] async for row in await self._session.conn.execute(_SQL["vanished"], own)]
 
 
 def _job(row: Sequence[Any]) -> BulkJob:

@@ -63,8 +63,10 @@ class ExportJob:
             reply, status = await self._asked(job, url)
             if status == _COMPLETE or (proofs.partial and looks_like_manifest(reply.body)):
                 found = await self._page(job, url, reply, proofs, is_last=status == _COMPLETE)
-                if found is not None:
+                if found is not None and (status == _COMPLETE or self._next_page is not None):
                     return found
+                if found is not None:  # files to fetch meanwhile; the server is asked again when it said
+                    return await self._due(found, reply, wait)
                 if self._next_page is not None:
                     continue
             on_progress(_short(reply.headers.get("x-progress")))
@@ -165,6 +167,10 @@ class ExportJob:
         waited = (self._now() - job.kicked_off_at).total_seconds()
         if waited > self._profile.job_timeout_s:
             raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.job_timeout_s).")
+        return await self._rest(await self._due(job, reply, wait))
+
+    async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
+        """Note when the job may be polled next: when the server said, within the profile's bounds, else after `wait`."""
         asked, cap = reply.headers.get("retry-after"), self._profile.poll_cap_s
         said = retry_after_s(asked, now=self._now().timestamp(), cap_s=cap)
         pause = min(max(wait if said is None else said, self._profile.poll_floor_s), cap)
@@ -175,7 +181,7 @@ class ExportJob:
             next_poll_at=self._now() + timedelta(seconds=pause),
         )
         await self._store.jobs.save(job)
-        return await self._rest(job)
+        return job
 
     async def _rest(self, job: BulkJob) -> BulkJob:
         """Wait until the job may be polled, also when the wait began before a crash."""

@@ -44,14 +44,14 @@ WHERE NOT EXISTS (SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r
         AND r.last_changed_run = %(run)s)
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
 
--- name: exported_before
--- Types that earlier exports of this selection brought.
-SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run JOIN bulk_job b ON b.run = r.id
-WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND r.id <> %(run)s AND c.new + c.changed + c.unchanged > 0
-
--- name: received
--- Types that this run has received.
-SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+-- name: vanished
+-- Types of which earlier exports of this selection had files with something in them, and this one has none. Files only: what
+-- references brought is another matter.
+SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
+WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND u.run < %(run)s AND u.kind = 'file' AND u.records > 0
+    AND u.resource_type <> '*'
+EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'file' AND records > 0
+ORDER BY resource_type
 
 -- name: planned_types
 -- Types of the run's units of these kinds.
