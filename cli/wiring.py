@@ -225,6 +225,7 @@ async def prove_connection(
         store.proof(connection.name) as session,
         EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
     ):
+        client.restore(await store.pace(connection.name))
         return await prove(
             ProofRequest(sync=request, sample=sample, seed=seed),
             client,

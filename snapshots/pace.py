@@ -40,17 +40,7 @@ class StoredPace:
         """Give what the connection's last run left; empty for its first."""
         async with self._session.transaction("reading the pace") as own:
             row = await (await self._session.conn.execute(_SQL["load"], own)).fetchone()
-        if row is None:
-            return PaceState()
-        concurrency, file_concurrency, down_until, down_reason, trips, quota_free_at = row
-        return PaceState(
-            concurrency=concurrency,
-            file_concurrency=file_concurrency,
-            down_until=down_until,
-            down_reason=down_reason,
-            trips=trips,
-            quota_free_at=quota_free_at,
-        )
+        return _state(row)
 
     def note(self, state: PaceState, traffic: Traffic) -> None:
         """Keep this with one of the next batches; `traffic` is all that this process has sent."""
@@ -72,6 +62,25 @@ class StoredPace:
         await self._session.conn.execute(_SQL["save"], {**asdict(state), **own})
         await self._session.conn.execute(_SQL["count"], {**asdict(more), "down_until": state.down_until, **own})
         self._counted, self._noted, self._saved_at = traffic, None, self._clock()
+
+
+def _state(row: tuple[Any, ...] | None) -> PaceState:
+    if row is None:
+        return PaceState()
+    concurrency, file_concurrency, down_until, down_reason, trips, quota_free_at = row
+    return PaceState(
+        concurrency=concurrency,
+        file_concurrency=file_concurrency,
+        down_until=down_until,
+        down_reason=down_reason,
+        trips=trips,
+        quota_free_at=quota_free_at,
+    )
+
+
+async def pace_of(conn: AsyncConnection[Any], connection: str) -> PaceState:
+    """Give what a connection's last run left, by the connection's name. In a tenant's transaction."""
+    return _state(await (await conn.execute(_SQL["load_by_name"], {"connection": connection})).fetchone())
 
 
 async def connections_down(conn: AsyncConnection[Any]) -> list[Down]:

@@ -21,10 +21,10 @@ from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
 from snapshots.ledger import OpenRun, begin
 from snapshots.migrate import migrate
-from snapshots.pace import connections_down
+from snapshots.pace import connections_down, pace_of
 from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
-from snapshots.record import Down, RunReport, RunScope
+from snapshots.record import Down, PaceState, RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.sql import load
 from snapshots.tenancy import tenant_schema, tenant_transaction
@@ -100,6 +100,11 @@ class Store:
             yield await open_proof(conn, self._tenant, connection)
         finally:
             await conn.close()
+
+    async def pace(self, connection: str) -> PaceState:
+        """Give how fast a connection's EHR may be asked, as its last run left it."""
+        async with self._session("reading the pace") as conn:
+            return await pace_of(conn, connection)
 
     async def down(self) -> list[Down]:
         """Give the connections whose EHR was down when last asked, and until when it is taken to be."""

@@ -4,6 +4,12 @@ SELECT concurrency, file_concurrency, extract(epoch FROM down_until)::float8, do
     extract(epoch FROM quota_free_at)::float8
 FROM pace WHERE connection = %(connection)s
 
+-- name: load_by_name
+-- The same, for who has no run open.
+SELECT p.concurrency, p.file_concurrency, extract(epoch FROM p.down_until)::float8, p.down_reason, p.trips,
+    extract(epoch FROM p.quota_free_at)::float8
+FROM pace p JOIN connection c ON c.id = p.connection WHERE c.name = %(connection)s
+
 -- name: save
 -- Remember it.
 INSERT INTO pace (connection, concurrency, file_concurrency, down_until, down_reason, trips, quota_free_at, saved_at)

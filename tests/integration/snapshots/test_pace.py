@@ -29,6 +29,8 @@ async def test_the_next_run_finds_the_pace_and_another_connection_does_not(store
         await run.finish(watermark=None, requests=0, retries=0)
     async with await store.begin_run(SCOPE) as run:
         assert await run.pace.load() == STATE
+    assert await store.pace("site") == STATE
+    assert await store.pace("other") == PaceState()
     other = RunScope(connection="other", kind="sync", mode="crawl", selection="all", types=())
     async with await store.begin_run(other) as run:
         assert await run.pace.load() == PaceState()

@@ -22,6 +22,18 @@ def test_no_minute_sees_more_than_the_quota(per_minute, pauses):
         assert sum(begin <= moment < begin + 59.999 for moment in sent[at:]) <= per_minute
 
 
+@given(st.integers(1, 200), st.floats(0, 200))
+def test_nor_does_the_minute_after_a_rest(per_minute, rest):
+    quota, now = Quota(per_minute), NOW + rest
+    quota.take(NOW)
+    sent = []
+    for _ in range(3 * per_minute):
+        now += quota.take(now)
+        sent.append(now)
+    for at, begin in enumerate(sent):
+        assert sum(begin <= moment < begin + 59.999 for moment in sent[at:]) <= per_minute
+
+
 @pytest.mark.parametrize(("per_minute", "least"), [(60, 55), (600, 590), (1, 1)])
 def test_a_minute_is_used(per_minute, least):
     quota, now, count = Quota(per_minute), NOW, 0
