@@ -2,7 +2,8 @@
 
 At 0 ms the charts are whole, served 100 rows a page at the most: how fast resources come into the store. At 50 ms they are cut
 short: how full the connections are kept. Beside both runs a bare aiohttp loop of as many workers that asks for the same pages,
-and the same crawl without a store; the server is `lean_server`, so that client and Postgres are what is measured.
+and the same crawl without a store; the server is `lean_server`, so that client and Postgres are what is measured. References and
+attachments, steps of their own after the searches, are off; at 0 ms a second crawl has them on.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class _Turn:
     bare: float  # requests/s
     sync: Mapping[str, Any]
     sync_cpu_s: float
+    whole: Mapping[str, Any] | None  # the report of a crawl that follows references and reads attachments too
     storeless: Mapping[str, float]
     rows_limit: float  # rows/s of a bare COPY
     peak_mb: float
@@ -71,8 +73,9 @@ def _at(place: Workplace, data: DataSet, latency_s: float) -> list[Figure]:
             tell(f"crawl at {latency_s * 1000:.0f} ms, turn {turn + 1} of {place.runs}")
             bare = asyncio.run(bare_loop(base_url, patients))
             report, done = sync(place, base_url, patients)
+            whole, _ = (None, None) if latency_s else sync(place, base_url, patients, searches_only=False)
             turns.append(_Turn(
-                bare, report, done.cpu_s - started.cpu_s, _storeless(place, base_url, patients),
+                bare, report, done.cpu_s - started.cpu_s, whole, _storeless(place, base_url, patients),
                 _rows_limit(place, data), done.peak_mb,
             ))  # fmt: skip
     per_page = f"{ehr['rows'] / ehr['pages']:.0f} rows a page, {1000 * data.megabytes / data.rows:.1f} kB a row"
@@ -106,6 +109,11 @@ def _figures(turns: Sequence[_Turn], latency_s: float, note: str) -> Iterator[Fi
         yield Figure(
             name=name, value=median(requests), unit="requests/s", limit=bare, limit_name=loop, samples=tuple(requests)
         )
+        entire = [received(turn.whole) / turn.whole["seconds"] for turn in turns if turn.whole is not None]
+        yield Figure(
+            name=f"{name}, references and attachments too", value=median(entire), unit="resources/s", samples=tuple(entire),
+            limit=median(resources), limit_name="the searches alone",
+        )  # fmt: skip
     cpu = [1000 * turn.sync_cpu_s / turn.sync["requests"] for turn in turns]
     storeless = [1000 * turn.storeless["cpu_s"] / turn.storeless["requests"] for turn in turns]
     yield Figure(
@@ -115,14 +123,22 @@ def _figures(turns: Sequence[_Turn], latency_s: float, note: str) -> Iterator[Fi
 
 
 def sync(
-    place: Workplace, base_url: str, patients: Sequence[str], *, connections: int = CONCURRENCY
+    place: Workplace,
+    base_url: str,
+    patients: Sequence[str],
+    *,
+    connections: int = CONCURRENCY,
+    searches_only: bool = True,
 ) -> tuple[Mapping[str, Any], Measured]:
     """Crawl these patients into an empty tenant, which is dropped afterwards; give the run's report and the measured command."""
     tenant = place.tenant()
+    profile: dict[str, Any] = {"max_concurrency": connections, "page_size": PAGE_ROWS}
+    if searches_only:
+        profile |= {"follow": [], "attachments": {"fetch": False}}
     config = place.configure(tenant, {
         "vendor": "generic", "base_url": base_url, "auth": "none", "mode": "crawl", "types": list(TYPES),
         "cohort": f"file:{cohort(place.folder, patients)}",
-        "profile": {"max_concurrency": connections, "page_size": PAGE_ROWS},
+        "profile": profile,
     })  # fmt: skip
     try:
         done = place.chartferry(config, "sync", "--json")
