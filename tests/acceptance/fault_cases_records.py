@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mocks.serving import Served
-from tests.acceptance.faulted import FAILED, PARTIAL, Case, Night, charts_only, rule
+from tests.acceptance.faulted import FAILED, PARTIAL, Case, Night, charts, charts_only, rule
 from tests.acceptance.user_site import Key, reachable
 
 CRAWL = ("--mode", "crawl")
@@ -55,6 +55,28 @@ def delete_a_patient(served: Served) -> None:
     for kind in dataset.types:
         for row in [row for row in dataset.of_type(kind) if row.patient == gone or row.id == gone]:
             dataset.delete(kind, row.id)
+
+
+def hide_some(served: Served) -> None:
+    """The EHR shows fewer, and says that there may be more."""
+    set_knobs(served, outcome_codes={"Immunization": "4119"})
+    for row in served.dataset.of_type("Immunization")[:3]:
+        served.dataset.delete("Immunization", row.id)
+
+
+def show_all(served: Served) -> None:
+    set_knobs(served, outcome_codes={})
+    for line in charts():
+        if b'"resourceType":"Immunization"' in line:
+            served.dataset.replace(line)
+
+
+def is_immunization(resource: Any) -> bool:
+    return bool(resource["resourceType"] == "Immunization")
+
+
+def nothing_was_tombstoned(night: Night) -> None:
+    assert night.report["runs"][0]["deleted"] == 0
 
 
 def poison_first(served: Served) -> None:
@@ -115,6 +137,17 @@ CASES = (
         says="recently|window|once",
         shown=one_kickoff_or_none,
         ends=window_of_nothing,
+    ),
+    Case(
+        number="F13",
+        what="more-may-exist-proves-nothing-gone",
+        vendor="epic",
+        good_night_before=True,
+        prepare=hide_some,
+        tolerates=is_immunization,
+        says="4119",
+        shown=nothing_was_tombstoned,
+        ends=show_all,
     ),
     Case(
         number="F16",
