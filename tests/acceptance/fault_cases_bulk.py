@@ -98,7 +98,7 @@ CASES = (
         what="a-file-ends-in-a-line-and-its-length-is-right",
         vendor="cerner",
         mock=MANY_FILES,
-        rules=(rule("object", action={"rewrite": "cut-line"}, every=5),),
+        rules=tuple(rule("object", action={"rewrite": "cut-line"}, nth=nth) for nth in (2, 12, 30)),
         shown=files_again,
     ),
     Case(
