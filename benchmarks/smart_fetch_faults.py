@@ -86,7 +86,10 @@ FAULTS = (
         text="a bulk file is cut off mid-stream, once", mode="bulk",
         rules=[{"match": {"purpose": "file"}, "nth": 2, "action": {"cut_after_bytes": 500}}],
     ),
-    _Fault(text="SIGKILL after 250 searches of a crawl, then the same command again", killed_at=250, settings={"latency_s": 0.02}),
+    _Fault(
+        text="SIGKILL after 250 searches of a crawl at 100 ms, then the same command again", killed_at=250,
+        settings={"latency_s": 0.1},
+    ),
 )  # fmt: skip
 
 
