@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Rollback
 
 from snapshots.ingest import is_older
 from snapshots.roster import end_of_crawl
@@ -22,6 +22,10 @@ _ROSTER = load("roster")
 _CATEGORY = "category="
 EVERYONE = "all"  # the selection of a crawl that lists every patient itself
 ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
+
+# A listing that has lost more than half of what is stored tells of a broken EHR, a token that sees less or a changed filter more
+# often than of deletions: it must be said twice before it is believed. Below MASS rows a half is soon reached by chance.
+MASS = 20
 
 NOTHING_HELD_BACK: Mapping[str, str] = MappingProxyType({})
 
@@ -61,6 +65,11 @@ def run_status(*, settled: int, failed: int, quarantined: int) -> str:
     if not failed and not quarantined:
         return "complete"
     return "partial" if settled else "failed"
+
+
+def is_mass(gone: int, there: int) -> bool:
+    """Whether so much of a type has vanished at once that one listing is not believed."""
+    return gone >= MASS and gone * 2 > there
 
 
 def since_of(since: Mapping[str, str], resource_type: str) -> str | None:
@@ -159,6 +168,7 @@ async def _tombstone(conn: AsyncConnection[Any], closing: OpenScope, ends: Seque
     """Only for types that were listed in full, and for patients that are gone; a pull speaks for its own patient alone."""
     departed = await _departed(conn, closing)
     everyone = any(end.resource_type == "Patient" and end.as_a_whole and end.listed for end in ends)
+    doubts: dict[str, str] = {}
     for end in ends:
         if end.resource_type == ALL_TYPES or end.doubtful or not (end.some_listed or departed.ended):
             continue
@@ -174,9 +184,32 @@ async def _tombstone(conn: AsyncConnection[Any], closing: OpenScope, ends: Seque
             "categories": end.categories,
             **departed._asdict(),
         }
-        if gone := await _number(conn, "tombstone", values):
+        gone, doubt = await _vanished(conn, values)
+        if doubt is not None:
+            doubts[end.resource_type] = doubt
+        elif gone:
             counted = {"run": closing.run, "types": [end.resource_type], "deleted": [gone]}
             await conn.execute(_LEDGER["count"], {**counted, "new": [0], "changed": [0], "unchanged": [0]})
+    for resource_type, reason in doubts.items():  # after the loop: a hole would cast doubt on the other types' listings
+        await conn.execute(_SQL["doubt"], {"run": closing.run, "resource_type": resource_type, "reason": reason})
+
+
+async def _vanished(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> tuple[int, str | None]:
+    """Tombstone one type, unless so much vanished at once that the EHR must say so twice; give how much is gone, or why not."""
+    doubt = None
+    async with conn.transaction() as trial:
+        row = await (await conn.execute(_SQL["tombstone"], values)).fetchone()
+        gone, unexplained = row or (0, 0)
+        if unexplained >= MASS:
+            there = gone + await _number(conn, "live", values)
+            if is_mass(unexplained, there) and not await _number(conn, "doubted_before", values):
+                gone = 0
+                doubt = (
+                    f"{unexplained} of {there} stored were listed no more: kept as they are until another full listing says "
+                    "so too; sync again"
+                )
+                raise Rollback(trial)
+    return gone, doubt
 
 
 async def _departed(conn: AsyncConnection[Any], closing: OpenScope) -> _Departed:

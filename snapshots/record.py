@@ -118,7 +118,9 @@ class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # stable and unique within the run, e.g. "search:Observation:<patient>:category=laboratory"
-    kind: str  # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
+    # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
+    # | "vanished" (the store's own: a listing that is not believed)
+    kind: str
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the fetcher needs to do it again (JSON); no token

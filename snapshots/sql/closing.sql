@@ -111,9 +111,27 @@ WITH complete AS (
                 WHERE c.code #>> '{}' = ANY(%(categories)s::text[])
             )
         )
-    RETURNING r.id
+    RETURNING r.patient_id
 )
-SELECT count(*)::int FROM gone
+SELECT count(*)::int, (count(*) FILTER (WHERE NOT coalesce(patient_id = ANY(%(ended)s::text[]), false)))::int FROM gone
+
+-- name: live
+-- How much of a type is there.
+SELECT count(*)::int FROM resource WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL
+
+-- name: doubted_before
+-- Whether a run that asked the same, and no full listing since, did not believe either that so much of this type has vanished.
+SELECT count(*)::int FROM run JOIN run before ON before.connection = run.connection AND before.selection = run.selection
+    AND before.kind = run.kind AND before.id < run.id JOIN unit ON unit.run = before.id
+WHERE run.id = %(run)s AND unit.key = 'vanished:' || %(resource_type)s AND before.id > coalesce((
+    SELECT max(whole.id) FROM run whole WHERE whole.connection = run.connection AND whole.selection = run.selection
+        AND whole.kind = run.kind AND whole.full_listing AND whole.id < run.id
+), 0)
+
+-- name: doubt
+-- Make a hole of what vanished in number.
+INSERT INTO unit (run, key, kind, resource_type, state, reason, ended_at)
+VALUES (%(run)s, 'vanished:' || %(resource_type)s, 'vanished', %(resource_type)s, 'failed', %(reason)s, now())
 
 -- name: patients
 -- How many patients the run received or asked for.

@@ -127,6 +127,11 @@ WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
 
 -- name: last_full_listing
--- When the last run began that listed everything of this selection but what patients' lags tell, and was asked for the same types.
+-- When the last run began that listed everything of this selection but what patients' lags tell, and was asked for the same types;
+-- none where a later one found so much vanished that another full listing must say so too.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND selection = %(selection)s AND kind = 'sync'
     AND status IN ('complete', 'partial') AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)
+    AND NOT EXISTS (
+        SELECT FROM run later JOIN unit ON unit.run = later.id
+        WHERE later.connection = run.connection AND later.selection = run.selection AND later.id > run.id AND unit.kind = 'vanished'
+    )

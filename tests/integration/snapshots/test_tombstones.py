@@ -123,3 +123,36 @@ async def test_a_failed_run_tombstones_nothing(store: Store, store_url: str):
         report = await run.fail(reason="login refused", requests=2, retries=0)
     assert live(store_url) == {"a1", "a2", "b1"}
     assert (report.status, report.error) == ("failed", "login refused")
+
+
+MANY = [record(f"m{number}", number, patient=f"p{1 + number % 2}") for number in range(30)]
+
+
+async def test_a_listing_that_has_lost_most_of_a_type_is_believed_when_it_says_so_twice(store: Store, store_url: str):
+    await full_run(await store.begin_run(scope()), MANY, [P1, P2])
+    doubted = await full_run(await store.begin_run(scope()), MANY[:2], [P1, P2])
+    assert len(live(store_url)) == 30
+    assert (doubted.status, doubted.deleted) == ("partial", 0)
+    assert [(hole.resource_type, "28 of 30" in hole.reason) for hole in doubted.holes] == [("Observation", True)]
+    believed = await full_run(await store.begin_run(scope()), MANY[:2], [P1, P2])
+    assert (believed.status, believed.deleted, len(live(store_url))) == ("complete", 28, 2)
+
+
+async def test_a_doubted_listing_makes_the_next_run_a_full_one(store: Store, store_url: str):
+    await full_run(await store.begin_run(scope()), MANY, [P1, P2])
+    await full_run(await store.begin_run(scope()), MANY[:2], [P1, P2])
+    async with await store.begin_run(scope()) as run:
+        assert await run.last_full_listing() is None
+
+
+async def test_what_came_back_after_a_doubt_must_vanish_twice_again(store: Store, store_url: str):
+    for night in (MANY, MANY[:2], MANY):
+        await full_run(await store.begin_run(scope()), night, [P1, P2])
+    report = await full_run(await store.begin_run(scope()), MANY[:2], [P1, P2])
+    assert (report.status, len(live(store_url))) == ("partial", 30)
+
+
+async def test_half_of_a_type_may_vanish_at_once(store: Store, store_url: str):
+    await full_run(await store.begin_run(scope()), MANY, [P1, P2])
+    report = await full_run(await store.begin_run(scope()), MANY[:15], [P1, P2])
+    assert (report.status, report.deleted) == ("complete", 15)
