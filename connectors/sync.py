@@ -19,7 +19,7 @@ from connectors.crawl.attachments import fetch_attachments
 from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.references import follow_references
 from connectors.crawl.steps import fetch_by_crawl
-from connectors.errors import ConnectorError, TerminalFetchError, TransientFetchError
+from connectors.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
 from connectors.plan import bulk_types, choose_mode, crawl_types
 from connectors.run import CohortSource, Progress, Readable, Run, SyncRequest
 from connectors.store_port import RunStore
@@ -125,7 +125,7 @@ async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
         request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
     )
     run.show("logging in")
-    readable = await log_in(_types_for_scopes(request, capability, mode))
+    readable = await _logged_in(run, log_in, *_types_for_scopes(request, capability, mode))
     since = await _since(run)
     if mode == "bulk" and "*" not in since and since and await run.store.roster.lags():
         since = {}  # an export asks everybody from one instant: patients who are behind it would lose what they missed
@@ -164,25 +164,43 @@ async def _capability(run: Run) -> Capability:
     return Capability()
 
 
-def _types_for_scopes(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:
-    """The types that the login asks scopes for: what would be asked if everything were granted."""
+async def _logged_in(run: Run, log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
+    """Log in for all types; an app that is registered for charts alone, without what they refer to, still gets those."""
+    try:
+        return await log_in((*needed, *referred))
+    except AuthError as error:
+        if not referred or not (error.code or "").endswith(("invalid_scope", "empty-scopes")):
+            raise
+    readable = await log_in(needed)
+    run.notes.append(
+        f"the login grants no scopes for what charts refer to ({', '.join(sorted(set(referred)))}): add them to the app's "
+        "registration, or name the connection's scopes"
+    )
+    return readable
+
+
+def _types_for_scopes(
+    request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The types that the login asks scopes for, and those that charts refer to; none at all where a wildcard covers them."""
 
     def everything(resource_type: str) -> bool:
         return bool(resource_type)
 
     if request.profile.scope_wildcards and not request.types:
-        return ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
+        return (), ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
     referred = followed_types(request.types, request.profile, capability, everything)
     if request.profile.attachments.fetch and ("Binary" in capability.search_params or not capability.search_params):
         referred = (*referred, "Binary")
     if mode == "bulk":
         exported = bulk_types(request.types, request.profile, everything).types
-        return (*exported, *referred) if exported else ()
+        return (exported, tuple(t for t in referred if t not in exported)) if exported else ((), ())
     plan = crawl_types(request.types, request.profile, capability, everything)
     group = ("Group",) if request.group is not None and request.cohort is None else ()
     # of a cohort each Patient is read, if only to see that there is one
     patient = ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
-    return (*plan.types, *plan.directory, *group, *patient, *referred)
+    needed = (*plan.types, *plan.directory, *group, *patient)
+    return needed, tuple(t for t in referred if t not in needed)
 
 
 async def _since(run: Run) -> Mapping[str, str]:

@@ -45,6 +45,7 @@ class MockConfig:
     open: bool = False  # no login at all
     token_life_s: int | None = None
     clock_skew_s: float = 0  # the server's clock minus ours; its Date header tells
+    unregistered_types: tuple[str, ...] = ()  # a token request that names one is refused with invalid_scope
     forbidden_types: tuple[str, ...] = ()  # 403 whatever the token says; on Epic the token does not name them either
     scope_versions: tuple[Literal["v1", "v2"], ...] | None = None
 

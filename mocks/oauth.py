@@ -188,6 +188,8 @@ def _granted(ehr: Ehr, asked: list[str]) -> list[str]:
             if manner.needs_launch and scope == "launch":
                 kept.append(scope)
             continue
+        if found["type"] in ehr.config.unregistered_types:
+            raise _LoginError("invalid_scope", "the client is not registered for one of the scopes")
         if found["type"] == "*" and manner.scopes in ("explicit", "literal"):
             raise _LoginError("invalid_scope", "wildcards are not supported")
         version = "v1" if found["access"] in _LETTERS else "v2"

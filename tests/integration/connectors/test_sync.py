@@ -237,6 +237,15 @@ async def test_without_named_types_the_login_asks_for_all_that_the_client_may_ha
     assert store.live() == expected
 
 
+async def test_an_app_that_is_registered_for_charts_alone_still_gets_them(store: KeptRows) -> None:
+    """What charts refer to needs scopes of its own; a server that refuses the whole request for one must not stop the sync."""
+    with mock("cerner", unregistered_types=("Binary", "Medication")) as served:
+        report = await run(served, store)
+    assert report.status == "complete", report.error
+    assert "what charts refer to (Medication)" in " ".join(report.notes)
+    assert {"Patient", "Observation", "Condition"} <= {key[0] for key in store.live()}
+
+
 async def test_a_grant_of_less_than_all_is_said_in_the_notes(store: KeptRows) -> None:
     with mock("generic", search=False) as served:
         report = await run(served, store, scopes=("system/Patient.read", "system/Condition.read"))
