@@ -22,7 +22,8 @@ class BodyReader:
 
     `raw_bytes` counts what has come over the wire. A body that was cut goes on in the answer to a Range from there on: its
     reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged,
-    `is_plain` that raw bytes are the body's own.
+    `is_plain` that raw bytes are the body's own. `proves_its_end`, once it has been read: a length, chunks or a trailer said that
+    this was all of it; without them a closed connection is the end, also of a body that was cut.
     """
 
     def __init__(
@@ -44,6 +45,9 @@ class BodyReader:
         self.is_whole_so_far = True
         coding = response.headers.get("content-encoding", "identity")
         self.is_plain: bool = coding == "identity" if continues is None else continues.is_plain
+        self._framed = (
+            "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
+        )
         self._request = response.request
         self._patience_s = patience_s
         self._waited_s = 0.0
@@ -51,6 +55,11 @@ class BodyReader:
         self._pieces: Iterator[bytes] = iter(())
         self._ended = False
         self._held: bytes | None = None
+
+    @property
+    def proves_its_end(self) -> bool:
+        """See above."""
+        return self._framed or self.chain.proves_its_end
 
     async def peek(self) -> bytes:
         """The first piece, which stays to be read; b"" for an empty body."""

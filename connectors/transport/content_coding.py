@@ -22,6 +22,7 @@ MAX_LAYERS = 3
 MOST_TIMES = 500
 FREE_BYTES = 32 << 20
 _GZIP = ("gzip", "x-gzip")
+_DEFLATE = "deflate"  # nobody asks for it; some servers send it all the same
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 
 
@@ -45,12 +46,18 @@ class _Meter:
 
 
 class _Layer(Protocol):
+    @property
+    def proves_its_end(self) -> bool:
+        """Whether what came says itself where it ends."""
+
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
     def finish(self) -> Iterator[bytes]: ...
 
 
 class _Plain:
+    proves_its_end = False
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         yield data
 
@@ -59,6 +66,8 @@ class _Plain:
 
 
 class _NotAskedFor:
+    proves_its_end = False
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         raise ContentCodingError("its Content-Encoding is not gzip, the only one asked for")
 
@@ -69,38 +78,77 @@ class _NotAskedFor:
 class _Gunzip:
     """Any number of gzip members, zero padding between and after them."""
 
+    _name = "gzip"
+
     def __init__(self, meter: _Meter) -> None:
         self._member: igzip_lib.IgzipDecompressor | None = None
         self._meter = meter
         self._given_out = 0
+        self.proves_its_end = False
+
+    def _begin(self, data: bytes) -> bytes:
+        """Begin a member with the first bytes of it; gives what to decompress, b"" while there is none."""
+        data = data.lstrip(b"\0")
+        if data:
+            self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        return data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
             if self._member is None:
-                data = data.lstrip(b"\0")
-                if not data:
-                    return
-                self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+                data = self._begin(data)
+            if self._member is None:
+                return
             try:
                 piece = self._member.decompress(data, PIECE_BYTES)
             except _DAMAGED:
                 piece = None
             if piece is None:  # outside `except`: nothing of the body may hang on the error as its context
-                raise ContentCodingError("its gzip data is damaged")
+                raise ContentCodingError(f"its {self._name} data is damaged")
             if piece:
                 self._given_out += len(piece)
                 self._meter.check(self._given_out)
                 yield piece
             data = b""
             if self._member.eof:
+                self.proves_its_end = True
                 data, self._member = self._member.unused_data, None
             elif self._member.needs_input:
                 return
 
     def finish(self) -> Iterator[bytes]:
         if self._member is not None:
-            raise ContentCodingError("its gzip data ends too early")
+            raise ContentCodingError(f"its {self._name} data ends too early")
         return iter(())
+
+
+class _Inflate(_Gunzip):
+    """One stream of what HTTP calls deflate: zlib's (RFC 9110 8.4.1.2), or the bare one that some servers send."""
+
+    _name = "deflate"
+    _ZLIB = 8  # the low half of a zlib stream's first byte; its first two are a multiple of 31
+
+    def __init__(self, meter: _Meter) -> None:
+        super().__init__(meter)
+        self._held = b""
+
+    def _begin(self, data: bytes) -> bytes:
+        if self.proves_its_end:
+            if data:
+                raise ContentCodingError("its deflate data is followed by something else")
+            return b""
+        self._held += data
+        if len(self._held) < 2:  # noqa: PLR2004 - a zlib header
+            return b""
+        data, self._held = self._held, b""
+        has_header = data[0] & 15 == self._ZLIB and int.from_bytes(data[:2], "big") % 31 == 0
+        self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB if has_header else igzip_lib.DECOMP_DEFLATE)
+        return data
+
+    def finish(self) -> Iterator[bytes]:
+        if self._held:
+            raise ContentCodingError("its deflate data ends too early")
+        return super().finish()
 
 
 class _Sniff:
@@ -111,6 +159,10 @@ class _Sniff:
         self._meter = meter
         self._held = b""
         self._chain: Chain | None = None
+
+    @property
+    def proves_its_end(self) -> bool:
+        return self._chain is not None and self._chain.proves_its_end
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._chain is None:
@@ -139,6 +191,11 @@ class Chain:
         self._layers = layers
         self._meter = meter
 
+    @property
+    def proves_its_end(self) -> bool:
+        """Whether something was packed and came to its own end: a body that was merely cut has none."""
+        return any(layer.proves_its_end for layer in self._layers)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Pieces that come out for `data` going in; raises ContentCodingError, for a bomb BombError."""
         if self._meter is not None:
@@ -163,13 +220,18 @@ def _fed(layer: _Layer, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
-    """The layers that undo a body's coding; other codings than gzip fail when bytes come."""
+    """The layers that undo a body's coding; other codings than gzip, and deflate unasked, fail when bytes come."""
     codings = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
-    if any(name not in _GZIP for name in codings):
+    if any(name not in _GZIP and name != _DEFLATE for name in codings):
         return Chain([_NotAskedFor()])
     meter = _Meter()
-    if json_expected:
+    if json_expected and _DEFLATE not in codings:
         return Chain([_Sniff(MAX_LAYERS, meter)], meter)
     if len(codings) > MAX_LAYERS:
         return Chain([_NotAskedFor()])
-    return Chain([_Gunzip(meter) for _ in codings] or [_Plain()], meter)
+    layers: list[_Layer] = [
+        _Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)
+    ]  # the last one named was put on last
+    if json_expected:
+        layers.append(_Sniff(MAX_LAYERS - len(layers), meter))
+    return Chain(layers or [_Plain()], meter)

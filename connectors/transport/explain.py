@@ -29,7 +29,7 @@ _FOUND: dict[Failure, str] = {
     "timeout": "no byte came within the time allowed",
     "dropped": "the connection was lost before the answer was whole",
     "malformed": "what came back is not HTTP",
-    "coding": "the body is damaged or ends too early",
+    "coding": "the body is damaged, ends too early, or is packed in a way that nobody asked for",
     "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.content_coding import PIECE_BYTES, ContentCodingError, decoder
+from connectors.transport.content_coding import PIECE_BYTES, BombError, ContentCodingError, decoder
 
 NDJSON = b'{"resourceType":"Patient","id":"p1"}\n' * 500
 
@@ -32,6 +33,10 @@ def decoded(body, coding="", *, json_expected=True, step=1000):
         ("gzip, gzip", gzip.compress(gzip.compress(NDJSON))),
         ("", gzip.compress(gzip.compress(NDJSON))),
         ("gzip", NDJSON),
+        ("deflate", zlib.compress(NDJSON)),
+        ("deflate", zlib.compress(NDJSON, wbits=-15)),
+        ("deflate, gzip", gzip.compress(zlib.compress(NDJSON))),
+        ("gzip, deflate", zlib.compress(gzip.compress(NDJSON))),
         ("gzip", gzip.compress(NDJSON[:999]) + gzip.compress(NDJSON[999:]) + b"\0" * 9),
     ],
 )
@@ -59,6 +64,39 @@ def test_an_attachment_that_is_a_gzip_file_stays_one():
 def test_a_cut_gzip_body_is_noticed(missing, step):
     with pytest.raises(ContentCodingError, match="too early"):
         decoded(gzip.compress(NDJSON)[:-missing], "gzip", step=step)
+
+
+@pytest.mark.parametrize("wbits", [15, -15])
+@pytest.mark.parametrize("kept", [1, 20, -1])
+def test_a_cut_deflate_body_is_noticed(wbits, kept):
+    with pytest.raises(ContentCodingError, match="too early"):
+        decoded(zlib.compress(NDJSON, wbits=wbits)[:kept], "deflate", step=7)
+
+
+def test_what_follows_a_deflate_body_is_noticed():
+    with pytest.raises(ContentCodingError, match="followed"):
+        decoded(zlib.compress(NDJSON) + b"more", "deflate")
+
+
+def test_a_deflate_bomb_ends_early():
+    with pytest.raises(BombError):
+        decoded(zlib.compress(b" " * (100 << 20), 9), "deflate", step=10**6)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "proved"),
+    [
+        ("", NDJSON, False),
+        ("", gzip.compress(NDJSON), True),
+        ("gzip", gzip.compress(NDJSON), True),
+        ("gzip", NDJSON, False),
+        ("deflate", zlib.compress(NDJSON), True),
+    ],
+)
+def test_only_a_packed_body_proves_its_own_end(coding, body, proved):
+    chain = decoder(coding, json_expected=True)
+    assert b"".join([*chain.feed(body), *chain.finish()]) == NDJSON
+    assert chain.proves_its_end is proved
 
 
 @pytest.mark.parametrize("at", [-8, -6, 20])
