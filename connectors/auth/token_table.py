@@ -87,7 +87,7 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
     value = fields.get("access_token")
     if not isinstance(value, str) or not value:
         return None
-    kind = fields.get("token_type", "bearer")
+    kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
     if not isinstance(kind, str) or kind.lower() != "bearer" or not _VISIBLE.fullmatch(value):
         raise AuthError("the token endpoint gave a token that is not a bearer token; this client can use no other kind")
     life = _seconds(fields.get("expires_in"))

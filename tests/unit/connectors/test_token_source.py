@@ -358,6 +358,12 @@ async def test_what_was_granted_is_known_and_what_was_not_said_is_not(endpoint):
     assert tokens.granted().readable == {"Patient", "Condition"}
 
 
+@pytest.mark.parametrize("said", [{}, {"token_type": None}, {"token_type": ""}])
+async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
+    endpoint.script = [(200, {"access_token": "t", "expires_in": 300, **said})]
+    assert (await source(endpoint).token()).authorization == "Bearer t"
+
+
 @pytest.mark.parametrize(
     "answer", [{"access_token": "a b\r\nX: y"}, {"access_token": "t", "token_type": "mac"}, {"access_token": ""}, {}]
 )
