@@ -33,6 +33,7 @@ class RunProgress(Protocol):
     retries_left: int | None
     places: int | None
     down_until: datetime | None
+    paused_s: float
 
 
 Show = Callable[[RunProgress], None]
@@ -93,6 +94,8 @@ def pace(progress: RunProgress) -> list[str]:
         parts.append(f"{progress.retries:,} retries{left}")
     if progress.retries and progress.places is not None:
         parts.append(f"{progress.places} at a time")
+    if progress.paused_s >= 1:
+        parts.append(f"{progress.paused_s:,.0f} s paused by the server's rate headers")
     if progress.down_until is not None:
         parts.append(f"EHR down until {progress.down_until:%H:%M} UTC")
     return parts

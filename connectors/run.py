@@ -75,6 +75,7 @@ class Progress:
     retries_left: int | None = None  # of the retry budget, for failures
     places: int | None = None  # requests at a time, as the pace stands
     down_until: datetime | None = None  # the EHR is taken to be down
+    paused_s: float = 0.0  # waited, because the server's rate headers asked for it
 
 
 @dataclass(kw_only=True)
@@ -117,13 +118,21 @@ class Run:
         return None if until is None else datetime.fromtimestamp(until, UTC)
 
     async def keep_pace(self) -> None:
-        """Keep for the connection's next run what this one found of its pace; say so where the EHR was down at the end."""
+        """Keep for the connection's next run what this one found of its pace.
+
+        Say so where the EHR was down at the end, and how long its rate headers made the run wait.
+        """
         state = self.client.pace_state()
         if self.down_until is not None:
             found = f" ({state.down_reason})" if state.down_reason else ""
             self.notes.append(
                 f"the EHR is taken to be down until {self.down_until:%H:%M} UTC{found}: what was not asked is a hole, "
                 "a sync before then asks once"
+            )
+        limits = self.client.limits
+        if limits.paused_s >= 1:
+            self.notes.append(
+                f"the server's rate headers asked for pauses: {limits.pauses} times, {limits.paused_s:,.0f} s in all"
             )
         await self.store.pace.save(state, self.traffic)
 
@@ -134,6 +143,7 @@ class Run:
         self.progress.retries_left = self.client.budget.left
         self.progress.places = self.client.limits.pace.level
         self.progress.down_until = self.down_until
+        self.progress.paused_s = self.client.limits.paused_s
         self.on_progress(self.progress)
 
     def settled(self, results: Sequence[UnitResult], records: int) -> None:

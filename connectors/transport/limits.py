@@ -57,6 +57,10 @@ class ConnectionLimits:
         self._look_again_at = 0.0 if self._quiet_hours else _FOREVER
         self._quiet = False
         self._paused_until = 0.0
+        self._headers_until = 0.0  # of _paused_until, what rate headers asked for
+        self.pauses = 0  # that rate headers asked for and that were waited out ...
+        self.paused_s = 0.0  # ... and how long they were in all
+        self._pause_counted_until = 0.0
         self._next_at = 0.0
         self._places = CapacityLimiter(self.pace.level)
         self._files = CapacityLimiter(self.file_pace.level)
@@ -169,12 +173,16 @@ class ConnectionLimits:
             await self._wait_for_the_quiet_to_end(now)
         while self._paused_until > now:
             until = self._paused_until
+            if until == self._headers_until:
+                self._count_pause(now, until)
             await self._sleep(until - now)
             now = self._clock()
             if self._paused_until == until:
                 break
         gap = self.file_pace.gap_s or self.pace.gap_s if place.is_file else self.pace.gap_s
         wait = self.quota.take(now) if self.quota.rules(now) else 0.0
+        if wait and self.quota.spreads(now):
+            self._count_pause(now, now + wait)
         if gap:
             at = max(self._next_at, now)
             self._next_at = at + gap
@@ -183,6 +191,13 @@ class ConnectionLimits:
             await self._sleep(wait)
             now = self._clock()
         place.sent_at = now
+
+    def _count_pause(self, now: float, until: float) -> None:
+        """Time that several wait through together counts once."""
+        if until > self._pause_counted_until:
+            self.pauses += 1
+            self.paused_s += until - max(now, self._pause_counted_until)
+            self._pause_counted_until = until
 
     def _look_at_quiet_hours(self) -> None:
         if self._quiet_hours is not None:
@@ -235,7 +250,8 @@ class ConnectionLimits:
         if said is not None:
             cap = self._profile.retry_after_cap_s
             until = self.quota.heard(said._replace(reset_s=min(said.reset_s, cap)), now, in_use=self.pace.level)
-            self._paused_until = max(self._paused_until, until)
+            if until > self._paused_until:
+                self._paused_until = self._headers_until = until
 
     def _resize(self) -> None:
         most = self._profile.quiet_max_concurrency or 1 if self._quiet else _FOREVER

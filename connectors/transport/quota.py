@@ -44,6 +44,10 @@ class Quota:
         """Whether requests must be counted at all."""
         return self.per_minute is not None or now < self._spread_until
 
+    def spreads(self, now: float) -> bool:
+        """Whether what the server says is left is being spread over the time."""
+        return now < self._spread_until
+
     def take(self, now: float) -> float:
         """Take one request out of the quota; gives the seconds to wait before sending it."""
         interval, tolerance = self._interval_s, self._tolerance_s

@@ -18,6 +18,7 @@ class Run:
     retries_left: int | None = None
     places: int | None = None
     down_until: datetime | None = None
+    paused_s: float = 0.0
 
 
 def test_a_line_tells_counts_and_when_it_will_end() -> None:
@@ -30,6 +31,10 @@ def test_what_slows_a_run_down_is_told() -> None:
     run = Run(requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC))
     told = "fetching charts, 240 requests, 2 retries (98 left), 3 at a time, EHR down until 14:05 UTC, 12 s"
     assert counts(run, 12) == told
+
+
+def test_pauses_that_the_server_asked_for_are_told() -> None:
+    assert "600 s paused by the server's rate headers" in counts(Run(requests=3, paused_s=600.2), 700)
 
 
 def test_elsewhere_a_line_comes_at_each_phase_and_every_ten_seconds() -> None:
