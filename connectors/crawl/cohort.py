@@ -36,6 +36,7 @@ class Cohort:
     patients: tuple[str, ...]
     notes: tuple[str, ...] = ()
     unresolved: int = 0  # values that named no patient, or several, or could not be looked up
+    of_group: bool = False  # they are the members of a Group, not what somebody named
     report: Mapping[str, Any] = field(default_factory=dict)  # numbers and line numbers, never a value
 
 
@@ -119,7 +120,8 @@ class CohortFinder:
         hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
         places = {"not told": hidden, "without a reference to a patient": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
-        return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=sum(places.values()))
+        unresolved = sum(places.values())
+        return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
 
     def everyone(self) -> AsyncIterator[Page]:
         """List every patient of a server that lists them; the pages hold whole Patients, so they need not be read again."""

@@ -229,10 +229,13 @@ async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | No
 
 
 def _unresolved(cohort: Cohort) -> list[Unit]:
-    """Cohort entries that named no patient are one hole: what they stand for was not fetched."""
+    """Cohort entries, or members of a Group, that named no patient are one hole: what they stand for was not fetched."""
     return [Unit(key="cohort:unresolved", kind="cohort", resource_type="Patient")] if cohort.unresolved else []
 
 
 def _unresolved_results(cohort: Cohort) -> list[UnitResult]:
-    reason = f"{cohort.unresolved} cohort entries named no patient, or several: see the run's notes"
+    what = "cohort entries named no patient, or several"
+    if cohort.of_group:
+        what = "members of the Group were not told, or name no patient"
+    reason = f"{cohort.unresolved} {what}: see the run's notes"
     return [UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) for unit in _unresolved(cohort)]
