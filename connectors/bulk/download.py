@@ -6,6 +6,7 @@ merge makes that harmless.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import tenacity
 from connectors.bulk.file_links import FileLinks
 from connectors.bulk.file_reading import FileReading
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.fhir import Issue, codes_of
+from connectors.fhir import Issue, codes_of, grade
 from connectors.pipeline import Emit
 from connectors.profile import VendorProfile
 from connectors.transport.body import BodyReader
@@ -33,6 +34,8 @@ _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
+_RANGE_TO_THE_END = re.compile(r"bytes \d+-(\d+)/(\d+)")
+_GRAVE = frozenset({"error", "fatal"})
 _RESUMES = 50  # of one file within one process: each must have brought something
 
 
@@ -49,6 +52,7 @@ class _Attempts:
     cut: BodyReader | None = None  # what came of a try that was cut, and can go on
     etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
     first_byte: int = 0  # of the file, in the answer that is being read
+    ends: bool = False  # the last answer said itself that it ended, and that the file does
     defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
     times: int = 0  # ... and how often it did so, the same each time
 
@@ -76,6 +80,9 @@ class _Tally:
     error_files: int = 0
     mislabelled: Counter[str] = field(default_factory=Counter)
     miscounted: int = 0
+    unproved: int = 0
+    empty: int = 0
+    lost: int = 0
     resumed: int = 0
 
 
@@ -202,6 +209,7 @@ class FileFetcher:
             raise _FileBrokenOffError(str(error), status=error.status) from error
         attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
         reading.finish()
+        attempts.ends = reply.body.proves_its_end and _reaches_the_end(reply)
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
         """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
@@ -221,7 +229,14 @@ class FileFetcher:
                 )
         self._tally.miscounted += promised is not None and reading.lines > promised
         await _hand_on(reading, emit)
-        return self._ended(unit, reading, promised if short else None)
+        counted = promised is not None and not short
+        if not counted and not attempts.ends:
+            self._tally.unproved += 1
+        if unit.kind == "error-file":
+            return self._told(unit, reading, whole=counted or attempts.ends)
+        # nothing at all is what a file looks like that its server failed to write, whatever length it says
+        proved = counted or (attempts.ends and reading.lines > 0)
+        return self._ended(unit, reading, promised if short else None, proved=proved)
 
     def _ask_again(self, message: str) -> None:
         """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
@@ -236,12 +251,30 @@ class FileFetcher:
             else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
         )
 
-    def _ended(self, unit: Unit, reading: FileReading, promised: int | None) -> UnitResult:
-        if unit.kind == "error-file":
-            self._tally.error_files += 1
-            self._tally.issues += reading.issues
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=True)
-        if any(issue.severity in {"error", "fatal"} for issue in reading.issues):
+    def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:
+        """What the server says of its own export. It does not say of which types, so the gravest counts for all.
+
+        Warnings are normal, as Epic's 59205 (F27). An `error` means that something may be missing: nothing is taken for deleted.
+        A `fatal` means that something is: a hole, unless the vendor's codes are known to mean less (Epic: 4118, no permission).
+        """
+        self._tally.error_files += 1
+        self._tally.issues += reading.issues
+        grave = [issue for issue in reading.issues if issue.severity in _GRAVE]
+        meanings = self._profile.issue_codes
+        lost = [issue for issue in grave if issue.severity == "fatal" and grade([issue], meanings) == "fatal"]
+        if lost:
+            self._tally.lost += 1
+            reason = f"the server says that its export failed in part: {len(lost)} fatal issues ({', '.join(codes_of(lost))})"
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=whole and not grave)
+
+    @property
+    def lost(self) -> int:
+        """How many error files are holes: they came, what they tell of did not."""
+        return self._tally.lost
+
+    def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
+        if any(issue.severity in _GRAVE for issue in reading.issues):
             raise ProtocolError(
                 f"{unit.detail['template']} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
             )
@@ -258,6 +291,9 @@ class FileFetcher:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has
         lists_all = bool(unit.detail.get("lists_all", not unit.detail.get("incremental"))) and not reading.other_types
+        if lists_all and not reading.lines and not proved and unit.kind == "file":
+            self._tally.empty += 1
+        lists_all = lists_all and proved
         return UnitResult(
             key=unit.key, state=UnitState.SETTLED, complete_listing=lists_all, records=reading.lines - reading.headers
         )
@@ -266,10 +302,21 @@ class FileFetcher:
         """Sentences for the run's report."""
         tally, found = self._tally, []
         if tally.error_files:
-            grave = sum(issue.severity in {"error", "fatal"} for issue in tally.issues)
+            grave = sum(issue.severity in _GRAVE for issue in tally.issues)
             codes = ", ".join(codes_of(tally.issues)) or "no codes"
-            found.append(  # normal on Epic, and never a reason to fail (F27)
-                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes})"
+            kept = "; what the export does not list is kept, since it may be what failed" if grave else ""
+            found.append(
+                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes}){kept}"
+            )
+        if tally.unproved:
+            found.append(
+                f"{tally.unproved} files came with nothing that proves them whole (Content-Length, chunks, gzip, or a `count` in "
+                "the manifest): one that was cut at a line's end would look the same, so what they do not list is kept"
+            )
+        if tally.empty:
+            found.append(
+                f"{tally.empty} files hold no line, and the manifest does not count them: not taken to prove that there is "
+                "nothing of their types"
             )
         if tally.mislabelled:
             what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(tally.mislabelled.items()))
@@ -279,6 +326,14 @@ class FileFetcher:
         if tally.resumed:
             found.append(f"{tally.resumed} cut downloads went on where they stopped")
         return found
+
+
+def _reaches_the_end(reply: StreamReply) -> bool:
+    """Whether an answer's range, if it is one, goes to the last byte of the file."""
+    if reply.status != _PARTIAL:
+        return True
+    found = _RANGE_TO_THE_END.fullmatch(reply.headers.get("content-range", "").strip())
+    return found is not None and int(found[1]) + 1 == int(found[2])
 
 
 async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:

@@ -23,6 +23,7 @@ from connectors.transport.retry_table import TRANSIENT_CODES, issue_codes, retry
 from snapshots.record import BulkJob, Unit
 
 _ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
+_EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -149,6 +150,13 @@ class ExportJob:
             ) from error
         said = reply.headers.get("x-export-status", "").split()
         status = int(said[0]) if said and said[0].isascii() and said[0].isdecimal() else reply.status
+        if status == _COMPLETE and not reply.body.strip():
+            self._troubles += 1
+            if self._troubles < _EMPTY_ANSWERS:
+                return reply, _ACCEPTED
+            raise TransientFetchError(
+                f"{call.template}: HTTP {reply.status} without a manifest, {self._troubles} times in a row."
+            )
         if status < _REFUSED:
             self._troubles = 0
             return reply, status

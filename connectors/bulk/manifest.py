@@ -79,7 +79,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     """Read page number `page` of a manifest.
 
     Raises:
-        ProtocolError: it is no JSON object, has no `output` list, or names a file without URL.
+        ProtocolError: it is no JSON object, has no `output` list, has something else for another, or names a file without URL.
     """
     try:
         document = orjson.loads(body)
@@ -87,7 +87,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         raise ProtocolError("The export's manifest is not JSON.") from None
     if not isinstance(document, dict) or not isinstance(document.get("output"), list):
         raise ProtocolError("The export's manifest has no `output` list.")
-    entries = {name: listed if isinstance(listed := document.get(name), list) else [] for name, _ in _LISTS}
+    entries = {name: _listed(document.get(name), name) for name, _ in _LISTS}
     for name, listed in entries.items():
         for position, entry in enumerate(listed, start=1):
             if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
@@ -110,6 +110,17 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         requires_token=_truth(document.get("requiresAccessToken")),
         proofs=proofs,
     )
+
+
+def _listed(found: Any, name: str) -> list[Any]:
+    """A list, missing or null (no files), or one entry that stands alone: what it names must not be passed over."""
+    if isinstance(found, list):
+        return found
+    if not found:
+        return []
+    if isinstance(found, dict):
+        return [found]
+    raise ProtocolError(f"The export's manifest has a `{name}` that is no list.")
 
 
 def _truth(value: Any) -> bool | None:

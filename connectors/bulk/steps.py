@@ -56,6 +56,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         await _download(run, files, links, {"file"})
         # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
         await _download(run, files, links, {"deleted-file", "error-file"})
+        run.failed_units -= files.lost  # told of by error files, which are here: the server need not keep them
     finally:
         run.notes += files.notes()
     await _check_patients(run)

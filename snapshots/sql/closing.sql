@@ -12,10 +12,11 @@ WHERE run = %(run)s AND state = 'pending'
 -- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), did all list
 -- everything, does a unit list the type whole, by which searches, and is there quarantine that no unit answers for. A unit that
 -- was asked for news only (detail.incremental) cannot tell what has vanished. Units that follow references or fetch attachments
--- list nothing, and have a state of their own.
+-- list nothing, and have a state of their own. An export that tells of errors, or may, has listed nothing: they name no type.
 SELECT resource_type, bool_and(state = 'settled' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
         AND bool_or(state = 'settled') AS settled,
-    bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true') AS listed,
+    bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true')
+        AND NOT EXISTS (SELECT FROM unit e WHERE e.run = %(run)s AND e.kind = 'error-file' AND NOT e.complete_listing) AS listed,
     bool_or(complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true') AS some_listed,
     bool_or(patient_id IS NULL AND kind NOT IN ('batch', 'cohort')) AS as_a_whole,
     EXISTS (SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL

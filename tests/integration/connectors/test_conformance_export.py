@@ -373,14 +373,14 @@ async def test_deletions_become_tombstones_after_all_data(store: KeptRows) -> No
 
 @pytest.mark.parametrize("name", ["error", "outcome"])
 @pytest.mark.parametrize("severity", ["information", "warning", "error", "fatal"])
-async def test_error_files_are_fetched_told_and_fail_nothing_whatever_their_severity(
+async def test_error_files_are_fetched_and_told_and_the_data_stands_whatever_their_severity(
     store: KeptRows, name: str, severity: str
 ) -> None:
     errors = {name: [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]}
     async with export_server(polls=[manifest("Patient", "Observation", **errors)]) as server:
         server.files["errors"] = [ndjson(OUTCOME.format(severity=severity, code="processing"))]
         report = await server.sync(store)
-    assert report.status == "complete"
+    assert report.status == ("partial" if severity == "fatal" else "complete")
     assert set(store.live()) == BOTH
     assert any("error files hold 1 issues" in note for note in report.notes)
 

@@ -1,0 +1,197 @@
+"""Export servers that nobody has listed: what does not prove that it is whole deletes nothing, and is told."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.scripted_export import (
+    OBSERVATION,
+    OUTCOME,
+    PATIENT,
+    Answer,
+    ExportServer,
+    export_server,
+    manifest,
+    ndjson,
+)
+
+pytestmark = pytest.mark.anyio
+
+TYPES = ("Patient", "Observation")
+SECOND = OBSERVATION.replace('"o1"', '"o2"')
+CODED = (
+    '{{"resourceType":"OperationOutcome","issue":[{{"severity":"{severity}","code":"forbidden",'
+    '"details":{{"coding":[{{"code":"{code}"}}]}}}}]}}'
+)
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def until_closed(*lines: str, **headers: str | None) -> Answer:
+    """A body as HTTP/1.0 sends it: the end of the connection is its end."""
+    body = "".join(f"{line}\n" for line in lines)
+    return Answer(200, body, {"Content-Length": None, **headers}, "application/fhir+ndjson", cut=len(body))
+
+
+def counted(observations: int) -> Answer:
+    output = [
+        {"type": "Patient", "url": "{origin}/files/Patient"},
+        {"type": "Observation", "url": "{origin}/files/Observation", "count": observations},
+    ]
+    return manifest(output=output)
+
+
+async def two_nights(store: KeptRows, second: Answer, poll: Answer | None = None) -> tuple[ExportServer, Any]:
+    """A good export of two Observations, then one whose file of them is `second`."""
+    async with export_server() as server:
+        server.files["Observation"] = [ndjson(OBSERVATION, SECOND)]
+        assert (await server.sync(store, types=TYPES)).status == "complete"
+        server.files["Observation"] = [second]
+        server.polls = [poll or manifest(*TYPES)]
+        return server, await server.sync(store, types=TYPES)
+
+
+async def test_a_file_that_nothing_proves_whole_deletes_nothing_and_is_told(store: KeptRows) -> None:
+    _, report = await two_nights(store, until_closed(OBSERVATION))
+    assert (report.status, report.deleted) == ("complete", 0)
+    assert any("1 files came with nothing that proves them whole" in note for note in report.notes)
+    assert ("Observation", "o2") in store.live()
+
+
+async def test_a_count_proves_such_a_file_whole(store: KeptRows) -> None:
+    _, report = await two_nights(store, until_closed(OBSERVATION), counted(1))
+    assert (report.status, report.deleted) == ("complete", 1)
+    assert not any("proves" in note for note in report.notes)
+
+
+async def test_a_gzip_trailer_proves_such_a_file_whole(store: KeptRows) -> None:
+    packed = gzip.compress(f"{OBSERVATION}\n".encode())
+    headers = {"Content-Length": None, "Content-Encoding": "gzip"}
+    answer = Answer(200, packed, headers, "application/fhir+ndjson", cut=len(packed))
+    _, report = await two_nights(store, answer)
+    assert (report.status, report.deleted) == ("complete", 1)
+
+
+async def test_a_file_without_a_line_does_not_prove_that_there_is_nothing(store: KeptRows) -> None:
+    _, report = await two_nights(store, ndjson())
+    assert (report.status, report.deleted) == ("complete", 0)
+    assert any("1 files hold no line" in note for note in report.notes)
+    assert ("Observation", "o1") in store.live()
+
+
+async def test_a_file_without_a_line_whose_count_is_none_proves_it(store: KeptRows) -> None:
+    _, report = await two_nights(store, ndjson(), counted(0))
+    assert (report.status, report.deleted) == ("complete", 2)
+
+
+async def test_a_range_that_stops_before_the_files_end_does_not_prove_it_whole(store: KeptRows) -> None:
+    first, second, third = (f"{line}\n" for line in (OBSERVATION, SECOND, OBSERVATION.replace('"o1"', '"o3"')))
+    whole = first + second + third
+    tag = {"ETag": '"v1"', "Accept-Ranges": "bytes"}
+    part = {**tag, "Content-Range": f"bytes {len(first)}-{len(first + second) - 1}/{len(whole)}"}
+    async with export_server() as server:
+        server.files["Observation"] = [
+            Answer(200, whole, tag, "application/fhir+ndjson", cut=len(first)),
+            Answer(206, second, part, "application/fhir+ndjson"),
+        ]
+        report = await server.sync(store, types=TYPES)
+    assert any("proves them whole" in note for note in report.notes)
+
+
+# -- what the server says of its own export
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "deleted"),
+    [
+        (OUTCOME.format(severity="warning", code="suppressed"), "complete", 1),
+        (OUTCOME.format(severity="error", code="exception"), "complete", 0),
+        (OUTCOME.format(severity="fatal", code="exception"), "partial", 0),
+    ],
+)
+async def test_an_export_that_tells_of_errors_deletes_nothing_and_one_that_is_fatal_is_a_hole(
+    store: KeptRows, line: str, status: str, deleted: int
+) -> None:
+    errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
+    async with export_server() as server:
+        server.files |= {"Observation": [ndjson(OBSERVATION, SECOND)], "errors": [ndjson(line)]}
+        await server.sync(store, types=TYPES)
+        server.files["Observation"] = [ndjson(OBSERVATION)]
+        server.polls = [manifest(*TYPES, error=errors)]
+        report = await server.sync(store, types=TYPES)
+        deletions = server.sent("/jobs/1", "DELETE")
+    assert (report.status, report.deleted) == (status, deleted)
+    assert any("error files hold 1 issues" in note for note in report.notes)
+    assert len(deletions) == 2  # every file is here: the server need not keep them
+    if status == "partial":
+        (hole,) = report.holes
+        assert "1 fatal issues (exception)" in hole.reason
+
+
+async def test_a_fatal_issue_that_the_vendor_explains_as_no_permission_is_no_hole(store: KeptRows) -> None:
+    errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
+    async with export_server(polls=[manifest(*TYPES, error=errors)]) as server:
+        server.files["errors"] = [ndjson(CODED.format(severity="fatal", code="4118"))]
+        report = await server.sync(store, {"issue_codes": {"4118": "restricted"}}, types=TYPES)
+    assert (report.status, report.holes) == ("complete", [])
+
+
+@pytest.mark.parametrize("name", ["error", "outcome"])
+async def test_an_error_file_that_stands_alone_and_in_no_list_is_read(store: KeptRows, name: str) -> None:
+    alone = {name: {"type": "OperationOutcome", "url": "{origin}/files/errors"}}
+    async with export_server(polls=[manifest(*TYPES, **alone)]) as server:
+        server.files["errors"] = [ndjson(OUTCOME.format(severity="error", code="exception"))]
+        report = await server.sync(store, types=TYPES)
+    assert any("error files hold 1 issues, 1 of them errors" in note for note in report.notes)
+
+
+async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> None:
+    async with export_server(polls=[manifest(*TYPES, deleted="none")]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert report.status == "failed"
+    assert "`deleted` that is no list" in (report.error or "")
+
+
+# -- polls
+
+
+async def test_an_empty_answer_to_a_poll_is_asked_again(store: KeptRows) -> None:
+    async with export_server(polls=[Answer(200, ""), Answer(200, "\n"), manifest(*TYPES)]) as server:
+        report = await server.sync(store, types=TYPES)
+        assert len(server.kicked_off) == 1
+    assert (report.status, report.error) == ("complete", None)
+
+
+async def test_polls_that_stay_empty_end_with_an_error_that_says_so_and_the_job_is_kept(store: KeptRows) -> None:
+    async with export_server(polls=[Answer(200, "")]) as server:
+        report = await server.sync(store, types=TYPES)
+        server.polls = [manifest(*TYPES)]
+        again = await server.sync(store, types=TYPES)
+        assert len(server.kicked_off) == 1
+    assert report.status == "failed"
+    assert "without a manifest, 3 times in a row" in (report.error or "")
+    assert (again.status, again.id) == ("complete", report.id)
+
+
+# -- rate headers
+
+
+async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptRows) -> None:
+    nothing_left = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "99999"}
+    async with export_server() as server:
+        server.files = {
+            "Patient": [ndjson(PATIENT, headers=nothing_left)],
+            "Observation": [ndjson(OBSERVATION, headers=nothing_left)],
+        }
+        report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
+    (told,) = [note for note in report.notes if "rate headers" in note]
+    assert "asked for pauses: 2 times, 600 s in all" in told
