@@ -56,7 +56,7 @@ class SyncRequest:
     types: tuple[str, ...] = ()
     group: str | None = None
     cohort: CohortSource | None = None
-    bulk: BulkOptions = BulkOptions()
+    bulk: BulkOptions = field(default_factory=BulkOptions)
     # against FHIR R4B; what is not valid is noted, and stored all the same
     validate: Literal["off", "sample", "all"] = "off"
 
