@@ -177,7 +177,9 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
             for one in certificate.types
         ],
     )  # fmt: skip
-    shown = sorted(certificate.findings, key=lambda one: ("fewer", "unanswered", "more", "not asked", "equal").index(one.verdict))
+    shown = sorted(
+        certificate.findings, key=lambda one: ("fewer", "unanswered", "more", "not asked", "equal").index(one.verdict)
+    )
     for finding in shown if every else shown[:most]:
         verdict = "cannot be asked" if finding.verdict == "not asked" else finding.verdict
         tell(f"{verdict:9}{finding.resource_type}, {finding.scope}: {finding.reason}")

@@ -41,7 +41,9 @@ def runs(
     reports, down = supervise(lambda: _read(settings, chosen, run, connection, limit), resume="nothing was changed")
     if json:
         listed = [run_as_json(report) for report in reports]
-        emit_json({"status": "complete" if reports else "nothing", "runs": listed, "down": [one._asdict() for one in down]})
+        emit_json(
+            {"status": "complete" if reports else "nothing", "runs": listed, "down": [one._asdict() for one in down]}
+        )
     elif not reports:
         tell("no runs yet: `chartferry sync` makes the first")
     else:
@@ -62,9 +64,7 @@ async def _read(
     async with opened_store(settings, tenant) as store:
         reports = [await store.run(run)] if run is not None else await store.runs(limit, connection)
         now = datetime.now(UTC)
-        return reports, [
-            one for one in await store.down() if one.until > now and connection in (None, one.connection)
-        ]
+        return reports, [one for one in await store.down() if one.until > now and connection in (None, one.connection)]
 
 
 def _print_details(report: RunReport) -> None:

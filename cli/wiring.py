@@ -45,7 +45,8 @@ class Wanted:
     since: str = "auto"
     types: tuple[str, ...] = ()
     group: str | None = None
-    patients: Mapping[str, int] | tuple[str, ...] | None = None  # with their lines, or bare; None: the configured cohort
+    # with their lines, or bare; None: the configured cohort
+    patients: Mapping[str, int] | tuple[str, ...] | None = None
     patients_name: str | None = None  # of the file they came from, whatever it says today
     stored_patients: bool = False  # in place of any: those that the store has of the connection
     patients_are_ids: bool = False  # True: whatever cohort_system says
@@ -140,9 +141,7 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
         )
     if connection.cohort is not None and wanted.group is None:
         found = read_patients(str(connection.cohort))
-        return CohortSource(
-            values=tuple(found), identifier_system=system, lines=tuple(found.values()), name="cohort"
-        )
+        return CohortSource(values=tuple(found), identifier_system=system, lines=tuple(found.values()), name="cohort")
     return None
 
 

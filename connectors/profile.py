@@ -85,14 +85,17 @@ class VendorProfile(BaseModel):
     retry_floor: int = Field(100, ge=0)  # ... plus this many
 
     # -- limits (docs/limits.md)
-    requests_per_minute: int | None = Field(None, ge=1)  # None: no quota known; rate limit headers are honoured all the same
+    # None: no quota known; rate limit headers are honoured all the same
+    requests_per_minute: int | None = Field(None, ge=1)
     quiet_hours: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")  # "07:00-19:00"
     time_zone: str = "UTC"  # of quiet_hours, an IANA name
     quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: nothing is asked
     quiet_wait_s: float = Field(14_400, ge=0)  # how long a run waits for their end; for more it does not begin, or ends
-    breaker_failures: int = Field(8, ge=1)  # calls in a row that nobody answered, each after all its tries: the EHR is down
+    # calls in a row that nobody answered, each after all its tries: the EHR is down
+    breaker_failures: int = Field(8, ge=1)
     breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
-    private_hosts: tuple[str, ...] = ()  # hosts without a public address that links may lead to; they get no token by this
+    # hosts without a public address that links may lead to; they get no token by this
+    private_hosts: tuple[str, ...] = ()
 
     # -- search
     mode: Mode = "auto"
@@ -166,7 +169,8 @@ class VendorProfile(BaseModel):
     delete_job: bool = True
 
     # -- incremental
-    since_mode: Literal["auto", "updated", "created", "full"] = "auto"  # auto: by `_lastUpdated`, else by creation, else whole
+    # auto: by `_lastUpdated`, else by creation, else whole
+    since_mode: Literal["auto", "updated", "created", "full"] = "auto"
     incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
     reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
     overlap_s: int = Field(300, ge=0)  # taken off the watermark

@@ -102,9 +102,7 @@ class Run:
     def traffic(self) -> Traffic:
         """What this process has sent for the run."""
         budget = self.client.budget
-        return Traffic(
-            requests=self.client.requests, retries=self.client.retries, spent=budget.spent, left=budget.left
-        )
+        return Traffic(requests=self.client.requests, retries=self.client.retries, spent=budget.spent, left=budget.left)
 
     @property
     def uncounted(self) -> Traffic:

@@ -32,7 +32,8 @@ class MockConfig:
     patients: int = 20  # synthetic only
     seed: int = 1  # of the synthetic patients
     documents: bool = False  # synthetic notes lie in Binaries (HTML with RTF, PDF, C-CDA), half have none; else inline
-    unlisted: frozenset[str] = frozenset()  # "Type/id" that no search lists, and a read or `_id` gives: Epic's panel members
+    # "Type/id" that no search lists, and a read or `_id` gives: Epic's panel members
+    unlisted: frozenset[str] = frozenset()
     fault_seed: int | None = None  # of faults with a probability; None: `seed`
     groups: tuple[str, ...] = ()  # ids of groups of all patients; (): the data's Group resources, else the manner's one
 
@@ -81,7 +82,8 @@ class MockConfig:
     kickoff_refusal_status: int = 400  # Epic: of the "too recently" refusal
     link_life_s: float = 60  # Cerner: pre-signed file links
     max_parallel_files: int | None = 2  # Cerner: 429 above; None: off
-    bulk_version: int | None = None  # of the guide, as declared: 4 takes POST only, and repeated parameters in place of lists
+    # of the guide, as declared: 4 takes POST only, and repeated parameters in place of lists
+    bulk_version: int | None = None
     post_kickoff: bool | None = None  # False: 405 to a POST of $export
     bulk_refuses: tuple[str, ...] = ()  # parameters that are answered with 400 and their name, unless handling=lenient
     bulk_refuses_unnamed: tuple[str, ...] = ()  # ... with 422 and no name

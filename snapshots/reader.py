@@ -33,7 +33,8 @@ class Selection:
     connections: tuple[str, ...] = ()  # empty: all of the tenant
     patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
     types: tuple[str, ...] = ()  # empty: all
-    mentioned: bool = False  # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
+    # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
+    mentioned: bool = False
 
 
 class _Source(NamedTuple):

@@ -330,5 +330,6 @@ class RunReport:
     down_until: datetime | None = None  # the run ended with the EHR taken to be down
     seconds: float = 0
     error: str | None = None
-    cohort: Mapping[str, Any] = field(default_factory=dict)  # what became of the cohort: numbers and line numbers, no values
+    # what became of the cohort: numbers and line numbers, no values
+    cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first

@@ -324,7 +324,8 @@ class SearchFetcher:
     async def _refused(self, unit: Unit, error: TerminalFetchError, emit: Emit) -> UnitResult:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""
         if unit.resource_type == "Patient" and unit.patient_id in self._formers and error.status in _NO_LONGER:
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED)  # the redirect has been dropped since
+            # the redirect has been dropped since
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED)
         served = unit.resource_type in self._served
         refusal = refused(unit, error, self._meaning(error.codes), served=served)
         if refusal is None:

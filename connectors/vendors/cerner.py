@@ -89,7 +89,8 @@ CERNER = VendorProfile(
     bulk_since=True,  # [D] CB
     kickoff_method="auto",  # Group by GET only [D] CB
     kickoff_lists="comma",  # a repeated `_type` is refused [R] SF
-    bulk_not_alone=("Location", "Organization", "Practitioner", "Provenance"),  # need a clinical type beside them [D] CB
+    # need a clinical type beside them [D] CB
+    bulk_not_alone=("Location", "Organization", "Practitioner", "Provenance"),
     bulk_companion="Patient",  # the smallest of them [I]
     poll_first_s=5,
     poll_cap_s=300,  # the server says Retry-After: 600 [D] CB, and 5 h has been seen [R] SF

@@ -71,7 +71,11 @@ def outcome(*issues):
         ("status", Seen(status=500, codes=("processing",)), Verdict(action="terminal")),
         ("status", Seen(status=404, codes=("not-found",)), Verdict(action="terminal")),
         ("status", Seen(status=503, body_start=HTML), Verdict(action="retry", html=True)),
-        ("status", Seen(status=429, codes=("throttled",), retry_after_s=9.0), Verdict(action="retry", after_s=9.0, paced=True)),
+        (
+            "status",
+            Seen(status=429, codes=("throttled",), retry_after_s=9.0),
+            Verdict(action="retry", after_s=9.0, paced=True),
+        ),
         ("kickoff", Seen(status=503), Verdict(action="retry", tries=1)),
         ("kickoff", Seen(failure="timeout"), Verdict(action="retry", tries=1)),
         ("kickoff", Seen(failure="connect"), Verdict(action="retry")),
