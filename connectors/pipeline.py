@@ -29,7 +29,7 @@ ENOUGH_BYTES = 500_000  # worth a transaction at once
 # fetchers from asking on, and large ones must not fill the memory.
 LINE_BYTES = 8_000_000
 _PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
-_REFUSED_PATIENTS = 3  # in a row whose requests no login opens: it is the client that is refused, and not they
+_REFUSED_AT_MOST = 3  # in a row whose requests no login opens: it is the client that is refused, and not they
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,19 @@ async def run_units(
     workers: int,
     on_batch: OnBatch = lambda results, records: None,
     inspect: Inspect = lambda records: None,
+    let_in: bool = False,
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
-    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient alone; every other
-    error stops all: what was committed stays, and the run can be resumed.
+    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient or one thing alone
+    (`let_in`: this run's login has been accepted before); every other error stops all: what was committed stays, and the run can
+    be resumed.
     """
     if not units:
         return
     waiting = iter(units)
     line = _Line()
-    refusals = _Refusals()
+    refusals = _Refusals(let_in=let_in)
 
     async def work() -> None:
         for unit in waiting:
@@ -105,26 +107,26 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class _Refusals:
-    """Tells a patient whom the EHR keeps from us (VA: a token each; elsewhere a 401 in place of 403) from a client it refuses."""
+    """Tells what the EHR keeps from us (VA: a token a patient; elsewhere a 401 in place of 403) from a client that it refuses."""
 
-    def __init__(self) -> None:
-        self._patients: set[str] = set()
-        self._let_in = False
+    def __init__(self, *, let_in: bool) -> None:
+        self._refused: set[str] = set()
+        self._let_in = let_in
 
     def forget(self) -> None:
         """Note that somebody's request was answered."""
-        self._patients.clear()
+        self._refused.clear()
         self._let_in = True
 
     def note(self, unit: Unit, error: AuthError) -> None:
-        """Note a refusal; raises it where it is not one patient's own."""
+        """Note a refusal; raises it where it is not one patient's, or one thing's, own."""
         of_login = (
             error.code is not None
         )  # said by the token endpoint; else by the EHR, to a token that has just been given
-        if unit.patient_id is None or not (of_login or self._let_in):
+        if (of_login and unit.patient_id is None) or not (of_login or self._let_in):
             raise error
-        self._patients.add(unit.patient_id)
-        if len(self._patients) >= _REFUSED_PATIENTS:
+        self._refused.add(unit.patient_id or unit.key)
+        if len(self._refused) >= _REFUSED_AT_MOST:
             raise error
 
 

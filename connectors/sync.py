@@ -130,8 +130,11 @@ async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
     if mode == "bulk" and "*" not in since and since and await run.store.roster.lags():
         since = {}  # an export asks everybody from one instant: patients who are behind it would lose what they missed
     watermark = await _fetch_listings(run, mode, capability, readable, since)
-    await follow_references(run, capability, readable)
-    await fetch_attachments(run, readable)
+    try:
+        await follow_references(run, capability, readable)
+        await fetch_attachments(run, readable)
+    except AuthError as error:  # charts came in under this login: what is left of the rest is this run's holes
+        run.notes.append(f"what charts refer to and what is attached was given up: {error}")
     return watermark
 
 

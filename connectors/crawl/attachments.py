@@ -32,6 +32,7 @@ _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
 _SPACE = re.compile(r"\s+")
+_CLIMBS = re.compile(r"(?i)(?:^|/)(?:\.|%2e){2}(?:/|$)")  # `Binary/../../admin` is no document of this base
 
 
 async def fetch_attachments(run: Run, readable: Readable) -> None:
@@ -80,7 +81,7 @@ async def _fetch_pending(run: Run, fetcher: AttachmentFetcher) -> None:
             raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
         workers = min(_WORKERS, run.request.profile.max_concurrency)
-        await run_units(pending, fetcher.fetch, run.store, workers=workers, on_batch=run.settled)
+        await run_units(pending, fetcher.fetch, run.store, workers=workers, on_batch=run.settled, let_in=True)
         before = pending
 
 
@@ -93,7 +94,7 @@ def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> str 
         own = origin(safe_url(use.url, base_url)) == origin(base_url)
     except UnsafeLinkError:
         own = False
-    if not own and not policy.foreign:
+    if _CLIMBS.search(use.url) or (not own and not policy.foreign):
         return "foreign"
     if use.content_type is not None and not wanted(use.content_type, policy.types):
         return "unwanted"

@@ -72,6 +72,7 @@ async def _fetch_pending(run: Run, fetcher: ReferenceFetcher) -> None:
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
             on_batch=run.settled,
             inspect=run.inspect,
+            let_in=True,
         )
         before = pending
 

@@ -186,6 +186,30 @@ async def test_a_document_that_fails_is_a_hole_that_names_nobody_and_the_next_ru
     assert any("stored (damaged" in said for said in report.notes)
 
 
+@pytest.mark.parametrize("notes", [1, 12])
+async def test_documents_that_no_login_opens_are_holes_and_the_chart_is_kept(
+    store: KeptRows, store_url: str, notes: int
+) -> None:
+    documents = [note(f"d{n}", linked(f"b{n}")) for n in range(notes)]
+    with mock("epic", data=[PATIENT, *documents, *(binary(f"b{n}", b"<p>x") for n in range(notes))]) as served:
+        served.faults.add(FaultRule(match=Match(path="Binary/"), action=Action(status=401)))
+        report = await run(served, store)
+        assert (report.status, len(report.holes)) == ("partial", notes), report.error
+        assert len(fetched(served)) <= 12  # each twice, and no more than three in a row: not every document of a hospital
+        served.faults.clear()
+        report = await run(served, store)
+    assert report.status == "complete"
+    assert {use[0] for use in uses(store_url).values()} == {"stored"}
+
+
+async def test_a_link_that_climbs_out_of_the_base_is_never_asked(store: KeptRows, store_url: str) -> None:
+    climbing = [note(f"d{n}", linked(url)) for n, url in enumerate(("../../../admin", "%2e%2E/x"))]
+    with mock("epic", data=[PATIENT, *climbing]) as served:
+        await run(served, store)
+        assert not any("admin" in entry.target or entry.target.endswith("/x") for entry in served.log)
+    assert {use[0] for use in uses(store_url).values()} == {"foreign"}
+
+
 async def test_a_body_that_breaks_off_is_fetched_again(store: KeptRows, store_url: str) -> None:
     data = [PATIENT, note("d1", linked("b1")), binary("b1", b"<p>" + b"long " * 20_000)]
     with mock("epic", data=data) as served:

@@ -144,3 +144,17 @@ async def test_a_client_that_is_refused_for_three_patients_in_a_row_stops() -> N
 async def test_a_refusal_that_is_nobodys_own_stops_at_once() -> None:
     with pytest.raises(AuthError):
         await run_units(units(3), refusing(), Written().store, workers=1)
+
+
+async def test_a_401_on_one_thing_is_a_hole_where_the_login_was_accepted_before() -> None:
+    written = Written()
+
+    async def fetch(unit: Unit, emit: Emit) -> UnitResult:
+        if unit.key == "u0":
+            raise AuthError("the EHR refused a fresh token")
+        return await settle(unit, emit)
+
+    await run_units(units(4), fetch, written.store, workers=1, let_in=True)
+    assert [r.state for batch in written.batches for r in batch.results].count(UnitState.FAILED) == 1
+    with pytest.raises(AuthError):
+        await run_units(units(4), fetch, Written().store, workers=1)
