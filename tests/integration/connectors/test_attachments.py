@@ -195,7 +195,8 @@ async def test_documents_that_no_login_opens_are_holes_and_the_chart_is_kept(
         served.faults.add(FaultRule(match=Match(path="Binary/"), action=Action(status=401)))
         report = await run(served, store)
         assert (report.status, len(report.holes)) == ("partial", notes), report.error
-        assert len(fetched(served)) <= 12  # each twice, and no more than three in a row: not every document of a hospital
+        # each twice, and no more than three in a row: not every document of a hospital
+        assert len(fetched(served)) <= 12
         served.faults.clear()
         report = await run(served, store)
     assert report.status == "complete"
