@@ -120,7 +120,7 @@ class Page:
     records: Sequence[Record]
     quarantined: Sequence[Quarantined]
     issues: Sequence[Issue]
-    next_url: str | None
+    next_url: str | None  # "": there is a next page, and the server does not say where
     total: int | None = None  # as the server says, of whatever it means by it
 
 
@@ -245,8 +245,8 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
             issues.extend(issues_from(raw))
         else:
             records.append(record)
-    urls = (link.url for link in bundle.link or () if link.relation == "next")
-    next_url = next((url for url in urls if isinstance(url, str) and url), None)
+    urls = [link.url if isinstance(link.url, str) else "" for link in bundle.link or () if link.relation == "next"]
+    next_url = max(urls, key=bool) if urls else None
     total = bundle.total if type(bundle.total) is int else None
     return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url, total=total)
 

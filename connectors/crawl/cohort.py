@@ -80,16 +80,17 @@ class CohortFinder:
 
         async def look_up(number: int, value: str) -> None:
             query = f"Patient?identifier={quote(f'{system}|{value}', safe='')}"
+            totals = Totals()
             async with limit:
                 try:
-                    pages = [page async for page in self._pages(query, "GET /Patient?identifier=…")]
+                    pages = [page async for page in self._pages(query, "GET /Patient?identifier=…", totals)]
                 except TerminalFetchError as error:
                     found[number] = () if error.status in _NOBODY else None
                 except FetchError:  # one entry's trouble is not the others'
                     found[number] = None
                 else:
                     records = (r for page in pages for r in page.records if r.resource_type == "Patient")
-                    found[number] = tuple(dict.fromkeys(r.id for r in records))
+                    found[number] = None if totals.missing else tuple(dict.fromkeys(r.id for r in records))
 
         async with anyio.create_task_group() as tasks:
             for number, value in enumerate(values):
@@ -123,14 +124,17 @@ class CohortFinder:
         unresolved = sum(places.values())
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
 
-    def everyone(self) -> AsyncIterator[Page]:
-        """List every patient of a server that lists them; the pages hold whole Patients, so they need not be read again."""
-        size = self._profile.page_size
-        return self._pages(f"Patient?_count={size}" if size else "Patient", "GET /Patient")
+    def everyone(self, totals: Totals) -> AsyncIterator[Page]:
+        """List every patient of a server that lists them; the pages hold whole Patients, so they need not be read again.
 
-    async def _pages(self, query: str, template: str) -> AsyncIterator[Page]:
+        `totals` tells afterwards whether all of them came.
+        """
+        size = self._profile.page_size
+        return self._pages(f"Patient?_count={size}" if size else "Patient", "GET /Patient", totals)
+
+    async def _pages(self, query: str, template: str, totals: Totals) -> AsyncIterator[Page]:
         url: str | None = f"{self._base_url}/{query}"
-        guard, totals = LoopGuard(self._profile.max_pages), Totals()
+        guard = LoopGuard(self._profile.max_pages)
         number = 0
         while url is not None:
             guard.check(url)
@@ -141,13 +145,9 @@ class CohortFinder:
             except NotABundleError as error:
                 raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
             guard.look([record.id for record in page.records])
-            totals.see(page.total, len(page.records) + len(page.quarantined))
+            totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             yield page
-            url = follow(self._base_url, reply.url, page.next_url) if page.next_url else None
-        if totals.missing:
-            raise ProtocolError(
-                f"{template}: the server says that there are {totals.missing} more, and gives no `next` link to them."
-            )
+            url = None if page.next_url is None else follow(self._base_url, reply.url, page.next_url)
 
     def _call(self, url: str, template: str, purpose: str) -> Call:
         return Call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
@@ -14,8 +14,11 @@ def follow(base_url: str, page_url: str, link: str) -> str:
     """The URL of a link found in an answer from `page_url`, byte for byte as the server wrote it where it is absolute.
 
     Raises:
+        ProtocolError: it is empty: there is more, and the server does not say where.
         UnsafeLinkError: it leads to another origin (SMART: a foreign host never gets our requests or token).
     """
+    if not link:
+        raise ProtocolError("A page's `next` link is empty: there is more, and the server does not say where.")
     url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url)
     if origin(url) != origin(base_url):
         raise UnsafeLinkError(
@@ -67,22 +70,22 @@ class LoopGuard:
 
 
 class Totals:
-    """Holds what a search's pages say of their number against what came, in all pages.
+    """Holds what a search's pages say of their number against what came in all pages, each resource once.
 
     A total below what has come already is not the whole search's (Epic's is the page's, vendors.md 1.6), and counts for nothing.
     """
 
     def __init__(self) -> None:
-        self._came = 0
-        self._pages = 0
+        self._ids: set[int] = set()
+        self._unreadable = 0
         self._last: int | None = None
         self._meant_for_all = True
         self._changed = False
 
-    def see(self, total: int | None, came: int) -> None:
-        """Note one page: its total, and how many entries it has."""
-        self._came += came
-        self._pages += 1
+    def see(self, total: int | None, keys: Iterable[tuple[str, str]], unreadable: int = 0) -> None:
+        """Note one page: its total, types and ids of its resources, and how many entries could not be read."""
+        self._ids.update(map(hash, keys))
+        self._unreadable += unreadable
         if total is None:
             return
         self._meant_for_all = self._meant_for_all and total >= self._came
@@ -91,10 +94,16 @@ class Totals:
 
     @property
     def missing(self) -> int:
-        """How many matches the server told of and did not give. Of a search of several pages a total may be an estimate: 0."""
-        return self._last - self._came if self._pages == 1 and self._meant_for_all and self._last is not None else 0
+        """How many matches the server told of and did not give; 0 where its pages disagree about the total (`shifted`)."""
+        if self._last is None or self._changed or not self._meant_for_all:
+            return 0
+        return max(0, self._last - self._came)
 
     @property
     def shifted(self) -> bool:
         """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendors.md 4.3)."""
         return self._meant_for_all and self._changed
+
+    @property
+    def _came(self) -> int:
+        return len(self._ids) + self._unreadable

@@ -157,7 +157,7 @@ class ReferenceFetcher:
             count += len(page.records)
             size = sum(len(record.body) for record in page.records)
             await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
-            url = follow(self._base_url, reply.url, page.next_url) if page.next_url else None
+            url = None if page.next_url is None else follow(self._base_url, reply.url, page.next_url)
         meaning = grade(issues, self._profile.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=reply.status)

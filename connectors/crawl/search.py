@@ -284,7 +284,7 @@ class SearchFetcher:
             tally.count += len(page.records)
             tally.unreadable += len(page.quarantined)
             guard.look([record.id for record in page.records])
-            totals.see(page.total, len(page.records) + len(page.quarantined))
+            totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             inspection.look(page.records, tally)
             if page.records or page.quarantined:
                 size = sum(len(record.body) for record in page.records)
@@ -299,7 +299,7 @@ class SearchFetcher:
                         records=page.records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size
                     )
                 )
-            url = follow(self._base_url, page_url, page.next_url) if page.next_url else None
+            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url)
         tally.withheld += totals.missing
         return totals.shifted
 

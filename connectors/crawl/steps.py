@@ -16,10 +16,12 @@ from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.merges import aliases_in, with_survivors
+from connectors.crawl.paging import Totals
 from connectors.crawl.search import SearchFetcher
 from connectors.crawl.since import Newest, Owed, since_parameter
 from connectors.crawl.units import UnitPlan, directory_units
-from connectors.errors import ConnectorError, PlanError
+from connectors.crawl.verdicts import Tally, ended
+from connectors.errors import ConnectorError, PlanError, ProtocolError
 from connectors.pipeline import run_units
 from connectors.plan import TypePlan, crawl_types
 from connectors.run import Readable, Run, instant
@@ -209,22 +211,31 @@ async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | No
         raise PlanError(
             f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
         )
+    return await _listed(run, finder)
+
+
+async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
+    """Every patient that the server lists; a listing that breaks off is a hole, and proves nobody gone."""
     patients: dict[str, None] = {}
     unreadable = 0
-    async for page in finder.everyone():
-        patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
-        unreadable += len(page.quarantined)
-        run.inspect(page.records)
-        aliases = aliases_in(page.records)
-        await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
-        run.settled((), len(page.records))
+    totals = Totals()
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
     unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", detail=detail)
-    if unreadable:
-        reason = f"{unreadable} entries could not be read: see quarantine"
-        result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=len(patients))
+    try:
+        async for page in finder.everyone(totals):
+            patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
+            unreadable += len(page.quarantined)
+            run.inspect(page.records)
+            aliases = aliases_in(page.records)
+            await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
+            run.settled((), len(page.records))
+    except ProtocolError as error:
+        if not patients:
+            raise
+        result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))
     else:
-        result = UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=True, records=len(patients))
+        tally = Tally(count=len(patients), unreadable=unreadable, withheld=totals.missing, shifted=totals.shifted)
+        result = ended(unit, tally, run.request.profile)
     return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
 from tests.integration.connectors.test_sync import run
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +72,45 @@ async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: Ke
     assert (report.holes[0].resource_type, reason in str(report.holes[0].reason)) == ("Observation", True)
     missing = held - set(store.live())
     assert all(kind == "Observation" and "-p1-" in id_ for kind, id_ in missing)
+
+
+def next_link(url: object) -> Callable[[dict], None]:
+    def change(found: dict) -> None:
+        found["link"] = [{"relation": "next", "url": url}]
+
+    return change
+
+
+def without_next(found: dict) -> None:
+    found["link"] = []
+
+
+def without_anything(found: dict) -> None:
+    del found["link"], found["entry"]
+
+
+@pytest.mark.parametrize("change", [without_next, without_anything, next_link(None), next_link("")])
+@pytest.mark.parametrize("kind", ["Observation", "Patient"])
+async def test_a_later_page_that_loses_its_next_link_proves_nothing_gone(store: KeptRows, kind: str, change) -> None:
+    broken: list[bool] = []
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        wanted = asked.path == f"/{kind}" and (kind == "Patient" or asked.query.get("patient") == "p1")
+        if not broken or not wanted or asked.query.get("start") != "10":
+            return None
+        rows = server.matches(asked)
+        found = bundle(rows[10:20], "/x", len(rows))
+        change(found)
+        return answer(found)
+
+    async with raw_server(fault) as server:
+        server.rows = small_chart(patients=25, observations=25) if kind == "Patient" else small_chart()
+        await run(server, store, mode="crawl")
+        broken.append(True)
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, report.deleted, [hole.resource_type for hole in report.holes]) == ("partial", 0, [kind])
+    assert set(store.live()) == held
 
 
 async def test_a_resource_that_is_marked_as_an_outcome_is_stored(store: KeptRows) -> None:

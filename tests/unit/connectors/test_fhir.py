@@ -141,11 +141,11 @@ def test_a_resource_marked_as_an_outcome_is_a_resource() -> None:
     assert [record.id for record in page_from(_bundle(marked), where="page 1").records] == ["c1"]
 
 
-def test_links_and_totals_of_odd_shapes_cost_nothing_but_themselves() -> None:
+def test_a_next_link_without_a_url_is_no_end_and_other_odd_links_and_totals_cost_only_themselves() -> None:
     condition = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": None}}
     links = [{"relation": None, "url": None}, {"relation": "next", "url": 7}]
     page = page_from(b"\xef\xbb\xbf" + _bundle(condition, link=links, total="1"), where="page 1")
-    assert ([record.id for record in page.records], page.next_url, page.total) == (["c1"], None, None)
+    assert ([record.id for record in page.records], page.next_url, page.total) == (["c1"], "", None)
 
 
 def test_numbers_in_an_entry_keep_their_written_form() -> None:

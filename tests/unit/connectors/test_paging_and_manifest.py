@@ -43,6 +43,11 @@ def test_a_next_link_to_another_origin_is_refused(link: str) -> None:
         follow(BASE, f"{BASE}/Observation", link)
 
 
+def test_an_empty_next_link_is_no_end() -> None:
+    with pytest.raises(ProtocolError, match="empty"):
+        follow(BASE, f"{BASE}/Observation", "")
+
+
 def test_a_circle_of_next_links_ends_with_an_error() -> None:
     guard = LoopGuard(max_pages=10)
     guard.check("a")
@@ -81,16 +86,27 @@ def test_some_empty_pages_are_lawful_and_endless_ones_are_not() -> None:
 
 
 def totals(*pages: tuple[int | None, int]) -> Totals:
-    found = Totals()
+    found, number = Totals(), 0
     for total, came in pages:
-        found.see(total, came)
+        found.see(total, [("Observation", str(number + n)) for n in range(came)])
+        number += came
     return found
 
 
 def test_matches_that_a_server_tells_of_and_does_not_link_to_are_missing() -> None:
     assert totals((25, 10)).missing == 15
     assert [totals(*pages).missing for pages in ([(10, 10)], [(None, 10)], [(0, 0)], [(5, 10)])] == [0, 0, 0, 0]
-    assert totals((25, 10), (25, 10)).missing == 0, "over several pages it may be an estimate"
+    assert totals((25, 10), (25, 10)).missing == 5, "the last page lost its `next`"
+    assert totals((25, 10), (None, 10)).missing == 5
+    assert totals((25, 10), (24, 10)).missing == 0, "a total that changes is no promise"
+    assert totals((10, 10), (10, 10), (8, 8)).missing == 0, "Epic's is the page's own"
+
+
+def test_a_resource_that_comes_twice_counts_once() -> None:
+    found = Totals()
+    for ids in ("ab", "bc"):
+        found.see(4, [("Observation", one) for one in ids])
+    assert found.missing == 1
 
 
 def test_a_total_that_changes_between_pages_says_that_rows_may_have_slipped_through() -> None:
