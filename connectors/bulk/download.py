@@ -10,11 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio.lowlevel
 import tenacity
 
+from connectors.bulk.byte_ranges import Part, part_of
 from connectors.bulk.file_links import FileLinks
 from connectors.bulk.file_reading import FileReading
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
@@ -34,9 +35,10 @@ _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
-_RANGE_TO_THE_END = re.compile(r"bytes \d+-(\d+)/(\d+)")
 _GRAVE = frozenset({"error", "fatal"})
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something
+_PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
 
 
 class _FileBrokenOffError(TransientFetchError):
@@ -52,6 +54,8 @@ class _Attempts:
     cut: BodyReader | None = None  # what came of a try that was cut, and can go on
     etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
     first_byte: int = 0  # of the file, in the answer that is being read
+    size: int | None = None  # of the file on the wire, where its first answer said it
+    part: Part | None = None  # that is being read; None: the answer is the file
     ends: bool = False  # the last answer said itself that it ended, and that the file does
     defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
     times: int = 0  # ... and how often it did so, the same each time
@@ -64,7 +68,7 @@ class _Attempts:
     def begin_anew(self) -> None:
         """Forget what came: the next answer is the file from its start."""
         self.reading = FileReading(self.unit)
-        self.cut, self.etag, self.first_byte = None, "", 0
+        self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
     def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
         """How far the file has come, for a run that must go on after a crash; decompression does not outlive one."""
@@ -125,15 +129,15 @@ class FileFetcher:
         return await self._tries(attempts, fresh, emit)
 
     async def _tries(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
-        last_came = 0
+        last_came = fruitless = 0
 
         def stop(state: tenacity.RetryCallState) -> bool:
             """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
-            nonlocal last_came
+            nonlocal last_came, fruitless
             came, before = attempts.next_byte, last_came
             last_came = came
-            most = _RESUMES if came > before else self._profile.max_tries
-            return state.attempt_number >= most
+            fruitless += came <= before
+            return fruitless >= self._profile.max_tries or state.attempt_number >= _RESUMES
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_FileBrokenOffError),
@@ -147,9 +151,14 @@ class FileFetcher:
     async def _once(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
         unit = attempts.unit
         try:
-            async with self._client.stream(self._call(attempts, url)) as reply:
-                self._take_up(attempts, reply)
-                await self._read(attempts, reply, emit)
+            for _ in range(_PARTS):
+                async with self._client.stream(self._call(attempts, url)) as reply:
+                    self._take_up(attempts, reply)
+                    await self._read(attempts, reply, emit)
+                if attempts.cut is None:
+                    break
+            else:
+                raise ProtocolError(f"{unit.detail['template']}: the server gives it in more than {_PARTS} parts.")
         except TerminalFetchError as error:
             if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
@@ -176,18 +185,21 @@ class FileFetcher:
     def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
         """Go on where the last try was cut, if this answer does; else begin anew."""
         if reply.status == _PARTIAL:
-            asked_for = reply.headers.get("content-range", "").startswith(f"bytes {attempts.next_byte}-")
-            if not asked_for or (attempts.cut is None and not reply.body.is_plain):
+            start = attempts.next_byte
+            found = part_of(reply.headers, start=start, etag=attempts.etag, size=attempts.size)
+            if isinstance(found, str) or (attempts.cut is None and not reply.body.is_plain):
                 attempts.begin_anew()
-                self._ask_again(
-                    f"{attempts.unit.detail['template']}: the server gave another part of it than was asked for."
-                )
-            self._tally.resumed += 1
+                why = found if isinstance(found, str) else "the rest of it came compressed"
+                self._ask_again(f"{attempts.unit.detail['template']}: {why}.")
+            self._tally.resumed += attempts.part is None or attempts.part.end != start
+            attempts.part, attempts.size = found, found.size
+            reply.body.goes_on = not found.is_last
             return
         attempts.begin_anew()
-        tag = reply.headers.get("etag", "")
+        tag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
         may_go_on = tag.startswith('"') and "bytes" in reply.headers.get("accept-ranges", "").lower()
         attempts.etag = tag if may_go_on else ""
+        attempts.size = int(length) if _LENGTH.fullmatch(length) else None
 
     async def _read(self, attempts: _Attempts, reply: StreamReply, emit: Emit) -> None:
         reading = attempts.reading
@@ -207,14 +219,25 @@ class FileFetcher:
             else:
                 attempts.begin_anew()
             raise _FileBrokenOffError(str(error), status=error.status) from error
+        part = attempts.part
+        if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
+            attempts.begin_anew()
+            self._ask_again(
+                f"{attempts.unit.detail['template']}: a part of it is longer or shorter than its server says."
+            )
+        if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
+            attempts.cut = reply.body
+            return
         attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
         reading.finish()
-        attempts.ends = reply.body.proves_its_end and _reaches_the_end(reply)
+        attempts.ends = reply.body.proves_its_end or part is not None
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
         """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
         unit, reading = attempts.unit, attempts.reading
-        promised = None if reading.headers else unit.detail.get("count")
+        # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
+        # so either way, counted likewise
+        promised, records = unit.detail.get("count"), reading.lines - reading.headers
         short = promised is not None and reading.lines < promised
         if reading.last_line_unreadable or short:
             seen = (reading.lines, reading.total)
@@ -227,9 +250,9 @@ class FileFetcher:
                 self._ask_again(
                     f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
                 )
-        self._tally.miscounted += promised is not None and reading.lines > promised
+        self._tally.miscounted += promised is not None and records > promised
         await _hand_on(reading, emit)
-        counted = promised is not None and not short
+        counted = promised is not None and records >= promised
         if not counted and not attempts.ends:
             self._tally.unproved += 1
         if unit.kind == "error-file":
@@ -238,7 +261,7 @@ class FileFetcher:
         proved = counted or (attempts.ends and reading.lines > 0)
         return self._ended(unit, reading, promised if short else None, proved=proved)
 
-    def _ask_again(self, message: str) -> None:
+    def _ask_again(self, message: str) -> NoReturn:
         """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
         raise _FileBrokenOffError(message) if self._client.budget.take_retry() else BudgetExhaustedError(message)
 
@@ -326,14 +349,6 @@ class FileFetcher:
         if tally.resumed:
             found.append(f"{tally.resumed} cut downloads went on where they stopped")
         return found
-
-
-def _reaches_the_end(reply: StreamReply) -> bool:
-    """Whether an answer's range, if it is one, goes to the last byte of the file."""
-    if reply.status != _PARTIAL:
-        return True
-    found = _RANGE_TO_THE_END.fullmatch(reply.headers.get("content-range", "").strip())
-    return found is not None and int(found[1]) + 1 == int(found[2])
 
 
 async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:

@@ -23,7 +23,8 @@ class BodyReader:
     `raw_bytes` counts what has come over the wire. A body that was cut goes on in the answer to a Range from there on: its
     reader `continues` the cut one's, decompression included; `is_whole_so_far` says that nothing read was damaged,
     `is_plain` that raw bytes are the body's own. `proves_its_end`, once it has been read: a length, chunks or a trailer said that
-    this was all of it; without them a closed connection is the end, also of a body that was cut.
+    this was all of it; without them a closed connection is the end, also of a body that was cut. A reader of a part sets
+    `goes_on` where another part follows: compressed data may then end anywhere.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BodyReader:
         )
         self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
+        self.goes_on = False
         coding = response.headers.get("content-encoding", "identity")
         self.is_plain: bool = coding == "identity" if continues is None else continues.is_plain
         self._framed = (
@@ -89,7 +91,7 @@ class BodyReader:
                 raw = await anext(self._raw)
             except StopAsyncIteration:
                 self._ended = True
-                self._pieces = self.chain.finish()
+                self._pieces = iter(()) if self.goes_on else self.chain.finish()
             else:
                 self._keep_pace(time.monotonic() - began, len(raw))
                 self.is_plain = self.is_plain and (self.raw_bytes > 0 or not raw.startswith(GZIP_MAGIC[:1]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from config.bulk_options import BulkOptions
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
@@ -93,18 +95,110 @@ async def test_a_file_without_a_line_whose_count_is_none_proves_it(store: KeptRo
     assert (report.status, report.deleted) == ("complete", 2)
 
 
-async def test_a_range_that_stops_before_the_files_end_does_not_prove_it_whole(store: KeptRows) -> None:
-    first, second, third = (f"{line}\n" for line in (OBSERVATION, SECOND, OBSERVATION.replace('"o1"', '"o3"')))
-    whole = first + second + third
-    tag = {"ETag": '"v1"', "Accept-Ranges": "bytes"}
-    part = {**tag, "Content-Range": f"bytes {len(first)}-{len(first + second) - 1}/{len(whole)}"}
+# -- the rest of a file that was cut
+
+LINES = tuple(f"{OBSERVATION}\n".replace('"o1"', f'"o{n}"') for n in range(1, 5))
+WHOLE = "".join(LINES)
+ONE = len(LINES[0])
+TAG = {"ETag": '"v1"', "Accept-Ranges": "bytes"}
+CUT = Answer(200, WHOLE, TAG, "application/fhir+ndjson", cut=ONE + 20)
+START = ONE + 20
+
+
+def part(body: str, start: int, last: int, size: object = len(WHOLE), **headers: str | None) -> Answer:
+    told = {"ETag": '"v1"', "Content-Range": f"bytes {start}-{last}/{size}", **headers}
+    return Answer(206, body, told, "application/fhir+ndjson")
+
+
+async def cut_file(store: KeptRows, *answers: Answer) -> tuple[list[str], Any]:
+    """A file of Observations that was cut, and what follows; the last answer is for ever. Gives the Ranges asked for."""
     async with export_server() as server:
-        server.files["Observation"] = [
-            Answer(200, whole, tag, "application/fhir+ndjson", cut=len(first)),
-            Answer(206, second, part, "application/fhir+ndjson"),
-        ]
+        server.files["Observation"] = list(answers)
         report = await server.sync(store, types=TYPES)
-    assert any("proves them whole" in note for note in report.notes)
+        return [seen.headers.get("range", "") for seen in server.sent("/files/Observation")], report
+
+
+def stored(store: KeptRows) -> set[str]:
+    return {id_ for kind, id_ in store.live() if kind == "Observation"}
+
+
+ALL = {"o1", "o2", "o3", "o4"}
+REST = part(WHOLE[START:], START, len(WHOLE) - 1)
+AGAIN = Answer(200, WHOLE, TAG, "application/fhir+ndjson")
+
+
+async def test_the_rest_of_a_cut_file_is_joined_to_it(store: KeptRows) -> None:
+    ranges, report = await cut_file(store, CUT, REST)
+    assert (report.status, stored(store), ranges) == ("complete", ALL, ["", f"bytes={START}-"])
+
+
+@pytest.mark.parametrize("tag", ['"v2"', 'W/"v1"', None])
+async def test_a_part_of_another_version_or_of_none_begins_the_file_anew(store: KeptRows, tag: str | None) -> None:
+    other = WHOLE.replace('"o', '"n')
+    rest = part(other[START:], START, len(other) - 1, ETag=tag)
+    ranges, report = await cut_file(store, CUT, rest, Answer(200, other, {"ETag": '"v2"'}, "application/fhir+ndjson"))
+    assert ranges == ["", f"bytes={START}-", ""]
+    assert (report.status, stored(store) >= {"n1", "n2", "n3", "n4"}) == ("complete", True)
+
+
+@pytest.mark.parametrize("end", [2 * ONE, 2 * ONE + 7], ids=["at a line's end", "within a line"])
+async def test_a_part_shorter_than_asked_for_is_followed_by_the_next(store: KeptRows, end: int) -> None:
+    first = part(WHOLE[START:end], START, end - 1)
+    ranges, report = await cut_file(store, CUT, first, part(WHOLE[end:], end, len(WHOLE) - 1))
+    assert ranges == ["", f"bytes={START}-", f"bytes={end}-"]
+    assert (report.status, stored(store)) == ("complete", ALL)
+    assert not any("proves them whole" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        part(WHOLE[3 * ONE :], START, len(WHOLE) - 1),
+        part(WHOLE[3 * ONE :], START, len(WHOLE) - 1, **{"Content-Length": None, "Connection": "close"}),
+        part(WHOLE[START:], START, len(WHOLE) - 1, len(WHOLE) + 50),
+        part(WHOLE[START:], START + 1, len(WHOLE) - 1),
+        part(WHOLE[START:], START, len(WHOLE) - 1, **{"Content-Range": None}),
+    ],
+    ids=["bytes left out", "bytes left out and no length", "another size", "another start", "no Content-Range"],
+)
+async def test_a_part_that_is_not_what_it_says_begins_the_file_anew(store: KeptRows, rest: Answer) -> None:
+    if rest.headers.get("Connection") == "close":
+        rest = replace(rest, cut=len(rest.body))
+    ranges, report = await cut_file(store, CUT, rest, AGAIN)
+    assert ranges == ["", f"bytes={START}-", ""]
+    assert (report.status, stored(store)) == ("complete", ALL)
+
+
+async def test_an_unknown_size_does_not_prove_a_part_to_be_the_last(store: KeptRows) -> None:
+    unsized = replace(CUT, headers={**TAG, "Content-Length": None, "Transfer-Encoding": "chunked"})
+    chunk = f"{len(WHOLE):x}\r\n"
+    unsized = replace(unsized, body=chunk + WHOLE, cut=len(chunk) + START)
+    shorter = part(WHOLE[START : 2 * ONE], START, 2 * ONE - 1, "*")
+    ranges, report = await cut_file(store, unsized, shorter, AGAIN)
+    assert ranges == ["", f"bytes={START}-", ""]
+    assert (report.status, stored(store)) == ("complete", ALL)
+
+
+async def test_a_server_that_never_gives_the_right_rest_leaves_a_hole(store: KeptRows) -> None:
+    wrong = part(WHOLE[START:], START, len(WHOLE) - 1, ETag='"v2"')
+    ranges, report = await cut_file(store, *[CUT, wrong] * 10)
+    assert report.status == "partial"
+    assert len(ranges) <= 20
+    (hole,) = report.holes
+    assert "same version" in hole.reason
+
+
+HEADER = '{"resourceType":"Parameters","parameter":[{"name":"header","valueReference":{"reference":"Patient/p1"}}]}'
+
+
+@pytest.mark.parametrize(("count", "status"), [(2, "complete"), (3, "complete"), (4, "partial"), (5, "partial")])
+async def test_a_count_is_held_against_an_organised_file_too(store: KeptRows, count: int, status: str) -> None:
+    output = [{"url": "{origin}/files/none", "count": 1}, {"url": "{origin}/files/one", "count": count}]
+    async with export_server(polls=[manifest(output=output, outputOrganizedBy="Patient")]) as server:
+        server.files |= {"none": [ndjson(HEADER)], "one": [ndjson(HEADER, PATIENT, OBSERVATION)]}
+        report = await server.sync(store, types=TYPES, bulk=BulkOptions(organize_by="Patient"))
+    assert report.status == status
+    assert [f"manifest promises {count}" in hole.reason for hole in report.holes] == [True] * (status == "partial")
 
 
 # -- what the server says of its own export

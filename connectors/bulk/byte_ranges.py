@@ -1,0 +1,47 @@
+"""Reads which part of a file an answer holds (RFC 9110, 14.4 and 15.3.7). Pure; what follows from it is `download`'s."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes `start` to before `end` of a file of `size` bytes."""
+
+    start: int
+    end: int
+    size: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it goes to the end of the file."""
+        return self.end == self.size
+
+
+def part_of(headers: Mapping[str, str], *, start: int, etag: str, size: int | None) -> Part | str:
+    """The part that a 206 holds, or why it does not go on from byte `start` of the file that has `etag`.
+
+    `size` is what is known of the file's. An unknown total (`*`) is no end: without a known size nothing would prove one.
+    """
+    if headers.get("etag", "") != etag:
+        return "the server gave a part of it that does not say to be of the same version"
+    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if found is None:
+        return "the server gave a part of it without saying which"
+    first, last = int(found[1]), int(found[2])
+    if first != start or last < first:
+        return "the server gave another part of it than was asked for"
+    told = size if found[3] == "*" else int(found[3])
+    if told is None:
+        return "the server gave a part of it without saying how long it is"
+    if told <= last or (size is not None and told != size):
+        return "the server says two lengths of it"
+    length = headers.get("content-length", "").strip()
+    if length and length != str(last - first + 1):
+        return "the server gave a part of it that is longer or shorter than it says"
+    return Part(first, last + 1, told)
