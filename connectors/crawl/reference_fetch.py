@@ -6,7 +6,7 @@ What is due comes from the store through `references`; how a reference is read i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby
 from urllib.parse import quote
@@ -25,6 +25,7 @@ RESTRICTED = "restricted by the server for this client"  # the store reads its f
 NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
 _REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
+_LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 _NO_READ = frozenset({405, 501})
 
@@ -99,12 +100,27 @@ class ReferenceFetcher:
         if len(ids) == 1:
             return await self._read(unit, ids[0], emit)
         try:
-            return await self._search(unit, ids, emit)
-        except TerminalFetchError:
+            came, remarks = await self._search(unit, ids, emit)
+        except (TerminalFetchError, ProtocolError):
             # one id that the server dislikes (another patient's, poison, restricted) refuses the whole list: find it
             half = len(ids) // 2
-            first, second = await self._ask(unit, ids[:half], emit), await self._ask(unit, ids[half:], emit)
-            return first[0] + second[0], first[1] | second[1]
+            return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
+        missing = [identity for identity in ids if identity not in came]
+        if not missing or remarks:
+            return len(came), remarks
+        # a server may answer a list in part, with or without a word: only a read says that something is not there
+        capped = len(came) < len(missing) <= _LISTS_MORE * len(came)
+        again = [missing] if capped else [[identity] for identity in missing]
+        count, remarks = await self._ask_all(unit, again, emit)
+        return len(came) + count, remarks
+
+    async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[str]]:
+        count, remarks = 0, set[str]()
+        for ids in lists:
+            more, said = await self._ask(unit, ids, emit)
+            count += more
+            remarks |= said
+        return count, remarks
 
     async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[str]]:
         resource_type = unit.resource_type
@@ -138,14 +154,15 @@ class ReferenceFetcher:
             return "cannot be read here"
         raise error
 
-    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[int, set[str]]:
+    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[str]]:
+        """The ids that came, and what there is to remark of the others."""
         resource_type = unit.resource_type
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"
         url: str | None = f"{self._base_url}/{resource_type}?_id={listed}"
         guard = LoopGuard(self._profile.max_pages)
         issues: list[Issue] = []
-        count = 0
+        came: set[str] = set()
         while url is not None:
             guard.check(url)
             reply = await self._client.send(self._call(unit, url, template, "search"))
@@ -154,16 +171,16 @@ class ReferenceFetcher:
             except NotABundleError as error:
                 raise ProtocolError(f"{template}: {error}.", status=reply.status) from None
             issues += page.issues
-            count += len(page.records)
+            came.update(record.id for record in page.records if record.resource_type == resource_type)
             size = sum(len(record.body) for record in page.records)
             await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
             url = None if page.next_url is None else follow(self._base_url, reply.url, page.next_url)
         meaning = grade(issues, self._profile.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=reply.status)
-        if count:
+        if came:
             self._came.add(resource_type)
-        return count, {RESTRICTED} if meaning == "restricted" else set()
+        return came, {RESTRICTED} if meaning == "restricted" else set()
 
     def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
         return Call(

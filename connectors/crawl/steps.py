@@ -217,14 +217,14 @@ async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | No
 async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
     """Every patient that the server lists; a listing that breaks off is a hole, and proves nobody gone."""
     patients: dict[str, None] = {}
-    unreadable = 0
-    totals = Totals()
+    tally, totals = Tally(), Totals()
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
     unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", detail=detail)
     try:
         async for page in finder.everyone(totals):
             patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
-            unreadable += len(page.quarantined)
+            tally.issues += page.issues
+            tally.unreadable += len(page.quarantined)
             run.inspect(page.records)
             aliases = aliases_in(page.records)
             await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
@@ -234,7 +234,7 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
             raise
         result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))
     else:
-        tally = Tally(count=len(patients), unreadable=unreadable, withheld=totals.missing, shifted=totals.shifted)
+        tally.count, tally.withheld, tally.shifted = len(patients), totals.missing, totals.shifted
         result = ended(unit, tally, run.request.profile)
     return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 

@@ -113,6 +113,62 @@ async def test_a_later_page_that_loses_its_next_link_proves_nothing_gone(store: 
     assert set(store.live()) == held
 
 
+def only_the_first(rows: list[dict]) -> dict:
+    return bundle(rows[:1])
+
+
+def only_some_of_a_total(rows: list[dict]) -> dict:
+    return bundle(rows[:4], total=len(rows))
+
+
+def only_some_with_a_warning(rows: list[dict]) -> dict:
+    issue = {"severity": "warning", "code": "incomplete"}
+    return bundle([*rows[:4], {"resourceType": "OperationOutcome", "issue": [issue]}])
+
+
+def a_refusal_with_status_200(rows: list[dict]) -> dict:
+    return {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "too-costly"}]}
+
+
+@pytest.mark.parametrize(
+    ("cut", "most"),
+    [(only_the_first, 15), (only_some_of_a_total, 6), (only_some_with_a_warning, 6), (a_refusal_with_status_200, 26)],
+)
+async def test_a_list_of_references_that_is_answered_in_part_says_of_nothing_that_it_is_not_there(
+    store: KeptRows, cut: Callable[[list[dict]], dict], most: int
+) -> None:
+    def lists(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/metadata":
+            statement = server.statement()
+            for one in statement["rest"][0]["resource"]:
+                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
+            return answer(statement)
+        if asked.path == "/Medication":
+            wanted = asked.query.get("_id", "").split(",")
+            found = [row for row in server.rows["Medication"] if row["id"] in wanted]
+            return answer(cut(found) if "_id" in asked.query else bundle([]))
+        return None
+
+    async with raw_server(lists) as server:
+        pills = [f"m{n}" for n in range(12)]
+        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
+        server.rows["MedicationRequest"] = [
+            {
+                "resourceType": "MedicationRequest",
+                "id": f"r-{pill}",
+                "subject": {"reference": "Patient/p1"},
+                "medicationReference": {"reference": f"Medication/{pill}"},
+            }
+            for pill in [*pills, "lost"]
+        ]
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+        asked = sum(one.path.startswith("/Medication/") or one.path == "/Medication" for one in server.asked)
+    assert (report.status, held - set(store.live())) == ("complete", set())
+    assert "Medication: 1 mentioned and not there" in report.notes
+    assert asked <= most
+
+
 async def test_a_resource_that_is_marked_as_an_outcome_is_stored(store: KeptRows) -> None:
     def marked(server: RawServer, asked: Asked) -> bytes | None:
         found = bundle(server.matches(asked))
