@@ -19,7 +19,7 @@ from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
 from cli.render import emit_json, print_table, tell
 from config.connections import Connection, masked_url
 from config.errors import Problem, SecretUnreadableError
-from config.settings import Settings, problems_of, read_settings, refused
+from config.settings import Settings, read_settings, refused
 
 EXAMPLES = ("chartferry config check", "chartferry config check --show")
 
@@ -71,6 +71,8 @@ def check(
 
 def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield what `config` alone cannot see: secrets and files that cannot be read, overrides that the profile refuses."""
+    from cli.wiring import profile_problems
+
     path = f"connections.{connection.name}"
     for key, ref in connection.secrets.items():
         try:
@@ -86,7 +88,7 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
             found = "may not be read by this user" if file.exists() else "does not exist"
             found = "is a folder" if file.is_dir() else found
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
-    yield from _profile_problems(connection, path)
+    yield from profile_problems(connection)
 
 
 def _key_problems(connection: Connection, path: str, text: str) -> Iterator[Problem]:
@@ -98,18 +100,6 @@ def _key_problems(connection: Connection, path: str, text: str) -> Iterator[Prob
         load_signing_key(text, PROFILES[connection.vendor], kid=connection.kid, alg=connection.alg)
     except AuthError as exc:
         yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
-
-
-def _profile_problems(connection: Connection, path: str) -> Iterator[Problem]:
-    from pydantic import ValidationError
-
-    from connectors.profile import VendorProfile
-    from connectors.vendors import profile_for
-
-    try:
-        profile_for(connection.vendor, connection.profile)
-    except ValidationError as exc:
-        yield from problems_of(exc, VendorProfile, f"{path}.profile")
 
 
 def connection_warnings(connection: Connection) -> Iterator[str]:

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +22,9 @@ import typer
 
 from cli.invocation import Invocation
 from config.connections import STORED, Connection
-from config.errors import ConfigError
+from config.errors import ConfigError, Problem
 from config.near_words import nearest
-from config.settings import Settings
+from config.settings import Settings, problems_of, refused
 
 if TYPE_CHECKING:
     from cli.plan_preview import Preview
@@ -61,7 +61,10 @@ def start_logging(invocation: Invocation, level: str = "INFO") -> None:
 
 
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
-    """Return the named connections, or all of the tenant; a usage error suggests the name that was meant."""
+    """Return the named connections, or all of the tenant; a usage error suggests the name that was meant.
+
+    ConfigError names what `config` alone cannot see: overrides that the vendors' profiles refuse.
+    """
     checked_tenant(settings, tenant)
     known = settings.of_tenant(tenant)
     for name in names:
@@ -71,7 +74,25 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
             hint = f"did you mean {guess}? " if guess else ""
             found = ", ".join(known) or "none"
             raise typer.BadParameter(f"no connection {name!r}{whose} in {settings.source}; {hint}there are: {found}")
-    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+    chosen = [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+    if problems := [problem for each in chosen for problem in profile_problems(each)]:
+        raise refused(settings.source, problems)
+    return chosen
+
+
+def profile_problems(connection: Connection) -> Iterator[Problem]:
+    """Yield the overrides of a connection that its vendor's profile refuses."""
+    if not connection.profile:
+        return
+    from pydantic import ValidationError
+
+    from connectors.profile import VendorProfile
+    from connectors.vendors import profile_for
+
+    try:
+        profile_for(connection.vendor, connection.profile)
+    except ValidationError as exc:
+        yield from problems_of(exc, VendorProfile, f"connections.{connection.name}.profile")
 
 
 def checked_tenant(settings: Settings, tenant: str | None) -> None:

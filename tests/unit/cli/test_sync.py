@@ -129,3 +129,27 @@ async def test_one_connections_trouble_becomes_its_outcome() -> None:
     assert unforeseen.code == ExitCode.UNEXPECTED
     assert "Jane" not in str(unforeseen.error)
     assert (await outcome_of(SITE, well)).code == ExitCode.COMPLETE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sync"],
+        ["sync", "--plan"],
+        ["prove", "site"],
+        ["pull", "site", "p1"],
+        ["export", "--out", "x"],
+        ["config", "check"],
+    ],
+)
+def test_a_mistyped_override_of_the_profile_is_told_by_every_command_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(
+        '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\nprofile = {retry_bases_s = 1}\n'
+    )
+    assert call([*words, "--config", str(path)]) == ExitCode.USAGE
+    told = capsys.readouterr().err
+    assert "connections.site.profile.retry_bases_s" in told
+    assert "did you mean retry_base_s" in told
