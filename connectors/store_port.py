@@ -19,6 +19,7 @@ from snapshots.record import (
     Deferral,
     EarlierJob,
     PaceState,
+    PlannedFile,
     ProvedRun,
     ReferencePath,
     ReferenceTarget,
@@ -54,6 +55,9 @@ class BulkJobs(Protocol):
 
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
+
+    async def planned_files(self, page: int) -> Sequence[PlannedFile]:
+        """The files of one manifest page that are units of the run."""
 
     async def vanished_types(self) -> Sequence[str]:
         """Types that earlier exports of this selection had files of, and this one has none of."""
@@ -265,6 +269,9 @@ class ProofStore(Protocol):
 
     async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:
         """Why units of the run failed, by type and patient."""
+
+    async def asked(self, run: int) -> frozenset[str]:
+        """Types that the run asked for, and that the server did not say it never serves."""
 
     async def patient_mark(self, patient: str) -> str:
         """A patient as reports name it."""

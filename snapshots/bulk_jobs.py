@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from snapshots.record import BulkJob, EarlierJob
+from snapshots.record import BulkJob, EarlierJob, PlannedFile
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 
@@ -69,6 +69,12 @@ class StoredBulkJobs:
         async with self._session.transaction("reading the ledger") as own:
             found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
             return [row[0] async for row in found]
+
+    async def planned_files(self, page: int) -> list[PlannedFile]:
+        """Give the files of one manifest page that are units of the run."""
+        async with self._session.transaction("reading the ledger") as own:
+            found = await self._session.conn.execute(_SQL["planned_files"], {**own, "page": str(page)})
+            return [PlannedFile(*row) async for row in found]
 
     async def vanished_types(self) -> list[str]:
         """Give the types that earlier exports of this selection had files of, and this one has none of."""

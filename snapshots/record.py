@@ -169,6 +169,15 @@ class BulkJob:
     pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
 
 
+class PlannedFile(NamedTuple):
+    """A file of a bulk manifest that is a unit of the run."""
+
+    key: str
+    resource_type: str
+    url: str  # as it was listed when it became a unit
+    lines: int | None  # as the manifest counts it
+
+
 @dataclass(frozen=True, kw_only=True)
 class EarlierJob:
     """A job that an earlier, closed run left at the server."""

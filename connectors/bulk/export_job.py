@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from connectors.bulk.kick_off import Proofs, proofs_from
+from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
+from connectors.bulk.progress_told import progress_told
 from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
@@ -70,12 +72,12 @@ class ExportJob:
                     return await self._due(found, reply, wait)
                 if self._next_page is not None:
                     continue
-            on_progress(_short(reply.headers.get("x-progress")))
+            on_progress(progress_told(reply.headers.get("x-progress")))
             job = await self._pause(job, reply, wait)
             wait = min(wait * 2 or 1, self._profile.poll_cap_s)
 
     async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
-        """Take in a manifest page; None where it tells nothing new. A page may be asked again for the link to its next."""
+        """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
         manifest = manifest_from(reply.body, page=number, proofs=proofs)
@@ -84,21 +86,35 @@ class ExportJob:
             raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
         self._next_page = following
         ends = is_last and following is None
-        if known and not ends:
+        grown = await self._planned(manifest)
+        if known and not grown and not ends:
             return None
-        if not known:
-            await self._store.plan(manifest.units())
-            job = replace(
-                job,
-                pages=(*job.pages, url),
-                transaction_time=job.transaction_time or manifest.transaction_time,
-                expires_at=_expires(reply) or job.expires_at,
-            )
+        job = replace(
+            job,
+            pages=job.pages if known else (*job.pages, url),
+            transaction_time=job.transaction_time or manifest.transaction_time,
+            expires_at=_expires(reply) or job.expires_at,
+        )
         if ends:
             await self._store.plan(await self._without_file(proofs))
             job = replace(job, manifest_complete=True, progress=None, next_poll_at=None)
         await self._store.jobs.save(job)
         return job
+
+    async def _planned(self, manifest: Manifest) -> bool:
+        """Make units of files that are none yet; whether there were any. A page may be listed anew, and longer each time.
+
+        Raises:
+            ProtocolError: a file that it listed before is not listed any more, or as another.
+        """
+        planned = await self._store.jobs.planned_files(manifest.page)
+        listing = Listing(manifest)
+        for file in planned:
+            listing.find(file)
+        if len(listing.found) == sum(map(len, manifest.entries.values())):
+            return False
+        await self._store.plan(manifest.units(besides=listing.found, after=last_positions(planned)))
+        return True
 
     async def _without_file(self, proofs: Proofs) -> list[Unit]:
         """Types that the export has nothing of; none where its manifest gives reason to doubt that it tells everything."""
@@ -120,12 +136,12 @@ class ExportJob:
             if t not in there
         ]
 
-    async def page_again(self, job: BulkJob, number: int) -> tuple[Manifest, datetime | None] | None:
+    async def page_again(self, job: BulkJob, number: int) -> tuple[Listing, datetime | None] | None:
         """Ask for one page of the manifest anew, for its fresh links and when they end; None if it is not there now."""
         reply, status = await self._asked(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
-        return manifest_from(reply.body, page=number, proofs=proofs_from(job.asked)), _expires(reply)
+        return Listing(manifest_from(reply.body, page=number, proofs=proofs_from(job.asked))), _expires(reply)
 
     async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:
         """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""
@@ -185,7 +201,7 @@ class ExportJob:
         progress = reply.headers.get("x-progress")
         job = replace(
             job,
-            progress=_short(progress) if progress else job.progress,
+            progress=progress_told(progress) if progress else job.progress,
             next_poll_at=self._now() + timedelta(seconds=pause),
         )
         await self._store.jobs.save(job)
@@ -207,8 +223,3 @@ def _expires(reply: Reply) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _short(progress: str | None) -> str:
-    """X-Progress is free text: shown up to the 100 characters that the IG allows, printable ones only."""
-    return "".join(c for c in progress or "in progress" if c.isprintable())[:100]

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 import anyio
 
 from connectors.bulk.export_job import ExportJob
-from connectors.errors import ConnectorError
-from snapshots.record import BulkJob, Unit
+from connectors.bulk.listing import Listing
+from connectors.errors import ConnectorError, ProtocolError
+from snapshots.record import BulkJob, PlannedFile, Unit
 
 _MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
 _SOON = timedelta(hours=1)
@@ -25,23 +26,31 @@ class FileLinks:
     def __init__(self, export: ExportJob, job: BulkJob, *, now: Callable[[], datetime]) -> None:
         self._export = export
         self._now = now
-        self._fresh: dict[str, str] = {}
+        self._listings: dict[int, Listing] = {}  # pages that were asked again
         self._pages_asked: dict[int, datetime] = {}
         self._lock = anyio.Lock()
         self.job = job
 
     async def current(self, unit: Unit) -> str:
         """The unit's link, renewed where it is about to end."""
-        url = self._fresh.get(unit.key, str(unit.detail["url"]))
+        url = str(unit.detail["url"])
         ends = self.job.expires_at
-        if ends is not None and ends - _MARGIN <= self._now() and not self._asked_lately(unit):
-            return await self.renewed(unit, url) or url
+        try:
+            url = self._fresh(unit) or url
+            if ends is not None and ends - _MARGIN <= self._now() and not self._asked_lately(unit):
+                return await self.renewed(unit, url) or url
+        except ProtocolError:
+            return url  # it may still work; if not, `renewed` says why there is no other
         return url
 
     async def renewed(self, unit: Unit, ended: str) -> str | None:
-        """A link other than `ended`; None where the server has no other."""
+        """A link other than `ended`; None where the server has no other.
+
+        Raises:
+            ProtocolError: the page, asked again, does not list this file, or not so that it can be told from others.
+        """
         async with self._lock:
-            known = self._fresh.get(unit.key)
+            known = self._fresh(unit)
             if known is not None and known != ended:
                 return known
             number = int(unit.key.split(":")[2])
@@ -52,11 +61,18 @@ class FileLinks:
                 return None  # the file's own error says more
             if found is None:
                 return None
-            manifest, expires_at = found
-            self._fresh.update(manifest.links())
+            self._listings[number], expires_at = found
             self.job = replace(self.job, expires_at=expires_at or self.job.expires_at)
-        fresh = self._fresh.get(unit.key)
+        fresh = self._fresh(unit)
         return fresh if fresh != ended else None
+
+    def _fresh(self, unit: Unit) -> str | None:
+        """The unit's link as its page lists it anew; None while it was not asked again."""
+        listing = self._listings.get(int(unit.key.split(":")[2]))
+        if listing is None:
+            return None
+        file = PlannedFile(unit.key, unit.resource_type, str(unit.detail["url"]), unit.detail.get("count"))
+        return listing.find(file).url
 
     def warning(self, files: int) -> str | None:
         """What to tell where the server will drop the export soon."""

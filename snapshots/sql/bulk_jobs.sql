@@ -53,6 +53,13 @@ WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND u.run < 
 EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'file' AND records > 0
 ORDER BY resource_type
 
+-- name: planned_files
+-- The run's units of one manifest page, in their order.
+SELECT key, resource_type, detail ->> 'url', (detail ->> 'count')::bigint
+FROM unit
+WHERE run = %(run)s AND kind IN ('file', 'deleted-file', 'error-file') AND split_part(key, ':', 3) = %(page)s
+ORDER BY ordinal
+
 -- name: planned_types
 -- Types of the run's units of these kinds.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.bulk.kick_off import Proofs
-from connectors.bulk.manifest import manifest_from
+from connectors.bulk.manifest import looks_like_manifest, manifest_from
 from connectors.crawl.cohort import parse_cohort
 from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import ProtocolError, UnsafeLinkError
@@ -164,6 +166,31 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
 def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         manifest_from(body, page=1, proofs=Proofs())
+
+
+@pytest.mark.parametrize("name", ["output", "deleted", "x"])
+def test_a_manifest_of_millions_of_empty_entries_is_refused_before_it_becomes_objects(name: str) -> None:
+    body = b'{"output":[],"%s":[' % name.encode() + b"{}," * 2_100_000 + b"{}]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="too large"):
+            manifest_from(body, page=1, proofs=Proofs())
+        looks_like_manifest(body)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_entries_hold_beside_a_files_address_is_not_built() -> None:
+    body = b'{"output":[{"url":"u","type":[' + b"[]," * 300_000 + b'[]],"count":{"a":1}}],"link":[{"relation":[1]}]}'
+    (unit,) = manifest_from(body, page=1, proofs=Proofs()).units()
+    assert (unit.resource_type, unit.detail["count"]) == ("*", None)
+
+
+@pytest.mark.parametrize("said", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "observation", "Patient ", 7])
+def test_a_type_that_is_no_fhir_name_is_unknown_and_never_shown(said: object) -> None:
+    (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
+    assert unit.resource_type == "*"
 
 
 def test_an_empty_output_is_a_success() -> None:

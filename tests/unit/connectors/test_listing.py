@@ -1,0 +1,62 @@
+"""Which file is which in a manifest page that is asked again."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.kick_off import Proofs
+from connectors.bulk.listing import Listing
+from connectors.bulk.manifest import manifest_from
+from connectors.errors import ProtocolError
+from snapshots.record import PlannedFile
+
+
+def listing(*urls: str, kind: str = "Observation") -> Listing:
+    body = orjson.dumps({"output": [{"type": kind, "url": url} for url in urls]})
+    return Listing(manifest_from(body, page=1, proofs=Proofs()))
+
+
+def planned(position: int, url: str) -> PlannedFile:
+    return PlannedFile(f"file:output:1:{position}", "Observation", url, None)
+
+
+def test_files_that_share_a_path_are_told_apart_by_what_their_queries_have_kept() -> None:
+    again = listing("https://x/f?id=2&sig=c", "https://x/f?id=1&sig=d")
+    assert again.find(planned(1, "https://x/f?id=1&sig=a")).position == 2
+    assert again.find(planned(2, "https://x/f?id=2&sig=b")).position == 1
+
+
+def test_files_that_nothing_tells_apart_keep_their_positions() -> None:
+    again = listing("https://x/f?sig=c", "https://x/f?sig=d")
+    assert [again.find(planned(n, f"https://x/f?sig={n}")).position for n in (2, 1)] == [2, 1]
+
+
+def test_files_that_nothing_tells_apart_and_that_have_moved_are_refused() -> None:
+    body = [{"type": "Patient", "url": "p"}, *({"type": "Observation", "url": f"f?sig={n}"} for n in "ab")]
+    again = Listing(manifest_from(orjson.dumps({"output": body}), page=1, proofs=Proofs()))
+    with pytest.raises(ProtocolError, match="another order"):
+        again.find(planned(1, "f?sig=x"))
+
+
+def test_one_listed_file_is_never_two_planned_ones() -> None:
+    again = listing("https://x/f?sig=c")
+    again.find(planned(1, "https://x/f?sig=a"))
+    with pytest.raises(ProtocolError, match="one file where it listed several"):
+        again.find(planned(2, "https://x/f?sig=b"))
+
+
+def test_another_host_of_the_same_path_is_the_same_file() -> None:
+    assert listing("https://cdn/a", "https://cdn/b").find(planned(1, "https://x/b?z=1")).position == 2
+
+
+@given(st.lists(st.text("abcdef/", min_size=1), min_size=1, max_size=40, unique=True), st.integers())
+def test_whatever_the_order_every_file_is_found_once_by_its_path(paths: list[str], seed: int) -> None:
+    mixed = random.Random(seed).sample(paths, len(paths))
+    again = listing(*(f"https://x/{path}?sig=2" for path in mixed))
+    for position, path in enumerate(paths, start=1):
+        assert again.find(planned(position, f"https://x/{path}?sig=1")).url == f"https://x/{path}?sig=2"
