@@ -64,9 +64,9 @@ async def run_units(
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
-    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient or one thing alone
-    (`let_in`: this run's login has been accepted before); every other error stops all: what was committed stays, and the run can
-    be resumed.
+    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient or one thing alone,
+    where others are let in (`let_in`: this run's login has been accepted before); every other error stops all: what was
+    committed stays, and the run can be resumed.
     """
     if not units:
         return
@@ -96,6 +96,7 @@ async def run_units(
             line.end()
     except BaseExceptionGroup as group:
         raise _first(group) from None
+    refusals.end()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -112,6 +113,7 @@ class _Refusals:
     def __init__(self, *, let_in: bool) -> None:
         self._refused: set[str] = set()
         self._let_in = let_in
+        self._last: AuthError | None = None
 
     def forget(self) -> None:
         """Note that somebody's request was answered."""
@@ -123,11 +125,17 @@ class _Refusals:
         of_login = (
             error.code is not None
         )  # said by the token endpoint; else by the EHR, to a token that has just been given
-        if (of_login and unit.patient_id is None) or not (of_login or self._let_in):
+        if of_login and unit.patient_id is None:
             raise error
+        self._last = error
         self._refused.add(unit.patient_id or unit.key)
         if len(self._refused) >= _REFUSED_AT_MOST:
             raise error
+
+    def end(self) -> None:
+        """Raise the last refusal of a client that was let in nowhere."""
+        if self._last is not None and not self._let_in and self._last.code is None:
+            raise self._last
 
 
 class _Line:

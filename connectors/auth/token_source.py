@@ -269,21 +269,17 @@ class TokenSource:
 
 
 class StaticBearer:
-    """A bearer token from the configuration: it cannot be renewed, so its first refusal is final."""
+    """A bearer token from the configuration, which cannot be renewed: whether a refusal is one URL's own, others tell."""
 
     def __init__(self, value: str) -> None:
         self._token = Token(value, refresh_at=float("inf"))
-        self._refused = False
 
     async def token(self, launch: str | None = None) -> Token:
-        """The configured token; raises AuthError once the EHR has refused it."""
-        if self._refused:
-            raise AuthError("the EHR refused the configured bearer token; put a new one where bearer_token points to")
+        """The configured token."""
         return self._token
 
     def invalidate(self, token: Token) -> None:
-        """Remember that the EHR refused it."""
-        self._refused = self._refused or token.value == self._token.value
+        """Nothing: there is no other."""
 
 
 def _asked(state: RetryCallState) -> Any:

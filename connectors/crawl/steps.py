@@ -185,6 +185,7 @@ async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
             on_batch=run.settled,
             inspect=run.inspect,
+            let_in=run.progress.records > 0,
         )
         before = pending
     return bool(before)

@@ -295,12 +295,18 @@ class EhrClient:
         return _Try(seen, verdict)
 
     async def _answer(self, call: Call, url: str, token: Token | None, place: Place) -> Answer:
-        """Request and redirects; a 401 is met by one fresh token and one replay, which is no retry."""
+        """Request and redirects; a 401 is met by one replay, which is no retry, if there is another token."""
         answer = await self._sender.follow(call, url, token)
         if answer.response.status_code == _UNAUTHORIZED and token is not None and self.tokens and not answer.foreign:
             self.tokens.invalidate(token)
-            await drained(answer.response)
-            answer = await self._sender.follow(call, url, await self._token(call, url))
+            try:
+                fresh = await self._token(call, url)
+            except BaseException:
+                await answer.response.aclose()
+                raise
+            if fresh != token:
+                await drained(answer.response)
+                answer = await self._sender.follow(call, url, fresh)
         place.answered_at = self._clock()
         if not answer.foreign:
             self.limits.heard(answer.response.headers.raw)

@@ -238,3 +238,17 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
         report.notes
     )
     assert ("Patient", "p0") in store.live()
+
+
+@pytest.mark.parametrize("kind", ["Observation", "Condition"])
+async def test_a_search_that_is_answered_401_for_good_is_a_hole_of_its_patient_alone(
+    store: KeptRows, kind: str
+) -> None:
+    def closed(server: RawServer, asked: Asked) -> bytes | None:
+        return answer(b"", 401) if of_p1(asked, kind) else None
+
+    async with raw_server(closed) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", [kind])
+    assert all(missing == kind and "-p1-" in id_ for missing, id_ in held - set(store.live()))

@@ -12,6 +12,7 @@ from joserfc import jwk, jwt
 
 from connectors.auth.credentials import Credentials
 from connectors.auth.login import log_in
+from connectors.auth.token_source import StaticBearer
 from connectors.errors import (
     AuthError,
     BudgetExhaustedError,
@@ -74,6 +75,17 @@ async def test_a_second_refusal_is_final():
     async with wire(only("never")) as server, client(server, tokens=FixedTokens()) as ehr:
         with pytest.raises(AuthError, match="401, also to a fresh token"):
             await ehr.send(call())
+        assert len(server.seen) == 2
+
+
+async def test_a_configured_token_is_not_sent_again_and_stays_good_for_other_requests():
+    async def reply(request, writer):
+        writer.write(http(401, b"") if "closed" in request.target else http())
+
+    async with wire(reply) as server, client(server, tokens=StaticBearer("fixed")) as ehr:
+        with pytest.raises(AuthError, match="bearer_token"):
+            await ehr.send(call("/closed"))
+        assert (await ehr.send(call())).status == 200
         assert len(server.seen) == 2
 
 
