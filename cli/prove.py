@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.certificate import certificate_as_json, print_certificate
 from cli.exit_codes import ExitCode
 from cli.invocation import (
     ConfigOption,
@@ -20,7 +21,7 @@ from cli.invocation import (
     settings_of,
 )
 from cli.progress import run_progress
-from cli.render import certificate_as_json, emit_json, print_certificate
+from cli.render import emit_json
 from cli.supervise import supervise
 from cli.sync import checked_types
 

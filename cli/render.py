@@ -9,15 +9,16 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.certificate import certificate_as_json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snapshots.record import Certificate, Hole, RunReport
+    from snapshots.record import Hole, RunReport
 
 KB = 1000
 WIDTH_ELSEWHERE = 200  # columns where nobody watches: wide enough that no cell is cut
@@ -127,14 +128,6 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
     }
 
 
-def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
-    """Return a proof as `prove --json` and `runs --json` print it; the keys are a contract."""
-    fields = asdict(certificate)
-    fields["types"] = [{"type": one.pop("resource_type"), **one} for one in fields["types"]]
-    fields["findings"] = [{"type": one.pop("resource_type"), **one} for one in fields["findings"]]
-    return {"verdict": certificate.verdict, **fields}
-
-
 def _hole(hole: Hole) -> str:
     return f"{hole.resource_type}, {hole.scope}: {hole.reason}"
 
@@ -165,47 +158,6 @@ def run_row(report: RunReport) -> tuple[object, ...]:
         report.new, report.changed, report.unchanged, report.deleted, len(report.holes), report.requests,
         report.retries, float(report.seconds),
     )  # fmt: skip
-
-
-def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
-    """Print what a proof found: a line a type, then what was not equal."""
-    print_table(
-        ("type", "method", "equal#", "more#", "fewer#", "cannot be asked#", "unanswered#", "at the EHR#", "stored#", "missing#"),
-        [
-            (one.resource_type, one.method, one.equal, one.more, one.fewer, one.not_asked, one.unanswered, one.at_ehr,
-             one.stored, one.missing)
-            for one in certificate.types
-        ],
-    )  # fmt: skip
-    shown = sorted(
-        certificate.findings, key=lambda one: ("fewer", "unanswered", "more", "not asked", "equal").index(one.verdict)
-    )
-    for finding in shown if every else shown[:most]:
-        verdict = "cannot be asked" if finding.verdict == "not asked" else finding.verdict
-        tell(f"{verdict:9}{finding.resource_type}, {finding.scope}: {finding.reason}")
-    hidden = certificate.findings_unnamed + (0 if every else max(0, len(shown) - most))
-    if hidden:
-        tell(f"and {hidden:,} more findings: `chartferry runs {certificate.run}` names those that are kept")
-    for note in certificate.notes:
-        tell(f"note     {note}")
-    whom = (
-        f"all {certificate.of_patients:,} patients"
-        if certificate.seed is None
-        else f"{certificate.patients:,} of {certificate.of_patients:,} patients (seed {certificate.seed})"
-    )
-    tell(
-        f"{_IN_WORDS[certificate.verdict]}: {certificate.connection}, run {certificate.run}, {whom}, asked "
-        f"{certificate.at:%Y-%m-%d %H:%M} UTC, {certificate.requests:,} requests in {certificate.seconds:.1f} s"
-    )
-
-
-_IN_WORDS = {
-    "equal": "proved equal",
-    "more": "nothing is missing; the store holds more than the EHR still has",
-    "fewer": "NOT equal: the store holds fewer than the EHR",
-    "unanswered": "not proved: the EHR did not answer all questions",
-    "not asked": "nothing could be compared",
-}
 
 
 def print_holes(

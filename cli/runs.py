@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.certificate import print_certificate
 from cli.exit_codes import ExitCode
 from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, settings_of
-from cli.render import RUN_COLUMNS, emit_json, print_certificate, print_holes, print_table, run_as_json, run_row, tell
+from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
 
 if TYPE_CHECKING:

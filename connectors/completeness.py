@@ -6,13 +6,15 @@ by reference or by bulk, and is counted as "more" only where the EHR says that i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from snapshots.record import Finding, TypeProof, Verdict
 
 EVERYONE = "everyone"
+_ANSWERED = frozenset({"equal", "more", "fewer"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Answer:
     stored: int
     missing: int = 0
     reason: str = ""
+    not_served: bool = False  # the server said that it has no such search
 
 
 def moment(instant: str | None) -> datetime | None:
@@ -112,6 +115,31 @@ def judged(found: Difference, *, gone: int, readable: int, unknown: int, incompl
     return verdict, "; ".join(words)
 
 
+def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int, stored: int) -> Answer:
+    """Hold an answer from walked pages against the server's own count, asked before and, where they differ, after them.
+
+    A listing proves what it holds, so a count below it is wrong and does no harm. A count above it tells of a lost page, unless
+    the rows were deleted meanwhile.
+    """
+    if counted == listed:
+        return answer
+    said = f"the server's count said {counted:,}, its pages list {listed:,}"
+    if counted < listed:
+        return replace(answer, reason="; ".join(filter(None, (answer.reason, said))))
+    if recounted == listed:
+        return answer
+    most = counted if recounted is None else recounted
+    said += (
+        f", the store holds {stored:,}: one of the EHR's answers is wrong (if it is always the count, "
+        'set profile = { count_query = "" })'
+    )
+    reason = "; ".join(filter(None, (answer.reason, said)))
+    if most > stored or answer.verdict == "fewer":
+        missing = max(answer.missing, most - stored)
+        return replace(answer, verdict="fewer", at_ehr=max(most, listed), missing=missing, reason=reason)
+    return replace(answer, verdict="unanswered", at_ehr=max(most, listed), reason=reason)
+
+
 @dataclass
 class Tally:
     """Gathers answers into a certificate's lines. At most `named` findings are kept, the rest is counted."""
@@ -120,6 +148,9 @@ class Tally:
     findings: list[Finding] = field(default_factory=list)
     unnamed: int = 0
     _types: dict[str, TypeProof] = field(default_factory=dict)
+    # what the one question of all of a type came to: its numbers are not those of the patients' added to them
+    _whole: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    _not_served: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: Answer) -> None:
         """Count one answer, and name it unless it is plainly equal."""
@@ -128,13 +159,18 @@ class Tally:
         )
         verdicts = {name: getattr(before, name) for name in ("equal", "more", "fewer", "not_asked", "unanswered")}
         verdicts[answer.verdict.replace(" ", "_")] += 1
-        answered = answer.verdict in {"equal", "more", "fewer"}
+        answered = answer.verdict in _ANSWERED
+        at_ehr, stored, missing = (answer.at_ehr or 0, answer.stored, answer.missing) if answered else (0, 0, 0)
+        if answer.scope == EVERYONE:
+            self._whole[answer.resource_type] = (at_ehr, stored, missing)
+            at_ehr = stored = missing = 0
+        self._not_served[answer.resource_type] += answer.not_served
         self._types[answer.resource_type] = TypeProof(
             resource_type=answer.resource_type,
             method=_methods(before.method, answer.method),
-            at_ehr=before.at_ehr + (answer.at_ehr or 0 if answered else 0),
-            stored=before.stored + (answer.stored if answered else 0),
-            missing=before.missing + answer.missing,
+            at_ehr=before.at_ehr + at_ehr,
+            stored=before.stored + stored,
+            missing=before.missing + missing,
             **verdicts,
         )
         if answer.verdict == "equal" and not answer.reason:
@@ -157,9 +193,38 @@ class Tally:
         )
 
     @property
+    def silent(self) -> Sequence[str]:
+        """Types of which no question was answered."""
+        return [name for name, one in self._types.items() if not one.equal + one.more + one.fewer]
+
+    @property
+    def served_in_part(self) -> Sequence[str]:
+        """Types of which the server answered some questions, and said to others that it has no such search."""
+        return [name for name, number in self._not_served.items() if number and name not in self.silent]
+
+    def leave_open(self, resource_type: str, reason: str) -> None:
+        """Questions of a type that could not be asked leave the proof open: count them as unanswered."""
+        one = self._types[resource_type]
+        if not one.not_asked:
+            return
+        self._types[resource_type] = replace(one, not_asked=0, unanswered=one.unanswered + one.not_asked)
+        self.findings = [
+            replace(found, verdict="unanswered", reason="; ".join(filter(None, (found.reason, reason))))
+            if (found.resource_type, found.verdict) == (resource_type, "not asked")
+            else found
+            for found in self.findings
+        ]
+
+    @property
     def types(self) -> Sequence[TypeProof]:
         """The lines by type, in the order of names."""
-        return [self._types[name] for name in sorted(self._types)]
+        return [self._with_whole(self._types[name]) for name in sorted(self._types)]
+
+    def _with_whole(self, one: TypeProof) -> TypeProof:
+        at_ehr, stored, missing = self._whole.get(one.resource_type, (0, 0, 0))
+        return replace(
+            one, at_ehr=max(at_ehr, one.at_ehr), stored=max(stored, one.stored), missing=max(missing, one.missing)
+        )
 
 
 def _methods(one: str, other: str) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import orjson
 
 from connectors.capability import Capability
-from connectors.completeness import EVERYONE, Answer, difference, judged
-from connectors.crawl.deferrals import Deferrals
+from connectors.completeness import EVERYONE, Answer, difference, judged, weighed
+from connectors.crawl.deferrals import RESTRICTED, Deferrals
 from connectors.crawl.search import SearchFetcher
+from connectors.crawl.verdicts import NOT_SERVED, NOT_SERVED_HERE, PUT_OFF
 from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
 from connectors.pipeline import Fetched
@@ -28,6 +29,8 @@ from connectors.transport.client import EhrClient
 from snapshots.record import ProvedRun, Unit, UnitState
 
 _GONE = frozenset({404, 410})
+# a refusal to be asked this at all; any other answer that will not change leaves the question open
+_REFUSALS = frozenset({401, 403, 405}) | NOT_SERVED
 _LOOKED_UP = 20  # of what a search did not list, so many are read, a question
 
 
@@ -39,6 +42,13 @@ class Question:
     patient: str | None
     units: tuple[Unit, ...] = ()
     refusal: str = ""
+
+
+class _Listing(NamedTuple):
+    """How one search ended: why it is not whole, and whether that is a failure and no refusal."""
+
+    reason: str | None
+    failed: bool
 
 
 class Asker:
@@ -82,16 +92,35 @@ class Asker:
         )
         hindrance = self._deferrals.hindrance(question.resource_type, question.patient)
         if not question.units or hindrance is not None:
-            return replace(answer, reason=question.refusal or hindrance or "")
+            return self._open(question, replace(answer, reason=question.refusal or hindrance or ""))
+        counted: int | None = None
         try:
             counted = await self._count(question)
             if counted is not None and counted == stored:
                 return replace(answer, method="count", verdict="equal", at_ehr=counted)
-            return await self._walked(question, answer, counted)
+            return self._open(question, await self._walked(question, answer, counted))
         except TerminalFetchError as error:
-            return replace(answer, reason=f"the server refuses it: HTTP {error.status}")
+            answer = replace(
+                answer,
+                verdict="not asked" if error.status in _REFUSALS else "unanswered",
+                reason=f"the server refuses it: HTTP {error.status}",
+                not_served=error.status in NOT_SERVED,
+            )
         except (FetchError, UnsafeLinkError) as error:
-            return replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
+            answer = replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
+        if counted is not None:  # a number that was given, and is not the store's
+            answer = replace(answer, method="count", verdict="unanswered")
+            answer = weighed(answer, counted=counted, recounted=None, listed=0, stored=stored)
+        return self._open(question, answer)
+
+    def _open(self, question: Question, answer: Answer) -> Answer:
+        """What could not be asked is no more than that; but where the proved run failed too, nothing speaks for it."""
+        key = (question.resource_type, question.patient)
+        hole = self.holes.get(key) or self.holes.get((question.resource_type, None))
+        if hole is None or answer.verdict != "not asked":
+            return answer
+        reason = "; ".join(filter(None, (answer.reason, f"a hole of run {self._run.id}: {hole}")))
+        return replace(answer, verdict="unanswered", reason=reason)
 
     async def _count(self, question: Question) -> int | None:
         """The number that the EHR gives; None where it gives none that can be trusted."""
@@ -112,9 +141,11 @@ class Asker:
         """List the ids and compare; a count that differed stands beside them."""
         listed: dict[str, str | None] = {}
         incomplete: str | None = None
+        failed = False
         for unit in question.units:
-            reason = await self._list(unit, listed)
-            incomplete = incomplete or reason
+            result = await self._list(unit, listed)
+            incomplete = incomplete or result.reason
+            failed = failed or result.failed
         held = await self._store.held(question.resource_type, question.patient)
         foreign = [id_ for id_ in listed if id_ not in held]
         elsewhere = await self._store.by_id(question.resource_type, foreign) if foreign else {}
@@ -126,28 +157,43 @@ class Asker:
         hole = self.holes.get((question.resource_type, question.patient))
         if hole is not None and verdict == "fewer":
             reason += f"; a hole of run {self._run.id}: {hole}"
-        if counted is not None and incomplete is None and counted != len(listed):
-            reason = "; ".join(
-                filter(None, (reason, f"the server's count said {counted:,}, its pages list {len(listed):,}"))
-            )
-        return replace(
+        if verdict == "not asked" and failed:
+            verdict = "unanswered"
+        stored = len(held) + len(elsewhere) - sum(dead for _, dead in elsewhere.values())
+        answer = replace(
             answer,
             method="ids" if counted is None else "count + ids",
             verdict=verdict,
             at_ehr=len(listed),
-            stored=len(held) + len(elsewhere) - sum(gone for _, gone in elsewhere.values()),
+            stored=stored,
             missing=len(found.missing),
             reason=reason,
+            not_served=incomplete is not None and incomplete.startswith(NOT_SERVED_HERE),
         )
+        if counted is None:
+            return await self._known(question, answer) if verdict == "equal" and not listed else answer
+        recounted = await self._count(question) if counted > len(listed) else None
+        return weighed(answer, counted=counted, recounted=recounted, listed=len(listed), stored=stored)
 
-    async def _list(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
+    async def _known(self, question: Question, answer: Answer) -> Answer:
+        """Nothing here and nothing there is no equality where it is a patient of whom nobody knows anything."""
+        patient = question.patient
+        if question.resource_type != "Patient" or patient is None or answer.stored:
+            return answer
+        if await self._store.by_id("Patient", [patient]):  # it was there once, and is deleted here and there
+            return answer
+        reason = "the EHR knows no such patient: check the id, or the cohort"
+        return replace(answer, verdict="unanswered", reason=reason)
+
+    async def _list(self, unit: Unit, listed: dict[str, str | None]) -> _Listing:
         """Add the ids of one search; gives why it is not whole, if it is not."""
 
         async def collect(fetched: Fetched) -> None:
             listed.update((r.id, r.last_updated) for r in fetched.records if r.resource_type == unit.resource_type)
 
         if unit.kind == "read":
-            return await self._read_patient(unit, listed)
+            reason = await self._read_patient(unit, listed)
+            return _Listing(reason, failed=reason is not None)
         thin = self._profile.walk_query
         path = str(unit.detail["path"])
         if thin is not None:
@@ -155,8 +201,13 @@ class Asker:
         # an unknown patient is no fault of the question: it is listed as nothing
         result = await self._fetcher.fetch(replace(unit, detail={**unit.detail, "path": path, "expect": 0}), collect)
         if result.state is UnitState.SETTLED and (result.complete_listing or result.reason == "deleted in the EHR"):
-            return None
-        return result.reason or "the server did not list all of it"
+            return _Listing(None, failed=False)
+        reason = result.reason or "the server did not list all of it"
+        refusal = reason.startswith((RESTRICTED, PUT_OFF)) or self._hindered(unit)
+        return _Listing(reason, failed=result.state is UnitState.FAILED and not refusal)
+
+    def _hindered(self, unit: Unit) -> bool:
+        return self._deferrals.hindrance(unit.resource_type, unit.patient_id) is not None
 
     async def _read_patient(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
         try:
@@ -169,7 +220,7 @@ class Asker:
             record = record_from(reply.body)
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
-        if record.resource_type == unit.resource_type and record.id == unit.patient_id:  # else merged into another
+        if record.resource_type == unit.resource_type:  # of another id: merged into that, which must be stored
             listed[record.id] = record.last_updated
         return None
 

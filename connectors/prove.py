@@ -10,12 +10,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 
 import anyio
 import orjson
 
 from connectors.capability import Capability, capability_from
-from connectors.completeness import Tally
+from connectors.completeness import Answer, Tally
 from connectors.crawl.cohort import CohortFinder
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.since import FULL
@@ -31,6 +32,7 @@ from connectors.transport.client import EhrClient
 from snapshots.record import Certificate, ProvedRun, Unit
 
 _ASKED_AT_ONCE = 2  # questions a slot of the connection: while one compares, another asks
+_NOT_SEARCHED = "the server searches none by patient"
 _WATCH_EVERY = 5  # questions between two looks at whether a sync has begun
 
 
@@ -117,6 +119,7 @@ async def _compare(
         _show(on_progress, progress, client, "comparing")
 
     await proof.ask_all(questions, step)
+    await proof.leave_open()
     return len(patients), len(population), chosen_by
 
 
@@ -170,7 +173,7 @@ class _Proof:
             if not readable(resource_type):
                 self._refused[resource_type] = "the token's scopes do not cover it"
             elif not self._searchable(resource_type):
-                self._refused[resource_type] = "the server searches none by patient"
+                self._refused[resource_type] = _NOT_SEARCHED
         self._types = tuple(types)
         self._directory = tuple(t for t in self._directory if readable(t))
         if self.run.holes:
@@ -229,8 +232,22 @@ class _Proof:
         if cohort is None or cohort.identifier_system is None:
             return list(chosen)
         finder = CohortFinder(self.client, self._request.base_url, self._profile)
-        found = await finder.by_identifier(cohort.identifier_system, chosen)
-        self.notes += found.notes
+        lines = dict(zip(cohort.values, cohort.lines, strict=False)) or dict(zip(cohort.values, count(1), strict=False))
+        found = await finder.by_identifier(cohort.identifier_system, chosen, [lines[value] for value in chosen])
+        if found.unresolved:
+            self.tally.add(
+                Answer(
+                    resource_type="Patient",
+                    scope="cohort",
+                    method="",
+                    verdict="unanswered",
+                    at_ehr=None,
+                    stored=0,
+                    reason="; ".join(found.notes),
+                )
+            )
+        else:
+            self.notes += found.notes
         return list(found.patients)
 
     async def load_holes(self, patients: Sequence[str]) -> None:
@@ -264,6 +281,22 @@ class _Proof:
                 by_type.setdefault(unit.resource_type, []).append(unit)
             for resource_type, some in by_type.items():
                 yield Question(resource_type=resource_type, patient=patient, units=tuple(some))
+
+    async def leave_open(self) -> None:
+        """What the run asked or the store holds, and nobody could ask now, is not proved."""
+        for resource_type in self.tally.served_in_part:
+            self.tally.leave_open(resource_type, "the server answers this search for others")
+        silent = self.tally.silent
+        if len(silent) == len(self.tally.types):
+            return  # nothing could be compared, and that is what is said
+        asked = await self._store.asked(self.run.id)
+        for resource_type in silent:
+            if self._refused.get(resource_type) == _NOT_SEARCHED:
+                continue  # what came by reference, or in an export, was never listed
+            if resource_type in asked or await self._store.number(resource_type, None):
+                self.tally.leave_open(
+                    resource_type, "the sync asked for it, or holds some, and nothing speaks for that now"
+                )
 
     # -- asking
 

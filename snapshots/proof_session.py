@@ -106,6 +106,10 @@ class ProofSession:
         found = await self._rows("holes", run=run, patients=list(patients))
         return {(resource_type, patient): reason or "failed" for resource_type, patient, reason in found}
 
+    async def asked(self, run: int) -> frozenset[str]:
+        """Give the types that the run asked for, and that the server did not say it never serves."""
+        return frozenset(row[0] for row in await self._rows("asked", run=run))
+
     async def patient_mark(self, patient: str) -> str:
         """Name a patient as reports do: "patient ~3f2a9c41"."""
         async with self._asking() as conn:

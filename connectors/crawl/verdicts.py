@@ -17,7 +17,8 @@ from snapshots.record import Deletion, Unit, UnitResult, UnitState
 
 MERGED = "merged into another patient, whose chart is fetched"
 PUT_OFF = "the server puts this search off to another day"
-_NOT_SERVED = frozenset({404, 501})
+NOT_SERVED = frozenset({404, 501})
+NOT_SERVED_HERE = "not served here"
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 _GRAVE = frozenset({"error", "fatal"})
 _HOLES: dict[IssueGrade, str] = {
@@ -130,14 +131,14 @@ def refused(unit: Unit, error: TerminalFetchError, meaning: IssueGrade, *, serve
         return Refusal(_failed(unit, reason))
     if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
         return Refusal(_settled(unit, "the server knows no such patient"))
-    if error.status in _NOT_SERVED or "not-supported" in error.codes:  # no such search (vendors.md section 7)
+    if error.status in NOT_SERVED or "not-supported" in error.codes:  # no such search (vendors.md section 7)
         answer = f"HTTP {error.status}"
         if unit.detail.get("expected", False) or served:
             reason = (
                 f"the server answers {answer} to this search, though the type was asked for by name, or served before"
             )
             return Refusal(_failed(unit, reason))
-        return Refusal(_settled(unit, f"not served here: {answer}"))
+        return Refusal(_settled(unit, f"{NOT_SERVED_HERE}: {answer}"))
     if meaning == "pause":
         return Refusal(_failed(unit, PUT_OFF), paused=True)
     if error.status == _FORBIDDEN or meaning == "restricted":

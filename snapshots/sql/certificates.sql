@@ -60,6 +60,11 @@ WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id =
 SELECT resource_type, patient_id, min(reason) FROM unit
 WHERE run = %(run)s AND state = 'failed' AND (patient_id IS NULL OR patient_id = ANY(%(patients)s)) GROUP BY 1, 2
 
+-- name: asked
+-- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.crawl.verdicts).
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment')
+    AND (records > 0 OR coalesce(reason, '') NOT LIKE 'not served here%%')
+
 -- name: save
 -- Keep a certificate.
 INSERT INTO certificate (connection, run, made_at, body) VALUES (%(connection)s, %(run)s, %(made_at)s, %(body)s::jsonb)

@@ -146,14 +146,89 @@ def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
     assert any("count said 1" in one["reason"] for one in certificate["findings"])
 
 
-def test_a_type_that_the_server_refuses_cannot_be_asked(site: Site) -> None:
+def test_a_type_that_the_server_refuses_now_though_rows_of_it_are_stored_is_not_proved(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
         served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 403}})
-        certificate = prove(site, name, "--all", code=0)
+        certificate = prove(site, name, "--all", code=3)
     refused = of_type(certificate, "Condition")
-    assert (refused["not_asked"], refused["equal"], refused["fewer"]) == (len(served.patient_ids), 0, 0)
+    assert certificate["verdict"] == "unanswered"
+    assert (refused["unanswered"], refused["equal"], refused["fewer"]) == (len(served.patient_ids), 0, 0)
+
+
+def test_what_could_not_be_asked_of_some_is_named_in_the_verdict(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        one = served.patient_ids[0]
+        served.faults.add({"match": {"purpose": "search", "path": f"/Condition.*{one}"}, "action": {"status": 403}})
+        done = site.run("prove", name, "--all")
+        certificate = prove(site, name, "--all", code=0)
+    assert done.code == 0
+    asked = len(served.patient_ids)
+    assert f"equal as far as could be asked (1 of {asked} questions of Condition could not)" in done.stdout
+    assert "proved equal" not in done.stdout
+    assert certificate["could_not_be_asked"] == 1
+
+
+def test_a_type_that_was_never_served_cannot_be_asked_and_fails_nothing(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served, mode="crawl")
+        served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 404}})
+        site.sync()
+        certificate = prove(site, name, "--all", code=0)
+    assert of_type(certificate, "Condition")["not_asked"] == len(served.patient_ids)
+
+
+def test_a_hole_of_the_run_that_cannot_be_asked_now_either_is_not_proved(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served, mode="crawl")
+        one = served.patient_ids[0]
+        served.faults.add({"match": {"purpose": "search", "path": f"/Condition.*{one}"}, "action": {"status": 403}})
+        site.sync(code=3)
+        certificate = prove(site, name, "--all", code=3)
+    assert certificate["verdict"] == "unanswered"
+    assert of_type(certificate, "Condition")["unanswered"] == 1
+
+
+def test_a_count_above_what_pages_list_and_the_store_holds_is_not_equal(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        row = next(r for r in served.dataset.of_type("Condition") if r.patient is not None)
+        listed = len([r for r in served.dataset.of_type("Condition") if r.patient == row.patient])
+        counted = len(served.dataset.of_type("Condition"))
+        served.faults.add(
+            {
+                "match": {"purpose": "search", "path": f"/Condition.*{row.patient}.*_summary=count"},
+                "action": {"ignore": ["patient"]},
+            }
+        )
+        certificate = prove(site, name, "--all", "--types", "Condition", code=3)
+    finding = next(one for one in certificate["findings"] if one["verdict"] == "fewer")
+    assert f"the server's count said {counted:,}, its pages list {listed:,}" in finding["reason"]
+    assert of_type(certificate, "Condition")["missing"] == counted - listed
+
+
+def test_a_cohorts_entries_that_name_nobody_are_not_proved_and_said_by_line(site: Site) -> None:
+    with mock("epic") as served:
+        name = site.connect(served)
+        site.sync()
+        cohort = site.folder / f"{name}.csv"
+        cohort.write_text(cohort.read_text() + "\nnobody-1\n")
+        certificate = prove(site, name, "--all", code=3)
+    finding = next(one for one in certificate["findings"] if one["verdict"] == "unanswered")
+    assert finding["type"] == "Patient"
+    assert "knows no such patient" in finding["reason"]
+
+
+def test_patients_are_counted_once(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        certificate = prove(site, name, "--all", code=0)
+    assert of_type(certificate, "Patient")["at_ehr"] == len(served.patient_ids)
 
 
 def test_what_the_ehr_put_off_is_not_asked_by_a_proof_either(site: Site) -> None:
@@ -163,9 +238,9 @@ def test_what_the_ehr_put_off_is_not_asked_by_a_proof_either(site: Site) -> None
         put_off = "(connection, resource_type, patient_id, reason, until) VALUES (1, 'Condition', '', 'paused', now() + '1 h')"
         in_store(site, f"INSERT INTO deferral {put_off}")
         served.log.clear()
-        certificate = prove(site, name, "--all", "--types", "Condition,Encounter", code=0)
+        certificate = prove(site, name, "--all", "--types", "Condition,Encounter", code=3)
         assert served.log.of("search", "Condition") == []
-    assert of_type(certificate, "Condition")["not_asked"] == len(served.patient_ids)
+    assert of_type(certificate, "Condition")["unanswered"] == len(served.patient_ids)
     assert of_type(certificate, "Encounter")["equal"] == len(served.patient_ids)
 
 
@@ -206,7 +281,7 @@ def test_the_certificate_stands_in_the_runs_report(site: Site) -> None:
         certificate = prove(site, name, code=0)
     report = json.loads(site.run("runs", str(certificate["run"]), "--json").stdout)["runs"][0]
     assert report["certificates"] == [certificate]
-    assert "proved equal" in site.run("runs", str(certificate["run"])).stdout
+    assert "equal as far as could be asked" in site.run("runs", str(certificate["run"])).stdout
 
 
 def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) -> None:

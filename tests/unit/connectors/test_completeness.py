@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.completeness import Answer, Tally, difference, judged, moment
+from connectors.completeness import EVERYONE, Answer, Tally, difference, judged, moment, weighed
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 BEFORE, LATER = "2026-02-01T00:00:00Z", "2026-03-02T00:00:00.000+00:00"
@@ -97,3 +97,51 @@ def answer(verdict: str) -> Answer:
         missing=verdict == "fewer",
         reason="why",
     )
+
+
+def answered(verdict: str = "equal", **rest: object) -> Answer:
+    given: dict = {
+        "resource_type": "Condition",
+        "scope": "patient ~1",
+        "method": "ids",
+        "at_ehr": 5,
+        "stored": 5,
+        **rest,
+    }
+    return Answer(verdict=verdict, **given)
+
+
+def test_a_count_above_the_listing_and_the_store_is_fewer_whatever_the_pages_list() -> None:
+    found = weighed(answered(), counted=35, recounted=35, listed=5, stored=5)
+    assert (found.verdict, found.missing, found.at_ehr) == ("fewer", 30, 35)
+
+
+def test_a_count_above_the_listing_alone_leaves_the_question_open() -> None:
+    assert weighed(answered(stored=40), counted=35, recounted=35, listed=5, stored=40).verdict == "unanswered"
+
+
+def test_a_count_that_a_deletion_between_count_and_pages_explains_is_equal() -> None:
+    assert weighed(answered(), counted=6, recounted=5, listed=5, stored=5).verdict == "equal"
+
+
+def test_a_count_below_what_the_pages_list_does_no_harm() -> None:
+    found = weighed(answered(), counted=1, recounted=None, listed=5, stored=5)
+    assert found.verdict == "equal"
+    assert "count said 1" in found.reason
+
+
+def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:
+    tally = Tally()
+    tally.add(answered(scope=EVERYONE, at_ehr=2, stored=2))
+    tally.add(answered(scope="patient ~1", at_ehr=1, stored=1))
+    tally.add(answered(scope="patient ~2", at_ehr=1, stored=1))
+    assert [(one.at_ehr, one.stored, one.equal) for one in tally.types] == [(2, 2, 3)]
+
+
+def test_what_could_not_be_asked_and_should_have_been_is_left_open() -> None:
+    tally = Tally()
+    tally.add(answered("not asked", at_ehr=None, reason="HTTP 404"))
+    assert tally.silent == ["Condition"]
+    tally.leave_open("Condition", "rows are stored")
+    assert [(one.not_asked, one.unanswered) for one in tally.types] == [(0, 1)]
+    assert (tally.findings[0].verdict, tally.findings[0].reason) == ("unanswered", "HTTP 404; rows are stored")

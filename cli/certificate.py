@@ -1,0 +1,82 @@
+"""How a proof looks: a table and its verdict for people, JSON for machines.
+
+What is in it is decided by `connectors.prove`. Where not everything could be asked, the verdict itself says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snapshots.record import Certificate
+
+_IN_WORDS = {
+    "equal": "proved equal",
+    "more": "nothing is missing; the store holds more than the EHR still has",
+    "fewer": "NOT equal: the store holds fewer than the EHR",
+    "unanswered": "NOT proved: questions were left open",
+    "not asked": "nothing could be compared",
+}
+_GRAVEST_FIRST = ("fewer", "unanswered", "more", "not asked", "equal")
+_NAMED_TYPES = 8  # in the verdict's line
+
+
+def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
+    """Return a proof as `prove --json` and `runs --json` print it; the keys are a contract."""
+    fields = asdict(certificate)
+    fields["types"] = [{"type": one.pop("resource_type"), **one} for one in fields["types"]]
+    fields["findings"] = [{"type": one.pop("resource_type"), **one} for one in fields["findings"]]
+    open_questions = sum(one.not_asked for one in certificate.types)
+    return {"verdict": certificate.verdict, "could_not_be_asked": open_questions, **fields}
+
+
+def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
+    """Print what a proof found: a line a type, then what was not equal."""
+    from cli.render import print_table, tell
+
+    print_table(
+        ("type", "how", "equal#", "more#", "fewer#", "cannot be asked#", "unanswered#", "at the EHR#", "stored#", "missing#"),
+        [
+            (one.resource_type, f"by {one.method}" if one.method else "", one.equal, one.more, one.fewer, one.not_asked,
+             one.unanswered, one.at_ehr, one.stored, one.missing)
+            for one in certificate.types
+        ],
+    )  # fmt: skip
+    shown = sorted(certificate.findings, key=lambda one: _GRAVEST_FIRST.index(one.verdict))
+    for finding in shown if every else shown[:most]:
+        verdict = "cannot be asked" if finding.verdict == "not asked" else finding.verdict
+        tell(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
+    hidden = certificate.findings_unnamed + (0 if every else max(0, len(shown) - most))
+    if hidden:
+        tell(f"and {hidden:,} more findings: `chartferry runs {certificate.run}` names those that are kept")
+    for note in certificate.notes:
+        tell(f"{'note':17}{note}")
+    whom = (
+        f"all {certificate.of_patients:,} patients"
+        if certificate.seed is None and certificate.patients == certificate.of_patients
+        else f"{certificate.patients:,} of {certificate.of_patients:,} patients"
+        + ("" if certificate.seed is None else f" (seed {certificate.seed})")
+    )
+    tell(
+        f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {whom}, asked "
+        f"{certificate.at:%Y-%m-%d %H:%M} UTC, {certificate.requests:,} requests in {certificate.seconds:.1f} s"
+    )
+
+
+def in_words(certificate: Certificate) -> str:
+    """The verdict, with what it does not speak of."""
+    verdict = certificate.verdict
+    partly = [one for one in certificate.types if one.not_asked]
+    if verdict not in ("equal", "more") or not partly:
+        return _IN_WORDS[verdict]
+    left_out = [
+        f"{one.not_asked:,} of {one.equal + one.more + one.fewer + one.not_asked + one.unanswered:,} questions of "
+        f"{one.resource_type}"
+        for one in partly[:_NAMED_TYPES]
+    ]
+    rest = sum(one.not_asked for one in partly[_NAMED_TYPES:])
+    if rest:
+        left_out.append(f"{rest:,} of other types")
+    said = "equal" if verdict == "equal" else _IN_WORDS["more"]
+    return f"{said} as far as could be asked ({', '.join(left_out)} could not)"
