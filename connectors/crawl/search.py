@@ -7,6 +7,7 @@ merge makes that harmless.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from connectors.pipeline import Emit, Fetched
 from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Alias, Deletion, Quarantined, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Deletion, Quarantined, Record, Unit, UnitResult, UnitState
 
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
@@ -175,7 +176,7 @@ class SearchFetcher:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
         if record.resource_type != unit.resource_type:
             raise ProtocolError(f"{unit.detail['template']} gave a {record.resource_type}.")
-        aliases, gone = self._identity(unit, [record.id])
+        aliases, gone = self._identity(unit, [record], reply.url)
         aliases += aliases_in([record])
         await emit(Fetched(records=[record], deletions=gone, aliases=aliases, size=len(record.body)))
         reason = MERGED if gone else None
@@ -183,13 +184,21 @@ class SearchFetcher:
             key=unit.key, state=UnitState.SETTLED, reason=reason, complete_listing=reason is None, records=1
         )
 
-    def _identity(self, unit: Unit, ids: Sequence[str]) -> tuple[list[Alias], list[Deletion]]:
-        """What it means that a question for one Patient was answered with these: merged (F45), or merged no more."""
-        asked = unit.patient_id
+    def _identity(self, unit: Unit, found: Sequence[Record], url: str) -> tuple[list[Alias], list[Deletion]]:
+        """What it means that a question for one Patient was answered with these, from `url`: merged (F45), or merged no more.
+
+        Raises:
+            ProtocolError: another Patient came, and nothing says that he is the survivor.
+        """
+        asked, ids = unit.patient_id, [record.id for record in found if record.resource_type == "Patient"]
         if unit.resource_type != "Patient" or asked is None or not ids:
             return [], []
         if asked in ids:
             return ([Alias(asked, asked, gone=False)] if asked in self._formers else []), []
+        vendor_leads = "merged" in self._profile.issue_codes.values()
+        redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
+        if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
+            raise ProtocolError(f"{unit.detail['template']} gave another Patient than the one that was asked for.")
         return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked)]
 
     async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -291,7 +300,7 @@ class SearchFetcher:
                 aliases: list[Alias] = []
                 gone: list[Deletion] = []
                 if unit.resource_type == "Patient":
-                    aliases, gone = self._identity(unit, [r.id for r in page.records if r.resource_type == "Patient"])
+                    aliases, gone = self._identity(unit, page.records, page_url)
                     tally.merged = tally.merged or bool(gone)
                     aliases += aliases_in(page.records)
                 await emit(

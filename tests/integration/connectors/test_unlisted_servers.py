@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from connectors.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
 from tests.integration.connectors.test_sync import run
@@ -252,3 +253,30 @@ async def test_a_search_that_is_answered_401_for_good_is_a_hole_of_its_patient_a
         held = server.keys()
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", [kind])
     assert all(missing == kind and "-p1-" in id_ for missing, id_ in held - set(store.live()))
+
+
+@pytest.mark.parametrize("way", ["/Patient/p1", "/Patient"])
+async def test_another_patient_than_was_asked_for_is_no_merge_where_nothing_says_so(store: KeptRows, way: str) -> None:
+    broken: list[bool] = []
+    whole = CohortSource(values=("p0", "p1"))
+
+    def mixed_up(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/metadata":
+            statement = server.statement()
+            if way == "/Patient":
+                statement["rest"][0]["resource"][0]["searchParam"] = [{"name": "_id"}]
+            return answer(statement)
+        if broken and asked.path == "/Patient/p1":
+            return answer(server.rows["Patient"][0])
+        if broken and asked.path == "/Patient" and asked.query.get("_id") == "p1":
+            return answer(bundle(server.rows["Patient"][:1]))
+        return None
+
+    async with raw_server(mixed_up) as server:
+        await run(server, store, {"id_batch": 1}, mode="crawl", cohort=whole)
+        broken.append(True)
+        report = await run(server, store, {"id_batch": 1}, mode="crawl", cohort=whole)
+        held = server.keys()
+    assert (report.status, report.deleted) == ("partial", 0)
+    assert ["another Patient than" in str(hole.reason) for hole in report.holes] == [True]
+    assert set(store.live()) == held
