@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +27,12 @@ from connectors.transport.client import EhrClient
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
 _MEMBER = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
+
+
+_WORDS = {
+    "same_patient": "naming a patient named before",
+    "not_verified": "answered with a patient who does not have that identifier",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +80,12 @@ class CohortFinder:
         return await self.by_identifier(source.identifier_system, source.values, source.lines)
 
     async def by_identifier(self, system: str, values: Sequence[str], lines: Sequence[int] = ()) -> Cohort:
-        """Look up MRNs by `identifier=system|value`, one search each (Epic takes no list), concurrently under the limits."""
+        """Look up MRNs by `identifier=system|value`, one search each (Epic takes no list), concurrently under the limits.
+
+        A Patient who does not bear the identifier is not believed: a server may ignore the parameter, and give somebody.
+        """
         found: dict[int, tuple[str, ...] | None] = {}
+        unlike: set[int] = set()
         limit = anyio.CapacityLimiter(self._profile.max_concurrency)
 
         async def look_up(number: int, value: str) -> None:
@@ -90,12 +100,15 @@ class CohortFinder:
                     found[number] = None
                 else:
                     records = (r for page in pages for r in page.records if r.resource_type == "Patient")
-                    found[number] = None if totals.missing else tuple(dict.fromkeys(r.id for r in records))
+                    patients = {r.id: _bears(r.body, system, value) for r in records}
+                    found[number] = None if totals.missing else tuple(one for one, bears in patients.items() if bears)
+                    if patients and not found[number]:
+                        unlike.add(number)
 
         async with anyio.create_task_group() as tasks:
             for number, value in enumerate(values):
                 tasks.start_soon(look_up, number, value)
-        return _resolved(found, lines or range(1, len(values) + 1))
+        return _resolved(found, unlike, lines or range(1, len(values) + 1))
 
     async def of_group(self, group: str) -> Cohort:
         """Read a Group's members.
@@ -159,21 +172,42 @@ class CohortFinder:
         )
 
 
-def _resolved(found: Mapping[int, tuple[str, ...] | None], lines: Sequence[int]) -> Cohort:
-    """The patients that looking up gave, and by line which entries gave none, several, the same one again, or no answer."""
+def _bears(body: bytes, system: str, value: str) -> bool:
+    """Whether a Patient has the identifier; `system` may also be its type's text , where a site is configured by that."""
+    try:
+        identifiers = orjson.loads(body).get("identifier")
+    except orjson.JSONDecodeError:
+        return False
+    for one in identifiers if isinstance(identifiers, list) else ():
+        if not isinstance(one, dict) or str(one.get("value", "")).strip() != value.strip():
+            continue
+        kind = one.get("type")
+        if (one.get("system") or "") == system or (isinstance(kind, dict) and kind.get("text") == system):
+            return True
+    return False
+
+
+def _resolved(found: Mapping[int, tuple[str, ...] | None], unlike: Container[int], lines: Sequence[int]) -> Cohort:
+    """The patients that looking up gave, and by line which entries gave none, several, the same one again, or no answer.
+
+    `unlike` are the entries whose answer was only Patients without that identifier.
+    """
     first: dict[str, int] = {}
-    places: dict[str, list[int]] = {"not_found": [], "found_twice": [], "same_patient": [], "not_looked_up": []}
+    kinds = ("not_found", "found_twice", "same_patient", "not_looked_up", "not_verified")
+    places: dict[str, list[int]] = {kind: [] for kind in kinds}
     for number in sorted(found):
         ids = found[number]
         if ids is None:
             places["not_looked_up"].append(lines[number])
+        elif number in unlike:
+            places["not_verified"].append(lines[number])
         elif len(ids) != 1:
             places["found_twice" if ids else "not_found"].append(lines[number])
         elif first.setdefault(ids[0], number) != number:
             places["same_patient"].append(lines[number])
-    words = {name: name.replace("_", " ") for name in places} | {"same_patient": "naming a patient named before"}
+    words = {name: name.replace("_", " ") for name in places} | _WORDS
     notes = tuple(f"cohort entries {words[name]}: {_some(which)}" for name, which in places.items() if which)
-    unresolved = sum(len(places[name]) for name in ("not_found", "found_twice", "not_looked_up"))
+    unresolved = sum(len(places[name]) for name in kinds if name != "same_patient")
     report = {"asked": len(found), **{name: which for name, which in places.items() if which}}
     return Cohort(patients=tuple(first), notes=notes, unresolved=unresolved, report=report)
 

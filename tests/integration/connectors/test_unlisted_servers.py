@@ -280,3 +280,20 @@ async def test_another_patient_than_was_asked_for_is_no_merge_where_nothing_says
     assert (report.status, report.deleted) == ("partial", 0)
     assert ["another Patient than" in str(hole.reason) for hole in report.holes] == [True]
     assert set(store.live()) == held
+
+
+async def test_a_record_number_that_brings_a_patient_without_it_is_not_believed(store: KeptRows) -> None:
+    def ignores_identifier(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/Patient" and "identifier" in asked.query:
+            known = [row for row in server.rows["Patient"] if asked.query["identifier"] == f"urn:mrn|{row['id']}"]
+            return answer(bundle(known or server.rows["Patient"][1:]))
+        return None
+
+    async with raw_server(ignores_identifier) as server:
+        for patient in server.rows["Patient"]:
+            patient["identifier"] = [{"value": "x"}, {"system": "urn:mrn", "value": patient["id"]}]
+        cohort = CohortSource(values=("p0", "nobody"), identifier_system="urn:mrn", lines=(1, 2))
+        report = await run(server, store, mode="crawl", cohort=cohort)
+    assert (report.status, {id_ for kind, id_ in store.live() if kind == "Patient"}) == ("partial", {"p0"})
+    assert report.cohort["not_verified"] == [2]
+    assert "cohort entries answered with a patient who does not have that identifier: line 2" in report.notes
