@@ -76,7 +76,7 @@ class VendorProfile(BaseModel):
     max_concurrency: int = Field(5, ge=1, le=500)
     file_concurrency: int = Field(4, ge=1, le=64)
     connect_timeout_s: float = Field(30, gt=0)
-    read_timeout_s: float = Field(300, gt=0)  # without a byte of progress
+    read_timeout_s: float = Field(300, gt=0)  # without a byte of progress; for all headers together
     max_tries: int = Field(9, ge=1, le=50)  # with the two below: about a minute, up to two (F3: outages last minutes)
     retry_base_s: float = Field(0.5, gt=0)
     retry_cap_s: float = Field(60, gt=0)

@@ -8,9 +8,10 @@ to `retry_table`.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 import httpx
@@ -125,6 +126,7 @@ class VerbatimTransport(AiohttpTransport):
             None  # made late: reading certificates takes 30 ms; plain http needs none
         )
         self._proxy_url = None if proxy is None else URL(proxy)
+        self._read_timeout_s = read_timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -139,15 +141,17 @@ class VerbatimTransport(AiohttpTransport):
         if url.scheme == "https" and self._context is None:
             self._context = self._tls()
         try:
-            response = await self.client.request(
-                request.method,
-                url,
-                headers=request.headers,
-                data=request.content or None,
-                allow_redirects=False,
-                ssl=self._context or True,
-                proxy=self._proxy_url,
-            )
+            async with asyncio.timeout(None) as headers_due:
+                response = await self.client.request(
+                    request.method,
+                    url,
+                    headers=request.headers,
+                    data=request.content or None,
+                    allow_redirects=False,
+                    ssl=self._context or True,
+                    proxy=self._proxy_url,
+                    trace_request_ctx=headers_due,
+                )
         except _CAUGHT as error:
             failure = _meaning(error, request)
         else:
@@ -159,7 +163,14 @@ class VerbatimTransport(AiohttpTransport):
             )
         raise failure
 
+    async def _sent(self, session: object, context: Any, params: object) -> None:
+        """Bound the whole wait for an answer's headers: aiohttp's own time-out begins anew with each byte and each 1xx."""
+        due: asyncio.Timeout = context.trace_request_ctx
+        due.reschedule(asyncio.get_running_loop().time() + self._read_timeout_s)
+
     def _new_session(self) -> aiohttp.ClientSession:
+        sent = aiohttp.TraceConfig()
+        sent.on_request_headers_sent.append(self._sent)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(  # `limits` says how much is used at a time
                 limit=0, resolver=GuardedResolver(self._guard)
@@ -170,4 +181,5 @@ class VerbatimTransport(AiohttpTransport):
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
             middlewares=(_send_once,),
+            trace_configs=[sent],
         )

@@ -10,6 +10,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
+import anyio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -307,3 +308,37 @@ async def test_requests_go_through_the_configured_proxy_and_no_other(monkeypatch
         assert proxy.seen[0].target == f"{server.base_url}/Patient?x=%2C|"
         assert proxy.seen[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
         assert "authorization" not in proxy.seen[0].headers
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n")],
+    ids=["bytes", "1xx"],
+)
+async def test_headers_that_come_bit_by_bit_without_end_are_a_time_out(begin, again):
+    async def drips(request, writer):
+        writer.write(begin)
+        for _ in range(100):
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        return False
+
+    async with wire(drips) as server, client(server, read_timeout_s=0.3, max_tries=2) as ehr:
+        with anyio.fail_after(4), pytest.raises(TransientFetchError, match="within the time allowed"):
+            await ehr.send(call())
+        assert len(server.seen) == 2
+
+
+async def test_a_wait_for_headers_that_ends_in_time_is_none_and_does_not_shorten_the_body():
+    async def late(request, writer):
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            writer.write(b"1" * 300)
+            await writer.drain()
+
+    async with wire(late) as server, client(server, read_timeout_s=0.4, max_tries=1) as ehr:
+        assert (await ehr.send(call())).body == b"1" * 900
