@@ -20,9 +20,11 @@ from snapshots.record import Deletion, Quarantined, Record
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
-_DELETE_URL = re.compile(r"(?:^|/)([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _BOM = b"\xef\xbb\xbf"
-_ID_MAX = 1024  # FHIR says 64; Epic may exceed it (vendors.md 1.9): a bound against nonsense, not a rule
+# FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
+# blank or a control character would lead a URL elsewhere
+_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
 
 
 class _Meta(msgspec.Struct):
@@ -148,7 +150,7 @@ def record_from(body: bytes, unit_key: str | None = None) -> Record:
     resource_type, resource_id = keys.resourceType, keys.id
     if type(resource_type) is not str or not _is_type(resource_type):
         raise UnreadableResourceError("no usable resourceType")
-    if type(resource_id) is not str or not 0 < len(resource_id) <= _ID_MAX or "\x00" in resource_id:
+    if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
     version_id = last_updated = None
     if keys.meta is not None:
@@ -251,20 +253,31 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
     return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url, total=total)
 
 
-def deletions_from(body: bytes) -> tuple[Deletion, ...]:
-    """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest)."""
+def deletions_from(body: bytes, base_url: str = "") -> tuple[tuple[Deletion, ...], int]:
+    """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest).
+
+    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base_url`.
+
+    Raises:
+        UnreadableResourceError: no Bundle, or one without a deletion.
+    """
     try:
         bundle = _DELETED.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnreadableResourceError("not a Bundle of deletions") from None
-    found = []
+    found, unread = [], 0
+    base = base_url.rstrip("/") + "/"
     for entry in bundle.entry or ():
-        target = _DELETE_URL.search(entry.request.url) if entry.request and entry.request.method == "DELETE" else None
+        request = entry.request or _Request()
+        url = request.url.removeprefix(base) if base_url else request.url
+        target = _DELETE_URL.match(url) if request.method.upper() == "DELETE" else None
         if target:
             found.append(Deletion(target[1], target[2]))
+        else:
+            unread += 1
     if not found:
-        raise UnreadableResourceError("a Bundle without a DELETE request")
-    return tuple(found)
+        raise UnreadableResourceError("a Bundle without a DELETE request of a resource below the FHIR base")
+    return tuple(found), unread
 
 
 _GRAVITY: Mapping[IssueGrade, int] = {

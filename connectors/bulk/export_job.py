@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
+from connectors.bulk.instants import http_date, moment
 from connectors.bulk.kick_off import Proofs, proofs_from
 from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
@@ -26,6 +26,7 @@ from snapshots.record import BulkJob, Unit
 
 _ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
+_CLOCKS_DIFFER = timedelta(minutes=5)
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -80,7 +81,7 @@ class ExportJob:
         """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
-        manifest = manifest_from(reply.body, page=number, proofs=proofs)
+        manifest = manifest_from(reply.body, page=number, proofs=proofs, base_url=self._base_url)
         following = None if manifest.next_url is None else resolve(manifest.next_url, self._base_url)
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
@@ -92,7 +93,7 @@ class ExportJob:
         job = replace(
             job,
             pages=job.pages if known else (*job.pages, url),
-            transaction_time=job.transaction_time or manifest.transaction_time,
+            transaction_time=self._earlier(job.transaction_time, manifest.transaction_time, reply),
             expires_at=_expires(reply) or job.expires_at,
         )
         if ends:
@@ -100,6 +101,15 @@ class ExportJob:
             job = replace(job, manifest_complete=True, progress=None, next_poll_at=None)
         await self._store.jobs.save(job)
         return job
+
+    def _earlier(self, known: str | None, said: str | None, reply: Reply) -> str | None:
+        """The earliest transactionTime that can be believed: one ahead of the clocks would make later runs ask for nothing."""
+        found, server = moment(said, zoned=True), http_date(reply.headers.get("date"))
+        latest = max(filter(None, (self._now(), server))) + _CLOCKS_DIFFER
+        if said is None or found is None or found > latest:
+            return known
+        before = moment(known)
+        return said if before is None or found < before else known
 
     async def _planned(self, manifest: Manifest) -> bool:
         """Make units of files that are none yet; whether there were any. A page may be listed anew, and longer each time.
@@ -141,7 +151,8 @@ class ExportJob:
         reply, status = await self._asked(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
-        return Listing(manifest_from(reply.body, page=number, proofs=proofs_from(job.asked))), _expires(reply)
+        manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job.asked))
+        return Listing(manifest, paths_may_change=True), _expires(reply)
 
     async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:
         """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""
@@ -218,8 +229,4 @@ class ExportJob:
 
 def _expires(reply: Reply) -> datetime | None:
     """When the manifest's links end (Bulk Data IG: HTTP-date in Expires); None where it makes no sense."""
-    try:
-        moment = parsedate_to_datetime(reply.headers.get("expires", ""))
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return http_date(reply.headers.get("expires"))

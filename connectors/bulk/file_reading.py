@@ -92,13 +92,14 @@ class FileReading:
             for line in lines:
                 self._read(line)
             return
+        trimmed = bool(self.unit.detail.get("elements"))
         key, wanted, keep, size = self.unit.key, self.unit.resource_type, self.records.append, 0
         for line in lines:
             try:
                 record = record_from(line[1], key) if type(line) is tuple else None
             except UnreadableResourceError:
                 record = None
-            if record is None or record.resource_type != wanted or record.subsetted:
+            if record is None or record.resource_type != wanted or record.subsetted or trimmed:
                 self._read(line)
                 continue
             keep(record)
@@ -116,8 +117,7 @@ class FileReading:
         self.total += len(body)
         try:
             if self.unit.kind == "deleted-file":
-                self.deletions += deletions_from(body)
-                self.size += len(body)
+                self._read_deletions(number, body)
                 return
             if self.unit.kind == "error-file":
                 self.issues += issues_from(body)
@@ -135,13 +135,34 @@ class FileReading:
         if record.resource_type == "OperationOutcome":
             self.issues += issues_from(body)
             return
-        if record.resource_type == "Parameters" and self._is_header(body):
+        if record.resource_type in ("Parameters", "Bundle") and self._is_no_resource(
+            record.resource_type, number, body
+        ):
             return
         if self.unit.resource_type not in ("*", record.resource_type):
             self.other_types[record.resource_type] = self.other_types.get(record.resource_type, 0) + 1
-        self.subsetted += record.subsetted
+        if self.unit.detail.get("elements"):  # whatever its tags: servers that trim do not all say so
+            record = record._replace(subsetted=True)
+        else:
+            self.subsetted += record.subsetted
         self.records.append(record)
         self.size += len(body)
+
+    def _read_deletions(self, number: int, body: bytes) -> None:
+        gone, unread = deletions_from(body, str(self.unit.detail.get("base", "")))
+        self.deletions += gone
+        self.size += len(body)
+        if unread:
+            self._quarantine(number, f"{unread} entries are no DELETE of a resource below the FHIR base", body)
+
+    def _is_no_resource(self, resource_type: str, number: int, body: bytes) -> bool:
+        """Whether the line is a header, or a Bundle that nobody asked for: what is in it would be missing."""
+        if resource_type == "Parameters":
+            return self._is_header(body)
+        if self.unit.resource_type == "Bundle":
+            return False
+        self._quarantine(number, "a Bundle, where single resources belong", body)
+        return True
 
     def _is_header(self, body: bytes) -> bool:
         """Whether the line begins a block of a file that was organised by a type (Bulk Data IG, organizeOutputBy)."""

@@ -7,7 +7,7 @@ a path (`/file?id=1`), by what their queries have kept; its position decides onl
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from connectors.bulk.manifest import ListedFile, Manifest
@@ -20,8 +20,9 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 class Listing:
     """What one answer of a manifest page lists. Every file of it can be found for one planned file only."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: Manifest, *, paths_may_change: bool = False) -> None:
+        """With `paths_may_change` a file at its old position is known by its type too, if that names only one."""
+        self._only = Counter((file.list, file.resource_type) for file in manifest.files()) if paths_may_change else {}
         self._at = {(file.list, file.position): file for file in manifest.files()}
         self._by_path: dict[tuple[str, str], list[ListedFile]] = defaultdict(list)
         for file in self._at.values():
@@ -50,11 +51,13 @@ class Listing:
         what = f"{name} file {position}, which it listed before"
         path = _path(planned.url)
         candidates = self._by_path.get((name, path), [])
+        here = self._at.get((name, int(position)))
+        if not candidates and here is not None and self._only.get((name, planned.resource_type)) == 1:
+            candidates = [here]
         if not candidates:
             raise ProtocolError(f"{where} does not list {what}: sync again to begin a new export.")
         kept = [self._by_pair[name, path, pair] for pair in _pairs(planned.url) if (name, path, pair) in self._by_pair]
         candidates = min(kept, key=len, default=candidates)
-        here = self._at.get((name, int(position)))
         if len(candidates) > 1 and here is not None and here in candidates and _agree(planned, here):
             file = here
         else:

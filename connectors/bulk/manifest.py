@@ -73,6 +73,7 @@ class Manifest:
     entries: Mapping[str, list[_Entry]] = field(repr=False)
     requires_token: bool | None
     proofs: Proofs
+    base_url: str = ""  # what deletions must lie below
 
     def files(self) -> Iterator[ListedFile]:
         """Give every file, in the order of the lists."""
@@ -112,6 +113,7 @@ class Manifest:
                 "elements": self.proofs.elements,
                 "organized": self.proofs.organized,
                 "count": file.lines,
+                **({"base": self.base_url} if kind == "deleted-file" else {}),
                 "template": f"{file.list} file {number}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
             },
         )
@@ -125,7 +127,7 @@ def looks_like_manifest(body: bytes) -> bool:
         return False
 
 
-def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
+def manifest_from(body: bytes, *, page: int, proofs: Proofs, base_url: str = "") -> Manifest:
     """Read page number `page` of a manifest.
 
     Raises:
@@ -153,6 +155,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         entries={name: _listed(getattr(document, name), name) for name, _ in LISTS},
         requires_token=_truth(_word(document.requiresAccessToken)),
         proofs=proofs,
+        base_url=base_url,
     )
 
 

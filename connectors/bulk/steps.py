@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from connectors.bulk.deletion import delete_export
 from connectors.bulk.download import FileFetcher
 from connectors.bulk.export_job import ExportJob
 from connectors.bulk.file_links import FileLinks
+from connectors.bulk.instants import moment
 from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
@@ -245,23 +246,24 @@ async def _release(run: Run, job: BulkJob) -> None:
 
 def _watermark(run: Run, job: BulkJob) -> str:
     """The server's transaction time, or `_until` where that lies before it; without both, our kick-off less the overlap."""
-    earned = job.transaction_time or instant(job.kicked_off_at - timedelta(seconds=run.request.profile.overlap_s))
+    earned = job.transaction_time
+    if earned is None:
+        earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.overlap_s))
+        run.notes.append(
+            "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync asks since the "
+            f"kick-off, less {run.request.profile.overlap_s:.0f} s (profile.overlap_s)"
+        )
     until = proofs_from(job.asked).until
     if until is None:
         return earned
-    try:
-        return min(until, earned, key=_moment)
-    except ValueError:
-        return until
-
-
-def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    bound, reached = moment(until), moment(earned)
+    return earned if bound is not None and reached is not None and reached < bound else until
 
 
 def _bulk_since(since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
     """One instant for one kick-off: the oldest of the types' watermarks; none if a wanted type has no watermark yet."""
     if not since or any(t not in since and "*" not in since for t in types):
         return None  # `last_full_listing` has seen to it that without types the last full listing was without types too
-    return min(since.values())
+    moments = {text: moment(text) for text in since.values()}
+    read = {text: found for text, found in moments.items() if found is not None}
+    return min(read, key=lambda text: read[text]) if len(read) == len(moments) else None

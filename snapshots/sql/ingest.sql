@@ -48,7 +48,14 @@ WITH staged AS (
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
-    WHERE r.deleted_at IS NOT NULL OR NOT coalesce(r.body -> 'meta' -> 'tag' @> '[{"code": "SUBSETTED"}]', false)
+    WHERE r.deleted_at IS NOT NULL OR NOT (
+        coalesce(r.body -> 'meta' -> 'tag' @> '[{"code": "SUBSETTED"}]', false)
+        -- servers that trim do not all tag: what the files of an `_elements` export last wrote is not whole either
+        OR EXISTS (
+            SELECT FROM bulk_job b JOIN unit u ON u.run = b.run
+            WHERE b.run = r.last_changed_run AND b.asked -> 'elements' = 'true' AND u.kind = 'file' AND u.resource_type = r.resource_type
+        )
+    )
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
     SELECT %(run)s, resource_type, id FROM found WHERE NOT mine

@@ -201,6 +201,47 @@ async def test_a_count_is_held_against_an_organised_file_too(store: KeptRows, co
     assert [f"manifest promises {count}" in hole.reason for hole in report.holes] == [True] * (status == "partial")
 
 
+# -- elements that are left out without a tag
+
+
+async def test_elements_that_come_untagged_never_overwrite_a_whole_resource(store: KeptRows) -> None:
+    whole = OBSERVATION.replace("}}", '},"valueString":"whole"}')
+    options = BulkOptions(elements=("Observation.subject",))
+    async with export_server() as server:
+        server.files["Observation"] = [ndjson(whole)]
+        await server.sync(store, types=TYPES)
+        server.files["Observation"] = [ndjson(OBSERVATION, SECOND)]
+        report = await server.sync(store, types=TYPES, bulk=options)
+        assert (report.status, report.changed, report.new) == ("complete", 0, 1)
+        assert store.live()["Observation", "o1"]["valueString"] == "whole"
+        server.files["Observation"] = [ndjson(SECOND.replace("p1", "p2"))]
+        await server.sync(store, types=TYPES, bulk=options)
+        assert store.live()["Observation", "o2"]["subject"] == {"reference": "Patient/p2"}, "trimmed ones are renewed"
+        server.files["Observation"] = [ndjson(whole, whole.replace('"o1"', '"o2"'))]
+        await server.sync(store, types=TYPES)
+    assert store.live()["Observation", "o2"]["valueString"] == "whole"
+
+
+# -- deletions
+
+
+async def test_deletions_that_cannot_be_read_are_a_hole_and_the_others_are_done(store: KeptRows) -> None:
+    async with export_server() as server:
+        server.files["Observation"] = [ndjson(OBSERVATION, SECOND)]
+        await server.sync(store, types=TYPES)
+        base = f"{server.main.origin}/fhir" if server.main else ""
+        urls = (f"{base}/Observation/o1", "https://other.example.org/fhir/Observation/o2")
+        entries = ",".join(f'{{"request":{{"method":"DELETE","url":"{url}"}}}}' for url in urls)
+        server.files = {"Observation": [ndjson()], "gone": [ndjson(f'{{"resourceType":"Bundle","entry":[{entries}]}}')]}
+        deleted = [{"type": "Bundle", "url": "{origin}/files/gone"}]
+        server.polls = [manifest("Observation", deleted=deleted)]
+        report = await server.sync(store, types=TYPES, since="2026-01-01T00:00:00Z")
+    assert (report.status, report.deleted, report.quarantined) == ("partial", 1, 1)
+    assert ("Observation", "o2") in store.live()
+    (hole,) = report.holes
+    assert "no DELETE of a resource below the FHIR base" in hole.reason
+
+
 # -- what the server says of its own export
 
 

@@ -172,7 +172,30 @@ def test_a_deleted_file_lists_what_is_gone() -> None:
             "entry": [{"request": {"method": "DELETE", "url": "Patient/123"}}],
         }
     )
-    assert deletions_from(line) == (Deletion("Patient", "123"),)
+    assert deletions_from(line) == ((Deletion("Patient", "123"),), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "gone"),
+    [
+        ("DELETE", "Patient/1", True),
+        ("delete", "/Patient/1", True),
+        ("DELETE", "https://ehr.example.org/fhir/Patient/1", True),
+        ("DELETE", "https://other.example.org/fhir/Patient/1", False),
+        ("DELETE", "https://ehr.example.org/fhir/tenant/Patient/1", False),
+        ("DELETE", "Patient/1/_history/2", False),
+        ("DELETE", "Patient/1?x=1", False),
+        ("DELETE", "Patient?identifier=x", False),
+        ("DELETE", "x/Patient/1", False),
+        ("GET", "Patient/1", False),
+    ],
+)
+def test_only_a_delete_of_a_resource_below_the_base_deletes_it_and_others_are_counted(
+    method: str, url: str, gone: bool
+) -> None:
+    entries = [{"request": {"method": "DELETE", "url": "Patient/0"}}, {"request": {"method": method, "url": url}}]
+    found, unread = deletions_from(orjson.dumps({"entry": entries}), "https://ehr.example.org/fhir")
+    assert (Deletion("Patient", "1") in found, unread) == (gone, int(not gone))
 
 
 def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:
@@ -194,3 +217,16 @@ def test_issue_texts_are_not_read() -> None:
         b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"Jane Doe"}]}'
     )
     assert "Jane" not in repr(issues)
+
+
+@pytest.mark.parametrize(
+    "id_", ["a/b", "../Patient", "a b", " ", "a\nb", "a\tb", "\x1b[31m", "a\x85", "a\u00a0b", "", "x" * 1025]
+)
+def test_an_id_that_could_lead_elsewhere_is_no_usable_one(id_: str) -> None:
+    with pytest.raises(UnreadableResourceError, match="no usable id"):
+        record_from(orjson.dumps({"resourceType": "Goal", "id": id_}))
+
+
+@pytest.mark.parametrize("id_", ["a", "A-1.b", "eXK~_=:|+%", "x" * 1024, "ä"])
+def test_other_ids_are_taken_as_they_are(id_: str) -> None:
+    assert record_from(orjson.dumps({"resourceType": "Goal", "id": id_})).id == id_
