@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from cli.render import say
+from cli.render import printable, say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -119,7 +119,7 @@ def _bars() -> Iterator[Show]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         refresh_per_second=BARS_A_SECOND,
         transient=True,
@@ -130,7 +130,7 @@ def _bars() -> Iterator[Show]:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
         counted = f"{progress.records:,} resources", f"{progress.requests:,} requests"
-        note = " · ".join((progress.phase, *counted, *pace(progress)))
+        note = printable(" · ".join((progress.phase, *counted, *pace(progress))))
         bars.update(
             tasks[progress.connection],
             completed=progress.units_done,

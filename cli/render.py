@@ -42,15 +42,20 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
+def printable(text: str) -> str:
+    """Return text as a terminal may show it: servers' strings must not move its cursor, turn its colours or its direction."""
+    return "".join(c if c == "\n" or c.isprintable() else " " if c in "\t\r" else "" for c in text)
+
+
 def say(text: str) -> None:
     """Print a line for people on stderr, so that stdout stays clean for machines."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
 def tell(text: str = "") -> None:
     """Print a line of the answer itself on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -70,7 +75,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str 
     for column in columns:
         table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell if isinstance(cell, str) else number(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell if isinstance(cell, str) else number(cell))) for cell in row))
     return table
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cli.exit_codes import ExitCode
 from cli.main import call
-from cli.render import print_holes
+from cli.render import print_holes, print_table, say
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection
 from connectors.errors import AuthError
@@ -153,3 +153,17 @@ def test_a_mistyped_override_of_the_profile_is_told_by_every_command_before_anyt
     told = capsys.readouterr().err
     assert "connections.site.profile.retry_bases_s" in told
     assert "did you mean retry_base_s" in told
+
+
+def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "HTTP 500 \x1b[31m\x1b]8;;http://evil\x07x\u202ey\x9b2J\r\u200bz\tend"
+    told = replace(
+        report(), notes=[hostile], error=hostile, holes=[Hole(resource_type="Goal", scope=hostile, reason=hostile)]
+    )
+    print_holes([told], every=True)
+    print_table(("reason",), [(hostile,)])
+    say(hostile)
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert "HTTP 500" in text
+        assert all(c.isprintable() or c == "\n" for c in text)
