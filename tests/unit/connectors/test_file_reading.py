@@ -103,3 +103,11 @@ def test_deletions_come_from_bundles_and_nothing_else() -> None:
     reading = read(bundle + b'\n{"resourceType":"Goal","id":"g2"}\n', [], unit("Bundle", "deleted-file"))
     assert [(gone.resource_type, gone.id) for gone in reading.deletions] == [("Goal", "g1")]
     assert (len(reading.quarantined), reading.records) == (1, [])
+
+
+def test_a_bundle_where_single_resources_belong_is_quarantined_and_stored_where_it_was_asked_for() -> None:
+    line = b'{"resourceType":"Bundle","id":"b","type":"collection","entry":[{"resource":{"resourceType":"Goal","id":"g"}}]}'
+    for wanted in ("Goal", "*"):
+        reading = read(line + b"\n", [], unit(wanted))
+        assert ([item.raw for item in reading.quarantined], reading.records, reading.unreadable) == ([line], [], 1)
+    assert [record.id for record in read(line, [], unit("Bundle")).records] == ["b"]
