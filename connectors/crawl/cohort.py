@@ -173,7 +173,7 @@ class CohortFinder:
 
 
 def _bears(body: bytes, system: str, value: str) -> bool:
-    """Whether a Patient has the identifier; `system` may also be its type's text , where a site is configured by that."""
+    """Whether a Patient has the identifier; `system` may also be its type's text, where a site is configured by that."""
     try:
         identifiers = orjson.loads(body).get("identifier")
     except orjson.JSONDecodeError:

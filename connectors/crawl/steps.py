@@ -35,6 +35,8 @@ _WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its 
 async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> str | None:
     """Find the patients, fetch their charts and store them; gives the watermark that this earns: the run's begin less overlap.
 
+    The begin is told on the server's clock where that is behind ours: by it resources are dated.
+
     Raises:
         PlanError: it is not said which patients, and the server lists none.
         FetchError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
@@ -46,7 +48,7 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
     if not run.store.planned:
         await crawl.plan_all()
     await crawl.fetch_all()
-    return instant(run.store.started_at - timedelta(seconds=profile.overlap_s))
+    return instant(run.store.started_at - timedelta(seconds=profile.overlap_s + run.client.behind_s))
 
 
 async def _crawl(run: Run, capability: Capability, plan: TypePlan, since: Mapping[str, str]) -> _Crawl:

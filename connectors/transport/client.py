@@ -38,6 +38,8 @@ MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifes
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
 BODY_START_BYTES = 512
 PACED_TRIES = 4  # refusals that a call may meet for each further try that it has: they cost the server nothing
+CLOCK_TOLERATED_S = 5.0  # Date is in whole seconds, and an answer is under way for some
+_CLOCKS_COMPARED = 5  # answers: more than one machine may give them
 _UNAUTHORIZED = 401
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -130,6 +132,7 @@ class EhrClient:
         rng: random.Random,
     ) -> None:
         self.tokens = tokens
+        self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.limits = ConnectionLimits(profile, clock=clock, sleep=sleep)
         self._profile = profile
@@ -137,6 +140,7 @@ class EhrClient:
         self._sleep = sleep
         self._rng = rng
         self._sender = Sender(connection, profile)
+        self._clocks_compared = 0
         self.base_url = self._sender.base_url
 
     async def __aenter__(self) -> Self:
@@ -310,7 +314,14 @@ class EhrClient:
         place.answered_at = self._clock()
         if not answer.foreign:
             self.limits.heard(answer.response.headers.raw)
+            self._compare_clocks(answer.response.headers.get("date"))
         return answer
+
+    def _compare_clocks(self, date: str | None) -> None:
+        if self._clocks_compared < _CLOCKS_COMPARED and (server := server_time(date)) is not None:
+            self._clocks_compared += 1
+            behind = self._clock() - server
+            self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
 
     def _is_down(self) -> bool:
         breaker = self.limits.breaker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -297,3 +299,24 @@ async def test_a_record_number_that_brings_a_patient_without_it_is_not_believed(
     assert (report.status, {id_ for kind, id_ in store.live() if kind == "Patient"}) == ("partial", {"p0"})
     assert report.cohort["not_verified"] == [2]
     assert "cohort entries answered with a patient who does not have that identifier: line 2" in report.notes
+
+
+@pytest.mark.parametrize(("off", "margin"), [(-3600, 3900), (3600, 300), (-2, 300)])
+async def test_a_type_without_rows_is_asked_for_news_from_a_moment_of_the_servers_own_clock(
+    store: KeptRows, off: int, margin: int
+) -> None:
+    began = datetime.now(UTC)
+
+    def dated(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path != "/metadata":
+            return None
+        statement = server.statement()
+        for one in statement["rest"][0]["resource"]:
+            one["searchParam"].append({"name": "_lastUpdated"})
+        return answer(statement, headers={"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)})
+
+    async with raw_server(dated) as server:
+        server.rows["Condition"] = []
+        assert (await run(server, store, {"incremental": True}, mode="crawl")).status == "complete"
+    mark = datetime.fromisoformat(store.watermarks()["Condition"])
+    assert abs(began - timedelta(seconds=margin) - mark) < timedelta(seconds=30)
