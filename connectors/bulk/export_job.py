@@ -20,7 +20,7 @@ from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
-from connectors.transport.links import resolve
+from connectors.transport.links import origin, resolve, safe_url
 from connectors.transport.retry_table import TRANSIENT_CODES, issue_codes, retry_after_s
 from snapshots.record import BulkJob, Unit
 
@@ -59,6 +59,7 @@ class ExportJob:
             TerminalFetchError: the server says that the job failed or is gone.
             TransientFetchError: no end within the profile's `job_timeout_s`, or the server stayed away; the job may still live.
         """
+        self._check_home(job)
         proofs = proofs_from(job.asked)
         wait = self._profile.poll_first_s
         job = await self._rest(job)
@@ -76,6 +77,16 @@ class ExportJob:
             on_progress(progress_told(reply.headers.get("x-progress")))
             job = await self._pause(job, reply, wait)
             wait = min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    def _check_home(self, job: BulkJob) -> None:
+        """Refuse a status URL where this EHR is not known to live, and keep it: a run that failed would begin another job."""
+        home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
+        there = origin(safe_url(job.status_url or self._base_url, self._base_url))
+        if there not in home:
+            raise TransientFetchError(
+                f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
+                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; else use --mode crawl.'
+            )
 
     async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
         """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""

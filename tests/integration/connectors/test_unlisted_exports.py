@@ -17,6 +17,7 @@ from tests.integration.connectors.scripted_export import (
     PATIENT,
     Answer,
     ExportServer,
+    accepted,
     export_server,
     manifest,
     ndjson,
@@ -317,6 +318,27 @@ async def test_polls_that_stay_empty_end_with_an_error_that_says_so_and_the_job_
     assert (again.status, again.id) == ("complete", report.id)
 
 
+# -- status URLs elsewhere
+
+
+async def test_a_status_url_at_another_origin_begins_one_export_that_goes_on_once_that_origin_is_allowed(
+    store: KeptRows,
+) -> None:
+    async with export_server(kickoffs=[accepted("{elsewhere}/jobs/1")]) as server:
+        reports = [await server.sync(store, types=TYPES) for _ in range(3)]
+        assert len(server.kicked_off) == 1
+        assert server.elsewhere is not None
+        assert not server.elsewhere.seen
+        for report in reports:
+            assert report.status == "failed"
+            assert f'put "{server.elsewhere.origin}" into profile.bulk_file_hosts' in (report.error or "")
+            assert "token" not in (report.error or "")
+        report = await server.sync(store, {"bulk_file_hosts": [server.elsewhere.origin]}, types=TYPES)
+        assert len(server.kicked_off) == 1
+        assert [seen.method for seen in server.elsewhere.seen] == ["GET", "DELETE"]
+    assert (report.status, report.id) == ("complete", reports[0].id)
+
+
 # -- rate headers
 
 
@@ -330,3 +352,16 @@ async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptR
         report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
     (told,) = [note for note in report.notes if "rate headers" in note]
     assert "asked for pauses: 2 times, 600 s in all" in told
+
+
+@pytest.mark.parametrize("reset", ["-5", "99999999999", "soon"])
+async def test_a_wait_that_rate_headers_ask_for_is_shown_while_it_lasts(store: KeptRows, reset: str) -> None:
+    nothing_left = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+    async with export_server() as server:
+        server.files["Patient"] = [ndjson(PATIENT, headers=nothing_left)]
+        report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
+    assert report.status == "complete"
+    at = next(n for n, phase in enumerate(server.shown) if phase.startswith("waiting until"))
+    assert server.shown[at].endswith("UTC for the server's rate limit")
+    assert server.shown[at - 1] == server.shown[at + 1]
+    assert not server.shown[-1].startswith("waiting")
