@@ -92,6 +92,8 @@ class Run:
     validator: Validator | None = None
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)
+    _paused_phase: str | None = None  # what was being done when the server made everything wait
+    _pause_told: str = ""
 
     def inspect(self, records: Sequence[Record]) -> None:
         """Let the validator see what came, if there is one."""
@@ -143,6 +145,19 @@ class Run:
         self.progress.down_until = self.down_until
         self.progress.paused_s = self.client.limits.paused_s
         self.on_progress(self.progress)
+
+    def pauses(self, until: float | None) -> None:
+        """Tell whoever watches that the server lets everything wait, and when that is over (None)."""
+        if until is not None:
+            told = f"waiting until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC for the server's rate limit"
+            if self._paused_phase is None:
+                self._paused_phase = self.progress.phase
+            self._pause_told = told
+            self.show(told)
+        elif self._paused_phase is not None:
+            before, self._paused_phase = self._paused_phase, None
+            if self.progress.phase == self._pause_told:
+                self.show(before)
 
     def settled(self, results: Sequence[UnitResult], records: int) -> None:
         """Count units that ended, and records that were written."""

@@ -85,6 +85,7 @@ async def sync(
             validator=_validator(request),
         )
         client.restore(await store.pace.load())
+        client.limits.on_pause = run.pauses
         try:
             watermark = await _fetch_all(run, log_in)
         except ConnectorError as error:

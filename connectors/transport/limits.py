@@ -25,6 +25,7 @@ from connectors.transport.retry_table import Seen, Signal, server_time
 from snapshots.record import PaceState
 
 _FOREVER = float("inf")
+_TOLD_PAUSE_S = 10.0  # shorter ones show in the pace
 _RATE_LIMIT = b"ratelimit"
 _RATE_LIMIT_DASHED = b"rate-limit"
 
@@ -61,6 +62,8 @@ class ConnectionLimits:
         self.pauses = 0  # that rate headers asked for and that were waited out ...
         self.paused_s = 0.0  # ... and how long they were in all
         self._pause_counted_until = 0.0
+        # called with the moment (epoch seconds) until which the server lets everything wait, and with None when that is over
+        self.on_pause: Callable[[float | None], None] = lambda until: None
         self._next_at = 0.0
         self._places = CapacityLimiter(self.pace.level)
         self._files = CapacityLimiter(self.file_pace.level)
@@ -175,7 +178,12 @@ class ConnectionLimits:
             until = self._paused_until
             if until == self._headers_until:
                 self._count_pause(now, until)
+            told = until - now >= _TOLD_PAUSE_S
+            if told:
+                self.on_pause(until)
             await self._sleep(until - now)
+            if told:
+                self.on_pause(None)
             now = self._clock()
             if self._paused_until == until:
                 break
