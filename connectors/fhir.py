@@ -21,6 +21,7 @@ from snapshots.record import Deletion, Quarantined, Record
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 _BOM = b"\xef\xbb\xbf"
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
 # blank or a control character would lead a URL elsewhere
@@ -60,6 +61,7 @@ class _Link(msgspec.Struct):
 
 class _Bundle(msgspec.Struct):
     resourceType: str  # noqa: N815
+    type: Any = None
     total: Any = None
     link: list[_Link] | None = None
     entry: list[_Entry | None] | None = None
@@ -220,6 +222,8 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
     if bundle.resourceType != "Bundle":
         what = bundle.resourceType if _TYPE.match(bundle.resourceType) else "something else"
         raise NotABundleError(f"the answer is not a Bundle but {what}")
+    if bundle.type not in _LISTINGS:
+        raise NotABundleError("the answer is not a searchset but a Bundle of another type")
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []

@@ -23,7 +23,7 @@ _CATEGORY = "category="
 EVERYONE = "all"  # the selection of a crawl that lists every patient itself
 ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
 
-# A listing that has lost more than half of what is stored tells of a broken EHR, a token that sees less or a changed filter more
+# A listing that has lost half of what is stored tells of a broken EHR, a token that sees less or a changed filter more
 # often than of deletions: it must be said twice before it is believed. Below MASS rows a half is soon reached by chance.
 MASS = 20
 
@@ -69,7 +69,7 @@ def run_status(*, settled: int, failed: int, quarantined: int) -> str:
 
 def is_mass(gone: int, there: int) -> bool:
     """Whether so much of a type has vanished at once that one listing is not believed."""
-    return gone >= MASS and gone * 2 > there
+    return gone >= MASS and gone * 2 >= there
 
 
 def since_of(since: Mapping[str, str], resource_type: str) -> str | None:

@@ -127,7 +127,9 @@ class _Crawl:
         if covered and numbers["new"]:
             run.notes.append(f"patients new to this selection, listed in full: {numbers['new']:,}")
         if numbers["removed"]:
-            run.notes.append(f"patients no longer of this selection, whose data stays: {numbers['removed']:,}")
+            named = run.request.cohort is not None or run.request.group is not None
+            what = "of this selection, whose data stays" if named else "in the EHR's list of patients"
+            run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
         if led_on:
             run.notes.append(f"patients asked for by the id they were merged into: {len(led_on):,}")
 

@@ -74,7 +74,7 @@ def divide(piece: Piece, trouble: Trouble, able: Able) -> tuple[Piece, ...]:
 
 def _smaller(piece: Piece, able: Able, *, to_one: bool) -> tuple[Piece, ...]:
     size = piece.count or able.count or _UNKNOWN_PAGE
-    count = 1 if to_one else size // _SHRINK
+    count = 1 if to_one else max(1, size // _SHRINK)
     return (replace(piece, count=count),) if 0 < count < size else ()
 
 

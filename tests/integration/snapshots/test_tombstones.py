@@ -152,7 +152,17 @@ async def test_what_came_back_after_a_doubt_must_vanish_twice_again(store: Store
     assert (report.status, len(live(store_url))) == ("partial", 30)
 
 
-async def test_half_of_a_type_may_vanish_at_once(store: Store, store_url: str):
+@pytest.mark.parametrize(("gone", "ended"), [(21, ("complete", 21)), (22, ("partial", 0))])
+async def test_a_little_less_than_half_of_a_type_may_vanish_at_once(
+    store: Store, store_url: str, gone: int, ended: tuple[str, int]
+):
+    forty_four = [record(f"m{number}", number, patient=f"p{1 + number % 2}") for number in range(44)]
+    await full_run(await store.begin_run(scope()), forty_four, [P1, P2])
+    report = await full_run(await store.begin_run(scope()), forty_four[gone:], [P1, P2])
+    assert (report.status, report.deleted) == ended
+
+
+async def test_half_of_what_is_few_may_vanish_at_once(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), MANY, [P1, P2])
     report = await full_run(await store.begin_run(scope()), MANY[:15], [P1, P2])
     assert (report.status, report.deleted) == ("complete", 15)

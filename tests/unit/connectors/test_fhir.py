@@ -230,3 +230,14 @@ def test_an_id_that_could_lead_elsewhere_is_no_usable_one(id_: str) -> None:
 @pytest.mark.parametrize("id_", ["a", "A-1.b", "eXK~_=:|+%", "x" * 1024, "ä"])
 def test_other_ids_are_taken_as_they_are(id_: str) -> None:
     assert record_from(orjson.dumps({"resourceType": "Goal", "id": id_})).id == id_
+
+
+@pytest.mark.parametrize("kind", ["history", "batch-response", "transaction", 7, ["searchset"]])
+def test_a_bundle_of_another_type_is_no_listing(kind: object) -> None:
+    with pytest.raises(NotABundleError, match="another type"):
+        page_from(orjson.dumps({"resourceType": "Bundle", "type": kind, "total": 0}), where="page 1")
+
+
+@pytest.mark.parametrize("fields", [{}, {"type": None}, {"type": "collection"}])
+def test_a_bundle_that_does_not_say_searchset_may_be_a_listing(fields: dict) -> None:
+    assert page_from(orjson.dumps({"resourceType": "Bundle", **fields}), where="page 1").records == []

@@ -131,6 +131,7 @@ def test_a_slow_page_is_asked_smaller_before_it_is_asked_in_windows() -> None:
     (smaller,) = divide(Piece(), "slow", able)
     assert smaller.count == 25
     assert len(divide(Piece(count=1), "slow", able)) == 2
+    assert [piece.count for piece in divide(Piece(count=3), "slow", able)] == [1]
 
 
 @pytest.mark.parametrize(
