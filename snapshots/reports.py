@@ -31,6 +31,10 @@ def hole_scope(secret: UUID, *, key: str, kind: str, patient_id: str | None, det
 
     Of a patient's unit only what its key says after the id is shown, and that only if the id does not occur in it again.
     """
+    if kind == "attachment":  # its key holds a resource's id, its URL is PHI
+        patient = detail.get("patient")
+        document = f"document {place}"
+        return f"patient ~{patient_hash(secret, patient)}, {document}" if isinstance(patient, str) else document
     if patient_id is None:
         template = detail.get("template")
         return template if isinstance(template, str) else f"{kind} {place}"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import re
 from base64 import b64decode, b64encode
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
+from yarl import URL
 
 from connectors.documents.reading import DocumentReader
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
@@ -21,10 +24,22 @@ from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from connectors.transport.links import origin, safe_url
-from connectors.transport.retry_table import issue_codes
+from connectors.transport.retry_table import Seen, is_html, issue_codes
 from snapshots.record import Document, Unit, UnitResult, UnitState
 
 FHIR_JSON = "application/fhir+json"
+NO_MEDIA_TYPE = "its content type is none that can be asked for"
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
+# RFC 9110, 8.3.1: what a resource says goes out as Accept only if it is a media type
+_MEDIA_TYPE = re.compile(
+    rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[\x20\x21\x23-\x5b\x5d-\x7e]{{0,127}}\")){{0,8}}"
+)
+_XML_ROOT = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>)?\s*(?:<!--.{0,2000}?-->\s*)?<(?:[\w.-]{1,40}:)?(OperationOutcome|Binary)[\s/>]",
+    re.DOTALL,
+)
+_XML_CODE = re.compile(rb"<(?:[\w.-]{1,40}:)?code\s+value=[\"']([A-Za-z0-9-]{1,40})[\"']")
+_HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEMPLATE = "GET /Binary/{id}"
 _TRIES = 3  # of a body that breaks off; the client has its own for everything before
 _REFUSALS = 3  # before any document came: Binary is closed to this client, and asked no more
@@ -72,7 +87,7 @@ class AttachmentFetcher:
     async def _document(self, unit: Unit, place: tuple[str, str, int]) -> Document:
         if self._refusals >= _REFUSALS and not self._came:
             return Document(*place, "restricted")
-        claimed = unit.detail["content_type"]
+        claimed = media_type_of(unit.detail["content_type"])
         try:
             content, content_type = await self._get(unit, claimed or FHIR_JSON)
         except TerminalFetchError as error:
@@ -83,7 +98,9 @@ class AttachmentFetcher:
         if not content:
             return Document(*place, "empty")
         text, unread = await self._reader.read(content, content_type)
-        note = doubts(content, unit.detail["size"], unit.detail["hash"])
+        said = doubts(content, unit.detail["size"], unit.detail["hash"])
+        odd = NO_MEDIA_TYPE if unit.detail["content_type"] is not None and claimed is None else None
+        note = "; ".join(filter(None, (said, odd))) or None
         return Document(*place, "stored", note, content, content_type, text, unread)
 
     async def _get(self, unit: Unit, accept: str) -> tuple[bytes, str]:
@@ -98,11 +115,21 @@ class AttachmentFetcher:
                 if number == _TRIES or error.status is not None:
                     raise
         label = media_type.partition(";")[0].strip().lower()
-        if label == "text/html" and not accept.lower().startswith(("text/html", "application/xhtml")):
+        if _is_web_page(body, label, accept):
             raise TransientFetchError(f"{_TEMPLATE}: a web page came in place of the document.", status=200)
-        if label.endswith("json"):
+        root = _XML_ROOT.match(body[:4096])
+        if root is not None and root[1] == b"OperationOutcome":
+            codes = tuple(code.decode() for code in _XML_CODE.findall(body[:65536])[:8])
+            raise TerminalFetchError(f"{_TEMPLATE}: an OperationOutcome came in place of the document.", codes=codes)
+        if root is not None and label.endswith("fhir+xml"):
+            wrapped = _binary_of_xml(body)
+            if "data" not in wrapped:  # Epic, asked for another type than the document's: ask for the resource instead
+                raise TerminalFetchError(f"{_TEMPLATE}: a Binary without its data came.", status=_NOT_ACCEPTABLE)
+            return self._unwrapped(wrapped, accept)
+        # a resource says what it is, whatever its label says
+        if label.endswith("json") or (body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and b"OperationOutcome" in body):
             found = _loaded(body)
-            if found.get("resourceType") == "Binary":
+            if found.get("resourceType") == "Binary" and label.endswith("json"):
                 return self._unwrapped(found, accept)
             if found.get("resourceType") == "OperationOutcome":
                 raise TerminalFetchError(
@@ -112,7 +139,7 @@ class AttachmentFetcher:
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
         url = safe_url(unit.detail["url"], self._base_url)
-        own = origin(url) == origin(self._base_url)
+        own = is_below(url, self._base_url)
         most = self._profile.attachments.max_bytes
         if accept == FHIR_JSON:
             most = most * 4 // 3 + 4096  # base64, and the JSON around it
@@ -158,6 +185,60 @@ class AttachmentFetcher:
         if error.status in (_NOT_FOUND, _GONE) or meaning in ("missing", "gone") or "not-found" in error.codes:
             return "missing", None
         raise error
+
+
+def media_type_of(claimed: str | None) -> str | None:
+    """What a resource says its document is, if that can be asked for; None if it is no media type (RFC 9110, 8.3.1)."""
+    stripped = (claimed or "").strip()
+    return stripped if _MEDIA_TYPE.fullmatch(stripped) else None
+
+
+def is_below(url: str, base_url: str) -> bool:
+    """Whether a URL lies below the FHIR base, so that the token may go there.
+
+    Not all of the base's origin does: other tenants and other services have their paths there. No dot segments; a query only
+    of a Binary (Cerner's `Binary/$autogen-ccd-if?patient=…`): any other would be a search or an operation.
+    """
+    if origin(url) != origin(base_url):
+        return False
+    there, base = URL(url, encoded=True), URL(base_url, encoded=True)
+    path, start = there.raw_path, base.raw_path.rstrip("/") + "/"
+    rest = path.removeprefix(start)
+    if not path.startswith(start) or not rest or there.fragment:
+        return False
+    plain = unquote(unquote(rest))  # servers behind gateways decode twice
+    if any(part in ("", ".", "..") for part in re.split(r"[/\\]", plain)):
+        return False
+    return not there.raw_query_string or rest.startswith("Binary/")
+
+
+def _is_web_page(body: bytes, label: str, accept: str) -> bool:
+    """Whether a login page or a firewall's answer came, where a document of another kind was asked for (F1)."""
+    asked = accept.partition(";")[0].strip().lower()
+    if asked in _HTML:
+        return False
+    if label in _HTML:
+        return True
+    as_labelled = label == asked and (asked.startswith("text/") or asked.endswith("xml"))
+    return not as_labelled and is_html(Seen(media_type=label, body_start=body[:2048]))
+
+
+def _binary_of_xml(body: bytes) -> dict[str, Any]:
+    """A Binary in XML, as it would be in JSON."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
+    try:
+        root = etree.fromstring(body, parser=parser)
+    except etree.XMLSyntaxError:
+        root = None
+    if root is None:
+        raise ProtocolError(f"{_TEMPLATE}: the Binary is not well-formed XML.")
+    return {
+        etree.QName(child).localname: child.get("value")
+        for child in root.iterchildren("{*}contentType", "{*}data")
+        if child.get("value") is not None
+    }
 
 
 def _loaded(body: bytes) -> dict[str, Any]:

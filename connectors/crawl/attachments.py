@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
 
-from connectors.crawl.attachment_fetch import AttachmentFetcher, doubts
+from connectors.crawl.attachment_fetch import AttachmentFetcher, doubts, is_below, media_type_of
 from connectors.documents.reading import DocumentReader
 from connectors.errors import ConnectorError, UnsafeLinkError
 from connectors.pipeline import run_units
 from connectors.profile import VendorProfile
 from connectors.run import Readable, Run
-from connectors.transport.links import origin, safe_url
+from connectors.transport.links import safe_url
 from snapshots.record import AttachmentUse, Batch, Document, Unit
 
 KIND = "attachment"
@@ -62,6 +63,9 @@ async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
         decided, units = [], []
         for use in due:
+            if (use.url or "")[:5].lower() == "data:":
+                decided.append(await _of_data_url(use, profile, reader))
+                continue
             state = _decision(use, run.request.base_url, profile)
             if state is None:
                 units.append(_unit(use))
@@ -91,7 +95,7 @@ def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> str 
     if not use.url:
         return "empty"  # neither url nor data: half of what an Epic site sends, of outside records (F33)
     try:
-        own = origin(safe_url(use.url, base_url)) == origin(base_url)
+        own = is_below(safe_url(use.url, base_url), base_url)
     except UnsafeLinkError:
         own = False
     if _CLIMBS.search(use.url) or (not own and not policy.foreign):
@@ -151,6 +155,21 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
         return Document(*place, "empty")
     text, unread = await reader.read(content, content_type)
     return Document(*place, "stored", doubts(content, use.size, use.hash), content, content_type, text, unread)
+
+
+async def _of_data_url(use: AttachmentUse, profile: VendorProfile, reader: DocumentReader) -> Document:
+    """A document that stands in its own URL (RFC 2397): nothing is asked for it either."""
+    head, comma, data = (use.url or "").partition(",")
+    media_type, _, encoding = head[len("data:") :].rpartition(";")
+    if encoding.strip().lower() != "base64":
+        media_type, data = head[len("data:") :], b64encode(unquote_to_bytes(data)).decode()
+    typed = (
+        use if use.content_type is not None else use._replace(content_type=media_type_of(media_type) or "text/plain")
+    )
+    if not comma:
+        return Document(use.resource_type, use.resource_id, use.place, "missing", "its data is not base64")
+    whole = len(data) <= profile.attachments.max_bytes * 4 // 3 + 4
+    return await _inline(typed, unquote_to_bytes(data).decode("latin-1") if whole else None, profile, reader)
 
 
 _WORDS = {

@@ -123,7 +123,9 @@ def _html(content: bytes, charset: str | None) -> str:
         encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True, huge_tree=False, recover=True
     )
     # as bytes: lxml refuses a str that declares an encoding
-    return _flowed(html.document_fromstring(text.encode("utf-8", "replace"), parser=parser))
+    root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+    _check_depth(parser)
+    return _flowed(root)
 
 
 def _xml(content: bytes, charset: str | None) -> str:
@@ -143,6 +145,7 @@ def _xml(content: bytes, charset: str | None) -> str:
     root = etree.fromstring(content, parser=parser)
     if root is None:
         raise UnreadableDocumentError("not XML")
+    _check_depth(parser)
     if etree.QName(root).localname != "ClinicalDocument":
         return _flowed(root)
     parts = [_flowed(title) for title in root.findall("{*}title")]
@@ -151,6 +154,12 @@ def _xml(content: bytes, charset: str | None) -> str:
     for body in root.iter("{*}nonXMLBody"):
         parts += [_flowed(part) for part in body.findall("{*}text") if part.get("representation") != "B64"]
     return "\n\n".join(part for part in parts if part)
+
+
+def _check_depth(parser: Any) -> None:
+    """Refuse a document of which the parser left out what lies too deep: half a text would pass for the whole."""
+    if any("depth" in entry.message for entry in parser.error_log):
+        raise UnreadableDocumentError("nested too deeply")
 
 
 def _flowed(root: Any) -> str:

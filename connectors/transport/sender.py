@@ -7,6 +7,7 @@ how often and what an answer means, to `client`.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,6 +52,7 @@ try:
     _VERSION = version("chartferry")
 except PackageNotFoundError:  # run from a checkout that is not installed
     _VERSION = "0"
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e]")
 _HEADERS = {"User-Agent": f"chartferry/{_VERSION}", "Accept-Encoding": "gzip"}
 
 
@@ -146,6 +148,8 @@ class Sender:
             shown = _shown(origin(url))
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
+        if any(_UNSENDABLE.search(value) for value in headers.values()):
+            raise ProtocolError(f"{call.template}: a header's value holds what no header can; it was not sent")
         self.requests += 1
         request = httpx.Request(
             method, shown, headers=headers, content=body, extensions={"url": URL(url, encoded=True)}

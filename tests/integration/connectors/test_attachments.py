@@ -318,3 +318,101 @@ async def test_a_binary_that_comes_wrapped_in_json_is_unwrapped(store: KeptRows,
     assert accepts == ["application/fhir+json"]
     assert uses(store_url)["d1", 0] == ("stored", b"<p>wrapped", "wrapped")
     assert json.loads(data[-1])["contentType"] == "text/html"
+
+
+ODD_TYPES = [
+    "text/plain\r\nX-Evil: 1",
+    "text/plain\n",
+    "text/pl\x07ain",
+    'text/plain; x="\u0394"',
+    "  ",
+    "a" * 70_000,
+    "5",
+]
+
+
+async def test_a_content_type_that_is_no_media_type_goes_nowhere_and_the_document_comes_all_the_same(
+    store: KeptRows, store_url: str
+) -> None:
+    odd = [note(f"d{n}", linked(f"b{n}", claimed)) for n, claimed in enumerate(ODD_TYPES)]
+    binaries = [binary(f"b{n}", b"%d words" % n, "text/plain") for n in range(len(ODD_TYPES))]
+    with mock("generic", data=[PATIENT, *odd, *binaries]) as served:
+        report = await run(served, store, profile={"attachments": {"types": ["*"]}})
+        accepts = {entry.headers["accept"] for entry in served.log if entry.resource_type == "Binary"}
+    assert report.status == "complete"
+    assert accepts <= {"application/fhir+json", "text/plain"}
+    assert {(use[0], use[1]) for use in uses(store_url).values()} == {
+        ("stored", b"%d words" % n) for n in range(len(ODD_TYPES))
+    }
+
+
+async def test_the_token_goes_to_no_path_of_the_own_origin_that_is_not_below_the_base(
+    store: KeptRows, store_url: str
+) -> None:
+    with mock("generic", data=[PATIENT]) as served:
+        root = served.base_url.rpartition("/")[0]
+        outside = [
+            f"{root}/other-tenant/Binary/b1",
+            f"{root}/admin",
+            "Binary/../../admin/delete?all=1",
+            "Binary/%252e%252e/%252e%252e/admin",
+            "Patient?name=x",
+            "//Binary/x",
+            f"{served.base_url}-evil/Binary/b1",
+            "#contained",
+        ]
+        for n, url in enumerate(outside):
+            served.dataset.replace(note(f"d{n}", {"contentType": "text/html", "url": url}))
+        report = await run(served, store)
+        assert [entry.target for entry in served.log if "admin" in entry.target or "Binary" in entry.target] == []
+    assert {use[0] for use in uses(store_url).values()} == {"foreign"}
+    assert f"attachments: {len(outside)} on other servers, never asked" in report.notes
+
+
+async def test_an_answer_that_is_an_operationoutcome_or_a_web_page_is_never_a_document(
+    store: KeptRows, store_url: str
+) -> None:
+    outcome = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"processing"}]}'
+    in_xml = b'<?xml version="1.0"?><OperationOutcome xmlns="http://hl7.org/fhir"><issue/></OperationOutcome>'
+    page = b"<html><body>log in, please</body></html>"
+    answers = {
+        "plain": ("text/plain", outcome, "text/plain"),
+        "xml": ("text/xml", in_xml, "application/fhir+xml"),
+        "page": ("application/pdf", page, "text/html"),
+        "unsaid": ("application/pdf", page, "application/octet-stream"),
+    }
+    data = [PATIENT]
+    for name, (claimed, content, label) in answers.items():
+        data += [note(name, linked(name, claimed)), binary(name, content, label)]
+    with mock("generic", data=data) as served:
+        report = await run(served, store, profile={"attachments": {"types": ["*"]}})
+    assert {use[:2] for use in uses(store_url).values()} == {("wanted", None)}
+    assert report.status == "partial"
+    assert len(report.holes) == len(answers)
+    # which one: the patient by its mark, and no id, no URL
+    assert all(hole.scope.startswith("patient ~") and "document" in hole.scope for hole in report.holes)
+
+
+async def test_a_binary_that_comes_wrapped_in_xml_is_unwrapped(store: KeptRows, store_url: str) -> None:
+    wrapped = b'<Binary xmlns="http://hl7.org/fhir"><contentType value="text/plain"/><data value="aGVsbG8="/></Binary>'
+    data = [PATIENT, note("d1", linked("b1", "text/plain")), binary("b1", wrapped, "application/fhir+xml")]
+    with mock("generic", data=data) as served:
+        await run(served, store)
+    assert uses(store_url)["d1", 0] == ("stored", b"hello", "hello")
+
+
+async def test_a_document_that_stands_in_its_own_url_is_read_like_an_inline_one(
+    store: KeptRows, store_url: str
+) -> None:
+    data = [
+        PATIENT,
+        note("d1", {"contentType": "text/plain", "url": "data:text/plain;base64,aGVsbG8="}),
+        note("d2", {"url": "data:,a%20word"}),
+        note("d3", {"url": "data:nothing"}),
+    ]
+    with mock("generic", data=data) as served:
+        await run(served, store)
+        assert fetched(served) == []
+    found = uses(store_url)
+    assert (found["d1", 0], found["d2", 0]) == (("stored", b"hello", "hello"), ("stored", b"a word", "a word"))
+    assert found["d3", 0][0] == "missing"

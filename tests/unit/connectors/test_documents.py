@@ -162,3 +162,8 @@ async def test_a_document_that_takes_too_long_is_given_up_and_the_next_is_read()
     text, unread = await reader.read(deep, "application/pdf")
     assert (text, unread) == (None, "reading it took longer than 0.05 s")
     assert await DocumentReader().read(b"<p>next</p>", "text/html") == ("next", None)
+
+
+def test_a_page_nested_deeper_than_the_parser_goes_is_marked_unread() -> None:
+    with pytest.raises(UnreadableDocumentError, match="nested too deeply"):
+        text_of(b"<div>" * 300_000 + b"deep", "text/html")
