@@ -26,6 +26,7 @@ from snapshots.record import (
     Deferral,
     EarlierJob,
     PaceState,
+    PlannedFile,
     ReferenceTarget,
     RunReport,
     RunScope,
@@ -110,6 +111,10 @@ class PreviewJobs(BulkJobs):
         return ()
 
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+        """Give none: nothing is fetched."""
+        return ()
+
+    async def planned_files(self, page: int) -> Sequence[PlannedFile]:
         """Give none: nothing is fetched."""
         return ()
 
