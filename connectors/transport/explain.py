@@ -80,7 +80,9 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
     said = f"{call.template}: {found(seen, verdict)}{times}"
     if verdict.action == "auth":
         if seen.token_sent:
-            advice = "check the client's registration and scopes at the EHR, or put a new token where bearer_token points to"
+            advice = (
+                "check the client's registration and scopes at the EHR, or put a new token where bearer_token points to"
+            )
             return AuthError(f"{said}, also to a fresh token, if there was one; {advice}")
         return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
     if verdict.action == "retry":

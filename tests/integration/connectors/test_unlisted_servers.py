@@ -313,7 +313,9 @@ async def test_a_type_without_rows_is_asked_for_news_from_a_moment_of_the_server
         statement = server.statement()
         for one in statement["rest"][0]["resource"]:
             one["searchParam"].append({"name": "_lastUpdated"})
-        return answer(statement, headers={"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)})
+        return answer(
+            statement, headers={"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)}
+        )
 
     async with raw_server(dated) as server:
         server.rows["Condition"] = []
