@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from connectors.issue_types import shown
 from connectors.profile import IssueGrade
 from snapshots.record import Deletion, Quarantined, Record
 
@@ -307,4 +308,4 @@ def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueG
 
 def codes_of(issues: Iterable[Issue]) -> tuple[str, ...]:
     """The distinct codes of issues, for messages."""
-    return tuple(dict.fromkeys(code for issue in issues for code in (*issue.vendor_codes, issue.code)))
+    return shown(code for issue in issues for code in (*issue.vendor_codes, issue.code))

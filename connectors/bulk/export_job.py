@@ -16,6 +16,7 @@ from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.bulk.progress_told import progress_told
 from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.issue_types import shown
 from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
@@ -202,7 +203,7 @@ class ExportJob:
         self._troubles += 1
         if TRANSIENT_CODES.intersection(codes) and self._troubles < self._profile.max_tries:
             return reply, _ACCEPTED
-        found = f"X-Export-Status {status}" + (f", issue codes {', '.join(codes)}" if codes else "")
+        found = f"X-Export-Status {status}" + (f", issue codes {', '.join(shown(codes))}" if codes else "")
         raise TerminalFetchError(
             f"{call.template}: the server's export failed ({found}); sync again starts a new one",
             status=status,

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from connectors.bulk.deletion import delete_export
 from connectors.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
 from connectors.errors import ConnectorError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.issue_types import shown
 from connectors.profile import VendorProfile
 from connectors.store_port import BulkJobs
 from connectors.transport.call import Call, Reply
@@ -204,7 +205,7 @@ class ExportStart:
 
 
 def _refused(request: KickOff, refusal: Refusal, tries: int) -> TerminalFetchError:
-    codes = f" (issue codes {', '.join(refusal.codes)})" if refusal.codes else ""
+    codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
     return TerminalFetchError(

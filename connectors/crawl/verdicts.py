@@ -12,6 +12,7 @@ from typing import NamedTuple
 from connectors.crawl.deferrals import RESTRICTED
 from connectors.errors import TerminalFetchError
 from connectors.fhir import Issue, codes_of, grade
+from connectors.issue_types import shown
 from connectors.profile import IssueGrade, VendorProfile
 from snapshots.record import Deletion, Unit, UnitResult, UnitState
 
@@ -156,4 +157,4 @@ def _failed(unit: Unit, reason: str) -> UnitResult:
 
 def named(text: str, codes: Sequence[str]) -> str:
     """A text with issue codes behind it."""
-    return f"{text} ({', '.join(codes)})" if codes else text
+    return f"{text} ({', '.join(shown(codes))})" if codes else text

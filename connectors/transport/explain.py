@@ -13,6 +13,7 @@ from connectors.errors import (
     TerminalFetchError,
     TransientFetchError,
 )
+from connectors.issue_types import shown
 from connectors.transport.call import Call
 from connectors.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
 
@@ -70,7 +71,7 @@ def found(seen: Seen, verdict: Verdict) -> str:
         kind = " with XML where JSON was asked for"
     elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
         kind = " with nothing in it"
-    codes = f" (issue codes {', '.join(seen.codes)})" if seen.codes else ""
+    codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
 
 
@@ -97,7 +98,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         text = f"{said}, which this request cannot mean; check base_url and what this EHR declares"
         return ProtocolError(text, status=seen.status, codes=seen.codes)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
-        why = f"status {seen.status}, issue codes {', '.join(seen.codes)}"
+        why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
         text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
         return TerminalFetchError(text, status=seen.status, codes=seen.codes)
     return TerminalFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
