@@ -168,7 +168,8 @@ CASES = (
         what="the-status-url-is-another-origin-that-nobody-allowed",
         rules=(rule("kickoff", action={"rewrite": "status-other-host"}),),
         code=FAILED,
-        says="bulk_file_hosts",
+        says="bulk_file_hosts.*--mode crawl",
+        advice=("--mode", "crawl"),
     ),
     Case(
         number="F28", what="the-status-url-is-relative", rules=(rule("kickoff", action={"rewrite": "status-relative"}),)

@@ -107,6 +107,7 @@ class Case:
     shown: Callable[[Night], None] = anything
     ends: Callable[[Served], None] = nothing  # what ends the fault, besides the end of its rules
     healed: int = COMPLETE
+    advice: tuple[str, ...] = ()  # words that the message told the user to add next time
     expected: Callable[[Served], dict[Key, Any]] = reachable
     kept: Callable[[Served, str], None] = lambda served, store_url: None  # further judgement of the healed store
     shows: Callable[[Any], Any] = lambda resource: resource  # what the EHR makes of a resource before it leaves
@@ -140,10 +141,12 @@ class Faulted:
         cohort.write_text("\n".join(["patient_id", *case.extra_patients, *served.patient_ids[: case.patients]]))
         site.connect(served, profile=profile, **settings)
 
-    def sync(self) -> Night:
+    def sync(self, *words: str) -> Night:
         """`chartferry sync --json`, in this process."""
         self.served.log.clear()
-        done = in_process("sync", "--json", "--config", str(self._site.folder / "chartferry.toml"), *self.case.words)
+        done = in_process(
+            "sync", "--json", "--config", str(self._site.folder / "chartferry.toml"), *self.case.words, *words
+        )
         report = json.loads(done.stdout) if done.stdout.strip() else {}
         return Night(code=done.code, report=report, stderr=done.stderr, served=self.served)
 

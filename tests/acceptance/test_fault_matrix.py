@@ -25,7 +25,7 @@ def test_a_fault_costs_what_it_must_and_the_next_run_heals_it(case: Case, site: 
         struck = night.served.faults.hits
         assert struck or not case.rules, "the fault did not strike"
         night.end()
-        night.judge_healed(night.sync())
+        night.judge_healed(night.sync(*case.advice))
 
 
 def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Site, store_url: str) -> None:
