@@ -25,6 +25,9 @@ class Record(NamedTuple):
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
     unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
     subsetted: bool = False  # some of its elements only (meta.tag SUBSETTED): never stored over a whole one
+    way: str = ""  # what listed it, by name: "search", "directory", "export group"; "": nothing that lists
+    others: tuple[str, ...] = ()  # further patients in whose compartment it lies
+    searched: str | None = None  # the patient whose search brought it, where the resource does not name them
 
 
 class Deletion(NamedTuple):

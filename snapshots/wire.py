@@ -99,7 +99,7 @@ def copy_rows(records: Sequence[Record], *, connection: int, run: int) -> Iterat
     kinds: dict[str, bytes] = {}
     parts = [_COPY_HEAD]
     size = 0
-    for resource_type, identity, patient, version, updated, digest, body, _, _ in records:
+    for resource_type, identity, patient, version, updated, digest, body, *_ in records:
         kind = kinds.get(resource_type)
         if kind is None:
             packed = resource_type.encode()
