@@ -89,9 +89,15 @@ class Capability:
 
     search_params: Mapping[str, frozenset[str]] = field(default_factory=dict)
     searchable: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()  # types whose read by id is declared, or of which no interaction is
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
     bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
+
+    @property
+    def readable_types(self) -> tuple[str, ...] | None:
+        """The types that may be read by id; None: nothing is declared, and only asking tells."""
+        return tuple(sorted(self.reads)) if self.search_params else None
 
     def patient_parameter(self, resource_type: str) -> str | None:
         """The parameter that narrows a search of this type to one patient, if one is declared.
@@ -115,6 +121,7 @@ def capability_from(statement: Any) -> Capability:
         return Capability()
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
+    reads: set[str] = set()
     levels: set[BulkLevel] = set()
     versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
     for rest in _objects(statement.get("rest")):
@@ -135,6 +142,8 @@ def capability_from(statement: Any) -> Capability:
             interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
             if "search-type" in interactions or not interactions:  # none declared: not known, so asked
                 searchable.add(name)
+            if "read" in interactions or not interactions:
+                reads.add(name)
             exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
             if name in _LEVEL_OF_TYPE and exports:
                 levels.add(_LEVEL_OF_TYPE[name])
@@ -143,6 +152,7 @@ def capability_from(statement: Any) -> Capability:
     return Capability(
         search_params=search_params,
         searchable=frozenset(searchable),
+        reads=frozenset(reads),
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),

@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.issue_types import shown
 from connectors.profile import IssueGrade
-from snapshots.record import Deletion, Quarantined, Record
+from snapshots.record import Deletion, Quarantined, Record, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
@@ -137,8 +137,8 @@ class NotABundleError(ValueError):
     """An answer to a search that is not a Bundle."""
 
 
-def record_from(body: bytes, unit_key: str | None = None) -> Record:
-    """Read one resource's keys; `unit_key` names the unit that brought it.
+def record_from(body: bytes, unit_key: str | None = None, way: Way | None = None) -> Record:
+    """Read one resource's keys; `unit_key` names the unit that brought it, `way` what listed it.
 
     Raises:
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
@@ -162,7 +162,9 @@ def record_from(body: bytes, unit_key: str | None = None) -> Record:
     patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
     digest = blake2b(body, digest_size=16).digest()
     subsetted = keys.meta is not None and bool(keys.meta.tag) and _is_subsetted(bytes(keys.meta.tag))
-    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted)
+    return Record(
+        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way
+    )
 
 
 def _is_subsetted(tags: bytes) -> bool:
@@ -207,8 +209,10 @@ def issues_from(body: bytes) -> tuple[Issue, ...]:
     )
 
 
-def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
-    """Read one searchset Bundle. `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked.
+def page_from(body: bytes, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
+    """Read one searchset Bundle.
+
+    `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
 
     Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read, or that
     holds no resource, is quarantined alone.
@@ -240,7 +244,7 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
             issues.extend(issues_from(raw))
             continue
         try:
-            record = record_from(raw, unit_key)
+            record = record_from(raw, unit_key, way)
         except UnreadableResourceError as error:
             found = issues_from(raw) if b'"OperationOutcome"' in raw else ()
             if found:  # an outcome without an id, and without search.mode (F13)

@@ -268,10 +268,10 @@ class _Proof:
         """All questions: those of no patient first, then patient by patient."""
         for resource_type, refusal in self._refused.items():
             yield Question(resource_type=resource_type, patient=None, refusal=refusal)
-        for unit in directory_units(self._directory, self._profile, self._capability, {}):
+        for unit in directory_units(self._directory, self._profile, self._capability, FULL):
             yield Question(resource_type=unit.resource_type, patient=None, units=(unit,))
         if self._lists_everyone and "Patient" not in self._refused:
-            units = directory_units(("Patient",), self._profile, self._capability, {})
+            units = directory_units(("Patient",), self._profile, self._capability, FULL)
             yield Question(resource_type="Patient", patient=None, units=tuple(units))
         asked = tuple(t for t in self._types if t not in self._refused)
         plan = UnitPlan(asked, self._profile, self._capability, FULL)

@@ -152,6 +152,8 @@ class ExportJob:
                 key=f"no-file:{t}",
                 kind="no-file",
                 resource_type=t,
+                way=proofs.ways(t)[0],
+                way_of_none=proofs.ways(t)[1],
                 detail={"incremental": proofs.incremental, "lists_all": proofs.lists_all(t)},
             )
             for t in proofs.types

@@ -94,15 +94,16 @@ class FileReading:
             return
         trimmed = bool(self.unit.detail.get("elements"))
         key, wanted, keep, size = self.unit.key, self.unit.resource_type, self.records.append, 0
+        way, of_none = self.unit.way, self.unit.way_of_none
         for line in lines:
             try:
-                record = record_from(line[1], key) if type(line) is tuple else None
+                record = record_from(line[1], key, way) if type(line) is tuple else None
             except UnreadableResourceError:
                 record = None
             if record is None or record.resource_type != wanted or record.subsetted or trimmed:
                 self._read(line)
                 continue
-            keep(record)
+            keep(record if of_none is None or record.patient_id is not None else record._replace(way=of_none))
             size += len(record.body)
             self.lines += 1
         self.size += size
@@ -122,7 +123,7 @@ class FileReading:
             if self.unit.kind == "error-file":
                 self.issues += issues_from(body)
                 return
-            record = record_from(body, self.unit.key)
+            record = record_from(body, self.unit.key, self.unit.way)
         except UnreadableResourceError as error:
             if self._is_header(body):
                 return
@@ -145,8 +146,13 @@ class FileReading:
             record = record._replace(subsetted=True)
         else:
             self.subsetted += record.subsetted
-        self.records.append(record)
+        self.records.append(self._by_its_way(record))
         self.size += len(body)
+
+    def _by_its_way(self, record: Record) -> Record:
+        """What an export of members lists and belongs to none of them is listed by a way of its own."""
+        of_none = self.unit.way_of_none
+        return record if of_none is None or record.patient_id is not None else record._replace(way=of_none)
 
     def _read_deletions(self, number: int, body: bytes) -> None:
         gone, unread = deletions_from(body, str(self.unit.detail.get("base", "")))

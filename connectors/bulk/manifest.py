@@ -101,10 +101,13 @@ class Manifest:
             yield self._unit(file, kinds[file.list], number)
 
     def _unit(self, file: ListedFile, kind: str, number: int) -> Unit:
+        way, of_none = self.proofs.ways(file.resource_type) if kind == "file" else (None, None)
         return Unit(
             key=f"{kind}:{file.list}:{self.page}:{number}",
             kind=kind,
             resource_type=file.resource_type,
+            way=way,
+            way_of_none=of_none,
             detail={
                 "url": file.url,
                 "requires_token": self.requires_token,

@@ -23,6 +23,7 @@ from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
+from connectors.ways import DIRECTORY
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
@@ -154,7 +155,7 @@ class CohortFinder:
             number += 1
             reply = await self._client.send(self._call(url, template, "search"))
             try:
-                page = page_from(reply.body, where=f"page {number} of {template}")
+                page = page_from(reply.body, where=f"page {number} of {template}", way=DIRECTORY)
             except NotABundleError as error:
                 raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
             guard.look([record.id for record in page.records])

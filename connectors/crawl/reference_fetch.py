@@ -19,9 +19,9 @@ from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Deletion, Quarantined, ReferenceTarget, Unit, UnitResult, UnitState
+from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState
 
-RESTRICTED = "restricted by the server for this client"  # the store reads its first word
+RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
 _REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
@@ -90,7 +90,8 @@ class ReferenceFetcher:
         ids = unit.detail["ids"]
         count, remarks = await self._ask(unit, list(ids), emit)
         reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count)
+        ending = Ending.RESTRICTED if RESTRICTED in remarks else Ending.LISTED
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
 
     async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
         """How many came, and what there is to remark of the others."""
@@ -143,12 +144,13 @@ class ReferenceFetcher:
     async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
         meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
         if error.status == _GONE or meaning == "gone":
-            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity)]))
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
             return "deleted in the EHR"
         if error.status == _FORBIDDEN or meaning == "restricted":
             self._refusals[unit.resource_type] += 1
             return RESTRICTED
         if error.status == _NOT_FOUND or meaning == "missing":
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.NOT_FOUND)]))
             return NOT_THERE
         if error.status in _NO_READ or "not-supported" in error.codes:
             return "cannot be read here"

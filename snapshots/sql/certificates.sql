@@ -62,8 +62,8 @@ WHERE run = %(run)s AND state = 'failed' AND (patient_id IS NULL OR patient_id =
 
 -- name: asked
 -- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.crawl.verdicts).
-SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment')
-    AND (records > 0 OR coalesce(reason, '') NOT LIKE 'not served here%%')
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
+    AND (records > 0 OR ending <> 'not-served')
 
 -- name: save
 -- Keep a certificate.
