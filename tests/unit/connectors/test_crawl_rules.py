@@ -13,7 +13,7 @@ from connectors.capability import Capability
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in, with_survivors
-from connectors.crawl.since import Newest, Owed, date_of, moment, since_parameter, window_parameter
+from connectors.crawl.since import Owed, date_of, moment, newest, since_parameter, window_parameter
 from connectors.crawl.verdicts import Tally, ended
 from connectors.fhir import Issue, record_from
 from connectors.vendors import PROFILES, profile_for
@@ -72,22 +72,12 @@ def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: 
     assert since is None if lag is None else since == min(mark, lag)
 
 
-@given(st.lists(instants), st.integers(0, 172_800))
-def test_a_watermark_goes_no_further_than_the_newest_date_seen_less_the_overlap(dates: list[str], overlap: int) -> None:
-    newest = Newest(NOW)
+@given(st.lists(instants))
+def test_the_newest_date_is_the_latest_that_is_a_date_and_not_in_the_future(dates: list[str]) -> None:
+    found = None
     for date in [*dates, "2099-01-01", "nonsense", None]:
-        newest.see("Observation", date)
-    held = newest.held_back({}, timedelta(seconds=overlap))
-    if not dates:
-        assert held == {}
-    else:
-        assert moment(held["Observation"]) == moment(max(dates)) - timedelta(seconds=overlap)  # type: ignore[operator]
-
-
-def test_where_news_were_asked_and_none_came_the_watermark_stays_and_never_goes_back() -> None:
-    newest = Newest(NOW)
-    newest.see("Observation", T1)
-    assert newest.held_back({"Goal": T2, "Observation": T2}, timedelta(0)) == {"Goal": T2, "Observation": T2}
+        found = newest(found, date, NOW)
+    assert found == (moment(max(dates)) if dates else None)
 
 
 # -- not asked
@@ -188,9 +178,9 @@ def test_a_listing_of_news_proves_no_deletion() -> None:
     assert not ended(unit(incremental=True), Tally(), EPIC).complete_listing
 
 
-def looked(records: list[Record], asked: Unit, newest: Newest | None = None) -> Tally:
+def looked(records: list[Record], asked: Unit) -> Tally:
     tally = Tally()
-    Inspection.of(asked, CERNER, Capability(), newest).look(records, tally)
+    Inspection.of(asked, CERNER, Capability(), None).look(records, tally)
     return tally
 
 
