@@ -124,7 +124,8 @@ class Ehr:
     @happens.register
     def _(self, step: s.AddMany) -> None:
         for number in range(step.count):
-            self.happens(s.Add(step.type, f"{step.prefix}{number}", step.patient, age_d=300))
+            id_ = f"{step.prefix}{number}"
+            self.happens(s.Add(step.type, id_, id_ if step.type == s.PATIENT else step.patient, age_d=300))
 
     @happens.register
     def _(self, step: s.Change) -> None:

@@ -34,6 +34,7 @@ class Failure(NamedTuple):
     kind: str
     detail: str = ""
     step: int = -1
+    small: bool = False  # the history goes on: it may have a graver one
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
@@ -170,14 +171,16 @@ class Oracle:
         clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
         how = f"{'full' if watch.full else 'news'}, {watch.reach}, exit {0 if green else 3}"
         holes = set() if sound else {hole.resource_type for hole in report.holes}
-        if green and report.status == "nothing" and watch.visible:
-            return Failure(f"a: a quiet night is called nothing ({how})")
         for kind, keys in self._wrong(watch, after).items():
             keys = [key for key in keys if not {key[0], "*"} & holes]
             if keys:
                 return Failure(f"{clause}: a visible row is {kind} ({_kinds(keys)}; {how})", _some(keys))
-        if green:
-            return self._silence(watch, report) or (self._haunted(watch, after, clause, how) if watch.full else None)
+        if green and (failure := self._silence(watch, report)):
+            return failure
+        if green and watch.full and (failure := self._haunted(watch, after, clause, how)):
+            return failure
+        if green and report.status == "nothing" and watch.visible:
+            return Failure(f"a: a quiet night is called nothing ({how})", small=True)
         return None
 
     def _wrong(self, watch: Watch, after: Stored) -> dict[str, list[Key]]:
