@@ -56,7 +56,7 @@ class Player:
         self._began: dict[int, datetime] = {}
         self.told: list[str] = []  # how each run ended
 
-    async def play(self) -> Failure | None:
+    async def play(self, *, to_end: bool = True) -> Failure | None:
         """The first clause that does not hold, a grave one if there is one; or None."""
         self._view.empty()
         small: Failure | None = None
@@ -65,7 +65,7 @@ class Player:
             if failure is not None and not failure.small:
                 return failure._replace(step=number)
             small = small or (failure and failure._replace(step=number))
-        return await self._end() or small
+        return (await self._end() if to_end else None) or small
 
     async def _step(self, step: s.Step) -> Failure | None:
         self._moment += timedelta(minutes=1)

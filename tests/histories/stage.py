@@ -75,10 +75,10 @@ class Stage:
         self._store = self._runner.run(_migrated(url, tenant))
         self._view = StoreView(url, tenant)
 
-    def play(self, history: History) -> tuple[Failure | None, list[str]]:
-        """How it ended, and how each of its runs did."""
+    def play(self, history: History, *, to_end: bool = True) -> tuple[Failure | None, list[str]]:
+        """How it ended, and how each of its runs did. `to_end`: also the sound runs after its last step."""
         player = Player(history, self._store, self._view)
-        failure = self._runner.run(player.play())
+        failure = self._runner.run(player.play(to_end=to_end))
         return failure, player.told
 
     def close(self) -> None:

@@ -40,9 +40,9 @@ def played(seed: int) -> Told:
     failure, runs = stage.play(made)
     if failure is None:
         return Told(seed)
-    small, smallest = shrunk(made, failure, lambda one: stage.play(one)[0], most=most)
+    small, smallest = shrunk(made, failure, lambda one, to_end: stage.play(one, to_end=to_end)[0], most=most)
     if most:
-        runs = stage.play(small)[1]
+        runs = stage.play(small, to_end=smallest.step < 0)[1]
     text = f"FAIL  seed {seed}: {smallest}\n{_indented(str(small))}\n      runs: {'; '.join(runs)}"
     return Told(seed, failure.kind, text)
 
