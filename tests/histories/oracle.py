@@ -1,0 +1,265 @@
+"""What must be true after each run, and at the end: the clauses of completeness, judged from the EHR's side.
+
+*Visible* is what a run's ask reaches and nothing hides, from the run's begin to its end. A clause that does not hold is a
+`Failure`; its kind is what shrinking keeps.
+
+always   a row that can be read all the while and was live, is live; if it was right, it is right
+(a)      exit 0, full: what is visible is live, as it is. Dead rows that this ask once listed are not live, or named.
+         What refused an answer stands in the notes.
+(b)      exit 0, news: the same, but for what no date told (`_unforeseeable`)
+(c)      exit 3: the same, but for types that a hole names; knowledge that moved all the same shows in the next runs
+(d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live and
+         not visible is named.
+(e)      an unchanged night changes nothing
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from snapshots.record import RunReport
+from tests.histories import steps as s
+from tests.histories.ehr import Ehr, Heard, Key, Row, same
+from tests.histories.store_view import Stored, StoreView
+
+_GREEN = {"complete", "nothing"}
+_SHOWN = 6
+
+
+class Failure(NamedTuple):
+    """A clause that does not hold. `kind` has no ids in it."""
+
+    kind: str
+    detail: str = ""
+    step: int = -1
+    small: bool = False  # the history goes on: it may have a graver one
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+@dataclass
+class Watch:
+    """One run: what was visible and readable all the while, and what it heard."""
+
+    ask: s.Ask
+    full: bool
+    reach: str
+    stored: tuple[str, ...]  # Patients that were live when it began
+    begun: datetime  # by the clock that dates rows
+    visible: dict[Key, Any]
+    readable: dict[Key, Any]
+    touched: bool = False  # the EHR changed while it ran
+    run: int = 0
+    heard: Heard = field(default_factory=Heard)
+    parts: int = 0
+
+    def look(self, ehr: Ehr) -> None:
+        self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
+        self.readable = same(self.readable, ehr.readable())
+
+
+class Oracle:
+    """Follows one history."""
+
+    def __init__(self, ehr: Ehr, view: StoreView) -> None:
+        self._ehr = ehr
+        self._view = view
+        self._past: list[Watch] = []
+        self._listed: dict[s.Ask, set[Key]] = {}  # by runs of the ask that were full and green
+        self._open: Watch | None = None  # a run that was killed, and may go on
+        self._now: Watch | None = None
+        self._before = Stored({}, {})
+
+    # -- along a run
+
+    def begin(self, step: s.Run) -> None:
+        """A run begins, its faults are there."""
+        ehr = self._ehr
+        self._before = self._view.stored()
+        stored = tuple(id_ for kind, id_ in self._before.live if kind == s.PATIENT)
+        reach = ehr.reach(step.ask)
+        ehr.heard = Heard()
+        self._now = Watch(
+            ask=step.ask,
+            full=step.since == "none" or not ehr.site.incremental or step.ask.is_pull,
+            reach=reach,
+            stored=stored,
+            begun=ehr.now(),
+            visible=ehr.visible(step.ask, reach, stored),
+            readable=ehr.readable(),
+            heard=ehr.heard,
+        )
+
+    def opened(self, run: int) -> None:
+        """The store has given the run its number: another's, where it goes on."""
+        watch, before = self._now, self._open
+        assert watch is not None
+        watch.run = run
+        if before is not None and before.run == run:
+            watch.begun = before.begun
+            watch.visible = same(before.visible, watch.visible)
+            watch.heard.answered |= before.heard.answered
+            watch.heard.refused |= before.heard.refused
+            watch.touched = watch.touched or before.touched
+            watch.parts = before.parts + 1
+            watch.full = watch.full and before.full
+        elif before is not None:
+            self._past.append(before)
+        self._open = None
+
+    def changed(self) -> None:
+        """The EHR is not what it was."""
+        for watch in (self._now, self._open):
+            if watch is not None:
+                watch.look(self._ehr)
+                watch.touched = True
+
+    def upgraded(self) -> None:
+        """The store knows nothing any more of what was listed."""
+        self._past.clear()
+        self._listed.clear()
+
+    def killed(self) -> Failure | None:
+        """The run's process has ended."""
+        watch = self._now
+        assert watch is not None
+        after = self._view.stored()
+        if watch.run:
+            self._open = watch
+        self._now = None
+        return self._never(watch, after)
+
+    def ended(self, report: RunReport, *, sound: bool = False) -> Failure | None:
+        """The run has ended so. `sound`: nothing was wrong, and no hole excuses."""
+        watch = self._now
+        assert watch is not None
+        watch.look(self._ehr)
+        after = self._view.stored()
+        self._now = None
+        failure = self._never(watch, after) or self._judge(watch, report, after, sound=sound)
+        self._past.append(watch)
+        if watch.full and report.status in _GREEN:
+            self._listed.setdefault(watch.ask, set()).update(watch.visible)
+        return failure
+
+    # -- clauses
+
+    def _never(self, watch: Watch, after: Stored) -> Failure | None:
+        """What holds however the run went."""
+        died, spoilt = [], []
+        for key, body in watch.readable.items():
+            if key in self._before.live:
+                if key not in after.live:
+                    died.append(key)
+                elif self._before.live[key] == body and after.live[key] != body:
+                    spoilt.append(key)
+        if died:
+            return Failure(f"always: a row that could be read was made dead ({_kinds(died)}, {watch.reach})", _some(died))
+        if spoilt:
+            return Failure(f"always: a row that was right was made wrong ({_kinds(spoilt)})", _some(spoilt))
+        return None
+
+    def _judge(self, watch: Watch, report: RunReport, after: Stored, *, sound: bool) -> Failure | None:
+        if report.status not in {*_GREEN, "partial"}:
+            if sound:
+                return Failure("d: a sound run failed", str(report.error))
+            return None
+        green = report.status in _GREEN
+        clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
+        how = f"{'full' if watch.full else 'news'}, {watch.reach}, exit {0 if green else 3}"
+        holes = set() if sound else {hole.resource_type for hole in report.holes}
+        for kind, keys in self._wrong(watch, after).items():
+            keys = [key for key in keys if not {key[0], "*"} & holes]
+            if keys:
+                return Failure(f"{clause}: a visible row is {kind} ({_kinds(keys)}; {how})", _some(keys))
+        if green and (failure := self._silence(watch, report)):
+            return failure
+        if green and watch.full and (failure := self._haunted(watch, after, clause, how)):
+            return failure
+        if green and report.status == "nothing" and watch.visible:
+            return Failure(f"a: a quiet night is called nothing ({how})", small=True)
+        return None
+
+    def _wrong(self, watch: Watch, after: Stored) -> dict[str, list[Key]]:
+        """What is visible, was to be brought, and is not there or not right."""
+        found: dict[str, list[Key]] = {}
+        for key, body in watch.visible.items():
+            if after.live.get(key) == body:
+                continue
+            kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
+            if self._slipped(watch, key) or (not watch.full and self._unforeseeable(watch, self._ehr.rows[key])):
+                continue
+            found.setdefault(kind, []).append(key)
+        return found
+
+    def _slipped(self, watch: Watch, key: Key) -> bool:
+        """Whether it may have slipped between two pages, and nothing could have told."""
+        site = self._ehr.site
+        never_stored = key not in self._before.live and key not in self._before.dead
+        return watch.touched and watch.reach == "crawl" and site.page is not None and not site.totals and never_stored
+
+    def _unforeseeable(self, watch: Watch, row: Row) -> bool:
+        """Whether no news could tell of it: an answer to the same question has been given since its date, and without it.
+
+        A tombstone that was made since then lowers what all know, so that the next run asks in full.
+        """
+        way = "search" if watch.reach == "crawl" else "export"
+        if way == "search" and row.type == s.PATIENT:
+            return False  # never asked by date
+        if watch.reach == "group" and not self._ehr.site.readable_groups:
+            return True
+        heard = [one for one in self._past if one.begun >= row.at and _answered(one.heard, way, row)]
+        if not heard:
+            return False
+        return self._before.dead.get(row.key, 0) < max(one.run for one in heard)
+
+    def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
+        said = " ".join(report.notes)
+        for _, kind, patient in sorted(watch.heard.refused):
+            rows = [row for row in self._ehr.of_type(kind) if patient in {"*", row.patient}]
+            if rows and kind not in said:
+                return Failure(f"a: a refusal without a word ({kind}, {watch.reach})")
+        return None
+
+    def _haunted(self, watch: Watch, after: Stored, clause: str, how: str) -> Failure | None:
+        """Dead rows that a green full run left live, though this ask had listed them before."""
+        known = self._listed.get(watch.ask, set())
+        left = [key for key in after.live if key in known and key not in self._ehr.rows and not watch.touched]
+        left = [key for key in left if key not in (self._view.named() or ())]
+        if left and clause == "a":
+            return Failure(f"a: a dead row is live after a green run ({_kinds(left)}; {how})", _some(left))
+        return None
+
+    # -- at the end
+
+    def haunting(self) -> list[Key]:
+        """Live rows that the EHR has no more."""
+        return [key for key in self._view.stored().live if key not in self._ehr.rows]
+
+    def unnamed(self, ask: s.Ask) -> list[Key]:
+        """Live rows that are at the EHR, not visible to the ask, and not named."""
+        named = self._view.named()
+        if named is None:
+            return []
+        live = self._view.stored().live
+        stored = [id_ for kind, id_ in live if kind == s.PATIENT]
+        visible = self._ehr.visible(ask, self._ehr.reach(ask), stored)
+        return [key for key in live if key not in visible and key not in named]
+
+
+def _answered(heard: Heard, way: str, row: Row) -> bool:
+    if row.patient is None:
+        return (way, row.type, "" if way == "export" else "*") in heard.answered
+    return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard.answered)
+
+
+def _kinds(keys: list[Key]) -> str:
+    return "+".join(sorted({kind for kind, _ in keys}))
+
+
+def _some(keys: list[Key]) -> str:
+    shown = ", ".join("/".join(key) for key in sorted(keys)[:_SHOWN])
+    return shown + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

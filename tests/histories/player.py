@@ -1,0 +1,258 @@
+"""Plays one history: the real `connectors.sync` on a real store, the EHR in memory, a clock that only the history moves.
+
+Nights cost milliseconds: one embedded Postgres and one tenant for all histories of a process, emptied between them; requests
+never leave the process; sleeping moves the clock. A kill is an exception that nothing of the product catches, after which
+neither the EHR nor the store answers the run any more.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import anyio.lowlevel
+
+from config.connections import Connection
+from connectors.profile import VendorProfile
+from connectors.sync import CohortSource, SyncRequest, sync
+from connectors.transport.client import EhrClient
+from connectors.vendors import profile_for
+from snapshots.pool import Store
+from snapshots.record import RunReport, RunScope
+from tests.histories import steps as s
+from tests.histories.answers import BASE, Server, Wire
+from tests.histories.ehr import Ehr
+from tests.histories.oracle import Failure, Oracle
+from tests.histories.store_view import StoreView
+
+BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)  # in the past of any Postgres: what it dates is never older than the history
+HAUNTED_RUNS = 6  # after the two sound ones, for dead rows that are read in rotation
+NAME = "ehr"
+
+
+class KilledError(BaseException):
+    """The end of a run's process."""
+
+
+class Player:
+    """Plays one history on an empty store."""
+
+    def __init__(self, history: s.History, store: Store, view: StoreView) -> None:
+        self._history = history
+        self._store = store
+        self._view = view
+        self._moment = BEGIN
+        self._ehr = Ehr(history.site, self._now)
+        self._server = Server(self._ehr)
+        self._oracle = Oracle(self._ehr, view)
+        self._kill: s.Kill | None = None
+        self._dead = False
+        self._writes = 0
+        self._during: list[tuple[int, s.Happening]] = []
+        self._began: dict[int, datetime] = {}
+        self.told: list[str] = []  # how each run ended
+
+    async def play(self, *, to_end: bool = True) -> Failure | None:
+        """The first clause that does not hold, a grave one if there is one; or None."""
+        self._view.empty()
+        small: Failure | None = None
+        for number, step in enumerate(self._history.steps):
+            failure = await self._step(step)
+            if failure is not None and not failure.small:
+                return failure._replace(step=number)
+            small = small or (failure and failure._replace(step=number))
+        return (await self._end() if to_end else None) or small
+
+    async def _step(self, step: s.Step) -> Failure | None:
+        self._moment += timedelta(minutes=1)
+        if isinstance(step, s.Run):
+            return await self._run(step)
+        if isinstance(step, s.Wait):
+            self._moment += timedelta(hours=step.hours)
+        elif isinstance(step, s.Upgrade):
+            self._view.make_old()
+            self._oracle.upgraded()
+        else:
+            self._ehr.happens(step)
+            self._oracle.changed()
+        return None
+
+    async def _end(self) -> Failure | None:
+        """The EHR is well: two full runs make the store whole, dead rows go, and an unchanged night changes nothing."""
+        home = self._history.site.home
+        self._ehr.heal()
+        self._oracle.changed()
+        full = s.Run(home, since="none")
+        for sound in (False, True):
+            self._moment += timedelta(days=1)
+            if (failure := await self._run(full, sound=sound)) and not failure.small:
+                return failure
+        for _ in range(HAUNTED_RUNS):
+            if not self._oracle.haunting():
+                break
+            self._moment += timedelta(days=1)
+            if failure := await self._run(full, sound=True):
+                return failure
+        if left := self._oracle.haunting():
+            return Failure(f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6]))
+        if left := self._oracle.unnamed(home):
+            return Failure("d: a live row is neither visible nor named", str(sorted(left)[:6]))
+        before = self._view.state()
+        self._moment += timedelta(days=1)
+        since = "auto" if len(self._history.steps) % 2 else "none"
+        failure = await self._run(s.Run(home, since=since), sound=True)
+        after = self._view.state()
+        if different := [table for table in before if before[table] != after[table]]:
+            return Failure(f"e: an unchanged night wrote {', '.join(different)} (since {since})")
+        return failure
+
+    # -- one run
+
+    async def _run(self, step: s.Run, *, sound: bool = False) -> Failure | None:
+        self._ehr.faults = step.faults
+        self._kill, self._dead, self._writes = step.kill, False, 0
+        self._during = sorted(step.during, key=lambda one: one[0])
+        self._oracle.begin(step)
+        try:
+            report = await self._sync(step)
+        except BaseException as error:  # a kill comes alone or in a group
+            if not self._dead:
+                if not isinstance(error, Exception):
+                    raise
+                return Failure(f"a run crashed ({type(error).__name__})", str(error)[:300])
+            self.told.append("killed")
+            failure = self._oracle.killed()
+        else:
+            holes = sorted({hole.resource_type for hole in report.holes})
+            self.told.append(f"{report.status}{' ' + ','.join(holes) if holes else ''}")
+            failure = self._oracle.ended(report, sound=sound)
+        self._ehr.faults = ()
+        if not sound:
+            self._oracle.changed()
+        return failure
+
+    async def _sync(self, step: s.Run) -> RunReport:
+        site, ask = self._history.site, step.ask
+        profile = _profile(site)
+        connection = Connection(name=NAME, vendor="generic", base_url=BASE, auth="none")
+        request = SyncRequest(
+            connection=NAME,
+            base_url=BASE,
+            profile=profile,
+            kind="pull" if ask.is_pull else "sync",
+            mode=ask.mode,  # type: ignore[arg-type]  # one of the three, by `Ask`
+            since=step.since,
+            types=ask.types,
+            group=ask.group,
+            cohort=_cohort(ask),
+        )
+        client = EhrClient(
+            connection, profile, clock=lambda: self._moment.timestamp(), sleep=self._sleep, rng=random.Random(1)
+        )
+        client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
+        return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
+
+    @asynccontextmanager
+    async def _open_run(self, scope: RunScope) -> AsyncIterator[Any]:
+        self._view.before_begin(self._moment)
+        async with await self._store.begin_run(scope) as run:
+            run._started_at = self._view.after_begin(run.id, self._moment, resumed=self._began.get(run.id))
+            self._began.setdefault(run.id, run._started_at)
+            self._oracle.opened(run.id)
+            yield _Mortal(run, self)
+
+    def _now(self) -> datetime:
+        return self._moment
+
+    async def _sleep(self, seconds: float) -> None:
+        self._moment += timedelta(seconds=seconds)
+        await anyio.lowlevel.checkpoint()
+
+    def _before_request(self, number: int) -> None:
+        self._moment += timedelta(seconds=1)
+        self.live()
+        while self._during and self._during[0][0] <= number:
+            self._ehr.happens(self._during.pop(0)[1])
+            self._oracle.changed()
+        if self._kill is not None and self._kill.at == "request" and number >= self._kill.n:
+            self.die()
+
+    # -- what a run that can be killed asks
+
+    def live(self) -> None:
+        """A dead process does nothing more."""
+        if self._dead:
+            raise KilledError
+
+    def die(self) -> None:
+        self._dead = True
+        raise KilledError
+
+    def writes(self) -> None:
+        """A write is about to be made."""
+        self.live()
+        self._writes += 1
+        if self._kill is not None and self._kill.at == "write" and self._writes >= self._kill.n:
+            self.die()
+
+    def wrote(self) -> None:
+        """A write has been made."""
+        if self._kill is not None and self._kill.at == "written" and self._writes >= self._kill.n:
+            self.die()
+
+
+class _Mortal:
+    """A run's store, as long as its process lives. What it does not count it hands on."""
+
+    def __init__(self, run: Any, player: Player) -> None:
+        self._run = run
+        self._player = player
+
+    def __getattr__(self, name: str) -> Any:
+        self._player.live()
+        found = getattr(self._run, name)
+        return self._counted(found) if name in {"plan", "write", "finish", "fail"} else found
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            self._player.writes()
+            found = await call(*args, **kwargs)
+            self._player.wrote()
+            return found
+
+        return counted
+
+
+def _cohort(ask: s.Ask) -> CohortSource | None:
+    if ask.who == "store":
+        return CohortSource(stored=True)
+    if ask.named is None:
+        return None
+    return CohortSource(values=ask.named, name=None if ask.is_pull else "cohort")
+
+
+async def _let_in(types: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda resource_type: True
+
+
+@lru_cache(maxsize=64)
+def _profile(site: s.Site) -> VendorProfile:
+    return profile_for(
+        "generic",
+        {
+            "incremental": site.incremental,
+            "reconcile_every_d": site.reconcile_every_d,
+            "max_concurrency": 1,
+            "file_concurrency": 1,
+            "max_tries": 4,
+            "attachments": {"fetch": False},
+            "follow": (s.DEVICE, s.ORGANIZATION) if site.follow else (),
+            "reference_fresh_d": 0,
+            "restricted_retry_d": 0.5,
+            "issue_codes": {"4119": "incomplete"},
+        },
+    )

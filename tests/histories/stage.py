@@ -1,0 +1,92 @@
+"""Where histories are played: one embedded Postgres for the process, one tenant, and a loop that goes on from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from snapshots.embedded import embedded_postgres
+from snapshots.ledger import OpenRun, begin
+from snapshots.pool import Store, open_store
+from snapshots.record import RunScope
+from tests.histories.oracle import Failure
+from tests.histories.player import Player
+from tests.histories.steps import History
+from tests.histories.store_view import StoreView
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of an embedded Postgres that lasts as long as the block, and does not wait for its disk."""
+    directory = Path(tempfile.mkdtemp(prefix="cf-"))
+    try:
+        with embedded_postgres(directory) as url:
+            with psycopg.connect(url, autocommit=True) as conn:
+                for setting in ("fsync = off", "jit = off", "autovacuum = off"):
+                    conn.execute(f"ALTER SYSTEM SET {setting}")  # type: ignore[arg-type,call-overload]  # one of these
+                conn.execute("SELECT pg_reload_conf()")
+            yield url
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Lasting(psycopg.AsyncConnection[Any]):
+    """A session that stays when a run gives it back, without its locks: a new one must learn every table anew, half a run's time."""
+
+    async def close(self) -> None:
+        await self.rollback()
+        await self.execute("SELECT pg_advisory_unlock_all()")
+
+    async def end(self) -> None:
+        await super().close()
+
+
+class _LastingStore(Store):
+    """A store whose runs share one session; they come one after another."""
+
+    session: _Lasting | None = None
+
+    async def begin_run(self, scope: RunScope) -> OpenRun:
+        if self.session is None or self.session.broken:
+            self.session = await _Lasting.connect(self._url, autocommit=True)
+        try:
+            return await begin(self.session, self._tenant, scope)
+        except BaseException:
+            await self.session.close()
+            raise
+
+    async def end(self) -> None:
+        if self.session is not None:
+            await self.session.end()
+
+
+class Stage:
+    """A tenant's store that histories are played on, one after another."""
+
+    def __init__(self, url: str, tenant: str) -> None:
+        self._runner = asyncio.Runner()
+        self._store = self._runner.run(_migrated(url, tenant))
+        self._view = StoreView(url, tenant)
+
+    def play(self, history: History, *, to_end: bool = True) -> tuple[Failure | None, list[str]]:
+        """How it ended, and how each of its runs did. `to_end`: also the sound runs after its last step."""
+        player = Player(history, self._store, self._view)
+        failure = self._runner.run(player.play(to_end=to_end))
+        return failure, player.told
+
+    def close(self) -> None:
+        self._view.close()
+        self._runner.run(self._store.end())
+        self._runner.close()
+
+
+async def _migrated(url: str, tenant: str) -> _LastingStore:
+    async with open_store(url, tenant):
+        return _LastingStore(url, tenant)

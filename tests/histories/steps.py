@@ -1,0 +1,295 @@
+"""The words of a history: what the EHR is, what happens to it, and which runs are made. Data only.
+
+A step says all that happens by its fields, never by chance: a history that is printed can be played again, and a step that no
+longer applies (its row was dropped from the history) does nothing. Who chooses the steps is `director`, what they do to the EHR
+`ehr`, and what runs are made of them `player`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OBSERVATION, CONDITION, PATIENT = "Observation", "Condition", "Patient"
+DEVICE = "Device"  # of no patient; Observations refer to it
+ORGANIZATION = "Organization"  # a directory
+CHARTS = (OBSERVATION, CONDITION)
+TYPES = (PATIENT, *CHARTS, DEVICE, ORGANIZATION)
+
+
+class Ask(NamedTuple):
+    """What a run asks for. `who`: "all", "store", "group:A", "cohort:p1,p2", "pull:p1"."""
+
+    who: str = "all"
+    mode: str = "crawl"  # "crawl" | "bulk" | "auto"
+    types: tuple[str, ...] = ()
+
+    @property
+    def is_pull(self) -> bool:
+        return self.who.startswith("pull:")
+
+    @property
+    def group(self) -> str | None:
+        return self.who[len("group:") :] if self.who.startswith("group:") else None
+
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        kind, _, rest = self.who.partition(":")
+        return tuple(rest.split(",")) if kind in {"cohort", "pull"} else None
+
+
+class Site(NamedTuple):
+    """What stays as it is for a whole history: the server's manners and the connection's configuration."""
+
+    home: Ask  # what the sound runs at the end ask
+    levels: tuple[str, ...] = ()  # of $export: "system", "patient", "group"
+    incremental: bool = True
+    reconcile_every_d: int = 7
+    page: int | None = None  # rows of a page, by offset
+    totals: bool = True
+    dated: bool = True  # rows have meta, and searches take _lastUpdated
+    skew_s: int = 0  # by which the clock that dates rows is ahead of ours
+    date_skewed: bool = True  # the Date header is by that clock too
+    gone: int = 404  # what a read of a deleted row answers
+    reads: bool = True  # of rows that are no Patients
+    batches: bool = True  # _id of Patients
+    tells_deletions: bool = False  # an export's `deleted` list
+    readable_groups: bool = True
+    follow: bool = False  # references
+
+
+# -- what happens at the EHR
+
+
+class Add(NamedTuple):
+    """A row appears, `age_d` days old by its date. `shown` False: no index has it yet."""
+
+    type: str
+    id: str
+    patient: str | None = None
+    age_d: int = 0
+    shown: bool = True
+    device: str | None = None
+
+
+class AddMany(NamedTuple):
+    """Rows `prefix`0, 1, 2 …, old."""
+
+    type: str
+    prefix: str
+    count: int
+    patient: str | None
+
+
+class Change(NamedTuple):
+    type: str
+    id: str
+    dated: bool = True
+
+
+class Drop(NamedTuple):
+    """Rows are deleted: one, or all whose id begins so ("m*")."""
+
+    type: str
+    id: str
+
+
+class DropPatient(NamedTuple):
+    """A Patient and all that is his are deleted."""
+
+    id: str
+
+
+class Restore(NamedTuple):
+    """A dropped row (of a Patient: with his dropped chart) is back as it was; `dated` says so by its date."""
+
+    type: str
+    id: str
+    dated: bool = True
+
+
+class Move(NamedTuple):
+    """A row becomes another patient's."""
+
+    type: str
+    id: str
+    patient: str
+    dated: bool = True
+
+
+class Hide(NamedTuple):
+    """No index has the row any more; it can be read."""
+
+    type: str
+    id: str
+
+
+class Show(NamedTuple):
+    type: str
+    id: str
+
+
+class Withhold(NamedTuple):
+    """The client may not see the row: lists leave it out, a read answers 403."""
+
+    type: str
+    id: str
+
+
+class Permit(NamedTuple):
+    type: str
+    id: str
+
+
+class Merge(NamedTuple):
+    """`former`'s rows become `survivor`'s. The former id then redirects, is gone, or can be read and links ("link")."""
+
+    former: str
+    survivor: str
+    how: str
+
+
+class Unmerge(NamedTuple):
+    former: str
+    dated: bool = True
+
+
+class Join(NamedTuple):
+    group: str
+    patient: str
+
+
+class Leave(NamedTuple):
+    group: str
+    patient: str
+
+
+class Levels(NamedTuple):
+    """The export levels that are declared from now on."""
+
+    names: tuple[str, ...]
+
+
+class Wait(NamedTuple):
+    hours: int = 24
+
+
+class Upgrade(NamedTuple):
+    """The store becomes one that an earlier version left: ways, knowledge and doubts are not known."""
+
+
+Happening = (
+    Add
+    | AddMany
+    | Change
+    | Drop
+    | DropPatient
+    | Restore
+    | Move
+    | Hide
+    | Show
+    | Withhold
+    | Permit
+    | Merge
+    | Unmerge
+    | Join
+    | Leave
+    | Levels
+)
+
+# -- what is wrong during one run. `rows` are "Type/id", with * at the end for all that begin so
+
+
+class Sick(NamedTuple):
+    """Lists do not have the rows; reads do."""
+
+    rows: tuple[str, ...]
+
+
+class Lie(NamedTuple):
+    """Neither lists nor reads have the rows: they answer 404."""
+
+    rows: tuple[str, ...]
+
+
+class Refuse(NamedTuple):
+    """Searches of the type (for these patients, else for all) answer so; an export has an error file in its place."""
+
+    type: str
+    status: int
+    patients: tuple[str, ...] = ()
+
+
+class Incomplete(NamedTuple):
+    """Searches of the type say that more exists than this client is shown, and show nothing."""
+
+    type: str
+
+
+class Patients410(NamedTuple):
+    """Reads of Patients answer 410, searches and exports have none; charts are served."""
+
+
+class All410(NamedTuple):
+    """Every search and read answers 410."""
+
+
+class Misled(NamedTuple):
+    """Reads of one Patient redirect to another; his chart is served."""
+
+    patient: str
+    to: str
+
+
+class NoExport(NamedTuple):
+    """A kick-off answers 404, whatever is declared."""
+
+
+class Flaky(NamedTuple):
+    """One request in so many answers 503."""
+
+    every: int
+
+
+Fault = Sick | Lie | Refuse | Incomplete | Patients410 | All410 | Misled | NoExport | Flaky
+
+
+class Kill(NamedTuple):
+    """The process ends at its n-th request, or before ("write") or after ("written") its n-th write."""
+
+    at: str
+    n: int
+
+
+class Run(NamedTuple):
+    ask: Ask
+    since: str = "auto"
+    faults: tuple[Fault, ...] = ()
+    during: tuple[tuple[int, Happening], ...] = ()  # before the n-th request is answered
+    kill: Kill | None = None
+
+
+Step = Happening | Wait | Upgrade | Run
+
+
+class History(NamedTuple):
+    site: Site
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        told = [f"Site({_fields(self.site)})"]
+        return "\n".join([*told, *(f"{type(step).__name__}({_fields(step)})" for step in self.steps)])
+
+
+def _fields(step: NamedTuple) -> str:
+    """Its fields, but for those that are as they are by default."""
+    defaults = step._field_defaults
+    shown = [(name, value) for name, value in step._asdict().items() if name not in defaults or defaults[name] != value]
+    return ", ".join(f"{name}={_told(value)}" for name, value in shown)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{type(value).__name__}({_fields(value)})"  # type: ignore[arg-type]
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_told, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)

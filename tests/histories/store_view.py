@@ -1,0 +1,139 @@
+"""All that the player knows of the store's insides, by SQL: what is live, what is dead, what is named; and making it old.
+
+Whoever changes the schema changes this file alone. Tables that this version's schema does not have are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from tests.histories.ehr import Key
+
+# what an unchanged night leaves as it was; of the last the run that looked at a row may be another
+_STATE = {
+    "resource": "*",
+    "resource_history": "*",
+    "listed": "*",
+    "member": "*",
+    "way": "*",
+    "alias": "former_id, surviving_id, gone",
+    "evidence": "resource_type, id, state, way",
+}
+# in this order: rows before what they refer to. The tenant keeps its secret
+_EMPTIED = (
+    "bulk_job",
+    "unit",
+    "run_count",
+    "quarantine",
+    "followed",
+    "certificate",
+    "seen",
+    "resource",
+    "resource_history",
+    "watermark",
+    "roster",
+    "lag",
+    "deferral",
+    "alias",
+    "referenced",
+    "attachment_use",
+    "attachment",
+    "evidence",
+    "listed",
+    "member",
+    "way",
+    "pace",
+    "run",
+    "connection",
+)
+# what a store of an earlier version does not know, or what its upgrade drops
+_KNOWLEDGE = ("listed", "member", "evidence", "watermark", "lag", "roster", "way")
+
+
+class Stored(NamedTuple):
+    """The store at one moment."""
+
+    live: Mapping[Key, Any]  # bodies
+    dead: Mapping[Key, int]  # the run that made the tombstone
+
+
+class StoreView:
+    """One tenant's tables, seen by a session of its own."""
+
+    def __init__(self, url: str, tenant: str) -> None:
+        self._conn = psycopg.connect(url, autocommit=True)
+        self._conn.execute("SELECT set_config('search_path', %s, false)", (f'"tenant_{tenant}"',))
+        rows = self._conn.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (f"tenant_{tenant}",)
+        )
+        self._tables = {row[0] for row in rows}
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def empty(self) -> None:
+        """Forget everything: the next history begins with a new store."""
+        with self._conn.transaction():
+            for table in _EMPTIED:
+                if table in self._tables:
+                    self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+    def stored(self) -> Stored:
+        live: dict[Key, Any] = {}
+        dead: dict[Key, int] = {}
+        query = "SELECT resource_type, id, deleted_run, body FROM resource"
+        for kind, id_, deleted_run, body in self._conn.execute(query):
+            if deleted_run is None:
+                live[kind, id_] = body
+            else:
+                dead[kind, id_] = deleted_run
+        return Stored(live, dead)
+
+    def named(self) -> set[Key] | None:
+        """Live rows of which the store says by name that it does not know whether they are there; None: it cannot say."""
+        if "evidence" not in self._tables:
+            return None
+        return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM evidence")}
+
+    def state(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What an unchanged night leaves as it was."""
+        return {
+            table: self._conn.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3").fetchall()  # type: ignore[arg-type,call-overload]
+            for table, columns in _STATE.items()
+            if table in self._tables
+        }
+
+    def make_old(self) -> None:
+        """Make the store one that an earlier version left, as it is after its migration."""
+        with self._conn.transaction():
+            columns = "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
+            if self._conn.execute(columns).fetchone():
+                self._conn.execute("UPDATE resource SET first_way = NULL WHERE first_way IS NOT NULL")
+            for table in _KNOWLEDGE:
+                if table in self._tables:
+                    self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+    # Postgres dates a run by its own clock, which a history cannot set: its runs are told their time afterwards.
+
+    def before_begin(self, now: datetime) -> None:
+        """Make an interrupted run as old, by Postgres' clock, as it is by the history's."""
+        self._conn.execute("UPDATE run SET started_at = now() - (%s - started_at) WHERE status = 'running'", (now,))
+
+    def after_begin(self, run: int, now: datetime, *, resumed: datetime | None) -> datetime:
+        """Tell a run when it began: now, or when it first did."""
+        began = resumed or now
+        self._conn.execute("UPDATE run SET started_at = %s WHERE id = %s", (began, run))
+        return began
+
+
+def view(url: str, tenant: str) -> AbstractContextManager[StoreView]:
+    """A view that is closed at the end."""
+    from contextlib import closing
+
+    return closing(StoreView(url, tenant))
