@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.capability import PATIENT_COMPARTMENT, Capability
+from connectors.capability import ASKED_BY_PATIENT, Capability
 from connectors.crawl.reference_fetch import ReferenceFetcher
 from connectors.crawl.reference_paths import PATHS, followed_types, paths_to
 from connectors.crawl.resolution import Resolver
@@ -72,7 +72,7 @@ def test_no_text_at_all_leads_off_the_base_or_raises(text: str) -> None:
     assert target is None or (target.resource_type.isalpha() and target.id not in {"", ".", ".."})
 
 
-@given(kind=st.sampled_from(sorted(PATIENT_COMPARTMENT)), identity=IDS, version=st.none() | IDS, absolute=st.booleans())
+@given(kind=st.sampled_from(sorted(ASKED_BY_PATIENT)), identity=IDS, version=st.none() | IDS, absolute=st.booleans())
 def test_every_way_to_write_a_reference_gives_the_same_target(
     kind: str, identity: str, version: str | None, absolute: bool
 ) -> None:
