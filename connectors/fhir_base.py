@@ -12,15 +12,16 @@ so is another port, or the name by which a server knows itself inside its networ
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from yarl import URL
 
 from connectors.errors import UnsafeLinkError
-from connectors.transport.links import origin, safe_url
+from connectors.transport.links import origin, resolve, safe_url
 
 # an id is bounded as a resource's own is (fhir); a version is told from it
 _PATIENT = re.compile(r"(?:\A|/)Patient/([^\s/?#\x00-\x1f\x7f-\x9f]{1,1024})(?:/_history/[^/?#]+)?\Z")
-_REMEMBERED = 1_000  # other bases, of which a server's data names a few
+_REMEMBERED = 10_000  # references, some 2 MB
 
 
 class FhirBase:
@@ -31,36 +32,30 @@ class FhirBase:
         self._url = url.rstrip("/")
         self._written = f"{self._url}/"
         self._authority, self._path = _place(self._written)
-        self._own: dict[str, bool] = {"": True}  # `Patient/p1`, and `/Patient/p1` as some servers write it
+        # the id of the Patient that a literal reference names on this base; None where it names none of ours. A version is of the
+        # same Patient; a contained one (`#p`), a `urn:`, a search (`Patient?identifier=…`) name no id of ours. The references of
+        # a chart are the same few texts: remembered, each costs a tenth
+        self.patient = lru_cache(maxsize=_REMEMBERED)(self._patient)
 
     def below(self, link: str) -> str | None:
         """What of a link, absolute or relative, follows this base: `Patient/p1`, with its query; None where it lies elsewhere."""
         if link.startswith(self._written):
             return link[len(self._written) :].partition("#")[0]
         try:
-            authority, path = _place(safe_url(link, self._url))
+            authority, path = _place(resolve(link, self._url))
+            if authority != self._authority:  # plain http of a server that is reached by https at another port
+                authority, path = _place(safe_url(link, self._url))
         except UnsafeLinkError:
             return None
         return path[len(self._path) :] if authority == self._authority and path.startswith(self._path) else None
 
-    def patient(self, reference: str) -> str | None:
-        """The id of the Patient that a literal reference names on this base; None where it names none of ours.
-
-        Versions are of the same Patient. A contained one (`#p`), a `urn:`, a search (`Patient?identifier=…`) name no id of ours.
-        """
-        if reference.startswith("Patient/") and reference[8:].replace("-", "").isalnum():
-            return reference[8:]  # most by far: twice as fast as the pattern
+    def _patient(self, reference: str) -> str | None:
         found = _PATIENT.search(reference)
         if found is None:
             return None
         before = reference[: found.start()]
-        own = self._own.get(before)
-        if own is None:
-            rest = self.below(f"{before}/")
-            own = rest is not None and not rest.strip("/")
-            if len(self._own) < _REMEMBERED:
-                self._own[before] = own
-        return found[1] if own else None
+        rest = self.below(f"{before}/") if before else ""  # `Patient/p1`, and `/Patient/p1` as some servers write it
+        return found[1] if rest is not None and not rest.strip("/") else None
 
 
 def _place(url: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from connectors.crawl.search import SearchFetcher
 from connectors.crawl.verdicts import NOT_SERVED, NOT_SERVED_HERE, PUT_OFF
 from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Fetched
 from connectors.run import SyncRequest
 from connectors.store_port import ProofStore
@@ -66,6 +67,7 @@ class Asker:
         began: datetime,
     ) -> None:
         self._request = request
+        self._base = FhirBase(request.base_url)
         self._profile = request.profile
         self._client = client
         self._store = store
@@ -130,7 +132,7 @@ class Asker:
         path = _with(_without_count(str(unit.detail["path"])), query)
         try:
             reply = await self._client.send(self._call(unit, path, "search"))
-            page = page_from(reply.body, where="a count")
+            page = page_from(reply.body, self._base, where="a count")
         except (TerminalFetchError, NotABundleError):
             return None  # counting may not be allowed where listing is
         total = orjson.loads(reply.body).get("total")
@@ -217,7 +219,7 @@ class Asker:
                 return None
             raise
         try:
-            record = record_from(reply.body)
+            record = record_from(reply.body, self._base)
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
         if record.resource_type == unit.resource_type:  # of another id: merged into that, which must be stored

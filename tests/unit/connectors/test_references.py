@@ -29,8 +29,8 @@ IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
         ("http://ehr.example.org/api/FHIR/R4/Medication/m1", ("Medication", "m1")),  # behind a proxy: upgraded
         (
             "https://EHR.example.org:443/api/FHIR/R4/Medication/m1",
-            None,
-        ),  # the same origin, but not this base as written
+            ("Medication", "m1"),
+        ),  # the same base, spelt otherwise
         ("Medication/m1#part", ("Medication", "m1")),
         ("Observation/L-1.2", ("Observation", "L-1.2")),
         ("Medication/a%2Fb", ("Medication", "a/b")),
