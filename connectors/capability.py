@@ -25,6 +25,7 @@ class Capability:
 
     search_params: Mapping[str, frozenset[str]] = field(default_factory=dict)
     searchable: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()  # types that declare `read`, and declared types that name no interaction at all
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
     bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
@@ -51,6 +52,7 @@ def capability_from(statement: Any) -> Capability:
         return Capability()
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
+    reads: set[str] = set()
     levels: set[BulkLevel] = set()
     versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
     for rest in _objects(statement.get("rest")):
@@ -71,6 +73,8 @@ def capability_from(statement: Any) -> Capability:
             interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
             if "search-type" in interactions or not interactions:  # none declared: not known, so asked
                 searchable.add(name)
+            if "read" in interactions or not interactions:
+                reads.add(name)
             exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
             if name in _LEVEL_OF_TYPE and exports:
                 levels.add(_LEVEL_OF_TYPE[name])
@@ -79,6 +83,7 @@ def capability_from(statement: Any) -> Capability:
     return Capability(
         search_params=search_params,
         searchable=frozenset(searchable),
+        reads=frozenset(reads),
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),

@@ -65,7 +65,7 @@ def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | Non
             others += _patients(value, (), base)
     for attribute, below in places:
         raw = getattr(keys, attribute)
-        if raw is not ABSENT and b"Patient" in (raw := bytes(raw)):
+        if raw is not ABSENT and (b"Patient/" in (raw := bytes(raw)) or b"Patient\\/" in raw):
             others += _patients(msgspec.json.decode(raw), below, base)
     if not others:
         return first, ()
