@@ -10,77 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.compartment import PATIENT_COMPARTMENT
 from connectors.profile import BulkLevel
 
-# R4's Patient compartment, http://hl7.org/fhir/R4/compartmentdefinition-patient.html: what a server that lists no search
-# parameters, or has no CapabilityStatement, may still be asked by patient
-PATIENT_COMPARTMENT = frozenset(
-    {
-        "Account",
-        "AdverseEvent",
-        "AllergyIntolerance",
-        "Appointment",
-        "AppointmentResponse",
-        "AuditEvent",
-        "Basic",
-        "BodyStructure",
-        "CarePlan",
-        "CareTeam",
-        "ChargeItem",
-        "Claim",
-        "ClaimResponse",
-        "ClinicalImpression",
-        "Communication",
-        "CommunicationRequest",
-        "Composition",
-        "Condition",
-        "Consent",
-        "Coverage",
-        "CoverageEligibilityRequest",
-        "CoverageEligibilityResponse",
-        "DetectedIssue",
-        "DeviceRequest",
-        "DeviceUseStatement",
-        "DiagnosticReport",
-        "DocumentManifest",
-        "DocumentReference",
-        "Encounter",
-        "EnrollmentRequest",
-        "EpisodeOfCare",
-        "ExplanationOfBenefit",
-        "FamilyMemberHistory",
-        "Flag",
-        "Goal",
-        "ImagingStudy",
-        "Immunization",
-        "ImmunizationEvaluation",
-        "ImmunizationRecommendation",
-        "Invoice",
-        "List",
-        "MeasureReport",
-        "Media",
-        "MedicationAdministration",
-        "MedicationDispense",
-        "MedicationRequest",
-        "MedicationStatement",
-        "MolecularSequence",
-        "NutritionOrder",
-        "Observation",
-        "Patient",
-        "Procedure",
-        "Provenance",
-        "QuestionnaireResponse",
-        "RelatedPerson",
-        "RequestGroup",
-        "ResearchSubject",
-        "RiskAssessment",
-        "ServiceRequest",
-        "Specimen",
-        "SupplyDelivery",
-        "SupplyRequest",
-        "VisionPrescription",
-    }
-) | {"Device"}  # not of the compartment, but searched by patient
+# what a server that lists no search parameters, or has no CapabilityStatement, may still be asked by `patient`: R4's compartment,
+# but for two types of which R4 has no such parameter and whose lists are of many (`Group.member`, `Schedule.actor`); and Device,
+# which is searched by patient without being of the compartment
+ASKED_BY_PATIENT = PATIENT_COMPARTMENT - {"Group", "Schedule"} | {"Device"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +42,7 @@ class Capability:
         """
         declared = self.search_params.get(resource_type)
         if not declared:
-            return "patient" if declared is not None and resource_type in PATIENT_COMPARTMENT else None
+            return "patient" if declared is not None and resource_type in ASKED_BY_PATIENT else None
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 

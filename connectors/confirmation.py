@@ -13,6 +13,7 @@ from urllib.parse import quote
 from connectors.capability import Capability
 from connectors.errors import AuthError, ConnectorError, FetchError, TerminalFetchError
 from connectors.fhir import Issue, UnreadableResourceError, grade, record_from
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Emit, Fetched, run_units
 from connectors.profile import VendorProfile
 from connectors.run import Run
@@ -115,6 +116,7 @@ class _Reader:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.asked = 0
@@ -134,7 +136,7 @@ class _Reader:
         records = 0
         try:
             reply = await self._client.send(call)
-            record = record_from(reply.body, unit.key)
+            record = record_from(reply.body, self._base, unit.key)
         except TerminalFetchError as error:
             await emit(Fetched(deletions=self._words(unit, identity, self._said(error))))
         except FetchError:

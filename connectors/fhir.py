@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from connectors.fhir_base import FhirBase
 from connectors.issue_types import shown
+from connectors.membership import ABSENT, Naming, Shape, patients_of, shapes
 from connectors.profile import IssueGrade
 from snapshots.record import Deletion, Quarantined, Record, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
-_PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 _BOM = b"\xef\xbb\xbf"
@@ -30,20 +31,17 @@ _ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
 
 
 class _Meta(msgspec.Struct):
-    tag: msgspec.Raw = msgspec.Raw()  # read only where there is one
+    tag: msgspec.Raw = ABSENT  # read only where there is one
     versionId: Any = None  # noqa: N815 -- FHIR's spelling
     lastUpdated: Any = None  # noqa: N815
 
 
-class _Keys(msgspec.Struct):
+class _Keys(Naming):
     """The few fields that every resource is read for. `Any` where real data disagrees with the specification."""
 
     resourceType: Any = None  # noqa: N815
     id: Any = None
     meta: _Meta | None = None
-    subject: Any = None
-    patient: Any = None
-    beneficiary: Any = None
 
 
 class _Search(msgspec.Struct):
@@ -100,6 +98,9 @@ class _DeletedBundle(msgspec.Struct):
 
 
 _KEYS = msgspec.json.Decoder(_Keys)
+_PLAIN: Shape[_Keys] = (_Keys, _KEYS, ())
+_SHAPES = shapes(_Keys)
+_SHAPE_OF = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
 _BUNDLE = msgspec.json.Decoder(_Bundle)
 _OUTCOME = msgspec.json.Decoder(_Outcome)
 _DELETED = msgspec.json.Decoder(_DeletedBundle)
@@ -137,33 +138,45 @@ class NotABundleError(ValueError):
     """An answer to a search that is not a Bundle."""
 
 
-def record_from(body: bytes, unit_key: str | None = None, way: Way | None = None) -> Record:
-    """Read one resource's keys; `unit_key` names the unit that brought it, `way` what listed it.
+def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None) -> Record:
+    """Read one resource's keys.
+
+    `base` tells which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
 
     Raises:
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
+    begins = body[:64].split(b'"', 4)  # most writers begin with the type: then one reading is enough
+    shape, decoder, places = _SHAPE_OF.get(begins[3], _PLAIN) if len(begins) > 4 else _PLAIN  # noqa: PLR2004
+    version_id = last_updated = None
+    subsetted = False
     try:
-        keys = _KEYS.decode(body)
+        keys = decoder.decode(body)
+        resource_type, resource_id, meta = keys.resourceType, keys.id, keys.meta
+        if type(resource_type) is not str or not _is_type(resource_type):
+            raise UnreadableResourceError("no usable resourceType")
+        wanted = _SHAPES.get(resource_type, _PLAIN)
+        if wanted[0] is not shape:
+            _, decoder, places = wanted
+            keys = decoder.decode(body)
+        patient_id, others = patients_of(keys, places, base)
+        if meta is not None:
+            version_id = meta.versionId if type(meta.versionId) is str else None
+            last_updated = meta.lastUpdated if type(meta.lastUpdated) is str else None
+            subsetted = meta.tag is not ABSENT and _is_subsetted(bytes(meta.tag))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = (
             "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object of a resource"
         )
         raise UnreadableResourceError(reason) from None
-    resource_type, resource_id = keys.resourceType, keys.id
-    if type(resource_type) is not str or not _is_type(resource_type):
-        raise UnreadableResourceError("no usable resourceType")
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
-    version_id = last_updated = None
-    if keys.meta is not None:
-        version_id = keys.meta.versionId if isinstance(keys.meta.versionId, str) else None
-        last_updated = keys.meta.lastUpdated if isinstance(keys.meta.lastUpdated, str) else None
-    patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
+    if resource_type == "Patient":
+        linked = () if patient_id is None else (patient_id, *others)
+        patient_id, others = resource_id, tuple(one for one in linked if one != resource_id)
     digest = blake2b(body, digest_size=16).digest()
-    subsetted = keys.meta is not None and bool(keys.meta.tag) and _is_subsetted(bytes(keys.meta.tag))
     return Record(
-        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way
+        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way, others
     )
 
 
@@ -176,21 +189,6 @@ def _is_subsetted(tags: bytes) -> bool:
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _patient_of(keys: _Keys) -> str | None:
-    for reference in (keys.subject, keys.patient, keys.beneficiary):
-        if type(reference) is dict:
-            target = reference.get("reference")
-            if type(target) is str:
-                if (
-                    target.startswith("Patient/") and target[8:].replace("-", "").isalnum()
-                ):  # most ids by far: twice as fast as the pattern
-                    return target[8:]
-                found = _PATIENT_REFERENCE.search(target)
-                if found:
-                    return found[1]
-    return None
 
 
 def issues_from(body: bytes) -> tuple[Issue, ...]:
@@ -209,8 +207,8 @@ def issues_from(body: bytes) -> tuple[Issue, ...]:
     )
 
 
-def page_from(body: bytes, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
-    """Read one searchset Bundle.
+def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
+    """Read one searchset Bundle of this base.
 
     `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
 
@@ -244,7 +242,7 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None, way: Way 
             issues.extend(issues_from(raw))
             continue
         try:
-            record = record_from(raw, unit_key, way)
+            record = record_from(raw, base, unit_key, way)
         except UnreadableResourceError as error:
             found = issues_from(raw) if b'"OperationOutcome"' in raw else ()
             if found:  # an outcome without an id, and without search.mode (F13)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import orjson
 
 from connectors.bulk.steps import NoExportHereError, export_knowledge, fetch_by_bulk
-from connectors.capability import PATIENT_COMPARTMENT, Capability, capability_from
+from connectors.capability import Capability, capability_from
+from connectors.compartment import PATIENT_COMPARTMENT
 from connectors.confirmation import confirm_absences
 from connectors.crawl.attachments import fetch_attachments
 from connectors.crawl.reference_paths import followed_types

@@ -20,6 +20,7 @@ from connectors.bulk.file_links import FileLinks
 from connectors.bulk.file_reading import FileReading
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir import Issue, codes_of, grade
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Emit
 from connectors.profile import VendorProfile
 from connectors.transport.body import BodyReader
@@ -67,7 +68,7 @@ class _Attempts:
 
     def begin_anew(self) -> None:
         """Forget what came: the next answer is the file from its start."""
-        self.reading = FileReading(self.unit)
+        self.reading = FileReading(self.unit, self.reading.base)
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
     def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
@@ -99,11 +100,13 @@ class FileFetcher:
         profile: VendorProfile,
         links: FileLinks,
         *,
+        base: FhirBase,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._client = client
         self._profile = profile
         self._links = links
+        self._base = base
         self._sleep = sleep
         self._tally = _Tally()
 
@@ -114,10 +117,10 @@ class FileFetcher:
             FetchError: the file could not be had; the unit is a hole.
         """
         url = await self._links.current(unit)
-        attempts = _Attempts(unit=unit, reading=FileReading(unit))
+        attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
         place = unit.detail.get("place")
         if place is not None:  # a run that was interrupted has stored so much of it
-            attempts.reading, attempts.etag = FileReading.going_on(unit, place), place["etag"]
+            attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
             attempts.first_byte = place["bytes"]
         try:
             return await self._tries(attempts, url, emit)

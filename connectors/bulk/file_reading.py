@@ -11,6 +11,7 @@ from typing import Any
 
 from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.fhir import Issue, UnreadableResourceError, deletions_from, issues_from, record_from
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Fetched
 from snapshots.record import Deletion, Quarantined, Record, Unit
 
@@ -20,6 +21,7 @@ class FileReading:
     """What has been read of one file so far. Feed it decompressed bytes; take out what can be handed on."""
 
     unit: Unit
+    base: FhirBase
     splitter: LineSplitter = field(default_factory=LineSplitter)
     records: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
@@ -36,10 +38,11 @@ class FileReading:
     last_line_unreadable: bool = False
 
     @classmethod
-    def going_on(cls, unit: Unit, place: Mapping[str, Any]) -> FileReading:
+    def going_on(cls, unit: Unit, base: FhirBase, place: Mapping[str, Any]) -> FileReading:
         """The reading of a file from where an interrupted run had stored it to (`place`)."""
         return cls(
             unit,
+            base,
             splitter=LineSplitter(number=place["number"]),
             fed=place["bytes"],
             lines=place["lines"],
@@ -93,11 +96,11 @@ class FileReading:
                 self._read(line)
             return
         trimmed = bool(self.unit.detail.get("elements"))
-        key, wanted, keep, size = self.unit.key, self.unit.resource_type, self.records.append, 0
+        base, key, wanted, keep, size = self.base, self.unit.key, self.unit.resource_type, self.records.append, 0
         way, of_none = self.unit.way, self.unit.way_of_none
         for line in lines:
             try:
-                record = record_from(line[1], key, way) if type(line) is tuple else None
+                record = record_from(line[1], base, key, way) if type(line) is tuple else None
             except UnreadableResourceError:
                 record = None
             if record is None or record.resource_type != wanted or record.subsetted or trimmed:
@@ -123,7 +126,7 @@ class FileReading:
             if self.unit.kind == "error-file":
                 self.issues += issues_from(body)
                 return
-            record = record_from(body, self.unit.key, self.unit.way)
+            record = record_from(body, self.base, self.unit.key, self.unit.way)
         except UnreadableResourceError as error:
             if self._is_header(body):
                 return

@@ -20,6 +20,7 @@ from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import CohortFinder
 from connectors.errors import ConnectorError, PlanError, ProtocolError, TerminalFetchError
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import run_units
 from connectors.plan import bulk_level, bulk_types
 from connectors.profile import BulkLevel
@@ -48,7 +49,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
     run.is_full = not proved.incremental
     export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
     links = FileLinks(export, job, now=run.now)
-    files = FileFetcher(run.client, request.profile, links, sleep=run.sleep)
+    files = FileFetcher(run.client, request.profile, links, base=FhirBase(request.base_url), sleep=run.sleep)
     try:
         while not job.manifest_complete:
             run.show("waiting for the export")

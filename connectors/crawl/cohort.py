@@ -7,7 +7,6 @@ number, never by name: a cohort's values are PHI.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ import orjson
 from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, page_from
+from connectors.fhir_base import FhirBase
 from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
@@ -27,7 +27,6 @@ from connectors.ways import DIRECTORY
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
-_MEMBER = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 
 
 _WORDS = {
@@ -72,6 +71,7 @@ class CohortFinder:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
 
     async def named(self, source: CohortSource) -> Cohort:
@@ -130,10 +130,10 @@ class CohortFinder:
             references = [(m.get("entity") or {}).get("reference") for m in members if not m.get("inactive", False)]
         except (orjson.JSONDecodeError, AttributeError, TypeError):
             raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.") from None
-        patients = [match[1] for match in map(_MEMBER.search, map(str, references)) if match]
+        patients = [one for one in map(self._base.patient, map(str, references)) if one is not None]
         quantity = found.get("quantity")
         hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
-        places = {"not told": hidden, "without a reference to a patient": len(references) - len(patients)}
+        places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
@@ -155,7 +155,7 @@ class CohortFinder:
             number += 1
             reply = await self._client.send(self._call(url, template, "search"))
             try:
-                page = page_from(reply.body, where=f"page {number} of {template}", way=DIRECTORY)
+                page = page_from(reply.body, self._base, where=f"page {number} of {template}", way=DIRECTORY)
             except NotABundleError as error:
                 raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
             guard.look([record.id for record in page.records])

@@ -61,7 +61,7 @@ class Inspection:
             if _REDACTED in record.body:
                 tally.redacted += 1
             whose = record.patient_id
-            other = whose != patient and whose is not None and patient is not None
+            other = whose != patient and whose is not None and patient is not None and patient not in record.others
             # what is included beside the matches is of another type
             if (other or (by is not None and self._too_old(record, by, tally))) and record.resource_type == own:
                 tally.astray += 1

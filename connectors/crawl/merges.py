@@ -26,7 +26,7 @@ def aliases_in(records: Iterable[Record]) -> list[Alias]:
 
 
 def links_of(record: Record) -> list[Alias]:
-    """The merges that one Patient tells of; what is not as R4 has it is passed over."""
+    """The merges that one Patient tells of; what is not as R4 has it is passed over, and so are Patients of other servers."""
     if b'"link"' not in record.body:
         return []
     try:
@@ -36,7 +36,7 @@ def links_of(record: Record) -> list[Alias]:
     found = []
     for link in links if isinstance(links, list) else ():
         other = _other(link)
-        if other is None or other == record.id:
+        if other not in record.others:  # himself, or a Patient of another server
             continue
         if link.get("type") == "replaced-by":
             found.append(Alias(record.id, other, gone=False))

@@ -15,6 +15,7 @@ from connectors.capability import Capability
 from connectors.crawl.paging import LoopGuard, follow
 from connectors.errors import ProtocolError, TerminalFetchError
 from connectors.fhir import Issue, NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
@@ -36,6 +37,7 @@ class ReferenceFetcher:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
         self._capability = capability
         self._came: set[str] = set()
@@ -131,7 +133,7 @@ class ReferenceFetcher:
         except TerminalFetchError as error:
             return 0, {await self._refused(unit, identity, error, emit)}
         try:
-            record = record_from(reply.body, unit.key)
+            record = record_from(reply.body, self._base, unit.key)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
             return 0, set()
@@ -169,7 +171,7 @@ class ReferenceFetcher:
             guard.check(url)
             reply = await self._client.send(self._call(unit, url, template, "search"))
             try:
-                page = page_from(reply.body, where=template, unit_key=unit.key)
+                page = page_from(reply.body, self._base, where=template, unit_key=unit.key)
             except NotABundleError as error:
                 raise ProtocolError(f"{template}: {error}.", status=reply.status) from None
             issues += page.issues

@@ -29,6 +29,8 @@ from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
 from connectors.fhir import Issue, NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
+from connectors.membership import filed
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.call import Call
@@ -107,6 +109,7 @@ class SearchFetcher:
         """
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
         self._capability = capability or Capability()
         self._deferrals = deferrals
@@ -170,7 +173,7 @@ class SearchFetcher:
     async def _read(self, unit: Unit, emit: Emit) -> UnitResult:
         reply = await self._client.send(self._call(unit, f"{self._base_url}/{unit.detail['path']}", purpose="read"))
         try:
-            record = record_from(reply.body, unit.key, unit.way)
+            record = record_from(reply.body, self._base, unit.key, unit.way)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
@@ -307,6 +310,7 @@ class SearchFetcher:
             inspection.look(page.records, tally)
             if page.records or page.quarantined:
                 size = sum(len(record.body) for record in page.records)
+                records = filed(page.records, unit.resource_type, unit.patient_id)
                 aliases: list[Alias] = []
                 gone: list[Deletion] = []
                 if unit.resource_type == "Patient":
@@ -314,9 +318,7 @@ class SearchFetcher:
                     tally.merged = tally.merged or bool(gone)
                     aliases += aliases_in(page.records)
                 await emit(
-                    Fetched(
-                        records=page.records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size
-                    )
+                    Fetched(records=records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size)
                 )
             url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url)
         tally.withheld += totals.missing
@@ -333,7 +335,11 @@ class SearchFetcher:
         await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
         try:
             return page_from(
-                reply.body, where=f"page {number} of {unit.detail['template']}", unit_key=unit.key, way=unit.way
+                reply.body,
+                self._base,
+                where=f"page {number} of {unit.detail['template']}",
+                unit_key=unit.key,
+                way=unit.way,
             ), reply.url
         except NotABundleError as error:
             if "/Patient/" in reply.url and "/Patient/" not in url:

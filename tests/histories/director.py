@@ -190,7 +190,9 @@ class _Director:
         faults: list[Callable[[], s.Fault]] = [
             lambda: s.Sick((rows,)),
             lambda: s.Sick((rows, self._pattern())),
-            lambda: s.Refuse(rng.choice((s.PATIENT, *s.CHARTS)), rng.choice((403, 404, 404, 400, 501)), self._refused()),
+            lambda: s.Refuse(
+                rng.choice((s.PATIENT, *s.CHARTS)), rng.choice((403, 404, 404, 400, 501)), self._refused()
+            ),
             lambda: s.Incomplete(rng.choice(s.CHARTS)),
             lambda: s.NoExport(),
             lambda: s.Flaky(rng.choice((3, 5))),
@@ -250,7 +252,9 @@ class _Director:
             self._ehr.happens(step)
 
     def _row(self, *types: str) -> tuple[str, str] | None:
-        keys = sorted(key for key in self._ehr.rows if key[0] in (types or s.TYPES) and not key[1].startswith(("m", "q")))
+        keys = sorted(
+            key for key in self._ehr.rows if key[0] in (types or s.TYPES) and not key[1].startswith(("m", "q"))
+        )
         return self._rng.choice(keys) if keys else None
 
     def _dated(self) -> bool:

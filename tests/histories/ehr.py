@@ -269,7 +269,9 @@ class Ehr:
         return any(isinstance(fault, s.Incomplete) and fault.type == resource_type for fault in self.faults)
 
     def misled(self, patient: str) -> str | None:
-        return next((fault.to for fault in self.faults if isinstance(fault, s.Misled) and fault.patient == patient), None)
+        return next(
+            (fault.to for fault in self.faults if isinstance(fault, s.Misled) and fault.patient == patient), None
+        )
 
     def _named(self, kinds: tuple[type, ...], key: Key) -> bool:
         return any(

@@ -157,7 +157,9 @@ class Oracle:
                 elif self._before.live[key] == body and after.live[key] != body:
                     spoilt.append(key)
         if died:
-            return Failure(f"always: a row that could be read was made dead ({_kinds(died)}, {watch.reach})", _some(died))
+            return Failure(
+                f"always: a row that could be read was made dead ({_kinds(died)}, {watch.reach})", _some(died)
+            )
         if spoilt:
             return Failure(f"always: a row that was right was made wrong ({_kinds(spoilt)})", _some(spoilt))
         return None

@@ -29,7 +29,9 @@ from tests.histories.ehr import Ehr
 from tests.histories.oracle import Failure, Oracle
 from tests.histories.store_view import StoreView
 
-BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)  # in the past of any Postgres: what it dates is never older than the history
+BEGIN = datetime(
+    2020, 6, 1, 2, 0, tzinfo=UTC
+)  # in the past of any Postgres: what it dates is never older than the history
 HAUNTED_RUNS = 6  # after the two sound ones, for dead rows that are read in rotation
 NAME = "ehr"
 
@@ -98,7 +100,9 @@ class Player:
             if failure := await self._run(full, sound=True):
                 return failure
         if left := self._oracle.haunting():
-            return Failure(f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6]))
+            return Failure(
+                f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6])
+            )
         if left := self._oracle.unnamed(home):
             return Failure("d: a live row is neither visible nor named", str(sorted(left)[:6]))
         before = self._view.state()

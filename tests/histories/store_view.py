@@ -112,7 +112,9 @@ class StoreView:
     def make_old(self) -> None:
         """Make the store one that an earlier version left, as it is after its migration."""
         with self._conn.transaction():
-            columns = "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
+            columns = (
+                "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
+            )
             if self._conn.execute(columns).fetchone():
                 self._conn.execute("UPDATE resource SET first_way = NULL WHERE first_way IS NOT NULL")
             for table in _KNOWLEDGE:

@@ -237,9 +237,9 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
         report = await run(server, store, mode="crawl", group="g")
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
     assert "8 members of the Group were not told" in report.holes[0].reason
-    assert {f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient: 3")} <= set(
-        report.notes
-    )
+    assert {
+        f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient of this EHR: 3")
+    } <= set(report.notes)
     assert ("Patient", "p0") in store.live()
 
 

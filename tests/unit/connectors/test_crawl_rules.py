@@ -16,6 +16,7 @@ from connectors.crawl.merges import aliases_in, with_survivors
 from connectors.crawl.since import Owed, date_of, moment, newest, since_parameter, window_parameter
 from connectors.crawl.verdicts import Tally, ended
 from connectors.fhir import Issue, record_from
+from connectors.fhir_base import FhirBase
 from connectors.vendors import PROFILES, profile_for
 from snapshots.record import Alias, Deferral, Record, Unit, UnitState
 
@@ -25,7 +26,7 @@ T1, T2 = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
 def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> Record:
-    return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}))
+    return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}), FhirBase("https://x"))
 
 
 def unit(kind: str = "Observation", patient: str | None = "p1", **detail: object) -> Unit:
@@ -137,7 +138,8 @@ def link(kind: str, reference: object) -> dict:
 
 def test_links_of_a_patient_tell_who_was_merged_into_whom_and_odd_ones_are_passed_over() -> None:
     links = [link("replaced-by", "https://x/Patient/new/_history/1"), link("replaces", "Patient/old"), link("seealso", "Patient/z"),  # noqa: E501
-             link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "RelatedPerson/r")]  # fmt: skip
+             link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "https://y/Patient/theirs"),
+             link("replaces", "RelatedPerson/r")]  # fmt: skip
     found = aliases_in([record("Patient", "me", link=links), record(), record("Patient", "n", link="odd")])
     assert found == [Alias("me", "new", gone=False), Alias("old", "me", gone=False)]
 
@@ -188,6 +190,7 @@ def test_what_was_not_asked_for_is_counted() -> None:
     mine, other = {"reference": "Patient/p1"}, {"reference": "Patient/p2"}
     assert looked([record(subject=mine), record(), record("Patient", "p2")], unit()).astray == 0
     assert looked([record(subject=other)], unit()).astray == 1
+    assert looked([record(subject=other, performer=[mine])], unit()).astray == 0
     old, fresh = {"lastUpdated": T1}, {"lastUpdated": T2}
     assert looked([record(meta=old), record(meta=fresh)], unit(since=T2)).astray == 1
     lab = [{"coding": [{"code": "laboratory"}]}]
