@@ -180,6 +180,10 @@ class PreviewEvidence(Evidence):
         """Give nothing."""
         return ()
 
+    async def not_found_types(self) -> Sequence[str]:
+        """Give none."""
+        return ()
+
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
         """Give nothing."""
         return ()

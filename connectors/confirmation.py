@@ -63,14 +63,16 @@ async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit:
     """Read what is due, at most so many; gives how many that were."""
     if limit <= 0:
         return 0
-    due = await run.store.evidence.due(readable, limit)
-    if not due:
+    evidence = run.store.evidence
+    due = await evidence.due(readable, limit)
+    heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
+    types = sorted(heard - reader.controlled)
+    if not due and not types:
         return 0
-    types = sorted({row.resource_type for row in due} - reader.controlled)
-    controls = await run.store.evidence.controls(types)
+    controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
-    await run.store.evidence.note_asked(due)
+    await evidence.note_asked(due)
     await _fetch_pending(run, reader)
     return len(due) + len(controls)
 

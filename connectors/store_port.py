@@ -142,6 +142,9 @@ class Evidence(Protocol):
     async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
         """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
 
+    async def not_found_types(self) -> Sequence[str]:
+        """Types of which this run has been told that something is not there."""
+
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
         """Rows of these types that this run has listed."""
 

@@ -140,6 +140,11 @@ class StoredEvidence:
             values = {**own, **found.columns, "readable": wanted, "limit": limit}
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
+    async def not_found_types(self) -> list[str]:
+        """Give the types of which this run has been told that something is not there."""
+        async with self._session.transaction("reading what was missed") as own:
+            return [row[0] async for row in await self._conn.execute(_SQL["not_found_types"], own)]
+
     async def controls(self, types: Sequence[str]) -> list[AbsentRow]:
         """Give rows of these types that this run has listed, to be read as well."""
         async with self._session.transaction("reading what was listed") as own:

@@ -255,6 +255,10 @@ CROSS JOIN LATERAL (
     SELECT patient_id FROM resource WHERE resource_type = t.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
 ) r
 
+-- name: not_found_types
+-- Types of which something was not there when asked for.
+SELECT DISTINCT resource_type FROM absence WHERE run = %(run)s AND said = 'not-found'
+
 -- name: controlled
 -- Types of which a listed row could be read in this run.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = 'control' AND state = 'settled' AND records > 0
