@@ -24,6 +24,7 @@ PLAYED = ROOT / ".histories"  # a file a state of the code: "seed<tab>kind" of a
 PLAYS_TO_SHRINK = 150
 CODE = ("config", "snapshots", "connectors", "tests/histories")
 
+
 def say(line: str) -> None:
     """Write one line at once."""
     sys.stdout.write(line + "\n")
@@ -58,7 +59,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./run histories", description=__doc__)
     parser.add_argument("--seeds", default=DEFAULT, metavar="A-B", help=f"default: {DEFAULT}")
     parser.add_argument("--again", action="store_true", help="also what was played before")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
+    )
     parser.add_argument(
         "--shrink", type=int, default=PLAYS_TO_SHRINK, metavar="N", help="plays to make a failure smaller; 0: none"
     )

@@ -95,11 +95,15 @@ class StoreView:
                 dead[kind, id_] = deleted_run
         return Stored(live, dead)
 
-    def named(self) -> set[Key] | None:
-        """Live rows of which the store says by name that it does not know whether they are there; None: it cannot say."""
+    def doubted(self) -> set[Key]:
+        """Rows that the store names one by one: doubted, contradicted, withheld …"""
         if "evidence" not in self._tables:
-            return None
+            return set()
         return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM evidence")}
+
+    def unwitnessed(self) -> set[Key] | None:
+        """Live rows that no full listing of this period could list, as the store counts them; None: it cannot say yet."""
+        return None
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
         """What an unchanged night leaves as it was."""
@@ -112,12 +116,17 @@ class StoreView:
     def make_old(self) -> None:
         """Make the store one that an earlier version left, as it is after its migration."""
         with self._conn.transaction():
-            columns = "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
+            columns = (
+                "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
+            )
             if self._conn.execute(columns).fetchone():
                 self._conn.execute("UPDATE resource SET first_way = NULL WHERE first_way IS NOT NULL")
             for table in _KNOWLEDGE:
                 if table in self._tables:
                     self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+            self._conn.execute(
+                "UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE status = 'running'"
+            )
 
     # Postgres dates a run by its own clock, which a history cannot set: its runs are told their time afterwards.
 
