@@ -142,6 +142,7 @@ class Server:
             rows = [row for row in rows if _within(row.at, limit)]
         if ids is None:
             ehr.heard.answered.add(("search", kind, patient if patient is not None else "*"))
+            ehr.heard.refused.discard(("search", kind, patient if patient is not None else "*"))
         return self._page(kind, query, sorted(rows, key=lambda row: row.id))
 
     def _page(self, kind: str, query: dict[str, list[str]], rows: list[Row]) -> Answer:
@@ -187,8 +188,11 @@ class Server:
             files.setdefault(row.type, []).append(json.dumps(ehr.body(row)))
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
         for kind in types or s.TYPES:
-            told_of = ehr.heard.refused if kind in refused else ehr.heard.answered
+            told_of, other = ehr.heard.answered, ehr.heard.refused
+            if kind in refused:
+                told_of, other = other, told_of
             told_of.update(("export", kind, one) for one in members)
+            other.difference_update(("export", kind, one) for one in members)
             if level == "system" and kind not in refused:
                 ehr.heard.answered.add(("export", kind, ""))
         number = str(len(self._jobs) + 1)

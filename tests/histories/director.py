@@ -49,6 +49,7 @@ class _Director:
         self._steps: list[s.Step] = []
         self._number = 0
         self._lied = False
+        self._undoings: list[s.Happening] = []  # what will be taken back on a later night
         self._types = self._weighted(_TYPES)
         home = self._ask(*self._weighted([((who, mode), weight) for who, mode, weight in _MODES]))
         self._site = self._made_site(home)
@@ -126,18 +127,22 @@ class _Director:
         for patient in self._patients:
             for kind in s.CHARTS:
                 for _ in range(rng.choice((0, 1, 1, 2, 4))):
-                    self._do(s.Add(kind, self._new_id(kind), patient, age_d=rng.choice((3, 30, 200))))
+                    self._do(s.Add(kind, self._new_id(kind), patient, age_d=rng.choice((0, 0, 3, 30, 200))))
         if device:
             self._do(s.Add(s.OBSERVATION, self._new_id(s.OBSERVATION), self._patients[0], age_d=30, device=device))
         if rng.random() < 0.5:
             self._do(s.Add(s.OBSERVATION, self._new_id("nobody"), age_d=100))
+        self._populate_in_number()
+        for group in ("A", "B"):
+            for patient in self._some_patients():
+                self._do(s.Join(group, patient))
+
+    def _populate_in_number(self) -> None:
+        rng = self._rng
         if self._many:
             if rng.random() < 0.3:
                 self._do(s.AddMany(s.PATIENT, "q", 24, None))
             self._do(s.AddMany(s.OBSERVATION, "m", rng.choice((24, 40, 60)), rng.choice(self._patients)))
-        for group in ("A", "B"):
-            for patient in self._some_patients():
-                self._do(s.Join(group, patient))
 
     def _new_id(self, kind: str) -> str:
         self._number += 1
@@ -147,7 +152,11 @@ class _Director:
 
     def _night(self) -> None:
         rng = self._rng
-        self._do(s.Wait(rng.choice((24, 24, 24, 2, 72))))
+        self._do(s.Wait(rng.choice((24, 24, 24, 1, 72))))
+        for undoing in list(self._undoings):
+            if rng.random() < 0.5:
+                self._undoings.remove(undoing)
+                self._do(undoing)
         for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
             self._happening()
         if rng.random() < 0.04:
@@ -184,7 +193,7 @@ class _Director:
 
     def _faults(self) -> tuple[s.Fault, ...]:
         rng = self._rng
-        if rng.random() > 0.3:
+        if rng.random() > 0.4:
             return ()
         rows = self._pattern()
         faults: list[Callable[[], s.Fault]] = [
@@ -194,15 +203,15 @@ class _Director:
                 rng.choice((s.PATIENT, *s.CHARTS)), rng.choice((403, 404, 404, 400, 501)), self._refused()
             ),
             lambda: s.Incomplete(rng.choice(s.CHARTS)),
-            lambda: s.NoExport(),
+            s.NoExport,
             lambda: s.Flaky(rng.choice((3, 5))),
         ]
         if not self._lied:
             faults += [
                 lambda: s.Lie((rows,)),
                 lambda: s.Lie((rows, self._pattern())),
-                lambda: s.Patients410(),
-                lambda: s.All410(),
+                s.Patients410,
+                s.All410,
                 lambda: s.Misled(*rng.sample(self._patients, 2)),
             ]
         fault = rng.choice(faults)()
@@ -245,6 +254,29 @@ class _Director:
         )()
         if made is not None:
             self._do(made)
+            if (undoing := self._undoing(made)) is not None and self._rng.random() < 0.5:
+                self._undoings.append(undoing)
+
+    def _undoing(self, made: s.Happening) -> s.Happening | None:
+        """What takes it back: histories are about servers that change their mind."""
+        match made:
+            case s.Hide() | s.Add(shown=False):
+                return s.Show(made.type, made.id)
+            case s.Withhold():
+                return s.Permit(made.type, made.id)
+            case s.Merge():
+                return s.Unmerge(made.former, dated=self._dated())
+            case s.Leave():
+                return s.Join(*made)
+            case s.Join():
+                return s.Leave(*made)
+            case s.Drop():
+                return s.Restore(made.type, made.id, dated=self._dated())
+            case s.DropPatient():
+                return s.Restore(s.PATIENT, made.id, dated=self._dated())
+            case s.Levels():
+                return s.Levels(self._site.levels)
+        return None
 
     def _do(self, step: s.Step) -> None:
         self._steps.append(step)

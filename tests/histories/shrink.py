@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from tests.histories import steps as s
 from tests.histories.oracle import Failure
@@ -66,10 +67,8 @@ class _Shrinking:
 def shrunk(history: s.History, failure: Failure, plays: Plays, *, most: int) -> tuple[s.History, Failure]:
     """The smallest that was found in `most` plays, and how it fails."""
     shrinking = _Shrinking(history, failure, plays, most)
-    try:
+    with suppress(_Spent):
         shrinking.shrink()
-    except _Spent:
-        pass
     return shrinking.history, shrinking.failure
 
 

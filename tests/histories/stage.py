@@ -38,7 +38,7 @@ def server() -> Iterator[str]:
 
 
 class _Lasting(psycopg.AsyncConnection[Any]):
-    """A session that stays when a run gives it back, without its locks: a new one must learn every table anew, half a run's time."""
+    """A session that stays when a run gives it back, without its locks: a new one would learn every table anew."""
 
     async def close(self) -> None:
         await self.rollback()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -46,6 +45,10 @@ _EMPTIED = (
     "attachment",
     "evidence",
     "listed",
+    "full_listing",
+    "absence",
+    "revived",
+    "rival",
     "member",
     "way",
     "pace",
@@ -53,7 +56,7 @@ _EMPTIED = (
     "connection",
 )
 # what a store of an earlier version does not know, or what its upgrade drops
-_KNOWLEDGE = ("listed", "member", "evidence", "watermark", "lag", "roster", "way")
+_KNOWLEDGE = ("listed", "full_listing", "member", "evidence", "watermark", "lag", "roster", "rival", "way")
 
 
 class Stored(NamedTuple):
@@ -95,11 +98,15 @@ class StoreView:
                 dead[kind, id_] = deleted_run
         return Stored(live, dead)
 
-    def named(self) -> set[Key] | None:
-        """Live rows of which the store says by name that it does not know whether they are there; None: it cannot say."""
+    def doubted(self) -> set[Key]:
+        """Rows that the store names one by one: doubted, contradicted, withheld …"""
         if "evidence" not in self._tables:
-            return None
+            return set()
         return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM evidence")}
+
+    def unwitnessed(self) -> set[Key] | None:
+        """Live rows that no full listing of this period could list, as the store counts them; None: it cannot say yet."""
+        return None
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
         """What an unchanged night leaves as it was."""
@@ -120,18 +127,9 @@ class StoreView:
             for table in _KNOWLEDGE:
                 if table in self._tables:
                     self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
-
-    # Postgres dates a run by its own clock, which a history cannot set: its runs are told their time afterwards.
-
-    def before_begin(self, now: datetime) -> None:
-        """Make an interrupted run as old, by Postgres' clock, as it is by the history's."""
-        self._conn.execute("UPDATE run SET started_at = now() - (%s - started_at) WHERE status = 'running'", (now,))
-
-    def after_begin(self, run: int, now: datetime, *, resumed: datetime | None) -> datetime:
-        """Tell a run when it began: now, or when it first did."""
-        began = resumed or now
-        self._conn.execute("UPDATE run SET started_at = %s WHERE id = %s", (began, run))
-        return began
+            self._conn.execute(
+                "UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE status = 'running'"
+            )
 
 
 def view(url: str, tenant: str) -> AbstractContextManager[StoreView]:

@@ -1,0 +1,45 @@
+"""A seed is one history, for ever; all seeds together meet everything that there is a word for."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from tests.histories import steps as s
+from tests.histories.director import history
+
+LIES = (s.Lie, s.Patients410, s.All410, s.Misled)
+SEEDS = range(1, 401)
+
+
+def _runs(one: s.History) -> list[s.Run]:
+    return [step for step in one.steps if isinstance(step, s.Run)]
+
+
+def test_a_seed_is_always_the_same_history() -> None:
+    assert [history(seed) for seed in range(1, 30)] == [history(seed) for seed in range(1, 30)]
+
+
+def test_four_hundred_seeds_meet_every_step_every_fault_and_every_way_of_asking() -> None:
+    all_ = [history(seed) for seed in SEEDS]
+    runs = [run for one in all_ for run in _runs(one)]
+    assert {type(step) for one in all_ for step in one.steps} == {*get_args(s.Happening), s.Wait, s.Upgrade, s.Run}
+    assert {type(fault) for run in runs for fault in run.faults} == set(get_args(s.Fault))
+    assert {run.kill.at for run in runs if run.kill} == {"request", "write", "written"}
+    assert {run.ask.who.partition(":")[0] for run in runs} == {"all", "store", "group", "cohort", "pull"}
+    assert {run.ask.mode for run in runs} == {"auto", "bulk", "crawl"}
+    assert {run.since for run in runs} == {"auto", "none"}
+
+
+def test_the_ehr_lies_in_lists_and_reads_on_one_night_of_a_history_at_the_most() -> None:
+    for seed in SEEDS:
+        nights = [run for run in _runs(history(seed)) if any(isinstance(fault, LIES) for fault in run.faults)]
+        assert len(nights) <= 1
+
+
+def test_a_printed_history_is_the_same_history_again() -> None:
+    words = {name: getattr(s, name) for name in dir(s) if not name.startswith("_")}
+    for seed in range(1, 30):
+        one = history(seed)
+        site, *steps = str(one).splitlines()
+        again = s.History(eval(site, words), tuple(eval(step, words) for step in steps))
+        assert again == one
