@@ -357,17 +357,14 @@ WITH known AS MATERIALIZED (
             SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code) WHERE c.code #>> '{}' = ANY(w.codes)
         ) AS of_other_category,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
-        a.resource_type = 'Patient' AND a.said IS DISTINCT FROM 'merged' AND (EXISTS (
-            SELECT FROM unit u WHERE u.run = %(run)s AND u.patient_id = a.id AND u.kind = 'search' AND u.resource_type <> 'Patient'
-                AND u.state = 'settled' AND u.records > 0
-        ) OR EXISTS (
+        a.resource_type = 'Patient' AND EXISTS (
             SELECT FROM resource c WHERE c.patient_id = a.id AND c.connection = %(connection)s AND c.resource_type <> 'Patient'
                 AND c.deleted_at IS NULL AND (
                     c.last_changed_run = %(run)s OR EXISTS (
                         SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = c.resource_type AND s.id = c.id
                     )
                 )
-        )) AS chart_is_alive
+        ) AS chart_is_alive
     FROM absence a
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id OFFSET 0
