@@ -92,6 +92,7 @@ class Capability:
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
     bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
+    unread: int = 0  # places that declare types, and could not be read
 
     def patient_parameter(self, resource_type: str) -> str | None:
         """The parameter that narrows a search of this type to one patient, if one is declared.
@@ -110,9 +111,14 @@ _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient
 
 
 def capability_from(statement: Any) -> Capability:
-    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared."""
+    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared.
+
+    Of what declares types, it is counted: a type that is not declared is not asked for. A search parameter or an operation that
+    cannot be read costs only a quicker way.
+    """
     if not isinstance(statement, dict):
-        return Capability()
+        return Capability(unread=1)
+    unread = _strangers(statement.get("rest"))
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
     levels: set[BulkLevel] = set()
@@ -125,9 +131,11 @@ def capability_from(statement: Any) -> Capability:
             if _is_export(operation):
                 levels.add(_level_named(operation))
                 versions.append(_bulk_version(str(operation.get("definition", ""))))
+        unread += _strangers(rest.get("resource"))
         for resource in _objects(rest.get("resource")):
             name = resource.get("type")
             if not isinstance(name, str) or not _TYPE.match(name):  # it goes into paths
+                unread += 1
                 continue
             search_params[name] = frozenset(
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
@@ -146,6 +154,7 @@ def capability_from(statement: Any) -> Capability:
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),
+        unread=unread,
     )
 
 
@@ -163,7 +172,14 @@ def _bulk_version(canonical: str) -> int | None:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """The objects of a list, or the one that stands in its place."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
+def _strangers(value: Any) -> int:
+    """How many items of a list are no objects."""
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    return len(listed) - len(_objects(value))
 
 
 def _is_export(operation: Mapping[str, Any]) -> bool:

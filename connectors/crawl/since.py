@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from connectors.capability import Capability
+from connectors.instants import moment
 from connectors.profile import VendorProfile
 
 LAST_UPDATED = "_lastUpdated"
@@ -59,20 +60,11 @@ def window_parameter(resource_type: str, profile: VendorProfile, capability: Cap
     return SinceParameter(created, "created") if created else None
 
 
-def moment(text: str | None) -> datetime | None:
-    """A FHIR instant, dateTime or date as a moment (UTC where it names no zone); None for anything else."""
-    if text is None:
-        return None
-    padded = {4: "-01-01", 7: "-01"}.get(len(text), "")
-    try:
-        found = datetime.fromisoformat(text + padded)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def date_of(body: bytes, resource_type: str, parameter: str) -> str | None:
-    """The date that a parameter looks at, as the resource has it; None where it has none."""
+    """The date that a parameter looks at, as the resource has it; None where it has none.
+
+    One that cannot be read counts as none: a watermark is then held back further, and a listing is not believed less.
+    """
     element = _ELEMENT_BY_TYPE.get((resource_type, parameter)) or _ELEMENT.get(parameter, parameter)
     try:
         fields = _FIELDS.decode(body)
@@ -119,7 +111,10 @@ def _older(one: str, other: str) -> str:
 
 
 class Newest:
-    """The newest date seen of each type, future ones aside: a watermark that goes further might skip what is indexed late."""
+    """The newest date seen of each type: a watermark that goes further might skip what is indexed late.
+
+    Dates of the future are passed over, and such as no server can mean (`instants.moment`).
+    """
 
     def __init__(self, began: datetime) -> None:
         self._began = began

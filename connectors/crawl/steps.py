@@ -230,6 +230,7 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
             patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
             tally.issues += page.issues
             tally.unreadable += len(page.quarantined)
+            tally.doubtful = tally.doubtful or page.doubtful
             run.inspect(page.records)
             aliases = aliases_in(page.records)
             await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir import (
-    Issue,
     NotABundleError,
     UnreadableResourceError,
     deletions_from,
     grade,
-    issues_from,
     page_from,
     record_from,
 )
+from connectors.outcomes import Issue
 from connectors.vendors import PROFILES
 from snapshots.record import Deletion
+
+BOM = b"\xef\xbb\xbf"
 
 
 def test_a_record_keeps_its_body_byte_for_byte() -> None:
@@ -75,7 +76,7 @@ def test_what_is_not_one_resource_is_refused_without_being_quoted(body: bytes) -
 @given(st.binary(max_size=200))
 def test_any_bytes_are_either_a_record_or_refused(body: bytes) -> None:
     with contextlib.suppress(UnreadableResourceError):
-        assert record_from(body).body == body
+        assert record_from(body).body == body.removeprefix(BOM)
 
 
 def _bundle(*entries: object, **fields: object) -> bytes:
@@ -210,13 +211,6 @@ def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -
 def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> None:
     assert grade([Issue("error", "exception", ())], {}) == "fatal"
     assert grade([Issue("information", "informational", ())], {}) == "note"
-
-
-def test_issue_texts_are_not_read() -> None:
-    issues = issues_from(
-        b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"Jane Doe"}]}'
-    )
-    assert "Jane" not in repr(issues)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,11 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
     )
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":[{"type":"Patient"}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":"none","request":"x"}', b'{"output":null,"extension":{}}',
+     b'{"resourceType":"OperationOutcome","issue":[],"request":"x"}'],
+)  # fmt: skip
 def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         manifest_from(body, page=1, proofs=Proofs())
