@@ -216,14 +216,15 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
 
 
 def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:
-    """A Bundle and its entries. An item that is no entry costs itself, and not the page: it stands for a resource that is none."""
+    """A Bundle and its entries. An item that is no entry costs itself and not the page: it stands for a resource that is none."""
     try:
         bundle = _BUNDLE.decode(body)
-        return bundle, bundle.entry or ()
     except msgspec.ValidationError:
         pass
     except _UNREADABLE:
         raise NotABundleError("the answer is not a Bundle in JSON") from None
+    else:
+        return bundle, bundle.entry or ()
     try:
         odd = _ODD_BUNDLE.decode(body)
         listed = bytes(odd.entry)

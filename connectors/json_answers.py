@@ -65,7 +65,7 @@ def pieces_of(body: bytes) -> Iterator[Piece]:
             failures += 1
             found = _BEGINS.search(text, at) if failures < _MOST_FAILURES else None
             end = found.end() if found else len(text)
-        yield Piece(line, text[at:end].rstrip().encode("utf-8", "surrogateescape"), value, readable)
+        yield Piece(line, text[at:end].rstrip(" \t\r\n").encode("utf-8", "surrogateescape"), value, readable)
         begin = _begin(text, end)
         line += text.count("\n", at, begin)
         at = begin

@@ -137,6 +137,44 @@ def test_an_entry_without_a_resource_is_not_passed_over() -> None:
     assert [item.source for item in page.quarantined] == ["page 1, entry 1", "page 1, entry 2", "page 1, entry 3"]
 
 
+@pytest.mark.parametrize(
+    "stranger", [7, "Condition", [], True, [{"resource": {"resourceType": "Condition", "id": "x"}}]]
+)
+def test_a_stranger_among_entries_costs_only_itself(stranger: object) -> None:
+    good = {"resource": {"resourceType": "Condition", "id": "c2"}, "search": "match"}
+    page = page_from(_bundle(stranger, good, link=[{"relation": "next", "url": "n"}]), where="page 1")
+    assert ([record.id for record in page.records], page.next_url) == (["c2"], "n")
+    assert [item.source for item in page.quarantined] == ["page 1, entry 1"]
+
+
+@pytest.mark.parametrize(("entry", "ids"), [({"resource": {"resourceType": "Goal", "id": "g"}}, ["g"]), ("none", [])])
+def test_entries_that_are_no_list_are_read_as_one_or_kept(entry: object, ids: list[str]) -> None:
+    page = page_from(orjson.dumps({"resourceType": "Bundle", "entry": entry}), where="page 1")
+    assert [record.id for record in page.records] == ids
+    assert len(page.quarantined) == 1 - len(ids)
+
+
+def test_an_outcome_that_cannot_be_read_is_quarantined_and_one_that_can_in_part_leaves_a_doubt() -> None:
+    unread = {"resource": {"resourceType": "OperationOutcome", "id": "x"}, "search": {"mode": "outcome"}}
+    in_part = {"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning"}, None]}}
+    assert len(page_from(_bundle(unread), where="page 1").quarantined) == 1
+    page = page_from(_bundle(in_part), where="page 1")
+    assert (len(page.issues), page.quarantined, page.doubtful) == (1, [], True)
+
+
+def test_a_resource_that_mentions_outcomes_is_a_resource_whatever_its_entry_says() -> None:
+    marked = {"resource": {"resourceType": "Basic", "id": "b", "x": "OperationOutcome"}, "search": {"mode": "outcome"}}
+    assert [record.id for record in page_from(_bundle(marked), where="page 1").records] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "stranger", [None, 7, "DELETE Goal/g2", {}, {"request": None}, {"request": {"method": 7, "url": 7}}]
+)
+def test_a_stranger_among_deletions_is_counted_and_the_others_are_read(stranger: object) -> None:
+    deleted = {"request": {"method": "DELETE", "url": "Goal/g1"}}
+    assert deletions_from(orjson.dumps({"entry": [stranger, deleted]})) == ((Deletion("Goal", "g1"),), 1)
+
+
 def test_a_resource_marked_as_an_outcome_is_a_resource() -> None:
     marked = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": "outcome"}}
     assert [record.id for record in page_from(_bundle(marked), where="page 1").records] == ["c1"]
