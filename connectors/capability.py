@@ -105,7 +105,8 @@ class Capability:
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 
-_VERSIONS = 100  # beyond this it is no version
+_VERSION = re.compile(r"[1-9][0-9]?")  # more digits are no version
+_STATEMENTS = (None, "CapabilityStatement", "Conformance")  # the last: DSTU2
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
 
@@ -118,7 +119,7 @@ def capability_from(statement: Any) -> Capability:
     """
     if not isinstance(statement, dict):
         return Capability(unread=1)
-    unread = _strangers(statement.get("rest"))
+    unread = _strangers(statement.get("rest")) + (statement.get("resourceType") not in _STATEMENTS)
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
     levels: set[BulkLevel] = set()
@@ -166,9 +167,7 @@ def _bulk_version(canonical: str) -> int | None:
     """The guide's major version in a canonical such as `…/uv/bulkdata/OperationDefinition/group-export|2.0.0`."""
     url, _, version = canonical.partition("|")
     major = version.partition(".")[0]
-    if "bulkdata" not in url or not major.isascii() or not major.isdecimal():
-        return None
-    return int(major) if 0 < int(major[:3]) < _VERSIONS else None
+    return int(major) if "bulkdata" in url and _VERSION.fullmatch(major) else None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

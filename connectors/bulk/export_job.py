@@ -6,6 +6,7 @@ so a crash goes on with it (Bulk Data IG 6.2, 6.3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,6 +29,7 @@ from snapshots.record import BulkJob, Unit
 _ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _CLOCKS_DIFFER = timedelta(minutes=5)
+_STATUS = re.compile(r"[1-5][0-9]{2}")
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -189,7 +191,7 @@ class ExportJob:
                 codes=error.codes,
             ) from error
         said = reply.headers.get("x-export-status", "").split()
-        status = int(said[0]) if said and said[0].isascii() and said[0].isdecimal() else reply.status
+        status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
         if status == _COMPLETE and not reply.body.strip():
             self._troubles += 1
             if self._troubles < _EMPTY_ANSWERS:

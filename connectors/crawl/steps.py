@@ -242,6 +242,8 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
     else:
         tally.count, tally.withheld, tally.shifted = len(patients), totals.missing, totals.shifted
         result = ended(unit, tally, run.request.profile)
+        if result.state is UnitState.SETTLED and result.reason is not None:
+            run.notes.append(f"Patient: {result.reason}")
     return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 
 
