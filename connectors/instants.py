@@ -9,10 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_EARLIEST, _LATEST = (
-    1900,
-    2200,
-)  # years: the first with records of the living, and well beyond planned dates (vendors.md 2.8)
+_EARLIEST, _LATEST = 1900, 9999  # years: the first with records of the living, and the end of time
 _MISSING = {4: "-01-01", 7: "-01"}  # of a FHIR date by its length: a year, a year and month
 
 

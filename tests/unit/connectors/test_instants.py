@@ -18,7 +18,7 @@ BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 @pytest.mark.parametrize(
     "text",
     ["0001-01-01T00:00:00Z", "0001-01-01", "0001", "0001-01-01T00:00:00+14:00", "1899-12-31", "9999-12-31T23:59:59Z",
-     "9999-12-31T23:59:59-12:00", "2200", "", None, "soon", "2026-13-01", "99999-01-01"],
+     "9999-12-31T23:59:59-12:00", "9999", "", None, "soon", "2026-13-01", "99999-01-01"],
 )  # fmt: skip
 def test_what_no_server_can_mean_is_no_date(text: str | None) -> None:
     assert moment(text) is None
@@ -29,7 +29,7 @@ def test_what_no_server_can_mean_is_no_date(text: str | None) -> None:
     [
         ("1900", datetime(1900, 1, 1, tzinfo=UTC)),
         ("2026-04", datetime(2026, 4, 1, tzinfo=UTC)),
-        ("2199-12-31", datetime(2199, 12, 31, tzinfo=UTC)),
+        ("9998-12-31T23:00:00-12:00", datetime(9999, 1, 1, 11, tzinfo=UTC)),
         ("2026-05-01T10:00:00+14:00", datetime(2026, 4, 30, 20, tzinfo=UTC)),
     ],
 )
