@@ -70,7 +70,7 @@ def test_a_single_link_in_place_of_a_list_is_read() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["next", "Self", URL]),
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from(["next", "Self", URL]),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["relation", "url", "x"]), inner, max_size=3)
     ),
@@ -78,7 +78,7 @@ JSON = st.recursive(
 )
 
 
-@given(JSON.map(lambda value: value if not isinstance(value, int) else value % 1000))
+@given(JSON)
 def test_any_json_as_links_ends_a_listing_only_where_all_of_them_are_known_to_lead_elsewhere(value: Any) -> None:
     raw = orjson.dumps(value)
     found = links_from(raw)
