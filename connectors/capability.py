@@ -29,6 +29,7 @@ class Capability:
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
     bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
+    unread: int = 0  # places that declare types, and could not be read
 
     @property
     def readable_types(self) -> tuple[str, ...] | None:
@@ -46,15 +47,21 @@ class Capability:
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 
-_VERSIONS = 100  # beyond this it is no version
+_VERSION = re.compile(r"[1-9][0-9]?")  # more digits are no version
+_STATEMENTS = (None, "CapabilityStatement", "Conformance")  # the last: DSTU2
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
 
 
 def capability_from(statement: Any) -> Capability:
-    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared."""
+    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared.
+
+    Of what declares types, it is counted: a type that is not declared is not asked for. A search parameter or an operation that
+    cannot be read costs only a quicker way.
+    """
     if not isinstance(statement, dict):
-        return Capability()
+        return Capability(unread=1)
+    unread = _strangers(statement.get("rest")) + (statement.get("resourceType") not in _STATEMENTS)
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
     reads: set[str] = set()
@@ -68,9 +75,11 @@ def capability_from(statement: Any) -> Capability:
             if _is_export(operation):
                 levels.add(_level_named(operation))
                 versions.append(_bulk_version(str(operation.get("definition", ""))))
+        unread += _strangers(rest.get("resource"))
         for resource in _objects(rest.get("resource")):
             name = resource.get("type")
             if not isinstance(name, str) or not _TYPE.match(name):  # it goes into paths
+                unread += 1
                 continue
             search_params[name] = frozenset(
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
@@ -92,6 +101,7 @@ def capability_from(statement: Any) -> Capability:
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),
+        unread=unread,
     )
 
 
@@ -103,13 +113,18 @@ def _bulk_version(canonical: str) -> int | None:
     """The guide's major version in a canonical such as `…/uv/bulkdata/OperationDefinition/group-export|2.0.0`."""
     url, _, version = canonical.partition("|")
     major = version.partition(".")[0]
-    if "bulkdata" not in url or not major.isascii() or not major.isdecimal():
-        return None
-    return int(major) if 0 < int(major[:3]) < _VERSIONS else None
+    return int(major) if "bulkdata" in url and _VERSION.fullmatch(major) else None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """The objects of a list, or the one that stands in its place."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
+def _strangers(value: Any) -> int:
+    """How many items of a list are no objects."""
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    return len(listed) - len(_objects(value))
 
 
 def _is_export(operation: Mapping[str, Any]) -> bool:

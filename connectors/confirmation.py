@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from connectors.capability import Capability
 from connectors.errors import AuthError, ConnectorError, FetchError, TerminalFetchError
-from connectors.fhir import Issue, UnreadableResourceError, grade, record_from
+from connectors.fhir import UnreadableResourceError, grade, record_from
 from connectors.fhir_base import FhirBase
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched, run_units
 from connectors.profile import VendorProfile
 from connectors.run import Run

@@ -13,8 +13,6 @@ from itertools import islice
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-import orjson
-
 from connectors.capability import Capability
 from connectors.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
 from connectors.crawl.deferrals import RESTRICTED, Deferrals
@@ -139,9 +137,8 @@ class Asker:
             page = page_from(reply.body, self._base, where="a count")
         except (TerminalFetchError, NotABundleError):
             return None  # counting may not be allowed where listing is
-        total = orjson.loads(reply.body).get("total")
-        trusted = type(total) is int and grade(page.issues, self._profile.issue_codes) == "note"
-        return total if trusted else None
+        understood = not page.doubtful and not page.quarantined
+        return page.total if understood and grade(page.issues, self._profile.issue_codes) == "note" else None
 
     async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
         """List the ids and compare; a count that differed stands beside them."""

@@ -13,7 +13,6 @@ from datetime import datetime
 from itertools import count
 
 import anyio
-import orjson
 
 from connectors.capability import Capability, capability_from
 from connectors.completeness import Answer, Tally
@@ -22,6 +21,7 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.since import FULL
 from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import PlanError, TerminalFetchError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.plan import crawl_types
 from connectors.proof_question import Asker, Question
 from connectors.run import Progress, SyncRequest
@@ -189,9 +189,9 @@ class _Proof:
         )
         try:
             reply = await self.client.send(call)
-            return capability_from(orjson.loads(reply.body))
-        except (TerminalFetchError, orjson.JSONDecodeError):
-            return Capability()
+            return capability_from(json_from(reply.body))
+        except (TerminalFetchError, UnreadableJsonError):
+            return Capability()  # harmless: without it more is asked, and what the EHR refuses is no proof
 
     def _wanted(self) -> tuple[str, ...]:
         """The types that the proved sync should have brought of patients; sets the directories that a crawl lists whole."""

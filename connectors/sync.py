@@ -11,8 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import orjson
-
 from connectors.bulk.steps import NoExportHereError, export_knowledge, fetch_by_bulk
 from connectors.capability import Capability, capability_from
 from connectors.compartment import PATIENT_COMPARTMENT
@@ -22,6 +20,7 @@ from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.references import follow_references
 from connectors.crawl.steps import crawl_knowledge, fetch_by_crawl
 from connectors.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.plan import bulk_types, choose_mode, crawl_types
 from connectors.run import CohortSource, Progress, Readable, Run, SyncRequest
 from connectors.store_port import RunStore
@@ -189,13 +188,20 @@ async def _capability(run: Run) -> Capability:
     )
     try:
         reply = await run.client.send(call)
-        return capability_from(orjson.loads(reply.body))
+        capability = capability_from(json_from(reply.body))
     except TerminalFetchError as error:
         run.notes.append(
             f"the server shows no CapabilityStatement (HTTP {error.status}): planned by the vendor profile alone"
         )
-    except orjson.JSONDecodeError:
+    except UnreadableJsonError:
         run.notes.append("the server's CapabilityStatement is not JSON: planned by the vendor profile alone")
+    else:
+        if capability.unread:
+            run.notes.append(
+                f"the server's CapabilityStatement has {capability.unread} places that could not be read: types that it declares "
+                "there are not asked for, unless the connection names them"
+            )
+        return capability
     return Capability()
 
 

@@ -14,13 +14,13 @@ from connectors.bulk.deletion import delete_export
 from connectors.bulk.download import FileFetcher
 from connectors.bulk.export_job import ExportJob
 from connectors.bulk.file_links import FileLinks
-from connectors.bulk.instants import moment
 from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import CohortFinder
 from connectors.errors import ConnectorError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir_base import FhirBase
+from connectors.instants import moment
 from connectors.pipeline import run_units
 from connectors.plan import bulk_level, bulk_types
 from connectors.profile import BulkLevel
@@ -57,6 +57,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
             links.job = job
             if not job.manifest_complete:
                 await _download(run, files, links, {"file"})
+        await _note_nothing(run)
         await _settle_empty(run)
         await _download(run, files, links, {"file"})
         # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
@@ -208,6 +209,13 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
             inspect=run.inspect,
         )
         before = pending
+
+
+async def _note_nothing(run: Run) -> None:
+    if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+        run.notes.append(
+            "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+        )
 
 
 async def _settle_empty(run: Run) -> None:

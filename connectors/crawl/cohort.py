@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import quote
 
 import anyio
-import orjson
 
 from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, page_from
 from connectors.fhir_base import FhirBase
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
@@ -102,8 +102,11 @@ class CohortFinder:
                 else:
                     records = (r for page in pages for r in page.records if r.resource_type == "Patient")
                     patients = {r.id: _bears(r.body, system, value) for r in records}
-                    found[number] = None if totals.missing else tuple(one for one, bears in patients.items() if bears)
-                    if patients and not found[number]:
+                    bearers = tuple(one for one, bears in patients.items() if bears)
+                    # what could not be read may be the patient, or a second one
+                    unread = any(page.quarantined or page.doubtful for page in pages)
+                    found[number] = None if totals.missing or unread else bearers
+                    if patients and not bearers:
                         unlike.add(number)
 
         async with anyio.create_task_group() as tasks:
@@ -125,12 +128,19 @@ class CohortFinder:
                 f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
             ) from error
         try:
-            found = orjson.loads(reply.body)
-            members = found.get("member") or []
-            references = [(m.get("entity") or {}).get("reference") for m in members if not m.get("inactive", False)]
-        except (orjson.JSONDecodeError, AttributeError, TypeError):
-            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.") from None
-        patients = [one for one in map(self._base.patient, map(str, references)) if one is not None]
+            found = json_from(reply.body)
+        except UnreadableJsonError:
+            found = None
+        members = (
+            found.get("member") or [] if isinstance(found, dict) and found.get("resourceType") == "Group" else None
+        )
+        if isinstance(members, dict):
+            members = [members]
+        if not isinstance(members, list):
+            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.")
+        # whose membership cannot be read is a member that is not told
+        references = [_reference(member) for member in members if not _is_inactive(member)]
+        patients = [one for one in map(self._base.patient, references) if one is not None]
         quantity = found.get("quantity")
         hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
         places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
@@ -173,13 +183,25 @@ class CohortFinder:
         )
 
 
+def _reference(member: Any) -> str:
+    """What a Group's member refers to; "" where that cannot be read."""
+    entity = member.get("entity") if isinstance(member, dict) else None
+    reference = entity.get("reference") if isinstance(entity, dict) else None
+    return reference if isinstance(reference, str) else ""
+
+
+def _is_inactive(member: Any) -> bool:
+    said = member.get("inactive") if isinstance(member, dict) else None
+    return said is True or (isinstance(said, str) and said.strip().lower() == "true")
+
+
 def _bears(body: bytes, system: str, value: str) -> bool:
     """Whether a Patient has the identifier; `system` may also be its type's text, where a site is configured by that."""
     try:
-        identifiers = orjson.loads(body).get("identifier")
-    except orjson.JSONDecodeError:
-        return False
-    for one in identifiers if isinstance(identifiers, list) else ():
+        identifiers = json_from(body).get("identifier")
+    except UnreadableJsonError:
+        return False  # harmless: an entry that names nobody is a hole
+    for one in identifiers if isinstance(identifiers, list) else [identifiers]:
         if not isinstance(one, dict) or str(one.get("value", "")).strip() != value.strip():
             continue
         kind = one.get("type")

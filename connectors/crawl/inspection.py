@@ -13,8 +13,9 @@ from typing import Any, Self
 import msgspec
 
 from connectors.capability import Capability
-from connectors.crawl.since import SinceParameter, date_of, moment, newest, since_parameter
+from connectors.crawl.since import SinceParameter, date_of, newest, since_parameter
 from connectors.crawl.verdicts import Tally
+from connectors.instants import moment
 from connectors.profile import VendorProfile
 from connectors.ways import categories
 from snapshots.record import Record, Unit
@@ -83,10 +84,13 @@ class Inspection:
         try:
             categories = _READ.decode(record.body).category
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return True
+            return True  # harmless, as categories of another shape: a filter that is ignored lists more, and not less
         codings = [
-            coding.get("code")
-            for category in categories if isinstance(category, dict)
-            for coding in (category.get("coding") or ()) if isinstance(coding, dict)
-        ] if isinstance(categories, list) else []  # fmt: skip
+            coding.get("code") for category in _objects(categories) for coding in _objects(category.get("coding"))
+        ]
         return not codings or not self.categories.isdisjoint(str(code) for code in codings)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that stands in its place."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]

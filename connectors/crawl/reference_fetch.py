@@ -14,8 +14,9 @@ from urllib.parse import quote
 from connectors.capability import Capability
 from connectors.crawl.paging import LoopGuard, follow
 from connectors.errors import ProtocolError, TerminalFetchError
-from connectors.fhir import Issue, NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir_base import FhirBase
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call

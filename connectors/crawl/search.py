@@ -24,13 +24,15 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
 from connectors.crawl.paging import LoopGuard, Totals, follow
-from connectors.crawl.since import moment, since_parameter, window_parameter
+from connectors.crawl.since import since_parameter, window_parameter
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
-from connectors.fhir import Issue, NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir_base import FhirBase
+from connectors.instants import moment
 from connectors.membership import filed
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.call import Call
@@ -305,6 +307,7 @@ class SearchFetcher:
             tally.issues += page.issues
             tally.count += len(page.records)
             tally.unreadable += len(page.quarantined)
+            tally.doubtful = tally.doubtful or page.doubtful
             guard.look([record.id for record in page.records])
             totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             inspection.look(page.records, tally)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from connectors.capability import Capability
+from connectors.instants import moment
 from connectors.profile import VendorProfile
 
 LAST_UPDATED = "_lastUpdated"
@@ -59,20 +60,11 @@ def window_parameter(resource_type: str, profile: VendorProfile, capability: Cap
     return SinceParameter(created, "created") if created else None
 
 
-def moment(text: str | None) -> datetime | None:
-    """A FHIR instant, dateTime or date as a moment (UTC where it names no zone); None for anything else."""
-    if text is None:
-        return None
-    padded = {4: "-01-01", 7: "-01"}.get(len(text), "")
-    try:
-        found = datetime.fromisoformat(text + padded)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def date_of(body: bytes, resource_type: str, parameter: str) -> str | None:
-    """The date that a parameter looks at, as the resource has it; None where it has none."""
+    """The date that a parameter looks at, as the resource has it; None where it has none.
+
+    One that cannot be read counts as none: a watermark is then held back further, and a listing is not believed less.
+    """
     element = _ELEMENT_BY_TYPE.get((resource_type, parameter)) or _ELEMENT.get(parameter, parameter)
     try:
         fields = _FIELDS.decode(body)

@@ -253,6 +253,7 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
             patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
             tally.issues += page.issues
             tally.unreadable += len(page.quarantined)
+            tally.doubtful = tally.doubtful or page.doubtful
             run.inspect(page.records)
             aliases = aliases_in(page.records)
             await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
@@ -264,6 +265,8 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
     else:
         tally.count, tally.withheld, tally.shifted = len(patients), totals.missing, totals.shifted
         result = ended(unit, tally, run.request.profile)
+        if result.state is UnitState.SETTLED and result.reason is not None:
+            run.notes.append(f"Patient: {result.reason}")
     return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from connectors.crawl.deferrals import RESTRICTED
 from connectors.errors import TerminalFetchError
-from connectors.fhir import Issue, codes_of, grade
+from connectors.fhir import codes_of, grade
 from connectors.issue_types import shown
+from connectors.outcomes import Issue
 from connectors.profile import IssueGrade, VendorProfile
 from snapshots.record import Deletion, Ending, Said, Unit, UnitResult, UnitState
 
@@ -44,6 +45,7 @@ class Tally:
     issues: list[Issue] = field(default_factory=list)
     count: int = 0
     unreadable: int = 0
+    doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
     astray: int = 0  # of another patient, category or time than was asked for (F16)
     unfiltered: bool = False  # the server refused the date filter: everything was listed
@@ -113,6 +115,8 @@ def lost_places(tally: Tally) -> str:
 
 def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
     remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
+    if tally.doubtful:
+        remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
     if tally.redacted:
         remarks.append("redacted placeholders came in place of records that this client may not see")
     if tally.astray:

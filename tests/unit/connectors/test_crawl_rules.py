@@ -13,10 +13,12 @@ from connectors.capability import Capability
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in, with_survivors
-from connectors.crawl.since import Owed, date_of, moment, newest, since_parameter, window_parameter
+from connectors.crawl.since import Owed, date_of, newest, since_parameter, window_parameter
 from connectors.crawl.verdicts import Tally, ended
-from connectors.fhir import Issue, record_from
+from connectors.fhir import record_from
 from connectors.fhir_base import FhirBase
+from connectors.instants import moment
+from connectors.outcomes import Issue
 from connectors.vendors import PROFILES, profile_for
 from snapshots.record import Alias, Deferral, Record, Unit, UnitState
 
