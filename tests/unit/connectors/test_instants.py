@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.crawl.since import Newest
+from connectors.crawl.since import newest
 from connectors.instants import http_date, moment
 from connectors.transport.retry_table import retry_after_s, server_time
+from snapshots.closing import Earned, reached
 
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -49,16 +50,17 @@ YEARS = st.integers(1, 9999).map(lambda year: f"{year:04}-06-15T12:00:00Z")
 def test_any_date_that_a_resource_bears_leaves_the_watermark_unmoved_or_where_records_are(
     dates: list[str], overlap: timedelta
 ) -> None:
-    newest = Newest(BEGAN)
+    found = None
     for date in dates:
-        newest.see("Observation", date)
-    held = newest.held_back({}, overlap)
-    believed = [found for found in map(moment, dates) if found is not None and found <= BEGAN]
-    assert list(held) == (["Observation"] if believed else [])
+        found = newest(found, date, BEGAN)
+    earned = Earned(watermark="2999-01-01T00:00:00Z", overlap=overlap)
+    mark = moment(reached(earned, None, [] if found is None else [found.isoformat()]))
+    believed = [one for one in map(moment, dates) if one is not None and one <= BEGAN]
+    assert mark is not None
     if believed:
-        reached = moment(held["Observation"])
-        assert reached is not None
-        assert timedelta(0) <= max(believed) - overlap - reached < timedelta(seconds=1)
+        assert timedelta(0) <= max(believed) - overlap - mark < timedelta(seconds=1)
+    else:
+        assert mark == moment(earned.watermark)
 
 
 @given(st.text(max_size=40) | st.datetimes().map(lambda at: at.strftime("%a, %d %b %Y %H:%M:%S GMT")))

@@ -22,11 +22,10 @@ from connectors.json_answers import UnreadableJsonError, json_from, pieces_of
 from connectors.transport.call import Reply
 from connectors.transport.retry_table import issue_codes
 from connectors.vendors import PROFILES
-
-BASE = FhirBase("https://x")
 from snapshots.record import Deletion
 from tests.acceptance.user_site import key_pair
 
+BASE = FhirBase("https://x")
 BOM = b"\xef\xbb\xbf"
 
 
