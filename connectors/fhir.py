@@ -70,9 +70,9 @@ class _OddBundle(msgspec.Struct):
 
 
 _KEYS = msgspec.json.Decoder(_Keys)
-_PLAIN: Shape[_Keys] = (_Keys, _KEYS, ())
-_SHAPES = shapes(_Keys)
-_SHAPE_OF = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
+_SHAPES = shapes(_Keys, _KEYS)
+_BEGINNING: Mapping[bytes, Shape[_Keys]] = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
+_UNKNOWN: Shape[_Keys] = ("", _KEYS, ())
 _BUNDLE = msgspec.json.Decoder(_Bundle)
 _ODD_BUNDLE = msgspec.json.Decoder(_OddBundle)
 _ENTRY = msgspec.json.Decoder(_Entry)
@@ -114,18 +114,17 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
     begins = body[:64].split(b'"', 4)  # most writers begin with the type: then one reading is enough
-    shape, decoder, places = _SHAPE_OF.get(begins[3], _PLAIN) if len(begins) > 4 else _PLAIN  # noqa: PLR2004
+    expected, decoder, places = _BEGINNING.get(begins[3], _UNKNOWN) if len(begins) > 4 else _UNKNOWN  # noqa: PLR2004
     version_id = last_updated = None
     subsetted = False
     try:
         keys = decoder.decode(body)
         resource_type, resource_id, meta = keys.resourceType, keys.id, keys.meta
-        if type(resource_type) is not str or not _is_type(resource_type):
-            raise UnreadableResourceError("no usable resourceType")
-        wanted = _SHAPES.get(resource_type, _PLAIN)
-        if wanted[0] is not shape:
-            _, decoder, places = wanted
-            keys = decoder.decode(body)
+        if resource_type != expected:
+            if type(resource_type) is not str or not _is_type(resource_type):
+                raise UnreadableResourceError("no usable resourceType")
+            _, decoder, places = _SHAPES.get(resource_type, _UNKNOWN)
+            keys = decoder.decode(body) if places else keys
         patient_id, others = patients_of(keys, places, base)
         if meta is not None:
             version_id = meta.versionId if type(meta.versionId) is str else None

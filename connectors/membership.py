@@ -18,7 +18,7 @@ from snapshots.record import Record
 ABSENT = msgspec.Raw()  # of an element that is left raw
 Keys = TypeVar("Keys", bound="Naming")
 Places = tuple[tuple[str, tuple[str, ...]], ...]  # an attribute with raw JSON, and the elements' names below it
-Shape = tuple[type[Keys], msgspec.json.Decoder[Keys], Places]
+Shape = tuple[str, msgspec.json.Decoder[Keys], Places]  # how a type is read
 
 
 class Naming(msgspec.Struct):
@@ -29,17 +29,19 @@ class Naming(msgspec.Struct):
     beneficiary: Any = None
 
 
-def shapes(keys: type[Keys]) -> Mapping[str, Shape[Keys]]:
-    """How each type is read that names patients elsewhere as well: `keys` with those elements left raw, next to free of cost."""
+def shapes(keys: type[Keys], plain: msgspec.json.Decoder[Keys]) -> Mapping[str, Shape[Keys]]:
+    """How each type that names patients is read: as `plain` does; where it names some elsewhere, with those elements left raw."""
     found: dict[str, Shape[Keys]] = {}
     for resource_type, paths in PATHS.items():
         split = [tuple(path.split(".")) for path in paths]
         places = [(names[0], names[1:]) for names in split if names[0] not in Naming.__struct_fields__ or names[1:]]
+        found[resource_type] = resource_type, plain, ()
         if places:
             attributes = {f"{name}_": name for name, _ in places}  # `for` is a word of Python
             fields = [(attribute, msgspec.Raw, ABSENT) for attribute in attributes]
             own: Any = msgspec.defstruct(f"{resource_type}Keys", fields, bases=(keys,), rename=attributes)
-            found[resource_type] = own, msgspec.json.Decoder(own), tuple((f"{name}_", below) for name, below in places)
+            read = msgspec.json.Decoder(own)
+            found[resource_type] = resource_type, read, tuple((f"{name}_", below) for name, below in places)
     return found
 
 
