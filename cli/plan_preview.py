@@ -34,6 +34,7 @@ from snapshots.record import (
     StoredPatient,
     Traffic,
     Unit,
+    Way,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class PreviewRoster(Roster):
 class PreviewEvidence(Evidence):
     """Nothing was listed, so nothing was missed."""
 
-    async def note_departed(self) -> None:
+    async def note_departed(self, way: Way) -> None:
         """Note nothing."""
 
     async def note_missed(self) -> None:

@@ -20,6 +20,7 @@ from connectors.profile import VendorProfile
 from connectors.run import Run
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
+from connectors.ways import PATIENTS
 from snapshots.record import AbsentRow, Deletion, Quarantined, Said, Unit, UnitResult, UnitState
 
 CONFIRM, CONTROL = "confirm", "control"
@@ -42,7 +43,7 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
     left = max(_LEAST_READS, int(run.client.requests * _SHARE))
     run.show("looking for what is no longer listed")
     await _fetch_pending(run, reader)  # of a run that was killed
-    await evidence.note_departed()
+    await evidence.note_departed(PATIENTS)
     left -= await _ask(run, reader, readable, left)
     await evidence.note_missed()
     left -= await _ask(run, reader, readable, left)

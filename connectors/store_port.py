@@ -28,6 +28,7 @@ from snapshots.record import (
     StoredPatient,
     Traffic,
     Unit,
+    Way,
 )
 
 
@@ -133,8 +134,8 @@ class Roster(Protocol):
 class Evidence(Protocol):
     """What one open run missed, and whom to ask for it; every call is one transaction."""
 
-    async def note_departed(self) -> None:
-        """Note patients whom the selection covered and this run did not list or ask for."""
+    async def note_departed(self, way: Way) -> None:
+        """Note patients whom the selection covered and this run did not list or, by this way, ask for."""
 
     async def note_missed(self) -> None:
         """Note every row that a way has listed before and that its complete listing in this run no longer had."""

@@ -127,7 +127,7 @@ async def close_run(
     if earned is not None:
         moved = await _move_watermarks(conn, closing, ends, earned, without_holes=status == "complete")
         row = await (await conn.execute(_ROSTER["asks_patients"], own)).fetchone()
-        if row is not None:
+        if row is not None and row[0]:
             await end_of_crawl(conn, own)
         else:
             await end_of_export(conn, own, types=sorted(moved), full=full)

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from snapshots.record import AbsentRow, WayScope
+from snapshots.record import AbsentRow, Way, WayScope
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 
 _SQL = load("evidence")
 _CLOSING = load("closing")
-_ROSTER = load("roster")
 PATIENT = "Patient"
 
 # A way that has lost half of what it lists tells of a broken EHR, a token that sees less or a changed filter more often than of
@@ -95,17 +94,21 @@ class StoredEvidence:
         self._session = session
         self._conn = session.conn
 
-    async def note_departed(self) -> None:
-        """Note patients whom the selection covered and this run did not list or ask for: each is read once."""
+    async def note_departed(self, way: Way) -> None:
+        """Note patients whom the selection covered and this run did not list or ask for: each is read once.
+
+        `way` is the one by which a crawl asks for Patients one by one.
+        """
         async with self._session.transaction("comparing patients") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             whole = await whole_listings(self._conn, own)
             for one in whole:
                 if one.resource_type == PATIENT and one.scope is WayScope.MEMBERS:
                     await self._conn.execute(_SQL["note_departed_members"], {**own, "way": one.way})
-            row = await (await self._conn.execute(_ROSTER["asks_patients"], own)).fetchone()
-            if row is not None and row[0]:
+            row = await (await self._conn.execute(_SQL["patient_way"], {**own, "name": way.name})).fetchone()
+            if row is not None:
                 await self._conn.execute(_SQL["note_departed_of_cohort"], {**own, "way": row[0]})
+                await self._conn.execute(_SQL["strike_off_unread"], own)
 
     async def note_missed(self) -> None:
         """Note every row that a way has listed before and that its complete listing in this run no longer had."""

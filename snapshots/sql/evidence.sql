@@ -48,6 +48,26 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
     AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = 'Patient' AND id = m.patient_id)
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(absence.way, excluded.way), patient_id = excluded.patient_id
 
+-- name: strike_off_unread
+-- Patients whom a crawl no longer asks for and of whom the store has no Patient to ask for: their rows are read in rotation.
+WITH asked AS (
+    SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
+    UNION SELECT jsonb_array_elements_text(detail -> 'ids') FROM unit WHERE run = %(run)s AND kind = 'batch'
+)
+UPDATE roster m SET removed_run = %(run)s
+WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+    AND m.patient_id NOT IN (SELECT patient_id FROM asked)
+    AND NOT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'cohort' AND state <> 'settled')
+    AND NOT EXISTS (
+        SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = m.patient_id
+            AND r.deleted_at IS NULL
+    )
+
+-- name: patient_way
+-- By which way a crawl asks for Patients one by one; nothing for an export.
+SELECT (SELECT id FROM way WHERE connection = %(connection)s AND scope = 'patient' AND name = %(name)s)
+FROM run WHERE id = %(run)s AND NOT EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id)
+
 -- name: note_missed_everything
 -- Rows of a type that a way has listed before and that its complete listing of everything no longer had. EXCEPT compares sets
 -- whatever the planner believes of their sizes: tables that grew within minutes have no statistics, and an anti join by nested loop

@@ -84,9 +84,9 @@ WHERE a.connection = %(connection)s AND NOT a.gone AND a.former_id <> a.survivin
     )
 
 -- name: asks_patients
--- By which way the run asked for Patients one by one or in batches; nothing where it asked for nobody.
-SELECT coalesce(max(way) FILTER (WHERE resource_type = 'Patient' AND (patient_id IS NOT NULL OR kind = 'batch')), 0) FROM unit
-WHERE run = %(run)s AND kind IN ('search', 'read', 'batch') HAVING bool_or(patient_id IS NOT NULL OR kind = 'batch')
+-- Whether the run asked for anything by patient.
+SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('search', 'read', 'batch')
+    AND (patient_id IS NOT NULL OR kind = 'batch'))
 
 -- name: revived
 -- Patients whose Patient this run has brought back to life.

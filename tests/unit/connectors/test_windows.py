@@ -84,7 +84,7 @@ def test_everything_but_poison_arrives_whatever_the_page_when_each_record_has_it
     got, lost = server.all_of()
     assert got == set(range(len(offsets))) - poison
     assert lost == len(poison)
-    # 34 halvings from 1850 to 2200 down to a second, on both sides of a border that two windows share, and each side's smaller pages
+    # 34 halvings from 1850 to 2200 down to a second, on both sides of a border that two windows share, and their smaller pages
     assert server.asked <= 1 + 4 * 36 * max(len(poison), 1)
 
 
