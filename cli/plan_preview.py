@@ -195,7 +195,9 @@ class PreviewEvidence(Evidence):
     async def note_listings(self, at: datetime) -> None:
         """Note nothing."""
 
-    async def rotate(self, readable: Sequence[str] | None, limit: int, at: datetime) -> Mapping[str, int]:
+    async def rotate(
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+    ) -> Mapping[str, int]:
         """Give nothing."""
         return {}
 

@@ -7,6 +7,7 @@ types beside them, since a 404 means something only where a row that is there ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -48,17 +49,23 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
     await evidence.note_missed()
     left -= await _ask(run, reader, readable, left)
     if run.request.kind == "sync" and run.is_full:
-        await evidence.note_listings(run.now())
-        unwitnessed = await evidence.rotate(readable, min(left, run.request.profile.unwitnessed_reads), run.now())
-        await _ask(run, reader, readable, left)
-        if unwitnessed:
-            counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
-            run.notes.append(
-                f"no listing of this connection shows {counts}, which are kept: up to "
-                f"{run.request.profile.unwitnessed_reads} a run are read to see whether they are still there"
-            )
+        await _look_after_unwitnessed(run, reader, readable, left)
     if reader.asked:
         run.notes.append(f"{reader.asked:,} that were not listed were asked for by their ids")
+
+
+async def _look_after_unwitnessed(run: Run, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
+    evidence, profile = run.store.evidence, run.request.profile
+    await evidence.note_listings(run.now())
+    period = timedelta(days=profile.reconcile_every_d)
+    unwitnessed = await evidence.rotate(readable, min(left, profile.unwitnessed_reads), at=run.now(), period=period)
+    await _ask(run, reader, readable, left)
+    if unwitnessed:
+        counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
+        run.notes.append(
+            f"no listing of this connection shows {counts}, which are kept: up to {profile.unwitnessed_reads} a run are read to "
+            "see whether they are still there"
+        )
 
 
 async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit: int) -> int:
@@ -68,9 +75,11 @@ async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit:
     evidence = run.store.evidence
     due = await evidence.due(readable, limit)
     heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
-    types = sorted(heard - reader.controlled)
-    if not due and not types:
+    if not heard:
         return 0
+    types = sorted(
+        {*heard, "Patient"} - reader.controlled
+    )  # there may be nothing listed of a type, to be read beside it
     controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))

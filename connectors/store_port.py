@@ -155,8 +155,10 @@ class Evidence(Protocol):
     async def note_listings(self, at: datetime) -> None:
         """Note by which ways this run has listed types in full."""
 
-    async def rotate(self, readable: Sequence[str] | None, limit: int, at: datetime) -> Mapping[str, int]:
-        """Note some rows that no listing could have, to be asked for too; how many there are, by type."""
+    async def rotate(
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+    ) -> Mapping[str, int]:
+        """Note some rows that no listing of the period could have, to be asked for too; how many there are, by type."""
 
 
 class PaceStore(Protocol):

@@ -239,7 +239,8 @@ def _types_for_scopes(
     plan = crawl_types(request.types, request.profile, capability, everything)
     group = ("Group",) if request.group is not None and request.cohort is None else ()
     # of a cohort each Patient is read, if only to see that there is one
-    patient = ("Patient",) if request.cohort is not None and "Patient" not in plan.types else ()
+    named = request.cohort is not None or request.group is not None
+    patient = ("Patient",) if named and "Patient" not in plan.types else ()
     needed = (*plan.types, *plan.directory, *group, *patient)
     return needed, tuple(t for t in referred if t not in needed)
 

@@ -24,7 +24,6 @@ PATIENT = "Patient"
 # A way that has lost half of what it lists tells of a broken EHR, a token that sees less or a changed filter more often than of
 # deletions: another full listing must say so too. Below MASS rows a half is soon reached by chance.
 MASS = 20
-PERIOD = timedelta(days=35)  # a listing that no run has repeated for so long witnesses nothing any more
 _CONTROLS = 2  # listed rows of a type that are read to see whether reads can be believed: one may have gone meanwhile
 
 
@@ -115,7 +114,6 @@ class StoredEvidence:
         async with self._session.transaction("comparing listings") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             whole = await whole_listings(self._conn, own)
-            controlled = await controlled_types(self._conn, own)
             patients_listed = any(
                 one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole
             ) or await self._asked_for_patients(own)
@@ -124,11 +122,12 @@ class StoredEvidence:
                 if one.scope is WayScope.EVERYTHING:
                     await self._conn.execute(_SQL["note_missed_everything"], values)
                 elif one.scope is WayScope.MEMBERS and one.resource_type != PATIENT:
-                    of_members = {**values, "patients_listed": patients_listed, "controlled": controlled}
-                    await self._conn.execute(_SQL["note_missed_members"], of_members)
+                    await self._conn.execute(
+                        _SQL["note_missed_members"], {**values, "patients_listed": patients_listed}
+                    )
                 if one.way_of_none is not None:
                     await self._conn.execute(_SQL["note_missed_everything"], {**values, "way": one.way_of_none})
-            await self._conn.execute(_SQL["note_missed_of_patients"], {**own, "controlled": controlled})
+            await self._conn.execute(_SQL["note_missed_of_patients"], own)
 
     async def _asked_for_patients(self, own: Mapping[str, Any]) -> bool:
         row = await (await self._conn.execute(_SQL["asked_for_patients"], own)).fetchone()
@@ -171,12 +170,17 @@ class StoredEvidence:
             await self._conn.execute(_SQL["retire_listings"], values)
             await self._conn.execute(_SQL["note_listings"], values)
 
-    async def rotate(self, readable: Sequence[str] | None, limit: int, at: datetime) -> Mapping[str, int]:
-        """Note some rows that no listing of the period could have, to be asked for too; give how many there are, by type."""
+    async def rotate(
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+    ) -> Mapping[str, int]:
+        """Note some rows that no listing of the period could have, to be asked for too; give how many there are, by type.
+
+        A listing that no run has repeated for longer than `period` witnesses nothing any more.
+        """
         async with self._session.transaction("finding unwitnessed rows") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             wanted = None if readable is None else list(readable)
-            values = {**own, "at": at, "period": PERIOD, "readable": wanted, "limit": limit}
+            values = {**own, "at": at, "period": period, "readable": wanted, "limit": limit}
             await self._conn.execute(_SQL["unwitnessed"], values)
             counts = {row[0]: row[1] async for row in await self._conn.execute(_SQL["count_unwitnessed"])}
             some = await (await self._conn.execute(_SQL["rotate"], values)).fetchall()

@@ -130,7 +130,7 @@ class _Crawl:
             self.owed,
             expected={*request.types, *await self.run.store.received_types()},
             known=self.stored,
-            check_patients=request.cohort is not None,
+            check_patients=request.cohort is not None or request.group is not None,
         )
 
     def _unlisted(self, listed: Sequence[str]) -> tuple[str, ...]:

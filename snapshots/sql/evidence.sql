@@ -99,8 +99,7 @@ WITH member_patient AS MATERIALIZED (
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
 ), speaks_for AS MATERIALIZED (
     SELECT id FROM member_patient
-    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
-        AND (said IN ('gone', 'deleted', 'merged') OR said = 'not-found' AND 'Patient' = ANY(%(controlled)s::text[]))
+    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone', 'deleted', 'merged')
     UNION SELECT m.patient_id FROM roster m
         CROSS JOIN LATERAL (
             SELECT deleted_at FROM resource
@@ -139,8 +138,9 @@ WITH answered AS MATERIALIZED (
         WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
     UNION SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
 ), dead AS MATERIALIZED (
-    SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
-        AND (said IN ('gone', 'deleted', 'merged') OR said = 'not-found' AND 'Patient' = ANY(%(controlled)s::text[]))
+    SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone', 'deleted', 'merged')
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND patient_id IS NOT NULL
+        AND ending IN ('not-found', 'gone')
     UNION SELECT d.patient_id FROM (SELECT DISTINCT patient_id FROM answered) d
         CROSS JOIN LATERAL (
             SELECT deleted_at FROM resource
@@ -377,6 +377,10 @@ WITH known AS MATERIALIZED (
             SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code) WHERE c.code #>> '{}' = ANY(w.codes)
         ) AS of_other_category,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
+        -- of a type of which nothing was listed there is no control: another type's must do, where two runs have said the same
+        a.resource_type = ANY(%(controlled)s::text[]) OR %(controlled)s::text[] <> '{}' AND NOT EXISTS (
+            SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'control' AND u.resource_type = a.resource_type
+        ) AS can_be_read,
         a.resource_type = 'Patient' AND EXISTS (
             SELECT FROM resource c WHERE c.patient_id = a.id AND c.connection = %(connection)s AND c.resource_type <> 'Patient'
                 AND c.deleted_at IS NULL AND (
@@ -400,14 +404,15 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.received AND k.resource_type = 'Patient' AND k.scope <> 'everything' AND k.asked THEN 'left'
     WHEN k.received AND (NOT k.strict OR k.prior = 'contradicted' AND k.heard_before AND k.prior_way = k.way) THEN 'dropped'
     WHEN k.received THEN 'contradicted'
-    WHEN k.dead THEN CASE WHEN k.said IN ('not-found', 'gone') AND k.controlled THEN 'still-dead' ELSE 'open' END
+    WHEN k.dead AND k.said IN ('not-found', 'gone', 'merged') THEN 'still-dead'
+    WHEN k.dead THEN CASE WHEN k.prior = 'old-tombstone' THEN 'open' ELSE 'contrary' END
     WHEN k.said = 'withheld' THEN 'withheld'
     WHEN k.chart_is_alive THEN 'doubted'
     WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL THEN 'confirmed'
     WHEN %(pull)s THEN CASE WHEN k.way IS NULL THEN 'not-found' ELSE 'doubted' END
     WHEN k.said = 'not-found' AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
-        WHEN k.controlled AND k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
+        WHEN k.can_be_read AND k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') THEN 'settled'
     ELSE 'doubted'

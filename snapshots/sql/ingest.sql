@@ -12,8 +12,8 @@ SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 -- name: classify
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
 -- positions in the batch, what is stored but differs (with the stored lastUpdated and versionId where this run has already received
--- the resource) and what needs no write: the same content, a rival of it, or older than what is known (evidence counts as of its
--- own instant, `as_of`).
+-- the resource) and what needs no write: the same content, a rival of it, or older than what is known. Evidence counts as of its
+-- own instant (`as_of`), but clocks differ: such a resource is asked for by its id.
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
         WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
@@ -23,7 +23,7 @@ WITH staged AS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
                 AND v.content_hash = s.content_hash
         )) AS same,
-        %(as_of)s::timestamptz IS NOT NULL AND (
+        %(as_of)s::timestamptz IS NOT NULL AND s.way IS NOT NULL AND (
             coalesce(r.deleted_at > %(as_of)s::timestamptz, false)
             OR r.last_changed_run <> %(run)s AND coalesce(s.updated <= r.last_updated, true) AND (
                 SELECT coalesce(x.as_of, x.started_at) > %(as_of)s::timestamptz FROM run x WHERE x.id = r.last_changed_run
@@ -42,6 +42,10 @@ WITH staged AS (
     SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
     ON CONFLICT DO NOTHING
     RETURNING resource_type
+), to_be_asked AS (
+    INSERT INTO absence (run, resource_type, id)
+    SELECT %(run)s, resource_type, id FROM found WHERE outdated AND NOT same
+    ON CONFLICT DO NOTHING
 ), differing AS (
     SELECT f.n, f.last_updated, f.version_id, f.mine OR EXISTS (
         SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = f.resource_type AND seen.id = f.id
@@ -245,8 +249,7 @@ CROSS JOIN LATERAL (
     SELECT patient_id FROM resource
     WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id AND (
         deleted_at IS NULL OR EXISTS (
-            SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = s.resource_type AND e.id = s.id
-                AND e.state = 'old-tombstone'
+            SELECT FROM absence k WHERE k.run = %(run)s AND k.resource_type = s.resource_type AND k.id = s.id
         )
     ) OFFSET 0
 ) r

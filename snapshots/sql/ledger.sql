@@ -56,9 +56,13 @@ UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run
 -- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
 WITH again AS (
     UPDATE unit SET state = 'pending', ending = NULL, poison = NULL, complete_listing = false
-    WHERE run = %(run)s AND state <> 'settled' RETURNING key
+    WHERE run = %(run)s AND state <> 'settled' AND kind NOT IN ('confirm', 'control') RETURNING key
 ), requarantined AS (
     DELETE FROM quarantine q USING again WHERE q.run = %(run)s AND q.unit_key = again.key
+), unasked AS (  -- what it was told of absent rows is of another night: they are asked for again
+    DELETE FROM unit WHERE run = %(run)s AND kind IN ('confirm', 'control')
+), unsaid AS (
+    UPDATE absence SET said = NULL, asked = false WHERE run = %(run)s AND said IN ('not-found', 'gone', 'withheld', 'unanswered')
 )
 UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT FROM unit WHERE unit.run = %(run)s)
 
