@@ -128,6 +128,9 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
         "out": result.out,
         "as_of": instant(result.as_of),
         "runs": list(result.runs),
+        "not_included": [
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
+        ],
         "rows": result.rows,
         "files": [asdict(file) for file in result.files],
     }
@@ -142,6 +145,9 @@ def print_result(result: ExportResult) -> None:
     print_table(("file", "rows#", "size#", "gzip#"), rows)
     runs = ", ".join(map(str, result.runs)) or "none"
     tell(f"{result.out / 'manifest.json'}: counts and checksums; runs {runs}, as of {result.as_of.isoformat()}")
+    if result.not_included:
+        told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
+        tell(f"not in it: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
     if not result.rows:
         tell("nothing is stored of what was asked for: `chartferry runs` shows what was fetched")
 

@@ -21,7 +21,7 @@ from exports.delivery.manifest import manifest_content, remove_manifest, write_m
 from exports.formats.csv_table import csv_rows, data_error, is_data_error
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
-from exports.snapshot_port import RowChunks, Snapshot
+from exports.snapshot_port import OpenRun, RowChunks, Snapshot
 from snapshots.errors import StoreQueryError
 
 
@@ -38,13 +38,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote. `rows` is the sum over all files."""
+    """What an export wrote. `rows` is the sum over all files; nothing of the runs `not_included` is in them."""
 
     out: Path
     files: tuple[DeliveredFile, ...]
     rows: int
     as_of: datetime
     runs: tuple[int, ...]
+    not_included: tuple[OpenRun, ...]
 
 
 async def export(
@@ -74,11 +75,13 @@ async def export(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.runs,
+            not_included=snapshot.not_included,
             request=_told(request, files),
             files=delivered,
         )
         write_manifest(folder, content)
-    return ExportResult(request.out, delivered, sum(file.rows for file in delivered), snapshot.as_of, snapshot.runs)
+    rows = sum(file.rows for file in delivered)
+    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:

@@ -13,6 +13,22 @@ from typing import Protocol
 from psycopg.sql import Composable
 
 
+class OpenRun(Protocol):
+    """A run that has not ended."""
+
+    @property
+    def run(self) -> int:
+        """Its number."""
+
+    @property
+    def connection(self) -> str:
+        """The name of its connection."""
+
+    @property
+    def began(self) -> datetime:
+        """When it began."""
+
+
 class RowChunks(Protocol):
     """A stream of bytes that knows, once it has ended, how many rows it carried."""
 
@@ -38,6 +54,10 @@ class Snapshot(Protocol):
     @property
     def runs(self) -> tuple[int, ...]:
         """The newest finished run of each connection in the selection."""
+
+    @property
+    def not_included(self) -> tuple[OpenRun, ...]:
+        """Runs of these connections that have not ended: nothing of them is in the snapshot."""
 
     @property
     def connections(self) -> tuple[str, ...]:

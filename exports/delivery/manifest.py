@@ -14,18 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
+from exports.snapshot_port import OpenRun
 
 MANIFEST_NAME = "manifest.json"
 
 
 def manifest_content(
-    *, version: str, as_of: datetime, runs: Sequence[int], request: Mapping[str, Any], files: Sequence[DeliveredFile]
+    *,
+    version: str,
+    as_of: datetime,
+    runs: Sequence[int],
+    not_included: Sequence[OpenRun],
+    request: Mapping[str, Any],
+    files: Sequence[DeliveredFile],
 ) -> bytes:
-    """The manifest as JSON with a fixed layout."""
+    """The manifest as JSON with a fixed layout. `runs` have ended; nothing of those `not_included` is in the files."""
     document = {
         "chartferry": version,
         "as_of": instant(as_of),
         "runs": list(runs),
+        "not_included": [
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
+        ],
         "request": dict(request),
         "files": [{key: value for key, value in asdict(file).items() if value is not None} for file in files],
     }
