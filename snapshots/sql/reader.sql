@@ -40,10 +40,9 @@ resource
 (
     SELECT * FROM resource WHERE patient_id = ANY({patients}::text[])
     UNION ALL
-    SELECT o.* FROM ({keys}) k CROSS JOIN LATERAL (
-        SELECT * FROM resource WHERE resource_type = k.resource_type AND connection = k.connection AND id = k.id
-            AND (patient_id = ANY({patients}::text[])) IS NOT TRUE OFFSET 0
-    ) o
+    SELECT o.* FROM ({keys}) k
+    JOIN resource o ON o.resource_type = k.resource_type AND o.connection = k.connection AND o.id = k.id
+    WHERE (o.patient_id = ANY({patients}::text[])) IS NOT TRUE
 )
 
 -- name: named
