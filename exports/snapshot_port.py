@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from psycopg.sql import Composable
 
@@ -77,3 +77,6 @@ class Snapshot(Protocol):
 
     def csv(self, query: Composable) -> RowChunks:
         """The rows of a query as CSV with a header."""
+
+    async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
+        """All rows of a query: for counts, not for data."""

@@ -143,7 +143,9 @@ _STEP = st.one_of(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ended=st.lists(st.lists(_STEP, max_size=4), max_size=3), still_open=st.lists(_STEP, max_size=6))
-async def test_whatever_an_open_run_does_the_snapshot_stays(store: Store, ended: list[list[Any]], still_open: list[Any]):
+async def test_whatever_an_open_run_does_the_snapshot_stays(
+    store: Store, ended: list[list[Any]], still_open: list[Any]
+):
     name = f"connection-{next(_NUMBERS)}"
     truth: dict[str, tuple[str, str]] = {}  # content tells its patient: equal content is not written again
 
