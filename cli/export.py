@@ -26,7 +26,10 @@ from cli.supervise import supervise
 from cli.sync import checked_types
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from config.settings import Settings
+    from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
     from exports.run import ExportResult
 
@@ -70,6 +73,10 @@ def export(
         str | None,
         typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one a line.", show_default=False),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail where a value does not fit its column; default: leave it empty, count it."),
+    ] = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -92,6 +99,7 @@ def export(
         types=checked_types(types),
         connections=names,
         patients=tuple(read_patients(patients)) if patients else None,
+        strict=strict,
     )
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     exported = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
@@ -128,6 +136,9 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
         "out": result.out,
         "as_of": instant(result.as_of),
         "runs": list(result.runs),
+        "not_included": [
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
+        ],
         "rows": result.rows,
         "files": [asdict(file) for file in result.files],
     }
@@ -142,8 +153,31 @@ def print_result(result: ExportResult) -> None:
     print_table(("file", "rows#", "size#", "gzip#"), rows)
     runs = ", ".join(map(str, result.runs)) or "none"
     tell(f"{result.out / 'manifest.json'}: counts and checksums; runs {runs}, as of {result.as_of.isoformat()}")
+    if result.not_included:
+        told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
+        tell(f"not in it: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
+    for line in said_of_odd_values(result.files):
+        tell(line)
     if not result.rows:
         tell("nothing is stored of what was asked for: `chartferry runs` shows what was fetched")
+
+
+def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
+    """What is said of cells that were left empty, and of resources left out, since a value did not fit: a line each, or none."""
+    empty = [
+        f"{file.path.removesuffix('.csv.gz')}.{column} {number(cells)}"
+        for file in files
+        for column, cells in (file.left_empty or {}).items()
+    ]
+    left_out = [f"{file.path.removesuffix('.csv.gz')} {number(file.left_out)}" for file in files if file.left_out]
+    lines = []
+    if empty:
+        lines.append(
+            f"left empty, since the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
+        )
+    if left_out:
+        lines.append(f"left out, since the view's criteria could not be decided: {', '.join(left_out)}")
+    return lines
 
 
 def _folder(out: str | None, settings: Settings) -> Path:

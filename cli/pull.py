@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.exit_codes import OF_STATUS, ExitCode
+from cli.export import said_of_odd_values
 from cli.invocation import (
     ConfigOption,
     DebugOption,
@@ -191,6 +192,8 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         print_holes([report], write=say)
     if files:
         say(_summary(asked, report, files))
+        for line in said_of_odd_values(files):
+            say(line)
     elif code != ExitCode.FAILED:
         where = "the store has" if asked.stored else "the EHR gave"
         say(f"{asked.connection.name}: {where} nothing of this patient; check the id (a FHIR id, not an MRN)")

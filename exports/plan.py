@@ -22,7 +22,7 @@ class ExportRequest:
     """What was asked for. Empty `formats`: csv where views are named, else ndjson. Empty `views`: all built-in ones.
 
     `types`, `connections` and `patients` narrow what is read (empty or None: everything); the last two are the snapshot's matter
-    and are kept here for the manifest.
+    and are kept here for the manifest. `strict`: a value that does not fit its column ends the export, and is not left out.
     """
 
     out: Path
@@ -31,6 +31,7 @@ class ExportRequest:
     types: tuple[str, ...] = ()
     connections: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None
+    strict: bool = False
 
     @property
     def wanted_formats(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The use case: one export of one snapshot into one folder.
 
-Reads like the paragraph "Export" of the architecture: request, plan, one snapshot, bytes out, gzip, part file, rename, manifest.
+Reads like the paragraph "Export" of the architecture: request, plan, one snapshot, bytes out, gzip, part files, rename, manifest.
 The snapshot is opened and closed by the caller, who also chose its connections and patients.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from exports.catalogue import LoadedView, builtin_names, load_view
-from exports.compiler import compile_view
+from exports.compiler import CompiledView, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
-from exports.delivery.manifest import manifest_content, remove_manifest, write_manifest
-from exports.formats.csv_table import csv_rows, data_error, is_data_error
+from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
+from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
-from exports.snapshot_port import RowChunks, Snapshot
+from exports.snapshot_port import OpenRun, Snapshot
 from snapshots.errors import StoreQueryError
 
 
@@ -38,13 +39,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote. `rows` is the sum over all files."""
+    """What an export wrote. `rows` is the sum over all files; nothing of the runs `not_included` is in them."""
 
     out: Path
     files: tuple[DeliveredFile, ...]
     rows: int
     as_of: datetime
     runs: tuple[int, ...]
+    not_included: tuple[OpenRun, ...]
 
 
 async def export(
@@ -52,33 +54,53 @@ async def export(
 ) -> ExportResult:
     """Write the files of a request and their manifest; equal requests on equal runs give equal bytes.
 
-    Nothing is written before every view has been compiled. Files of an earlier export with the same names are replaced one by
-    one; while that goes on there is no manifest.
+    Nothing is written before every view has been compiled, and nothing of an earlier export is touched before every file is
+    whole. Then its manifest goes, its files are replaced or cleared, and the new manifest comes last. What no export has listed
+    stays as it is.
 
     Raises:
         ViewError: a view that does not exist or is wrong.
-        ViewDataError: data that does not fit a view.
+        ViewDataError: the request is strict, and a value does not fit its column.
         PlanError: the request contradicts itself.
         DestinationError: the folder cannot be written.
     """
     available = dict(await snapshot.present())
     views = _views(request)
     files = plan_export(request, available, views)
-    for planned in files:
-        if planned.view is not None:
-            compile_view(planned.view.definition, snapshot.source(planned.resource_type))
-    with output_folder(request.out) as folder:
-        remove_manifest(folder)
-        delivered = tuple([await _deliver(planned, folder, snapshot, available, on_progress) for planned in files])
+    compiled = {
+        planned.name: compile_view(planned.view.definition, snapshot.source(planned.resource_type), marked=True)
+        for planned in files
+        if planned.view is not None
+    }
+    with output_folder(request.out) as folder, ExitStack() as parts:
+        waiting: list[tuple[AtomicFile, DeliveredFile]] = []
+        for planned in files:
+            part = parts.enter_context(AtomicFile(folder / planned.name, compress="fast"))
+            expected = available.get(planned.resource_type) if planned.view is None else None
+            show = _shown(planned.name, expected, on_progress)
+            view = compiled.get(planned.name)
+            filled = (
+                _fill(part, planned, snapshot, show)
+                if view is None
+                else _fill_table(part, view, snapshot, request, show)
+            )
+            waiting.append((part, await filled))
+        delivered = tuple(file for _, file in waiting)
         content = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.runs,
+            not_included=snapshot.not_included,
             request=_told(request, files),
             files=delivered,
         )
+        former = retire_manifest(folder)
+        for part, _ in waiting:
+            part.place()
         write_manifest(folder, content)
-    return ExportResult(request.out, delivered, sum(file.rows for file in delivered), snapshot.as_of, snapshot.runs)
+        clear_former(folder, former - {file.path for file in delivered})
+    rows = sum(file.rows for file in delivered)
+    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:
@@ -87,36 +109,53 @@ def _views(request: ExportRequest) -> list[LoadedView]:
     return [load_view(name) for name in request.views or builtin_names()]
 
 
-async def _deliver(
-    planned: PlannedFile,
-    folder: Path,
-    snapshot: Snapshot,
-    available: dict[str, int | None],
-    on_progress: Callable[[Progress], None],
+_Show = Callable[[int, int, bool], None]
+
+
+def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], None]) -> _Show:
+    def show(rows: int, size: int, done: bool) -> None:
+        on_progress(Progress(name, rows, size, rows if done else expected, done=done))
+
+    return show
+
+
+async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
+    """Write the resources of a type."""
+    chunks = ndjson_rows(snapshot, planned.resource_type)
+    async for chunk in chunks:
+        part.write(chunk)
+        show(chunks.rows, part.uncompressed_bytes, False)
+    delivered = part.seal(kind=planned.kind, rows=chunks.rows)
+    show(chunks.rows, part.uncompressed_bytes, True)
+    if len(snapshot.connections) == 1:
+        return delivered
+    return replace(delivered, rows_by_connection=dict(zip(snapshot.connections, chunks.rows_by_query, strict=True)))
+
+
+async def _fill_table(
+    part: AtomicFile, view: CompiledView, snapshot: Snapshot, request: ExportRequest, show: _Show
 ) -> DeliveredFile:
-    expected = available.get(planned.resource_type) if planned.view is None else None
-    with AtomicFile(folder / planned.name, compress="fast") as file:
-        chunks = _rows(planned, snapshot)
-        try:
-            async for chunk in chunks:
-                file.write(chunk)
-                on_progress(Progress(planned.name, chunks.rows, file.uncompressed_bytes, expected, done=False))
-        except StoreQueryError as error:
-            if planned.view is None or not is_data_error(error):
-                raise
-            raise data_error(planned.view.name, error) from None  # the cause may quote a resource
-        delivered = file.commit(kind=planned.kind, rows=chunks.rows)
-    if planned.view is None and len(snapshot.connections) > 1:
-        parts = dict(zip(snapshot.connections, chunks.rows_by_query, strict=True))
-        delivered = replace(delivered, rows_by_connection=parts)
-    on_progress(Progress(planned.name, chunks.rows, delivered.uncompressed_bytes, chunks.rows, done=True))
-    return delivered
-
-
-def _rows(planned: PlannedFile, snapshot: Snapshot) -> RowChunks:
-    if planned.view is None:
-        return ndjson_rows(snapshot, planned.resource_type)
-    return csv_rows(snapshot, planned.view.definition)
+    """Write the rows of a view."""
+    chunks = csv_rows(snapshot, view)
+    try:
+        async for chunk in chunks:
+            if request.strict and chunks.left_empty:
+                raise odd_value(view, next(iter(chunks.left_empty)))
+            part.write(chunk)
+            show(chunks.rows, part.uncompressed_bytes, False)
+        undecided = (await snapshot.fetch(view.undecided))[0][0] if view.undecided is not None else 0
+    except StoreQueryError as error:
+        if not is_data_error(error):
+            raise
+        raise data_error(view.name, error) from None  # the cause may quote a resource
+    if request.strict and undecided:
+        raise odd_criterion(view, undecided)
+    delivered = part.seal(kind="csv", rows=chunks.rows)
+    show(chunks.rows, part.uncompressed_bytes, True)
+    in_order = {
+        column.name: chunks.left_empty[column.name] for column in view.columns if column.name in chunks.left_empty
+    }
+    return replace(delivered, left_empty=in_order or None, left_out=undecided or None)
 
 
 def _told(request: ExportRequest, files: tuple[PlannedFile, ...]) -> dict[str, Any]:

@@ -8,9 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from psycopg.sql import Composable
+
+
+class OpenRun(Protocol):
+    """A run that has not ended."""
+
+    @property
+    def run(self) -> int:
+        """Its number."""
+
+    @property
+    def connection(self) -> str:
+        """The name of its connection."""
+
+    @property
+    def began(self) -> datetime:
+        """When it began."""
 
 
 class RowChunks(Protocol):
@@ -40,6 +56,10 @@ class Snapshot(Protocol):
         """The newest finished run of each connection in the selection."""
 
     @property
+    def not_included(self) -> tuple[OpenRun, ...]:
+        """Runs of these connections that have not ended: nothing of them is in the snapshot."""
+
+    @property
     def connections(self) -> tuple[str, ...]:
         """The connections of the selection, in the order in which NDJSON has them."""
 
@@ -57,3 +77,6 @@ class Snapshot(Protocol):
 
     def csv(self, query: Composable) -> RowChunks:
         """The rows of a query as CSV with a header."""
+
+    async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
+        """All rows of a query: for counts, not for data."""

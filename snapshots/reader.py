@@ -1,7 +1,8 @@
 """Read the store: one consistent moment of a selection, as counts, NDJSON, CSV, or something to select from.
 
-Everything of a `Snapshot` happens in one REPEATABLE READ READ ONLY transaction, bound to its tenant. What the files are
-called and how they are packed is left to exports.
+Everything of a `Snapshot` happens in one REPEATABLE READ READ ONLY transaction, bound to its tenant, and shows what the runs
+that have ended left: of a run at work, suspended or killed it shows nothing, and names the run. What the files are called and
+how they are packed is left to exports.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which live resources are read. Patients are those whose compartment a resource lies in."""
+    """Which live resources are read. Of a patient is what is filed under the patient's id, and what `member` says is too."""
 
     connections: tuple[str, ...] = ()  # empty: all of the tenant
     patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
@@ -44,6 +45,14 @@ class _Source(NamedTuple):
     number: int
     run: int | None
     began: datetime | None
+
+
+class OpenRun(NamedTuple):
+    """A run that has not ended, so that nothing of it is in the snapshot."""
+
+    run: int
+    connection: str
+    began: datetime
 
 
 class CopyStream:
@@ -124,19 +133,29 @@ def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
 class Snapshot:
     """One consistent moment of a selection; `Store.snapshot` makes it. Use one reader at a time."""
 
-    def __init__(self, conn: AsyncConnection[Any], selection: Selection, sources: Sequence[_Source]) -> None:
+    def __init__(
+        self,
+        conn: AsyncConnection[Any],
+        selection: Selection,
+        sources: Sequence[_Source],
+        open_runs: Sequence[OpenRun] = (),
+    ) -> None:
         self._conn = conn
         self._selection = selection
         self._sources = sources
-        self._mentioned: list[str] = []
+        self._open_runs = tuple(open_runs)
+        self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
         """Find what the selected patients' charts refer to, where that was asked for."""
         if self._selection.mentioned and self._selection.patients is not None:
-            connections = sql.Literal([one.number for one in self._sources])
-            patients = sql.Literal(list(self._selection.patients))
-            found = await self.fetch(sql.SQL(_SQL["mentioned"]).format(connections=connections, patients=patients))
-            self._mentioned = [row[0] for row in found]
+            shared = sql.SQL(_SQL["shared"]).format(
+                rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([])
+            )
+            query = sql.SQL(_SQL["mentioned"]).format(
+                rows=self._rows(), selected=self._conditions(self._of_patients()), shared=shared
+            )
+            self._mentioned = [(row[0], row[1], row[2]) for row in await self.fetch(query)]
 
     @property
     def as_of(self) -> datetime:
@@ -149,13 +168,18 @@ class Snapshot:
         return tuple(sorted(one.run for one in self._sources if one.run is not None))
 
     @property
+    def not_included(self) -> tuple[OpenRun, ...]:
+        """The runs of these connections that have not ended, ascending: what they have written so far is left out."""
+        return self._open_runs
+
+    @property
     def connections(self) -> tuple[str, ...]:
         """The connections that are read, in order."""
         return tuple(one.name for one in self._sources)
 
     async def types(self) -> dict[str, int]:
         """Count the selection's live resources by type, in the order of names; types without any are left out."""
-        rows = await self.fetch(sql.SQL(_SQL["types"]).format(selected=self._selected()))
+        rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._rows(), selected=self._selected()))
         return {row[0]: row[1] for row in rows}
 
     async def present(self) -> dict[str, int | None]:
@@ -164,7 +188,8 @@ class Snapshot:
         Quick, where `types` reads everything: for what to read, and for progress.
         """
         connections = sql.Literal([one.number for one in self._sources])
-        rows = await self.fetch(sql.SQL(_SQL["present"]).format(connections=connections, selected=self._selected()))
+        query = sql.SQL(_SQL["present"])
+        rows = await self.fetch(query.format(connections=connections, rows=self._rows(), selected=self._selected()))
         return {row[0]: row[1] if self._selection.patients is None else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
@@ -175,7 +200,10 @@ class Snapshot:
         """
         queries = [
             sql.SQL(_SQL["ndjson"]).format(
-                resource_type=sql.Literal(resource_type), connection=sql.Literal(one.number), selected=self._selected()
+                resource_type=sql.Literal(resource_type),
+                connection=sql.Literal(one.number),
+                rows=self._rows(),
+                selected=self._selected(),
             )
             for one in self._sources
         ]
@@ -184,7 +212,9 @@ class Snapshot:
 
     def source(self, resource_type: str) -> sql.Composable:
         """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
-        return sql.SQL(_SQL["source"]).format(resource_type=sql.Literal(resource_type), selected=self._selected())
+        return sql.SQL(_SQL["source"]).format(
+            resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
+        )
 
     def csv(self, query: sql.Composable) -> CopyStream:
         """Give the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
@@ -196,18 +226,49 @@ class Snapshot:
             rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
             return rows
 
+    def _rows(self) -> sql.Composable:
+        """A FROM item with at least the selection's rows; `_selected` holds for those of the selection."""
+        patients = self._selection.patients
+        if patients is None:
+            return self._ended(sql.SQL(_SQL["everyone"]))
+        keys = self._named()
+        if self._open_runs:
+            moved = sql.SQL(_SQL["moved"]).format(open=self._open(), patients=sql.Literal(list(patients)))
+            keys = sql.SQL("{} {}").format(keys, moved)
+        return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
+
+    def _ended(self, rows: sql.Composable) -> sql.Composable:
+        """The rows as the ended runs left them; on a quiet night that is as they are, and the query is the plain one."""
+        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._open_runs else rows
+
+    def _open(self) -> sql.Composable:
+        return sql.Literal([one.run for one in self._open_runs])
+
+    def _named(self) -> sql.Composable:
+        columns = [[key[at] for key in self._mentioned] for at in range(3)]
+        named = dict(zip(("m_connections", "m_types", "m_ids"), map(sql.Literal, columns), strict=True))
+        return sql.SQL(_SQL["named"]).format(patients=sql.Literal(list(self._selection.patients or ())), **named)
+
     def _selected(self) -> sql.Composable:
-        chosen = self._selection
-        conditions: list[sql.Composable] = [
-            sql.SQL(_SQL["of_connections"]).format(connections=sql.Literal([one.number for one in self._sources]))
-        ]
-        if chosen.types:
-            conditions.append(sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(chosen.types))))
-        if chosen.patients is not None:
-            condition = _SQL["of_patients_and_mentioned" if chosen.mentioned else "of_patients"]
-            given = {"patients": sql.Literal(list(chosen.patients)), "mentioned": sql.Literal(self._mentioned)}
-            conditions.append(sql.SQL(condition).format(**given))
-        return sql.SQL(" AND ").join(conditions)
+        of_types = (
+            [sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(self._selection.types)))]
+            if self._selection.types
+            else []
+        )
+        return self._conditions([*of_types, *self._of_patients()])
+
+    def _of_patients(self) -> list[sql.Composable]:
+        """What `_rows` leaves to be asked of a row: whose it was before an open run wrote it."""
+        if self._selection.patients is None or not self._open_runs:
+            return []
+        patients = sql.Literal(list(self._selection.patients))
+        return [sql.SQL(_SQL["still_of_patients"]).format(patients=patients, keys=self._named())]
+
+    def _conditions(self, further: Sequence[sql.Composable]) -> sql.Composable:
+        connections = sql.Literal([one.number for one in self._sources])
+        live = [] if self._open_runs else [sql.SQL(_SQL["live"])]
+        of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
+        return sql.SQL(" AND ").join([*live, of_connections, *further])
 
 
 @asynccontextmanager
@@ -229,6 +290,9 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
                     f"nothing is stored of connection {', '.join(sorted(unknown))}: "
                     f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
                 )
-            snapshot = Snapshot(conn, selection, [one for one in known if not names or one.name in names])
+            sources = [one for one in known if not names or one.name in names]
+            numbers = {"connections": [one.number for one in sources]}
+            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], numbers)]
+            snapshot = Snapshot(conn, selection, sources, open_runs)
             await snapshot.find_mentioned()
             yield snapshot

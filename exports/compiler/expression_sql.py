@@ -1,9 +1,11 @@
 """Typed expressions to Postgres SQL on jsonb.
 
 An expression that holds at most one item becomes a jsonb value (SQL NULL: empty), or a native boolean, number or text where it
-is computed. One that may hold several becomes a jsonb value and a jsonpath into it, read as array, rows or first item. Where two
-values meet a place for one, the SQL raises with a text of ours (`RAISED`); no value of a resource stands in it. How rows are
-made of expressions is left to `sql`.
+is computed. One that may hold several becomes a jsonb value and a jsonpath into it, read as array, rows or first item.
+
+No expression raises, whatever the data: what cannot be read as a number, boolean or moment, or is several where one is wanted,
+is empty, and `troubles_of` gives the SQL that tells so. What then becomes of the column is left to `scalar_sql`, how rows are
+made of expressions to `sql`.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from psycopg.sql import SQL, Composable, Literal
 
+from exports.compiler.scalar_sql import operand_boolean, operand_moment, operand_number
 from exports.compiler.temporal_sql import temporal_comparison
 from exports.compiler.typed_tree import (
     Arithmetic,
@@ -38,25 +42,29 @@ from exports.compiler.typed_tree import (
     category,
 )
 
-RAISED = "chartferry: "  # begins every text that our SQL raises, so that it can be told from Postgres' own
-
 
 @dataclass(frozen=True)
 class Place:
-    """Where an expression stands: the SQL of what it may refer to, and what it is called in an error."""
+    """Where an expression stands: the SQL of what it may refer to."""
 
     focus: Composable  # jsonb
     resource: Composable  # jsonb
     connection: Composable  # text
     row_index: Composable  # integer
-    label: str  # "column family"
+
+
+class Trouble(NamedTuple):
+    """`when` is SQL, true where the data is such that an expression on it has no honest value; `problem` says what is wrong."""
+
+    when: Composable
+    problem: str
 
 
 def json_of(node: Expression, place: Place) -> Composable:
-    """The one item as jsonb, SQL NULL where there is none; raises when run on two. A JSON null may come through."""
+    """The one item as jsonb, SQL NULL where there is none, or several. A JSON null may come through."""
     if node.many:
-        return _only_one(array_of(node, place), place)
-    native = _native(node, place)
+        return _only_one(array_of(node, place))
+    native = computed(node, place)
     if native is not None:
         return SQL("to_jsonb({})").format(native[0])
     match node:
@@ -102,7 +110,7 @@ def rows_of(node: Expression, place: Place) -> Composable:
 
 def text_of(node: Expression, place: Place) -> Composable:
     """The one item as text in its FHIR form: strings bare, numbers and booleans as written, objects as JSON."""
-    native = None if node.many else _native(node, place)
+    native = None if node.many else computed(node, place)
     if native is not None:
         sql, kind = native
         return sql if kind == "text" else SQL("({})::text").format(sql)
@@ -114,19 +122,21 @@ def text_of(node: Expression, place: Place) -> Composable:
 
 
 def number_of(node: Expression, place: Place) -> Composable:
-    """The one item as numeric; Postgres raises where it is none."""
-    native = None if node.many else _native(node, place)
+    """The one item as numeric; NULL where it is none."""
+    native = None if node.many else computed(node, place)
     if native is not None and native[1] == "number":
         return SQL("({})::numeric").format(native[0])
-    return SQL("({})::numeric").format(present(node, place))
+    if isinstance(node, Constant):
+        return SQL("({})::numeric").format(_constant_json(node.value))
+    return operand_number(json_of(node, place))
 
 
 def condition(node: Expression, place: Place) -> Composable:
-    """A criterion as boolean: empty is NULL, anything but a boolean raises (SQL on FHIR v2, `where`)."""
-    native = None if node.many else _native(node, place)
+    """A criterion as boolean: empty, and anything but a boolean, is NULL."""
+    native = None if node.many else computed(node, place)
     if native is not None and native[1] == "boolean":
         return native[0]
-    return SQL("({})::boolean").format(present(node, place))
+    return operand_boolean(json_of(node, place))
 
 
 def _operand(node: Expression, place: Place) -> Composable:
@@ -139,12 +149,10 @@ def _operand(node: Expression, place: Place) -> Composable:
     ).format(present(node, place))
 
 
-def _only_one(array: Composable, place: Place) -> Composable:
-    # the text depends on the row: a constant one would be cast, and so raised, when the query is planned
+def _only_one(array: Composable) -> Composable:
     return SQL(
-        "(SELECT CASE WHEN jsonb_array_length(q.a) > 1 THEN to_jsonb(({} || left(q.a::text, 0))::boolean) ELSE q.a -> 0 END"
-        " FROM (SELECT {} AS a OFFSET 0) AS q)"
-    ).format(Literal(f"{RAISED}{place.label} has more than one value; use first(), forEach or collection: true"), array)
+        "(SELECT CASE WHEN jsonb_array_length(q.a) = 1 THEN q.a -> 0 END FROM (SELECT {} AS a OFFSET 0) AS q)"
+    ).format(array)
 
 
 def _constant_json(value: str | bool | int | Decimal) -> Composable:
@@ -178,7 +186,7 @@ def _at(node: At, place: Place) -> Composable:
 def _path(node: Expression, place: Place) -> tuple[Composable, str]:
     """A jsonb value, and the (lax) jsonpath that finds the items in it; JSON nulls are left out."""
     base, steps = _steps(node, place)
-    return base, steps if category(node.type) == "complex" else f"{steps} ? (@ != null)"
+    return base, f"{steps} ? (@ != null)"
 
 
 def _steps(node: Expression, place: Place) -> tuple[Composable, str]:
@@ -232,8 +240,8 @@ def _jsonpath_predicate(node: Expression) -> str | None:
             return None
 
 
-def _native(node: Expression, place: Place) -> tuple[Composable, str] | None:
-    """SQL of a computed node and its kind (boolean, number, text); None for what is read out of the resource."""
+def computed(node: Expression, place: Place) -> tuple[Composable, str] | None:
+    """SQL of a computed expression and its kind (boolean, number, text); None for what is read out of the resource."""
     if isinstance(node, ReferenceKey) and node.many:
         return None
     write = _NATIVE.get(type(node))
@@ -244,7 +252,7 @@ def _exists(node: Exists, place: Place) -> tuple[Composable, str]:
     if node.of.many:
         base, path = _path(node.of, place)
         found = SQL("COALESCE(jsonb_path_exists({}, {}), false)").format(base, _jsonpath(path))
-    elif (native := _native(node.of, place)) is not None:
+    elif (native := computed(node.of, place)) is not None:
         found = SQL("({} IS NOT NULL)").format(native[0])
     else:
         found = SQL("({} IS NOT NULL)").format(present(node.of, place))
@@ -269,7 +277,7 @@ def _comparison(node: Comparison, place: Place) -> tuple[Composable, str]:
         sides = (SQL("NULLIF({}, '[]'::jsonb)").format(array_of(side, place)) for side in (left, right))
         return SQL("({} {} {})").format(next(sides), operator, next(sides)), "boolean"
     if "temporal" in sorts:
-        return temporal_comparison(node.operator, text_of(left, place), text_of(right, place)), "boolean"
+        return temporal_comparison(node.operator, _moment_of(left, place), _moment_of(right, place)), "boolean"
     if sorts == {"string"} or (sorts == {"string", None} and not equality):
         template = SQL('({} COLLATE "C" {} {})')
         return template.format(text_of(left, place), operator, text_of(right, place)), "boolean"
@@ -281,12 +289,17 @@ def _comparison(node: Comparison, place: Place) -> tuple[Composable, str]:
 
 
 def _ordered_unknown(operator: Composable, left: Composable, right: Composable) -> Composable:
-    """Both types unknown until the data is seen: numbers compare as numbers, strings as strings, anything else raises."""
+    """Both types unknown until the data is seen: numbers compare as numbers, strings as strings, anything else has no answer."""
     return SQL(
         "(SELECT CASE WHEN jsonb_typeof(q.a) = 'string' AND jsonb_typeof(q.b) = 'string'"
-        " THEN (q.a #>> '{{}}') COLLATE \"C\" {} (q.b #>> '{{}}') ELSE q.a::numeric {} q.b::numeric END"
+        " THEN (q.a #>> '{{}}') COLLATE \"C\" {} (q.b #>> '{{}}') ELSE {} {} {} END"
         " FROM (SELECT {} AS a, {} AS b OFFSET 0) AS q)"
-    ).format(operator, operator, left, right)
+    ).format(operator, operand_number(SQL("q.a")), operator, operand_number(SQL("q.b")), left, right)
+
+
+def _moment_of(node: Expression, place: Place) -> Composable:
+    text = text_of(node, place)
+    return text if isinstance(node, Constant) else operand_moment(text)
 
 
 def _arithmetic(node: Arithmetic, place: Place) -> tuple[Composable, str]:
@@ -305,12 +318,10 @@ def _arithmetic(node: Arithmetic, place: Place) -> tuple[Composable, str]:
 
 
 def _join(node: Join, place: Place) -> tuple[Composable, str]:
-    piece = SQL(
-        "CASE WHEN jsonb_typeof(w.v) = 'string' THEN w.v #>> '{{}}' ELSE ({} || left(w.v::text, 0))::boolean::text END"
-    ).format(Literal(f"{RAISED}{place.label} joins something that is no string"))
-    return SQL("(SELECT string_agg({}, {} ORDER BY w.o) FROM {} WITH ORDINALITY AS w(v, o))").format(
-        piece, _text_literal(node.separator), rows_of(node.of, place)
-    ), "text"
+    return SQL(
+        "(SELECT CASE WHEN bool_and(jsonb_typeof(w.v) = 'string') THEN string_agg(w.v #>> '{{}}', {} ORDER BY w.o) END"
+        " FROM {} WITH ORDINALITY AS w(v, o))"
+    ).format(_text_literal(node.separator), rows_of(node.of, place)), "text"
 
 
 def _reference_key(node: ReferenceKey, place: Place) -> tuple[Composable, str]:
@@ -333,3 +344,102 @@ _NATIVE: dict[type[Expression], Callable[..., tuple[Composable, str]]] = {
     Connection: lambda _, place: (place.connection, "text"),
     RowIndex: lambda _, place: (place.row_index, "number"),
 }
+
+
+def troubles_of(node: Expression, place: Place) -> list[Trouble]:
+    """What may be wrong with the data inside an expression, whatever is then made of its value."""
+    match node:
+        case Child(of=of) | At(of=of) | Exists(of=of) | Count(of=of) | ReferenceKey(of=of):
+            return troubles_of(of, place)
+        case Filter(of=of, criterion=criterion):
+            return troubles_of(of, place) + _troubles_of_items(node, criterion, place)
+        case Join(of=of):
+            stranger = SQL("EXISTS (SELECT FROM {} AS w(v) WHERE jsonb_typeof(w.v) <> 'string')").format(
+                rows_of(of, place)
+            )
+            return [*troubles_of(of, place), Trouble(stranger, "joins something that is no string")]
+        case Not(of=of):
+            return troubles_of_condition(of, place) if of.type == "boolean" else troubles_of_one(of, place)
+        case Logic(left=left, right=right):
+            return [
+                trouble
+                for side in (left, right)
+                for trouble in (troubles_of_condition if side.type == "boolean" else troubles_of_one)(side, place)
+            ]
+        case Comparison():
+            return _troubles_of_comparison(node, place)
+        case Arithmetic(left=left, right=right):
+            within = troubles_of_one if node.type == "string" else troubles_of_number
+            return within(left, place) + within(right, place)
+        case _:
+            return []
+
+
+def troubles_of_one(node: Expression, place: Place) -> list[Trouble]:
+    """As `troubles_of`, where at most one item is wanted."""
+    found = troubles_of(node, place)
+    if not node.many:
+        return found
+    several = SQL("jsonb_array_length({}) > 1").format(array_of(node, place))
+    return [*found, Trouble(several, "has more than one value; use first(), forEach or collection: true")]
+
+
+def troubles_of_condition(node: Expression, place: Place) -> list[Trouble]:
+    """As `troubles_of`, where a boolean is wanted."""
+    return troubles_of_one(node, place) + _another(node, "boolean", operand_boolean, place)
+
+
+def troubles_of_number(node: Expression, place: Place) -> list[Trouble]:
+    """As `troubles_of`, where a number is wanted."""
+    return troubles_of_one(node, place) + _another(node, "number", operand_number, place)
+
+
+def _another(node: Expression, kind: str, read: Callable[[Composable], Composable], place: Place) -> list[Trouble]:
+    native = None if node.many else computed(node, place)
+    if isinstance(node, (Constant, Nothing)) or (native is not None and native[1] == kind):
+        return []
+    value = present(node, place)
+    unread = SQL("({} IS NOT NULL AND {} IS NULL)").format(value, read(value))
+    return [Trouble(unread, f"needs a {kind}, and holds something else")]
+
+
+def _troubles_of_comparison(node: Comparison, place: Place) -> list[Trouble]:
+    sides = (node.left, node.right)
+    equality = node.operator in {"=", "!="}
+    if equality and any(side.many for side in sides):
+        return [trouble for side in sides for trouble in troubles_of(side, place)]
+    sorts = {category(side.type) for side in sides}
+    if "temporal" in sorts:
+        return [trouble for side in sides for trouble in _troubles_of_moment(side, place)]
+    if "number" in sorts and not equality:
+        return [trouble for side in sides for trouble in troubles_of_number(side, place)]
+    found = [trouble for side in sides for trouble in troubles_of_one(side, place)]
+    if sorts == {None} and not equality:
+        left, right = (present(side, place) for side in sides)
+        both = SQL("({} IS NOT NULL AND {} IS NOT NULL AND {} IS NULL)")
+        unknown = both.format(left, right, _ordered_unknown(SQL(node.operator), left, right))
+        found.append(Trouble(unknown, "compares what is neither two numbers nor two strings"))
+    return found
+
+
+def _troubles_of_moment(node: Expression, place: Place) -> list[Trouble]:
+    found = troubles_of_one(node, place)
+    if isinstance(node, (Constant, Nothing)):
+        return found
+    text = text_of(node, place)
+    unread = SQL("({} IS NOT NULL AND {} IS NULL)").format(text, operand_moment(text))
+    return [*found, Trouble(unread, "compares with a date or time what is none")]
+
+
+def _troubles_of_items(node: Filter, criterion: Expression, place: Place) -> list[Trouble]:
+    """What may be wrong within the criterion of a filter, on any of the items that it looks at."""
+    inside = troubles_of_condition(criterion, replace(place, focus=SQL("w.v")))
+    if not inside:
+        return []
+    items = (
+        SQL("{} AS w(v)").format(rows_of(node.of, place))
+        if node.of.many
+        else SQL("(SELECT {} AS v OFFSET 0) AS w").format(present(node.of, place))
+    )
+    exists = SQL("EXISTS (SELECT FROM {} WHERE {})")
+    return [Trouble(exists.format(items, when), problem) for when, problem in inside]

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from exports.compiler import fhirpath
 from exports.compiler.resolution import Scope, criterion, resolve
+from exports.compiler.scalar_sql import sql_type
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
 from exports.errors import FhirPathError, ViewError
 
@@ -27,7 +28,6 @@ _SELECTION_KEYS = frozenset({"column", "select", "unionAll", *_DIRECTIVES}) | _A
 _COLUMN_KEYS = frozenset({"path", "name", "type", "collection", "tag"}) | _ANYWHERE
 _TYPE_PREFIX = "http://hl7.org/fhir/StructureDefinition/"
 
-_INTEGER_TYPES = frozenset({"integer", "positiveInt", "unsignedInt"})
 _CONSTANT_TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "decimal": (int, float, Decimal),
@@ -50,12 +50,8 @@ class ColumnNode:
 
     @property
     def sql_type(self) -> str:
-        """The Postgres type: the defaults of SQL on FHIR v2, but numeric for decimal (it keeps the written digits)."""
-        if self.collection:
-            return "jsonb"
-        if self.type in _INTEGER_TYPES:
-            return "integer"
-        return {"boolean": "boolean", "decimal": "numeric", "integer64": "bigint"}.get(self.type, "text")
+        """The Postgres type of its values."""
+        return "jsonb" if self.collection else sql_type(self.type)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class DeliveredFile:
     uncompressed_bytes: int
     sha256: str
     rows_by_connection: dict[str, int] | None = None  # NDJSON of several connections: its lines stand in this order
+    left_empty: dict[str, int] | None = None  # CSV: cells by column that held a value which does not fit it
+    left_out: int | None = (
+        None  # CSV: resources of which the view's own criteria could not say whether they belong in it
+    )
 
 
 def _compressor(compress: Compress) -> _Compressor | None:
@@ -111,6 +115,8 @@ class Encoder:
 class AtomicFile:
     """A file that appears at `target` on `commit`, or not at all; mode 0600. A killed process leaves only the part file.
 
+    `seal` and `place` are the two halves of `commit`, for files that appear together.
+
     Raises:
         DestinationError: the folder cannot be written, or another process is writing the same file.
     """
@@ -133,7 +139,7 @@ class AtomicFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._stream.closed:
+        if not self._stream.closed:  # it was not placed
             self._part.unlink(missing_ok=True)
             self._stream.close()
 
@@ -161,14 +167,24 @@ class AtomicFile:
         """Bytes taken in so far."""
         return self._encoder.uncompressed_bytes
 
-    def commit(self, *, kind: str, rows: int) -> DeliveredFile:
-        """Put the file in its place; after this it is whole and on the disk."""
+    def seal(self, *, kind: str, rows: int) -> DeliveredFile:
+        """End the file: it is whole and on the disk, and waits beside its place."""
         with destination_errors(self._target):
             self._encoder.finish()
             os.fsync(self._stream.fileno())
+        return self._encoder.delivered(path=self._target.name, kind=kind, rows=rows)
+
+    def place(self) -> None:
+        """Put the sealed file in its place."""
+        with destination_errors(self._target):
             self._part.replace(self._target)
             self._stream.close()
-        return self._encoder.delivered(path=self._target.name, kind=kind, rows=rows)
+
+    def commit(self, *, kind: str, rows: int) -> DeliveredFile:
+        """Put the file in its place; after this it is whole and on the disk."""
+        delivered = self.seal(kind=kind, rows=rows)
+        self.place()
+        return delivered
 
 
 @contextmanager

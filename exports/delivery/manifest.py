@@ -1,31 +1,47 @@
 """manifest.json: what an export wrote, of which runs, with counts and checksums.
 
-Removed before the first file is touched and written after the last: where there is one, it is true. It holds nothing of the
-moment or machine of the export, so equal requests on equal runs give equal bytes.
+Taken away before the first file of a new export appears and written after the last: where there is one, it is true. While there
+is none, the former one lies beside under another name: what it listed is an export's own, and may be cleared. It holds nothing
+of the moment or machine of the export, so equal requests on equal runs give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
+from exports.snapshot_port import OpenRun
 
 MANIFEST_NAME = "manifest.json"
+_FORMER_NAME = ".manifest.json.chartferry-former"
+# what an export calls its files: a path that somebody wrote into a manifest by hand leads nowhere else
+_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(ndjson|csv)\.gz")
 
 
 def manifest_content(
-    *, version: str, as_of: datetime, runs: Sequence[int], request: Mapping[str, Any], files: Sequence[DeliveredFile]
+    *,
+    version: str,
+    as_of: datetime,
+    runs: Sequence[int],
+    not_included: Sequence[OpenRun],
+    request: Mapping[str, Any],
+    files: Sequence[DeliveredFile],
 ) -> bytes:
-    """The manifest as JSON with a fixed layout."""
+    """The manifest as JSON with a fixed layout. `runs` have ended; nothing of those `not_included` is in the files."""
     document = {
         "chartferry": version,
         "as_of": instant(as_of),
         "runs": list(runs),
+        "not_included": [
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
+        ],
         "request": dict(request),
         "files": [{key: value for key, value in asdict(file).items() if value is not None} for file in files],
     }
@@ -37,10 +53,32 @@ def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def remove_manifest(folder: Path) -> None:
-    """Take the old manifest away: from now on the folder's files are not what it says."""
-    with destination_errors(folder):
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+def retire_manifest(folder: Path) -> frozenset[str]:
+    """Take the old manifest away, since the folder's files will not be what it says; give the names of files that it listed.
+
+    Also those of a manifest that an export retired which was then killed. What is no manifest of ours lists nothing.
+    """
+    manifest, former = folder / MANIFEST_NAME, folder / _FORMER_NAME
+    listed = _listed_in(manifest) | _listed_in(former)
+    with destination_errors(manifest), suppress(FileNotFoundError):
+        manifest.replace(former)
+    return listed
+
+
+def _listed_in(manifest: Path) -> frozenset[str]:
+    try:
+        document = json.loads(manifest.read_bytes())
+        names = [file["path"] for file in document["files"]] if "chartferry" in document else []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str) and _OWN_NAME.fullmatch(name))
+
+
+def clear_former(folder: Path, names: Collection[str]) -> None:
+    """Remove files of the former export, and what told of it."""
+    for name in (*sorted(names), _FORMER_NAME):
+        with destination_errors(folder / name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, content: bytes) -> None:

@@ -12,18 +12,74 @@ LEFT JOIN LATERAL (
 ) newest ON true
 ORDER BY c.name
 
+-- name: open_runs
+-- Runs that have not ended: at work, suspended, or killed and not yet gone on with.
+SELECT run.id, c.name, run.started_at FROM run JOIN connection c ON c.id = run.connection
+WHERE run.finished_at IS NULL AND run.connection = ANY(%(connections)s) ORDER BY run.id
+
 -- name: types
 -- Live resources of the selection, by type.
-SELECT r.resource_type, count(*) FROM resource r WHERE r.deleted_at IS NULL AND {selected} GROUP BY 1 ORDER BY 1
+SELECT r.resource_type, count(*) FROM {rows} r WHERE {selected} GROUP BY 1 ORDER BY 1
 
 -- name: present
 -- Types of which the selection has anything live, with the rows that the runs' counts promise: to count them takes as long as to read.
 SELECT t.resource_type, t.promised FROM (
     SELECT c.resource_type, sum(c.new - c.deleted)::bigint AS promised
-    FROM run_count c JOIN run ON run.id = c.run WHERE run.connection = ANY({connections}::int[]) GROUP BY 1
+    FROM run_count c JOIN run ON run.id = c.run
+    WHERE run.connection = ANY({connections}::int[]) AND run.finished_at IS NOT NULL GROUP BY 1
 ) t
-WHERE EXISTS (SELECT FROM resource r WHERE r.resource_type = t.resource_type AND r.deleted_at IS NULL AND {selected})
+WHERE EXISTS (SELECT FROM {rows} r WHERE r.resource_type = t.resource_type AND {selected})
 ORDER BY 1
+
+-- name: everyone
+-- Rows to read: all that are stored.
+resource
+
+-- name: of_patients
+-- Rows to read: those that are filed under these patients, and those that are theirs all the same (`named`). Two searches by index.
+(
+    SELECT * FROM resource WHERE patient_id = ANY({patients}::text[])
+    UNION ALL
+    SELECT o.* FROM ({keys}) k
+    JOIN resource o ON o.resource_type = k.resource_type AND o.connection = k.connection AND o.id = k.id
+    WHERE (o.patient_id = ANY({patients}::text[])) IS NOT TRUE
+)
+
+-- name: named
+-- Keys of rows that belong to these patients whatever they are filed under, and of those that their charts mention; each once.
+SELECT connection, resource_type, id FROM member WHERE patient_id = ANY({patients}::text[])
+UNION SELECT * FROM unnest({m_connections}::int[], {m_types}::text[], {m_ids}::text[])
+
+-- name: moved
+-- Keys of rows that an open run has moved from these patients to another.
+UNION SELECT connection, resource_type, id FROM resource_history WHERE to_run = ANY({open}::bigint[]) AND patient_id = ANY({patients}::text[])
+
+-- name: ended
+-- Rows to read, as the runs that have ended left them: for what an open run has written, the row that it replaced; none where
+-- there was none. At most one history row fits, since a connection's runs end one after the other (`ledger.begin`).
+(
+    SELECT n.connection, n.resource_type, n.id, e.patient_id, e.body
+    FROM {rows} n CROSS JOIN LATERAL (
+        SELECT n.patient_id, n.body, n.deleted_at, n.deleted_run WHERE n.last_changed_run <> ALL({open}::bigint[])
+        UNION ALL
+        SELECT h.patient_id, h.body, h.deleted_at, h.deleted_run FROM resource_history h
+        WHERE n.last_changed_run = ANY({open}::bigint[])
+            AND h.resource_type = n.resource_type AND h.connection = n.connection AND h.id = n.id
+            AND h.to_run = ANY({open}::bigint[]) AND h.from_run <> ALL({open}::bigint[])
+    ) e
+    WHERE e.deleted_at IS NULL OR e.deleted_run = ANY({open}::bigint[])
+)
+
+-- name: live
+-- Condition: what the EHR still has. Of `ended` rows it holds anyway.
+r.deleted_at IS NULL
+
+-- name: still_of_patients
+-- Condition on `ended` rows: they were of these patients then.
+(
+    r.patient_id = ANY({patients}::text[])
+    OR (r.connection, r.resource_type, r.id) IN (SELECT connection, resource_type, id FROM ({keys}) k)
+)
 
 -- name: of_connections
 -- Condition: resources of these connections.
@@ -33,35 +89,32 @@ r.connection = ANY({connections}::int[])
 -- Condition: resources of these types.
 r.resource_type = ANY({types}::text[])
 
--- name: of_patients
--- Condition: resources in the compartments of these patients.
-r.patient_id = ANY({patients}::text[])
-
 -- name: mentioned
--- What charts of these patients mention, and what that mentions, as "Type/id": of no patient, such as Medication and Practitioner.
-WITH RECURSIVE mention (key) AS (
-    SELECT substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
-    FROM resource r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
-    WHERE r.connection = ANY({connections}::int[]) AND r.patient_id = ANY({patients}::text[]) AND r.deleted_at IS NULL
+-- Keys of what the charts of these patients mention, and of what that mentions, where it is of no patient: Medication, Practitioner, …
+WITH RECURSIVE mention (connection, key) AS (
+    SELECT r.connection, substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
+    FROM {rows} r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
+    WHERE {selected}
     UNION
-    SELECT substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
-    FROM mention m CROSS JOIN LATERAL (
-        SELECT body FROM resource
-        WHERE resource_type = split_part(m.key, '/', 1) AND connection = ANY({connections}::int[])
-            AND id = split_part(m.key, '/', 2) AND patient_id IS NULL AND deleted_at IS NULL OFFSET 0
-    ) r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
+    SELECT s.connection, substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
+    FROM mention m CROSS JOIN LATERAL ({shared}) s CROSS JOIN LATERAL jsonb_path_query(s.body, '$.**.reference') found
 )
-SELECT key FROM mention WHERE key IS NOT NULL
+SELECT s.connection, s.resource_type, s.id FROM mention m CROSS JOIN LATERAL ({shared}) s
 
--- name: of_patients_and_mentioned
--- Condition: resources in the compartments of these patients, and those of no patient that they mention.
-(r.patient_id = ANY({patients}::text[]) OR r.patient_id IS NULL AND r.resource_type || '/' || r.id = ANY({mentioned}::text[]))
+-- name: shared
+-- What a mention leads to, where it is of no patient.
+SELECT r.connection, r.resource_type, r.id, r.body FROM {rows} r
+WHERE r.resource_type = split_part(m.key, '/', 1) AND r.connection = m.connection AND r.id = split_part(m.key, '/', 2)
+    AND r.patient_id IS NULL AND {selected} AND NOT EXISTS (
+        SELECT FROM member o WHERE o.connection = r.connection AND o.resource_type = r.resource_type AND o.id = r.id
+    )
+OFFSET 0
 
 -- name: source
 -- Live resources of a type, as something to select from.
 (
-    SELECT c.name AS connection, r.id, r.body FROM resource r JOIN connection c ON c.id = r.connection
-    WHERE r.resource_type = {resource_type} AND r.deleted_at IS NULL AND {selected}
+    SELECT c.name AS connection, r.id, r.body FROM {rows} r JOIN connection c ON c.id = r.connection
+    WHERE r.resource_type = {resource_type} AND {selected}
 )
 
 -- name: by_key
@@ -71,8 +124,7 @@ SELECT set_config('enable_sort', %(sort)s, true)
 -- name: ndjson
 -- Live resources of a type and connection. jsonb in binary is a version byte and the text that ::text gives.
 COPY (
-    SELECT r.body FROM resource r
-    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND r.deleted_at IS NULL AND {selected}
+    SELECT r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
     ORDER BY r.id
 ) TO STDOUT (FORMAT binary)
 

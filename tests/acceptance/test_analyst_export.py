@@ -6,6 +6,11 @@ import gzip
 import hashlib
 import json
 
+import anyio
+import anyio.to_thread
+
+from snapshots.pool import open_store
+from snapshots.record import Batch, Deletion, Record, RunScope
 from tests.acceptance.user_site import Site, csv_rows, mock, source, written
 
 VIEWS = {
@@ -106,3 +111,64 @@ def test_of_several_connections_the_manifest_says_whose_lines_stand_where(site: 
     assert entry["rows_by_connection"] == {"first": 2, "second": 3}
     lines = gzip.decompress((site.folder / "out" / "Patient.ndjson.gz").read_bytes()).splitlines()
     assert [written(line)["id"] for line in lines] == expected
+
+
+def with_value(raw: bytes, **value: object) -> bytes:
+    """The observation with another value, and no other."""
+    kept = {key: content for key, content in json.loads(raw).items() if not key.startswith("value")}
+    return json.dumps({**kept, **value}).encode()
+
+
+def test_one_odd_value_costs_its_cell_and_is_counted(site: Site) -> None:
+    with mock("generic") as served:
+        one, other = served.dataset.of_type("Observation")[:2]
+        served.dataset.replace(with_value(one.raw, valueQuantity={"value": "q12h"}))
+        served.dataset.replace(with_value(other.raw, valueInteger=3.5))
+        site.connect(served)
+        site.sync()
+    done = site.run("export", "--out", "out", "--format", "ndjson,csv")
+    assert done.code == 0, done.stderr
+    assert "left empty" in done.stdout
+    assert "observation.value_quantity 1, observation.value_integer 1" in done.stdout
+    files = {file["path"]: file for file in json.loads((site.folder / "out" / "manifest.json").read_text())["files"]}
+    assert {name.removesuffix(".csv.gz") for name in files} >= VIEWS
+    assert files["observation.csv.gz"]["left_empty"] == {"value_quantity": 1, "value_integer": 1}
+    rows = {
+        row["key"]: row for row in csv_rows(site.folder / "out" / "observation.csv.gz") if row["part"] == "observation"
+    }
+    assert [(rows[key]["value_quantity"], rows[key]["value_integer"]) for key in (one.id, other.id)] == [("", "")] * 2
+    strict = site.run("export", "--out", "strict", "--format", "csv", "--strict")
+    assert strict.code == 5
+    assert "view 'observation': column value_" in strict.stderr
+    assert "q12h" not in strict.stderr + strict.stdout
+    assert not list((site.folder / "strict").iterdir())
+
+
+def inactive(patient: str) -> Record:
+    body = f'{{"resourceType":"Patient","id":"{patient}","active":false}}'.encode()
+    return Record("Patient", patient, patient, None, None, hashlib.sha256(body).digest()[:16], body)
+
+
+def test_an_export_while_a_run_is_open_shows_the_moment_before_it_and_says_so(site: Site, store_url: str) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync("--types", "Patient")
+    before = site.exported()
+    changed, gone, *_ = sorted(key[1] for key in before)
+
+    async def while_open() -> None:
+        scope = RunScope(connection=name, kind="sync", mode="crawl", selection="everyone", types=())
+        async with open_store(store_url) as store, await store.begin_run(scope) as run:
+            news = [inactive(changed), inactive("new")]
+            await run.write(Batch(records=news, deletions=[Deletion("Patient", gone)]))
+            assert await anyio.to_thread.run_sync(site.exported) == before
+            done = await anyio.to_thread.run_sync(site.run, "export", "--out", "out")
+            assert "not in it: run 2 of site-generic, which has not ended" in done.stdout
+            manifest = json.loads((site.folder / "out" / "manifest.json").read_text())
+            assert (manifest["runs"], [one["run"] for one in manifest["not_included"]]) == ([1], [2])
+            await run.finish(watermark=None, requests=0, retries=0)
+
+    anyio.run(while_open)
+    after = site.exported()
+    assert set(after) == (set(before) | {("Patient", "new")}) - {("Patient", gone)}
+    assert after[("Patient", changed)]["active"] is False

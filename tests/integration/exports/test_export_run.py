@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -112,24 +113,99 @@ async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
 
 
-async def test_a_failed_export_leaves_no_manifest_and_no_part_file(store: Store, tmp_path: Path) -> None:
+def view_file(folder: Path, name: str, *columns: dict[str, Any], resource: str = "Patient", **more: Any) -> str:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"resource": resource, "name": name, "select": [{"column": list(columns)}], **more}))
+    return str(path)
+
+
+async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", name=[{"family": "Quill"}, {"family": "Wren"}])])
-    (tmp_path / "manifest.json").write_text("{}")
-    view = tmp_path / "names.json"
-    view.write_text(
-        json.dumps(
-            {
-                "resource": "Patient",
-                "name": "names",
-                "select": [{"column": [{"path": "name.family", "name": "family"}]}],
-            }
-        )
-    )
+    view = view_file(tmp_path, "names", {"path": "name.family", "name": "family"})
+    out = tmp_path / "out"
     async with store.snapshot(Selection()) as snapshot:
-        with pytest.raises(ViewDataError, match="column family has more than one value") as caught:
-            await export(ExportRequest(out=tmp_path, views=(str(view),)), snapshot)
+        await export(ExportRequest(out=out), snapshot)
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(ViewDataError, match=r"view 'names': column family .* --strict") as caught:
+            await export(ExportRequest(out=out, formats=("ndjson", "csv"), views=(view,), strict=True), snapshot)
     assert "Quill" not in str(caught.value)
-    assert names_in(tmp_path) == {"names.json"}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+async def test_what_only_the_former_export_listed_is_cleared_and_foreign_files_stay(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
+    (tmp_path / "notes.csv.gz").write_text("mine")
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path, views=("patient", "encounter")), snapshot)
+        (tmp_path / "condition.csv.gz").write_text("mine too")
+        await export(ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",)), snapshot)
+    kept = {
+        "notes.csv.gz",
+        "condition.csv.gz",
+        "patient.csv.gz",
+        "Patient.ndjson.gz",
+        "Device.ndjson.gz",
+        "manifest.json",
+    }
+    assert names_in(tmp_path) == kept
+
+
+async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store, tmp_path: Path) -> None:
+    values = [
+        {"valueQuantity": {"value": "q12h"}},
+        {"valueInteger": 3.5},
+        {"valueInteger": "7"},
+        {"valueBoolean": "yes"},
+    ]
+    values += [
+        {"valueQuantity": {"value": 1.50}},
+        {"valueInteger": 99999999999},
+        {"issued": "soon"},
+        {"valueInteger": 3},
+    ]
+    await fill(store, [{"resourceType": "Observation", "id": f"o{at}", **one} for at, one in enumerate(values)])
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
+    rows = table_of(tmp_path / "observation.csv.gz")
+    assert [row["value_quantity"] for row in rows] == ["", "", "", "", "1.5", "", "", ""]
+    assert [row["value_integer"] for row in rows] == ["", "", "", "", "", "", "", "3"]
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    told = {file["path"]: file.get("left_empty") for file in manifest["files"]}
+    counts = {"issued": 1, "value_quantity": 1, "value_boolean": 1, "value_integer": 3}
+    assert told == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
+    assert list(told["observation.csv.gz"]) == list(
+        counts
+    )  # in the order of the columns: equal requests give equal bytes
+    assert result.rows == len(values)
+
+
+async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient(str(value), multipleBirthInteger=value) for value in (1, 2, "q12h", 3.5)])
+    where = [{"path": "multipleBirth.ofType(integer) > 1"}]
+    view = view_file(tmp_path, "twins", {"path": "id", "name": "id"}, where=where)
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path / "out", views=(view,)), snapshot)
+        with pytest.raises(ViewDataError, match="whether 1 Patient resources belong in it"):
+            await export(ExportRequest(out=tmp_path / "strict", views=(view,), strict=True), snapshot)
+    assert [row["id"] for row in table_of(tmp_path / "out" / "twins.csv.gz")] == ["2", "3.5"]
+    (file,) = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"]
+    assert (file["left_out"], file.get("left_empty")) == (1, None)
+
+
+async def test_the_manifest_names_the_runs_that_have_not_ended(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a")])
+    scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
+    async with await store.begin_run(scope) as run:
+        await run.write(Batch(records=[record(patient("a", gender="male")), record(patient("b"))]))
+        async with store.snapshot(Selection()) as snapshot:
+            await export(ExportRequest(out=tmp_path), snapshot)
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("a")]
+    assert manifest["runs"] == [run.id - 1]
+    began = run.started_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    assert manifest["not_included"] == [{"run": run.id, "connection": "site", "began": began}]
 
 
 async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp_path: Path) -> None:
@@ -225,9 +301,12 @@ async def test_the_manifest_holds_no_patient_and_no_path_of_this_machine(store: 
     assert (told["connections"], told["patients"]["count"], told["views"][0]["name"]) == (["site"], 1, "mine")
 
 
-async def test_a_value_of_another_type_than_declared_is_told_without_the_value(store: Store, tmp_path: Path) -> None:
+async def test_a_strict_export_names_column_and_type_of_an_odd_value_but_not_the_value(
+    store: Store, tmp_path: Path
+) -> None:
     await fill(store, [{"resourceType": "Observation", "id": "o", "valueQuantity": {"value": "Quill 98.7"}}])
     async with store.snapshot(Selection()) as snapshot:
-        with pytest.raises(ViewDataError, match=r"view 'observation'.*SQLSTATE 22") as caught:
-            await export(ExportRequest(out=tmp_path, views=("observation",)), snapshot)
+        with pytest.raises(ViewDataError, match=r"view 'observation': column value_quantity .*no decimal") as caught:
+            await export(ExportRequest(out=tmp_path, views=("observation",), strict=True), snapshot)
     assert "Quill" not in str(caught.value)
+    assert names_in(tmp_path) == set()

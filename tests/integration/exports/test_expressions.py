@@ -124,7 +124,7 @@ def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
 
 def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
     view = {"resource": "Claim", "where": [{"path": "status"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
-    with pytest.raises(psycopg.Error, match="cannot cast"):
+    with pytest.raises(psycopg.DataError, match="chartferry: where needs a boolean"):
         run_view(view, [{"resourceType": "Claim", "id": "c", "status": "active"}])
 
 

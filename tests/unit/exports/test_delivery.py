@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.delivery.files import BLOCK_BYTES, AtomicFile, Encoder, output_folder
-from exports.delivery.manifest import manifest_content
+from exports.delivery.manifest import clear_former, manifest_content, retire_manifest
 from exports.errors import DestinationError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
 
@@ -109,7 +109,8 @@ def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_manifest_tells_instants_in_utc() -> None:
-    content = manifest_content(version="1", as_of=datetime(2024, 1, 2, tzinfo=UTC), runs=(3,), request={}, files=[])
+    moment = datetime(2024, 1, 2, tzinfo=UTC)
+    content = manifest_content(version="1", as_of=moment, runs=(3,), not_included=(), request={}, files=[])
     assert json.loads(content)["as_of"] == "2024-01-02T00:00:00Z"
 
 
@@ -126,3 +127,49 @@ def test_ndjson_cut_anywhere_becomes_a_bundle_of_the_same_resources(resources: l
     bundle = json.loads(content)
     assert [entry["resource"] for entry in bundle["entry"]] == resources
     assert (bundle["resourceType"], bundle["type"]) == ("Bundle", "collection")
+
+
+def manifest_of(*names: Any) -> str:
+    return json.dumps({"chartferry": "1", "files": [{"path": name} for name in names]})
+
+
+@pytest.mark.parametrize(
+    ("content", "listed"),
+    [
+        (manifest_of("Patient.ndjson.gz", "my_view.csv.gz"), {"Patient.ndjson.gz", "my_view.csv.gz"}),
+        (
+            manifest_of("../Patient.ndjson.gz", "/etc/passwd", "manifest.json", "a/b.csv.gz", ".x.csv.gz", 7, None, ""),
+            set(),
+        ),
+        ('{"files": [{"path": "Patient.ndjson.gz"}]}', set()),
+        ("no json", set()),
+        ("[]", set()),
+        ('{"chartferry": "1", "files": 7}', set()),
+        ("[" * 100_000, set()),
+    ],
+)
+def test_a_retired_manifest_lists_files_of_ours_and_nothing_elsewhere(
+    content: str, listed: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    assert retire_manifest(tmp_path) == listed
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_what_an_export_that_was_killed_has_retired_is_still_known_to_the_next(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(manifest_of("Patient.ndjson.gz"))
+    assert retire_manifest(tmp_path) == {"Patient.ndjson.gz"}
+    assert retire_manifest(tmp_path) == {"Patient.ndjson.gz"}
+    (tmp_path / "Patient.ndjson.gz").write_text("")
+    clear_former(tmp_path, {"Patient.ndjson.gz", "gone.csv.gz"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_sealed_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "a", compress="no") as one, AtomicFile(tmp_path / "b", compress="no") as other:
+        for file in (one, other):
+            file.write(b"x")
+            file.seal(kind="ndjson", rows=1)
+        assert not (tmp_path / "a").exists()
+        one.place()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

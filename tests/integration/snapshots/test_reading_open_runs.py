@@ -1,0 +1,171 @@
+"""Reading while a run is open: a snapshot shows what the ended runs left, and names the run that it leaves out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snapshots.pool import Store
+from snapshots.reader import OpenRun, Selection, Snapshot
+from snapshots.record import Batch, Deletion
+from tests.integration.snapshots.stored import execute, full_run, record, scope, search
+
+pytestmark = pytest.mark.anyio
+U = search()
+FORMER = [record("kept", 1), record("changed", 1), record("gone", 1), record("moved", 1), record("dead", 1)]
+FOUND = {"kept": 1, "changed": 1, "gone": 1, "moved": 1}
+
+
+async def shown(snapshot: Snapshot, kind: str = "Observation") -> dict[str, Any]:
+    lines = b"".join([chunk async for chunk in snapshot.ndjson(kind)]).splitlines()
+    return {body["id"]: body["value"] for body in map(orjson.loads, lines)}
+
+
+async def contents(store: Store, selection: Selection | None = None) -> dict[str, Any]:
+    async with store.snapshot(selection or Selection()) as snapshot:
+        return await shown(snapshot)
+
+
+async def former(store: Store) -> None:
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=FORMER))
+        await run.write(Batch(deletions=[Deletion("Observation", "dead")]))
+        await run.finish(watermark=None, requests=0, retries=0)
+
+
+NEWS = Batch(
+    records=[record("changed", 2), record("new", 2), record("dead", 2), record("moved", 2, patient="p2")],
+    deletions=[Deletion("Observation", "gone")],
+)
+
+
+async def test_what_an_open_run_has_written_is_shown_as_it_was_before(store: Store):
+    await former(store)
+    async with await store.begin_run(scope()) as run:
+        await run.write(NEWS)
+        async with store.snapshot(Selection()) as snapshot:
+            assert await shown(snapshot) == FOUND
+            assert await snapshot.types() == {"Observation": 4}
+            assert await snapshot.present() == {"Observation": 4}
+            assert [row[0] for row in await snapshot.fetch(snapshot.source("Observation"))] == ["mercy"] * 4
+            assert snapshot.runs == (run.id - 1,)
+            assert snapshot.not_included == (OpenRun(run.id, "mercy", run.started_at),)
+        await run.finish(watermark=None, requests=0, retries=0)
+    async with store.snapshot(Selection()) as snapshot:
+        assert await shown(snapshot) == {"kept": 1, "changed": 2, "moved": 2, "dead": 2, "new": 2}
+        assert (snapshot.runs, snapshot.not_included) == ((run.id,), ())
+
+
+async def test_a_killed_run_is_not_shown_until_it_was_gone_on_with_and_has_ended(store: Store):
+    await former(store)
+    async with await store.begin_run(scope()) as run:
+        await run.write(NEWS)
+    assert await contents(store) == FOUND
+    async with await store.begin_run(scope()) as again:
+        assert again.id == run.id
+        await again.write(Batch(records=[record("kept", 3)]))
+        assert await contents(store) == FOUND
+        await again.finish(watermark=None, requests=0, retries=0)
+    assert await contents(store) == {"kept": 3, "changed": 2, "moved": 2, "dead": 2, "new": 2}
+
+
+async def test_several_changes_of_one_open_run_hide_none_of_what_was_before(store: Store):
+    await former(store)
+    async with await store.begin_run(scope()) as run:
+        await run.write(NEWS)
+        again = [record(one, 3) for one in ("changed", "gone", "new")]
+        await run.write(Batch(records=again, deletions=[Deletion("Observation", "moved")]))
+        await run.write(Batch(records=[record("gone", 4)], deletions=[Deletion("Observation", "changed")]))
+        assert await contents(store) == FOUND
+
+
+async def test_a_row_belongs_to_the_patient_whom_it_was_filed_under_before_the_open_run(store: Store):
+    await former(store)
+    async with await store.begin_run(scope()) as run:
+        await run.write(NEWS)
+        assert await contents(store, Selection(patients=("p1",))) == FOUND
+        assert await contents(store, Selection(patients=("p2",))) == {}
+        assert await contents(store, Selection(patients=("p1", "p2"))) == FOUND
+
+
+async def test_an_open_run_of_another_connection_is_no_matter(store: Store):
+    await former(store)
+    async with await store.begin_run(scope(connection="other")) as run:
+        await run.write(Batch(records=[record("theirs", 1)]))
+        async with store.snapshot(Selection(connections=("mercy",))) as snapshot:
+            assert (await shown(snapshot), snapshot.not_included) == (FOUND, ())
+        async with store.snapshot(Selection()) as snapshot:
+            assert await shown(snapshot) == FOUND
+            assert [one.run for one in snapshot.not_included] == [run.id]
+
+
+async def test_a_first_run_that_is_still_open_shows_nothing(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=FORMER))
+        async with store.snapshot(Selection()) as snapshot:
+            assert (await shown(snapshot), await snapshot.types(), await snapshot.present()) == ({}, {}, {})
+            assert snapshot.runs == ()
+
+
+async def test_a_mention_leads_to_what_was_there_before_the_open_run(store: Store):
+    chart = record("a", orjson.dumps({"id": "a", "value": 1, "x": {"reference": "Medication/m"}}))
+    await full_run(await store.begin_run(scope()), [chart, record("m", 1, kind="Medication", patient=None)], [U])
+    async with await store.begin_run(scope()) as run:
+        changed = record("a", orjson.dumps({"id": "a", "value": 2, "x": {"reference": "Medication/n"}}))
+        news = [record(one, 2, kind="Medication", patient=None) for one in ("m", "n")]
+        await run.write(Batch(records=[changed, *news]))
+        async with store.snapshot(Selection(patients=("p1",), mentioned=True)) as snapshot:
+            assert await shown(snapshot, "Medication") == {"m": 1}
+
+
+async def test_a_quiet_night_reads_the_tables_without_their_past(store: Store, store_url: str):
+    await former(store)
+    execute(store_url, "ALTER TABLE resource_history RENAME TO out_of_reach")
+    try:
+        assert await contents(store) == FOUND
+        assert await contents(store, Selection(patients=("p1",))) == FOUND
+    finally:
+        execute(store_url, "ALTER TABLE out_of_reach RENAME TO resource_history")
+
+
+_NUMBERS = itertools.count()
+_ROW = st.sampled_from(["a", "b", "c"])
+_STEP = st.one_of(
+    st.tuples(_ROW, st.integers(1, 3), st.sampled_from(["p1", "p2"])),
+    st.tuples(_ROW, st.none(), st.none()),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ended=st.lists(st.lists(_STEP, max_size=4), max_size=3), still_open=st.lists(_STEP, max_size=6))
+async def test_whatever_an_open_run_does_the_snapshot_stays(
+    store: Store, ended: list[list[Any]], still_open: list[Any]
+):
+    name = f"connection-{next(_NUMBERS)}"
+    truth: dict[str, tuple[str, str]] = {}  # content tells its patient: equal content is not written again
+
+    async def play(steps: list[Any], *, end: bool) -> None:
+        async with await store.begin_run(scope(connection=name)) as run:
+            for row, value, patient in steps:
+                if value is None:
+                    await run.write(Batch(deletions=[Deletion("Observation", row)]))
+                else:
+                    await run.write(Batch(records=[record(row, f"{value} {patient}", patient=patient)]))
+                if end:
+                    truth.pop(row, None)
+                    truth.update({row: (f"{value} {patient}", patient)} if value is not None else {})
+            if end:
+                await run.finish(watermark=None, requests=0, retries=0)
+
+    for steps in ended:
+        await play(steps, end=True)
+    await play(still_open, end=False)
+    assert await contents(store, Selection(connections=(name,))) == {row: value for row, (value, _) in truth.items()}
+    for one in ("p1", "p2"):
+        theirs = {row: value for row, (value, patient) in truth.items() if patient == one}
+        assert await contents(store, Selection(connections=(name,), patients=(one,))) == theirs

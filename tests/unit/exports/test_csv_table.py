@@ -1,0 +1,74 @@
+"""CSV with marks: each marked cell is emptied and counted, every other byte stays."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import anyio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exports.compiler import MARK, Column
+from exports.formats.csv_table import CsvRows
+
+_CELL = st.one_of(
+    st.just(MARK),
+    st.text(st.sampled_from('a,"\n\r 1\\.é'), max_size=5),
+    st.text(st.characters(exclude_characters="\x01", exclude_categories=["Cs"]), max_size=5),
+)
+
+
+@dataclass
+class Chunks:
+    """Rows as COPY gives them: whole rows, some at a time."""
+
+    chunks: list[bytes]
+    rows: int = 0
+    rows_by_query: list[int] = field(default_factory=list)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self.chunks:
+            yield chunk
+
+
+def written(rows: list[list[str]]) -> bytes:
+    """As Postgres writes CSV: quotes where they are needed, an empty string in quotes, a null as nothing."""
+
+    def cell(text: str) -> str:
+        needs_quotes = text == "" or any(sign in text for sign in ',"\n\r') or text.strip(" ") != text or text == "\\."
+        return '"' + text.replace('"', '""') + '"' if needs_quotes else text
+
+    return "".join(",".join(map(cell, row)) + "\n" for row in rows).encode()
+
+
+def read(chunks: list[bytes], width: int) -> tuple[bytes, dict[str, int]]:
+    rows = CsvRows(Chunks(chunks), [Column(f"c{at}", "string", False) for at in range(width)])
+
+    async def all_of_it() -> bytes:
+        return b"".join([chunk async for chunk in rows])
+
+    return anyio.run(all_of_it), rows.left_empty
+
+
+@given(
+    width=st.integers(1, 4),
+    data=st.data(),
+)
+def test_marked_cells_are_emptied_and_counted_and_all_else_stays(width: int, data: st.DataObject) -> None:
+    row = st.lists(_CELL, min_size=width, max_size=width)
+    chunks = data.draw(st.lists(st.lists(row, min_size=1, max_size=4), max_size=3))
+    content, left_empty = read([written(rows) for rows in chunks], width)
+    rows = [row for chunk in chunks for row in chunk]
+    counts = {f"c{at}": sum(row[at] == MARK for row in rows) for at in range(width)}
+    assert left_empty == {name: count for name, count in counts.items() if count}
+    assert content == written(rows).replace(MARK.encode(), b"")
+    back = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    assert [row or [""] for row in back] == [[cell.replace(MARK, "") for cell in row] for row in rows]
+
+
+def test_a_mark_within_a_text_is_a_text() -> None:
+    content = f'a{MARK},"{MARK},\n{MARK}"\n'.encode()
+    assert read([content], 2) == (content, {})
