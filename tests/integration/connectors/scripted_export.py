@@ -5,6 +5,7 @@ Judged is what arrives on the wire: every request as it came, in order. Waits of
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -127,6 +128,15 @@ class ExportServer:
             return _next(self.deletions if seen.method == "DELETE" else self.polls)
         if path.startswith("/files/"):
             return _next(self.files[path.removeprefix("/files/")])
+        return self._read(*path.split("/")[-2:])
+
+    def _read(self, kind: str, identity: str) -> Answer:
+        """What stands in the type's file now can be read by its id."""
+        for answer in self.files.get(kind, [])[:1]:
+            text = gzip.decompress(answer.body) if answer.body[:2] == b"\x1f\x8b" else answer.body
+            for line in (text.decode() if isinstance(text, bytes) else str(text)).splitlines():
+                if f'"id":"{identity}"' in line.replace('": "', '":"'):
+                    return Answer(200, line)
         return Answer(404, "")
 
     def _token(self) -> Answer:
@@ -138,7 +148,8 @@ class ExportServer:
 
     def _statement(self) -> dict[str, Any]:
         operation = [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]
-        resources = [{"type": kind, "operation": operation} for kind in ("Patient", "Group")]
+        resources: list[dict[str, Any]] = [{"type": kind, "operation": operation} for kind in ("Patient", "Group")]
+        resources.append({"type": "Observation", "interaction": [{"code": "read"}]})
         rest = [{"mode": "server", "resource": resources, "operation": operation}]
         return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": rest, **self.capability}
 

@@ -95,7 +95,8 @@ async def test_a_file_without_a_line_does_not_prove_that_there_is_nothing(store:
 
 async def test_a_file_without_a_line_whose_count_is_none_proves_it(store: KeptRows) -> None:
     _, report = await two_nights(store, ndjson(), counted(0))
-    assert (report.status, report.deleted) == ("complete", 2)
+    # nothing of the type is left that could be read beside them: another full listing must say so too
+    assert [(hole.resource_type, hole.reason.partition(" ")[0]) for hole in report.holes] == [("Observation", "2")]
 
 
 # -- the rest of a file that was cut
