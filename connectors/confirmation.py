@@ -56,7 +56,8 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
 
 async def _look_after_unwitnessed(run: Run, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
     evidence, profile = run.store.evidence, run.request.profile
-    await evidence.note_listings(run.now())
+    if not await evidence.note_listings(run.now()):
+        return
     period = timedelta(days=profile.reconcile_every_d)
     unwitnessed = await evidence.rotate(readable, min(left, profile.unwitnessed_reads), at=run.now(), period=period)
     await _ask(run, reader, readable, left)

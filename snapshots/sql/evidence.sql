@@ -290,6 +290,11 @@ DELETE FROM full_listing f WHERE f.connection = %(connection)s AND f.selection =
     OR NOT EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = f.resource_type)
 )
 
+-- name: lists
+-- Whether the run listed anything in full; an export of nothing says nothing of what there was before.
+SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND complete_listing)
+    OR NOT EXISTS (SELECT FROM bulk_job WHERE run = %(run)s)
+
 -- name: note_listings
 -- The ways by which this run has listed types in full.
 INSERT INTO full_listing AS f (connection, selection, knowledge, way, resource_type, run, at)
@@ -409,10 +414,11 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.said = 'withheld' THEN 'withheld'
     WHEN k.chart_is_alive THEN 'doubted'
     WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL THEN 'confirmed'
+    WHEN k.way IS NULL AND NOT k.can_be_read THEN 'open'
     WHEN %(pull)s THEN CASE WHEN k.way IS NULL THEN 'not-found' ELSE 'doubted' END
     WHEN k.said = 'not-found' AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
-        WHEN k.can_be_read AND k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
+        WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') THEN 'settled'
     ELSE 'doubted'

@@ -131,6 +131,8 @@ def test_case_15_a_next_link_in_capitals_or_as_uri_is_followed_and_an_unknown_on
             return statement("Patient", "Condition")
         if path == "/Condition":
             return bundle(*(one for one in CONDITIONS if one["subject"]["reference"][8:] in query["patient"]))
+        if path.startswith("/Patient/"):
+            return next(one for one in PATIENTS if path.endswith(f"/{one['id']}"))
         if path == "/Patient" and "page" in query:
             return bundle(PATIENTS[1])
         if path == "/Patient":
