@@ -11,6 +11,7 @@ from snapshots.pool import Store
 from snapshots.record import Alias, Batch, Deletion, Quarantined, Record, RunReport, Said, Unit, Way, WayScope
 from tests.integration.snapshots.stored import (
     BESIDE,
+    DIRECTORY,
     GROUP,
     PATIENTS,
     asked_for,
@@ -243,9 +244,9 @@ async def test_a_little_less_than_half_of_what_a_way_gave_is_no_mass(
 
 
 async def test_fewer_than_twenty_are_no_mass(store: Store, store_url: str):
-    nineteen = [record(f"m{number:02}", number) for number in range(20)]
-    await weighed(store, nineteen, [P1])
-    report = await weighed(store, nineteen[:1], [P1], answers={one.id: Said.NOT_FOUND for one in nineteen})
+    twenty = [record(f"m{number:02}", number) for number in range(20)]
+    await weighed(store, twenty, [P1])
+    report = await weighed(store, twenty[:1], [P1], answers={one.id: Said.NOT_FOUND for one in twenty})
     assert (report.status, report.deleted) == ("complete", 19)
 
 
@@ -624,6 +625,18 @@ async def test_a_split_says_nothing_of_what_another_split_has_listed(store: Stor
     assert asked_for(store_url, report.id) == ["l"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_directory_misses_patients_only_where_it_is_whole(store: Store, store_url: str, whole: bool):
+    everyone = search("Patient", None)
+    people = [person("p1", way=DIRECTORY), person("p2", way=DIRECTORY)]
+    await weighed(store, [*people, A1, A2, B1], [everyone, P1, P2])
+    ended = [settled(everyone, records=1) if whole else failed(everyone), settled(P1, records=2)]
+    gone = {"p2": Said.NOT_FOUND, "b1": Said.NOT_FOUND}
+    report = await weighed(store, [people[0], A1, A2], [everyone, P1], results=ended, answers=gone)
+    assert asked_for(store_url, report.id) == (["p2"] if whole else [])
+    assert live(store_url) == (IDS - {"p2"} if whole else IDS)
+
+
 async def test_patients_who_were_not_asked_for_are_left_alone(store: Store, store_url: str):
     await weighed(store, ALL, ASKED, asked=scope(selection="patients:1"), watermark=T1)
     report = await weighed(store, [ONE, A1, A2], [R1, P1], asked=scope(selection="patients:2"), watermark=T1)
@@ -671,8 +684,8 @@ async def test_an_export_of_members_speaks_for_those_who_are_in_it(store: Store,
     three, theirs = person("p3", way=GROUP), record("c1", 1, patient="p3", way=GROUP)
     report = await weighed(store, [three, theirs], FILES, asked=other, watermark=T1)
     assert asked_for(store_url, report.id) == []
-    again_ = await weighed(store, [*MEMBERS, CHARTS[0]], FILES, asked=EXPORT, watermark=T2)
-    assert asked_for(store_url, again_.id) == ["a2", "b1"]
+    later = await weighed(store, [*MEMBERS, CHARTS[0]], FILES, asked=EXPORT, watermark=T2)
+    assert asked_for(store_url, later.id) == ["a2", "b1"]
 
 
 async def test_a_row_that_a_search_brought_for_somebody_it_does_not_name_is_missed_by_that_search(
