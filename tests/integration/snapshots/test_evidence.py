@@ -765,6 +765,7 @@ async def test_what_a_run_that_lists_nothing_brings_back_to_life_no_selection_kn
 @pytest.mark.parametrize(("hours", "alive"), [(-1, False), (1, True)])
 async def test_an_export_from_before_a_deletion_does_not_undo_it(store: Store, store_url: str, hours: int, alive: bool):
     await weighed(store, ALL, ASKED)
+    execute(store_url, "UPDATE run SET started_at = started_at - interval '2 days'")
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
     instant = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
     exported = [one._replace(way=SYSTEM) for one in (A1, A2, B1)]
