@@ -1,7 +1,9 @@
-"""Shorthand of these tests: records, scopes, and a look into the tables."""
+"""Shorthand of these tests: ways, records, units, whole runs with their confirmation step, and a look into the tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -9,9 +11,31 @@ import orjson
 import psycopg
 
 from snapshots.ledger import OpenRun
-from snapshots.record import Batch, Record, RunReport, RunScope, Unit, UnitResult, UnitState
+from snapshots.pool import Store
+from snapshots.record import (
+    AbsentRow,
+    Alias,
+    Batch,
+    BulkJob,
+    Deletion,
+    Record,
+    RunReport,
+    RunScope,
+    Said,
+    Unit,
+    UnitResult,
+    UnitState,
+    Way,
+    WayScope,
+)
 
 SCHEMA = "tenant_default"
+SEARCH = Way("search", WayScope.PATIENT)
+PATIENTS = Way("patient", WayScope.PATIENT)
+DIRECTORY = Way("directory", WayScope.EVERYTHING)
+GROUP = Way("export group", WayScope.MEMBERS)
+BESIDE = Way("export group beside 1", WayScope.EVERYTHING, strict=False)
+Answer = Said | Record
 
 
 def record(
@@ -20,13 +44,24 @@ def record(
     *,
     kind: str = "Observation",
     patient: str | None = "p1",
+    version: str | None = None,
     updated: str | None = None,
     unit: str | None = None,
+    way: Way | None = SEARCH,
+    others: tuple[str, ...] = (),
+    searched: str | None = None,
 ) -> Record:
     """A record; `content` is a body as bytes, or a value put under "value"."""
     document = {"resourceType": kind, "id": identity, "value": content}
     body = content if isinstance(content, bytes) else orjson.dumps(document)
-    return Record(kind, identity, patient, None, updated, blake2b(body, digest_size=16).digest(), body, unit)
+    digest = blake2b(body, digest_size=16).digest()
+    return Record(
+        kind, identity, patient, version, updated, digest, body, unit, way=way, others=others, searched=searched
+    )
+
+
+def person(identity: str, content: object = None, *, way: Way | None = PATIENTS) -> Record:
+    return record(identity, content, kind="Patient", patient=identity, way=way)
 
 
 def scope(**changes: Any) -> RunScope:
@@ -34,33 +69,157 @@ def scope(**changes: Any) -> RunScope:
     return RunScope(**{**given, **changes})
 
 
-def search(kind: str = "Observation", patient: str | None = "p1", split: str = "", **detail: Any) -> Unit:
+def search(
+    kind: str = "Observation", patient: str | None = "p1", split: str = "", *, way: Way | None = None, **detail: Any
+) -> Unit:
     key = f"search:{kind}:{patient or 'all'}:{split}"
-    return Unit(key=key, kind="search", resource_type=kind, patient_id=patient, detail=detail)
+    by = way or (DIRECTORY if patient is None else _narrowed(SEARCH, split))
+    return Unit(key=key, kind="search", resource_type=kind, patient_id=patient, detail=detail, way=by)
 
 
-def settled(unit: Unit, *, complete: bool = True, records: int = 0) -> UnitResult:
-    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=complete, records=records)
+def _narrowed(way: Way, split: str) -> Way:
+    """The way of a search that is narrowed by a split."""
+    codes = tuple(split.removeprefix("category=").split(",")) if split else ()
+    return way._replace(name=f"{way.name} {split}", codes=codes) if split else way
 
 
-def failed(unit: Unit, reason: str = "HTTP 500") -> UnitResult:
-    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+def read(patient: str) -> Unit:
+    """The unit of one Patient."""
+    return Unit(key=f"read:Patient:{patient}", kind="read", resource_type="Patient", patient_id=patient, way=PATIENTS)
+
+
+def file(kind: str = "Observation", way: Way = GROUP, number: int = 1, of_none: Way | None = None) -> Unit:
+    """A file of an export."""
+    key = f"file:{kind}:1:{number}"
+    return Unit(key=key, kind="file", resource_type=kind, way=way, way_of_none=of_none)
+
+
+def settled(unit: Unit, *, complete: bool = True, records: int = 0, **ended: Any) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=complete, records=records, **ended)
+
+
+def failed(unit: Unit, reason: str = "HTTP 500", **ended: Any) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, **ended)
 
 
 async def full_run(
     run: OpenRun,
-    records: list[Record],
-    units: list[Unit],
+    records: Sequence[Record],
+    units: Sequence[Unit],
     *,
-    results: list[UnitResult] | None = None,
+    results: Sequence[UnitResult] | None = None,
     watermark: str | None = None,
 ) -> RunReport:
     """Plan, write everything in one batch, finish and close."""
     async with run:
+        await run.speak_for(run.selection, [])
         await run.plan(units)
-        ended = [settled(unit) for unit in units] if results is None else results
+        ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
         await run.write(Batch(records=records, results=ended))
         return await run.finish(watermark=watermark, requests=1, retries=0)
+
+
+async def weighed(
+    store: Store,
+    records: Sequence[Record],
+    units: Sequence[Unit],
+    *,
+    asked: RunScope | None = None,
+    results: Sequence[UnitResult] | None = None,
+    words: Sequence[Deletion] = (),
+    aliases: Sequence[Alias] = (),
+    answers: Mapping[str, Answer] | None = None,
+    controlled: bool = True,
+    readable: Sequence[str] | None = None,
+    limit: int = 200,
+    rotated: int | None = None,
+    at: datetime | None = None,
+    exported_at: str | None = None,
+    watermark: str | None = None,
+) -> RunReport:
+    """A whole run: it writes, plays the step that asks for what was missed, and ends.
+
+    `answers` says by id what a read brings: a word, or a record; nothing of use for the others. `rotated` is how many unwitnessed
+    rows are read after a full listing; None: none, and no full listing is noted. Exports have a job.
+    """
+    begun = scope() if asked is None else asked
+    async with await store.begin_run(begun) as run:
+        await run.speak_for(begun.selection, [])
+        if begun.mode == "bulk":
+            kicked_off = datetime.now(UTC)
+            job = BulkJob(
+                status_url="https://ehr/job",
+                kicked_off_at=kicked_off,
+                request="GET $export",
+                transaction_time=exported_at,
+            )
+            await run.jobs.save(job)
+        await run.plan(units)
+        ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
+        await run.write(Batch(records=records, deletions=words, results=ended, aliases=aliases))
+        reader = _Reader(run, answers or {}, controlled)
+        await run.evidence.note_departed(PATIENTS)
+        left = limit - await reader.ask(readable, limit)
+        await run.evidence.note_missed()
+        left -= await reader.ask(readable, left)
+        if rotated is not None:
+            moment = at or datetime.now(UTC)
+            await run.evidence.note_listings(moment)
+            await run.evidence.rotate(readable, rotated, moment)
+            await reader.ask(readable, left)
+        return await run.finish(watermark=watermark, requests=1, retries=0)
+
+
+def _brought(unit: Unit, records: Sequence[Record]) -> int:
+    ways = (unit.way, unit.way_of_none)
+    return sum(
+        one.resource_type == unit.resource_type
+        and one.way in ways
+        and unit.patient_id in (None, one.patient_id, one.searched)
+        for one in records
+    )
+
+
+class _Reader:
+    """Plays the EHR that is asked for rows by their ids."""
+
+    def __init__(self, run: OpenRun, answers: Mapping[str, Answer], controlled: bool) -> None:
+        self._run = run
+        self._answers = answers
+        self._controlled = controlled
+        self._types: set[str] = set()  # whose controls were read
+
+    async def ask(self, readable: Sequence[str] | None, limit: int) -> int:
+        evidence = self._run.evidence
+        due = await evidence.due(readable, limit) if limit > 0 else []
+        types = ({row.resource_type for row in due} | set(await evidence.not_found_types())) - self._types
+        self._types |= types
+        controls = await evidence.controls(sorted(types))
+        await self._run.plan([_unit("control", row) for row in controls] + [_unit("confirm", row) for row in due])
+        await evidence.note_asked(due)
+        said = {row.id: self._answers.get(row.id, Said.UNANSWERED) for row in due}
+        records = [one for one in said.values() if isinstance(one, Record)]
+        words = [Deletion(row.resource_type, row.id, word) for row in due if isinstance(word := said[row.id], Said)]
+        results = [settled(_unit("control", row), complete=False, records=int(self._controlled)) for row in controls]
+        results += [settled(_unit("confirm", row), complete=False) for row in due]
+        await self._run.write(Batch(records=records, deletions=words, results=results))
+        return len(due)
+
+
+def _unit(kind: str, row: AbsentRow) -> Unit:
+    detail = {"id": row.id}
+    return Unit(key=f"{kind}:{row.resource_type}:{row.id}", kind=kind, resource_type=row.resource_type, detail=detail)
+
+
+def asked_for(url: str, run: int) -> list[str]:
+    """Ids that a run asked for because it missed them, in order."""
+    found = rows(url, "SELECT detail ->> 'id' FROM unit WHERE run = %s AND kind = 'confirm' ORDER BY ordinal", run)
+    return [row[0] for row in found]
+
+
+def open_evidence(url: str) -> dict[str, str]:
+    """What stands open, by id."""
+    return dict(rows(url, "SELECT id, state FROM evidence"))
 
 
 def rows(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:

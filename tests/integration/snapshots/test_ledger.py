@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,19 @@ import pytest
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.pool import Store, open_store
 from snapshots.record import Batch, BulkJob, Quarantined, Unit
-from tests.integration.snapshots.stored import execute, failed, full_run, live, record, scope, search, settled
+from tests.integration.snapshots.stored import (
+    GROUP,
+    execute,
+    failed,
+    file,
+    full_run,
+    live,
+    person,
+    record,
+    scope,
+    search,
+    settled,
+)
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
@@ -54,17 +66,19 @@ async def test_an_interrupted_run_asks_its_holes_again_and_does_not_double_its_q
     assert (report.status, report.quarantined, report.holes) == ("complete", 0, [])
 
 
-async def test_what_an_interrupted_run_saw_is_not_taken_for_gone(store: Store, store_url: str):
+async def test_what_an_interrupted_run_saw_is_not_missed_by_its_resumption(store: Store, store_url: str):
     content = [record("a", 1, patient="p1"), record("b", 1, patient="p1")]
     await full_run(await store.begin_run(scope()), content, [P1])
     async with await store.begin_run(scope()) as run:
         await run.plan([P1])
         await run.write(Batch(records=[content[0]]))
     async with await store.begin_run(scope()) as run:
-        await run.write(Batch(results=[settled(P1)]))
+        await run.write(Batch(results=[settled(P1, records=1)]))
+        await run.evidence.note_missed()
+        assert [row.id for row in await run.evidence.due(None, 10)] == ["b"]
         report = await run.finish(watermark=None, requests=0, retries=0)
-    assert live(store_url) == {"a"}
-    assert (report.unchanged, report.deleted) == (1, 1)
+    assert live(store_url) == {"a", "b"}
+    assert (report.unchanged, report.deleted) == (1, 0)
 
 
 async def test_an_interrupted_run_of_another_scope_is_closed_as_failed(store: Store):
@@ -141,10 +155,11 @@ async def test_a_hole_is_named_in_the_report_without_the_patients_id(store: Stor
 async def test_a_hole_of_no_patient_blocks_the_watermark_of_its_type_and_no_other(store: Store):
     condition, everyone = search("Condition"), search(patient=None)
     units, results = [P1, everyone, condition], [settled(P1), failed(everyone), settled(condition)]
-    await full_run(await store.begin_run(scope()), [], units, results=results, watermark=T1)
+    brought = [record("a", 1), record("c", 1, kind="Condition")]
+    await full_run(await store.begin_run(scope()), brought, units, results=results, watermark=T1)
     async with await store.begin_run(scope()) as run:
         assert await run.watermarks() == {"Condition": T1}
-        assert await run.last_full_listing() is None
+        assert await run.last_full_listing([]) is None
 
 
 @pytest.mark.parametrize(
@@ -163,16 +178,16 @@ async def test_a_hole_that_hides_deletions_or_errors_blocks_every_watermark(stor
 
 async def test_a_complete_run_moves_the_watermarks_of_its_selection_only(store: Store):
     asked = scope(types=("Observation", "Goal"))
-    await full_run(await store.begin_run(asked), [], [P1], watermark=T1)
+    await full_run(await store.begin_run(asked), [record("a", 1)], [P1, search("Goal")], watermark=T1)
     async with await store.begin_run(asked) as run:
-        assert await run.watermarks() == {"Observation": T1, "Goal": T1}
-        assert await run.last_full_listing() is not None
+        assert await run.watermarks() == {"Observation": T1}  # of Goal there is nothing at all
+        assert await run.last_full_listing([]) is not None
     async with await store.begin_run(scope(selection="group:9")) as run:
         assert await run.watermarks() == {}
 
 
 async def test_a_run_from_an_instant_after_the_watermark_leaves_it_where_it_was(store: Store):
-    await full_run(await store.begin_run(scope()), [], [P1], watermark=T1)
+    await full_run(await store.begin_run(scope()), [record("a", 1)], [P1], watermark=T1)
     await full_run(await store.begin_run(scope(since={"*": "2024-01-15T00:00:00Z"})), [], [P1], watermark=T2)
     async with await store.begin_run(scope()) as run:
         assert await run.watermarks() == {"Observation": T1}
@@ -182,7 +197,7 @@ async def test_a_pull_moves_no_watermark(store: Store):
     await full_run(await store.begin_run(scope(kind="pull")), [], [P1], watermark=None)
     async with await store.begin_run(scope()) as run:
         assert await run.watermarks() == {}
-        assert await run.last_full_listing() is None
+        assert await run.last_full_listing([]) is None
 
 
 async def test_a_bulk_job_survives_a_crash(store: Store):
@@ -236,3 +251,107 @@ async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
         assert await run.pending(limit=1, kinds=("search", "read")) == [P1]
         assert await run.pending(kinds=()) == []
         assert len(await run.pending()) == 3
+
+
+async def test_an_export_that_was_asked_for_a_type_by_name_knows_it_though_there_is_nothing_of_it(store: Store):
+    asked = scope(mode="bulk", types=("Observation", "Goal"))
+    await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file()], watermark=T1)
+    async with await store.begin_run(asked) as run:
+        assert await run.watermarks() == {"Observation": T1, "Goal": T1}
+
+
+async def test_a_run_in_full_by_hand_does_not_go_on_with_one_that_asked_for_news(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+    async with await store.begin_run(scope(everything=True)) as other:
+        assert (other.id != run.id, other.planned) == (True, False)
+
+
+async def test_a_full_listing_counts_for_the_same_knowledge_types_and_for_no_wider_login(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.speak_for("all, crawled", ["Observation", "Goal"])
+        await run.plan([P1])
+        await run.write(Batch(records=[record("a", 1)], results=[settled(P1, records=1)]))
+        await run.finish(watermark=T1, requests=0, retries=0)
+    async with await store.begin_run(scope()) as run:
+        await run.speak_for("all, crawled", ["Observation"])
+        assert await run.last_full_listing(["Observation"]) is not None
+        assert await run.last_full_listing(["Observation", "Goal", "Condition"]) is None
+        assert await run.watermarks() == {"Observation": T1}
+        await run.speak_for("all, exported", ["Observation"])
+        assert (await run.last_full_listing(["Observation"]), await run.watermarks()) == (None, {})
+    async with await store.begin_run(scope(types=("Goal",))) as run:
+        await run.speak_for("all, crawled", [])
+        assert await run.last_full_listing([]) is None
+
+
+async def test_a_connections_first_run_names_its_namesakes_and_later_ones_do_not(store: Store):
+    await full_run(await store.begin_run(scope(base_url="https://ehr/r4")), [], [P1])
+    twin = scope(connection="twin", base_url="https://ehr/r4")
+    async with await store.begin_run(twin) as run:
+        assert await run.namesakes() == ["mercy"]
+        await run.fail(reason="only looked", requests=0, retries=0)
+    async with await store.begin_run(twin) as run:
+        assert await run.namesakes() == []
+    async with await store.begin_run(scope(connection="another", base_url="https://ehr/dstu2")) as run:
+        assert await run.namesakes() == []
+
+
+async def test_a_report_claims_what_is_complete_by_which_way_for_how_many_and_up_to_when(store: Store):
+    goals = [search("Goal", "p1", incremental=True, since=T1), search("Goal", "p2")]
+    brought = [record("a", 1), record("b", 1, patient="p2"), record("g", 1, kind="Goal", patient="p2")]
+    locations = search("Location", None)
+    report = await full_run(
+        await store.begin_run(scope()),
+        brought,
+        [P1, P2, P3, *goals, locations],
+        results=[
+            *(settled(unit, records=1) for unit in (P1, P2)),
+            failed(P3),
+            settled(goals[0], complete=False),
+            settled(goals[1], records=1),
+            settled(locations),
+        ],
+        watermark=T2,
+    )
+    assert [(one.way, one.resource_type, one.patients, one.up_to, one.full) for one in report.claims] == [
+        ("directory", "Location", None, None, True),
+        ("search", "Goal", 2, T2, False),
+        ("search", "Observation", 2, T2, True),
+    ]
+    assert (await store.run(report.id)).claims == report.claims
+
+
+async def test_a_failed_run_claims_nothing(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+        await run.write(Batch(results=[settled(P1)]))
+        report = await run.fail(reason="down", requests=0, retries=0)
+    assert list(report.claims) == []
+
+
+async def test_a_type_whose_files_failed_is_still_a_hole_when_the_next_export_lists_none_of_it(store: Store):
+    export = scope(mode="bulk", selection="group:1")
+    first = [file("Patient"), file("Observation")]
+    everyone = [person("p1", way=GROUP)]
+    ended = [settled(first[0], records=1), failed(first[1])]
+    await full_run(await store.begin_run(export), everyone, first, results=ended, watermark=T1)
+    for _ in range(2):
+        report = await full_run(await store.begin_run(export), everyone, [file("Patient")], watermark=T2)
+        assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Observation"])
+    brought = [*everyone, record("a", 1, way=GROUP)]
+    healed = await full_run(await store.begin_run(export), brought, first, watermark=T2)
+    assert healed.status == "complete"
+
+
+async def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1, search("Goal")])
+        results = [
+            settled(P1, records=1, newest="2024-01-01T06:00:00Z"),
+            settled(search("Goal"), records=1, newest="2024-03-01T00:00:00Z"),
+        ]
+        await run.write(Batch(records=[record("a", 1), record("g", 1, kind="Goal")], results=results))
+        await run.finish(watermark=T2, requests=0, retries=0, overlap=timedelta(hours=6))
+    async with await store.begin_run(scope()) as run:
+        assert await run.watermarks() == {"Observation": T1, "Goal": T2}

@@ -120,7 +120,7 @@ async def test_a_resource_that_changes_while_the_run_reads_it_counts_once(store:
     await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
     async with await store.begin_run(scope()) as run:
         for value in (1, 2, 3):
-            await run.write(Batch(records=[record("a", value)]))
+            await run.write(Batch(records=[record("a", value, version=str(value))]))
         report = await run.finish(watermark=None, requests=0, retries=0)
     assert (report.new, report.changed, report.unchanged) == (0, 1, 0)
 

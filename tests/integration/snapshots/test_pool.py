@@ -8,7 +8,21 @@ import pytest
 from snapshots.errors import MigrationError, StoreError, StoreUnavailableError
 from snapshots.migrate import migrations
 from snapshots.pool import Store, open_store
-from tests.integration.snapshots.stored import execute, rows
+from snapshots.record import Said
+from tests.integration.snapshots.stored import (
+    SCHEMA,
+    asked_for,
+    execute,
+    live,
+    open_evidence,
+    person,
+    read,
+    record,
+    rows,
+    scope,
+    search,
+    weighed,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +43,53 @@ async def test_many_processes_may_create_a_tenant_at_once(store_url: str):
         for _ in range(4):
             group.start_soon(create)
     assert rows(store_url, "SELECT count(*) FROM tenant_crowd.schema_migration") == [(len(migrations()),)]
+
+
+BEFORE_EVIDENCE = """
+INSERT INTO connection (name) VALUES ('mercy');
+INSERT INTO run (connection, kind, mode, selection, types, since, status, finished_at, full_listing)
+VALUES (1, 'sync', 'crawl', 'all', '{}', '{}', 'complete', now(), true);
+INSERT INTO resource (first_run, last_changed_run, deleted_run, deleted_at, connection, resource_type, id, patient_id,
+    content_hash, body)
+VALUES (1, 1, NULL, NULL, 1, 'Patient', 'p1', 'p1', 'x', '{}'), (1, 1, NULL, NULL, 1, 'Observation', 'a', 'p1', 'x', '{}'),
+    (1, 1, 1, now(), 1, 'Observation', 'dead', 'p1', 'x', '{"value": 7}');
+INSERT INTO watermark VALUES (1, 'all', 'Observation', '2024-01-01T00:00:00Z', 1);
+INSERT INTO roster VALUES (1, 'all', 'p1', 1, 1);
+INSERT INTO lag VALUES (1, 'all', 'Observation', 'p2', NULL, 1);
+"""
+
+
+async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_complete_and_misses_nothing(store_url: str):
+    execute(store_url, f"DROP SCHEMA {SCHEMA} CASCADE")
+    execute(store_url, f"CREATE SCHEMA {SCHEMA}")
+    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
+    execute(store_url, f"CREATE TABLE schema_migration ({record_of_steps})")
+    for step in migrations()[:6]:
+        execute(store_url, step.statements)
+        execute(store_url, f"INSERT INTO schema_migration (version, name) VALUES ({step.version}, '{step.name}')")
+    execute(store_url, BEFORE_EVIDENCE)
+    async with open_store(store_url) as store:
+        assert rows(store_url, "SELECT id, first_way FROM resource ORDER BY 1") == [
+            ("a", None),
+            ("dead", None),
+            ("p1", None),
+        ]
+        assert open_evidence(store_url) == {"dead": "old-tombstone"}
+        for table in ("watermark", "roster", "lag"):
+            assert rows(store_url, f"SELECT count(*) FROM {table}") == [(0,)]
+        async with await store.begin_run(scope()) as run:
+            await run.speak_for("all", [])
+            assert (await run.watermarks(), await run.last_full_listing([])) == ({}, None)
+            await run.fail(reason="only looked", requests=0, retries=0)
+        units = [read("p1"), search()]
+        report = await weighed(
+            store, [person("p1"), record("new")], units, answers={"dead": Said.NOT_FOUND}, rotated=50
+        )
+        assert (report.status, asked_for(store_url, report.id)) == ("complete", ["a", "dead"])
+        assert (live(store_url), open_evidence(store_url)) == ({"p1", "a", "new"}, {})
+        brought = [person("p1"), record("new"), record("a"), record("dead", 7)]
+        revived = await weighed(store, brought, units)
+        assert (revived.status, live(store_url)) == ("complete", {"p1", "a", "new", "dead"})
 
 
 async def test_a_schema_that_is_newer_than_the_code_is_refused(store_url: str):

@@ -67,8 +67,8 @@ async def test_a_selection_leaves_out_other_connections_patients_types_and_the_d
         record("c", kind="Condition"),
         record("n", patient=None),
     ]
+    await full_run(await store.begin_run(scope()), mine, [U])
     async with await store.begin_run(scope()) as run:
-        await run.write(Batch(records=mine))
         await run.write(Batch(deletions=[Deletion("Observation", "d")]))
         await run.finish(watermark=None, requests=0, retries=0)
     assert await ids(store, Selection(connections=("mercy",))) == ["a", "b", "n"]

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from snapshots.pool import Store
-from snapshots.record import Alias, Batch, Deferral, Deletion, RunReport, Unit, UnitResult
-from tests.integration.snapshots.stored import failed, full_run, live, record, scope, search, settled
+from snapshots.record import Alias, Batch, Deferral, Ending, RunReport, Unit, UnitResult, UnitState, Way, WayScope
+from tests.integration.snapshots.stored import (
+    GROUP,
+    failed,
+    file,
+    full_run,
+    live,
+    person,
+    read,
+    record,
+    scope,
+    search,
+    settled,
+    weighed,
+)
 
 pytestmark = pytest.mark.anyio
 T1, T2, T3 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"
@@ -22,10 +36,16 @@ def news(patient: str, since: str, kind: str = "Observation") -> Unit:
 
 
 async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], asked: Any = COHORT) -> RunReport:
-    """Run these units; each is paired with `settled` or `failed`."""
+    """Run these units; each is paired with `settled` or `failed`, and each brings something where it settles."""
     ended: list[UnitResult] = [how(unit) for unit, how in results]
+    brought = [
+        record(f"{unit.resource_type}-{unit.patient_id}", kind=unit.resource_type, patient=unit.patient_id)
+        for (unit, _), result in zip(results, ended, strict=True)
+        if result.state is UnitState.SETTLED
+    ]
+    ended = [replace(one, records=1) if one.state is UnitState.SETTLED else one for one in ended]
     return await full_run(
-        await store.begin_run(asked), [], [unit for unit, _ in results], results=ended, watermark=instant
+        await store.begin_run(asked), brought, [unit for unit, _ in results], results=ended, watermark=instant
     )
 
 
@@ -55,7 +75,7 @@ async def test_a_patient_that_fails_again_keeps_its_older_instant_until_it_catch
 async def test_a_full_listing_that_failed_for_one_patient_is_owed_to_that_patient_alone(store: Store):
     await crawl(store, T1, (P1, settled), (P2, failed))
     async with await store.begin_run(COHORT) as run:
-        assert await run.last_full_listing() is not None
+        assert await run.last_full_listing([]) is not None
         assert await run.watermarks() == {"Observation": T1}
         assert await run.roster.lags() == {("Observation", "p2"): None}
 
@@ -86,13 +106,16 @@ async def test_a_new_patient_owes_the_types_that_its_first_run_did_not_ask_for(s
 
 
 async def test_a_patient_that_left_is_off_the_roster_keeps_its_data_and_comes_back_as_new(store: Store, store_url: str):
+    people = [person("p1"), person("p2")]
     brought = [record("a", 1, patient="p1"), record("b", 1, patient="p2")]
-    await full_run(await store.begin_run(COHORT), brought, [P1, P2], watermark=T1)
-    await full_run(await store.begin_run(COHORT), brought[:1], [P1], watermark=T2)
-    assert live(store_url) == {"a", "b"}
+    await weighed(store, [*people, *brought], [read("p1"), read("p2"), P1, P2], asked=COHORT, watermark=T1)
+    again = [people[0], brought[0]]
+    report = await weighed(store, again, [read("p1"), P1], asked=COHORT, answers={"p2": people[1]}, watermark=T2)
+    assert (report.status, live(store_url)) == ("complete", {"p1", "p2", "a", "b"})
     assert (await state(store))[1] == {"p1"}
-    await crawl(store, T3, (news("p1", T2), settled), (P2, settled))
-    assert (await state(store))[1:] == ({"p1", "p2"}, {})
+    both = [(news("p1", T2), settled), (P2, settled)]
+    await crawl(store, T3, *both)
+    assert (await state(store))[1] == {"p1", "p2"}
 
 
 async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(store: Store):
@@ -105,73 +128,71 @@ async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(sto
     assert await state(store) == ({"Observation": T1}, {"p1"}, {})
 
 
-async def test_an_export_leaves_nobody_on_the_roster_since_it_does_not_say_whom_it_covers(store: Store):
+async def test_a_full_export_of_members_puts_on_the_roster_whom_it_had(store: Store):
+    group = scope(selection="cohort", mode="bulk")
+    everyone = [person("p1", way=GROUP), person("p2", way=GROUP)]
+    await full_run(await store.begin_run(group), everyone, [file("Patient")], watermark=T1)
+    assert await state(store) == ({"Patient": T1}, {"p1", "p2"}, {})
+
+
+async def test_an_export_of_members_that_is_not_asked_for_patients_covers_those_whose_rows_it_had(store: Store):
+    brought = [record("a", 1, way=GROUP), record("m", 1, kind="Medication", patient=None, way=GROUP)]
+    export = scope(selection="cohort", mode="bulk")
+    await full_run(await store.begin_run(export), brought, [file(), file("Medication")], watermark=T1)
+    assert (await state(store))[1] == {"p1"}
+
+
+async def test_an_export_of_everything_puts_nobody_on_the_roster_and_settles_what_patients_were_behind_with(
+    store: Store,
+):
     await crawl(store, T1, (P1, settled), (P2, failed))
-    file = Unit(key="file:Observation:1", kind="file", resource_type="Observation")
-    await crawl(store, T2, (file, settled), asked=scope(selection="cohort", mode="bulk"))
-    assert await state(store) == ({"Observation": T2}, set(), {})
+    everything = file(way=Way("export system", WayScope.EVERYTHING))
+    await crawl(store, T2, (everything, settled), asked=scope(selection="cohort", mode="bulk"))
+    assert await state(store) == ({"Observation": T2}, {"p1", "p2"}, {})
 
 
-async def test_a_watermark_is_held_back_to_what_was_seen(store: Store):
-    async with await store.begin_run(COHORT) as run:
-        await run.plan([P1, search("Goal")])
-        await run.write(Batch(results=[settled(P1), settled(search("Goal"))]))
-        run.roster.hold_back({"Observation": T1, "Goal": T3})
-        await run.finish(watermark=T2, requests=0, retries=0)
-    assert (await state(store))[0] == {"Observation": T1, "Goal": T2}
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda unit: settled(unit, complete=False, ending=Ending.NOT_FOUND),
+        lambda unit: settled(unit, complete=False, ending=Ending.RESTRICTED),
+        lambda unit: settled(unit, complete=False, ending=Ending.PAUSED),
+        lambda unit: settled(unit, complete=False, ending=Ending.PARTIAL, records=1),
+        lambda unit: settled(unit, complete=False, ending=Ending.NOT_SERVED),
+        lambda unit: failed(unit, ending=Ending.RESTRICTED),
+        settled,
+    ],
+    ids=["404", "403", "not today", "partial", "not served", "failed", "empty, of nobody who is known to live"],
+)
+async def test_what_one_patient_was_not_answered_is_a_lag_of_that_patient_and_no_more(store: Store, how: Any):
+    brought = [person("p1"), record("a", 1)]
+    units = [read("p1"), P1, P2]
+    ended = [settled(units[0], records=1), settled(P1, records=1), how(P2)]
+    await full_run(await store.begin_run(COHORT), brought, units, results=ended, watermark=T1)
+    marks, covered, lags = await state(store)
+    assert marks["Observation"] == T1
+    assert (covered, lags) == ({"p1", "p2"}, {("Observation", "p2"): None})
 
 
-async def test_a_search_by_category_speaks_for_its_categories_only(store: Store, store_url: str):
-    def coded(identity: str, code: str) -> Any:
-        coding = f'"category":[{{"coding":[{{"code":"{code}"}}]}}]'
-        return record(identity, f'{{"resourceType":"Observation","id":"{identity}",{coding}}}'.encode())
-
-    await full_run(await store.begin_run(COHORT), [coded("lab", "laboratory"), coded("therapy", "therapy")], [P1])
-    split = {"split": "category=laboratory,exam"}
-    asked = Unit(
-        key="search:Observation:p1:", kind="search", resource_type="Observation", patient_id="p1", detail=split
-    )
-    report = await full_run(await store.begin_run(COHORT), [], [asked])
-    assert (live(store_url), report.deleted) == ({"therapy"}, 1)
+@pytest.mark.parametrize("ending", [Ending.LISTED, Ending.NOT_FOUND, Ending.GONE, Ending.MERGED])
+async def test_a_living_patient_of_whom_there_is_nothing_has_caught_up(store: Store, ending: Ending):
+    units = [read("p1"), P1]
+    ended = [settled(units[0], records=1), settled(P1, ending=ending)]
+    await full_run(await store.begin_run(COHORT), [person("p1")], units, results=ended, watermark=T1)
+    assert (await state(store))[2] == {}
 
 
-async def test_a_patient_listing_that_is_not_whole_takes_nobodys_data_for_gone(store: Store, store_url: str):
-    everyone = search("Patient", None)
-    listed = [record("p1", kind="Patient", patient="p1"), record("p2", kind="Patient", patient="p2")]
-    data = [record("a", 1, patient="p1"), record("b", 1, patient="p2")]
-    await full_run(await store.begin_run(scope()), [*listed, *data], [everyone, P1, P2])
-    await full_run(
-        await store.begin_run(scope()), [listed[0], data[0]], [everyone, P1], results=[failed(everyone), settled(P1)]
-    )
-    assert live(store_url) == {"p1", "p2", "a", "b"}
-    await full_run(await store.begin_run(scope()), [listed[0], data[0]], [everyone, P1])
-    assert live(store_url) == {"p1", "a"}
+async def test_a_type_that_is_served_to_others_is_a_hole_of_the_one_to_whom_it_is_not(store: Store):
+    ended = [settled(P1, records=1), settled(P2, complete=False, ending=Ending.NOT_SERVED)]
+    report = await full_run(await store.begin_run(COHORT), [record("a", 1)], [P1, P2], results=ended, watermark=T1)
+    assert report.status == "partial"
+    assert ["answered for others" in hole.reason for hole in report.holes] == [True]
 
 
-async def test_the_chart_of_a_deleted_patient_goes_with_it_unless_a_search_of_it_failed(store: Store, store_url: str):
-    patient, goals = search("Patient", "p2"), search("Goal", "p2")
-    brought = [record("p2", kind="Patient", patient="p2"), record("b", 1, patient="p2")]
-    goal = record("g", 1, kind="Goal", patient="p2")
-    await full_run(await store.begin_run(COHORT), [*brought, goal], [patient, P2, goals])
-    async with await store.begin_run(COHORT) as run:
-        await run.plan([patient, P2, goals])
-        ended = [settled(patient, complete=False), settled(P2, complete=False), failed(goals)]
-        await run.write(Batch(deletions=[Deletion("Patient", "p2")], results=ended))
-        await run.finish(watermark=T1, requests=0, retries=0)
-    assert live(store_url) == {"g"}
-
-
-async def test_what_a_merged_patient_had_and_its_survivor_no_longer_has_is_gone(store: Store, store_url: str):
-    await full_run(
-        await store.begin_run(COHORT), [record("moved", 1, patient="p1"), record("left", 1, patient="p1")], [P1]
-    )
-    async with await store.begin_run(COHORT) as run:
-        await run.plan([P1, P2])
-        ended = [settled(P1, complete=False), settled(P2)]
-        alias = Alias("p1", "p2", gone=True)
-        await run.write(Batch(records=[record("moved", 2, patient="p2")], results=ended, aliases=[alias]))
-        await run.finish(watermark=T1, requests=0, retries=0)
-    assert live(store_url) == {"moved"}
+async def test_a_type_that_is_served_to_nobody_is_no_hole_and_has_no_watermark(store: Store):
+    ended = [settled(one, complete=False, ending=Ending.NOT_SERVED) for one in (P1, P2)]
+    report = await full_run(await store.begin_run(COHORT), [], [P1, P2], results=ended, watermark=T1)
+    assert (report.status, (await state(store))[0]) == ("complete", {})
 
 
 async def test_what_is_deferred_is_known_until_its_time(store: Store):

@@ -59,3 +59,19 @@ def test_every_resource_is_kept_once_with_its_latest_day(given_records: list[tup
     kept = distinct([record(one, f"2024-01-{day:02}T00:00:00Z", b"%d" % day) for one, day in given_records]).records
     latest = {identity: max(day for one, day in given_records if one == identity) for identity, _ in given_records}
     assert {one.id: int((one.last_updated or "")[8:10]) for one in kept} == latest
+
+
+_VERSIONS = st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.sampled_from([b"x", b"y", b"z"]))
+
+
+@given(given_versions=st.lists(_VERSIONS, max_size=12))
+def test_of_a_batch_the_newest_version_stays_and_no_content_of_it_is_lost(given_versions: list[tuple[str, int, bytes]]):
+    records = [record(one, None, b"%d %s" % (version, body), str(version)) for one, version, body in given_versions]
+    found = distinct(records)
+    assert [one.id for one in found.records] == list(dict.fromkeys(one.id for one in records))
+    for kept in found.records:
+        of_one = [one for one in records if one.id == kept.id]
+        newest = [one for one in of_one if one.version_id == max(each.version_id or "" for each in of_one)]
+        assert kept == newest[0]
+        contents = {kept.content_hash} | {one.content_hash for one in found.rivals if one.id == kept.id}
+        assert contents >= {one.content_hash for one in newest}
