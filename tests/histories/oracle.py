@@ -59,6 +59,12 @@ class Watch:
     heard: Heard = field(default_factory=Heard)
     parts: int = 0
 
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Selection and reach: what has knowledge of its own."""
+        who, _, _ = self.ask.who.partition(":")
+        return (self.ask.who if who in {"group", "pull"} else who), self.reach
+
     def look(self, ehr: Ehr) -> None:
         self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
         self.readable = same(self.readable, ehr.readable())
@@ -72,6 +78,7 @@ class Oracle:
         self._view = view
         self._past: list[Watch] = []
         self._listed: dict[tuple[s.Ask, str], set[Key]] = {}  # by full and green runs of the ask that reached alike
+        self._whose: dict[int, tuple[str, str]] = {}  # a run's selection and reach
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
@@ -103,6 +110,7 @@ class Oracle:
         watch, before = self._now, self._open
         assert watch is not None
         watch.run = run
+        self._whose[run] = watch.whose
         if before is not None and before.run == run:
             watch.begun = before.begun
             watch.visible = same(before.visible, watch.visible)
@@ -177,7 +185,8 @@ class Oracle:
         """Of rows that are at the EHR, though all it said tonight was that they are not: what one night cannot prove."""
         died = [key for key, run in after.dead.items() if run == watch.run and key in self._before.live]
         died = [key for key in died if key in self._ehr.rows and not watch.touched]
-        alive = {self._ehr.rows[key].patient for key in watch.visible if key[0] != s.PATIENT}
+        listed = watch.visible if watch.full else ()
+        alive = {self._ehr.rows[key].patient for key in listed if key[0] != s.PATIENT}
         if patients := [key for key in died if key[0] == s.PATIENT and key[1] in alive]:
             return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", _some(patients))
         for kind in {kind for kind, _ in died}:
@@ -189,8 +198,8 @@ class Oracle:
 
     def _judge(self, watch: Watch, report: RunReport, after: Stored, *, sound: bool) -> Failure | None:
         if report.status not in {*_GREEN, "partial"}:
-            if sound:
-                return Failure("d: a sound run failed", str(report.error))
+            if sound and watch.visible:
+                return Failure(f"d: a sound run failed ({watch.reach})", str(report.error))
             return None
         green = report.status in _GREEN
         clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
@@ -232,7 +241,7 @@ class Oracle:
     def _unforeseeable(self, watch: Watch, row: Row) -> bool:
         """Whether no news could tell of it: an answer to the same question has been given since its date, and without it.
 
-        A tombstone that was made since then lowers what all know, so that the next run asks in full.
+        A tombstone that another selection, or another way, made since then lowers what this one knows: it asks in full.
         """
         way = "search" if watch.reach == "crawl" else "export"
         if way == "search" and row.type == s.PATIENT:
@@ -242,7 +251,8 @@ class Oracle:
         heard = [one for one in self._past if one.begun >= row.at and _answered(one.heard, way, row)]
         if not heard:
             return False
-        return self._before.dead.get(row.key, 0) < max(one.run for one in heard)
+        died = self._before.dead.get(row.key, 0)
+        return died < max(one.run for one in heard) or self._whose.get(died, watch.whose) == watch.whose
 
     def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
         said = " ".join(report.notes)
@@ -283,11 +293,19 @@ class Oracle:
 
     # -- at the end
 
-    def haunting(self) -> list[Key]:
-        """Live rows that the EHR has no more, and that reads could tell of."""
-        site = self._ehr.site
+    def haunting(self, ask: s.Ask) -> list[Key]:
+        """Live rows that the EHR has no more, and that reads could tell of.
+
+        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name.
+        """
+        site, doubted = self._ehr.site, self._view.doubted()
         live = self._view.stored().live
-        return [key for key in live if key not in self._ehr.rows and (site.reads or key[0] == s.PATIENT)]
+        left = [key for key in live if key not in self._ehr.rows and (site.reads or key[0] == s.PATIENT)]
+        if not left:
+            return left
+        stored = [id_ for kind, id_ in live if kind == s.PATIENT]
+        listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
+        return [key for key in left if key[0] in listed or key not in doubted]
 
     def unseen(self, ask: s.Ask) -> list[Key]:
         """Live rows that are not visible to the ask."""

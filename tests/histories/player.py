@@ -94,12 +94,12 @@ class Player:
             if (failure := await self._run(full, sound=sound)) and not failure.small:
                 return failure
         for _ in range(ROTATION_RUNS):
-            if not self._oracle.haunting():
+            if not self._oracle.haunting(home):
                 break
             self._moment += timedelta(days=1)
             if failure := await self._run(full, sound=True):
                 return failure
-        if left := self._oracle.haunting():
+        if left := self._oracle.haunting(home):
             return Failure(
                 f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6])
             )
@@ -164,9 +164,10 @@ class Player:
             group=ask.group,
             cohort=_cohort(ask),
         )
-        client = EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=random.Random(1))
-        client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
-        return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
+        rng = random.Random(1)
+        async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:
+            client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
+            return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
 
     @asynccontextmanager
     async def _open_run(self, scope: RunScope) -> AsyncIterator[Any]:
