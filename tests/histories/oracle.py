@@ -174,11 +174,9 @@ class Oracle:
                 elif self._before.live[key] == body and after.live[key] != body:
                     spoilt.append(key)
         if died:
-            return Failure(
-                f"always: a row that could be read was made dead ({_kinds(died)}, {watch.reach})", _some(died)
-            )
+            return Failure(f"always: a row that could be read was made dead ({watch.reach})", some(died))
         if spoilt:
-            return Failure(f"always: a row that was right was made wrong ({_kinds(spoilt)})", _some(spoilt))
+            return Failure(f"always: a row that was right was made wrong ({watch.reach})", some(spoilt))
         return None
 
     def _too_soon_dead(self, watch: Watch, after: Stored) -> Failure | None:
@@ -188,12 +186,12 @@ class Oracle:
         listed = watch.visible if watch.full else ()
         alive = {self._ehr.rows[key].patient for key in listed if key[0] != s.PATIENT}
         if patients := [key for key in died if key[0] == s.PATIENT and key[1] in alive]:
-            return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", _some(patients))
+            return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", some(patients))
         for kind in {kind for kind, _ in died}:
             number = sum(key[0] == kind for key in died)
             asked = sum(key[0] == kind and key in watch.whole for key in self._before.live)
             if number >= _MASS and number * 2 >= asked:
-                return Failure(f"c: a mass died in one night ({kind}, {watch.reach})", f"{number} of {asked}")
+                return Failure(f"c: a mass died in one night ({watch.reach})", f"{kind}: {number} of {asked}")
         return None
 
     def _judge(self, watch: Watch, report: RunReport, after: Stored, *, sound: bool) -> Failure | None:
@@ -208,7 +206,7 @@ class Oracle:
         for kind, keys in self._wrong(watch, after).items():
             bare = [key for key in keys if not {key[0], "*"} & holes]
             if bare:
-                return Failure(f"{clause}: a visible row is {kind} ({_kinds(bare)}; {how})", _some(bare))
+                return Failure(f"{clause}: a visible row is {kind} ({how})", some(bare))
         return self._green(watch, report, after, f"{clause} {how}") if green else None
 
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
@@ -259,7 +257,7 @@ class Oracle:
         for _, kind, patient in sorted(watch.heard.refused):
             rows = [row for row in self._ehr.of_type(kind) if patient in {"*", row.patient}]
             if rows and kind not in said:
-                return Failure(f"a: a refusal without a word ({kind}, {watch.reach})")
+                return Failure(f"a: a refusal without a word ({watch.reach})", kind)
         return None
 
     def _haunted(self, watch: Watch, after: Stored, how: str) -> Failure | None:
@@ -275,11 +273,7 @@ class Oracle:
                 patient = self._ehr.dropped[key][0].patient
                 if watch.reach == "system" or patient is None or patient in members:
                     left.append(key)
-        return (
-            Failure(f"a: a dead row is live after a green run ({_kinds(left)}; {how[2:]})", _some(left))
-            if left
-            else None
-        )
+        return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
 
     def _claimed(self, watch: Watch, report: RunReport) -> Failure | None:
         """Whether the claims, where the report has such, speak of every type of which there is something to see."""
@@ -289,7 +283,11 @@ class Oracle:
         told = {claim.resource_type for claim in claims} | {hole.resource_type for hole in report.holes}
         said = " ".join(report.notes)
         missing = [key for key in watch.visible if key[0] not in told and key[0] not in said]
-        return Failure(f"a: nothing is claimed of {_kinds(missing)} ({watch.reach})") if missing else None
+        return (
+            Failure(f"a: nothing is claimed of a type that was asked ({watch.reach})", some(missing))
+            if missing
+            else None
+        )
 
     # -- at the end
 
@@ -336,10 +334,7 @@ def _answered(heard: Heard, way: str, row: Row) -> bool:
     return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard.answered)
 
 
-def _kinds(keys: list[Key]) -> str:
-    return "+".join(sorted({kind for kind, _ in keys}))
-
-
-def _some(keys: list[Key]) -> str:
+def some(keys: list[Key]) -> str:
+    """The first rows, told."""
     shown = ", ".join("/".join(key) for key in sorted(keys)[:_SHOWN])
     return shown + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

@@ -26,7 +26,7 @@ from snapshots.record import RunReport, RunScope
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
 from tests.histories.ehr import Ehr
-from tests.histories.oracle import Failure, Oracle
+from tests.histories.oracle import Failure, Oracle, some
 from tests.histories.store_view import StoreView
 
 BEGIN = datetime(
@@ -100,11 +100,9 @@ class Player:
             if failure := await self._run(full, sound=True):
                 return failure
         if left := self._oracle.haunting(home):
-            return Failure(
-                f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6])
-            )
+            return Failure("d: a dead row stays live", some(left))
         if left := self._oracle.unnamed(home):
-            return Failure("d: a live row is neither visible nor named", str(sorted(left)[:6]))
+            return Failure("d: a live row is neither visible nor named", some(left))
         return await self._unchanged(home)
 
     async def _unchanged(self, home: s.Ask) -> Failure | None:
