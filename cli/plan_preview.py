@@ -8,17 +8,18 @@ Watermarks are not read: what is shown is a full listing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from connectors.store_port import Attachments, BulkJobs, PaceStore, References, Roster, RunStore
+from connectors.store_port import Attachments, BulkJobs, Evidence, PaceStore, References, Roster, RunStore
 from snapshots.record import (
+    AbsentRow,
     Alias,
     AttachmentUse,
     Batch,
@@ -30,6 +31,7 @@ from snapshots.record import (
     ReferenceTarget,
     RunReport,
     RunScope,
+    StoredPatient,
     Traffic,
     Unit,
 )
@@ -153,15 +155,48 @@ class PreviewRoster(Roster):
         """Give none."""
         return ()
 
-    async def stored_patients(self) -> Sequence[str]:
+    async def stored_patients(self) -> Sequence[StoredPatient]:
         """Give none: a preview has no store."""
+        return ()
+
+    async def revived(self) -> Sequence[str]:
+        """Give none: nothing is fetched."""
         return ()
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Do nothing: the plan's notes say it."""
 
-    def hold_back(self, instants: Mapping[str, str]) -> None:
-        """Do nothing."""
+
+class PreviewEvidence(Evidence):
+    """Nothing was listed, so nothing was missed."""
+
+    async def note_departed(self) -> None:
+        """Note nothing."""
+
+    async def note_missed(self) -> None:
+        """Note nothing."""
+
+    async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Give nothing."""
+        return ()
+
+    async def not_found_types(self) -> Sequence[str]:
+        """Give none."""
+        return ()
+
+    async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
+        """Give nothing."""
+        return ()
+
+    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
+        """Note nothing."""
+
+    async def note_listings(self, at: datetime) -> None:
+        """Note nothing."""
+
+    async def rotate(self, readable: Sequence[str] | None, limit: int, at: datetime) -> Mapping[str, int]:
+        """Give nothing."""
+        return {}
 
 
 class PreviewPace(PaceStore):
@@ -226,6 +261,7 @@ class PreviewStore(RunStore):
 
     id = 0
     planned = False
+    selection = ""
 
     def __init__(self, preview: Preview, started_at: datetime) -> None:
         self._preview = preview
@@ -258,6 +294,11 @@ class PreviewStore(RunStore):
         return PreviewPace()
 
     @property
+    def evidence(self) -> PreviewEvidence:
+        """Nothing was missed."""
+        return PreviewEvidence()
+
+    @property
     def roster(self) -> PreviewRoster:
         """Nobody is covered."""
         return PreviewRoster()
@@ -285,12 +326,28 @@ class PreviewStore(RunStore):
         """Give none: a preview has no store."""
         return frozenset()
 
-    async def last_full_listing(self) -> datetime | None:
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
         """None: a full listing is shown."""
         return None
 
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Keep nothing."""
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Keep nothing."""
+
+    async def namesakes(self) -> Sequence[str]:
+        """Give none: a preview has no store."""
+        return ()
+
     async def finish(
-        self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
+        self,
+        *,
+        watermark: str | None,
+        requests: int,
+        retries: int,
+        notes: Sequence[str] = (),
+        overlap: timedelta | None = None,
     ) -> RunReport:
         """Keep the notes."""
         self._preview.notes = tuple(notes)
@@ -320,7 +377,7 @@ class PreviewRuns:
         self._now = now
 
     @asynccontextmanager
-    async def begin_run(self, scope: RunScope) -> AsyncIterator[RunStore]:
+    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[RunStore]:
         """Yield a run that keeps only its plan."""
         self._preview.mode = scope.mode
         yield PreviewStore(self._preview, self._now)

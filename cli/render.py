@@ -120,6 +120,16 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "deleted": report.deleted,
         "quarantined": report.quarantined,
+        "claims": [
+            {
+                "way": claim.way,
+                "type": claim.resource_type,
+                "patients": claim.patients,
+                "up_to": claim.up_to,
+                "full": claim.full,
+            }
+            for claim in report.claims
+        ],
         "holes": [{"type": hole.resource_type, "scope": hole.scope, "reason": hole.reason} for hole in report.holes],
         "notes": list(report.notes),
         "requests": report.requests,

@@ -219,8 +219,8 @@ async def run_connection(
     """Do one run of one connection: profile, tokens, client, request; errors of every room are let through."""
 
     @asynccontextmanager
-    async def open_run(scope: RunScope) -> AsyncIterator[OpenRun]:
-        async with await store.begin_run(scope) as run:
+    async def open_run(scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[OpenRun]:
+        async with await store.begin_run(scope, clock) as run:
             yield run
 
     return await _run(connection, wanted, open_run, lambda client: client, on_progress)
@@ -273,7 +273,7 @@ async def preview_connection(
 async def _run(
     connection: Connection,
     wanted: Wanted,
-    open_run: Callable[[RunScope], Any],
+    open_run: Callable[[RunScope, Callable[[], datetime]], Any],
     wrap: Callable[[EhrClient], Any],
     on_progress: Callable[[Progress], None],
 ) -> RunReport:

@@ -84,7 +84,7 @@ class SecretRef:
                 raise SecretUnreadableError(
                     f"{self} has more than {MAX_BYTES:,} bytes: it is not a key, check the path"
                 )
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise SecretUnreadableError(f"{self} is not text: give a PEM, JWK or JWKS file, not a binary one") from None
         except OSError as exc:

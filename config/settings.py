@@ -112,7 +112,7 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
     """
     source = find_config(path, environ)
     try:
-        tree = tomllib.loads(source.read_text(encoding="utf-8"))
+        tree = tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as exc:
         raise refused(source, [Problem("(the file)", str(exc), "TOML, see https://toml.io")]) from None
     except UnicodeDecodeError:

@@ -10,77 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.compartment import PATIENT_COMPARTMENT
 from connectors.profile import BulkLevel
 
-# R4's Patient compartment, http://hl7.org/fhir/R4/compartmentdefinition-patient.html: what a server that lists no search
-# parameters, or has no CapabilityStatement, may still be asked by patient
-PATIENT_COMPARTMENT = frozenset(
-    {
-        "Account",
-        "AdverseEvent",
-        "AllergyIntolerance",
-        "Appointment",
-        "AppointmentResponse",
-        "AuditEvent",
-        "Basic",
-        "BodyStructure",
-        "CarePlan",
-        "CareTeam",
-        "ChargeItem",
-        "Claim",
-        "ClaimResponse",
-        "ClinicalImpression",
-        "Communication",
-        "CommunicationRequest",
-        "Composition",
-        "Condition",
-        "Consent",
-        "Coverage",
-        "CoverageEligibilityRequest",
-        "CoverageEligibilityResponse",
-        "DetectedIssue",
-        "DeviceRequest",
-        "DeviceUseStatement",
-        "DiagnosticReport",
-        "DocumentManifest",
-        "DocumentReference",
-        "Encounter",
-        "EnrollmentRequest",
-        "EpisodeOfCare",
-        "ExplanationOfBenefit",
-        "FamilyMemberHistory",
-        "Flag",
-        "Goal",
-        "ImagingStudy",
-        "Immunization",
-        "ImmunizationEvaluation",
-        "ImmunizationRecommendation",
-        "Invoice",
-        "List",
-        "MeasureReport",
-        "Media",
-        "MedicationAdministration",
-        "MedicationDispense",
-        "MedicationRequest",
-        "MedicationStatement",
-        "MolecularSequence",
-        "NutritionOrder",
-        "Observation",
-        "Patient",
-        "Procedure",
-        "Provenance",
-        "QuestionnaireResponse",
-        "RelatedPerson",
-        "RequestGroup",
-        "ResearchSubject",
-        "RiskAssessment",
-        "ServiceRequest",
-        "Specimen",
-        "SupplyDelivery",
-        "SupplyRequest",
-        "VisionPrescription",
-    }
-) | {"Device"}  # not of the compartment, but searched by patient
+# what a server that lists no search parameters, or has no CapabilityStatement, may still be asked by `patient`: R4's compartment,
+# but for two types of which R4 has no such parameter and whose lists are of many (`Group.member`, `Schedule.actor`); and Device,
+# which is searched by patient without being of the compartment
+ASKED_BY_PATIENT = PATIENT_COMPARTMENT - {"Group", "Schedule"} | {"Device"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +25,16 @@ class Capability:
 
     search_params: Mapping[str, frozenset[str]] = field(default_factory=dict)
     searchable: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()  # types whose read by id is declared, or of which no interaction is
     bulk_levels: frozenset[BulkLevel] = frozenset()
     fhir_version: str | None = None
     bulk_version: int | None = None  # of the Bulk Data guide, where the statement tells: 1 to 4
+    unread: int = 0  # places that declare types, and could not be read
+
+    @property
+    def readable_types(self) -> tuple[str, ...] | None:
+        """The types that may be read by id; None: nothing is declared, and only asking tells."""
+        return tuple(sorted(self.reads)) if self.search_params else None
 
     def patient_parameter(self, resource_type: str) -> str | None:
         """The parameter that narrows a search of this type to one patient, if one is declared.
@@ -100,21 +43,28 @@ class Capability:
         """
         declared = self.search_params.get(resource_type)
         if not declared:
-            return "patient" if declared is not None and resource_type in PATIENT_COMPARTMENT else None
+            return "patient" if declared is not None and resource_type in ASKED_BY_PATIENT else None
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 
-_VERSIONS = 100  # beyond this it is no version
+_VERSION = re.compile(r"[1-9][0-9]?")  # more digits are no version
+_STATEMENTS = (None, "CapabilityStatement", "Conformance")  # the last: DSTU2
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient"}
 
 
 def capability_from(statement: Any) -> Capability:
-    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared."""
+    """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared.
+
+    Of what declares types, it is counted: a type that is not declared is not asked for. A search parameter or an operation that
+    cannot be read costs only a quicker way.
+    """
     if not isinstance(statement, dict):
-        return Capability()
+        return Capability(unread=1)
+    unread = _strangers(statement.get("rest")) + (statement.get("resourceType") not in _STATEMENTS)
     search_params: dict[str, frozenset[str]] = {}
     searchable: set[str] = set()
+    reads: set[str] = set()
     levels: set[BulkLevel] = set()
     versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
     for rest in _objects(statement.get("rest")):
@@ -125,9 +75,11 @@ def capability_from(statement: Any) -> Capability:
             if _is_export(operation):
                 levels.add(_level_named(operation))
                 versions.append(_bulk_version(str(operation.get("definition", ""))))
+        unread += _strangers(rest.get("resource"))
         for resource in _objects(rest.get("resource")):
             name = resource.get("type")
             if not isinstance(name, str) or not _TYPE.match(name):  # it goes into paths
+                unread += 1
                 continue
             search_params[name] = frozenset(
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
@@ -135,6 +87,8 @@ def capability_from(statement: Any) -> Capability:
             interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
             if "search-type" in interactions or not interactions:  # none declared: not known, so asked
                 searchable.add(name)
+            if "read" in interactions or not interactions:
+                reads.add(name)
             exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
             if name in _LEVEL_OF_TYPE and exports:
                 levels.add(_LEVEL_OF_TYPE[name])
@@ -143,9 +97,11 @@ def capability_from(statement: Any) -> Capability:
     return Capability(
         search_params=search_params,
         searchable=frozenset(searchable),
+        reads=frozenset(reads),
         bulk_levels=frozenset(levels),
         fhir_version=version if isinstance(version, str) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),
+        unread=unread,
     )
 
 
@@ -157,13 +113,18 @@ def _bulk_version(canonical: str) -> int | None:
     """The guide's major version in a canonical such as `…/uv/bulkdata/OperationDefinition/group-export|2.0.0`."""
     url, _, version = canonical.partition("|")
     major = version.partition(".")[0]
-    if "bulkdata" not in url or not major.isascii() or not major.isdecimal():
-        return None
-    return int(major) if 0 < int(major[:3]) < _VERSIONS else None
+    return int(major) if "bulkdata" in url and _VERSION.fullmatch(major) else None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """The objects of a list, or the one that stands in its place."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
+def _strangers(value: Any) -> int:
+    """How many items of a list are no objects."""
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    return len(listed) - len(_objects(value))
 
 
 def _is_export(operation: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Compares what an EHR lists with what the store holds, question by question: one patient and one type each. Pure.
 
 Asking the EHR is `prove`'s. Only what is missing here counts against a store: what the store holds beyond a listing may have come
-by reference or by bulk, and is counted as "more" only where the EHR says that it is gone.
+by reference or by bulk, and is counted as "more" only where the EHR says that it is gone, or does not tell.
 """
 
 from __future__ import annotations
@@ -83,11 +83,23 @@ def difference(
     )
 
 
-def judged(found: Difference, *, gone: int, readable: int, unknown: int, incomplete: str | None) -> tuple[Verdict, str]:
+@dataclass(frozen=True, kw_only=True)
+class LookedUp:
+    """What reading the rows that no search listed came to, in numbers."""
+
+    gone: int = 0  # answered 404 or 410, where such an answer can be believed
+    untold: int = (
+        0  # answered so, where it cannot: reads are not declared, or no read of a row that is there was answered
+    )
+    readable: int = 0
+    unknown: int = 0  # not read, or answered otherwise
+
+
+def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> tuple[Verdict, str]:
     """The verdict on a difference, and why in words.
 
-    Of what is not listed, `gone` are no longer at the EHR, `readable` can be read there though no search lists them, and of
-    `unknown` it is not known. `incomplete`: why the listing may not have been whole.
+    `unlisted` is what is known of rows that the store holds and no search lists. `incomplete`: why the listing may not have been
+    whole.
     """
     said = [
         (len(found.missing), "missing in the store"),
@@ -98,9 +110,10 @@ def judged(found: Difference, *, gone: int, readable: int, unknown: int, incompl
         ),
         (found.outdated, "stored in an older version than the EHR had when the run began"),
         (found.newer, "changed since at the EHR: the next sync brings them"),
-        (gone, "no longer at the EHR: the next full listing deletes them"),
-        (readable, "held beyond what this search lists, and still at the EHR"),
-        (unknown, "held beyond what this search lists, not looked up"),
+        (unlisted.gone, "no longer at the EHR: the next full listing deletes them"),
+        (unlisted.untold, "not listed, and reads do not tell whether they are still at the EHR"),
+        (unlisted.readable, "held beyond what this search lists, and still at the EHR"),
+        (unlisted.unknown, "held beyond what this search lists, not looked up"),
     ]
     words = [f"{number:,} {what}" for number, what in said if number]
     if incomplete is not None:
@@ -111,7 +124,7 @@ def judged(found: Difference, *, gone: int, readable: int, unknown: int, incompl
     elif incomplete is not None:
         verdict = "not asked"
     else:
-        verdict = "more" if gone or unknown else "equal"
+        verdict = "more" if unlisted.gone or unlisted.untold or unlisted.unknown else "equal"
     return verdict, "; ".join(words)
 
 

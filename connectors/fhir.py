@@ -1,7 +1,8 @@
-"""Reads FHIR R4 JSON: resources into records, searchset Bundles into pages, OperationOutcomes into graded issues.
+"""Reads FHIR R4 JSON: resources into records, searchset Bundles into pages; grades what OperationOutcomes say.
 
-Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Grading of vendor codes comes
-from the profile; what a grade does to a unit is decided by `crawl.search` and `bulk.download`.
+Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Outcomes are read by
+`outcomes`, links by `page_links`. Grading of vendor codes comes from the profile; what a grade does to a unit is decided by
+`crawl.search` and `bulk.download`.
 """
 
 from __future__ import annotations
@@ -11,111 +12,77 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from connectors.fhir_base import FhirBase
 from connectors.issue_types import shown
+from connectors.json_answers import UnreadableJsonError, bare, json_from
+from connectors.membership import ABSENT, Naming, Shape, patients_of, shapes
+from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from
+from connectors.page_links import links_from
 from connectors.profile import IssueGrade
-from snapshots.record import Deletion, Quarantined, Record
+from snapshots.record import Deletion, Quarantined, Record, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
-_PATIENT_REFERENCE = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
-_BOM = b"\xef\xbb\xbf"
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
 # blank or a control character would lead a URL elsewhere
 _ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
 
 
 class _Meta(msgspec.Struct):
-    tag: msgspec.Raw = msgspec.Raw()  # read only where there is one
+    tag: msgspec.Raw = ABSENT  # read only where there is one
     versionId: Any = None  # noqa: N815 -- FHIR's spelling
     lastUpdated: Any = None  # noqa: N815
 
 
-class _Keys(msgspec.Struct):
+class _Keys(Naming):
     """The few fields that every resource is read for. `Any` where real data disagrees with the specification."""
 
     resourceType: Any = None  # noqa: N815
     id: Any = None
     meta: _Meta | None = None
-    subject: Any = None
-    patient: Any = None
-    beneficiary: Any = None
-
-
-class _Search(msgspec.Struct):
-    mode: Any = None
 
 
 class _Entry(msgspec.Struct):
     resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
-    search: _Search | None = None
-
-
-class _Link(msgspec.Struct):
-    relation: Any = None
-    url: Any = None
 
 
 class _Bundle(msgspec.Struct):
-    resourceType: str  # noqa: N815
+    resourceType: Any = None  # noqa: N815
     type: Any = None
     total: Any = None
-    link: list[_Link] | None = None
-    entry: list[_Entry | None] | None = None
+    link: msgspec.Raw = msgspec.Raw()
+    entry: list[_Entry] | None = None
 
 
-class _Coding(msgspec.Struct):
-    code: Any = None
+class _OddBundle(msgspec.Struct):
+    """A Bundle some of whose entries are none."""
 
-
-class _Details(msgspec.Struct):
-    coding: list[_Coding] | None = None
-
-
-class _Issue(msgspec.Struct):
-    severity: str = "error"
-    code: str = "processing"
-    details: _Details | None = None
-
-
-class _Outcome(msgspec.Struct):
-    issue: list[_Issue] | None = None
-
-
-class _Request(msgspec.Struct):
-    method: str = ""
-    url: str = ""
-
-
-class _DeletedEntry(msgspec.Struct):
-    request: _Request | None = None
-
-
-class _DeletedBundle(msgspec.Struct):
-    entry: list[_DeletedEntry] | None = None
+    resourceType: Any = None  # noqa: N815
+    type: Any = None
+    total: Any = None
+    link: msgspec.Raw = msgspec.Raw()
+    entry: msgspec.Raw = msgspec.Raw()
 
 
 _KEYS = msgspec.json.Decoder(_Keys)
+_PLAIN: Shape[_Keys] = (_Keys, _KEYS, ())
+_SHAPES = shapes(_Keys)
+_SHAPE_OF = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
 _BUNDLE = msgspec.json.Decoder(_Bundle)
-_OUTCOME = msgspec.json.Decoder(_Outcome)
-_DELETED = msgspec.json.Decoder(_DeletedBundle)
+_ODD_BUNDLE = msgspec.json.Decoder(_OddBundle)
+_ENTRY = msgspec.json.Decoder(_Entry)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @lru_cache(maxsize=1024)
 def _is_type(name: str) -> bool:
     return _TYPE.match(name) is not None
-
-
-class Issue(NamedTuple):
-    """One issue of an OperationOutcome, without its texts: they may carry PHI."""
-
-    severity: str
-    code: str
-    vendor_codes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +94,7 @@ class Page:
     issues: Sequence[Issue]
     next_url: str | None  # "": there is a next page, and the server does not say where
     total: int | None = None  # as the server says, of whatever it means by it
+    doubtful: bool = False  # it holds links or issues that nobody understands: it proves nothing complete
 
 
 class UnreadableResourceError(ValueError):
@@ -137,32 +105,48 @@ class NotABundleError(ValueError):
     """An answer to a search that is not a Bundle."""
 
 
-def record_from(body: bytes, unit_key: str | None = None) -> Record:
-    """Read one resource's keys; `unit_key` names the unit that brought it.
+def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None) -> Record:
+    """Read one resource's keys. A byte order mark is no part of the body.
+
+    `base` tells which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
 
     Raises:
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
+    begins = body[:64].split(b'"', 4)  # most writers begin with the type: then one reading is enough
+    shape, decoder, places = _SHAPE_OF.get(begins[3], _PLAIN) if len(begins) > 4 else _PLAIN  # noqa: PLR2004
+    version_id = last_updated = None
+    subsetted = False
     try:
-        keys = _KEYS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        keys = decoder.decode(body)
+        resource_type, resource_id, meta = keys.resourceType, keys.id, keys.meta
+        if type(resource_type) is not str or not _is_type(resource_type):
+            raise UnreadableResourceError("no usable resourceType")
+        wanted = _SHAPES.get(resource_type, _PLAIN)
+        if wanted[0] is not shape:
+            _, decoder, places = wanted
+            keys = decoder.decode(body)
+        patient_id, others = patients_of(keys, places, base)
+        if meta is not None:
+            version_id = meta.versionId if type(meta.versionId) is str else None
+            last_updated = meta.lastUpdated if type(meta.lastUpdated) is str else None
+            subsetted = meta.tag is not ABSENT and _is_subsetted(bytes(meta.tag))
+    except _UNREADABLE as error:
+        if body != bare(body):
+            return record_from(bare(body), base, unit_key, way)
         reason = (
             "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object of a resource"
         )
         raise UnreadableResourceError(reason) from None
-    resource_type, resource_id = keys.resourceType, keys.id
-    if type(resource_type) is not str or not _is_type(resource_type):
-        raise UnreadableResourceError("no usable resourceType")
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
-    version_id = last_updated = None
-    if keys.meta is not None:
-        version_id = keys.meta.versionId if isinstance(keys.meta.versionId, str) else None
-        last_updated = keys.meta.lastUpdated if isinstance(keys.meta.lastUpdated, str) else None
-    patient_id = resource_id if resource_type == "Patient" else _patient_of(keys)
+    if resource_type == "Patient":
+        linked = () if patient_id is None else (patient_id, *others)
+        patient_id, others = resource_id, tuple(one for one in linked if one != resource_id)
     digest = blake2b(body, digest_size=16).digest()
-    subsetted = keys.meta is not None and bool(keys.meta.tag) and _is_subsetted(bytes(keys.meta.tag))
-    return Record(resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted)
+    return Record(
+        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way, others
+    )
 
 
 def _is_subsetted(tags: bytes) -> bool:
@@ -176,39 +160,10 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _patient_of(keys: _Keys) -> str | None:
-    for reference in (keys.subject, keys.patient, keys.beneficiary):
-        if type(reference) is dict:
-            target = reference.get("reference")
-            if type(target) is str:
-                if (
-                    target.startswith("Patient/") and target[8:].replace("-", "").isalnum()
-                ):  # most ids by far: twice as fast as the pattern
-                    return target[8:]
-                found = _PATIENT_REFERENCE.search(target)
-                if found:
-                    return found[1]
-    return None
+def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
+    """Read one searchset Bundle of this base.
 
-
-def issues_from(body: bytes) -> tuple[Issue, ...]:
-    """Read an OperationOutcome's issues; anything else gives none."""
-    try:
-        outcome = _OUTCOME.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
-    return tuple(
-        Issue(
-            issue.severity,
-            issue.code,
-            tuple(str(c.code) for c in (issue.details and issue.details.coding) or () if c.code),
-        )
-        for issue in outcome.issue or ()
-    )
-
-
-def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
-    """Read one searchset Bundle. `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked.
+    `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
 
     Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read, or that
     holds no resource, is quarantined alone.
@@ -216,46 +171,76 @@ def page_from(body: bytes, *, where: str, unit_key: str | None = None) -> Page:
     Raises:
         NotABundleError: the answer as a whole is no Bundle; the message says what it is.
     """
-    try:
-        bundle = _BUNDLE.decode(body.removeprefix(_BOM))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    bundle, entries = _bundle(bare(body))
     if bundle.resourceType != "Bundle":
-        what = bundle.resourceType if _TYPE.match(bundle.resourceType) else "something else"
-        raise NotABundleError(f"the answer is not a Bundle but {what}")
+        named = isinstance(bundle.resourceType, str) and _TYPE.match(bundle.resourceType)
+        raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
     if bundle.type not in _LISTINGS:
         raise NotABundleError("the answer is not a searchset but a Bundle of another type")
+    links = links_from(bytes(bundle.link))
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []
-    for number, entry in enumerate(bundle.entry or (), start=1):
-        raw = bytes(entry.resource) if entry is not None else b""
+    doubtful = links.doubtful
+    for number, entry in enumerate(entries, start=1):
+        raw = bytes(entry.resource)
         if not raw or raw == b"null":
             quarantined.append(
                 Quarantined(None, f"{where}, entry {number}", "an entry without a resource", raw, unit_key)
             )
             continue
-        mode = entry.search.mode if entry is not None and entry.search is not None else None
-        if mode == "outcome" and b'"OperationOutcome"' in raw:
-            issues.extend(issues_from(raw))
-            continue
+        record, reason = None, ""
         try:
-            record = record_from(raw, unit_key)
+            record = record_from(raw, base, unit_key, way)
         except UnreadableResourceError as error:
-            found = issues_from(raw) if b'"OperationOutcome"' in raw else ()
-            if found:  # an outcome without an id, and without search.mode (F13)
-                issues.extend(found)
-            else:
-                quarantined.append(Quarantined(None, f"{where}, entry {number}", str(error), raw, unit_key))
-            continue
-        if record.resource_type == "OperationOutcome":
-            issues.extend(issues_from(raw))
-        else:
+            reason = str(error)
+        if record is not None and record.resource_type != "OperationOutcome":
             records.append(record)
-    urls = [link.url if isinstance(link.url, str) else "" for link in bundle.link or () if link.relation == "next"]
-    next_url = max(urls, key=bool) if urls else None
+            continue
+        try:  # an outcome may come without an id, and without search.mode (F13)
+            outcome = outcome_from(raw) if b'"OperationOutcome"' in raw else None
+        except UnreadableOutcomeError as error:
+            outcome, reason = None, reason or str(error)
+        if outcome is None:
+            quarantined.append(Quarantined(None, f"{where}, entry {number}", reason, raw, unit_key))
+            continue
+        issues.extend(outcome.issues)
+        doubtful = doubtful or bool(outcome.unread)
     total = bundle.total if type(bundle.total) is int else None
-    return Page(records=records, quarantined=quarantined, issues=issues, next_url=next_url, total=total)
+    return Page(
+        records=records,
+        quarantined=quarantined,
+        issues=issues,
+        next_url=links.next_url,
+        total=total,
+        doubtful=doubtful,
+    )
+
+
+def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:
+    """A Bundle and its entries. An item that is no entry costs itself and not the page: it stands for a resource that is none."""
+    try:
+        bundle = _BUNDLE.decode(body)
+    except msgspec.ValidationError:
+        pass
+    except _UNREADABLE:
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    else:
+        return bundle, bundle.entry or ()
+    try:
+        odd = _ODD_BUNDLE.decode(body)
+        listed = bytes(odd.entry)
+        items = _ITEMS.decode(listed) if listed.startswith(b"[") else [msgspec.Raw(listed)]
+    except _UNREADABLE:
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    return odd, [_entry(item) for item in items]
+
+
+def _entry(item: msgspec.Raw) -> _Entry:
+    try:
+        return _ENTRY.decode(item)
+    except _UNREADABLE:
+        return _Entry(resource=item)
 
 
 def deletions_from(body: bytes, base_url: str = "") -> tuple[tuple[Deletion, ...], int]:
@@ -267,15 +252,22 @@ def deletions_from(body: bytes, base_url: str = "") -> tuple[tuple[Deletion, ...
         UnreadableResourceError: no Bundle, or one without a deletion.
     """
     try:
-        bundle = _DELETED.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UnreadableResourceError("not a Bundle of deletions") from None
+        bundle = json_from(body)
+    except UnreadableJsonError:
+        bundle = None
+    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    if isinstance(entries, dict):
+        entries = [entries]
+    if not isinstance(entries, list):
+        raise UnreadableResourceError("not a Bundle of deletions")
     found, unread = [], 0
     base = base_url.rstrip("/") + "/"
-    for entry in bundle.entry or ():
-        request = entry.request or _Request()
-        url = request.url.removeprefix(base) if base_url else request.url
-        target = _DELETE_URL.match(url) if request.method.upper() == "DELETE" else None
+    for entry in entries:
+        request = entry.get("request") if isinstance(entry, dict) else None
+        method, url = (request.get("method"), request.get("url")) if isinstance(request, dict) else (None, None)
+        target = None
+        if isinstance(method, str) and isinstance(url, str) and method.upper() == "DELETE":
+            target = _DELETE_URL.match(url.removeprefix(base) if base_url else url)
         if target:
             found.append(Deletion(target[1], target[2]))
         else:
@@ -308,4 +300,4 @@ def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueG
 
 def codes_of(issues: Iterable[Issue]) -> tuple[str, ...]:
     """The distinct codes of issues, for messages."""
-    return shown(code for issue in issues for code in (*issue.vendor_codes, issue.code))
+    return shown(code for issue in issues for code in (*issue.vendor_codes, issue.code) if code)

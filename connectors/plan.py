@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from connectors.capability import PATIENT_COMPARTMENT, Capability
+from connectors.capability import ASKED_BY_PATIENT, Capability
 from connectors.errors import PlanError
 from connectors.profile import BulkLevel, Mode, VendorProfile
 
@@ -92,7 +92,7 @@ def crawl_types(
             notes.append(f"not declared by this server, not asked: {', '.join(absent)}")
         further = [t for t in declared if t not in candidates and capability.patient_parameter(t)]
     else:
-        known = declared or PATIENT_COMPARTMENT
+        known = declared or ASKED_BY_PATIENT
         of_patient = (t for t in sorted(known) if not declared or capability.patient_parameter(t))
         candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
         further = [t for t in declared if t not in candidates and not _is_directory(t, profile, capability)]
@@ -124,7 +124,7 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
     if requested:
         return TypePlan(types=tuple(requested))
     if not profile.bulk_types:
-        charts = sorted(PATIENT_COMPARTMENT)
+        charts = sorted(ASKED_BY_PATIENT)
         covered = [t for t in charts if readable(t)]
         if not covered:
             raise PlanError("The token's scopes grant nothing to export: correct the connection's scopes, or its app.")

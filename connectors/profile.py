@@ -114,6 +114,7 @@ class VendorProfile(BaseModel):
     created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
     post_search_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
     divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
+    unwitnessed_reads: int = Field(50, ge=0)  # of rows that no listing shows, a full run
     restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
     restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
     max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"

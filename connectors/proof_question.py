@@ -6,21 +6,21 @@ walked by the crawl's own searches. What is asked at all is `prove`'s, what a di
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-import orjson
-
 from connectors.capability import Capability
-from connectors.completeness import EVERYONE, Answer, difference, judged, weighed
+from connectors.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
 from connectors.crawl.deferrals import RESTRICTED, Deferrals
 from connectors.crawl.search import SearchFetcher
 from connectors.crawl.verdicts import NOT_SERVED, NOT_SERVED_HERE, PUT_OFF
 from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
 from connectors.pipeline import Fetched
 from connectors.run import SyncRequest
 from connectors.store_port import ProofStore
@@ -32,6 +32,7 @@ _GONE = frozenset({404, 410})
 # a refusal to be asked this at all; any other answer that will not change leaves the question open
 _REFUSALS = frozenset({401, 403, 405}) | NOT_SERVED
 _LOOKED_UP = 20  # of what a search did not list, so many are read, a question
+_CONTROLS = 3  # listed rows that are read, a question, to learn whether a 404 can be believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,14 @@ class Asker:
         began: datetime,
     ) -> None:
         self._request = request
+        self._base = FhirBase(request.base_url)
         self._profile = request.profile
         self._client = client
         self._store = store
         self._run = run
         self._deferrals = deferrals
+        self._capability = capability
+        self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
         self._fetcher = SearchFetcher(
             client, request.base_url, request.profile, capability=capability, deferrals=deferrals, began=began
         )
@@ -130,12 +134,11 @@ class Asker:
         path = _with(_without_count(str(unit.detail["path"])), query)
         try:
             reply = await self._client.send(self._call(unit, path, "search"))
-            page = page_from(reply.body, where="a count")
+            page = page_from(reply.body, self._base, where="a count")
         except (TerminalFetchError, NotABundleError):
             return None  # counting may not be allowed where listing is
-        total = orjson.loads(reply.body).get("total")
-        trusted = type(total) is int and grade(page.issues, self._profile.issue_codes) == "note"
-        return total if trusted else None
+        understood = not page.doubtful and not page.quarantined
+        return page.total if understood and grade(page.issues, self._profile.issue_codes) == "note" else None
 
     async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
         """List the ids and compare; a count that differed stands beside them."""
@@ -150,10 +153,8 @@ class Asker:
         foreign = [id_ for id_ in listed if id_ not in held]
         elsewhere = await self._store.by_id(question.resource_type, foreign) if foreign else {}
         found = difference(listed, held, elsewhere, self._run.started_at)
-        gone = readable = unknown = 0
-        if incomplete is None:
-            gone, readable, unknown = await self._look_up(question, found.unlisted)
-        verdict, reason = judged(found, gone=gone, readable=readable, unknown=unknown, incomplete=incomplete)
+        unlisted = LookedUp() if incomplete else await self._look_up(question, found.unlisted, listed)
+        verdict, reason = judged(found, unlisted=unlisted, incomplete=incomplete)
         hole = self.holes.get((question.resource_type, question.patient))
         if hole is not None and verdict == "fewer":
             reason += f"; a hole of run {self._run.id}: {hole}"
@@ -217,9 +218,10 @@ class Asker:
                 return None
             raise
         try:
-            record = record_from(reply.body)
+            record = record_from(reply.body, self._base)
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
+        self._answers_reads.add(record.resource_type)
         if record.resource_type == unit.resource_type:  # of another id: merged into that, which must be stored
             listed[record.id] = record.last_updated
         return None
@@ -238,22 +240,43 @@ class Asker:
         meanings = {self._profile.issue_codes.get(code) for code in error.codes}
         return error.status in _GONE or not meanings.isdisjoint({"gone", "missing"})
 
-    async def _look_up(self, question: Question, unlisted: Sequence[str]) -> tuple[int, int, int]:
-        """Of what no search listed: how many are gone at the EHR, can be read there, and were not found out."""
-        gone = readable = 0
+    async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
+        """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""
+        readable = missing = 0
         unknown = max(0, len(unlisted) - _LOOKED_UP)
         for id_ in unlisted[:_LOOKED_UP]:
-            unit = question.units[0]
-            read = replace(unit, detail={"template": f"GET /{question.resource_type}/{{id}}"})
-            try:
-                await self._client.send(self._call(read, f"{question.resource_type}/{quote(id_, safe='')}", "read"))
-                readable += 1
-            except TerminalFetchError as error:
-                gone += self._is_gone(error)
-                unknown += not self._is_gone(error)
-            except FetchError:
-                unknown += 1
-        return gone, readable, unknown
+            answer = await self._read(question, id_)
+            readable += answer == "there"
+            missing += answer == "missing"
+            unknown += answer == "unknown"
+        if missing and await self._reads_tell(question, listed):
+            return LookedUp(gone=missing, readable=readable, unknown=unknown)
+        return LookedUp(untold=missing, readable=readable, unknown=unknown)
+
+    async def _reads_tell(self, question: Question, listed: Iterable[str]) -> bool:
+        """Whether a 404 to a read of this type says that the row is gone: reads are declared, and this proof saw one answered.
+
+        There are servers that answer 404 to every read of a type that they only search.
+        """
+        resource_type = question.resource_type
+        if resource_type not in self._capability.reads:
+            return False
+        for id_ in islice(listed, _CONTROLS):
+            if resource_type in self._answers_reads or await self._read(question, id_) == "there":
+                break
+        return resource_type in self._answers_reads
+
+    async def _read(self, question: Question, id_: str) -> Literal["there", "missing", "unknown"]:
+        resource_type = question.resource_type
+        read = replace(question.units[0], detail={"template": f"GET /{resource_type}/{{id}}"})
+        try:
+            await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
+        except TerminalFetchError as error:
+            return "missing" if self._is_gone(error) else "unknown"
+        except FetchError:
+            return "unknown"
+        self._answers_reads.add(resource_type)
+        return "there"
 
 
 def _with(path: str, query: str) -> str:

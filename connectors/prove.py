@@ -13,7 +13,6 @@ from datetime import datetime
 from itertools import count
 
 import anyio
-import orjson
 
 from connectors.capability import Capability, capability_from
 from connectors.completeness import Answer, Tally
@@ -22,6 +21,7 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.since import FULL
 from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import PlanError, TerminalFetchError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.plan import crawl_types
 from connectors.proof_question import Asker, Question
 from connectors.run import Progress, SyncRequest
@@ -189,9 +189,9 @@ class _Proof:
         )
         try:
             reply = await self.client.send(call)
-            return capability_from(orjson.loads(reply.body))
-        except (TerminalFetchError, orjson.JSONDecodeError):
-            return Capability()
+            return capability_from(json_from(reply.body))
+        except (TerminalFetchError, UnreadableJsonError):
+            return Capability()  # harmless: without it more is asked, and what the EHR refuses is no proof
 
     def _wanted(self) -> tuple[str, ...]:
         """The types that the proved sync should have brought of patients; sets the directories that a crawl lists whole."""
@@ -268,10 +268,10 @@ class _Proof:
         """All questions: those of no patient first, then patient by patient."""
         for resource_type, refusal in self._refused.items():
             yield Question(resource_type=resource_type, patient=None, refusal=refusal)
-        for unit in directory_units(self._directory, self._profile, self._capability, {}):
+        for unit in directory_units(self._directory, self._profile, self._capability, FULL):
             yield Question(resource_type=unit.resource_type, patient=None, units=(unit,))
         if self._lists_everyone and "Patient" not in self._refused:
-            units = directory_units(("Patient",), self._profile, self._capability, {})
+            units = directory_units(("Patient",), self._profile, self._capability, FULL)
             yield Question(resource_type="Patient", patient=None, units=tuple(units))
         asked = tuple(t for t in self._types if t not in self._refused)
         plan = UnitPlan(asked, self._profile, self._capability, FULL)

@@ -60,6 +60,11 @@ class SyncRequest:
     # against FHIR R4B; what is not valid is noted, and stored all the same
     validate: Literal["off", "sample", "all"] = "off"
 
+    @property
+    def named_patients(self) -> tuple[str, ...]:
+        """The ids that were given one by one, or none."""
+        return self.cohort.values if self.cohort is not None and self.cohort.identifier_system is None else ()
+
 
 @dataclass(kw_only=True)
 class Progress:
@@ -90,6 +95,7 @@ class Run:
     on_progress: Callable[[Progress], None]
     progress: Progress
     validator: Validator | None = None
+    is_full: bool = True  # nothing is asked for news only
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)
     _paused_phase: str | None = None  # what was being done when the server made everything wait

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from snapshots.record import (
+    AbsentRow,
     Alias,
     AttachmentUse,
     Batch,
@@ -24,6 +25,7 @@ from snapshots.record import (
     ReferencePath,
     ReferenceTarget,
     RunReport,
+    StoredPatient,
     Traffic,
     Unit,
 )
@@ -92,7 +94,7 @@ class References(Protocol):
 
 
 class Roster(Protocol):
-    """Whom one open run's selection covers, and what they are behind with; every call but `hold_back` is one transaction.
+    """Whom one open run's selection covers, and what they are behind with; every call is one transaction.
 
     Who was asked for is taken from the ledger when the run is finished: then the roster, lags and watermarks move together.
     """
@@ -118,14 +120,42 @@ class Roster(Protocol):
     async def unanswered(self) -> Sequence[str]:
         """Patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
 
-    async def stored_patients(self) -> Sequence[str]:
-        """The connection's live patients, in order."""
+    async def stored_patients(self) -> Sequence[StoredPatient]:
+        """The connection's patients, tombstones included, in order."""
+
+    async def revived(self) -> Sequence[str]:
+        """Patients whose Patient this run has brought back to life."""
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
 
-    def hold_back(self, instants: Mapping[str, str]) -> None:
-        """Let the watermarks of these types move no further than this."""
+
+class Evidence(Protocol):
+    """What one open run missed, and whom to ask for it; every call is one transaction."""
+
+    async def note_departed(self) -> None:
+        """Note patients whom the selection covered and this run did not list or ask for."""
+
+    async def note_missed(self) -> None:
+        """Note every row that a way has listed before and that its complete listing in this run no longer had."""
+
+    async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
+
+    async def not_found_types(self) -> Sequence[str]:
+        """Types of which this run has been told that something is not there."""
+
+    async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
+        """Rows of these types that this run has listed."""
+
+    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
+        """Note that units ask for these rows."""
+
+    async def note_listings(self, at: datetime) -> None:
+        """Note by which ways this run has listed types in full."""
+
+    async def rotate(self, readable: Sequence[str] | None, limit: int, at: datetime) -> Mapping[str, int]:
+        """Note some rows that no listing could have, to be asked for too; how many there are, by type."""
 
 
 class PaceStore(Protocol):
@@ -173,6 +203,14 @@ class RunStore(Protocol):
     @property
     def attachments(self) -> Attachments:
         """The documents that the run's resources have attached."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the run missed."""
+
+    @property
+    def selection(self) -> str:
+        """Which patients were asked for."""
 
     @property
     def references(self) -> References:
@@ -225,15 +263,31 @@ class RunStore(Protocol):
     async def received_types(self) -> frozenset[str]:
         """Types of which any run of this connection has received something: a search of them exists."""
 
-    async def last_full_listing(self) -> datetime | None:
-        """When the last complete run that listed everything (no `since`) of this selection began."""
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
+
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Say which types (or "*") are asked for news only, and from when."""
+
+    async def namesakes(self) -> Sequence[str]:
+        """Other connections with the same base_url, where this run is its connection's first."""
 
     async def finish(
-        self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
+        self,
+        *,
+        watermark: str | None,
+        requests: int,
+        retries: int,
+        notes: Sequence[str] = (),
+        overlap: timedelta | None = None,
     ) -> RunReport:
-        """Tombstone what complete listings no longer had, move the watermark of every type without a hole, close the run.
+        """Judge what was missed, move the watermark of every type that was listed as asked, close the run.
 
-        `watermark` None moves none (a pull). State moves last: this is one transaction after all data has committed.
+        `watermark` None moves none (a pull); with an `overlap` it goes no further than that before the newest date that came.
+        State moves last: this is one transaction after all data has committed.
         """
 
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:

@@ -6,20 +6,21 @@ are built by `cli.wiring`; requests are sent by `transport.client`; rows are wri
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import orjson
-
-from connectors.bulk.steps import NoExportHereError, fetch_by_bulk
+from connectors.bulk.steps import NoExportHereError, export_knowledge, fetch_by_bulk
 from connectors.capability import Capability, capability_from
+from connectors.compartment import PATIENT_COMPARTMENT
+from connectors.confirmation import confirm_absences
 from connectors.crawl.attachments import fetch_attachments
 from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.references import follow_references
-from connectors.crawl.steps import fetch_by_crawl
+from connectors.crawl.steps import crawl_knowledge, fetch_by_crawl
 from connectors.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.plan import bulk_types, choose_mode, crawl_types
 from connectors.run import CohortSource, Progress, Readable, Run, SyncRequest
 from connectors.store_port import RunStore
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["CohortSource", "Progress", "SyncRequest", "run_scope", "sync"]
 
 LogIn = Callable[[tuple[str, ...]], Awaitable[Readable]]
-OpenRun = Callable[[RunScope], AbstractAsyncContextManager[RunStore]]
+OpenRun = Callable[[RunScope, Callable[[], datetime]], AbstractAsyncContextManager[RunStore]]
 
 
 def run_scope(request: SyncRequest) -> RunScope:
@@ -55,6 +56,8 @@ def run_scope(request: SyncRequest) -> RunScope:
         types=request.types,
         since=since,
         cohort=request.cohort.digest if request.cohort is not None else "",
+        everything=request.since == "none" and request.kind == "sync",
+        base_url=request.base_url,
     )
 
 
@@ -73,7 +76,7 @@ async def sync(
     A report always comes back where the EHR was the trouble; what the store raises is let through. `log_in` is given the types
     that scopes are needed for, and gives back which types the token may read.
     """
-    async with open_run(run_scope(request)) as store:
+    async with open_run(run_scope(request), now) as store:
         run = Run(
             request=request,
             client=client,
@@ -87,7 +90,7 @@ async def sync(
         client.restore(await store.pace.load())
         client.limits.on_pause = run.pauses
         try:
-            watermark = await _fetch_all(run, log_in)
+            earned = await _fetch_all(run, log_in)
         except ConnectorError as error:
             await run.keep_pace()
             job = await store.jobs.current()
@@ -102,10 +105,11 @@ async def sync(
             run.notes += run.validator.notes()
         run.show("closing")
         return await store.finish(
-            watermark=watermark if request.kind == "sync" else None,
+            watermark=earned.watermark if request.kind == "sync" else None,
             requests=run.uncounted.requests,
             retries=run.uncounted.retries,
             notes=run.notes,
+            overlap=earned.overlap,
         )
 
 
@@ -117,7 +121,14 @@ def _validator(request: SyncRequest) -> Validator | None:
     return Validator(request.validate)
 
 
-async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
+class _Earned(NamedTuple):
+    """How far the run's watermarks may go, and, where dates bound them, how far before the newest."""
+
+    watermark: str | None
+    overlap: timedelta | None
+
+
+async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
     """The steps between the lock and the report; they give the watermark that the run earns."""
     request = run.request
     run.show("asking what the server offers")
@@ -127,28 +138,47 @@ async def _fetch_all(run: Run, log_in: LogIn) -> str | None:
     )
     run.show("logging in")
     readable = await _logged_in(run, log_in, *_types_for_scopes(request, capability, mode))
-    since = await _since(run)
-    if mode == "bulk" and "*" not in since and since and await run.store.roster.lags():
-        since = {}  # an export asks everybody from one instant: patients who are behind it would lose what they missed
-    watermark = await _fetch_listings(run, mode, capability, readable, since)
+    run.notes += await _namesakes(run)
+    earned = await _fetch_listings(run, mode, capability, readable)
     try:
         await follow_references(run, capability, readable)
         await fetch_attachments(run, readable)
     except AuthError as error:  # charts came in under this login: what is left of the rest is this run's holes
         run.notes.append(f"what charts refer to and what is attached was given up: {error}")
-    return watermark
+    await confirm_absences(run, capability)
+    return earned
+
+
+async def _namesakes(run: Run) -> list[str]:
+    """Say so where another connection of this store has the same EHR: a connection that was renamed begins from nothing."""
+    others = await run.store.namesakes()
+    if not others:
+        return []
+    known = ", ".join(others)
+    return [
+        (
+            f"this connection is new to the store, which has {known} at the same base_url: if it was renamed, give it its old "
+            "name again; else all of it is kept twice"
+        )
+    ]
 
 
 async def _fetch_listings(
-    run: Run, mode: Literal["bulk", "crawl"], capability: Capability, readable: Readable, since: Mapping[str, str]
-) -> str | None:
-    if mode == "crawl":
-        return await fetch_by_crawl(run, capability, readable, since)
-    try:
-        return await fetch_by_bulk(run, capability, readable, since)
-    except NoExportHereError as error:
-        run.notes.append(f"{error} The declared export does not exist: crawled instead.")
-        return await fetch_by_crawl(run, capability, readable, since)
+    run: Run, mode: Literal["bulk", "crawl"], capability: Capability, readable: Readable
+) -> _Earned:
+    granted = tuple(t for t in sorted({*PATIENT_COMPARTMENT, *run.request.profile.directory_types}) if readable(t))
+    if mode == "bulk":
+        await run.store.speak_for(export_knowledge(run, capability), granted)
+        try:
+            watermark = await fetch_by_bulk(run, capability, readable, await _since(run, granted))
+        except NoExportHereError as error:
+            run.notes.append(f"{error} The declared export does not exist: crawled instead.")
+        else:
+            return _Earned(watermark, None)
+    await run.store.speak_for(crawl_knowledge(run), granted)
+    watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted))
+    profile = run.request.profile
+    return _Earned(watermark, timedelta(seconds=profile.overlap_s) if profile.incremental else None)
 
 
 async def _capability(run: Run) -> Capability:
@@ -158,13 +188,20 @@ async def _capability(run: Run) -> Capability:
     )
     try:
         reply = await run.client.send(call)
-        return capability_from(orjson.loads(reply.body))
+        capability = capability_from(json_from(reply.body))
     except TerminalFetchError as error:
         run.notes.append(
             f"the server shows no CapabilityStatement (HTTP {error.status}): planned by the vendor profile alone"
         )
-    except orjson.JSONDecodeError:
+    except UnreadableJsonError:
         run.notes.append("the server's CapabilityStatement is not JSON: planned by the vendor profile alone")
+    else:
+        if capability.unread:
+            run.notes.append(
+                f"the server's CapabilityStatement has {capability.unread} places that could not be read: types that it declares "
+                "there are not asked for, unless the connection names them"
+            )
+        return capability
     return Capability()
 
 
@@ -207,7 +244,7 @@ def _types_for_scopes(
     return needed, tuple(t for t in referred if t not in needed)
 
 
-async def _since(run: Run) -> Mapping[str, str]:
+async def _since(run: Run, granted: Sequence[str]) -> Mapping[str, str]:
     """Per type, or "*" for all, the instant to ask from; empty for a full listing, the only one that can see deletions."""
     request, profile = run.request, run.request.profile
     if request.since == "none" or request.kind == "pull":
@@ -216,7 +253,7 @@ async def _since(run: Run) -> Mapping[str, str]:
         return {"*": request.since}
     if not profile.incremental:
         return {}
-    last = await run.store.last_full_listing()
+    last = await run.store.last_full_listing(granted)
     if last is None or run.now() - last > timedelta(days=profile.reconcile_every_d):
         return {}
     return await run.store.watermarks()

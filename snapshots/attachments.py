@@ -6,7 +6,7 @@ What is wanted and how it is asked for is the connector's; that unchanged ones a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -58,7 +58,9 @@ class StoredAttachments:
             return [(row[0], row[1], row[2]) async for row in await self._conn.execute(_SQL["outcome"], own)]
 
 
-async def keep_documents(conn: AsyncConnection[Any], connection: int, documents: Sequence[Document]) -> None:
+async def keep_documents(
+    conn: AsyncConnection[Any], connection: int, documents: Sequence[Document], *, at: datetime
+) -> None:
     """Store contents that are new, and note what became of each attachment. The caller holds the transaction."""
     digests = [None if one.content is None else sha256(one.content).digest() for one in documents]
     kept = {
@@ -77,6 +79,7 @@ async def keep_documents(conn: AsyncConnection[Any], connection: int, documents:
         await cursor.executemany(_SQL["keep"], list(kept.values()))
     values = {
         "connection": connection,
+        "at": at,
         "types": [one.resource_type for one in documents],
         "ids": [one.resource_id for one in documents],
         "places": [one.place for one in documents],

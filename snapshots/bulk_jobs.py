@@ -6,7 +6,7 @@ What a job's files are is the ledger's (units); what is asked of the server, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -16,6 +16,9 @@ from snapshots.run_session import RunSession
 from snapshots.sql import load
 
 _SQL = load("bulk_jobs")
+_OLDEST_EXPORT = timedelta(
+    days=3
+)  # replicas are a night behind; a clock that is years behind must not make all data old
 
 
 class StoredBulkJobs:
@@ -32,7 +35,10 @@ class StoredBulkJobs:
 
     async def save(self, job: BulkJob) -> None:
         """Insert or update the run's job."""
+        opened = self._session.open
+        opened.as_of = evidence_of(job)
         async with self._session.transaction("saving the bulk job") as own:
+            await self._session.conn.execute(_SQL["date_evidence"], {**own, "as_of": opened.as_of})
             values = {**vars(job), "asked": Jsonb(dict(job.asked)), "pages": list(job.pages), "run": own["run"]}
             await self._session.conn.execute(_SQL["save"], values)
 
@@ -80,6 +86,17 @@ class StoredBulkJobs:
         """Give the types that earlier exports of this selection had files of, and this one has none of."""
         async with self._session.transaction("comparing types") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["vanished"], own)]
+
+
+def evidence_of(job: BulkJob) -> datetime | None:
+    """The instant up to which an export knows the EHR, by the EHR's own clock; None: not told, or too far back to be believed."""
+    try:
+        found = datetime.fromisoformat(job.transaction_time or "")
+    except ValueError:
+        return None
+    if found.tzinfo is None or found < job.kicked_off_at - _OLDEST_EXPORT:
+        return None
+    return found
 
 
 def _job(row: Sequence[Any]) -> BulkJob:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from snapshots.record import Deletion, Record
+from snapshots.record import Deletion, Record, Way
 from snapshots.sql import load
-from snapshots.wire import bytea_array, copy_rows, encoded, text_array
+from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_array
 
 _SQL = load("ingest")
 _SEND_BUFFER_BYTES = 4 << 20
@@ -82,15 +82,77 @@ def _instant(text: str) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def newest(records: Sequence[Record]) -> list[Record]:
-    """Keep one record of each (type, id): the newest by lastUpdated, else the last given; order of first occurrence."""
+def is_superseded(record: Record, last_updated: str | None, version_id: str | None) -> bool:
+    """Whether a record is older than a version of the same resource that this run has already received.
+
+    lastUpdated decides; where it does not, numbers as versionId do (HAPI counts 9, 10).
+    """
+    if last_updated != record.last_updated:
+        return is_older(record.last_updated, last_updated)
+    mine, stored = record.version_id, version_id
+    numbers = mine is not None and stored is not None and mine.isdecimal() and stored.isdecimal()
+    return numbers and int(mine or 0) < int(stored or 0)
+
+
+def is_same_version(record: Record, last_updated: str | None, version_id: str | None) -> bool:
+    """Whether both claim to be one version: another content under it is a rival, and no change."""
+    return (record.last_updated, record.version_id) == (last_updated, version_id)
+
+
+@dataclass
+class Distinct:
+    """A batch with each resource once, and what else was said of it."""
+
+    records: list[Record]
+    rivals: list[Record]  # other contents of a kept record's version
+    again: list[Record]  # the same resources by other ways
+
+
+def distinct(records: Sequence[Record]) -> Distinct:
+    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the first content."""
     kept: dict[tuple[str, str], Record] = {}
+    rivals: list[Record] = []
+    again: list[Record] = []
     for record in records:
         key = (record.resource_type, record.id)
-        before = kept.get(key)
-        if before is None or not is_older(record.last_updated, before.last_updated):
+        before = kept.setdefault(key, record)
+        if before is record:
+            continue
+        if record.way is not None and record.way != before.way:
+            again.append(record)
+        if before.content_hash == record.content_hash:
+            continue
+        if is_same_version(record, before.last_updated, before.version_id):
+            rivals.append(record)
+        elif not is_superseded(record, before.last_updated, before.version_id):
             kept[key] = record
-    return list(kept.values())
+    return Distinct(list(kept.values()), rivals, again)
+
+
+@dataclass
+class Taking:
+    """Whose rows a run takes in, and what it knows of the connection; `prepare` fills it once a run."""
+
+    connection: int
+    run: int
+    as_of: datetime | None = None  # the instant of the evidence, where it may be older than what is stored
+    all_new: bool = False  # nothing of the connection was stored when the run first wrote, and nothing came twice
+    has_evidence: bool = False
+    has_rivals: bool = False
+    formers: frozenset[str] = frozenset()  # ids of Patients that lead to another
+    ways: Mapping[Way, int] = field(default_factory=dict)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The parameters that all statements take."""
+        return {"connection": self.connection, "run": self.run}
+
+
+async def prepare(conn: AsyncConnection[Any], taking: Taking) -> None:
+    """Look what stands open in the connection, so that batches need not ask."""
+    row = await (await conn.execute(_SQL["has_evidence"], taking.own)).fetchone()
+    taking.has_evidence, taking.has_rivals = row or (True, True)
+    taking.all_new = await is_empty(conn, taking.connection)
 
 
 async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
@@ -100,40 +162,36 @@ async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
 
 
 async def take_in(
-    conn: AsyncConnection[Any],
-    records: Sequence[Record],
-    deletions: Sequence[Deletion],
-    *,
-    connection: int,
-    run: int,
-    all_new: bool = False,
+    conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], taking: Taking
 ) -> Intake:
-    """Merge records, then apply deletions; tell what that did. The caller holds the transaction.
+    """Merge records, note what the EHR says is absent, and tell what that did. The caller holds the transaction.
 
-    `all_new` says that the records are most likely not stored yet: they are then not compared first (a fifth of a first sync).
+    With `taking.all_new` records are most likely not stored yet: they are then not compared first (a fifth of a first sync).
     Where that proves wrong the batch is compared after all, and `Intake.collided` tells.
 
-    Within a run an older lastUpdated never replaces a newer one; from a new run the server is right. Raises psycopg's
-    errors as they are: the caller decides whether a record is to blame.
+    Within a run an older version never replaces a newer one; from a new run the server is right, but for evidence that is older
+    than what is stored. What comes, comes back to life. Raises psycopg's errors as they are: the caller decides whether a record
+    is to blame.
     """
     intake = Intake()
     if any(record.subsetted for record in records):
-        records = await _without_lesser(conn, records, intake, connection=connection, run=run)
+        records = await _without_lesser(conn, records, intake, taking)
     if records:
-        distinct = newest(records)
+        batch = distinct(records)
         differing: list[Record] = []
-        if not all_new or not await _copied_all(conn, distinct, intake, connection=connection, run=run):
-            new, differing = await _classify(conn, distinct, intake, connection=connection, run=run)
-            await _copy(conn, new, intake, connection=connection, run=run)
+        if not taking.all_new or not await _copied_all(conn, batch.records, intake, taking):
+            new, differing = await _classify(conn, batch, intake, taking)
+            await _copy(conn, new, intake, taking)
         for part in _slices(differing):
-            await _merge(conn, part, intake, connection=connection, run=run)
+            await _merge(conn, part, intake, taking)
+        await _note_beside(conn, batch, differing, taking)
     if deletions:
-        await _delete(conn, deletions, intake, connection=connection, run=run)
+        await _note_words(conn, deletions, taking)
     return intake
 
 
 async def _without_lesser(
-    conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, *, connection: int, run: int
+    conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, taking: Taking
 ) -> list[Record]:
     """Leave out subsetted records of resources that are stored whole, or as tombstones, or come whole beside them.
 
@@ -145,8 +203,7 @@ async def _without_lesser(
     keys = {
         "types": text_array([resource_type.encode() for resource_type, _ in asked]),
         "ids": text_array([identity.encode() for _, identity in asked]),
-        "connection": connection,
-        "run": run,
+        **taking.own,
     }
     row = await (await conn.execute(_SQL["keep_whole"], keys)).fetchone()
     kept, noted = row or (None, None)
@@ -156,54 +213,69 @@ async def _without_lesser(
     return [record for record in records if not record.subsetted or (record.resource_type, record.id) in lesser]
 
 
-async def _copied_all(
-    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
-) -> bool:
+async def _copied_all(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> bool:
     try:
         async with conn.transaction():
-            await _copy(conn, records, intake, connection=connection, run=run)
+            await _copy(conn, records, intake, taking)
     except UniqueViolation:
         intake.collided = True
         return False
     return True
 
 
-async def _copy(
-    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
-) -> None:
+async def _copy(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> None:
     if not records:
         return
     async with conn.cursor() as cursor, cursor.copy(_SQL["copy_new"]) as copy:
-        for chunk in copy_rows(records, connection=connection, run=run):
+        for chunk in copy_rows(records, connection=taking.connection, run=taking.run, ways=taking.ways):
             await copy.write(chunk)
     for resource_type, count in Counter(record.resource_type for record in records).items():
         intake.of(resource_type).new += count
 
 
-async def _classify(
-    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
-) -> tuple[list[Record], list[Record]]:
-    """Split into (new, differing); what is unchanged has been noted as seen, what is stale is dropped."""
-    keys = {
+def _keys(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
+    return {
         "types": text_array([record.resource_type.encode() for record in records]),
         "ids": text_array([record.id.encode() for record in records]),
-        "hashes": bytea_array([record.content_hash for record in records]),
-        "connection": connection,
-        "run": run,
+        **taking.own,
     }
-    row = await (await conn.execute(_SQL["classify"], keys, prepare=True)).fetchone()
-    same, differing, received, noted = row or (None, None, None, None)
+
+
+def _ways(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
+    numbers = taking.ways
+    return {"ways": int_array([None if record.way is None else numbers[record.way] for record in records])}
+
+
+async def _classify(
+    conn: AsyncConnection[Any], batch: Distinct, intake: Intake, taking: Taking
+) -> tuple[list[Record], list[Record]]:
+    """Split into (new, differing); what is unchanged was noted as seen, what is stale is dropped, rivals go to the batch's."""
+    records = batch.records
+    values = {
+        **_keys(records, taking),
+        **_ways(records, taking),
+        "hashes": bytea_array([record.content_hash for record in records]),
+        "updated": text_array([encoded(record.last_updated) for record in records]),
+        "as_of": taking.as_of,
+        "rivals": taking.has_rivals,
+    }
+    row = await (await conn.execute(_SQL["classify"], values, prepare=True)).fetchone()
+    same, differing, updated, versions, received, noted = row or (None,) * 6
     for resource_type, count in (noted or {}).items():
         intake.of(resource_type).unchanged += count
     if same is None and differing is None:
         return records, []
     stored = {*(same or ()), *(differing or ())}
     new = [record for position, record in enumerate(records, 1) if position not in stored]
-    fresh = [
-        records[position - 1]
-        for position, last_updated in zip(differing or (), received or (), strict=True)
-        if not is_older(records[position - 1].last_updated, last_updated)
-    ]
+    fresh = []
+    for position, at, version, twice in zip(
+        differing or (), updated or (), versions or (), received or (), strict=True
+    ):
+        record = records[position - 1]
+        if twice and is_same_version(record, at, version):
+            batch.rivals.append(record)
+        elif not (twice and is_superseded(record, at, version)):
+            fresh.append(record)
     return new, fresh
 
 
@@ -219,19 +291,14 @@ def _slices(records: Sequence[Record]) -> list[list[Record]]:
     return slices
 
 
-async def _merge(
-    conn: AsyncConnection[Any], records: list[Record], intake: Intake, *, connection: int, run: int
-) -> None:
+async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> None:
     staged = {
-        "types": text_array([record.resource_type.encode() for record in records]),
-        "ids": text_array([record.id.encode() for record in records]),
+        **_keys(records, taking),
         "patients": text_array([encoded(record.patient_id) for record in records]),
         "versions": text_array([encoded(record.version_id) for record in records]),
         "updated": text_array([encoded(record.last_updated) for record in records]),
         "hashes": bytea_array([record.content_hash for record in records]),
         "bodies": text_array([record.body for record in records]),
-        "connection": connection,
-        "run": run,
     }
     async for resource_type, changed, unchanged in await conn.execute(_SQL["merge"], staged, prepare=True):
         counts = intake.of(resource_type)
@@ -239,14 +306,75 @@ async def _merge(
         counts.unchanged += unchanged
 
 
-async def _delete(
-    conn: AsyncConnection[Any], deletions: Sequence[Deletion], intake: Intake, *, connection: int, run: int
+async def _note_beside(
+    conn: AsyncConnection[Any], batch: Distinct, differing: Sequence[Record], taking: Taking
 ) -> None:
-    keys = {
+    """Note what else a batch says: further ways and patients, rival contents, and that what stood open is settled."""
+    if batch.again:
+        await conn.execute(_SQL["teach"], {**_keys(batch.again, taking), **_ways(batch.again, taking)})
+    if taking.has_rivals and differing:
+        await conn.execute(_SQL["forget_rivals"], _keys(differing, taking))
+    await _note_rivals(conn, batch, taking)
+    if differing:
+        await conn.execute(_SQL["forget_members"], _keys(differing, taking), prepare=True)
+    further = [(record, one, False) for record in batch.records if record.others for one in record.others]
+    further += [(record, record.searched, True) for record in batch.records if record.searched is not None]
+    if further:
+        values = {
+            **_keys([record for record, _, _ in further], taking),
+            "patients": text_array([patient.encode() for _, patient, _ in further]),
+            "searched": [searched for _, _, searched in further],
+        }
+        await conn.execute(_SQL["note_members"], values)
+    if taking.has_evidence:
+        everything = [*batch.records, *batch.again]
+        await conn.execute(_SQL["clear_evidence"], {**_keys(everything, taking), **_ways(everything, taking)})
+    if taking.formers:
+        ids = [r.id for r in batch.records if r.resource_type == "Patient" and r.id in taking.formers]
+        if ids:
+            await conn.execute(_SQL["unmerge"], {**taking.own, "ids": ids})
+
+
+async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taking) -> None:
+    """Note which contents of resources came that have several; once there are any, those that come again too."""
+    came = list(batch.rivals)
+    if taking.has_rivals:
+        row = await (await conn.execute(_SQL["rivalled"], _keys(batch.records, taking))).fetchone()
+        came += [batch.records[position - 1] for position in (row and row[0]) or ()]
+    if not came:
+        return
+    taking.has_rivals = True
+    values = {
+        **_keys(came, taking),
+        "hashes": bytea_array([record.content_hash for record in came]),
+        "patients": text_array([encoded(record.patient_id) for record in came]),
+        "versions": text_array([encoded(record.version_id) for record in came]),
+        "updated": text_array([encoded(record.last_updated) for record in came]),
+        "bodies": text_array([record.body for record in came]),
+    }
+    await conn.execute(_SQL["note_rivals"], values)
+
+
+async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
+    """Take in contents that came in this run while the stored one of their version did not. The caller holds the transaction."""
+    intake = Intake()
+    if taking.has_rivals:
+        found = await (await conn.execute(_SQL["lone_rivals"], taking.own)).fetchall()
+        lone = [
+            Record(kind, identity, patient, version, updated, digest, body.encode())
+            for kind, identity, patient, version, updated, digest, body in found
+        ]
+        await _merge(conn, lone, intake, taking)
+    return intake
+
+
+async def _note_words(conn: AsyncConnection[Any], deletions: Sequence[Deletion], taking: Taking) -> None:
+    numbers = taking.ways
+    values = {
         "types": text_array([deletion.resource_type.encode() for deletion in deletions]),
         "ids": text_array([deletion.id.encode() for deletion in deletions]),
-        "connection": connection,
-        "run": run,
+        "ways": int_array([None if deletion.way is None else numbers[deletion.way] for deletion in deletions]),
+        "said": text_array([encoded(deletion.said) for deletion in deletions]),
+        **taking.own,
     }
-    async for resource_type, count in await conn.execute(_SQL["delete"], keys, prepare=True):
-        intake.of(resource_type).deleted += count
+    await conn.execute(_SQL["note_words"], values)

@@ -6,9 +6,9 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from itertools import islice
 from types import TracebackType
@@ -19,21 +19,24 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
+from snapshots import evidence
 from snapshots.attachments import StoredAttachments, keep_documents
 from snapshots.bulk_jobs import StoredBulkJobs
-from snapshots.closing import close_run, fail_run
+from snapshots.closing import Earned, close_run, count, fail_run
 from snapshots.errors import ConnectionBusyError, UnitConflictError, store_border
-from snapshots.ingest import Intake, is_empty, prepare_session, take_in
+from snapshots.evidence import StoredEvidence
+from snapshots.ingest import Taking, prepare, prepare_session, take_in
 from snapshots.pace import StoredPace
-from snapshots.record import Batch, Quarantined, RunReport, RunScope, Unit
+from snapshots.record import Batch, Deletion, Quarantined, Record, RunReport, RunScope, Unit, Way
 from snapshots.references import StoredReferences
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
-from snapshots.roster import RunRoster, note_aliases
+from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
-from snapshots.wire import encoded, register_arrays, text_array
+from snapshots.ways import WayNumbers
+from snapshots.wire import encoded, int_array, register_arrays, text_array
 
 _SQL = load("ledger")
 _PLANNED_AT_ONCE = 5_000  # units of one statement: a plan of millions takes no more memory than that
@@ -51,9 +54,8 @@ class OpenRun:
         self._session = session
         self._conn = session.conn
         self._open = session.open
-        self._all_new: bool | None = (
-            None  # nothing of the connection was stored when this run first wrote, and none came twice
-        )
+        self._taking: Taking | None = None  # known once something is written
+        self._ways = WayNumbers(session)
         self._started_at = started_at
         self._planned = planned
         self._roster = RunRoster(session)
@@ -68,6 +70,11 @@ class OpenRun:
     def started_at(self) -> datetime:
         """When the run first began, also when this is its resumption."""
         return self._started_at
+
+    @property
+    def selection(self) -> str:
+        """Which patients were asked for: a Group, a cohort, the store's, everyone."""
+        return self._open.scope.selection
 
     @property
     def planned(self) -> bool:
@@ -95,6 +102,11 @@ class OpenRun:
         return StoredBulkJobs(self._session)
 
     @property
+    def evidence(self) -> StoredEvidence:
+        """What the run missed."""
+        return StoredEvidence(self._session)
+
+    @property
     def roster(self) -> RunRoster:
         """Which patients the run's selection covers, and what they are behind with."""
         return self._roster
@@ -113,28 +125,44 @@ class OpenRun:
 
     async def plan(self, units: Iterable[Unit]) -> int:
         """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are."""
-        waiting, count = iter(units), 0
+        waiting, planned = iter(units), 0
         async with self._session.transaction("planning") as own:
             while some := list(islice(waiting, _PLANNED_AT_ONCE)):
-                count += len(some)
+                planned += len(some)
+                numbers = await self._ways.of(way for unit in some for way in (unit.way, unit.way_of_none))
                 columns = {
                     "keys": text_array([unit.key.encode() for unit in some]),
                     "kinds": text_array([unit.kind.encode() for unit in some]),
                     "types": text_array([unit.resource_type.encode() for unit in some]),
                     "patients": text_array([encoded(unit.patient_id) for unit in some]),
                     "details": text_array([orjson.dumps(dict(unit.detail)) for unit in some]),
+                    "ways": int_array([numbers[unit.way] if unit.way else None for unit in some]),
+                    "ways_of_none": int_array(
+                        [numbers[unit.way_of_none] if unit.way_of_none else None for unit in some]
+                    ),
                 }
                 await self._conn.execute(_SQL["plan"], {**columns, **own})
-        return count
+        return planned
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
         """Give units still to do, of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
         async with self._session.transaction("reading the ledger") as own:
             wanted = None if kinds is None else list(kinds)
-            found = await self._conn.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
+            found = await (
+                await self._conn.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
+            ).fetchall()
+            ways = await self._ways.by_number()
             return [
-                Unit(key=key, kind=kind, resource_type=resource_type, patient_id=patient_id, detail=detail)
-                async for key, kind, resource_type, patient_id, detail in found
+                Unit(
+                    key=key,
+                    kind=kind,
+                    resource_type=resource_type,
+                    patient_id=patient_id,
+                    detail=detail,
+                    way=ways.get(way),
+                    way_of_none=ways.get(way_of_none),
+                )
+                for key, kind, resource_type, patient_id, detail, way, way_of_none in found
             ]
 
     async def write(self, batch: Batch) -> None:
@@ -161,28 +189,35 @@ class OpenRun:
         run, connection = self._open.run, self._open.connection
         async with tenant_transaction(self._conn, self._session.tenant):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
-            if self._all_new is None:
-                self._all_new = await is_empty(self._conn, connection)
-            intake = await take_in(
-                self._conn, batch.records, batch.deletions, connection=connection, run=run, all_new=self._all_new
-            )
-            self._all_new = self._all_new and not intake.collided
+            taking = await self._prepared()
+            taking.ways = await self._ways.of((*_ways_of(batch.records), *_ways_of(batch.deletions)))
+            intake = await take_in(self._conn, batch.records, batch.deletions, taking)
+            taking.all_new = taking.all_new and not intake.collided
             quarantined = [*batch.quarantined, *(_quarantined(one) for one in refused)]
             if quarantined:
                 await self._quarantine(quarantined)
                 await self._poison(quarantined, refused, batch)
             if batch.documents:
-                await keep_documents(self._conn, connection, batch.documents)
+                await keep_documents(self._conn, connection, batch.documents, at=self._session.clock())
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
+                taking.formers |= {one.former_id for one in batch.aliases if one.gone}
             if batch.places:
                 keys, places = list(batch.places), [Jsonb(dict(place)) for place in batch.places.values()]
                 await self._conn.execute(_SQL["note_places"], {"run": run, "keys": keys, "places": places})
             if batch.results:
                 await self._settle(batch)
-            if intake.counts:
-                await self._count(intake)
+            await count(self._conn, run, intake)
             await self._pace.ride_along()
+
+    async def _prepared(self) -> Taking:
+        """What is known of the connection, looked up at the first batch. In a transaction of the run."""
+        if self._taking is None:
+            self._taking = Taking(connection=self._open.connection, run=self._open.run)
+            await prepare(self._conn, self._taking)
+            self._taking.formers = await formers(self._conn, self._open)
+        self._taking.as_of = self._open.as_of
+        return self._taking
 
     async def _quarantine(self, quarantined: Sequence[Quarantined]) -> None:
         rows = [
@@ -229,6 +264,9 @@ class OpenRun:
             "reasons": [result.reason for result in results],
             "completes": [result.complete_listing for result in results],
             "records": [result.records for result in results],
+            "endings": [result.ended.value for result in results],
+            "newest": [result.newest for result in results],
+            "at": self._session.clock(),
         }
         settled = await self._conn.execute(_SQL["settle"], values, prepare=True)
         if settled.rowcount != len(results):
@@ -237,58 +275,82 @@ class OpenRun:
                 "nothing of the batch was written. Plan units before settling them."
             )
 
-    async def _count(self, intake: Intake) -> None:
-        counts = intake.counts.values()
-        values = {
-            "run": self._open.run,
-            "types": list(intake.counts),
-            "new": [one.new for one in counts],
-            "changed": [one.changed for one in counts],
-            "unchanged": [one.unchanged for one in counts],
-            "deleted": [one.deleted for one in counts],
-        }
-        await self._conn.execute(_SQL["count"], values, prepare=True)
-
     async def watermarks(self) -> Mapping[str, str]:
         """Give, per resource type, the instant up to which this connection and selection are known to be complete."""
         async with self._session.transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
+
+    async def namesakes(self) -> Sequence[str]:
+        """Give other connections with the same base_url, where this run is its connection's first."""
+        async with self._session.transaction("comparing connections") as own:
+            return [row[0] async for row in await self._conn.execute(_SQL["namesakes"], own)]
 
     async def received_types(self) -> frozenset[str]:
         """Give the types of which this connection has ever sent something."""
         async with self._session.transaction("reading what came before") as own:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
 
-    async def last_full_listing(self) -> datetime | None:
-        """Give when the last complete run that listed everything of this selection began."""
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """Give when the last run began that listed everything of this selection, in this way, with a login no narrower."""
         async with self._session.transaction("reading watermarks") as own:
-            row = await (await self._conn.execute(_SQL["last_full_listing"], own)).fetchone()
+            row = await (
+                await self._conn.execute(_SQL["last_full_listing"], {**own, "granted": list(granted)})
+            ).fetchone()
         return row[0] if row else None
 
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks this run reads and moves, and what its login may read: known once it is planned."""
+        self._open.knowledge = knowledge
+        async with self._session.transaction("noting what is asked") as own:
+            await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Say which types (or "*") are asked for news only, and from when."""
+        self._open.marks = dict(marks)
+
     async def finish(
-        self, *, watermark: str | None, requests: int, retries: int, notes: Sequence[str] = ()
+        self,
+        *,
+        watermark: str | None,
+        requests: int,
+        retries: int,
+        notes: Sequence[str] = (),
+        overlap: timedelta | None = None,
     ) -> RunReport:
-        """Tombstone what complete listings no longer had, move watermarks, close the run; then say what it did."""
+        """Judge what was missed, move watermarks, close the run; then say what it did."""
         async with self._session.transaction("closing"):
             await close_run(
                 self._conn,
                 self._open,
-                watermark=watermark,
+                await self._prepared(),
+                earned=None if watermark is None else Earned(watermark=watermark, overlap=overlap),
+                at=self._session.clock(),
                 requests=requests,
                 retries=retries,
                 notes=notes,
-                held_back=self._roster.held_back,
             )
             return await self._report()
 
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed: everything committed stays, nothing is tombstoned, no watermark moves."""
         async with self._session.transaction("closing"):
-            await fail_run(self._conn, self._open, reason=reason, requests=requests, retries=retries, notes=notes)
+            await fail_run(
+                self._conn,
+                self._open,
+                reason=reason,
+                at=self._session.clock(),
+                requests=requests,
+                retries=retries,
+                notes=notes,
+            )
             return await self._report()
 
     async def _report(self) -> RunReport:
         return (await reports(self._conn, [self.id]))[0]
+
+
+def _ways_of(given: Sequence[Record] | Sequence[Deletion]) -> set[Way | None]:
+    return {one.way for one in given}
 
 
 def _quarantined(refusal: Refusal) -> Quarantined:
@@ -296,11 +358,19 @@ def _quarantined(refusal: Refusal) -> Quarantined:
     return Quarantined(record.resource_type, REFUSED_BY_STORE, refusal.reason, record.body, record.unit_key)
 
 
-async def begin(conn: AsyncConnection[Any], tenant: str, scope: RunScope) -> OpenRun:
+def utc_now() -> datetime:
+    """The process's clock."""
+    return datetime.now(UTC)
+
+
+async def begin(
+    conn: AsyncConnection[Any], tenant: str, scope: RunScope, *, clock: Callable[[], datetime] = utc_now
+) -> OpenRun:
     """Begin a run on a session of its own, or go on with the connection's interrupted one.
 
     An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
-    closed as failed. The session must not be used for anything else, and is the run's to close once this returns.
+    closed as failed. The session must not be used for anything else, and is the run's to close once this returns. `clock` alone
+    dates what the run does: Postgres' own clock decides nothing.
 
     Raises:
         ConnectionBusyError: another run of the connection is at work.
@@ -310,22 +380,34 @@ async def begin(conn: AsyncConnection[Any], tenant: str, scope: RunScope) -> Ope
         await _lock(conn, tenant, scope.connection)
         await prepare_session(conn)
         async with tenant_transaction(conn, tenant):
-            connection = await _connection_number(conn, scope.connection)
-            interrupted = await (await conn.execute(_SQL["interrupted"], {"connection": connection})).fetchall()
+            connection = await _connection_number(conn, scope)
+            now = {"connection": connection, "at": clock()}
+            interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
             keep = interrupted[0] if interrupted and _same_scope(interrupted[0], scope) else None
             stale = [row[0] for row in interrupted if row is not keep]
             if stale:
-                await conn.execute(_SQL["abandon"], {"runs": stale})
-                await conn.execute(_SQL["forget_seen"], {"runs": stale})
+                await _abandon(conn, connection, stale, scope, now)
+            as_of: datetime | None = None
             if keep is not None:
-                run, started_at = keep[0], keep[1]
+                run, started_at, as_of = keep[:3]
                 planned = await (await conn.execute(_SQL["resume"], {"run": run})).fetchone()
             else:
-                run, started_at = await _insert(conn, connection, scope)
+                run, started_at = await _insert(conn, connection, scope, clock())
                 planned = None
-    opened = OpenScope(run=run, connection=connection, scope=scope)
-    session = RunSession(conn=conn, tenant=tenant, open=opened)
+    opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
+    session = RunSession(conn=conn, tenant=tenant, open=opened, clock=clock)
     return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]))
+
+
+async def _abandon(
+    conn: AsyncConnection[Any], connection: int, runs: Sequence[int], scope: RunScope, now: Mapping[str, Any]
+) -> None:
+    """Close interrupted runs that will not be resumed. What they brought back to life is known by no selection."""
+    await conn.execute(_SQL["abandon"], {**now, "runs": list(runs)})
+    await conn.execute(_SQL["forget_seen"], {"runs": list(runs)})
+    for run in runs:
+        await evidence.lower(conn, OpenScope(run=run, connection=connection, scope=scope).own, full=False)
+    await evidence.empty(conn, runs)
 
 
 async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> None:
@@ -343,20 +425,29 @@ async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> Non
         ) from None
 
 
-async def _connection_number(conn: AsyncConnection[Any], name: str) -> int:
-    row = await (await conn.execute(_SQL["find_connection"], {"connection": name})).fetchone()
-    row = row or await (await conn.execute(_SQL["add_connection"], {"connection": name})).fetchone()
+async def _connection_number(conn: AsyncConnection[Any], scope: RunScope) -> int:
+    values = {"connection": scope.connection, "base_url": scope.base_url or None}
+    row = await (await conn.execute(_SQL["find_connection"], values)).fetchone()
+    row = row or await (await conn.execute(_SQL["add_connection"], values)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def _same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
-    _, _, kind, mode, selection, types, since, cohort, young = row
-    asked = (scope.kind, scope.mode, scope.selection, list(scope.types), dict(scope.since), scope.cohort)
-    return bool(young) and (kind, mode, selection, types, since, cohort) == asked
+    _, _, _, kind, mode, selection, types, since, cohort, everything, young = row
+    asked = (
+        scope.kind,
+        scope.mode,
+        scope.selection,
+        list(scope.types),
+        dict(scope.since),
+        scope.cohort,
+        scope.everything,
+    )
+    return bool(young) and (kind, mode, selection, types, since, cohort, everything) == asked
 
 
-async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope) -> tuple[int, datetime]:
+async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope, at: datetime) -> tuple[int, datetime]:
     values = {
         "connection": connection,
         "kind": scope.kind,
@@ -365,6 +456,8 @@ async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope) 
         "types": list(scope.types),
         "since": Jsonb(dict(scope.since)),
         "cohort": scope.cohort,
+        "everything": scope.everything,
+        "at": at,
     }
     row = await (await conn.execute(_SQL["begin"], values)).fetchone()
     assert row is not None

@@ -7,8 +7,9 @@ itself. Nothing else in the code connects to Postgres.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from psycopg import AsyncConnection, conninfo
 
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
-from snapshots.ledger import OpenRun, begin
+from snapshots.ledger import OpenRun, begin, utc_now
 from snapshots.migrate import migrate
 from snapshots.pace import connections_down, pace_of
 from snapshots.proof_session import ProofSession, open_proof
@@ -50,15 +51,17 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({describe_server(self._url)}, tenant {self._tenant})"
 
-    async def begin_run(self, scope: RunScope) -> OpenRun:
+    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> OpenRun:
         """Begin a run, or go on with the connection's interrupted one of equal scope; close it when done.
+
+        `clock` alone dates what the run does.
 
         Raises:
             ConnectionBusyError: another run of the connection is at work; the message names it.
         """
         conn = await connect(self._url)
         try:
-            return await begin(conn, self._tenant, scope)
+            return await begin(conn, self._tenant, scope, clock=clock)
         except BaseException:
             await conn.close()
             raise

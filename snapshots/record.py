@@ -13,6 +13,24 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 
+class WayScope(StrEnum):
+    """For whose rows a complete listing by a way speaks."""
+
+    EVERYTHING = "everything"  # of the type: a directory listing, an export of the system or of all patients
+    MEMBERS = "members"  # those of the patients that it covers: an export of a Group, or of named patients
+    PATIENT = "patient"  # those of the one patient who is asked for
+    NOTHING = "nothing"  # it lists nothing: a read by id, a reference
+
+
+class Way(NamedTuple):
+    """What can list a resource. A row knows the ways that ever listed it, and only these can miss it (docs/completeness.md)."""
+
+    name: str  # "search", "search category=laboratory", "directory", "export group"; never a Group's or a patient's id
+    scope: WayScope
+    strict: bool = True  # an unchanged row that it listed belongs in it; False: filters and mentions may drop it
+    codes: tuple[str, ...] = ()  # categories that it is narrowed to
+
+
 class Record(NamedTuple):
     """One version of one resource, as the EHR wrote it."""
 
@@ -25,16 +43,37 @@ class Record(NamedTuple):
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
     unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
     subsetted: bool = False  # some of its elements only (meta.tag SUBSETTED): never stored over a whole one
-    way: str = ""  # what listed it, by name: "search", "directory", "export group"; "": nothing that lists
+    way: Way | None = None  # what listed it; None: nothing that lists
     others: tuple[str, ...] = ()  # further patients in whose compartment it lies
     searched: str | None = None  # the patient whose search brought it, where the resource does not name them
 
 
+class Said(StrEnum):
+    """What an EHR said of a resource that it did not give."""
+
+    NOT_FOUND = "not-found"  # HTTP 404 to a read
+    GONE = "gone"  # HTTP 410, or a code that means the same (Epic 4103)
+    DELETED = "deleted"  # a bulk manifest's `deleted` file
+    MERGED = "merged"  # a Patient: the id leads to another (Epic 4107, a redirect)
+    WITHHELD = "withheld"  # HTTP 403: this client may not see it, which proves nothing
+    UNANSWERED = "unanswered"  # asked, and nothing of use came
+
+
 class Deletion(NamedTuple):
-    """A resource that the EHR says is gone (410, Epic 4103, a bulk manifest's `deleted` file)."""
+    """An EHR's word on a resource that it did not give. What is believed of it is decided when the run ends (`evidence`)."""
 
     resource_type: str
     id: str
+    said: Said | None = Said.DELETED  # None: it was asked for by its id, and a search did not bring it
+    way: Way | None = None  # what asked for it, where that lists: a Patient of a cohort
+
+
+class AbsentRow(NamedTuple):
+    """A row that this run has missed, and that is to be asked for by its id."""
+
+    resource_type: str
+    id: str
+    patient_id: str | None
 
 
 class ReferencePath(NamedTuple):
@@ -108,6 +147,14 @@ class Alias(NamedTuple):
     gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link says so, and both can be read
 
 
+class StoredPatient(NamedTuple):
+    """A patient that the store knows."""
+
+    id: str
+    alive: bool  # the Patient is no tombstone
+    has_chart: bool  # something of the patient is alive
+
+
 class UnitState(StrEnum):
     """How a unit of a run stands in the ledger."""
 
@@ -116,17 +163,34 @@ class UnitState(StrEnum):
     FAILED = "failed"  # a hole: named by the report, blocks the watermark, asked first by the next run
 
 
+class Ending(StrEnum):
+    """How the EHR answered a unit. What a reason says is for people; code decides by this."""
+
+    LISTED = "listed"  # all that was asked for came
+    PARTIAL = "partial"  # something may be missing, or came unasked; the EHR said so, or it shows
+    NOT_SERVED = "not-served"  # it has no such search
+    NOT_FOUND = "not-found"  # it knows no such patient
+    GONE = "gone"  # the patient is deleted
+    MERGED = "merged"  # the patient is another's by now
+    RESTRICTED = "restricted"  # this client may not
+    PAUSED = "paused"  # not today
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # stable and unique within the run, e.g. "search:Observation:<patient>:category=laboratory"
     # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
-    # | "vanished" (the store's own: a listing that is not believed)
+    # | "confirm" and "control" (reads by id of what was missed, and of what was listed) | "doubt" (the store's own: what is not
+    # believed)
     kind: str
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the fetcher needs to do it again (JSON); no token
+    way: Way | None = None  # by which it lists
+    way_of_none: Way | None = None  # by which it lists what belongs to no patient, where that is another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +201,16 @@ class UnitResult:
     state: UnitState
     reason: str | None = None  # why it failed, or a note ("restricted", "type not served here"); no PHI
     complete_listing: bool = (
-        False  # True: everything this unit could list was listed, so what was not seen has vanished
+        False  # True: everything this unit could list was listed, so that it misses what did not come
     )
     records: int = 0
+    ending: Ending | None = None  # None: LISTED where it settled, else FAILED
+    newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only where news will be asked
+
+    @property
+    def ended(self) -> Ending:
+        """How the EHR answered."""
+        return self.ending or (Ending.LISTED if self.state is UnitState.SETTLED else Ending.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +311,8 @@ class RunScope:
     types: tuple[str, ...]  # empty: whatever the server gives
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing
     cohort: str = ""  # digest of the cohort as given: an interrupted run goes on only with the same
+    everything: bool = False  # in full whatever is known: it never goes on with a run that asked for news
+    base_url: str = ""  # of the EHR; not compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +322,17 @@ class Hole:
     resource_type: str
     scope: str  # "patient ~3f2a9c41, category=laboratory", "bulk file 3"
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a run says to be complete: by which way, of which type, for how many patients, up to when."""
+
+    way: str
+    resource_type: str
+    patients: int | None  # None: not by patient
+    up_to: str | None  # None: nothing that news could be asked from
+    full: bool  # a full listing; False: news since the claim before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,3 +429,4 @@ class RunReport:
     # what became of the cohort: numbers and line numbers, no values
     cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
+    claims: Sequence[Claim] = ()

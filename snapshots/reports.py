@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from snapshots.certificates import certificates_of
-from snapshots.record import Hole, RunReport
+from snapshots.record import Claim, Hole, RunReport
 from snapshots.sql import load
 
 _SQL = load("reports")
@@ -91,6 +91,7 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             error=error,
             cohort=cohort,
             certificates=certificates.get(run, ()),
+            claims=tuple(Claim(**claim) for claim in claims),
         )
         async for (
             run,
@@ -108,6 +109,7 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             error,
             quarantined,
             cohort,
+            claims,
         ) in found
     ]
 

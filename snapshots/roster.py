@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from snapshots.record import Alias, Deferral
+from snapshots.record import Alias, Deferral, StoredPatient
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 
@@ -26,7 +26,6 @@ class RunRoster:
 
     def __init__(self, session: RunSession) -> None:
         self._session = session
-        self.held_back: dict[str, str] = {}
 
     async def covered(self) -> frozenset[str]:
         """Give the patients that the selection's watermarks speak for."""
@@ -77,19 +76,26 @@ class RunRoster:
         async with self._session.transaction("reading the ledger") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
 
-    async def stored_patients(self) -> Sequence[str]:
-        """Give the connection's live patients, in order."""
+    async def stored_patients(self) -> Sequence[StoredPatient]:
+        """Give the connection's patients, tombstones included, in order."""
         async with self._session.transaction("reading patients") as own:
-            return [row[0] async for row in await self._session.conn.execute(_SQL["stored_patients"], own)]
+            found = await self._session.conn.execute(_SQL["stored_patients"], own)
+            return [StoredPatient(*row) async for row in found]
+
+    async def revived(self) -> Sequence[str]:
+        """Give the patients whose Patient this run has brought back to life."""
+        async with self._session.transaction("reading patients") as own:
+            return [row[0] async for row in await self._session.conn.execute(_SQL["revived"], own)]
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
         async with self._session.transaction("describing the cohort") as own:
             await self._session.conn.execute(_SQL["describe_cohort"], {**own, "cohort": Jsonb(dict(cohort))})
 
-    def hold_back(self, instants: Mapping[str, str]) -> None:
-        """Let the watermarks of these types move no further than this."""
-        self.held_back.update(instants)
+
+async def formers(conn: AsyncConnection[Any], opened: OpenScope) -> frozenset[str]:
+    """Give the ids of Patients that lead to another. The caller holds the transaction."""
+    return frozenset([row[0] async for row in await conn.execute(_SQL["formers"], opened.own)])
 
 
 async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: Sequence[Alias]) -> None:
@@ -104,15 +110,19 @@ async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: S
     await conn.execute(_SQL["save_aliases"], values)
 
 
-async def end_of_crawl(conn: AsyncConnection[Any], closing: OpenScope) -> None:
-    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before.
-
-    An export does not tell whom it covers: after one, the selection's watermarks speak for no patient that a crawl had covered.
-    """
-    own = {"run": closing.run, "connection": closing.connection, "selection": closing.scope.selection}
-    row = await (await conn.execute(_SQL["asks_patients"], own)).fetchone()
-    if not row or not row[0]:
-        await conn.execute(_SQL["disband"], own)
-        return
-    for step in ("note_lags", "note_unasked", "call_roll", "strike_off"):
+async def end_of_crawl(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> None:
+    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before."""
+    for step in ("end_links", "note_lags", "note_whole_types", "note_unasked", "call_roll"):
         await conn.execute(_SQL[step], own)
+
+
+async def end_of_export(
+    conn: AsyncConnection[Any], own: Mapping[str, Any], *, types: Sequence[str], full: bool
+) -> None:
+    """Bring roster and lags up to a full export, which knows these types now; one of news covers whom the last full one did."""
+    if not full:
+        return
+    row = await (await conn.execute(_SQL["members_by_type"], own)).fetchone()
+    if row is not None and row[0]:
+        await conn.execute(_SQL["call_roll_of_export"], {**own, "of_types": row[0]})
+    await conn.execute(_SQL["catch_up"], {**own, "types": list(types)})

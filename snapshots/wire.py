@@ -7,24 +7,27 @@ decided in `ingest`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from snapshots.record import Record
+from snapshots.record import Record, Way
 
 _TEXT, _TEXT_ARRAY = 25, 1009
 _BYTEA, _BYTEA_ARRAY = 17, 1001
+_INT, _INT_ARRAY = 23, 1007
 _NULL = b"\xff\xff\xff\xff"
 _CHUNK_BYTES = 256 * 1024  # one write of COPY: large enough to be cheap, small enough to overlap with the server's work
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
-_COPY_COLUMNS = 10
+_COPY_COLUMNS = 11
 
 _length = struct.Struct(">i").pack
+NO_WAYS: Mapping[Way, int] = MappingProxyType({})
 _SHORT = 256
 _SHORT_LENGTHS = [_length(number) for number in range(_SHORT)]  # a look-up takes a third of packing
 
@@ -41,6 +44,12 @@ class ByteaArray(bytes):
     __slots__ = ()
 
 
+class IntArray(bytes):
+    """A binary int4[]; `int_array` makes one."""
+
+    __slots__ = ()
+
+
 class _TextArrayDumper(Dumper):
     format = Format.BINARY
     oid = _TEXT_ARRAY
@@ -53,10 +62,15 @@ class _ByteaArrayDumper(_TextArrayDumper):
     oid = _BYTEA_ARRAY
 
 
+class _IntArrayDumper(_TextArrayDumper):
+    oid = _INT_ARRAY
+
+
 def register_arrays(conn: AsyncConnection[Any]) -> None:
-    """Teach a connection to send `TextArray` and `ByteaArray` as they are."""
+    """Teach a connection to send `TextArray`, `ByteaArray` and `IntArray` as they are."""
     conn.adapters.register_dumper(TextArray, _TextArrayDumper)
     conn.adapters.register_dumper(ByteaArray, _ByteaArrayDumper)
+    conn.adapters.register_dumper(IntArray, _IntArrayDumper)
 
 
 def _array(element: int, values: Sequence[bytes | None]) -> bytes:
@@ -77,6 +91,12 @@ def bytea_array(values: Sequence[bytes | None]) -> ByteaArray:
     return ByteaArray(_array(_BYTEA, values))
 
 
+def int_array(values: Sequence[int | None]) -> IntArray:
+    """Pack numbers as int4[]; None is NULL."""
+    packed = {value: None if value is None else _length(value) for value in set(values)}
+    return IntArray(_array(_INT, [packed[value] for value in values]))
+
+
 def encoded(value: str | None) -> bytes | None:
     """Give a text as UTF-8, None as None.
 
@@ -86,20 +106,24 @@ def encoded(value: str | None) -> bytes | None:
     return None if value is None else value.encode()
 
 
-def copy_rows(records: Sequence[Record], *, connection: int, run: int) -> Iterator[bytes]:
+def copy_rows(
+    records: Sequence[Record], *, connection: int, run: int, ways: Mapping[Way, int] = NO_WAYS
+) -> Iterator[bytes]:
     """Give the data of `COPY resource (…) FROM STDIN (FORMAT binary)` for new resources, in chunks of about 256 kB.
 
     Columns: connection int4, first_run int8, last_changed_run int8, then text: resource_type, id, patient_id, version_id,
-    last_updated; content_hash bytea, body jsonb.
+    last_updated; content_hash bytea, first_way int4, body jsonb. `ways` are the numbers of the ways that brought them.
     """
     # field count, and the three numbers that all rows share
     head = struct.pack(">hiiiqiq", _COPY_COLUMNS, 4, connection, 8, run, 8, run)
     length, short, null = _length, _SHORT_LENGTHS, _NULL
     digest_length = length(16)
     kinds: dict[str, bytes] = {}
+    numbers: dict[Way | None, bytes] = {way: length(4) + length(number) for way, number in ways.items()}
+    numbers[None] = null
     parts = [_COPY_HEAD]
     size = 0
-    for resource_type, identity, patient, version, updated, digest, body, *_ in records:
+    for resource_type, identity, patient, version, updated, digest, body, _, _, way, *_ in records:
         kind = kinds.get(resource_type)
         if kind is None:
             packed = resource_type.encode()
@@ -116,7 +140,7 @@ def copy_rows(records: Sequence[Record], *, connection: int, run: int) -> Iterat
                 parts += (short[count] if count < _SHORT else length(count), value)
         # jsonb's binary format is a version byte, 1, and then the text
         bytes_of_body = len(body)
-        parts += (digest_length, digest, length(bytes_of_body + 1), b"\x01", body)
+        parts += (digest_length, digest, numbers[way], length(bytes_of_body + 1), b"\x01", body)
         size += bytes_of_body + 150
         if size > _CHUNK_BYTES:
             yield b"".join(parts)

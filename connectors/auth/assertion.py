@@ -11,12 +11,12 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc import jwk
 from joserfc.errors import JoseError
 
 from connectors.errors import AuthError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.profile import VendorProfile
 
 _CURVE_ALG = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
@@ -52,7 +52,7 @@ def load_signing_key(material: str, profile: VendorProfile, *, kid: str | None, 
 
     Raises AuthError, which says what is wrong and never quotes the material.
     """
-    text = material.strip()
+    text = material.lstrip("\ufeff").strip()  # a byte order mark, as Windows editors write it
     key = _from_json(text, kid) if text.startswith("{") else _from_pem(text)
     if not isinstance(key, jwk.RSAKey | jwk.ECKey) or not key.is_private:
         raise AuthError(
@@ -84,10 +84,10 @@ def _from_pem(text: str) -> jwk.Key:
 
 def _from_json(text: str, kid: str | None) -> jwk.Key:
     try:
-        document: Any = orjson.loads(text)
+        document: Any = json_from(text.encode("utf-8", "surrogatepass"))
         found = document.get("keys", [document])
         private = [entry for entry in found if isinstance(entry, dict) and _PRIVATE_MEMBER in entry]
-    except (orjson.JSONDecodeError, TypeError):
+    except (UnreadableJsonError, TypeError):
         private = []
     named = [entry for entry in private if kid is None or entry.get("kid", kid) == kid]
     if not named:

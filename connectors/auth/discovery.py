@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
 
-import orjson
-
 from connectors.errors import DiscoveryError, FetchError, TransientFetchError, UnsafeLinkError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
@@ -73,8 +72,8 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
         unreadable = ", but no JSON" if error.status == _OK else ""
         return {}, error, f"answered {error.status}{unreadable}"
     try:
-        document = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError:
+        document = json_from(body)
+    except UnreadableJsonError:
         document = None
     if not isinstance(document, dict):
         return {}, None, "answered 200, but no JSON object"

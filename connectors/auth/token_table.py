@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-import orjson
-
 from connectors.errors import AuthError
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.transport.call import Reply, Token
 
 Meaning = Literal["granted", "refused", "scope", "outage", "stop"]
@@ -67,8 +66,8 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
 
 def _fields(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = json_from(body)
+    except UnreadableJsonError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -19,9 +19,11 @@ from connectors.bulk.byte_ranges import Part, part_of
 from connectors.bulk.file_links import FileLinks
 from connectors.bulk.file_reading import FileReading
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.fhir import Issue, codes_of, grade
+from connectors.fhir import codes_of, grade
+from connectors.fhir_base import FhirBase
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit
-from connectors.profile import VendorProfile
+from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, StreamReply
 from connectors.transport.client import EhrClient
@@ -36,6 +38,9 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired li
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 _GRAVE = frozenset({"error", "fatal"})
+_NOT_EXPORTED: frozenset[IssueGrade] = frozenset(
+    {"fatal", "pause", "restart"}
+)  # of a grave issue: data is not here that is due
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something
 _PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
@@ -67,7 +72,7 @@ class _Attempts:
 
     def begin_anew(self) -> None:
         """Forget what came: the next answer is the file from its start."""
-        self.reading = FileReading(self.unit)
+        self.reading = FileReading(self.unit, self.reading.base)
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
     def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
@@ -81,6 +86,7 @@ class _Tally:
     """What is told once a run, not once a file."""
 
     issues: list[Issue] = field(default_factory=list)
+    unread: int = 0  # places of error files that nobody can read
     error_files: int = 0
     mislabelled: Counter[str] = field(default_factory=Counter)
     miscounted: int = 0
@@ -88,6 +94,7 @@ class _Tally:
     empty: int = 0
     lost: int = 0
     resumed: int = 0
+    doubts: list[str] = field(default_factory=list)
 
 
 class FileFetcher:
@@ -99,11 +106,13 @@ class FileFetcher:
         profile: VendorProfile,
         links: FileLinks,
         *,
+        base: FhirBase,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._client = client
         self._profile = profile
         self._links = links
+        self._base = base
         self._sleep = sleep
         self._tally = _Tally()
 
@@ -113,11 +122,15 @@ class FileFetcher:
         Raises:
             FetchError: the file could not be had; the unit is a hole.
         """
+        if "doubt" in unit.detail:  # of the manifest itself: there is nothing to fetch
+            return self._doubted(unit)
+        if not unit.detail["url"]:
+            raise ProtocolError(f"{unit.detail['template']}: the manifest lists it without a URL.")
         url = await self._links.current(unit)
-        attempts = _Attempts(unit=unit, reading=FileReading(unit))
+        attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
         place = unit.detail.get("place")
         if place is not None:  # a run that was interrupted has stored so much of it
-            attempts.reading, attempts.etag = FileReading.going_on(unit, place), place["etag"]
+            attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
             attempts.first_byte = place["bytes"]
         try:
             return await self._tries(attempts, url, emit)
@@ -277,19 +290,34 @@ class FileFetcher:
     def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:
         """What the server says of its own export. It does not say of which types, so the gravest counts for all.
 
-        Warnings are normal, as Epic's 59205 (F27). An `error` means that something may be missing: nothing is taken for deleted.
-        A `fatal` means that something is: a hole, unless the vendor's codes are known to mean less (Epic: 4118, no permission).
+        Warnings are normal, as Epic's 59205 (F27). An `error` or a `fatal` means that something was not exported: a hole, unless
+        the vendor's codes are known to mean less (Epic: 4118, no permission); then nothing is taken for deleted. What cannot be
+        read may say so too, and is a hole.
         """
         self._tally.error_files += 1
         self._tally.issues += reading.issues
+        self._tally.unread += reading.unreadable
         grave = [issue for issue in reading.issues if issue.severity in _GRAVE]
         meanings = self._profile.issue_codes
-        lost = [issue for issue in grave if issue.severity == "fatal" and grade([issue], meanings) == "fatal"]
+        lost = [issue for issue in grave if grade([issue], meanings) in _NOT_EXPORTED]
+        reasons = []
         if lost:
+            codes = ", ".join(codes_of(lost)) or "no codes"
+            reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
+        if reading.unreadable:
+            reasons.append(f"{reading.unreadable} places of it could not be read: see quarantine")
+        if reasons:
             self._tally.lost += 1
-            reason = f"the server says that its export failed in part: {len(lost)} fatal issues ({', '.join(codes_of(lost))})"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=whole and not grave)
+
+    def _doubted(self, unit: Unit) -> UnitResult:
+        """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""
+        reason = str(unit.detail["doubt"])
+        if unit.detail["more"]:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+        self._tally.doubts.append(reason)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason)
 
     @property
     def lost(self) -> int:
@@ -327,10 +355,14 @@ class FileFetcher:
         if tally.error_files:
             grave = sum(issue.severity in _GRAVE for issue in tally.issues)
             codes = ", ".join(codes_of(tally.issues)) or "no codes"
-            kept = "; what the export does not list is kept, since it may be what failed" if grave else ""
-            found.append(
-                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes}){kept}"
+            unread = f", and {tally.unread} places that cannot be read" if tally.unread else ""
+            kept = (
+                "; what the export does not list is kept, since it may be what failed" if grave or tally.unread else ""
             )
+            found.append(
+                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes}){unread}{kept}"
+            )
+        found += tally.doubts
         if tally.unproved:
             found.append(
                 f"{tally.unproved} files came with nothing that proves them whole (Content-Length, chunks, gzip, or a `count` in "

@@ -6,16 +6,17 @@ so a crash goes on with it (Bulk Data IG 6.2, 6.3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from connectors.bulk.instants import http_date, moment
 from connectors.bulk.kick_off import Proofs, proofs_from
 from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.bulk.progress_told import progress_told
 from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.instants import http_date, moment
 from connectors.issue_types import shown
 from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
@@ -28,6 +29,7 @@ from snapshots.record import BulkJob, Unit
 _ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _CLOCKS_DIFFER = timedelta(minutes=5)
+_STATUS = re.compile(r"[1-5][0-9]{2}")
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -94,7 +96,7 @@ class ExportJob:
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
         manifest = manifest_from(reply.body, page=number, proofs=proofs, base_url=self._base_url)
-        following = None if manifest.next_url is None else resolve(manifest.next_url, self._base_url)
+        following = resolve(manifest.next_url, self._base_url) if manifest.next_url else None
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
         self._next_page = following
@@ -129,6 +131,7 @@ class ExportJob:
         Raises:
             ProtocolError: a file that it listed before is not listed any more, or as another.
         """
+        await self._store.plan(manifest.doubts())
         planned = await self._store.jobs.planned_files(manifest.page)
         listing = Listing(manifest)
         for file in planned:
@@ -152,6 +155,8 @@ class ExportJob:
                 key=f"no-file:{t}",
                 kind="no-file",
                 resource_type=t,
+                way=proofs.ways(t)[0],
+                way_of_none=proofs.ways(t)[1],
                 detail={"incremental": proofs.incremental, "lists_all": proofs.lists_all(t)},
             )
             for t in proofs.types
@@ -188,7 +193,7 @@ class ExportJob:
                 codes=error.codes,
             ) from error
         said = reply.headers.get("x-export-status", "").split()
-        status = int(said[0]) if said and said[0].isascii() and said[0].isdecimal() else reply.status
+        status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
         if status == _COMPLETE and not reply.body.strip():
             self._troubles += 1
             if self._troubles < _EMPTY_ANSWERS:

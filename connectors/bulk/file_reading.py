@@ -1,6 +1,7 @@
 """Reads one file of an export, line by line, into records, deletions, issues and quarantine, and keeps its account. No I/O.
 
-One bad line costs that line. What a cut or a miscount means for the file is decided in `download`.
+One bad line costs that line. Of an error file, lines that are no JSON by themselves are kept to be read together: an outcome may
+be written over many. What a cut or a miscount means for the file is decided in `download`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.bulk.ndjson import Line, LineSplitter, OverlongLine
-from connectors.fhir import Issue, UnreadableResourceError, deletions_from, issues_from, record_from
+from connectors.fhir import UnreadableResourceError, deletions_from, record_from
+from connectors.fhir_base import FhirBase
+from connectors.json_answers import UnreadableJsonError, json_from, pieces_of
+from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.pipeline import Fetched
 from snapshots.record import Deletion, Quarantined, Record, Unit
+
+_MOST_TOGETHER = 16_000_000  # bytes of lines that are read together
 
 
 @dataclass
@@ -20,6 +26,7 @@ class FileReading:
     """What has been read of one file so far. Feed it decompressed bytes; take out what can be handed on."""
 
     unit: Unit
+    base: FhirBase
     splitter: LineSplitter = field(default_factory=LineSplitter)
     records: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
@@ -34,12 +41,17 @@ class FileReading:
     subsetted: int = 0
     other_types: dict[str, int] = field(default_factory=dict)
     last_line_unreadable: bool = False
+    _together: list[Line] = field(
+        default_factory=list
+    )  # of an error file, from the first line that is no JSON by itself
+    _together_size: int = 0
 
     @classmethod
-    def going_on(cls, unit: Unit, place: Mapping[str, Any]) -> FileReading:
+    def going_on(cls, unit: Unit, base: FhirBase, place: Mapping[str, Any]) -> FileReading:
         """The reading of a file from where an interrupted run had stored it to (`place`)."""
         return cls(
             unit,
+            base,
             splitter=LineSplitter(number=place["number"]),
             fed=place["bytes"],
             lines=place["lines"],
@@ -67,6 +79,9 @@ class FileReading:
         """Read a last line without its newline; whether it can be read tells a whole file from a cut one."""
         before = self.unreadable
         self._read_all(self.splitter.finish())
+        if self.unit.kind == "error-file":
+            self._read_together()
+            return  # it is fetched once: what cannot be read of it is a hole, whether it was cut or not
         self.last_line_unreadable = self.unreadable > before
         if self.last_line_unreadable:
             last = self.quarantined[-1]
@@ -93,16 +108,17 @@ class FileReading:
                 self._read(line)
             return
         trimmed = bool(self.unit.detail.get("elements"))
-        key, wanted, keep, size = self.unit.key, self.unit.resource_type, self.records.append, 0
+        base, key, wanted, keep, size = self.base, self.unit.key, self.unit.resource_type, self.records.append, 0
+        way, of_none = self.unit.way, self.unit.way_of_none
         for line in lines:
             try:
-                record = record_from(line[1], key) if type(line) is tuple else None
+                record = record_from(line[1], base, key, way) if type(line) is tuple else None
             except UnreadableResourceError:
                 record = None
             if record is None or record.resource_type != wanted or record.subsetted or trimmed:
                 self._read(line)
                 continue
-            keep(record)
+            keep(record if of_none is None or record.patient_id is not None else record._replace(way=of_none))
             size += len(record.body)
             self.lines += 1
         self.size += size
@@ -120,20 +136,18 @@ class FileReading:
                 self._read_deletions(number, body)
                 return
             if self.unit.kind == "error-file":
-                self.issues += issues_from(body)
+                self._read_outcome(line)
                 return
-            record = record_from(body, self.unit.key)
+            record = record_from(body, self.base, self.unit.key, self.unit.way)
         except UnreadableResourceError as error:
             if self._is_header(body):
                 return
-            found = issues_from(body) if b'"OperationOutcome"' in body else ()
-            if found:
-                self.issues += found
-            else:
+            if not (b'"OperationOutcome"' in body and self._says(body)):
                 self._quarantine(number, str(error), body)
             return
         if record.resource_type == "OperationOutcome":
-            self.issues += issues_from(body)
+            if not self._says(body):
+                self._quarantine(number, "an OperationOutcome that cannot be read", body)
             return
         if record.resource_type in ("Parameters", "Bundle") and self._is_no_resource(
             record.resource_type, number, body
@@ -145,8 +159,56 @@ class FileReading:
             record = record._replace(subsetted=True)
         else:
             self.subsetted += record.subsetted
-        self.records.append(record)
+        self.records.append(self._by_its_way(record))
         self.size += len(body)
+
+    def _by_its_way(self, record: Record) -> Record:
+        """What an export of members lists and belongs to none of them is listed by a way of its own."""
+        of_none = self.unit.way_of_none
+        return record if of_none is None or record.patient_id is not None else record._replace(way=of_none)
+
+    def _says(self, body: bytes) -> bool:
+        """Take an outcome's issues, if all of it can be read."""
+        try:
+            outcome = outcome_from(body)
+        except UnreadableOutcomeError:
+            return False
+        self.issues += outcome.issues
+        return not outcome.unread
+
+    def _read_outcome(self, line: Line) -> None:
+        """Read a line of an error file, unless it is a part of something longer."""
+        number, body = line
+        if not self._together:
+            try:
+                self._take_outcome(number, json_from(body), body)
+            except UnreadableJsonError:
+                pass
+            else:
+                return
+        self._together.append(line)
+        self._together_size += len(body)
+        if self._together_size > _MOST_TOGETHER:
+            self._read_together()
+
+    def _read_together(self) -> None:
+        lines, self._together, self._together_size = self._together, [], 0
+        for piece in pieces_of(b"\n".join(body for _, body in lines)):
+            number = lines[min(piece.start, len(lines) - 1)][0]
+            if piece.readable:
+                self._take_outcome(number, piece.value, piece.raw)
+            else:
+                self._quarantine(number, "neither JSON nor an OperationOutcome", piece.raw)
+
+    def _take_outcome(self, number: int, value: Any, raw: bytes) -> None:
+        try:
+            outcome = outcome_of(value)
+        except UnreadableOutcomeError as error:
+            self._quarantine(number, str(error), raw)
+            return
+        self.issues += outcome.issues
+        if outcome.unread:
+            self._quarantine(number, f"{outcome.unread} items of an OperationOutcome that cannot be read", raw)
 
     def _read_deletions(self, number: int, body: bytes) -> None:
         gone, unread = deletions_from(body, str(self.unit.detail.get("base", "")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -17,6 +17,8 @@ import orjson
 from connectors.capability import Capability
 from connectors.errors import PlanError
 from connectors.profile import BulkLevel, VendorProfile
+from connectors.ways import export_way, mark
+from snapshots.record import Way
 
 _PATH: Mapping[BulkLevel, str] = {
     "system": "$export",
@@ -281,8 +283,15 @@ def _left_out(names: Sequence[str]) -> str:
 
 def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
     """What the export's files will prove, as JSON to be kept with the job; `Proofs` reads it again."""
+    every = [f"elements {one}" for one in asked.elements] + ([f"until {asked.until}"] if asked.until else [])
+    filtered = {one.partition("?")[0] for one in asked.type_filters}
+    by_type = {t: [one for one in asked.type_filters if one.partition("?")[0] == t] for t in filtered}
     return {
+        "level": asked.level,
+        "beside": mark(asked.group or "", *asked.patients),
+        "narrowed": {"*": mark(*every) if every else "", **{t: mark(*every, *some) for t, some in by_type.items()}},
         "incremental": asked.since is not None,
+        "since": asked.since,
         "types": list(asked.types),
         # a form that was only tried may be misread: of a repeated `_type` a server may take the last alone
         "all_types_understood": form.declared,
@@ -299,6 +308,7 @@ class Proofs:
     """What a job's files prove and do not: as it was kicked off, whatever a resumed run would ask by now."""
 
     incremental: bool = False
+    since: str | None = None
     types: Sequence[str] = ()
     all_types_understood: bool = True
     filtered: Sequence[str] = ()
@@ -306,6 +316,13 @@ class Proofs:
     until: str | None = None
     organized: bool = False
     partial: bool = False
+    level: BulkLevel = "system"
+    beside: str = ""
+    narrowed: Mapping[str, str] = field(default_factory=dict)
+
+    def ways(self, resource_type: str) -> tuple[Way, Way | None]:
+        """By which way the export lists a type; and what of it belongs to no patient, where that is another way."""
+        return export_way(self.level, self.narrowed.get(resource_type, self.narrowed.get("*", "")), self.beside)
 
     def lists_all(self, resource_type: str) -> bool:
         """Whether a whole file of this type shows what has vanished."""
@@ -315,5 +332,5 @@ class Proofs:
 
 def proofs_from(kept: Mapping[str, Any]) -> Proofs:
     """Read what `proofs` wrote; keys of a newer version are passed over."""
-    known = {field.name for field in fields(Proofs)}
+    known = {one.name for one in fields(Proofs)}
     return Proofs(**{key: value for key, value in kept.items() if key in known})

@@ -52,8 +52,10 @@ class Listing:
         path = _path(planned.url)
         candidates = self._by_path.get((name, path), [])
         here = self._at.get((name, int(position)))
-        if not candidates and here is not None and self._only.get((name, planned.resource_type)) == 1:
-            candidates = [here]
+        if not candidates and here is not None:
+            # a file that was listed without URL may have one by now
+            alone = self._only.get((name, planned.resource_type)) == 1
+            candidates = [here] if alone or not planned.url else []
         if not candidates:
             raise ProtocolError(f"{where} does not list {what}: sync again to begin a new export.")
         kept = [self._by_pair[name, path, pair] for pair in _pairs(planned.url) if (name, path, pair) in self._by_pair]

@@ -1,7 +1,8 @@
 """Reads a bulk manifest (Bulk Data IG, "Export result") into file units. Pure.
 
-Tolerates what servers really send: `requiresAccessToken` as string (Epic), no `count` (Cerner), no `error`, no `type`. Only what
-is needed becomes objects, and of that not without bound. Which file is which in a manifest that is asked again, is `listing`'s.
+Tolerates what servers really send: `requiresAccessToken` as string (Epic), no `count` (Cerner), no `error`, no `type`, no
+`output` where nothing matched. An item that cannot be understood costs itself, and leaves a doubt. Only what is needed becomes
+objects, and of that not without bound. Which file is which in a manifest that is asked again, is `listing`'s.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import msgspec
 
 from connectors.bulk.kick_off import Proofs
 from connectors.errors import ProtocolError
+from connectors.json_answers import bare
+from connectors.page_links import links_from
 from snapshots.record import Unit
 
 _DIGITS = 19  # more make no count
@@ -22,19 +25,15 @@ _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have bee
 _MOST_OBJECTS = 2_000_000
 _LONGEST_WORD = 10_000  # of what is read as one word or number
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")  # anything else is the server's free text, and never shown
+_OF_ERRORS = frozenset({"error", "outcome"})
 # files by the manifest's list; deletions are applied after all data they follow (IG: "deleted"), which the download sees to
 LISTS = (("output", "file"), ("deleted", "deleted-file"), ("error", "error-file"), ("outcome", "error-file"))
 
 
 class _Entry(msgspec.Struct):
-    url: str
+    url: msgspec.Raw = msgspec.Raw()
     type: msgspec.Raw = msgspec.Raw()
     count: msgspec.Raw = msgspec.Raw()
-
-
-class _Link(msgspec.Struct):
-    relation: msgspec.Raw = msgspec.Raw()
-    url: msgspec.Raw = msgspec.Raw()
 
 
 class _Document(msgspec.Struct):
@@ -45,11 +44,15 @@ class _Document(msgspec.Struct):
     link: msgspec.Raw = msgspec.Raw()
     transactionTime: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- the guide's spelling
     requiresAccessToken: msgspec.Raw = msgspec.Raw()  # noqa: N815
+    request: msgspec.Raw = msgspec.Raw()
+    resourceType: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- a manifest has none
 
 
 _DOCUMENT = msgspec.json.Decoder(_Document)
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
-_LINKS = msgspec.json.Decoder(list[_Link])
+_ENTRY = msgspec.json.Decoder(_Entry)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_NOTHING = frozenset({b"", b"null", b"{}"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -60,7 +63,7 @@ class ListedFile(NamedTuple):
     position: int
     resource_type: str  # "*": not said
     lines: int | None  # as it is counted there
-    url: str
+    url: str  # "": not said, so that the file cannot be fetched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +71,10 @@ class Manifest:
     """One page of a manifest. Units are made as they are taken: a page may name 20,000 files."""
 
     transaction_time: str | None
-    next_url: str | None
+    next_url: str | None  # "": there is, or may be, a next page, and nobody can say where
     page: int
-    entries: Mapping[str, list[_Entry]] = field(repr=False)
+    entries: Mapping[str, list[_Entry]] = field(repr=False)  # files, in order
+    doubtful: bool  # some of it nobody understands
     requires_token: bool | None
     proofs: Proofs
     base_url: str = ""  # what deletions must lie below
@@ -81,8 +85,9 @@ class Manifest:
             for position, entry in enumerate(self.entries.get(name, ()), start=1):
                 said = _word(entry.type)
                 usable = isinstance(said, str) and _TYPE.fullmatch(said) is not None and not self.proofs.organized
-                count = _number(_word(entry.count))
-                yield ListedFile(name, position, said if usable else "*", count, entry.url)
+                # of errors it counts the resources that failed (smart-bulk-data-server), and not the lines
+                count = None if name in _OF_ERRORS else _number(_word(entry.count))
+                yield ListedFile(name, position, said if usable else "*", count, _url(entry))
 
     def units(
         self, *, besides: Collection[tuple[str, int]] = (), after: Mapping[str, int] | None = None
@@ -100,11 +105,27 @@ class Manifest:
             number = last[file.list] = last.get(file.list, 0) + 1
             yield self._unit(file, kinds[file.list], number)
 
+    def doubts(self) -> Iterator[Unit]:
+        """Give a unit that leaves open what this page leaves open: its store takes it for an export that tells of errors."""
+        more = self.next_url == ""
+        if more or self.doubtful:
+            doubt = f"the manifest's page {self.page} "
+            doubt += (
+                "has a next page, or may have one, and does not say where"
+                if more
+                else "lists something that could not be understood: what the export does not list is kept"
+            )
+            detail = {"doubt": doubt, "more": more, "template": f"manifest page {self.page}"}
+            yield Unit(key=f"manifest:{self.page}", kind="error-file", resource_type="*", detail=detail)
+
     def _unit(self, file: ListedFile, kind: str, number: int) -> Unit:
+        way, of_none = self.proofs.ways(file.resource_type) if kind == "file" else (None, None)
         return Unit(
             key=f"{kind}:{file.list}:{self.page}:{number}",
             kind=kind,
             resource_type=file.resource_type,
+            way=way,
+            way_of_none=of_none,
             detail={
                 "url": file.url,
                 "requires_token": self.requires_token,
@@ -122,7 +143,7 @@ class Manifest:
 def looks_like_manifest(body: bytes) -> bool:
     """Whether a body that came with 202 is a manifest of what is ready so far, and not a note on the progress."""
     try:
-        return bytes(_DOCUMENT.decode(body).output).startswith(b"[")
+        return bytes(_DOCUMENT.decode(bare(body)).output).startswith(b"[")
     except _UNREADABLE:
         return False
 
@@ -131,8 +152,8 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs, base_url: str = "")
     """Read page number `page` of a manifest.
 
     Raises:
-        ProtocolError: it is no JSON object, has no `output` list, has something else for another, names a file without URL, or is
-            larger than any export of files can be.
+        ProtocolError: it is no JSON object, has something else for a list, or is larger than any export of files can be; it has
+            no `output`, nor anything else that a manifest has.
     """
     if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
         raise ProtocolError(
@@ -140,51 +161,82 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs, base_url: str = "")
             "entries a page are read): ask the EHR to write larger files, or several manifest pages."
         )
     try:
-        document = _DOCUMENT.decode(body)
+        document = _DOCUMENT.decode(bare(body))
     except msgspec.ValidationError:
         raise ProtocolError("The export's manifest has no `output` list.") from None
     except _UNREADABLE:
         raise ProtocolError("The export's manifest is not JSON.") from None
-    if not bytes(document.output).startswith(b"["):
+    if not _begins_list(document.output) and not _is_of_nothing(document):
         raise ProtocolError("The export's manifest has no `output` list.")
     time = _word(document.transactionTime)
+    links = links_from(bytes(document.link))
+    listed = {name: _listed(getattr(document, name), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
-        next_url=_next_url(document.link),
+        next_url=links.next_url,
         page=page,
-        entries={name: _listed(getattr(document, name), name) for name, _ in LISTS},
+        entries={name: entries for name, (entries, _) in listed.items()},
+        doubtful=links.doubtful or any(strangers for _, strangers in listed.values()),
         requires_token=_truth(_word(document.requiresAccessToken)),
         proofs=proofs,
         base_url=base_url,
     )
 
 
-def _listed(found: msgspec.Raw, name: str) -> list[_Entry]:
-    """A list, missing or null (no files), or one entry that stands alone: what it names must not be passed over."""
+def _is_of_nothing(document: _Document) -> bool:
+    """Whether a document without `output` is a manifest all the same: of an export that matched nothing."""
+    said = (document.transactionTime, document.requiresAccessToken, document.request)
+    return bytes(document.output) in _NOTHING and not _is_said(document.resourceType) and any(map(_is_said, said))
+
+
+def _begins_list(raw: msgspec.Raw) -> bool:
+    """Whether it is a list, or one item in a list's place; PHP writes `{}` for an empty list."""
+    return bytes(raw)[:1] in {b"[", b"{"} and bytes(raw) not in _NOTHING
+
+
+def _is_said(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in {b"", b"null"}
+
+
+def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
+    """A list's files, and how many items are none; missing or null (no files), or one file that stands alone.
+
+    An entry without URL that counts nothing is no file. Any other must not be passed over.
+    """
     text = bytes(found)
-    if text.startswith(b"{") and text[1:-1].strip():
-        text = b"[" + text + b"]"
-    if not text.startswith(b"["):
+    if not _begins_list(found):
         if text.startswith(b"{") or not _word(found):
-            return []
+            return [], 0
         raise ProtocolError(f"The export's manifest has a `{name}` that is no list.")
-    try:
-        return _ENTRIES.decode(text)
-    except _UNREADABLE as error:
-        where = re.search(r"\$\[(\d+)\]", str(error))
-        number = f", number {int(where[1]) + 1}" if where else ""
-        raise ProtocolError(f"The export's manifest has an entry without url: {name}{number}.") from None
+    entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
+    return [entry for entry in entries if _url(entry) or _number(_word(entry.count)) != 0], strangers
 
 
-def _next_url(found: msgspec.Raw) -> str | None:
-    if not bytes(found).startswith(b"["):
-        return None
+def _entries(text: bytes) -> tuple[list[_Entry], int]:
+    """The entries of a list: what is neither one nor null is one of which nothing is said, and so a file that cannot be had."""
     try:
-        links = _LINKS.decode(found)
+        return _ENTRIES.decode(text), 0
+    except msgspec.ValidationError:
+        pass
+    entries: list[_Entry] = []
+    nulls = 0
+    for item in _ITEMS.decode(text):
+        if not _is_said(item):
+            nulls += 1
+            continue
+        try:
+            entries.append(_ENTRY.decode(item))
+        except _UNREADABLE:
+            entries.append(_Entry())
+    return entries, nulls
+
+
+def _url(entry: _Entry) -> str:
+    try:
+        found = msgspec.json.decode(entry.url) if bytes(entry.url).startswith(b'"') else ""
     except _UNREADABLE:
-        raise ProtocolError("The export's manifest has a `link` that is no list of links.") from None
-    urls = (_word(link.url) for link in links if _word(link.relation) == "next")
-    return next((url for url in urls if isinstance(url, str)), None)
+        found = ""
+    return str(found).strip()
 
 
 def _word(raw: msgspec.Raw) -> Any:

@@ -14,12 +14,13 @@ from connectors.bulk.deletion import delete_export
 from connectors.bulk.download import FileFetcher
 from connectors.bulk.export_job import ExportJob
 from connectors.bulk.file_links import FileLinks
-from connectors.bulk.instants import moment
 from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import CohortFinder
-from connectors.errors import ConnectorError, PlanError, TerminalFetchError
+from connectors.errors import ConnectorError, PlanError, ProtocolError, TerminalFetchError
+from connectors.fhir_base import FhirBase
+from connectors.instants import moment
 from connectors.pipeline import run_units
 from connectors.plan import bulk_level, bulk_types
 from connectors.profile import BulkLevel
@@ -43,9 +44,12 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
     job = await store.jobs.current()
     if job is None or job.status_url is None:
         job = await _begun(run, capability, await _asked(run, capability, readable, since))
+    proved = proofs_from(job.asked)
+    store.ask_since({"*": proved.since or ""} if proved.incremental else {})
+    run.is_full = not proved.incremental
     export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
     links = FileLinks(export, job, now=run.now)
-    files = FileFetcher(run.client, request.profile, links, sleep=run.sleep)
+    files = FileFetcher(run.client, request.profile, links, base=FhirBase(request.base_url), sleep=run.sleep)
     try:
         while not job.manifest_complete:
             run.show("waiting for the export")
@@ -53,6 +57,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
             links.job = job
             if not job.manifest_complete:
                 await _download(run, files, links, {"file"})
+        await _note_nothing(run)
         await _settle_empty(run)
         await _download(run, files, links, {"file"})
         # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
@@ -66,6 +71,17 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
     return _watermark(run, job)
 
 
+def export_knowledge(run: Run, capability: Capability) -> str:
+    """Whose watermarks an export moves: what one level lists, another need not."""
+    return f"{run.store.selection} by export {_level(run, capability) or 'unknown'}"
+
+
+def _level(run: Run, capability: Capability) -> BulkLevel | None:
+    request = run.request
+    named = request.cohort is not None and request.group is None and request.mode == "bulk"
+    return bulk_level(request.profile, capability, group=request.group, named=named)
+
+
 class NoExportHereError(ConnectorError):
     """The mode was ours to choose, and the export that the server declares is not there."""
 
@@ -74,8 +90,7 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
     run.notes += plan.notes
-    named = request.cohort is not None and request.group is None and request.mode == "bulk"
-    level = bulk_level(profile, capability, group=request.group, named=named)
+    level = _level(run, capability)
     if level is None:
         raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
     asked = Asked(
@@ -83,7 +98,7 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
         group=request.group if level == "group" else None,
         patients=await _patients(run, level),
         types=with_company(plan.types, profile),
-        since=_bulk_since(since, plan.types) if profile.bulk_since else None,
+        since=await _since(run, level, since, plan.types) if profile.bulk_since else None,
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -99,6 +114,37 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
     return asked
 
 
+async def _since(run: Run, level: BulkLevel, since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
+    """From when to export; None: everything, where somebody or something is not known up to there.
+
+    An export asks everybody from one instant: patients and types that are behind it, and members who have joined since the last
+    full one, would lose what came before.
+    """
+    found = _bulk_since(since, types)
+    if found is None or "*" in since:
+        return found
+    roster = run.store.roster
+    if await roster.lags():
+        return None
+    group = run.request.group
+    if level != "group" or group is None:
+        return found
+    try:
+        members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
+    except (PlanError, ProtocolError):
+        run.notes.append(
+            "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
+        )
+        return found
+    joined = set(members.patients) - await roster.covered()
+    if joined or members.unresolved:
+        run.notes.append(
+            f"exported in full: {len(joined) or 'some'} patients joined the Group since the last full export"
+        )
+        return None
+    return found
+
+
 async def _patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
     """The patients to name, each a unit: that one was not exported at all shows at the end."""
     cohort = run.request.cohort
@@ -106,7 +152,7 @@ async def _patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
         return ()
     patients, unresolved = cohort.values, 0
     if cohort.stored:
-        patients = tuple(await run.store.roster.stored_patients())
+        patients = tuple(one.id for one in await run.store.roster.stored_patients() if one.has_chart)
     if cohort.identifier_system is not None:
         finder = CohortFinder(run.client, run.request.base_url, run.request.profile)
         found = await finder.by_identifier(cohort.identifier_system, cohort.values)
@@ -165,6 +211,13 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
         before = pending
 
 
+async def _note_nothing(run: Run) -> None:
+    if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+        run.notes.append(
+            "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+        )
+
+
 async def _settle_empty(run: Run) -> None:
     """Types that were asked for by name and have no file: there is nothing of them."""
     nothing = [
@@ -181,11 +234,16 @@ async def _settle_empty(run: Run) -> None:
 
 
 async def _check_patients(run: Run) -> None:
-    """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data."""
+    """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data.
+
+    News need not bring the Patient of somebody whom the store has.
+    """
     units = await run.store.pending(kinds=("cohort",))
     if not units:
         return
     absent = set(await run.store.jobs.patients_without_data([unit.patient_id for unit in units if unit.patient_id]))
+    if not run.is_full:
+        absent -= {one.id for one in await run.store.roster.stored_patients() if one.alive}
     named_types = run.request.types
     results = []
     for unit in units:

@@ -10,15 +10,17 @@ import binascii
 import hashlib
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
 from yarl import URL
 
 from connectors.documents.reading import DocumentReader
 from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.fhir import Issue, grade
+from connectors.fhir import grade
+from connectors.json_answers import UnreadableJsonError, json_from
+from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
@@ -34,6 +36,7 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
 _MEDIA_TYPE = re.compile(
     rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[\x20\x21\x23-\x5b\x5d-\x7e]{{0,127}}\")){{0,8}}"
 )
+_OUTCOME_BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"resourceType"\s*:\s*"OperationOutcome"')
 _XML_ROOT = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>)?\s*(?:<!--.{0,2000}?-->\s*)?<(?:[\w.-]{1,40}:)?(OperationOutcome|Binary)[\s/>]",
     re.DOTALL,
@@ -131,7 +134,7 @@ class AttachmentFetcher:
             found = _loaded(body)
             if found.get("resourceType") == "Binary" and label.endswith("json"):
                 return self._unwrapped(found, accept)
-            if found.get("resourceType") == "OperationOutcome":
+            if _is_outcome(body, found):
                 raise TerminalFetchError(
                     f"{_TEMPLATE}: an OperationOutcome came in place of the document.", codes=issue_codes(body)
                 )
@@ -242,11 +245,22 @@ def _binary_of_xml(body: bytes) -> dict[str, Any]:
 
 
 def _loaded(body: bytes) -> dict[str, Any]:
+    """A body as JSON; of any other nothing is known but that it is no resource: a document may be what it likes."""
     try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        found = json_from(body)
+    except UnreadableJsonError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _is_outcome(body: bytes, found: Mapping[str, Any]) -> bool:
+    """Whether it is an OperationOutcome, one that cannot be read to its end too, or a Bundle of nothing else."""
+    if found.get("resourceType") == "OperationOutcome" or (not found and _OUTCOME_BEGINS.match(body[:4096])):
+        return True
+    try:
+        return b"OperationOutcome" in body and bool(outcome_from(body).issues)
+    except UnreadableOutcomeError:
+        return False
 
 
 def doubts(content: bytes, size: int | None, claimed_hash: str | None) -> str | None:

@@ -7,26 +7,26 @@ number, never by name: a cohort's values are PHI.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import anyio
-import orjson
 
 from connectors.crawl.paging import LoopGuard, Totals, follow
 from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, page_from
+from connectors.fhir_base import FhirBase
+from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
+from connectors.ways import DIRECTORY
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
-_MEMBER = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 
 
 _WORDS = {
@@ -71,6 +71,7 @@ class CohortFinder:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
 
     async def named(self, source: CohortSource) -> Cohort:
@@ -101,8 +102,11 @@ class CohortFinder:
                 else:
                     records = (r for page in pages for r in page.records if r.resource_type == "Patient")
                     patients = {r.id: _bears(r.body, system, value) for r in records}
-                    found[number] = None if totals.missing else tuple(one for one, bears in patients.items() if bears)
-                    if patients and not found[number]:
+                    bearers = tuple(one for one, bears in patients.items() if bears)
+                    # what could not be read may be the patient, or a second one
+                    unread = any(page.quarantined or page.doubtful for page in pages)
+                    found[number] = None if totals.missing or unread else bearers
+                    if patients and not bearers:
                         unlike.add(number)
 
         async with anyio.create_task_group() as tasks:
@@ -124,15 +128,22 @@ class CohortFinder:
                 f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
             ) from error
         try:
-            found = orjson.loads(reply.body)
-            members = found.get("member") or []
-            references = [(m.get("entity") or {}).get("reference") for m in members if not m.get("inactive", False)]
-        except (orjson.JSONDecodeError, AttributeError, TypeError):
-            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.") from None
-        patients = [match[1] for match in map(_MEMBER.search, map(str, references)) if match]
+            found = json_from(reply.body)
+        except UnreadableJsonError:
+            found = None
+        members = (
+            found.get("member") or [] if isinstance(found, dict) and found.get("resourceType") == "Group" else None
+        )
+        if isinstance(members, dict):
+            members = [members]
+        if not isinstance(members, list):
+            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.")
+        # whose membership cannot be read is a member that is not told
+        references = [_reference(member) for member in members if not _is_inactive(member)]
+        patients = [one for one in map(self._base.patient, references) if one is not None]
         quantity = found.get("quantity")
         hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
-        places = {"not told": hidden, "without a reference to a patient": len(references) - len(patients)}
+        places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
@@ -154,7 +165,7 @@ class CohortFinder:
             number += 1
             reply = await self._client.send(self._call(url, template, "search"))
             try:
-                page = page_from(reply.body, where=f"page {number} of {template}")
+                page = page_from(reply.body, self._base, where=f"page {number} of {template}", way=DIRECTORY)
             except NotABundleError as error:
                 raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
             guard.look([record.id for record in page.records])
@@ -172,13 +183,25 @@ class CohortFinder:
         )
 
 
+def _reference(member: Any) -> str:
+    """What a Group's member refers to; "" where that cannot be read."""
+    entity = member.get("entity") if isinstance(member, dict) else None
+    reference = entity.get("reference") if isinstance(entity, dict) else None
+    return reference if isinstance(reference, str) else ""
+
+
+def _is_inactive(member: Any) -> bool:
+    said = member.get("inactive") if isinstance(member, dict) else None
+    return said is True or (isinstance(said, str) and said.strip().lower() == "true")
+
+
 def _bears(body: bytes, system: str, value: str) -> bool:
     """Whether a Patient has the identifier; `system` may also be its type's text, where a site is configured by that."""
     try:
-        identifiers = orjson.loads(body).get("identifier")
-    except orjson.JSONDecodeError:
-        return False
-    for one in identifiers if isinstance(identifiers, list) else ():
+        identifiers = json_from(body).get("identifier")
+    except UnreadableJsonError:
+        return False  # harmless: an entry that names nobody is a hole
+    for one in identifiers if isinstance(identifiers, list) else [identifiers]:
         if not isinstance(one, dict) or str(one.get("value", "")).strip() != value.strip():
             continue
         kind = one.get("type")

@@ -13,13 +13,14 @@ from typing import Any, Self
 import msgspec
 
 from connectors.capability import Capability
-from connectors.crawl.since import Newest, SinceParameter, date_of, moment, since_parameter
+from connectors.crawl.since import SinceParameter, date_of, newest, since_parameter
 from connectors.crawl.verdicts import Tally
+from connectors.instants import moment
 from connectors.profile import VendorProfile
+from connectors.ways import categories
 from snapshots.record import Record, Unit
 
 _REDACTED = b'"REDACTED"'  # meta.security, v3-ObservationValue
-_CATEGORY = "category="
 
 
 class _Categories(msgspec.Struct):
@@ -38,22 +39,20 @@ class Inspection:
     categories: frozenset[str]  # empty: not narrowed
     since: datetime | None
     by: SinceParameter | None
-    newest: Newest | None
+    dates_until: datetime | None  # no later date is believed; None: dates are of no interest
 
     @classmethod
-    def of(cls, unit: Unit, profile: VendorProfile, capability: Capability, newest: Newest | None) -> Self:
+    def of(cls, unit: Unit, profile: VendorProfile, capability: Capability, dates_until: datetime | None) -> Self:
         """What this unit asks for."""
-        split = unit.detail.get("split", "")
-        codes = split[len(_CATEGORY) :].split(",") if split.startswith(_CATEGORY) else []
         since = moment(unit.detail.get("since"))
-        dated = since is not None or newest is not None
+        dated = since is not None or dates_until is not None
         return cls(
             resource_type=unit.resource_type,
             patient=unit.patient_id if unit.resource_type != "Patient" else None,
-            categories=frozenset(code.rpartition("|")[2] for code in codes),
+            categories=frozenset(categories(unit.detail.get("split", ""))),
             since=since,
             by=since_parameter(unit.resource_type, profile, capability) if dated else None,
-            newest=newest,
+            dates_until=dates_until,
         )
 
     def look(self, records: Sequence[Record], tally: Tally) -> None:
@@ -63,17 +62,17 @@ class Inspection:
             if _REDACTED in record.body:
                 tally.redacted += 1
             whose = record.patient_id
-            other = whose != patient and whose is not None and patient is not None
+            other = whose != patient and whose is not None and patient is not None and patient not in record.others
             # what is included beside the matches is of another type
-            if (other or (by is not None and self._too_old(record, by))) and record.resource_type == own:
+            if (other or (by is not None and self._too_old(record, by, tally))) and record.resource_type == own:
                 tally.astray += 1
         if self.categories and records and not self._of_category(records[0]):
             tally.astray += 1  # one a page is enough to see whether the filter holds
 
-    def _too_old(self, record: Record, by: SinceParameter) -> bool:
+    def _too_old(self, record: Record, by: SinceParameter, tally: Tally) -> bool:
         date = record.last_updated if by.mode == "updated" else date_of(record.body, record.resource_type, by.name)
-        if self.newest is not None:
-            self.newest.see(record.resource_type, date)
+        if self.dates_until is not None:
+            tally.newest = newest(tally.newest, date, self.dates_until)
         if self.since is None or date is None or len(date) <= len("2026-01-01"):
             return False  # a bare date may be any time of its day
         found = moment(date)
@@ -85,10 +84,13 @@ class Inspection:
         try:
             categories = _READ.decode(record.body).category
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return True
+            return True  # harmless, as categories of another shape: a filter that is ignored lists more, and not less
         codings = [
-            coding.get("code")
-            for category in categories if isinstance(category, dict)
-            for coding in (category.get("coding") or ()) if isinstance(coding, dict)
-        ] if isinstance(categories, list) else []  # fmt: skip
+            coding.get("code") for category in _objects(categories) for coding in _objects(category.get("coding"))
+        ]
         return not codings or not self.categories.isdisjoint(str(code) for code in codings)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that stands in its place."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]

@@ -26,7 +26,10 @@ def aliases_in(records: Iterable[Record]) -> list[Alias]:
 
 
 def links_of(record: Record) -> list[Alias]:
-    """The merges that one Patient tells of; what is not as R4 has it is passed over."""
+    """The merges that one Patient tells of; Patients of other servers are passed over.
+
+    A link that cannot be read is passed over, which is harmless: both Patients stay asked for by their own ids.
+    """
     if b'"link"' not in record.body:
         return []
     try:
@@ -34,13 +37,14 @@ def links_of(record: Record) -> list[Alias]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
     found = []
-    for link in links if isinstance(links, list) else ():
+    for link in links if isinstance(links, list) else [links]:
         other = _other(link)
-        if other is None or other == record.id:
+        if other not in record.others:  # himself, or a Patient of another server
             continue
-        if link.get("type") == "replaced-by":
+        kind = str(link.get("type")).strip().lower()
+        if kind == "replaced-by":
             found.append(Alias(record.id, other, gone=False))
-        elif link.get("type") == "replaces":
+        elif kind == "replaces":
             found.append(Alias(other, record.id, gone=False))
     return found
 
@@ -59,6 +63,7 @@ def with_survivors(patients: Sequence[str], aliases: Iterable[Alias]) -> tuple[t
 
 
 def _other(link: Any) -> str | None:
-    reference = link.get("other", {}).get("reference") if isinstance(link, dict) else None
+    target = link.get("other") if isinstance(link, dict) else None
+    reference = target.get("reference") if isinstance(target, dict) else None
     match = _PATIENT.search(reference) if isinstance(reference, str) else None
     return match[1] if match else None

@@ -14,11 +14,14 @@ def follow(base_url: str, page_url: str, link: str) -> str:
     """The URL of a link found in an answer from `page_url`, byte for byte as the server wrote it where it is absolute.
 
     Raises:
-        ProtocolError: it is empty: there is more, and the server does not say where.
+        ProtocolError: it is empty: there is more, or may be, and the server does not say where.
         UnsafeLinkError: it leads to another origin (SMART: a foreign host never gets our requests or token).
     """
     if not link:
-        raise ProtocolError("A page's `next` link is empty: there is more, and the server does not say where.")
+        raise ProtocolError(
+            "A page's `next` link is empty, or its links cannot be read: there is more, or may be, and the server does not say "
+            "where."
+        )
     url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url)
     if origin(url) != origin(base_url):
         raise UnsafeLinkError(

@@ -14,14 +14,16 @@ from urllib.parse import quote
 from connectors.capability import Capability
 from connectors.crawl.paging import LoopGuard, follow
 from connectors.errors import ProtocolError, TerminalFetchError
-from connectors.fhir import Issue, NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Deletion, Quarantined, ReferenceTarget, Unit, UnitResult, UnitState
+from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState
 
-RESTRICTED = "restricted by the server for this client"  # the store reads its first word
+RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
 _REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
@@ -36,6 +38,7 @@ class ReferenceFetcher:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
         self._capability = capability
         self._came: set[str] = set()
@@ -90,7 +93,8 @@ class ReferenceFetcher:
         ids = unit.detail["ids"]
         count, remarks = await self._ask(unit, list(ids), emit)
         reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count)
+        ending = Ending.RESTRICTED if RESTRICTED in remarks else Ending.LISTED
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
 
     async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
         """How many came, and what there is to remark of the others."""
@@ -130,7 +134,7 @@ class ReferenceFetcher:
         except TerminalFetchError as error:
             return 0, {await self._refused(unit, identity, error, emit)}
         try:
-            record = record_from(reply.body, unit.key)
+            record = record_from(reply.body, self._base, unit.key)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
             return 0, set()
@@ -143,12 +147,13 @@ class ReferenceFetcher:
     async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
         meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
         if error.status == _GONE or meaning == "gone":
-            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity)]))
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
             return "deleted in the EHR"
         if error.status == _FORBIDDEN or meaning == "restricted":
             self._refusals[unit.resource_type] += 1
             return RESTRICTED
         if error.status == _NOT_FOUND or meaning == "missing":
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.NOT_FOUND)]))
             return NOT_THERE
         if error.status in _NO_READ or "not-supported" in error.codes:
             return "cannot be read here"
@@ -167,7 +172,7 @@ class ReferenceFetcher:
             guard.check(url)
             reply = await self._client.send(self._call(unit, url, template, "search"))
             try:
-                page = page_from(reply.body, where=template, unit_key=unit.key)
+                page = page_from(reply.body, self._base, where=template, unit_key=unit.key)
             except NotABundleError as error:
                 raise ProtocolError(f"{template}: {error}.", status=reply.status) from None
             issues += page.issues

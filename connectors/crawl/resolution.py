@@ -12,7 +12,8 @@ from typing import Literal
 from urllib.parse import unquote
 
 from connectors.errors import UnsafeLinkError
-from connectors.transport.links import origin, safe_url
+from connectors.fhir_base import FhirBase
+from connectors.transport.links import origin, resolve
 from snapshots.record import ReferenceTarget
 
 Astray = Literal["contained", "urn", "foreign", "odd"]
@@ -27,8 +28,8 @@ class Resolver:
     """Resolves the references of one connection, and counts those that it cannot follow."""
 
     def __init__(self, base_url: str) -> None:
-        self._base = base_url.rstrip("/")
-        self._origin = origin(base_url)
+        self._base_url = base_url.rstrip("/")
+        self._base = FhirBase(base_url)
         self.astray: Counter[Astray] = Counter()
 
     def __call__(self, reference: str) -> ReferenceTarget | None:
@@ -47,18 +48,20 @@ class Resolver:
             return "contained"
         if _URN.match(reference):
             return "urn"
-        try:
-            url = safe_url(reference, self._base)
-            if origin(url) != self._origin:
-                return "foreign"
-        except UnsafeLinkError:
-            return "foreign" if "//" in reference else "odd"
-        if not url.startswith(f"{self._base}/"):
-            return "foreign"  # the same server's other base: another version, another tenant
-        read = _READ.match(url.removeprefix(f"{self._base}/"))
+        path = self._base.below(reference)
+        if path is None:  # another server, or this server's other base: another version, another tenant
+            return "foreign" if "//" in reference or _is_url(reference, self._base_url) else "odd"
+        read = _READ.match(path)
         if read is None:
             return "odd"
         identity = unquote(read[2])
         if len(identity) > _ID_MAX or "\x00" in identity or identity in (".", ".."):
             return "odd"
         return ReferenceTarget(read[1], identity)
+
+
+def _is_url(reference: str, base_url: str) -> bool:
+    try:
+        return bool(origin(resolve(reference, base_url)))
+    except UnsafeLinkError:
+        return False

@@ -24,16 +24,20 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
 from connectors.crawl.paging import LoopGuard, Totals, follow
-from connectors.crawl.since import Newest, moment, since_parameter, window_parameter
+from connectors.crawl.since import since_parameter, window_parameter
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
-from connectors.fhir import Issue, NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir_base import FhirBase
+from connectors.instants import moment
+from connectors.membership import filed
+from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import IssueGrade, VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Alias, Deletion, Quarantined, Record, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said, Unit, UnitResult, UnitState
 
 _MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
@@ -99,20 +103,21 @@ class SearchFetcher:
         deferrals: Deferrals | None = None,
         began: datetime | None = None,
         formers: Container[str] = (),
-        newest: Newest | None = None,
+        notes_dates: bool = False,
     ) -> None:
         """`began` is when the run did; without it nothing is asked in windows of time.
 
-        `formers` are ids known to lead to a survivor. `newest` is told dates, if it is given.
+        `formers` are ids known to lead to a survivor. `notes_dates`: results tell the newest date, since news will be asked.
         """
         self._client = client
         self._base_url = base_url
+        self._base = FhirBase(base_url)
         self._profile = profile
         self._capability = capability or Capability()
         self._deferrals = deferrals
         self._began = began
         self._formers = formers
-        self._newest = newest
+        self._dates_until = began if notes_dates else None
         self._served: set[str] = set()
         self._without_since: set[str] = set()
         self._asking: dict[tuple[str, str], anyio.Event] = {}
@@ -170,7 +175,7 @@ class SearchFetcher:
     async def _read(self, unit: Unit, emit: Emit) -> UnitResult:
         reply = await self._client.send(self._call(unit, f"{self._base_url}/{unit.detail['path']}", purpose="read"))
         try:
-            record = record_from(reply.body, unit.key)
+            record = record_from(reply.body, self._base, unit.key, unit.way)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
@@ -181,7 +186,12 @@ class SearchFetcher:
         await emit(Fetched(records=[record], deletions=gone, aliases=aliases, size=len(record.body)))
         reason = MERGED if gone else None
         return UnitResult(
-            key=unit.key, state=UnitState.SETTLED, reason=reason, complete_listing=reason is None, records=1
+            key=unit.key,
+            state=UnitState.SETTLED,
+            reason=reason,
+            complete_listing=reason is None,
+            records=1,
+            ending=Ending.MERGED if gone else Ending.LISTED,
         )
 
     def _identity(self, unit: Unit, found: Sequence[Record], url: str) -> tuple[list[Alias], list[Deletion]]:
@@ -199,7 +209,7 @@ class SearchFetcher:
         redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
         if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
             raise ProtocolError(f"{unit.detail['template']} gave another Patient than the one that was asked for.")
-        return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked)]
+        return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
 
     async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Patients by `_id`; where one of them refuses the list, its halves. Whom it does not bring is asked alone, later."""
@@ -253,7 +263,12 @@ class SearchFetcher:
         if lost:
             await emit(Fetched(quarantined=[_lost(unit, lost, tally)]))
         tally.unfiltered = asked.without_since
-        return self._ended(unit, tally)
+        result = self._ended(unit, tally)
+        if (
+            result.ending is Ending.NOT_FOUND and unit.patient_id is not None
+        ):  # a search that brings nobody proves nothing
+            await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id, None, unit.way)]))
+        return result
 
     def _ended(self, unit: Unit, tally: Tally) -> UnitResult:
         result = ended(unit, tally, self._profile)
@@ -283,7 +298,7 @@ class SearchFetcher:
         """Emit every page; gives whether rows may have slipped through because the data changed between pages."""
         url: str | None = f"{self._base_url}/{path}"
         guard, totals = LoopGuard(self._profile.max_pages), Totals()
-        inspection = Inspection.of(unit, self._profile, self._capability, self._newest)
+        inspection = Inspection.of(unit, self._profile, self._capability, self._dates_until)
         pages = 0
         while url is not None:
             guard.check(url)
@@ -292,11 +307,13 @@ class SearchFetcher:
             tally.issues += page.issues
             tally.count += len(page.records)
             tally.unreadable += len(page.quarantined)
+            tally.doubtful = tally.doubtful or page.doubtful
             guard.look([record.id for record in page.records])
             totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             inspection.look(page.records, tally)
             if page.records or page.quarantined:
                 size = sum(len(record.body) for record in page.records)
+                records = filed(page.records, unit.resource_type, unit.patient_id)
                 aliases: list[Alias] = []
                 gone: list[Deletion] = []
                 if unit.resource_type == "Patient":
@@ -304,9 +321,7 @@ class SearchFetcher:
                     tally.merged = tally.merged or bool(gone)
                     aliases += aliases_in(page.records)
                 await emit(
-                    Fetched(
-                        records=page.records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size
-                    )
+                    Fetched(records=records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size)
                 )
             url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url)
         tally.withheld += totals.missing
@@ -323,7 +338,11 @@ class SearchFetcher:
         await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
         try:
             return page_from(
-                reply.body, where=f"page {number} of {unit.detail['template']}", unit_key=unit.key
+                reply.body,
+                self._base,
+                where=f"page {number} of {unit.detail['template']}",
+                unit_key=unit.key,
+                way=unit.way,
             ), reply.url
         except NotABundleError as error:
             if "/Patient/" in reply.url and "/Patient/" not in url:
@@ -334,7 +353,7 @@ class SearchFetcher:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""
         if unit.resource_type == "Patient" and unit.patient_id in self._formers and error.status in _NO_LONGER:
             # the redirect has been dropped since
-            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED)
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
         served = unit.resource_type in self._served
         refusal = refused(unit, error, self._meaning(error.codes), served=served)
         if refusal is None:

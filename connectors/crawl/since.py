@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from connectors.capability import Capability
+from connectors.instants import moment
 from connectors.profile import VendorProfile
 
 LAST_UPDATED = "_lastUpdated"
@@ -59,20 +60,11 @@ def window_parameter(resource_type: str, profile: VendorProfile, capability: Cap
     return SinceParameter(created, "created") if created else None
 
 
-def moment(text: str | None) -> datetime | None:
-    """A FHIR instant, dateTime or date as a moment (UTC where it names no zone); None for anything else."""
-    if text is None:
-        return None
-    padded = {4: "-01-01", 7: "-01"}.get(len(text), "")
-    try:
-        found = datetime.fromisoformat(text + padded)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def date_of(body: bytes, resource_type: str, parameter: str) -> str | None:
-    """The date that a parameter looks at, as the resource has it; None where it has none."""
+    """The date that a parameter looks at, as the resource has it; None where it has none.
+
+    One that cannot be read counts as none: a watermark is then held back further, and a listing is not believed less.
+    """
     element = _ELEMENT_BY_TYPE.get((resource_type, parameter)) or _ELEMENT.get(parameter, parameter)
     try:
         fields = _FIELDS.decode(body)
@@ -93,6 +85,10 @@ class Owed:
     marks: Mapping[str, str]
     covered: Container[str] | None = None
     lags: Mapping[tuple[str, str], str | None]
+
+    def of_nobody(self, resource_type: str) -> str | None:
+        """The instant to ask a type from that is listed without a patient."""
+        return None if (resource_type, "") in self.lags else self.marks.get(resource_type)
 
     def since(self, resource_type: str, patient: str) -> str | None:
         """The instant to ask from; None: list everything."""
@@ -118,31 +114,9 @@ def _older(one: str, other: str) -> str:
     return other if a is None or (b is not None and b < a) else one
 
 
-class Newest:
-    """The newest date seen of each type, future ones aside: a watermark that goes further might skip what is indexed late."""
-
-    def __init__(self, began: datetime) -> None:
-        self._began = began
-        self._seen: dict[str, datetime] = {}
-
-    def see(self, resource_type: str, text: str | None) -> None:
-        """Take note of one resource's date."""
-        found = moment(text)
-        if found is None or found > self._began:
-            return
-        before = self._seen.get(resource_type)
-        if before is None or found > before:
-            self._seen[resource_type] = found
-
-    def held_back(self, marks: Mapping[str, str], overlap: timedelta) -> dict[str, str]:
-        """How far watermarks may go: to the newest date less the overlap; where news were asked and none came, nowhere."""
-        found = dict(marks)
-        for resource_type, newest in self._seen.items():
-            text = (newest - overlap).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            before = marks.get(resource_type)
-            found[resource_type] = text if before is None else _newer(text, before)
-        return found
-
-
-def _newer(one: str, other: str) -> str:
-    return one if _older(one, other) == other else other
+def newest(before: datetime | None, text: str | None, until: datetime) -> datetime | None:
+    """The newest date seen of a type, future ones aside: a watermark that goes further might skip what is indexed late."""
+    found = moment(text)
+    if found is None or found > until or (before is not None and found <= before):
+        return before
+    return found

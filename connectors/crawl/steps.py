@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import blake2b
 from itertools import chain
 
 from connectors.capability import Capability
@@ -18,14 +19,15 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.merges import aliases_in, with_survivors
 from connectors.crawl.paging import Totals
 from connectors.crawl.search import SearchFetcher
-from connectors.crawl.since import Newest, Owed, since_parameter
+from connectors.crawl.since import Owed, since_parameter
 from connectors.crawl.units import UnitPlan, directory_units
 from connectors.crawl.verdicts import Tally, ended
 from connectors.errors import ConnectorError, PlanError, ProtocolError
 from connectors.pipeline import run_units
 from connectors.plan import TypePlan, crawl_types
 from connectors.run import Readable, Run, instant
-from snapshots.record import Alias, Batch, Unit, UnitResult, UnitState
+from connectors.ways import DIRECTORY
+from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState
 
 _KINDS = ("search", "read", "batch")
 _UNITS_AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
@@ -51,6 +53,14 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
     return instant(run.store.started_at - timedelta(seconds=profile.overlap_s + run.client.behind_s))
 
 
+def crawl_knowledge(run: Run) -> str:
+    """Whose watermarks a crawl moves. What other splits would list is not known by these."""
+    selection = run.store.selection
+    splits = sorted((t, *some) for t, some in run.request.profile.search_splits.items())
+    mark = blake2b(repr(splits).encode(), digest_size=6).hexdigest() if splits else "whole"
+    return f"{selection} by crawl {mark}"
+
+
 async def _crawl(run: Run, capability: Capability, plan: TypePlan, since: Mapping[str, str]) -> _Crawl:
     """What this run owes to whom, as the store has it."""
     profile, roster = run.request.profile, run.store.roster
@@ -58,11 +68,14 @@ async def _crawl(run: Run, capability: Capability, plan: TypePlan, since: Mappin
     by_hand = "*" in since
     wanted = dict.fromkeys(types, since["*"]) if by_hand else since
     marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
+    run.store.ask_since(marks)
+    run.is_full = not marks
     owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
     whole = [t for t in plan.types if t not in marks] if since else []
     if whole and not run.store.planned:
         run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
-    return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases())
+    stored = {one.id: one for one in await roster.stored_patients()} if run.request.kind == "sync" else {}
+    return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases(), stored=stored)
 
 
 @dataclass(kw_only=True)
@@ -74,26 +87,34 @@ class _Crawl:
     plan: TypePlan
     owed: Owed
     aliases: Sequence[Alias]
+    stored: Mapping[str, StoredPatient]  # every patient that the store knows
 
     async def plan_all(self) -> None:
         """Find the patients and write the units of all of them."""
         run, request = self.run, self.run.request
         run.show("finding the patients")
         finder = CohortFinder(run.client, request.base_url, request.profile)
-        cohort, listing = await _cohort(run, finder)
+        cohort, listing = await self._cohort(finder)
         listed = listing.unit if listing else None
-        patients, led_on = with_survivors(cohort.patients, self.aliases)
+        # who is not listed is not gone by that: indexes forget patients whom the server still serves (HAPI)
+        unlisted = self._unlisted(cohort.patients) if listing else ()
+        patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
         await self._describe(cohort, patients, led_on)
         patients = self.owed.behind(patients)
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
+        further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory
+        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - frozenset(
+            request.named_patients
+        )
         run.progress.units = await run.store.plan(
             chain(
                 [listed] if listed else [],
                 _unresolved(cohort),
-                directory_units(directory, request.profile, self.capability, self.owed.marks),
+                directory_units(directory, request.profile, self.capability, self.owed),
                 units.patients(patients),
-                units.charts(patient for patient in patients if patient not in led_on),
+                (further.patient(patient) for patient in unlisted),
+                units.charts(patient for patient in patients if patient not in led_on and patient not in dead),
             )
         )
         results = [*([listing.result] if listing else []), *_unresolved_results(cohort)]
@@ -108,8 +129,30 @@ class _Crawl:
             self.capability,
             self.owed,
             expected={*request.types, *await self.run.store.received_types()},
+            known=self.stored,
             check_patients=request.cohort is not None,
         )
+
+    def _unlisted(self, listed: Sequence[str]) -> tuple[str, ...]:
+        """Patients whom the store has beside those listed; a full run asks for tombstones too: whoever was dead may be back."""
+        known = frozenset(listed)
+        full = not self.owed.marks
+        return tuple(one.id for one in self.stored.values() if one.id not in known and (full or one.has_chart))
+
+    async def _cohort(self, finder: CohortFinder) -> tuple[Cohort, _Listing | None]:
+        """The patients, and the listing that found them if there was one."""
+        request = self.run.request
+        if request.cohort is not None and request.cohort.stored:
+            return Cohort(patients=self._unlisted(())), None
+        if request.cohort is not None:
+            return await finder.named(request.cohort), None
+        if request.group is not None:
+            return await finder.of_group(request.group), None
+        if not request.profile.lists_patients:
+            raise PlanError(
+                f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
+            )
+        return await _listed(self.run, finder)
 
     async def _describe(self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str]) -> None:
         run = self.run
@@ -138,7 +181,6 @@ class _Crawl:
         run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
         heed = run.request.kind != "pull" and run.request.since != "none"
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
-        newest = Newest(run.store.started_at) if profile.incremental and run.request.kind == "sync" else None
         search = SearchFetcher(
             run.client,
             run.request.base_url,
@@ -147,7 +189,7 @@ class _Crawl:
             deferrals=deferrals,
             began=run.store.started_at,
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
-            newest=newest,
+            notes_dates=profile.incremental and run.request.kind == "sync",
         )
         await _fetch_pending(run, search)
         further = await self._units(self.plan.types)
@@ -157,20 +199,17 @@ class _Crawl:
                 break
         run.notes += search.notes()
         await roster.defer(deferrals.learned)
-        if newest is not None:
-            before = await run.store.watermarks()
-            asked = {t: before[t] for t in self.owed.marks if t in before}
-            roster.hold_back(newest.held_back(asked, timedelta(seconds=profile.overlap_s)))
 
     async def _further(self, units: UnitPlan) -> list[Unit]:
-        """Patients that a batch did not bring, one by one; and the whole chart of whoever turned out to have been merged."""
+        """Patients that a batch did not bring, one by one; the whole chart of whoever turned out to be merged, or alive again."""
         roster = self.run.store.roster
-        merged = {alias.surviving_id: None for alias in await roster.new_aliases()}
-        again = ":merged" if self.owed.marks else ""
+        merged = dict.fromkeys(alias.surviving_id for alias in await roster.new_aliases())
+        back = dict.fromkeys(patient for patient in await roster.revived() if patient not in merged)
+        again = ":full" if self.owed.marks else ""
         return [
             *(units.patient(patient) for patient in await roster.unanswered()),
             *(units.patient(patient) for patient in merged),
-            *units.charts(merged, again=again, in_full=True),
+            *units.charts((*merged, *back), again=again, in_full=True),
         ]
 
 
@@ -203,33 +242,18 @@ class _Listing:
     result: UnitResult
 
 
-async def _cohort(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing | None]:
-    """The patients, and the listing that found them if there was one."""
-    request = run.request
-    if request.cohort is not None and request.cohort.stored:
-        return Cohort(patients=tuple(await run.store.roster.stored_patients())), None
-    if request.cohort is not None:
-        return await finder.named(request.cohort), None
-    if request.group is not None:
-        return await finder.of_group(request.group), None
-    if not request.profile.lists_patients:
-        raise PlanError(
-            f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
-        )
-    return await _listed(run, finder)
-
-
 async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
     """Every patient that the server lists; a listing that breaks off is a hole, and proves nobody gone."""
     patients: dict[str, None] = {}
     tally, totals = Tally(), Totals()
     detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
-    unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", detail=detail)
+    unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", way=DIRECTORY, detail=detail)
     try:
         async for page in finder.everyone(totals):
             patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
             tally.issues += page.issues
             tally.unreadable += len(page.quarantined)
+            tally.doubtful = tally.doubtful or page.doubtful
             run.inspect(page.records)
             aliases = aliases_in(page.records)
             await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
@@ -241,6 +265,8 @@ async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
     else:
         tally.count, tally.withheld, tally.shifted = len(patients), totals.missing, totals.shifted
         result = ended(unit, tally, run.request.profile)
+        if result.state is UnitState.SETTLED and result.reason is not None:
+            run.notes.append(f"Patient: {result.reason}")
     return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 
 

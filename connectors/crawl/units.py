@@ -5,7 +5,7 @@ Which types and patients is `plan`'s and `cohort`'s; from when each is asked, `s
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from connectors.capability import Capability
 from connectors.crawl.since import Owed, SinceParameter, since_parameter
 from connectors.profile import VendorProfile
+from connectors.ways import DIRECTORY, PATIENTS, search_way
 from snapshots.record import Unit
 
 _PATIENT = "Patient"
@@ -33,9 +34,12 @@ class UnitPlan:
         owed: Owed,
         *,
         expected: Container[str] = (),
+        known: Container[str] = (),
         check_patients: bool = False,
     ) -> None:
-        """`check_patients` asks for each Patient even where that type is not asked for, without storing it.
+        """`known` are patients of whom the store has a Patient: that the server has none any more is news of them, and no hole.
+
+        `check_patients` asks for each Patient even where that type is not asked for, without storing it.
 
         An id that the server does not know would otherwise pass for a patient without data.
         """
@@ -44,6 +48,9 @@ class UnitPlan:
         self._capability = capability
         self._owed = owed
         self._expected = expected
+        self._known = known
+        self._ways = {split: search_way(split) for splits in profile.search_splits.values() for split in splits}
+        self._ways[""] = search_way("")
         self._asks_patient = check_patients or _PATIENT in types
         self._by = {t: since_parameter(t, profile, capability) for t in types}
         self._splits = {t: profile.search_splits.get(t, ("",)) for t in types if t != _PATIENT}
@@ -69,6 +76,7 @@ class UnitPlan:
                 key=f"batch:Patient:{number}",
                 kind="batch",
                 resource_type=_PATIENT,
+                way=PATIENTS,
                 detail={
                     "path": f"Patient?_id={','.join(quote(one, safe='') for one in ids)}",
                     "template": "GET /Patient?_id=…",
@@ -94,12 +102,14 @@ class UnitPlan:
             kind="read" if read else "search",
             resource_type=_PATIENT,
             patient_id=patient,
+            way=PATIENTS,
             detail={
                 "path": f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
                 "template": "GET /Patient/{id}" if read else "GET /Patient?_id=…",
                 "split": "",
                 "incremental": False,
                 "expect": 1,
+                "known": patient in self._known,
                 "store": self._stores_patient if store is None else store,
             },
         )
@@ -143,6 +153,7 @@ class UnitPlan:
             kind="search",
             resource_type=resource_type,
             patient_id=patient,
+            way=self._ways[split],
             detail={
                 "path": f"{resource_type}?{parameter}={quoted}{suffixes[place]}",
                 "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
@@ -154,18 +165,17 @@ class UnitPlan:
         )
 
 
-def directory_units(
-    types: Sequence[str], profile: VendorProfile, capability: Capability, marks: Mapping[str, str]
-) -> Iterator[Unit]:
+def directory_units(types: Sequence[str], profile: VendorProfile, capability: Capability, owed: Owed) -> Iterator[Unit]:
     """One unit a type that is listed whole."""
     for resource_type in types:
         by = since_parameter(resource_type, profile, capability)
-        since = marks.get(resource_type) if by else None
+        since = owed.of_nobody(resource_type) if by else None
         query = _query("", _page_size(resource_type, profile), since, by).lstrip("&")
         yield Unit(
             key=f"search:{resource_type}:all",
             kind="search",
             resource_type=resource_type,
+            way=DIRECTORY,
             detail={
                 "path": f"{resource_type}?{query}" if query else resource_type,
                 "template": f"GET /{resource_type}",

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from connectors.crawl.deferrals import RESTRICTED
 from connectors.errors import TerminalFetchError
-from connectors.fhir import Issue, codes_of, grade
+from connectors.fhir import codes_of, grade
 from connectors.issue_types import shown
+from connectors.outcomes import Issue
 from connectors.profile import IssueGrade, VendorProfile
-from snapshots.record import Deletion, Unit, UnitResult, UnitState
+from snapshots.record import Deletion, Ending, Said, Unit, UnitResult, UnitState
 
 MERGED = "merged into another patient, whose chart is fetched"
 PUT_OFF = "the server puts this search off to another day"
@@ -22,6 +24,7 @@ NOT_SERVED = frozenset({404, 501})
 NOT_SERVED_HERE = "not served here"
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 _GRAVE = frozenset({"error", "fatal"})
+_ENDINGS: dict[IssueGrade, Ending] = {"pause": Ending.PAUSED, "restricted": Ending.RESTRICTED}
 _HOLES: dict[IssueGrade, str] = {
     "pause": PUT_OFF,
     "fatal": "the server could not produce all of it",
@@ -42,6 +45,7 @@ class Tally:
     issues: list[Issue] = field(default_factory=list)
     count: int = 0
     unreadable: int = 0
+    doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
     astray: int = 0  # of another patient, category or time than was asked for (F16)
     unfiltered: bool = False  # the server refused the date filter: everything was listed
@@ -51,20 +55,40 @@ class Tally:
     merged: bool = False
     withheld: int = 0  # matches that the server told of, and neither gave nor linked to
     shifted: bool = False  # the number of matches kept changing while pages were read
+    newest: datetime | None = None  # of the dates that news are asked by
 
 
 def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     """How a unit ends whose pages all came, but for places that were `lost`."""
     worst = grade(tally.issues, profile.issue_codes)
     if hole := _hole(unit, tally, worst):
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count)
+        ending = _ENDINGS.get(worst, Ending.FAILED)
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count, ending=ending)
+    if tally.count < unit.detail.get("expect", 0) and not tally.merged:
+        return _unknown(unit)
     remarks = _remarks(tally, worst)
+    # what came beside what was asked for proves no row absent, and hides none
+    partial = worst in {"incomplete", "restricted"} or tally.redacted or tally.shifted
+    ending = Ending.MERGED if tally.merged else Ending.PARTIAL if partial else Ending.LISTED
     return UnitResult(
         key=unit.key,
         state=UnitState.SETTLED,
         reason="; ".join(remarks) or None,
         complete_listing=not remarks and not unit.detail.get("incremental", False),
         records=tally.count,
+        ending=ending,
+        newest=None if tally.newest is None else tally.newest.isoformat(),
+    )
+
+
+def _unknown(unit: Unit) -> UnitResult:
+    """A Patient whom the server does not give: a hole, but for one that the store has, of whom this is news."""
+    known = unit.detail.get("known", False)
+    return UnitResult(
+        key=unit.key,
+        state=UnitState.SETTLED if known else UnitState.FAILED,
+        reason="no longer there" if known else "the server knows no such patient: check the id, or the cohort",
+        ending=Ending.NOT_FOUND,
     )
 
 
@@ -78,8 +102,6 @@ def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
     grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)
     if worst in _HOLES and grave:
         return named(_HOLES[worst], codes_of(tally.issues))
-    if tally.count < unit.detail.get("expect", 0) and not tally.merged:
-        return "the server knows no such patient: check the id, or the cohort"
     if tally.dateless:
         return "too large to be asked at once, and asked by date: what has no date was not reached"
     return None
@@ -93,6 +115,8 @@ def lost_places(tally: Tally) -> str:
 
 def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
     remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
+    if tally.doubtful:
+        remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
     if tally.redacted:
         remarks.append("redacted placeholders came in place of records that this client may not see")
     if tally.astray:
@@ -122,37 +146,39 @@ def refused(unit: Unit, error: TerminalFetchError, meaning: IssueGrade, *, serve
     """
     of_patient = unit.resource_type == "Patient" and unit.patient_id is not None
     if of_patient and (error.status == _GONE or meaning == "gone"):
-        return Refusal(_settled(unit, "deleted in the EHR"), [Deletion("Patient", unit.patient_id or "")])
+        word = Deletion("Patient", unit.patient_id or "", Said.GONE, unit.way)
+        return Refusal(_settled(unit, "deleted in the EHR", Ending.GONE), [word])
     if meaning == "merged":
         if of_patient:
-            return Refusal(_failed(unit, "merged, and the server does not say into whom: ask it, or drop the id"))
-        return Refusal(_settled(unit, MERGED))
+            why = "merged, and the server does not say into whom: ask it, or drop the id"
+            return Refusal(_failed(unit, why, Ending.MERGED))
+        return Refusal(_settled(unit, MERGED, Ending.MERGED))
     if error.status == _NOT_FOUND and of_patient:
-        reason = "the server knows no such patient (or serves no Patient reads): check the id, or the cohort"
-        return Refusal(_failed(unit, reason))
+        word = Deletion("Patient", unit.patient_id or "", Said.NOT_FOUND, unit.way)
+        return Refusal(_unknown(unit), [word])
     if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
-        return Refusal(_settled(unit, "the server knows no such patient"))
+        return Refusal(_settled(unit, "the server knows no such patient", Ending.NOT_FOUND))
     if error.status in NOT_SERVED or "not-supported" in error.codes:  # no such search (vendors.md section 7)
         answer = f"HTTP {error.status}"
         if unit.detail.get("expected", False) or served:
             reason = (
                 f"the server answers {answer} to this search, though the type was asked for by name, or served before"
             )
-            return Refusal(_failed(unit, reason))
-        return Refusal(_settled(unit, f"{NOT_SERVED_HERE}: {answer}"))
+            return Refusal(_failed(unit, reason, Ending.NOT_SERVED))
+        return Refusal(_settled(unit, f"{NOT_SERVED_HERE}: {answer}", Ending.NOT_SERVED))
     if meaning == "pause":
-        return Refusal(_failed(unit, PUT_OFF), paused=True)
+        return Refusal(_failed(unit, PUT_OFF, Ending.PAUSED), paused=True)
     if error.status == _FORBIDDEN or meaning == "restricted":
-        return Refusal(_failed(unit, named(RESTRICTED, error.codes)), restricted=True)
+        return Refusal(_failed(unit, named(RESTRICTED, error.codes), Ending.RESTRICTED), restricted=True)
     return None
 
 
-def _settled(unit: Unit, reason: str) -> UnitResult:
-    return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason)
+def _settled(unit: Unit, reason: str, ending: Ending) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, ending=ending)
 
 
-def _failed(unit: Unit, reason: str) -> UnitResult:
-    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+def _failed(unit: Unit, reason: str, ending: Ending) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, ending=ending)
 
 
 def named(text: str, codes: Sequence[str]) -> str:

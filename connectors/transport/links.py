@@ -77,5 +77,9 @@ def safe_url(link: str, base_url: str) -> str:
     parsed = URL(url, encoded=True)
     if parsed.host == URL(base_url, encoded=True).host and parsed.explicit_port is None:
         port = URL(base_url, encoded=True).explicit_port
-        return upgraded if port is None else upgraded.replace(parsed.raw_authority, f"{parsed.raw_authority}:{port}", 1)
+        return (
+            upgraded
+            if port is None
+            else upgraded.replace(f"//{parsed.raw_authority}", f"//{parsed.raw_authority}:{port}", 1)
+        )
     raise UnsafeLinkError("a link leads from https to plain http; it was not followed")

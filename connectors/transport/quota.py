@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 MINUTE_S = 60.0
 _EPOCH_SECONDS, _EPOCH_MS = 1e9, 1e12  # a reset beyond these is a moment, not a number of seconds
-_ITEM = re.compile(r"([a-z]+)\s*=\s*(\d+)")
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_ITEM = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})")
+_NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")  # longer ones are infinite as a float, or no int at all
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _REMAINING = re.compile(r"(?:x-)?rate-?limit-remaining(?:-(\w+))?")
 _RESET = re.compile(r"(?:x-)?rate-?limit-reset(?:-\w+)?")

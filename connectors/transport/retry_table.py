@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
-
+from connectors.instants import http_date
+from connectors.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.transport.call import Call
 
 Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
@@ -195,23 +195,13 @@ def issue_codes(body: bytes) -> tuple[str, ...]:
     if len(body) > OUTCOME_BYTES or b"OperationOutcome" not in body:
         return ()
     try:
-        outcome = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError:
-        return ()
-    if not isinstance(outcome, dict) or outcome.get("resourceType") != "OperationOutcome":
-        return ()
-    found: dict[str, None] = {}
-    for issue in _dicts(outcome.get("issue")):
-        details = issue.get("details")
-        codings = _dicts(details.get("coding")) if isinstance(details, dict) else []
-        for code in (issue.get("code"), *(coding.get("code") for coding in codings)):
-            if isinstance(code, str) and _CODE.fullmatch(code):
-                found[code] = None
+        issues = outcome_from(body).issues
+    except UnreadableOutcomeError:
+        return ()  # harmless: codes refine what the status says, and without them the status alone is judged
+    found = dict.fromkeys(
+        code for issue in issues for code in (issue.code, *issue.vendor_codes) if _CODE.fullmatch(code)
+    )
     return tuple(found)[:MAX_CODES]
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | None:
@@ -223,7 +213,7 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
         return min(max(float(text), 0.0), cap_s)
-    try:
+    try:  # not `http_date`: the end of time, as a wait, is long, and so the cap
         moment = parsedate_to_datetime(text)
         at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -233,8 +223,5 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
 
 def server_time(value: str | None) -> float | None:
     """A Date header as epoch seconds; None where there is none or it makes no sense."""
-    try:
-        moment = parsedate_to_datetime((value or "").strip())
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    found = http_date((value or "").strip())
+    return None if found is None else found.timestamp()

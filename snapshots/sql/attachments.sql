@@ -37,7 +37,7 @@ SELECT resource_type, resource_id, place, patient_id, content_type, url, inline,
 FROM attachment_use u
 WHERE connection = %(connection)s AND NOT inline AND (
     state = 'wanted' AND (run = %(run)s OR %(leftovers)s)
-    OR state IN ('missing', 'restricted') AND %(leftovers)s AND checked_at < now() - %(fresh)s::interval
+    OR state IN ('missing', 'restricted') AND %(leftovers)s AND checked_at < %(at)s::timestamptz - %(fresh)s::interval
 )
 AND NOT EXISTS (
     SELECT FROM unit WHERE unit.run = %(run)s AND key = concat('attachment:', resource_type, ':', resource_id, ':', place)
@@ -72,7 +72,7 @@ VALUES (%(sha256)s, %(size)s, %(content_type)s, %(content)s, %(text)s, %(unread)
 
 -- name: attach
 -- Note what became of attachments.
-UPDATE attachment_use u SET state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = now()
+UPDATE attachment_use u SET state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
 FROM unnest(%(types)s::text[], %(ids)s::text[], %(places)s::int[], %(states)s::text[], %(notes)s::text[], %(digests)s::bytea[])
     AS d (resource_type, resource_id, place, state, note, sha256)
 WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place

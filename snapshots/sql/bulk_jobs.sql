@@ -63,3 +63,7 @@ ORDER BY ordinal
 -- name: planned_types
 -- Types of the run's units of these kinds.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)
+
+-- name: date_evidence
+-- The instant of what the run's export tells.
+UPDATE run SET as_of = %(as_of)s WHERE id = %(run)s AND as_of IS DISTINCT FROM %(as_of)s

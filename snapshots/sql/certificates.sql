@@ -28,12 +28,18 @@ SELECT t.resource_type FROM (SELECT DISTINCT c.resource_type FROM run_count c JO
     WHERE r.connection = %(connection)s) t
 WHERE EXISTS (SELECT FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s
     AND r.deleted_at IS NULL AND r.patient_id IS NOT NULL)
+OR EXISTS (SELECT FROM member m JOIN resource r USING (connection, resource_type, id)
+    WHERE m.resource_type = t.resource_type AND m.connection = %(connection)s AND r.deleted_at IS NULL)
 ORDER BY 1
 
 -- name: held_of_patient
--- Live resources of a type in one patient's compartment.
+-- Live resources of a type in one patient's compartment. Of Patients only the one: those linked to it are in no listing of it.
 SELECT id, last_updated FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND patient_id = %(patient)s AND deleted_at IS NULL
+UNION
+SELECT r.id, r.last_updated FROM member m JOIN resource r USING (connection, resource_type, id)
+WHERE m.resource_type = %(resource_type)s AND m.connection = %(connection)s AND m.patient_id = %(patient)s
+    AND m.resource_type <> 'Patient' AND r.deleted_at IS NULL
 
 -- name: held_of_type
 -- Live resources of a type, whoever they belong to.
@@ -41,9 +47,15 @@ SELECT id, last_updated FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL
 
 -- name: number_of_patient
--- How many live resources of a type lie in one patient's compartment.
-SELECT count(*)::int FROM resource
-WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND patient_id = %(patient)s AND deleted_at IS NULL
+-- How many those are.
+SELECT count(*)::int FROM (
+    SELECT id FROM resource
+    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND patient_id = %(patient)s AND deleted_at IS NULL
+    UNION
+    SELECT r.id FROM member m JOIN resource r USING (connection, resource_type, id)
+    WHERE m.resource_type = %(resource_type)s AND m.connection = %(connection)s AND m.patient_id = %(patient)s
+        AND m.resource_type <> 'Patient' AND r.deleted_at IS NULL
+) held
 
 -- name: number_of_type
 -- How many live resources of a type there are.
@@ -62,8 +74,8 @@ WHERE run = %(run)s AND state = 'failed' AND (patient_id IS NULL OR patient_id =
 
 -- name: asked
 -- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.crawl.verdicts).
-SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment')
-    AND (records > 0 OR coalesce(reason, '') NOT LIKE 'not served here%%')
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
+    AND (records > 0 OR ending <> 'not-served')
 
 -- name: save
 -- Keep a certificate.

@@ -5,24 +5,55 @@ SELECT set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan',
 
 -- name: close_pending
 -- A unit that nobody settled is a hole.
-UPDATE unit SET state = 'failed', reason = coalesce(poison, reason, 'not attempted'), complete_listing = false, ended_at = now()
+UPDATE unit SET state = 'failed', ending = 'failed', reason = coalesce(poison, reason, 'not attempted'), complete_listing = false,
+    ended_at = %(at)s
 WHERE run = %(run)s AND state = 'pending'
 
+-- name: serve_all_alike
+-- A type that is served to others is not "not served" for one.
+UPDATE unit u SET state = 'failed', reason = concat(u.reason, ', though it was answered for others: sync again')
+WHERE u.run = %(run)s AND u.ending = 'not-served' AND u.state = 'settled' AND EXISTS (
+    SELECT FROM unit o WHERE o.run = %(run)s AND o.resource_type = u.resource_type AND o.kind = 'search'
+        AND o.ending IN ('listed', 'partial')
+)
+
 -- name: types
--- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), did all list
--- everything, does a unit list the type whole, by which searches, and is there quarantine that no unit answers for. A unit that
--- was asked for news only (detail.incremental) cannot tell what has vanished. Units that follow references or fetch attachments
--- list nothing, and have a state of their own. An export that tells of errors, or may, has listed nothing: they name no type.
-SELECT resource_type, bool_and(state = 'settled' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
-        AND bool_or(state = 'settled') AS settled,
-    bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true')
-        AND NOT EXISTS (SELECT FROM unit e WHERE e.run = %(run)s AND e.kind = 'error-file' AND NOT e.complete_listing) AS listed,
-    bool_or(complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true') AS some_listed,
-    bool_or(patient_id IS NULL AND kind NOT IN ('batch', 'cohort')) AS as_a_whole,
+-- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), was anything
+-- listed as asked, and is there quarantine that no unit answers for.
+SELECT resource_type, bool_and(ending = 'listed' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
+        AND bool_or(ending = 'listed') AS listed,
+    bool_or(complete_listing) AS in_full,
+    bool_or(kind IN ('file', 'no-file')) AS exported,
     EXISTS (SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL
-        AND coalesce(q.resource_type, unit.resource_type) = unit.resource_type) AS doubtful,
-    array_agg(DISTINCT detail ->> 'split') FILTER (WHERE kind = 'search') AS splits
-FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment') GROUP BY resource_type ORDER BY resource_type
+        AND coalesce(q.resource_type, unit.resource_type) = unit.resource_type) AS doubtful
+FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
+GROUP BY resource_type ORDER BY resource_type
+
+-- name: newest
+-- The newest date that units of each type brought.
+SELECT resource_type, array_agg(DISTINCT newest) FROM unit WHERE run = %(run)s AND newest IS NOT NULL GROUP BY 1
+
+-- name: stored_types
+-- Which of these types the connection has anything of, tombstones included.
+SELECT t.resource_type FROM unnest(%(types)s::text[]) AS t (resource_type)
+WHERE EXISTS (SELECT FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s)
+
+-- name: unlisted
+-- Types of which files failed in the selection's last export, and of which this one, which names no types, lists nothing.
+SELECT DISTINCT u.resource_type FROM unit u
+WHERE u.run = (
+    SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND id < %(run)s AND kind = 'sync'
+        AND status IN ('complete', 'partial', 'nothing')
+) AND u.state = 'failed' AND u.kind IN ('file', 'unlisted') AND u.resource_type <> '*'
+EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind IN ('file', 'no-file')
+
+-- name: note_unlisted
+-- Such a type is still a hole.
+INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, detail, ended_at)
+VALUES (%(run)s, concat('unlisted:', %(resource_type)s::text), 'unlisted', %(resource_type)s, 'failed', 'failed',
+    'the last export''s files of this type failed, and this export lists none of it: name `types`, so that it must say so',
+    '{"template": "the export"}', %(at)s)
+ON CONFLICT DO NOTHING
 
 -- name: blocks_all
 -- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; of an export, patients that it did not
@@ -37,122 +68,44 @@ SELECT EXISTS (
 )
 
 -- name: leaves_a_gap
--- Whether anything of this run waits for the next in a way that no patient's lag says, or was asked for news only.
+-- Whether anything of this run waits for the next in a way that no patient's lag says.
 SELECT EXISTS (
-    SELECT FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') AND (
-        state = 'failed' AND (patient_id IS NULL OR kind NOT IN ('search', 'read')) OR detail -> 'incremental' = 'true'
-    )
+    SELECT FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt')
+        AND state = 'failed' AND (patient_id IS NULL OR kind NOT IN ('search', 'read'))
 ) OR EXISTS (SELECT FROM quarantine WHERE run = %(run)s AND unit_key IS NULL)
 
--- name: tombstone
--- Make tombstones of what complete listings of a type no longer had and this run received nowhere. Always for patients all of
--- whose units of the type listed everything, for former ids of such patients, and for patients that the EHR has deleted; where
--- all units of the type listed everything and one lists it whole (whole), also for every patient that this run listed, and for
--- what a run of the same selection brought. Searches by category speak for those categories only. EXCEPT compares sets whatever
--- the planner believes of their sizes: tables that grew within minutes have no statistics, and an anti join by nested loop took
--- minutes for 38,000 resources.
--- What came by reference and not by a listing stays while it is mentioned: by this run's walk, or, where that has not been
--- everywhere (a source of mentions was not listed in full, or no reference was followed), by an earlier one.
-WITH complete AS (
-    SELECT patient_id FROM unit WHERE run = %(run)s AND resource_type = %(resource_type)s AND patient_id IS NOT NULL
-        AND kind NOT IN ('reference', 'attachment')
-    GROUP BY patient_id HAVING bool_and(state = 'settled' AND complete_listing AND detail -> 'incremental' IS DISTINCT FROM 'true')
-), patient AS (
-    SELECT patient_id FROM complete
-    UNION SELECT a.former_id FROM unnest(%(formers)s::text[], %(survivors)s::text[]) AS a (former_id, surviving_id)
-        JOIN complete c ON c.patient_id = a.surviving_id
-    UNION SELECT patient_id FROM unit
-        WHERE run = %(run)s AND resource_type = %(resource_type)s AND patient_id = ANY(%(ended)s::text[])
-        GROUP BY patient_id HAVING bool_and(state = 'settled')
-), doubted AS (
-    SELECT DISTINCT patient_id FROM unit
-    WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') AND (
-        state <> 'settled' OR detail -> 'incremental' = 'true'
-        OR NOT complete_listing AND coalesce(reason, '') NOT LIKE 'not served here%%'
-    )
-), listed AS (
-    SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
-    UNION ALL SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
-    UNION ALL SELECT patient_id FROM unit
-        WHERE run = %(run)s AND patient_id IS NOT NULL AND state = 'settled' AND complete_listing
-), vanished AS MATERIALIZED (
-    SELECT r.id FROM resource r
-    WHERE r.resource_type = %(resource_type)s AND r.connection = %(connection)s AND r.deleted_at IS NULL
-        AND r.last_changed_run <> %(run)s
-        AND (
-            r.patient_id IN (SELECT patient_id FROM patient)
-            OR %(whole)s AND (
-                r.patient_id IN (SELECT id FROM listed)
-                OR r.last_changed_run IN (
-                    SELECT id FROM run WHERE connection = %(connection)s AND selection = %(selection)s
-                )
-            )
-        )
-    EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
-    EXCEPT SELECT x.id FROM referenced x, (
-        SELECT run.kind = 'sync' AND run.types = '{}' AND run.since = '{}' AND NOT EXISTS (
-            SELECT FROM doubted WHERE patient_id IS NULL
-        ) AND EXISTS (SELECT FROM followed f WHERE f.run = %(run)s AND f.resource_type = %(resource_type)s) AS all_sources
-        FROM run WHERE run.id = %(run)s
-    ) walk
-    WHERE x.connection = %(connection)s AND x.resource_type = %(resource_type)s AND x.state IN ('found', 'wanted')
-        AND (x.run = %(run)s OR NOT walk.all_sources OR coalesce(x.patient_id IN (SELECT patient_id FROM doubted), true))
-        AND NOT coalesce(x.patient_id = ANY(%(ended)s::text[]), false)
-), gone AS (
-    UPDATE resource r SET deleted_at = now(), deleted_run = %(run)s
-    WHERE r.resource_type = %(resource_type)s AND r.connection = %(connection)s AND r.id = ANY(ARRAY(SELECT id FROM vanished))
-        AND (
-            %(categories)s::text[] IS NULL OR r.patient_id = ANY(%(ended)s::text[])
-            OR EXISTS (
-                SELECT FROM referenced x WHERE x.connection = %(connection)s AND x.resource_type = %(resource_type)s
-                    AND x.id = r.id AND x.state = 'found'
-            )
-            OR EXISTS (
-                SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code)
-                WHERE c.code #>> '{}' = ANY(%(categories)s::text[])
-            )
-        )
-    RETURNING r.patient_id
-)
-SELECT count(*)::int, (count(*) FILTER (WHERE NOT coalesce(patient_id = ANY(%(ended)s::text[]), false)))::int FROM gone
-
--- name: live
--- How much of a type is there.
-SELECT count(*)::int FROM resource WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL
-
--- name: doubted_before
--- Whether a run that asked the same, and no full listing since, did not believe either that so much of this type has vanished.
-SELECT count(*)::int FROM run JOIN run before ON before.connection = run.connection AND before.selection = run.selection
-    AND before.kind = run.kind AND before.id < run.id JOIN unit ON unit.run = before.id
-WHERE run.id = %(run)s AND unit.key = 'vanished:' || %(resource_type)s AND before.id > coalesce((
-    SELECT max(whole.id) FROM run whole WHERE whole.connection = run.connection AND whole.selection = run.selection
-        AND whole.kind = run.kind AND whole.full_listing AND whole.id < run.id
-), 0)
-
--- name: doubt
--- Make a hole of what vanished in number.
-INSERT INTO unit (run, key, kind, resource_type, state, reason, ended_at)
-VALUES (%(run)s, 'vanished:' || %(resource_type)s, 'vanished', %(resource_type)s, 'failed', %(reason)s, now())
+-- name: asked_for_news
+-- Whether anybody was asked for news only.
+SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND detail -> 'incremental' = 'true')
 
 -- name: patients
 -- How many patients the run received or asked for.
 SELECT count(DISTINCT id)::int FROM (
     SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
     UNION ALL SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
-    UNION ALL SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND state = 'settled'
+    UNION ALL SELECT patient_id FROM unit
+        WHERE run = %(run)s AND patient_id IS NOT NULL AND state = 'settled' AND kind NOT IN ('confirm', 'control')
 ) received
 
 -- name: move_watermark
 -- Note up to when these types are complete.
 INSERT INTO watermark (connection, selection, resource_type, instant, run)
-SELECT %(connection)s, %(selection)s, unnest(%(types)s::text[]), unnest(%(instants)s::text[]), %(run)s
+SELECT %(connection)s, %(knowledge)s, unnest(%(types)s::text[]), unnest(%(instants)s::text[]), %(run)s
 ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run
+
+-- name: claims
+-- What units say to be complete: by which way, of which type, for how many patients, in full or since the claim before.
+SELECT w.name, u.resource_type, count(DISTINCT u.patient_id)::int, bool_and(u.complete_listing)
+FROM unit u JOIN way w ON w.id = u.way
+WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND u.resource_type <> '*'
+    AND u.kind NOT IN ('confirm', 'control', 'reference', 'attachment')
+GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: close
 -- Close the run with its status.
-UPDATE run SET status = %(status)s, finished_at = clock_timestamp(), requests = requests + %(requests)s,
+UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + %(requests)s,
     retries = retries + %(retries)s, notes = notes || %(notes)s::text[], patients = %(patients)s, error = %(error)s,
-    full_listing = %(full_listing)s
+    full_listing = %(full_listing)s, claims = %(claims)s
 WHERE id = %(run)s
 
 -- name: endings

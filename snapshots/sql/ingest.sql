@@ -10,33 +10,138 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan
 SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 
 -- name: classify
--- Compare keys and hashes with what is stored: note what is unchanged as seen, and give, as positions in the batch, what is
--- stored but differs (with the stored lastUpdated where this run has already received the resource) and what is the same.
+-- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
+-- positions in the batch, what is stored but differs (with the stored lastUpdated and versionId where this run has already received
+-- the resource) and what needs no write: the same content, a rival of it, or older than what is known (evidence counts as of its
+-- own instant, `as_of`).
 WITH staged AS (
-    SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s) WITH ORDINALITY AS s (resource_type, id, content_hash, n)
+    SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
+        WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
 ), found AS MATERIALIZED (
-    SELECT s.n, s.resource_type, s.id, r.last_updated, r.last_changed_run = %(run)s AS mine,
-        r.content_hash = s.content_hash AND r.deleted_at IS NULL AS same
+    SELECT s.n, s.resource_type, s.id, s.way, r.last_updated, r.version_id, r.first_way, r.last_changed_run = %(run)s AS mine,
+        r.deleted_at IS NULL AND (r.content_hash = s.content_hash OR %(rivals)s AND EXISTS (
+            SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+                AND v.content_hash = s.content_hash
+        )) AS same,
+        %(as_of)s::timestamptz IS NOT NULL AND (
+            coalesce(r.deleted_at > %(as_of)s::timestamptz, false)
+            OR r.last_changed_run <> %(run)s AND coalesce(s.updated <= r.last_updated, true) AND (
+                SELECT coalesce(x.as_of, x.started_at) > %(as_of)s::timestamptz FROM run x WHERE x.id = r.last_changed_run
+            )
+        ) AS outdated
     FROM staged s
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
+), taught AS (
+    INSERT INTO listed (connection, way, resource_type, id)
+    SELECT %(connection)s, way, resource_type, id FROM found WHERE way IS NOT NULL AND first_way IS DISTINCT FROM way
+    ON CONFLICT DO NOTHING
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
     SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
     ON CONFLICT DO NOTHING
     RETURNING resource_type
 ), differing AS (
-    SELECT f.n, CASE WHEN f.mine OR EXISTS (
+    SELECT f.n, f.last_updated, f.version_id, f.mine OR EXISTS (
         SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = f.resource_type AND seen.id = f.id
-    ) THEN f.last_updated END AS received
-    FROM found f WHERE NOT same
+    ) AS received
+    FROM found f WHERE NOT same AND NOT coalesce(outdated, false)
 )
 SELECT
-    (SELECT array_agg(n) FROM found WHERE same),
+    (SELECT array_agg(n) FROM found WHERE same OR outdated),
     (SELECT array_agg(n ORDER BY n) FROM differing),
+    (SELECT array_agg(CASE WHEN received THEN last_updated END ORDER BY n) FROM differing),
+    (SELECT array_agg(CASE WHEN received THEN version_id END ORDER BY n) FROM differing),
     (SELECT array_agg(received ORDER BY n) FROM differing),
     (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
+
+-- name: teach
+-- Note further ways that listed resources.
+INSERT INTO listed (connection, way, resource_type, id)
+SELECT %(connection)s, s.way, s.resource_type, s.id FROM unnest(%(types)s, %(ids)s, %(ways)s) AS s (resource_type, id, way)
+CROSS JOIN LATERAL (
+    SELECT first_way FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+) r
+WHERE r.first_way IS DISTINCT FROM s.way
+ON CONFLICT DO NOTHING
+
+-- name: has_evidence
+-- Whether anything stands open about a row of this connection, and whether rival contents of one version are known.
+SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s)
+
+-- name: clear_evidence
+-- What was received is there: nothing stands open about it, but a way that missed it, until that way lists it again.
+DELETE FROM evidence e USING unnest(%(types)s, %(ids)s, %(ways)s) AS s (resource_type, id, way)
+WHERE e.connection = %(connection)s AND e.resource_type = s.resource_type AND e.id = s.id
+    AND (e.state <> 'contradicted' OR e.way = s.way)
+
+-- name: rivalled
+-- Which of these resources have had several contents of one version, by position.
+SELECT array_agg(s.n) FROM unnest(%(types)s, %(ids)s) WITH ORDINALITY AS s (resource_type, id, n)
+WHERE EXISTS (SELECT FROM rival WHERE connection = %(connection)s AND resource_type = s.resource_type AND id = s.id)
+
+-- name: note_rivals
+-- Note contents that came for one version, beside the stored one.
+WITH came AS (
+    SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(patients)s, %(versions)s, %(updated)s, %(bodies)s)
+        AS s (resource_type, id, content_hash, patient_id, version_id, last_updated, body)
+), stored AS (
+    INSERT INTO rival (connection, resource_type, id, content_hash, run)
+    SELECT DISTINCT %(connection)s::int, r.resource_type, r.id, r.content_hash, %(run)s::bigint FROM came
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource
+        WHERE resource_type = came.resource_type AND connection = %(connection)s AND id = came.id OFFSET 0
+    ) r
+    WHERE NOT EXISTS (
+        SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = r.resource_type AND v.id = r.id
+    ) AND NOT EXISTS (
+        SELECT FROM came c WHERE c.resource_type = r.resource_type AND c.id = r.id AND c.content_hash = r.content_hash
+    )
+)
+INSERT INTO rival (connection, resource_type, id, content_hash, run, patient_id, version_id, last_updated, body)
+SELECT DISTINCT ON (resource_type, id, content_hash) %(connection)s, resource_type, id, content_hash, %(run)s, patient_id, version_id,
+    last_updated, body
+FROM came
+ON CONFLICT (connection, resource_type, id, content_hash) DO UPDATE SET run = excluded.run, patient_id = excluded.patient_id,
+    version_id = excluded.version_id, last_updated = excluded.last_updated, body = excluded.body
+
+-- name: forget_rivals
+-- A new version of these resources has come: its contents are what counts.
+DELETE FROM rival v USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+
+-- name: lone_rivals
+-- Contents that came in this run without the stored one of their version: they have taken its place.
+SELECT DISTINCT ON (v.resource_type, v.id) v.resource_type, v.id, v.patient_id, v.version_id, v.last_updated, v.content_hash, v.body
+FROM rival v
+CROSS JOIN LATERAL (
+    SELECT content_hash FROM resource
+    WHERE resource_type = v.resource_type AND connection = %(connection)s AND id = v.id AND deleted_at IS NULL OFFSET 0
+) r
+WHERE v.connection = %(connection)s AND v.run = %(run)s AND v.body IS NOT NULL AND v.content_hash <> r.content_hash
+    AND NOT EXISTS (
+        SELECT FROM rival s WHERE s.connection = %(connection)s AND s.resource_type = v.resource_type AND s.id = v.id
+            AND s.content_hash = r.content_hash AND s.run = %(run)s
+    )
+ORDER BY v.resource_type, v.id, v.content_hash
+
+-- name: forget_members
+-- Forget which patients resources named before their content changed.
+DELETE FROM member m USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND NOT m.searched
+
+-- name: note_members
+-- Note further patients of resources.
+INSERT INTO member (connection, resource_type, id, patient_id, searched)
+SELECT %(connection)s, s.* FROM unnest(%(types)s, %(ids)s, %(patients)s, %(searched)s::bool[])
+    AS s (resource_type, id, patient_id, searched)
+ON CONFLICT DO NOTHING
+
+-- name: unmerge
+-- Patients that came by an id that led to another are merged no more; an id that is its own alias says so.
+UPDATE alias SET surviving_id = former_id, gone = false, first_run = %(run)s, last_run = %(run)s
+WHERE connection = %(connection)s AND former_id = ANY(%(ids)s::text[]) AND gone AND former_id <> surviving_id
 
 -- name: keep_whole
 -- Which of these resources are stored with all their elements, or as tombstones, by position; they are noted as seen, unchanged.
@@ -69,7 +174,7 @@ SELECT
 -- name: copy_new
 -- Take in resources that are not stored yet; the JSON is parsed once, on its way into its partition.
 COPY resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
-    body) FROM STDIN (FORMAT binary)
+    first_way, body) FROM STDIN (FORMAT binary)
 
 -- name: merge
 -- Take in resources that are stored with another hash, or as tombstones. Equal text of the parsed JSON (key order and white
@@ -79,7 +184,8 @@ WITH staged AS MATERIALIZED (
     FROM unnest(%(types)s, %(ids)s, %(patients)s, %(versions)s, %(updated)s, %(hashes)s, %(bodies)s)
         AS s (resource_type, id, patient_id, version_id, last_updated, content_hash, body)
 ), judged AS MATERIALIZED (
-    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.deleted_at IS NULL AND r.body::text = s.body::text AS same
+    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.deleted_at IS NULL AND r.body::text = s.body::text AS same,
+        r.deleted_at IS NOT NULL AS dead, r.patient_id AS was_of
     FROM staged s
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
@@ -107,6 +213,12 @@ WITH staged AS MATERIALIZED (
     ON CONFLICT (resource_type, connection, id) DO UPDATE SET last_changed_run = excluded.last_changed_run,
         deleted_run = NULL, deleted_at = NULL, patient_id = excluded.patient_id, version_id = excluded.version_id,
         last_updated = excluded.last_updated, content_hash = excluded.content_hash, body = excluded.body
+), revived AS (
+    INSERT INTO revived (run, resource_type, patient_id)
+    SELECT DISTINCT %(run)s::bigint, j.resource_type, coalesce(p.id, '') FROM judged j
+    CROSS JOIN LATERAL (VALUES (j.patient_id), (j.was_of)) AS p (id)
+    WHERE j.dead
+    ON CONFLICT DO NOTHING
 ), unnoted AS (
     DELETE FROM seen WHERE ctid = ANY (ARRAY(
         SELECT s.at FROM judged j
@@ -123,19 +235,23 @@ SELECT resource_type, sum(changed)::int, sum(unchanged)::int FROM (
     UNION ALL SELECT resource_type, 0, -1 FROM unnoted
 ) counted GROUP BY 1
 
--- name: delete
--- Make tombstones of what the EHR says is gone; the content stays as the last version. Unknown ids are no matter.
-WITH known AS MATERIALIZED (
-    SELECT r.* FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id
-            AND deleted_at IS NULL OFFSET 0
-    ) r
-), gone AS (
-    INSERT INTO resource SELECT * FROM known
-    ON CONFLICT (resource_type, connection, id) DO UPDATE SET deleted_at = now(), deleted_run = %(run)s
-)
-SELECT resource_type, count(*)::int FROM known GROUP BY 1
+-- name: note_words
+-- Note what the EHR said of resources that it did not give. What is believed of it is decided when the run ends; of what is not
+-- stored, or is a tombstone, nothing need be.
+INSERT INTO absence AS a (run, resource_type, id, way, patient_id, said)
+SELECT DISTINCT ON (s.resource_type, s.id) %(run)s, s.resource_type, s.id, s.way, r.patient_id, s.said
+FROM unnest(%(types)s, %(ids)s, %(ways)s, %(said)s) WITH ORDINALITY AS s (resource_type, id, way, said, n)
+CROSS JOIN LATERAL (
+    SELECT patient_id FROM resource
+    WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id AND (
+        deleted_at IS NULL OR EXISTS (
+            SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = s.resource_type AND e.id = s.id
+                AND e.state = 'old-tombstone'
+        )
+    ) OFFSET 0
+) r
+ORDER BY s.resource_type, s.id, s.n DESC
+ON CONFLICT (run, resource_type, id) DO UPDATE SET said = coalesce(excluded.said, a.said), way = coalesce(a.way, excluded.way)
 
 -- name: is_json
 -- Whether these texts all become jsonb; the server's error says so when not.

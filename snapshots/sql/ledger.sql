@@ -11,25 +11,32 @@ SELECT pg_advisory_lock(hashtextextended('chartferry run ' || %(tenant)s || ' ' 
 SELECT max(run.id) FROM run JOIN connection c ON c.id = run.connection WHERE c.name = %(connection)s AND run.status = 'running'
 
 -- name: find_connection
--- The number of a connection.
-SELECT id FROM connection WHERE name = %(connection)s
+-- The number of a connection, which remembers where its EHR is.
+UPDATE connection SET base_url = coalesce(%(base_url)s, base_url) WHERE name = %(connection)s RETURNING id
 
 -- name: add_connection
 -- Give a connection its number.
-INSERT INTO connection (name) VALUES (%(connection)s) RETURNING id
+INSERT INTO connection (name, base_url) VALUES (%(connection)s, %(base_url)s) RETURNING id
+
+-- name: namesakes
+-- Other connections of the same EHR, where this run is the connection's first.
+SELECT o.name FROM connection c JOIN connection o ON o.base_url = c.base_url AND o.id <> c.id
+WHERE c.id = %(connection)s AND NOT EXISTS (SELECT FROM run WHERE connection = c.id AND id < %(run)s)
+    AND EXISTS (SELECT FROM run WHERE connection = o.id) ORDER BY 1
 
 -- name: interrupted
 -- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
 -- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
-SELECT id, started_at, kind, mode, selection, types, since, cohort_digest, started_at > now() - interval '24 hours' OR EXISTS (
-    SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
-        AND b.kicked_off_at > now() - interval '30 days'
-) AS young
+SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest, everything,
+    started_at > %(at)s::timestamptz - interval '24 hours' OR EXISTS (
+        SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
+            AND b.kicked_off_at > %(at)s::timestamptz - interval '30 days'
+    ) AS young
 FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DESC
 
 -- name: abandon
 -- Close interrupted runs that will not be resumed.
-UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE id = ANY(%(runs)s)
+UPDATE run SET status = 'failed', finished_at = %(at)s, error = 'interrupted' WHERE id = ANY(%(runs)s)
 
 -- name: forget_seen
 -- What these runs saw is of no more use.
@@ -37,13 +44,18 @@ DELETE FROM seen WHERE run = ANY(%(runs)s)
 
 -- name: begin
 -- Begin a run.
-INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest)
-VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s) RETURNING id, started_at
+INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest, everything, started_at)
+VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s, %(everything)s, %(at)s)
+RETURNING id, started_at
+
+-- name: speak_for
+-- Whose watermarks the run moves, and which types its login may read.
+UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run)s
 
 -- name: resume
 -- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
 WITH again AS (
-    UPDATE unit SET state = 'pending', poison = NULL, complete_listing = false
+    UPDATE unit SET state = 'pending', ending = NULL, poison = NULL, complete_listing = false
     WHERE run = %(run)s AND state <> 'settled' RETURNING key
 ), requarantined AS (
     DELETE FROM quarantine q USING again WHERE q.run = %(run)s AND q.unit_key = again.key
@@ -52,10 +64,10 @@ UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT
 
 -- name: plan
 -- Write units; those that are there stay as they are.
-INSERT INTO unit (run, key, kind, resource_type, patient_id, detail)
-SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.detail::jsonb
-FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(details)s)
-    WITH ORDINALITY AS u (key, kind, resource_type, patient_id, detail, n)
+INSERT INTO unit (run, key, kind, resource_type, patient_id, detail, way, way_of_none)
+SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.detail::jsonb, u.way, u.way_of_none
+FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(details)s, %(ways)s, %(ways_of_none)s)
+    WITH ORDINALITY AS u (key, kind, resource_type, patient_id, detail, way, way_of_none, n)
 ORDER BY u.n
 ON CONFLICT DO NOTHING
 
@@ -67,7 +79,7 @@ WITH last_run AS (
     SELECT key FROM unit WHERE run = (SELECT id FROM last_run) AND state = 'failed'
 )
 SELECT key, kind, resource_type, patient_id,
-    CASE WHEN reached IS NULL THEN detail ELSE detail || jsonb_build_object('place', reached) END
+    CASE WHEN reached IS NULL THEN detail ELSE detail || jsonb_build_object('place', reached) END, way, way_of_none
 FROM unit
 WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[]))
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
@@ -91,7 +103,7 @@ WHERE unit.run = %(run)s AND unit.key = p.key AND unit.poison IS NULL
 -- name: poison
 -- Make holes of these units, however they end and when.
 UPDATE unit SET poison = p.reason, reason = p.reason, state = CASE state WHEN 'settled' THEN 'failed' ELSE state END,
-    complete_listing = false
+    ending = CASE WHEN ending IS NULL THEN NULL ELSE 'failed' END, complete_listing = false
 FROM unnest(%(keys)s::text[], %(reasons)s::text[]) AS p (key, reason)
 WHERE unit.run = %(run)s AND unit.key = p.key
 
@@ -102,13 +114,14 @@ UPDATE unit SET poison = %(reason)s WHERE run = %(run)s AND resource_type = %(re
 -- name: settle
 -- End units; a poisoned one ends as a hole.
 UPDATE unit SET state = CASE WHEN poison IS NULL OR u.state <> 'settled' THEN u.state ELSE 'failed' END,
-    reason = coalesce(poison, u.reason), complete_listing = u.complete AND poison IS NULL, records = u.records, ended_at = now()
+    reason = coalesce(poison, u.reason), complete_listing = u.complete AND poison IS NULL, records = u.records,
+    ending = CASE WHEN poison IS NULL THEN u.ending ELSE 'failed' END, newest = u.newest, ended_at = %(at)s
 FROM (
-    SELECT r.*, t.at FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[],
-        %(records)s::int[]) AS r (key, state, reason, complete, records)
-    CROSS JOIN LATERAL (SELECT ctid AS at FROM unit WHERE run = %(run)s AND key = r.key OFFSET 0) t
+    SELECT r.*, t.place FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[],
+        %(records)s::int[], %(endings)s::text[], %(newest)s::text[]) AS r (key, state, reason, complete, records, ending, newest)
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM unit WHERE run = %(run)s AND key = r.key OFFSET 0) t
 ) u
-WHERE unit.ctid = u.at
+WHERE unit.ctid = u.place
 
 -- name: count
 -- Add to what the run received.
@@ -123,15 +136,12 @@ SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
 WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 
 -- name: watermarks
--- Up to when each type of this connection and selection is known to be complete.
-SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
+-- Up to when each type of this connection and knowledge is known to be complete.
+SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: last_full_listing
--- When the last run began that listed everything of this selection but what patients' lags tell, and was asked for the same types;
--- none where a later one found so much vanished that another full listing must say so too.
-SELECT max(started_at) FROM run WHERE connection = %(connection)s AND selection = %(selection)s AND kind = 'sync'
+-- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
+-- types, and could read all that this run's login may.
+SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
     AND status IN ('complete', 'partial') AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)
-    AND NOT EXISTS (
-        SELECT FROM run later JOIN unit ON unit.run = later.id
-        WHERE later.connection = run.connection AND later.selection = run.selection AND later.id > run.id AND unit.kind = 'vanished'
-    )
+    AND granted @> %(granted)s::text[]

@@ -7,7 +7,7 @@ INSERT INTO followed (run, resource_type) SELECT %(run)s, unnest(%(types)s::text
 -- did not come is as it was.
 SELECT coalesce(array_agg(resource_type), '{}'), coalesce(array_agg(resource_type) FILTER (WHERE news), '{}') FROM (
     SELECT resource_type, bool_or(detail -> 'incremental' = 'true') AS news FROM unit
-    WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort') GROUP BY 1
+    WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt') GROUP BY 1
 ) listed
 
 -- name: in_listings
@@ -66,7 +66,7 @@ WHERE r.last_changed_run IS DISTINCT FROM %(run)s AND before.run IS DISTINCT FRO
         r.last_changed_run IS NOT NULL AND before.run IS NULL AND (
             g.resource_type = ANY(%(news)s::text[])
             OR g.resource_type <> ALL(%(listed)s::text[]) AND (
-                SELECT started_at > now() - %(fresh)s::interval FROM run WHERE id = r.last_changed_run
+                SELECT started_at > %(at)s::timestamptz - %(fresh)s::interval FROM run WHERE id = r.last_changed_run
             )
         )
     )
@@ -83,7 +83,7 @@ SELECT EXISTS (SELECT FROM referenced WHERE run = %(run)s AND depth = %(depth)s 
 SELECT x.resource_type, x.id, x.patient_id FROM referenced x
 WHERE x.connection = %(connection)s AND x.asked_run IS DISTINCT FROM %(run)s AND x.resource_type = ANY(%(types)s::text[])
     AND (x.run = %(run)s AND x.depth = %(depth)s OR %(leftovers)s AND x.state = 'wanted' AND x.run <> %(run)s)
-    AND NOT (x.checked_at > now() - %(fresh)s::interval AND (
+    AND NOT (x.checked_at > %(at)s::timestamptz - %(fresh)s::interval AND (
         x.state IN ('missing', 'restricted')
         OR x.state = 'found' AND EXISTS (
             SELECT FROM resource WHERE resource_type = x.resource_type AND connection = %(connection)s AND id = x.id
@@ -107,14 +107,14 @@ WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AN
 
 -- name: note_answers
 -- Note what the EHR answered: it came, or is restricted, or is not there.
-UPDATE referenced x SET checked_at = now(), state = CASE
+UPDATE referenced x SET checked_at = %(at)s::timestamptz, state = CASE
     WHEN EXISTS (
         SELECT FROM resource WHERE resource_type = x.resource_type AND connection = %(connection)s AND id = x.id
             AND last_changed_run = %(run)s AND deleted_at IS NULL
     ) OR EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = x.resource_type AND id = x.id) THEN 'found'
     WHEN asked.restricted THEN 'restricted' ELSE 'missing' END
 FROM (
-    SELECT u.resource_type, e.id, coalesce(u.reason, '') LIKE 'restricted%%' AS restricted
+    SELECT u.resource_type, e.id, u.ending = 'restricted' AS restricted
     FROM unit u CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS e (id)
     WHERE u.run = %(run)s AND u.kind = 'reference' AND u.state = 'settled'
 ) asked

@@ -22,7 +22,7 @@ SELECT run.id, c.name,
     run.patients, run.notes, run.requests, run.retries,
     run.retries_spent, run.retries_left, run.down_until,
     extract(epoch FROM coalesce(run.finished_at, now()) - run.started_at)::float8, run.error,
-    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}')
+    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}'), run.claims
 FROM run JOIN connection c ON c.id = run.connection WHERE run.id = ANY(%(runs)s) ORDER BY run.id DESC
 
 -- name: counts

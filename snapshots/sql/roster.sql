@@ -1,10 +1,10 @@
 -- name: covered
 -- The patients that a selection's watermarks speak for.
-SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL
+SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
 
 -- name: lags
 -- Which of them are behind, in which type, and up to when they are complete; NULL: not at all.
-SELECT resource_type, patient_id, instant FROM lag WHERE connection = %(connection)s AND selection = %(selection)s
+SELECT resource_type, patient_id, instant FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: deferrals
 -- What the EHR said not to ask before a time that has not come.
@@ -55,94 +55,137 @@ WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
     )
 
 -- name: stored_patients
--- The connection's live patients.
-SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND deleted_at IS NULL ORDER BY id
+-- The connection's patients, and whether anything of them is alive: a tombstone's chart may outlive it.
+SELECT r.id, r.deleted_at IS NULL, r.deleted_at IS NULL OR EXISTS (
+    SELECT FROM resource c WHERE c.patient_id = r.id AND c.connection = %(connection)s AND c.deleted_at IS NULL
+) FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s ORDER BY r.id
 
 -- name: describe_cohort
 -- Say what became of the cohort's entries.
 UPDATE run SET cohort = coalesce(cohort, '{}') || %(cohort)s WHERE id = %(run)s
 
+-- name: formers
+-- Ids of Patients that lead to another.
+SELECT former_id FROM alias WHERE connection = %(connection)s AND gone AND former_id <> surviving_id
+
+-- name: end_links
+-- A link between two Patients who can both be read ends when this run has received both and neither spoke of it.
+UPDATE alias a SET surviving_id = a.former_id, last_run = %(run)s
+WHERE a.connection = %(connection)s AND NOT a.gone AND a.former_id <> a.surviving_id AND a.last_run <> %(run)s
+    AND NOT EXISTS (
+        SELECT FROM unnest(ARRAY[a.former_id, a.surviving_id]) AS pair (id)
+        WHERE NOT EXISTS (
+            SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = pair.id
+                AND r.deleted_at IS NULL AND (
+                    r.last_changed_run = %(run)s
+                    OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = r.id)
+                )
+        )
+    )
+
 -- name: asks_patients
--- Whether the run asked for anything by patient.
-SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read'))
+-- By which way the run asked for Patients one by one or in batches; nothing where it asked for nobody.
+SELECT coalesce(max(way) FILTER (WHERE resource_type = 'Patient' AND (patient_id IS NOT NULL OR kind = 'batch')), 0) FROM unit
+WHERE run = %(run)s AND kind IN ('search', 'read', 'batch') HAVING bool_or(patient_id IS NOT NULL OR kind = 'batch')
+
+-- name: revived
+-- Patients whose Patient this run has brought back to life.
+SELECT patient_id FROM revived WHERE run = %(run)s AND resource_type = 'Patient' AND patient_id <> ''
 
 -- name: note_lags
--- Who is behind after this run, in the types that it asked for. Where a unit failed: complete up to where the patient was
--- before, which is an older lag, or where an incremental unit began. Nothing counts for a patient new to the roster, nor after a
--- full listing that failed, since only a full listing tells what has vanished. Where all units settled, the patient has caught
--- up, unless it is new and was asked for news only.
-WITH ended AS (
-    SELECT resource_type, patient_id, bool_and(state = 'settled') AS settled, min(detail ->> 'since') AS since,
+-- Who is behind after this run, in the types that it asked for. Where a unit was not answered as asked: complete up to where the
+-- patient was before, which is an older lag, or where an incremental unit began. Nothing counts for a patient new to the roster, nor
+-- after a full listing that failed, since only a full listing tells what has vanished. Where all units were answered, the patient
+-- has caught up, unless it is new and was asked for news only. An empty answer about somebody who is not known to be alive in this
+-- run is no answer: an index that knows nobody gives the same.
+WITH alive AS MATERIALIZED (
+    SELECT patient_id FROM unit
+    WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read') AND state = 'settled' AND records > 0
+    UNION SELECT id FROM resource
+        WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
+    UNION SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
+), ended AS (
+    SELECT resource_type, patient_id,
+        bool_and(ending IN ('listed', 'gone') OR ending = 'not-found' AND state = 'settled' OR ending = 'merged')
+            AND (bool_or(records > 0) OR patient_id IN (SELECT patient_id FROM alive)) AS answered,
+        min(detail ->> 'since') AS since,
         bool_or(detail -> 'incremental' IS DISTINCT FROM 'true') AS listed,
-        bool_or(state <> 'settled' AND detail -> 'incremental' IS DISTINCT FROM 'true') AS listing_failed
+        bool_or(ending <> 'listed' AND detail -> 'incremental' IS DISTINCT FROM 'true') AS listing_failed
     FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
     GROUP BY resource_type, patient_id
 ), judged AS (
     SELECT e.resource_type, e.patient_id, l.run IS NOT NULL AS lagged,
-        CASE WHEN e.listing_failed THEN NULL WHEN l.run IS NOT NULL THEN l.instant WHEN r.patient_id IS NULL THEN NULL
-            ELSE e.since END AS instant,
-        e.settled AND (e.listed OR r.patient_id IS NOT NULL) AS caught_up
+        CASE WHEN e.listing_failed OR NOT e.answered AND e.listed THEN NULL WHEN l.run IS NOT NULL THEN l.instant
+            WHEN r.patient_id IS NULL THEN NULL ELSE e.since END AS instant,
+        e.answered AND (e.listed OR r.patient_id IS NOT NULL) AS caught_up
     FROM ended e
-    LEFT JOIN lag l ON l.connection = %(connection)s AND l.selection = %(selection)s
+    LEFT JOIN lag l ON l.connection = %(connection)s AND l.selection = %(knowledge)s
         AND l.resource_type = e.resource_type AND l.patient_id = e.patient_id
-    LEFT JOIN roster r ON r.connection = %(connection)s AND r.selection = %(selection)s
+    LEFT JOIN roster r ON r.connection = %(connection)s AND r.selection = %(knowledge)s
         AND r.patient_id = e.patient_id AND r.removed_run IS NULL
 ), caught AS (
     DELETE FROM lag l USING judged j WHERE j.caught_up AND j.lagged AND l.connection = %(connection)s
-        AND l.selection = %(selection)s AND l.resource_type = j.resource_type AND l.patient_id = j.patient_id
+        AND l.selection = %(knowledge)s AND l.resource_type = j.resource_type AND l.patient_id = j.patient_id
 )
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
-SELECT %(connection)s, %(selection)s, resource_type, patient_id, instant, %(run)s FROM judged WHERE NOT caught_up
+SELECT %(connection)s, %(knowledge)s, resource_type, patient_id, instant, %(run)s FROM judged WHERE NOT caught_up
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: note_unasked
 -- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
-SELECT %(connection)s, %(selection)s, w.resource_type, p.patient_id, NULL, %(run)s
+SELECT %(connection)s, %(knowledge)s, w.resource_type, p.patient_id, NULL, %(run)s
 FROM (
-    SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(selection)s
+    SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
     EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s
 ) w
 CROSS JOIN (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
     EXCEPT SELECT patient_id FROM roster
-        WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL
+        WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
 ) p
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
 
+-- name: note_whole_types
+-- Types that belong to no patient and were listed whole have caught up.
+DELETE FROM lag l WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patient_id = ''
+    AND EXISTS (
+        SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = l.resource_type AND u.patient_id IS NULL AND u.kind = 'search'
+            AND u.state = 'settled' AND u.complete_listing
+    )
+
 -- name: call_roll
--- Put whom this run asked for on the roster.
-INSERT INTO roster (connection, selection, patient_id, first_run, last_run)
-SELECT DISTINCT %(connection)s::int, %(selection)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM unit
+-- Put whom this run asked for on the roster; who is on it already writes nothing.
+INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
+SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM unit
 WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
 ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = excluded.last_run, removed_run = NULL
+WHERE m.removed_run IS NOT NULL
 
--- name: strike_off
--- Take off the roster whom this run no longer asked for: their data stays, their lags and their share in watermarks end.
-WITH removed AS (
-    UPDATE roster SET removed_run = %(run)s
-    WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL AND last_run <> %(run)s
-    RETURNING patient_id
-)
-DELETE FROM lag l USING removed r
-WHERE l.connection = %(connection)s AND l.selection = %(selection)s AND l.patient_id = r.patient_id
+-- name: call_roll_of_export
+-- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had.
+INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
+SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM (
+    SELECT patient_id FROM resource
+    WHERE connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
+        AND resource_type = ANY(%(of_types)s::text[])
+    UNION SELECT r.patient_id FROM seen s
+    CROSS JOIN LATERAL (
+        SELECT patient_id FROM resource
+        WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+    ) r
+    WHERE s.run = %(run)s AND s.resource_type = ANY(%(of_types)s::text[])
+    EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
+) had
+WHERE patient_id IS NOT NULL
+ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = excluded.last_run, removed_run = NULL
+WHERE m.removed_run IS NOT NULL
 
--- name: disband
--- Take everybody off the roster, after an export.
-WITH export AS (
-    SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('file', 'no-file')) AS happened
-), removed AS (
-    UPDATE roster SET removed_run = %(run)s
-    WHERE connection = %(connection)s AND selection = %(selection)s AND removed_run IS NULL AND (SELECT happened FROM export)
-)
-DELETE FROM lag WHERE connection = %(connection)s AND selection = %(selection)s AND (SELECT happened FROM export)
+-- name: members_by_type
+-- Types of which this run's export lists the rows of members: Patients, where it has any, else all of them.
+SELECT CASE WHEN bool_or(u.resource_type = 'Patient') THEN ARRAY['Patient'] ELSE array_agg(DISTINCT u.resource_type) END
+FROM unit u JOIN way w ON w.id = u.way WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file') AND w.scope = 'members'
 
--- name: ended_patients
--- Patients that this run asked for and whose Patient is a tombstone: the EHR has deleted them.
-SELECT DISTINCT u.patient_id FROM unit u
-JOIN resource r ON r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = u.patient_id
-WHERE u.run = %(run)s AND u.resource_type = 'Patient' AND u.state = 'settled' AND r.deleted_at IS NOT NULL
-
--- name: led_to_survivors
--- Former ids that this run was led from to the survivor.
-SELECT former_id, surviving_id FROM alias WHERE connection = %(connection)s AND last_run = %(run)s AND gone
+-- name: catch_up
+-- What a full export listed, it knows.
+DELETE FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s AND resource_type = ANY(%(types)s::text[])

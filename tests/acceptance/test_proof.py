@@ -117,6 +117,38 @@ def test_what_the_ehr_deleted_after_the_sync_is_more_and_no_failure(site: Site, 
     assert "no longer at the EHR" in next(one["reason"] for one in certificate["findings"] if one["verdict"] == "more")
 
 
+@pytest.mark.parametrize("unserved", ["/Condition/", "/metadata"])
+def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(site: Site, unserved: str) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        gone, _ = patient_of(served, "Condition")
+        served.dataset.delete("Condition", gone)
+        served.faults.add({"match": {"path": unserved}, "action": {"status": 404}})
+        certificate = prove(site, name, "--all", "--types", "Condition", code=0)
+    assert certificate["verdict"] == "more"
+    reasons = [one["reason"] for one in certificate["findings"]]
+    assert any("reads do not tell" in one for one in reasons)
+    assert not any("no longer at the EHR" in one for one in reasons)
+
+
+def test_a_row_counts_for_every_patient_who_is_a_member_of_it(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        id_, _ = patient_of(served, "Condition")
+        # as a patient's search brings a row that names nobody
+        in_store(
+            site,
+            "INSERT INTO member SELECT connection, resource_type, id, patient_id, true FROM resource "
+            f"WHERE resource_type = 'Condition' AND id = '{id_}'",
+        )
+        in_store(site, f"UPDATE resource SET patient_id = NULL WHERE resource_type = 'Condition' AND id = '{id_}'")
+        certificate = prove(site, name, "--all", code=0)
+    assert certificate["verdict"] == "equal"
+    assert {one["method"] for one in certificate["types"] if one["type"] == "Condition"} == {"count"}
+
+
 def test_what_only_a_reference_reaches_is_not_counted_as_more(site: Site) -> None:
     with mock("epic") as served:
         row = next(r for r in served.dataset.of_type("Observation") if r.patient is not None)

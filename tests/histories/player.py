@@ -55,7 +55,6 @@ class Player:
         self._dead = False
         self._writes = 0
         self._during: list[tuple[int, s.Happening]] = []
-        self._began: dict[int, datetime] = {}
         self.told: list[str] = []  # how each run ended
 
     async def play(self, *, to_end: bool = True) -> Failure | None:
@@ -168,11 +167,8 @@ class Player:
             return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
 
     @asynccontextmanager
-    async def _open_run(self, scope: RunScope) -> AsyncIterator[Any]:
-        self._view.before_begin(self._moment)
-        async with await self._store.begin_run(scope) as run:
-            run._started_at = self._view.after_begin(run.id, self._moment, resumed=self._began.get(run.id))
-            self._began.setdefault(run.id, run._started_at)
+    async def _open_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[Any]:
+        async with await self._store.begin_run(scope, clock) as run:
             self._oracle.opened(run.id)
             yield _Mortal(run, self)
 

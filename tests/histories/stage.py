@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import waiting
 
 from snapshots.embedded import embedded_postgres
-from snapshots.ledger import OpenRun, begin
+from snapshots.ledger import OpenRun, begin, utc_now
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
 from tests.histories.oracle import Failure
@@ -60,11 +61,11 @@ class _LastingStore(Store):
 
     session: _Lasting | None = None
 
-    async def begin_run(self, scope: RunScope) -> OpenRun:
+    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> OpenRun:
         if self.session is None or self.session.broken:
             self.session = await _Lasting.connect(self._url, autocommit=True)
         try:
-            return await begin(self.session, self._tenant, scope)
+            return await begin(self.session, self._tenant, scope, clock=clock)
         except BaseException:
             await self.session.close()
             raise

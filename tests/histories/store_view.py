@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -46,6 +45,10 @@ _EMPTIED = (
     "attachment",
     "evidence",
     "listed",
+    "full_listing",
+    "absence",
+    "revived",
+    "rival",
     "member",
     "way",
     "pace",
@@ -53,7 +56,7 @@ _EMPTIED = (
     "connection",
 )
 # what a store of an earlier version does not know, or what its upgrade drops
-_KNOWLEDGE = ("listed", "member", "evidence", "watermark", "lag", "roster", "way")
+_KNOWLEDGE = ("listed", "full_listing", "member", "evidence", "watermark", "lag", "roster", "rival", "way")
 
 
 class Stored(NamedTuple):
@@ -127,18 +130,6 @@ class StoreView:
             self._conn.execute(
                 "UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE status = 'running'"
             )
-
-    # Postgres dates a run by its own clock, which a history cannot set: its runs are told their time afterwards.
-
-    def before_begin(self, now: datetime) -> None:
-        """Make an interrupted run as old, by Postgres' clock, as it is by the history's."""
-        self._conn.execute("UPDATE run SET started_at = now() - (%s - started_at) WHERE status = 'running'", (now,))
-
-    def after_begin(self, run: int, now: datetime, *, resumed: datetime | None) -> datetime:
-        """Tell a run when it began: now, or when it first did."""
-        began = resumed or now
-        self._conn.execute("UPDATE run SET started_at = %s WHERE id = %s", (began, run))
-        return began
 
 
 def view(url: str, tenant: str) -> AbstractContextManager[StoreView]:

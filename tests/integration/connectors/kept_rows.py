@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from snapshots.ledger import OpenRun
+from snapshots.ledger import OpenRun, utc_now
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
 from tests.acceptance.user_site import written
@@ -32,9 +33,9 @@ class KeptRows:
         self._schema = sql.Identifier(f"tenant_{tenant}")
 
     @asynccontextmanager
-    async def open(self, scope: RunScope) -> AsyncIterator[OpenRun]:
+    async def open(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[OpenRun]:
         """Open a run, as the command does."""
-        async with await self._store.begin_run(scope) as opened:
+        async with await self._store.begin_run(scope, clock) as opened:
             yield opened
 
     def live(self) -> dict[tuple[str, str], Any]:

@@ -381,7 +381,7 @@ async def test_error_files_are_fetched_and_told_and_the_data_stands_whatever_the
     async with export_server(polls=[manifest("Patient", "Observation", **errors)]) as server:
         server.files["errors"] = [ndjson(OUTCOME.format(severity=severity, code="processing"))]
         report = await server.sync(store)
-    assert report.status == ("partial" if severity == "fatal" else "complete")
+    assert report.status == ("partial" if severity in {"error", "fatal"} else "complete")
     assert set(store.live()) == BOTH
     assert any("error files hold 1 issues" in note for note in report.notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from tests.integration.connectors.scripted_export import (
     export_server,
     manifest,
     ndjson,
+    outcome,
 )
 
 pytestmark = pytest.mark.anyio
@@ -250,11 +252,11 @@ async def test_deletions_that_cannot_be_read_are_a_hole_and_the_others_are_done(
     ("line", "status", "deleted"),
     [
         (OUTCOME.format(severity="warning", code="suppressed"), "complete", 1),
-        (OUTCOME.format(severity="error", code="exception"), "complete", 0),
+        (OUTCOME.format(severity="error", code="exception"), "partial", 0),
         (OUTCOME.format(severity="fatal", code="exception"), "partial", 0),
     ],
 )
-async def test_an_export_that_tells_of_errors_deletes_nothing_and_one_that_is_fatal_is_a_hole(
+async def test_an_export_that_tells_of_errors_deletes_nothing_and_is_a_hole_and_one_that_warns_is_believed(
     store: KeptRows, line: str, status: str, deleted: int
 ) -> None:
     errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
@@ -270,7 +272,7 @@ async def test_an_export_that_tells_of_errors_deletes_nothing_and_one_that_is_fa
     assert len(deletions) == 2  # every file is here: the server need not keep them
     if status == "partial":
         (hole,) = report.holes
-        assert "1 fatal issues (exception)" in hole.reason
+        assert "1 errors (exception)" in hole.reason
 
 
 async def test_a_fatal_issue_that_the_vendor_explains_as_no_permission_is_no_hole(store: KeptRows) -> None:
@@ -279,6 +281,118 @@ async def test_a_fatal_issue_that_the_vendor_explains_as_no_permission_is_no_hol
         server.files["errors"] = [ndjson(CODED.format(severity="fatal", code="4118"))]
         report = await server.sync(store, {"issue_codes": {"4118": "restricted"}}, types=TYPES)
     assert (report.status, report.holes) == ("complete", [])
+
+
+SAID = {"severity": "error", "code": "exception"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"resourceType": "OperationOutcome", "issue": [SAID]}, indent=2),
+        json.dumps({"resourceType": "OperationOutcome", "issue": [{**SAID, "code": None}]}),
+        json.dumps({"resourceType": "OperationOutcome", "issue": [{**SAID, "details": {"coding": {"code": "x"}}}]}),
+        json.dumps({"resourceType": "OperationOutcome", "issue": SAID}),
+        json.dumps({"resourceType": "OperationOutcome", "issue": [{**SAID, "severity": "Error"}]}),
+        json.dumps(
+            {"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "OperationOutcome", "issue": [SAID]}}]}
+        ),
+        "one Observation could not be written",
+        json.dumps({"resourceType": "OperationOutcome"}),
+    ],
+)
+async def test_an_error_in_any_shape_is_a_hole_deletes_nothing_moves_no_watermark_and_is_fetched_once(
+    store: KeptRows, body: str
+) -> None:
+    async with export_server() as server:
+        server.files |= {"Observation": [ndjson(OBSERVATION, SECOND)], "errors": [ndjson(body)]}
+        await server.sync(store, types=TYPES)
+        before = store.watermarks()
+        server.files["Observation"] = [ndjson(OBSERVATION)]
+        errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors", "count": 7}]
+        server.polls = [manifest(*TYPES, error=errors, transactionTime="2026-03-02T00:00:00Z")]
+        report = await server.sync(store, types=TYPES)
+        assert len(server.sent("/files/errors")) == 1
+    assert (report.status, report.deleted, len(report.holes)) == ("partial", 0, 1)
+    assert store.watermarks() == before
+
+
+async def test_an_error_that_the_vendor_explains_as_no_permission_is_no_hole_and_deletes_nothing(
+    store: KeptRows,
+) -> None:
+    errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
+    async with export_server() as server:
+        server.files |= {"Observation": [ndjson(OBSERVATION, SECOND)]}
+        await server.sync(store, types=TYPES)
+        server.files |= {
+            "Observation": [ndjson(OBSERVATION)],
+            "errors": [ndjson(CODED.format(severity="error", code="4118"))],
+        }
+        server.polls = [manifest(*TYPES, error=errors)]
+        report = await server.sync(store, {"issue_codes": {"4118": "restricted"}}, types=TYPES)
+    assert (report.status, report.holes, report.deleted) == ("complete", [], 0)
+
+
+# -- what of a manifest cannot be understood
+
+
+async def test_a_file_that_is_listed_without_a_url_is_a_hole_and_the_others_are_stored(store: KeptRows) -> None:
+    output = [{"type": "Patient", "url": "{origin}/files/Patient"}, {"type": "Observation", "url": None, "count": 3}]
+    async with export_server(polls=[manifest(output=output)]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, set(store.live())) == ("partial", {("Patient", "p1")})
+    (hole,) = report.holes
+    assert "without a URL" in hole.reason
+    assert "Observation" not in store.watermarks()
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"link": [{"relation": "further", "url": "{origin}/page2"}]}, "complete"),
+        ({"link": [None]}, "complete"),
+        ({"error": [None]}, "complete"),
+        ({"link": [{"relation": "next", "url": None}]}, "partial"),
+        ({"link": "page2"}, "partial"),
+    ],
+)
+async def test_what_nobody_understands_of_a_manifest_deletes_nothing_and_a_page_that_cannot_be_found_is_a_hole(
+    store: KeptRows, more: dict, status: str
+) -> None:
+    async with export_server() as server:
+        server.files["Observation"] = [ndjson(OBSERVATION, SECOND)]
+        await server.sync(store, types=TYPES)
+        before = store.watermarks()
+        server.files["Observation"] = [ndjson(OBSERVATION)]
+        server.polls = [manifest(*TYPES, transactionTime="2026-03-02T00:00:00Z", **more)]
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, report.deleted, ("Observation", "o2") in store.live()) == (status, 0, True)
+    assert any("manifest's page 1" in text for text in (*report.notes, *(hole.reason for hole in report.holes)))
+    if status == "partial":
+        assert store.watermarks() == before
+
+
+async def test_a_next_manifest_page_is_followed_however_its_relation_is_spelt(store: KeptRows) -> None:
+    link = {"relation": "https://www.iana.org/assignments/relation/NEXT", "url": "{origin}/page2"}
+    async with export_server(polls=[manifest("Patient", link=link)]) as server:
+        server.pages["/page2"] = [manifest("Observation")]
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, len(store.live())) == ("complete", 2)
+
+
+async def test_an_outcome_at_the_status_url_is_no_export_of_nothing(store: KeptRows) -> None:
+    async with export_server(polls=[outcome(200, "exception")]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert report.status == "failed"
+    assert "no `output` list" in (report.error or "")
+
+
+async def test_a_transaction_time_that_no_server_can_mean_earns_no_watermark_of_its_own(store: KeptRows) -> None:
+    async with export_server(polls=[manifest(*TYPES, transactionTime="0001-01-01T00:00:00Z")]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert report.status == "complete"
+    assert any("transactionTime is missing" in note for note in report.notes)
+    assert all(instant.startswith("20") for instant in store.watermarks().values())
 
 
 @pytest.mark.parametrize("name", ["error", "outcome"])

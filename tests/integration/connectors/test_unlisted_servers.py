@@ -48,6 +48,22 @@ def an_error_among_the_entries(server: RawServer, asked: Asked) -> bytes | None:
     )
 
 
+def an_outcome_that_says_nothing(server: RawServer, asked: Asked) -> bytes | None:
+    found = bundle(server.matches(asked)[:10])
+    found["entry"].append({"resource": {"resourceType": "OperationOutcome", "id": "x", "issue": "all is lost"}})
+    return answer(found) if of_p1(asked) else None
+
+
+def an_entry_that_is_none(server: RawServer, asked: Asked) -> bytes | None:
+    found = bundle(server.matches(asked)[:10])
+    found["entry"].append("Observation/o-p1-11")
+    return answer(found) if of_p1(asked) else None
+
+
+def links_that_are_none(server: RawServer, asked: Asked) -> bytes | None:
+    return answer({**bundle(server.matches(asked)[:10]), "link": "next"}) if of_p1(asked) else None
+
+
 def pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
     link = f"{asked.base}/Observation?patient=p1&n={len(server.asked)}"
     return answer(bundle(server.matches(asked)[:10], link)) if of_p1(asked) else None
@@ -63,6 +79,9 @@ def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
         (no_way_on, "15 more"),
         (entries_without_resource, "without a resource"),
         (an_error_among_the_entries, "could not produce all of it (exception)"),
+        (an_outcome_that_says_nothing, "no OperationOutcome that can be read"),
+        (an_entry_that_is_none, "not a JSON object of a resource"),
+        (links_that_are_none, "its links cannot be read"),
         (pages_without_end, "the same resources"),
         (empty_pages_without_end, "brings nothing"),
     ],
@@ -237,10 +256,75 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
         report = await run(server, store, mode="crawl", group="g")
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
     assert "8 members of the Group were not told" in report.holes[0].reason
-    assert {f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient: 3")} <= set(
-        report.notes
-    )
+    assert {
+        f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient of this EHR: 3")
+    } <= set(report.notes)
     assert ("Patient", "p0") in store.live()
+
+
+@pytest.mark.parametrize("stranger", [None, "Patient/p1", {"entity": None}, {"entity": "Patient/p1", "inactive": None}])
+async def test_a_member_of_a_group_that_cannot_be_read_costs_itself_and_is_a_hole(
+    store: KeptRows, stranger: object
+) -> None:
+    members = [stranger, {"entity": {"reference": "Patient/p0"}, "inactive": "false"}]
+
+    def grouped(server: RawServer, asked: Asked) -> bytes | None:
+        return answer({"resourceType": "Group", "id": "g", "member": members}) if asked.path == "/Group/g" else None
+
+    async with raw_server(grouped) as server:
+        report = await run(server, store, mode="crawl", group="g")
+    assert (report.status, len(report.holes), ("Patient", "p0") in store.live()) == ("partial", 1, True)
+
+
+@pytest.mark.parametrize(
+    "found", [{"resourceType": "OperationOutcome", "issue": []}, [], {"resourceType": "Group", "member": 7}]
+)
+async def test_what_is_no_group_is_no_group_without_members(store: KeptRows, found: object) -> None:
+    def grouped(server: RawServer, asked: Asked) -> bytes | None:
+        return answer(found) if asked.path == "/Group/g" else None
+
+    async with raw_server(grouped) as server:
+        report = await run(server, store, mode="crawl", group="g")
+    assert report.status == "failed"
+    assert "not a Group with members" in (report.error or "")
+
+
+@pytest.mark.parametrize("link", [[None], [{"relation": "further", "url": "x"}], {"relation": "more", "url": "x"}])
+@pytest.mark.parametrize("kind", ["Observation", "Patient"])
+async def test_links_that_nobody_understands_prove_nothing_gone_and_are_told(
+    store: KeptRows, kind: str, link: object
+) -> None:
+    odd: list[bool] = []
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        wanted = asked.path == f"/{kind}" and (kind == "Patient" or asked.query.get("patient") == "p1")
+        return answer({**bundle(server.matches(asked)[:1]), "link": link}) if odd and wanted else None
+
+    async with raw_server(fault) as server:
+        server.rows = small_chart(patients=2, observations=2)
+        await run(server, store, mode="crawl")
+        before = set(store.live())
+        odd.append(True)
+        report = await run(server, store, mode="crawl")
+    assert (report.status, report.deleted) == ("complete", 0)
+    assert set(store.live()) == before
+    assert any(note.startswith(kind) and "could not be understood" in note for note in report.notes)
+
+
+async def test_a_statement_with_strangers_among_its_types_is_planned_by_the_others_and_tells_of_them(
+    store: KeptRows,
+) -> None:
+    def odd(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path != "/metadata":
+            return None
+        statement = server.statement()
+        statement["rest"][0]["resource"] += [None, "Condition", {"type": None}]
+        return answer(statement)
+
+    async with raw_server(odd) as server:
+        report = await run(server, store, mode="crawl")
+        assert set(store.live()) == server.keys()
+    assert any("3 places that could not be read" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("kind", ["Observation", "Condition"])

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.completeness import EVERYONE, Answer, Tally, difference, judged, moment, weighed
+from connectors.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, moment, weighed
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 BEFORE, LATER = "2026-02-01T00:00:00Z", "2026-03-02T00:00:00.000+00:00"
@@ -13,8 +14,9 @@ IDS = st.sets(st.text("abcdef", min_size=1, max_size=2), max_size=12)
 
 
 def verdict_of(listed: dict, held: dict, elsewhere: dict | None = None, **rest: object) -> tuple[str, str]:
-    facts: dict = {"gone": 0, "readable": 0, "unknown": 0, "incomplete": None, **rest}
-    return judged(difference(listed, held, elsewhere or {}, BEGAN), **facts)
+    incomplete: Any = rest.pop("incomplete", None)
+    unlisted = LookedUp(**rest)  # type: ignore[arg-type]
+    return judged(difference(listed, held, elsewhere or {}, BEGAN), unlisted=unlisted, incomplete=incomplete)
 
 
 @given(listed=IDS, held=IDS)
@@ -63,6 +65,12 @@ def test_a_listing_that_was_not_whole_proves_what_is_missing_and_nothing_else() 
 
 def test_what_the_ehr_no_longer_has_is_more() -> None:
     assert verdict_of({}, {"a": None}, gone=1)[0] == "more"
+
+
+def test_what_no_search_lists_and_no_read_tells_of_is_more_and_not_called_gone() -> None:
+    verdict, reason = verdict_of({}, {"a": None}, untold=1)
+    assert verdict == "more"
+    assert reason == "1 not listed, and reads do not tell whether they are still at the EHR"
 
 
 def test_an_instant_without_a_zone_says_nothing() -> None:

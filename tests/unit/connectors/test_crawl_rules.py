@@ -13,9 +13,12 @@ from connectors.capability import Capability
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in, with_survivors
-from connectors.crawl.since import Newest, Owed, date_of, moment, since_parameter, window_parameter
+from connectors.crawl.since import Owed, date_of, newest, since_parameter, window_parameter
 from connectors.crawl.verdicts import Tally, ended
-from connectors.fhir import Issue, record_from
+from connectors.fhir import record_from
+from connectors.fhir_base import FhirBase
+from connectors.instants import moment
+from connectors.outcomes import Issue
 from connectors.vendors import PROFILES, profile_for
 from snapshots.record import Alias, Deferral, Record, Unit, UnitState
 
@@ -25,7 +28,7 @@ T1, T2 = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
 def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> Record:
-    return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}))
+    return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}), FhirBase("https://x"))
 
 
 def unit(kind: str = "Observation", patient: str | None = "p1", **detail: object) -> Unit:
@@ -72,22 +75,12 @@ def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: 
     assert since is None if lag is None else since == min(mark, lag)
 
 
-@given(st.lists(instants), st.integers(0, 172_800))
-def test_a_watermark_goes_no_further_than_the_newest_date_seen_less_the_overlap(dates: list[str], overlap: int) -> None:
-    newest = Newest(NOW)
+@given(st.lists(instants))
+def test_the_newest_date_is_the_latest_that_is_a_date_and_not_in_the_future(dates: list[str]) -> None:
+    found = None
     for date in [*dates, "2099-01-01", "nonsense", None]:
-        newest.see("Observation", date)
-    held = newest.held_back({}, timedelta(seconds=overlap))
-    if not dates:
-        assert held == {}
-    else:
-        assert moment(held["Observation"]) == moment(max(dates)) - timedelta(seconds=overlap)  # type: ignore[operator]
-
-
-def test_where_news_were_asked_and_none_came_the_watermark_stays_and_never_goes_back() -> None:
-    newest = Newest(NOW)
-    newest.see("Observation", T1)
-    assert newest.held_back({"Goal": T2, "Observation": T2}, timedelta(0)) == {"Goal": T2, "Observation": T2}
+        found = newest(found, date, NOW)
+    assert found == (moment(max(dates)) if dates else None)
 
 
 # -- not asked
@@ -147,7 +140,8 @@ def link(kind: str, reference: object) -> dict:
 
 def test_links_of_a_patient_tell_who_was_merged_into_whom_and_odd_ones_are_passed_over() -> None:
     links = [link("replaced-by", "https://x/Patient/new/_history/1"), link("replaces", "Patient/old"), link("seealso", "Patient/z"),  # noqa: E501
-             link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "RelatedPerson/r")]  # fmt: skip
+             link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "https://y/Patient/theirs"),
+             link("replaces", "RelatedPerson/r")]  # fmt: skip
     found = aliases_in([record("Patient", "me", link=links), record(), record("Patient", "n", link="odd")])
     assert found == [Alias("me", "new", gone=False), Alias("old", "me", gone=False)]
 
@@ -188,9 +182,9 @@ def test_a_listing_of_news_proves_no_deletion() -> None:
     assert not ended(unit(incremental=True), Tally(), EPIC).complete_listing
 
 
-def looked(records: list[Record], asked: Unit, newest: Newest | None = None) -> Tally:
+def looked(records: list[Record], asked: Unit) -> Tally:
     tally = Tally()
-    Inspection.of(asked, CERNER, Capability(), newest).look(records, tally)
+    Inspection.of(asked, CERNER, Capability(), None).look(records, tally)
     return tally
 
 
@@ -198,6 +192,7 @@ def test_what_was_not_asked_for_is_counted() -> None:
     mine, other = {"reference": "Patient/p1"}, {"reference": "Patient/p2"}
     assert looked([record(subject=mine), record(), record("Patient", "p2")], unit()).astray == 0
     assert looked([record(subject=other)], unit()).astray == 1
+    assert looked([record(subject=other, performer=[mine])], unit()).astray == 0
     old, fresh = {"lastUpdated": T1}, {"lastUpdated": T2}
     assert looked([record(meta=old), record(meta=fresh)], unit(since=T2)).astray == 1
     lab = [{"coding": [{"code": "laboratory"}]}]

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.bulk.file_reading import FileReading
+from connectors.fhir_base import FhirBase
 from snapshots.record import Unit
 
+BASE = FhirBase("https://ehr.example.org/fhir")
 GOOD = st.integers(0, 999).map(lambda n: orjson.dumps({"resourceType": "Goal", "id": f"g{n}"}))
 OTHER = st.just(b'{"resourceType":"Patient","id":"p"}')
 BAD = st.sampled_from([b"{", b"[]", b'{"resourceType":"Goal"}', b"\xff", b'{"id":"x"}', b"null"])
@@ -25,7 +27,7 @@ def unit(resource_type: str = "Goal", kind: str = "file", **detail: object) -> U
 
 
 def read(body: bytes, cuts: list[int], of: Unit | None = None) -> FileReading:
-    reading = FileReading(of or unit())
+    reading = FileReading(of or unit(), BASE)
     bounds = [0, *sorted(cuts), len(body)]
     for start, end in itertools.pairwise(bounds):
         reading.feed(body[start:end])
@@ -54,12 +56,12 @@ def test_a_reading_that_goes_on_from_its_place_misses_nothing_and_repeats_nothin
 ) -> None:
     body = b"\n".join(lines)
     cut = min(first, len(body))
-    begun = FileReading(unit())
+    begun = FileReading(unit(), BASE)
     begun.feed(body[:cut])
     place = begun.place()
     assert place is not None
     assert place["bytes"] <= cut
-    goes_on = FileReading.going_on(unit(), place)
+    goes_on = FileReading.going_on(unit(), BASE, place)
     rest = body[place["bytes"] :]
     goes_on.feed(rest[: min(second, len(rest))])
     goes_on.feed(rest[min(second, len(rest)) :])
@@ -71,7 +73,7 @@ def test_a_reading_that_goes_on_from_its_place_misses_nothing_and_repeats_nothin
 
 @given(LINES)
 def test_there_is_no_place_beyond_a_line_that_the_files_end_must_know_of(lines: list[bytes]) -> None:
-    reading = FileReading(unit())
+    reading = FileReading(unit(), BASE)
     reading.feed(b"\n".join(lines) + b"\n")
     if reading.quarantined or reading.other_types:
         assert reading.place() is None

@@ -162,7 +162,11 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
     )
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":[{"type":"Patient"}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":"none","request":"x"}', b'{"output":null,"extension":{}}',
+     b'{"resourceType":"OperationOutcome","issue":[],"request":"x"}'],
+)  # fmt: skip
 def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         manifest_from(body, page=1, proofs=Proofs())
@@ -191,6 +195,48 @@ def test_what_entries_hold_beside_a_files_address_is_not_built() -> None:
 def test_a_type_that_is_no_fhir_name_is_unknown_and_never_shown(said: object) -> None:
     (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
     assert unit.resource_type == "*"
+
+
+NOTHING = {"transactionTime": "2026-01-01T00:00:00Z", "request": "r", "requiresAccessToken": False}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [{}, {"output": None}, {"output": []}, {"output": {}}, {"output": [{"type": "Patient", "url": None, "count": 0}]},
+     {"output": {"url": None, "count": "0"}}],
+)  # fmt: skip
+def test_a_manifest_without_files_is_an_export_of_nothing_and_leaves_no_doubt(listed: dict) -> None:
+    manifest = manifest_from(orjson.dumps({**NOTHING, **listed}), page=1, proofs=Proofs())
+    assert (list(manifest.units()), list(manifest.doubts())) == ([], [])
+
+
+@pytest.mark.parametrize("listed", ["output", "deleted", "error", "outcome"])
+@pytest.mark.parametrize(
+    "entry", [{"type": "Patient"}, {"url": None}, {"url": 7, "count": 2}, {"url": "", "count": "many"}, "u1", 7, [], {}]
+)
+def test_an_entry_that_names_no_url_is_a_file_that_cannot_be_had_and_its_neighbours_are_files(
+    listed: str, entry: object
+) -> None:
+    body = orjson.dumps({"output": [], **NOTHING, listed: [{"url": "u0"}, entry, {"url": "u2", "count": 0}]})
+    manifest = manifest_from(body, page=1, proofs=Proofs())
+    assert [unit.detail["url"] for unit in manifest.units()] == ["u0", "", "u2"]
+    assert list(manifest.doubts()) == []
+
+
+@pytest.mark.parametrize("listed", ["output", "deleted", "error", "outcome"])
+def test_a_null_among_a_manifests_files_costs_itself_and_leaves_a_doubt(listed: str) -> None:
+    body = orjson.dumps({"output": [], **NOTHING, listed: [None, {"url": "u1"}]})
+    manifest = manifest_from(body, page=3, proofs=Proofs())
+    assert [unit.detail["url"] for unit in manifest.units()] == ["u1"]
+    (doubt,) = manifest.doubts()
+    assert (doubt.kind, doubt.resource_type, doubt.detail["more"]) == ("error-file", "*", False)
+    assert "page 3" in doubt.detail["doubt"]
+
+
+def test_the_count_of_an_error_file_is_no_number_of_lines() -> None:
+    listed = [{"url": "u", "type": "OperationOutcome", "count": 9}]
+    body = orjson.dumps({"output": [], "error": listed, "outcome": listed})
+    assert [unit.detail["count"] for unit in manifest_from(body, page=1, proofs=Proofs()).units()] == [None, None]
 
 
 def test_an_empty_output_is_a_success() -> None:

@@ -120,3 +120,16 @@ def test_a_sites_override_is_laid_over_the_vendors_profile_and_checked() -> None
         profile_for("epic", {"max_concurency": 3})
     with pytest.raises(ValueError, match="max_concurrency"):
         profile_for("epic", {"max_concurrency": 0})
+
+
+def test_reads_are_known_of_types_that_declare_them_or_no_interaction_at_all() -> None:
+    declared = {
+        "Condition": [{"code": "read"}, {"code": "search-type"}],
+        "Observation": [{"code": "search-type"}, {"code": "vread"}],
+        "Goal": [],
+        "Flag": "nonsense",
+    }
+    resources = [{"type": kind, "interaction": interactions} for kind, interactions in declared.items()]
+    found = capability_from({"rest": [{"resource": [*resources, {"type": "Procedure"}]}]})
+    assert found.reads == {"Condition", "Goal", "Flag", "Procedure"}
+    assert Capability().reads == frozenset()

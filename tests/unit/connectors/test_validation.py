@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from connectors.fhir import record_from
+from connectors.fhir_base import FhirBase
 from connectors.validation import Validator
 
-GOOD = record_from(b'{"resourceType":"Patient","id":"p1","gender":"female"}')
-BAD = record_from(b'{"resourceType":"Patient","id":"p2","birthDate":"Doe, Jane"}')
-UNKNOWN = record_from(b'{"resourceType":"Patiant","id":"p3"}')
+BASE = FhirBase("https://ehr.example.org/fhir")
+GOOD = record_from(b'{"resourceType":"Patient","id":"p1","gender":"female"}', BASE)
+BAD = record_from(b'{"resourceType":"Patient","id":"p2","birthDate":"Doe, Jane"}', BASE)
+UNKNOWN = record_from(b'{"resourceType":"Patiant","id":"p3"}', BASE)
 
 
 def test_what_is_not_valid_is_counted_by_type_without_a_value() -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime, timedelta
 
-from snapshots.closing import movable, run_status, since_of
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapshots.closing import Earned, movable, reached, run_status, since_of
+from snapshots.evidence import is_mass
+
+EARNED = "2026-06-01T00:00:00Z"
+days = st.integers(0, 2_000).map(lambda day: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=day, seconds=7 * day))
 
 
 @pytest.mark.parametrize(
@@ -33,3 +41,34 @@ def test_a_watermark_does_not_jump_over_a_gap():
     assert movable("2023-01-01T00:00:00Z", "2024-01-01T00:00:00Z")
     assert not movable("2024-06-01T00:00:00Z", "2024-01-01T00:00:00Z")
     assert not movable("2024-06-01T00:00:00Z", None)
+
+
+def test_a_quiet_night_of_news_is_complete():
+    assert run_status(settled=0, failed=0, quarantined=0, news=True) == "complete"
+
+
+@given(st.lists(days), st.integers(0, 172_800))
+def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap(dates: list[datetime], overlap: int):
+    earned = Earned(watermark="2030-01-01T00:00:00Z", overlap=timedelta(seconds=overlap))
+    found = reached(earned, None, [date.isoformat() for date in dates])
+    if not dates:
+        assert found == earned.watermark
+    else:
+        assert datetime.fromisoformat(found) == max(dates) - earned.overlap
+
+
+def test_where_news_were_asked_and_none_came_the_watermark_stays_and_never_goes_back():
+    earned = Earned(watermark=EARNED, overlap=timedelta(0))
+    assert reached(earned, "2026-05-01T00:00:00Z", None) == "2026-05-01T00:00:00Z"
+    assert reached(earned, "2026-05-01T00:00:00Z", ["2026-04-01T00:00:00+00:00"]) == "2026-05-01T00:00:00Z"
+
+
+def test_dates_do_not_bound_what_an_export_earns():
+    assert reached(Earned(watermark=EARNED), None, ["2020-01-01T00:00:00+00:00"]) == EARNED
+
+
+@pytest.mark.parametrize(
+    ("gone", "there", "mass"), [(19, 19, False), (20, 41, False), (20, 40, True), (500, 700, True)]
+)
+def test_twenty_rows_and_half_of_what_there_is_are_a_mass(gone: int, there: int, mass: bool):
+    assert is_mass(gone, there) is mass

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.ingest import is_older, newest
-from snapshots.record import Record
+from snapshots.ingest import distinct, is_older
+from snapshots.record import Record, Way, WayScope
 
 
-def record(identity: str, last_updated: str | None, body: bytes = b"{}") -> Record:
-    return Record("Observation", identity, None, None, last_updated, bytes(16), body)
+def record(identity: str, last_updated: str | None, body: bytes = b"{}", version: str | None = None) -> Record:
+    return Record("Observation", identity, None, version, last_updated, blake2b(body, digest_size=16).digest(), body)
 
 
 def test_instants_compare_by_time_and_not_by_text():
@@ -29,18 +31,31 @@ def test_a_date_without_zone_compares_with_an_instant():
 
 
 def test_of_a_resource_given_twice_the_newest_is_kept():
-    old, new = record("a", "2024-01-01T00:00:00Z"), record("a", "2024-01-02T00:00:00Z")
-    assert newest([old, new]) == [new]
-    assert newest([new, old]) == [new]
+    old, new = record("a", "2024-01-01T00:00:00Z", b"1"), record("a", "2024-01-02T00:00:00Z", b"2")
+    assert distinct([old, new]).records == [new]
+    assert distinct([new, old]).records == [new]
 
 
-def test_without_last_updated_the_last_given_is_kept():
+def test_without_dates_the_higher_version_number_is_newer():
+    nine, ten = record("a", None, b"9", version="9"), record("a", None, b"10", version="10")
+    assert distinct([nine, ten]).records == [ten]
+    assert distinct([ten, nine]).records == [ten]
+
+
+def test_two_contents_of_one_version_are_rivals_and_the_first_is_kept():
     first, last = record("a", None, b"1"), record("a", None, b"2")
-    assert newest([first, last]) == [last]
+    found = distinct([first, last, first])
+    assert (found.records, found.rivals) == ([first], [last])
+
+
+def test_a_resource_that_two_ways_list_in_one_batch_is_known_to_both():
+    one, two = Way("search category=lab", WayScope.PATIENT), Way("search category=exam", WayScope.PATIENT)
+    first, again = record("a", None)._replace(way=one), record("a", None)._replace(way=two)
+    assert distinct([first, again]).again == [again]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 28)), max_size=30))
 def test_every_resource_is_kept_once_with_its_latest_day(given_records: list[tuple[str, int]]):
-    kept = newest([record(identity, f"2024-01-{day:02}T00:00:00Z") for identity, day in given_records])
+    kept = distinct([record(one, f"2024-01-{day:02}T00:00:00Z", b"%d" % day) for one, day in given_records]).records
     latest = {identity: max(day for one, day in given_records if one == identity) for identity, _ in given_records}
     assert {one.id: int((one.last_updated or "")[8:10]) for one in kept} == latest

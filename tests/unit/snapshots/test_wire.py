@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.record import Record
+from snapshots.record import Record, Way, WayScope
 from snapshots.wire import bytea_array, copy_rows, text_array
 
 
@@ -38,8 +38,13 @@ def test_arrays_hold_their_values_and_nulls_in_order(values: list[bytes | None])
     st.lists(st.tuples(st.text(max_size=5), st.none() | st.text(max_size=5), st.binary(max_size=300_000)), max_size=4)
 )
 def test_copy_rows_frame_every_field(rows: list[tuple[str, str | None, bytes]]):
-    records = [Record("T", name, text, text, None, bytes(16), body) for name, text, body in rows]
-    data = b"".join(copy_rows(records, connection=7, run=9))
+    way = Way("search", WayScope.PATIENT)
+    ways = [way if text is None else None for _, text, _ in rows]
+    records = [
+        Record("T", name, text, text, None, bytes(16), body, way=one)
+        for one, (name, text, body) in zip(ways, rows, strict=True)
+    ]
+    data = b"".join(copy_rows(records, connection=7, run=9, ways={way: 5}))
     assert data[:11] == b"PGCOPY\n\xff\r\n\x00"
     at = 19
     found = []
@@ -57,5 +62,9 @@ def test_copy_rows_frame_every_field(rows: list[tuple[str, str | None, bytes]]):
     expected = []
     for name, text, body in rows:
         value = None if text is None else text.encode()
-        expected.append([number, run, run, b"T", name.encode(), value, value, None, bytes(16), b"\x01" + body])
+        first_way = struct.pack(">i", 5) if text is None else None
+        kind = b"T"
+        expected.append(
+            [number, run, run, kind, name.encode(), value, value, None, bytes(16), first_way, b"\x01" + body]
+        )
     assert found == expected

@@ -1,0 +1,494 @@
+-- name: blocked
+-- Whether a hole leaves open what an export has listed: files of mixed types, of deletions or of errors.
+SELECT EXISTS (
+    SELECT FROM unit WHERE run = %(run)s AND (
+        state <> 'settled' AND (resource_type = '*' OR kind = 'deleted-file') OR kind = 'error-file' AND NOT complete_listing
+    )
+)
+
+-- name: whole
+-- Types that the run has listed whole, and by which way: by a directory listing, or by files that are all there.
+SELECT u.resource_type, u.way, u.way_of_none, w.scope FROM unit u JOIN way w ON w.id = u.way
+WHERE u.run = %(run)s AND u.resource_type <> '*'
+    AND (u.kind IN ('file', 'no-file') AND NOT %(blocked)s OR u.kind = 'search' AND u.patient_id IS NULL)
+GROUP BY 1, 2, 3, 4
+HAVING bool_and(u.state = 'settled' AND u.complete_listing) AND NOT EXISTS (
+    SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL AND coalesce(q.resource_type, u.resource_type) = u.resource_type
+)
+ORDER BY 1, 2
+
+-- name: note_departed_members
+-- Patients that the selection's last export had and this one has not.
+INSERT INTO absence (run, resource_type, id, way, patient_id)
+SELECT %(run)s, 'Patient', m.patient_id, %(way)s, m.patient_id FROM roster m
+CROSS JOIN LATERAL (
+    SELECT last_changed_run FROM resource
+    WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = m.patient_id AND deleted_at IS NULL OFFSET 0
+) r
+WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL AND r.last_changed_run <> %(run)s
+    AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = 'Patient' AND id = m.patient_id)
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id
+
+-- name: note_departed_of_cohort
+-- Patients that the selection covered and that this crawl did not ask for; none while it is not known whom it was to ask for.
+WITH asked AS (
+    SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
+    UNION SELECT jsonb_array_elements_text(detail -> 'ids') FROM unit WHERE run = %(run)s AND kind = 'batch'
+)
+INSERT INTO absence (run, resource_type, id, way, patient_id)
+SELECT %(run)s, 'Patient', m.patient_id, %(way)s, m.patient_id FROM roster m
+CROSS JOIN LATERAL (
+    SELECT last_changed_run FROM resource
+    WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = m.patient_id AND deleted_at IS NULL OFFSET 0
+) r
+WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+    AND m.patient_id NOT IN (SELECT patient_id FROM asked)
+    AND NOT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'cohort' AND state <> 'settled')
+    AND r.last_changed_run <> %(run)s
+    AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = 'Patient' AND id = m.patient_id)
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(absence.way, excluded.way), patient_id = excluded.patient_id
+
+-- name: note_missed_everything
+-- Rows of a type that a way has listed before and that its complete listing of everything no longer had. EXCEPT compares sets
+-- whatever the planner believes of their sizes: tables that grew within minutes have no statistics, and an anti join by nested loop
+-- took minutes for 38,000 resources.
+INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
+SELECT %(run)s, %(resource_type)s, u.id, %(way)s, r.patient_id FROM (
+    SELECT id FROM resource
+    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+    EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
+) u
+CROSS JOIN LATERAL (
+    SELECT first_way, patient_id FROM resource
+    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = u.id OFFSET 0
+) r
+WHERE r.first_way = %(way)s OR EXISTS (
+    SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = %(resource_type)s AND l.id = u.id AND l.way = %(way)s
+)
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
+
+-- name: note_missed_members
+-- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left.
+WITH member_patient AS MATERIALIZED (
+    SELECT id FROM resource
+    WHERE %(patients_listed)s AND resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
+        AND deleted_at IS NULL
+    UNION SELECT id FROM seen WHERE %(patients_listed)s AND run = %(run)s AND resource_type = 'Patient'
+    UNION SELECT patient_id FROM roster WHERE NOT %(patients_listed)s AND connection = %(connection)s
+        AND selection = %(knowledge)s AND removed_run IS NULL
+    EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
+), speaks_for AS MATERIALIZED (
+    SELECT id FROM member_patient
+    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
+        AND (said IN ('gone', 'deleted', 'merged') OR said = 'not-found' AND 'Patient' = ANY(%(controlled)s::text[]))
+    UNION SELECT m.patient_id FROM roster m
+        CROSS JOIN LATERAL (
+            SELECT deleted_at FROM resource
+            WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = m.patient_id OFFSET 0
+        ) r
+        WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL AND r.deleted_at IS NOT NULL
+)
+INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
+SELECT %(run)s, %(resource_type)s, u.id, %(way)s, r.patient_id FROM (
+    SELECT id FROM resource
+    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+        AND patient_id IN (SELECT id FROM speaks_for)
+    EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
+) u
+CROSS JOIN LATERAL (
+    SELECT first_way, patient_id FROM resource
+    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = u.id OFFSET 0
+) r
+WHERE r.first_way = %(way)s OR EXISTS (
+    SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = %(resource_type)s AND l.id = u.id AND l.way = %(way)s
+)
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
+
+-- name: note_missed_of_patients
+-- Rows that a patient's search has listed before and that its complete answer no longer had. An empty answer counts only where the
+-- patient is known to be alive, or to be dead: else it may be an index that knows nobody. A survivor's answer speaks for rows that
+-- still lie with the former id. Of a dead patient who was not asked for, every search of this run speaks.
+WITH answered AS MATERIALIZED (
+    SELECT resource_type, patient_id, way FROM unit
+    WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND way IS NOT NULL
+    GROUP BY 1, 2, 3 HAVING bool_or(state = 'settled' AND complete_listing)
+), alive AS MATERIALIZED (
+    SELECT patient_id FROM unit
+    WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read') AND state = 'settled' AND records > 0
+    UNION SELECT id FROM resource
+        WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
+    UNION SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
+), dead AS MATERIALIZED (
+    SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
+        AND (said IN ('gone', 'deleted', 'merged') OR said = 'not-found' AND 'Patient' = ANY(%(controlled)s::text[]))
+    UNION SELECT d.patient_id FROM (SELECT DISTINCT patient_id FROM answered) d
+        CROSS JOIN LATERAL (
+            SELECT deleted_at FROM resource
+            WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = d.patient_id OFFSET 0
+        ) r
+        WHERE r.deleted_at IS NOT NULL
+), complete AS MATERIALIZED (
+    SELECT * FROM answered WHERE patient_id IN (SELECT patient_id FROM alive) OR patient_id IN (SELECT id FROM dead)
+    UNION SELECT c.resource_type, a.former_id, c.way FROM answered c
+        JOIN alias a ON a.connection = %(connection)s AND a.surviving_id = c.patient_id AND a.gone AND a.former_id <> a.surviving_id
+        WHERE c.patient_id IN (SELECT patient_id FROM alive)
+    UNION SELECT w.resource_type, d.id, w.way FROM (SELECT DISTINCT resource_type, way FROM answered) w
+        CROSS JOIN (SELECT id FROM dead EXCEPT SELECT patient_id FROM answered) d
+), unseen AS MATERIALIZED (
+    (
+        SELECT resource_type, id FROM resource
+        WHERE connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+            AND resource_type IN (SELECT resource_type FROM complete) AND patient_id IN (SELECT patient_id FROM complete)
+        UNION SELECT m.resource_type, m.id FROM member m
+            WHERE m.connection = %(connection)s AND m.searched AND m.patient_id IN (SELECT patient_id FROM complete)
+    )
+    EXCEPT SELECT resource_type, id FROM seen WHERE run = %(run)s
+), held AS MATERIALIZED (
+    SELECT u.resource_type, u.id, r.patient_id, r.first_way FROM unseen u
+    CROSS JOIN LATERAL (
+        SELECT patient_id, first_way FROM resource WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id
+            AND deleted_at IS NULL AND last_changed_run <> %(run)s OFFSET 0
+    ) r
+), missed AS (
+    SELECT h.resource_type, h.id, c.way, c.patient_id, h.first_way FROM held h
+    JOIN complete c ON c.resource_type = h.resource_type AND c.patient_id = h.patient_id
+    UNION ALL
+    SELECT h.resource_type, h.id, c.way, c.patient_id, h.first_way FROM held h
+    JOIN member m ON m.connection = %(connection)s AND m.resource_type = h.resource_type AND m.id = h.id AND m.searched
+    JOIN complete c ON c.resource_type = h.resource_type AND c.patient_id = m.patient_id
+)
+INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
+SELECT DISTINCT ON (m.resource_type, m.id) %(run)s, m.resource_type, m.id, m.way, m.patient_id FROM missed m
+WHERE m.first_way = m.way OR EXISTS (
+    SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = m.resource_type AND l.id = m.id AND l.way = m.way
+)
+ORDER BY m.resource_type, m.id, m.way
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
+
+-- name: groups
+-- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave.
+SELECT a.resource_type, a.way, count(*)::int,
+    coalesce((
+        SELECT sum(records) FROM unit u
+        WHERE u.run = %(run)s AND u.resource_type = a.resource_type AND (u.way = a.way OR u.way_of_none = a.way) AND u.state = 'settled'
+    ), 0)::int,
+    (
+        SELECT count(*) FROM resource r
+        WHERE a.way IS NULL AND r.resource_type = a.resource_type AND r.connection = %(connection)s AND r.deleted_at IS NULL
+    )::int
+FROM absence a
+CROSS JOIN LATERAL (
+    SELECT last_changed_run FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
+        AND deleted_at IS NULL AND last_changed_run <> %(run)s OFFSET 0
+) r
+LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
+    AND e.state IN ('doubted', 'not-found')
+WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'merged')) AND e.id IS NULL
+    AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
+GROUP BY 1, 2
+
+-- name: patient_groups
+-- The same by patient: how many rows of a type are newly missed, of how many that are stored; only of patients who are alive.
+SELECT m.resource_type, m.patient_id, m.missed, (
+    SELECT count(*) FROM resource r WHERE r.resource_type = m.resource_type AND r.connection = %(connection)s
+        AND r.patient_id = m.patient_id AND r.deleted_at IS NULL
+)::int
+FROM (
+    SELECT a.resource_type, a.patient_id, count(*)::int AS missed FROM absence a
+    LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
+        AND e.state IN ('doubted', 'not-found')
+    WHERE a.run = %(run)s AND a.way IS NOT NULL AND a.patient_id IS NOT NULL AND a.resource_type <> 'Patient' AND e.id IS NULL
+        AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
+    GROUP BY 1, 2 HAVING count(*) >= %(mass)s
+) m
+WHERE EXISTS (
+    SELECT FROM resource p WHERE p.resource_type = 'Patient' AND p.connection = %(connection)s AND p.id = m.patient_id
+        AND p.deleted_at IS NULL AND (
+            p.last_changed_run = %(run)s
+            OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
+        )
+)
+
+-- name: due
+-- What was missed and is to be asked for by its id: no word of it yet, and no part of a mass, which no number of reads explains.
+SELECT a.resource_type, a.id, a.patient_id FROM absence a
+CROSS JOIN LATERAL (
+    SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
+        AND last_changed_run <> %(run)s OFFSET 0
+) r
+WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
+    AND (%(readable)s::text[] IS NULL OR a.resource_type = ANY(%(readable)s::text[]))
+    AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
+    AND NOT EXISTS (
+        SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
+        WHERE m.resource_type = a.resource_type AND m.way = a.way
+    )
+    AND NOT EXISTS (
+        SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
+        WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
+    )
+ORDER BY a.resource_type = 'Patient' DESC, a.resource_type, a.id LIMIT %(limit)s
+
+-- name: note_asked
+-- Note what is asked for by its id.
+UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
+WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
+
+-- name: controls
+-- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything.
+SELECT t.resource_type, s.id, r.patient_id FROM unnest(%(types)s::text[]) AS t (resource_type)
+CROSS JOIN LATERAL (
+    SELECT id FROM (
+        (
+            SELECT s.id FROM seen s WHERE s.run = %(run)s AND s.resource_type = t.resource_type
+                AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id)
+            ORDER BY s.id LIMIT %(each)s
+        ) UNION ALL (
+            SELECT r.id FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s
+                AND r.last_changed_run = %(run)s AND r.deleted_at IS NULL
+                AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = r.resource_type AND a.id = r.id)
+            LIMIT %(each)s
+        )
+    ) found LIMIT %(each)s
+) s
+CROSS JOIN LATERAL (
+    SELECT patient_id FROM resource WHERE resource_type = t.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+) r
+
+-- name: not_found_types
+-- Types of which something was not there when asked for.
+SELECT DISTINCT resource_type FROM absence WHERE run = %(run)s AND said = 'not-found'
+
+-- name: controlled
+-- Types of which a listed row could be read in this run.
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = 'control' AND state = 'settled' AND records > 0
+
+-- name: retire_listings
+-- What the selection's earlier full runs listed in another way, or of types that are no longer listed, is no witness any more.
+DELETE FROM full_listing f WHERE f.connection = %(connection)s AND f.selection = %(selection)s AND (
+    f.knowledge <> %(knowledge)s
+    OR NOT EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = f.resource_type)
+)
+
+-- name: note_listings
+-- The ways by which this run has listed types in full.
+INSERT INTO full_listing AS f (connection, selection, knowledge, way, resource_type, run, at)
+SELECT %(connection)s, %(selection)s, %(knowledge)s, l.way, l.resource_type, %(run)s, %(at)s FROM (
+    SELECT w.way, w.resource_type FROM unnest(%(types)s::text[], %(ways)s::int[]) AS w (resource_type, way)
+    UNION SELECT way, resource_type FROM unit
+        WHERE run = %(run)s AND patient_id IS NOT NULL AND way IS NOT NULL AND state = 'settled' AND complete_listing
+            AND kind IN ('search', 'read')
+    UNION SELECT way, resource_type FROM unit WHERE run = %(run)s AND kind = 'batch' AND way IS NOT NULL AND state = 'settled'
+) l
+ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
+    SET run = excluded.run, at = excluded.at, knowledge = excluded.knowledge
+
+-- name: unwitnessed
+-- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
+-- left, or nothing but a reference or a pull ever brought them.
+CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
+WITH unreceived AS MATERIALIZED (
+    SELECT resource_type, id FROM resource
+    WHERE connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+    EXCEPT SELECT resource_type, id FROM seen WHERE run = %(run)s
+    EXCEPT SELECT resource_type, id FROM absence WHERE run = %(run)s
+)
+SELECT u.resource_type, u.id, r.patient_id FROM unreceived u
+CROSS JOIN LATERAL (
+    SELECT patient_id, first_way FROM resource
+    WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id OFFSET 0
+) r
+WHERE NOT EXISTS (
+    SELECT FROM full_listing f JOIN way w ON w.id = f.way
+    WHERE f.connection = %(connection)s AND f.resource_type = u.resource_type AND f.at > %(at)s - %(period)s::interval
+        AND (f.way = r.first_way OR EXISTS (
+            SELECT FROM listed l
+            WHERE l.connection = %(connection)s AND l.resource_type = u.resource_type AND l.id = u.id AND l.way = f.way
+        ))
+        AND (w.scope = 'everything' OR EXISTS (
+            SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = f.knowledge AND m.removed_run IS NULL
+                AND m.patient_id = r.patient_id
+        ) OR EXISTS (
+            SELECT FROM member s JOIN roster m ON m.connection = %(connection)s AND m.selection = f.knowledge
+                AND m.removed_run IS NULL AND m.patient_id = s.patient_id
+            WHERE s.connection = %(connection)s AND s.resource_type = u.resource_type AND s.id = u.id AND s.searched
+        ))
+)
+
+-- name: count_unwitnessed
+-- How many they are, by type.
+SELECT resource_type, count(*)::int FROM unwitnessed GROUP BY 1 ORDER BY 1
+
+-- name: rotate
+-- Some of them to be asked for in this run, and tombstones of which nobody knows what they rest on: those that were not there when
+-- last asked, then on from where the last run came to.
+INSERT INTO absence (run, resource_type, id, patient_id)
+SELECT %(run)s, resource_type, id, patient_id FROM (
+    SELECT u.resource_type, u.id, u.patient_id, e.id IS NULL AS later,
+        (u.resource_type, u.id) <= (c.rotation_type, c.rotation_id) AS passed
+    FROM (
+        SELECT resource_type, id, patient_id FROM unwitnessed
+        UNION ALL SELECT resource_type, id, NULL FROM evidence WHERE connection = %(connection)s AND state = 'old-tombstone'
+    ) u
+    JOIN connection c ON c.id = %(connection)s
+    LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = u.resource_type AND e.id = u.id
+        AND e.state IN ('not-found', 'doubted')
+    WHERE %(readable)s::text[] IS NULL OR u.resource_type = ANY(%(readable)s::text[])
+    ORDER BY later, passed, u.resource_type, u.id LIMIT %(limit)s
+) chosen
+ON CONFLICT DO NOTHING
+RETURNING resource_type, id
+
+-- name: note_rotation
+-- How far the reading of unwitnessed rows has come.
+UPDATE connection SET rotation_type = %(resource_type)s, rotation_id = %(id)s WHERE id = %(connection)s
+
+-- name: judge
+-- What is believed of each row that this run missed, or heard of: docs/completeness.md has the table.
+WITH known AS MATERIALIZED (
+    SELECT a.resource_type, a.id, a.way, a.patient_id, a.said, a.asked, r.patient_id AS now_of, r.deleted_at IS NOT NULL AS dead,
+        r.last_changed_run = %(run)s AND r.deleted_at IS NULL OR EXISTS (
+            SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id
+        ) AS received,
+        e.state AS prior, e.run <> %(run)s AS heard_before, e.way AS prior_way, w.scope, w.strict,
+        coalesce(cardinality(w.codes), 0) > 0 AND EXISTS (
+            SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code')
+        ) AND NOT EXISTS (
+            SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code) WHERE c.code #>> '{}' = ANY(w.codes)
+        ) AS of_other_category,
+        a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
+        a.resource_type = 'Patient' AND EXISTS (
+            SELECT FROM resource c WHERE c.patient_id = a.id AND c.connection = %(connection)s AND c.resource_type <> 'Patient'
+                AND c.deleted_at IS NULL AND (
+                    c.last_changed_run = %(run)s OR EXISTS (
+                        SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = c.resource_type AND s.id = c.id
+                    )
+                )
+        ) AS chart_is_alive
+    FROM absence a
+    CROSS JOIN LATERAL (
+        SELECT * FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id OFFSET 0
+    ) r
+    LEFT JOIN way w ON w.id = a.way
+    LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+    WHERE a.run = %(run)s
+)
+UPDATE absence a SET received = k.received, fate = CASE
+    WHEN k.received AND k.said IN ('gone', 'deleted', 'merged') THEN 'contrary'
+    WHEN k.received AND k.way IS NULL THEN 'alive'
+    WHEN k.received AND (k.scope <> 'everything' AND k.now_of IS DISTINCT FROM k.patient_id OR k.of_other_category) THEN 'moved'
+    WHEN k.received AND k.resource_type = 'Patient' AND k.scope <> 'everything' AND k.asked THEN 'left'
+    WHEN k.received AND (NOT k.strict OR k.prior = 'contradicted' AND k.heard_before AND k.prior_way = k.way) THEN 'dropped'
+    WHEN k.received THEN 'contradicted'
+    WHEN k.dead THEN CASE WHEN k.said IN ('not-found', 'gone') AND k.controlled THEN 'still-dead' ELSE 'open' END
+    WHEN k.said = 'withheld' THEN 'withheld'
+    WHEN k.chart_is_alive THEN 'doubted'
+    WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL THEN 'confirmed'
+    WHEN %(pull)s THEN CASE WHEN k.way IS NULL THEN 'not-found' ELSE 'doubted' END
+    WHEN k.said = 'not-found' AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
+    WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
+        WHEN k.controlled AND k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
+    WHEN k.way IS NULL THEN 'open'
+    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') THEN 'settled'
+    ELSE 'doubted'
+END
+FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.id = k.id
+
+-- name: disbelieve
+-- Of a mass nothing is believed yet.
+UPDATE absence a SET fate = 'doubted' WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled') AND (EXISTS (
+    SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
+    WHERE m.resource_type = a.resource_type AND m.way IS NOT DISTINCT FROM a.way
+) OR EXISTS (
+    SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
+    WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
+))
+
+-- name: bury
+-- Make tombstones of what is believed to be gone; the content stays as the last version.
+WITH gone AS (
+    UPDATE resource r SET deleted_at = %(at)s, deleted_run = %(run)s FROM absence a
+    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled') AND r.resource_type = a.resource_type
+        AND r.connection = %(connection)s AND r.id = a.id AND r.deleted_at IS NULL
+    RETURNING r.resource_type
+)
+SELECT resource_type, count(*)::int FROM gone GROUP BY 1 ORDER BY 1
+
+-- name: forget
+-- What was settled is open no more.
+DELETE FROM evidence e USING absence a
+WHERE a.run = %(run)s AND e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+    AND a.fate IN ('confirmed', 'settled', 'moved', 'left', 'dropped', 'alive', 'still-dead')
+
+-- name: remember
+-- What stands open after this run.
+INSERT INTO evidence AS e (connection, resource_type, id, state, way, run)
+SELECT %(connection)s, resource_type, id, CASE fate WHEN 'contrary' THEN 'doubted' ELSE fate END, way, %(run)s FROM absence
+WHERE run = %(run)s AND fate IN ('contrary', 'doubted', 'not-found', 'contradicted', 'withheld')
+ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state, way = excluded.way, run = excluded.run
+WHERE (e.state, e.way) IS DISTINCT FROM (excluded.state, excluded.way) OR e.state NOT IN ('withheld')
+
+-- name: unlist
+-- A way that has missed a row twice while it was there does not list it.
+WITH dropped AS (
+    SELECT resource_type, id, way FROM absence WHERE run = %(run)s AND fate = 'dropped'
+), forgotten AS (
+    DELETE FROM listed l USING dropped d
+    WHERE l.connection = %(connection)s AND l.resource_type = d.resource_type AND l.id = d.id AND l.way = d.way
+)
+UPDATE resource r SET first_way = NULL FROM dropped d
+WHERE r.resource_type = d.resource_type AND r.connection = %(connection)s AND r.id = d.id AND r.first_way = d.way
+
+-- name: strike_off
+-- Patients who left are covered no more; their rows stay as they are.
+WITH removed AS (
+    UPDATE roster m SET removed_run = %(run)s FROM absence a
+    WHERE a.run = %(run)s AND a.fate = 'left' AND m.connection = %(connection)s AND m.selection = %(knowledge)s
+        AND m.patient_id = a.id AND m.removed_run IS NULL
+    RETURNING m.patient_id
+)
+DELETE FROM lag l USING removed x
+WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patient_id = x.patient_id
+
+-- name: fates
+-- How many rows of each type met which fate.
+SELECT resource_type, fate, count(*)::int FROM absence WHERE run = %(run)s AND fate IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: lower
+-- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
+-- before it asks for news again. What this run's own full listing brought back, it knows.
+WITH shaken AS (
+    SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known FROM absence a
+    CROSS JOIN LATERAL (
+        SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id OFFSET 0
+    ) r
+    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found')
+    UNION SELECT resource_type, patient_id, %(full)s FROM revived WHERE run = %(run)s
+)
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
+SELECT DISTINCT %(connection)s::int, w.selection, s.resource_type, s.patient_id, NULL, %(run)s::bigint FROM shaken s
+JOIN watermark w ON w.connection = %(connection)s AND w.resource_type = s.resource_type
+WHERE NOT (s.own_is_known AND w.selection = %(knowledge)s) AND (
+    s.patient_id = ''
+    OR NOT EXISTS (SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = w.selection AND m.removed_run IS NULL)
+    OR EXISTS (
+        SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = w.selection AND m.removed_run IS NULL
+            AND m.patient_id = s.patient_id
+    )
+)
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, run = excluded.run
+
+-- name: doubt
+-- Make a hole of what is not believed.
+INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, detail, ended_at)
+VALUES (%(run)s, %(key)s, 'doubt', %(resource_type)s, 'failed', 'failed', %(reason)s, '{"template": "what is stored"}', %(at)s)
+ON CONFLICT (run, key) DO UPDATE SET reason = excluded.reason
+
+-- name: empty
+-- What was heard within runs is of no more use.
+WITH heard AS (DELETE FROM absence WHERE run = ANY(%(runs)s))
+DELETE FROM revived WHERE run = ANY(%(runs)s)
+
+-- name: asked_for_patients
+-- Whether the run asked for Patients at all.
+SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('file', 'no-file', 'search', 'read', 'batch'))

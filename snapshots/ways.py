@@ -1,0 +1,40 @@
+"""The numbers of ways: a row keeps the number of the way that brought it, units that of the way by which they list.
+
+What a way is stands in `record.Way`; what it means that one misses a row, in `evidence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from snapshots.record import Way, WayScope
+from snapshots.run_session import RunSession
+from snapshots.sql import load
+
+_SQL = load("ways")
+
+
+class WayNumbers:
+    """The ways of one open run's connection. Calls are part of the caller's transaction."""
+
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+        self._numbers: dict[Way, int] = {}
+
+    async def of(self, ways: Iterable[Way | None]) -> Mapping[Way, int]:
+        """Give the numbers of all known ways, these among them; new ones get theirs."""
+        own = self._session.open.own
+        for way in {way for way in ways if way is not None and way not in self._numbers}:
+            values = {**own, "name": way.name, "scope": way.scope.value, "strict": way.strict, "codes": list(way.codes)}
+            row = await (await self._session.conn.execute(_SQL["number"], values)).fetchone()
+            assert row is not None
+            self._numbers[way] = row[0]
+        return self._numbers
+
+    async def by_number(self) -> Mapping[int, Way]:
+        """Give the connection's ways by their numbers."""
+        found = await self._session.conn.execute(_SQL["all"], self._session.open.own)
+        return {
+            number: Way(name, WayScope(scope), strict, tuple(codes))
+            async for number, name, scope, strict, codes in found
+        }

@@ -1,0 +1,74 @@
+"""Whose a row is, as it comes over the wire: by what it names, else by the patient whose search brought it."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.capability import Capability
+from connectors.crawl.search import SearchFetcher
+from connectors.pipeline import Fetched
+from connectors.vendors import profile_for
+from snapshots.record import Record, Unit, UnitResult
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
+from tests.integration.connectors.wire import Endpoint, client
+
+pytestmark = pytest.mark.anyio
+
+
+async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
+    """What a search for p1's Conditions emits, where the server answers with these rows, and how it ends."""
+    found: dict[str, Record] = {}
+
+    def listing(server: RawServer, asked: Asked) -> bytes:
+        written = [{**row, "subject": _with_base(row.get("subject"), asked.base)} for row in rows]
+        return answer(bundle([{"resourceType": "Condition", **row} for row in written]))
+
+    async def keep(fetched: Fetched) -> None:
+        found.update((one.id, one) for one in fetched.records)
+
+    unit = Unit(
+        key="k",
+        kind="search",
+        resource_type="Condition",
+        patient_id="p1",
+        detail={"path": "Condition?patient=p1", "template": "GET /Condition?patient={id}"},
+    )
+    async with raw_server(listing) as server, client(Endpoint(server.base_url)) as ehr:
+        fetcher = SearchFetcher(ehr, server.base_url, profile_for("generic"), capability=Capability())
+        return found, await fetcher.fetch(unit, keep)
+
+
+def _with_base(subject: dict | None, base: str) -> dict | None:
+    if subject is None or "reference" not in subject:
+        return subject
+    return {**subject, "reference": subject["reference"].replace("{base}", base)}
+
+
+async def test_rows_that_name_no_patient_of_this_server_are_of_the_patient_whose_search_brought_them() -> None:
+    found, result = await searched(
+        {"id": "identifier", "subject": {"identifier": {"system": "urn:example:mrn", "value": "7"}}},
+        {"id": "contained", "subject": {"reference": "#p"}, "contained": [{"resourceType": "Patient", "id": "p"}]},
+        {"id": "foreign", "subject": {"reference": "https://other-hospital.example/fhir/Patient/p1"}},
+    )
+    assert {one.id: (one.patient_id, one.searched) for one in found.values()} == {
+        "identifier": (None, "p1"), "contained": (None, "p1"), "foreign": (None, "p1"),
+    }  # fmt: skip
+    assert result.complete_listing
+
+
+async def test_rows_that_name_the_patient_in_any_form_are_his_by_that() -> None:
+    found, result = await searched(
+        {"id": "relative", "subject": {"reference": "Patient/p1"}},
+        {"id": "versioned", "subject": {"reference": "Patient/p1/_history/2"}},
+        {"id": "absolute", "subject": {"reference": "{base}/Patient/p1"}},
+        {"id": "asserted", "subject": {"reference": "Patient/p2"}, "asserter": {"reference": "Patient/p1"}},
+    )
+    assert [one.searched for one in found.values()] == [None] * 4
+    assert [(one.patient_id, one.others) for one in found.values()] == [("p1", ())] * 3 + [("p2", ("p1",))]
+    assert result.complete_listing
+
+
+async def test_a_row_of_somebody_else_only_is_left_to_him_and_the_listing_proves_nothing() -> None:
+    found, result = await searched({"id": "astray", "subject": {"reference": "Patient/p2"}})
+    assert (found["astray"].patient_id, found["astray"].searched) == ("p2", None)
+    assert not result.complete_listing

@@ -1,0 +1,188 @@
+"""OperationOutcomes in every shape: read, or said to be unreadable; never silently without an issue."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.file_reading import FileReading
+from connectors.fhir import page_from
+from connectors.fhir_base import FhirBase
+from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
+from connectors.transport.retry_table import issue_codes
+from snapshots.record import Unit
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
+    | st.sampled_from(["error", "Fatal", "exception", "OperationOutcome", "Bundle"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(["resourceType", "issue", "severity", "code", "details", "coding", "entry", "resource", "x"]),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+HARMLESS = {"warning", "information", "success"}
+
+
+def outcome(*issues: Any, **more: Any) -> dict[str, Any]:
+    return {"resourceType": "OperationOutcome", "issue": list(issues), **more}
+
+
+ERROR = {"severity": "error", "code": "exception"}
+
+
+@pytest.mark.parametrize(
+    ("value", "issue"),
+    [
+        (outcome({**ERROR, "code": None}), Issue("error", "", ())),
+        (outcome({**ERROR, "details": "one Condition is missing"}), Issue("error", "exception", ())),
+        (outcome({**ERROR, "details": {"coding": {"code": "4119"}}}), Issue("error", "exception", ("4119",))),
+        (outcome({**ERROR, "details": {"coding": [{"code": 4119}]}}), Issue("error", "exception", ("4119",))),
+        (outcome({**ERROR, "details": {"text": "x", "coding": None}}), Issue("error", "exception", ())),
+        (outcome({"severity": " Error ", "code": "EXCEPTION"}), Issue("error", "exception", ())),
+        (outcome({"severity": "FATAL", "code": {"coding": [{"code": "exception"}]}}), Issue("fatal", "exception", ())),
+        (outcome({"severity": None, "code": "exception"}), Issue("error", "exception", ())),
+        (outcome({"severity": "severe"}), Issue("error", "", ())),
+        ({"resourceType": "OperationOutcome", "issue": ERROR}, Issue("error", "exception", ())),
+        ({"issue": [ERROR]}, Issue("error", "exception", ())),
+        ([outcome(ERROR)], Issue("error", "exception", ())),
+        ({"resourceType": "Bundle", "entry": [{"resource": outcome(ERROR)}]}, Issue("error", "exception", ())),
+        ({"resourceType": "Bundle", "entry": {"resource": outcome(ERROR)}}, Issue("error", "exception", ())),
+    ],
+)
+def test_an_issue_is_read_in_every_shape_that_servers_give_it(value: Any, issue: Issue) -> None:
+    for body in (orjson.dumps(value), b"\xef\xbb\xbf" + orjson.dumps(value, option=orjson.OPT_INDENT_2)):
+        assert outcome_from(body) == ((issue,), 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"one Condition could not be written", b"{", b"null", b"[]", b'"error"', b"{}", b'{"resourceType":"Patient","id":"p"}',
+     b'{"resourceType":"OperationOutcome"}', b'{"resourceType":"OperationOutcome","issue":null}',
+     b'{"resourceType":"OperationOutcome","issue":"error"}', b'{"resourceType":"OperationOutcome","issue":[null,"x"]}',
+     b'{"resourceType":"Bundle","entry":[]}', b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Patient"}}]}'],
+)  # fmt: skip
+def test_what_says_nothing_that_can_be_read_is_unreadable_and_not_without_issues(body: bytes) -> None:
+    with pytest.raises(UnreadableOutcomeError) as caught:
+        outcome_from(body)
+    assert "Condition" not in str(caught.value)
+
+
+def test_an_outcome_with_an_empty_list_has_no_issue() -> None:
+    assert outcome_of(outcome()) == ((), 0)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [None, 7, "fatal: all is lost", ["x"], {**ERROR, "details": [None]}, {**ERROR, "details": {"coding": [None]}}],
+)
+def test_a_stranger_among_issues_or_codes_costs_itself_and_is_counted(stranger: Any) -> None:
+    read = outcome_of(outcome(ERROR, stranger))
+    assert read.issues[0] == Issue("error", "exception", ())
+    assert read.unread == 1
+
+
+def test_texts_are_not_read() -> None:
+    said = outcome(
+        {**ERROR, "diagnostics": "Jane Doe", "details": {"text": "Jane Doe", "coding": [{"display": "Jane"}]}}
+    )
+    assert "Jane" not in repr(outcome_of(said))
+
+
+def _lists_of_issues(value: Any) -> list[list[Any]]:
+    """Every list, or single object, that stands as `issue` anywhere in a value: the test's own way to find them."""
+    if isinstance(value, list):
+        return [found for item in value for found in _lists_of_issues(item)]
+    if not isinstance(value, dict):
+        return []
+    own = value.get("issue")
+    listed = [own] if isinstance(own, list) else [[own]] if isinstance(own, dict) else []
+    return listed + [found for item in value.values() for found in _lists_of_issues(item)]
+
+
+@given(JSON)
+def test_any_json_is_an_outcome_that_was_read_or_unreadable_and_without_issues_only_where_a_list_of_them_is_empty(
+    value: Any,
+) -> None:
+    try:
+        read = outcome_from(orjson.dumps(value))
+    except UnreadableOutcomeError:
+        return
+    if not read.issues:
+        assert [] in _lists_of_issues(value)
+        assert not read.unread
+    grave = [issue for issue in read.issues if issue.severity not in HARMLESS]
+    said = [item for listed in _lists_of_issues(value) for item in listed if isinstance(item, dict)]
+    words = {str(item.get("severity")).strip().lower() for item in said}
+    assert grave or read.unread or words & HARMLESS or not read.issues
+
+
+@given(JSON)
+def test_any_json_in_an_outcomes_place_is_read_or_quarantined_on_a_page_and_in_a_file(value: Any) -> None:
+    entry = value if isinstance(value, dict) else {"resourceType": "OperationOutcome", "issue": value}
+    entry = {**entry, "resourceType": "OperationOutcome"}
+    body = orjson.dumps({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": entry}]})
+    page = page_from(body, FhirBase("https://x"), where="page 1")
+    assert page.records == []
+    assert page.issues or page.quarantined or page.doubtful or entry["issue"] == []
+    reading = _error_file(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    assert reading.issues or reading.quarantined or [] in _lists_of_issues(value)
+    assert isinstance(issue_codes(orjson.dumps(entry)), tuple)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_as_an_outcome_or_unreadable(body: bytes) -> None:
+    with contextlib.suppress(UnreadableOutcomeError):
+        outcome_from(body)
+
+
+# -- error files
+
+
+def _error_file(body: bytes, cut: int = 0) -> FileReading:
+    unit = Unit(key="error-file:error:1:1", kind="error-file", resource_type="*", detail={"template": "error file 1"})
+    reading = FileReading(unit)
+    reading.feed(body[:cut])
+    reading.feed(body[cut:])
+    reading.finish()
+    return reading
+
+
+PRETTY = orjson.dumps(outcome(ERROR), option=orjson.OPT_INDENT_2)
+ONE_LINE = orjson.dumps(outcome({"severity": "warning", "code": "suppressed"}))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 90])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_outcomes_of_an_error_file_may_be_written_over_many_lines(cut: int, newline: bytes) -> None:
+    body = newline.join([ONE_LINE, PRETTY.replace(b"\n", newline), PRETTY.replace(b"\n", newline), ONE_LINE])
+    reading = _error_file(body, cut)
+    assert [issue.severity for issue in reading.issues] == ["warning", "error", "error", "warning"]
+    assert (reading.quarantined, reading.unreadable, reading.last_line_unreadable) == ([], 0, False)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"all is lost", b"{", PRETTY[:40], b'{"resourceType":"Patient","id":"p"}', b"\xff\xfe"]
+)
+def test_what_cannot_be_read_of_an_error_file_is_quarantined_and_its_neighbours_are_read(bad: bytes) -> None:
+    reading = _error_file(b"\n".join([ONE_LINE, bad, ONE_LINE, PRETTY]))
+    assert [issue.severity for issue in reading.issues] == ["warning", "warning", "error"]
+    assert reading.unreadable == len(reading.quarantined) >= 1
+    assert reading.quarantined[0].source == "error file 1, line 2"
+    assert b"".join(item.raw for item in reading.quarantined).split() == bad.split()
+
+
+@given(st.lists(st.sampled_from([ONE_LINE, PRETTY, b"x", b"{", b"", b"[1,\n2", b'"a"']), max_size=8))
+def test_every_piece_of_an_error_file_is_an_issue_or_in_quarantine(pieces: list[bytes]) -> None:
+    reading = _error_file(b"\n".join(pieces))
+    whole = sum(piece in {ONE_LINE, PRETTY} for piece in pieces)
+    kept = b"".join(item.raw for item in reading.quarantined)
+    assert len(reading.issues) + kept.count(b'"issue"') == whole
+    assert bool(kept) == any(piece not in {ONE_LINE, PRETTY, b""} for piece in pieces)

@@ -1,0 +1,94 @@
+"""Which page comes next: in every spelling of the relation, and never silently none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.kick_off import Proofs
+from connectors.bulk.manifest import manifest_from
+from connectors.fhir import page_from
+from connectors.fhir_base import FhirBase
+from connectors.page_links import Links, links_from
+
+URL = "https://ehr.example.org/r4?page=2"
+IANA = "www.iana.org/assignments"
+
+
+def links(*items: Any) -> Links:
+    return links_from(orjson.dumps(list(items)))
+
+
+@pytest.mark.parametrize(
+    "relation",
+    ["next", "Next", "NEXT", " next ", "next last", f"http://{IANA}/relation/next", f"https://{IANA}/relation/next",
+     f"https://{IANA}/relation#next", f"https://{IANA}/link-relations/link-relations.xhtml#next", f"HTTP://{IANA}/relation/Next"],
+)  # fmt: skip
+def test_the_next_link_is_found_however_its_relation_is_spelt(relation: str) -> None:
+    assert links({"relation": "self", "url": "x"}, {"relation": relation, "url": URL}) == (URL, False)
+
+
+@pytest.mark.parametrize(
+    "relation", ["self", "first", "last", "prev", "Previous", "fhir-base", "alternate", f"http://{IANA}/relation/self"]
+)
+def test_links_that_are_known_to_lead_elsewhere_are_passed_over(relation: str) -> None:
+    assert links({"relation": relation, "url": "x"}) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [None, 7, "next", [], {}, {"relation": None, "url": URL}, {"relation": "more", "url": URL}, {"relation": "nextPage"},
+     {"rel": "next", "href": URL}, {"relation": ["next"], "url": URL}, {"relation": ""}],
+)  # fmt: skip
+def test_a_link_that_nobody_understands_leaves_a_doubt_and_costs_only_itself(stranger: Any) -> None:
+    assert links(stranger) == (None, True)
+    assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
+
+
+@pytest.mark.parametrize("raw", [b'"next"', b"7", b"true", b"{", b"[{]", b"{}x"])
+def test_links_that_cannot_be_read_may_hold_a_next_page(raw: bytes) -> None:
+    assert links_from(raw) == ("", True)
+
+
+@pytest.mark.parametrize("url", [None, 7, "", " ", {"x": 1}])
+def test_a_next_link_without_a_usable_url_is_no_end(url: Any) -> None:
+    assert links({"relation": "next", "url": url}).next_url == ""
+    assert links({"relation": "next", "url": url}, {"relation": "Next", "url": URL}).next_url == URL
+
+
+def test_two_next_pages_leave_a_doubt() -> None:
+    assert links({"relation": "next", "url": URL}, {"relation": "next", "url": URL}) == (URL, False)
+    assert links({"relation": "next", "url": URL}, {"relation": "next", "url": URL + "3"}) == (URL, True)
+
+
+def test_a_single_link_in_place_of_a_list_is_read() -> None:
+    assert links_from(orjson.dumps({"relation": "next", "url": URL})) == (URL, False)
+    assert links_from(b"") == links_from(b"null") == links_from(b"[]") == (None, False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from(["next", "Self", URL]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["relation", "url", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_as_links_ends_a_listing_only_where_all_of_them_are_known_to_lead_elsewhere(value: Any) -> None:
+    raw = orjson.dumps(value)
+    found = links_from(raw)
+    known = [{"relation": one.get("relation")} if isinstance(one, dict) else one for one in (
+        value if isinstance(value, list) else [] if value is None else [value]
+    )]  # fmt: skip
+    elsewhere = all(isinstance(one, dict) and str(one["relation"]).strip().lower() == "self" for one in known)
+    assert (found == Links(None, doubtful=False)) == elsewhere
+    page = page_from(orjson.dumps({"resourceType": "Bundle", "link": value}), FhirBase("https://x"), where="page 1")
+    manifest = manifest_from(orjson.dumps({"output": [], "link": value}), page=1, proofs=Proofs())
+    assert (page.next_url, page.doubtful) == (manifest.next_url, manifest.doubtful) == found
+    assert bool(list(manifest.doubts())) == (found.doubtful or found.next_url == "")
