@@ -314,10 +314,7 @@ class Oracle:
 
     def unnamed(self, ask: s.Ask) -> list[Key]:
         """Live rows that are not visible to the ask, and that the store does not name."""
-        unwitnessed = self._view.unwitnessed()
-        if unwitnessed is None:
-            return []
-        named = unwitnessed | self._view.doubted()
+        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted()
         return [key for key in self.unseen(ask) if key not in named]
 
     def all_is_well(self, ask: s.Ask) -> bool:
