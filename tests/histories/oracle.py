@@ -3,14 +3,15 @@
 *Visible* is what a run's ask reaches and nothing hides, from the run's begin to its end. A clause that does not hold is a
 `Failure`; its kind is what shrinking keeps.
 
-always   a row that can be read all the while and was live, is live; if it was right, it is right
+always   a row that can be read all the while and was live, is live; if it was right, it is right. Where reads are not served:
+         on the first night that no list has it
 (a)      exit 0, full: what is visible is live, as it is. Dead rows that this ask once listed are not live, or named.
          What refused an answer stands in the notes.
 (b)      exit 0, news: the same, but for what no date told (`_unforeseeable`)
 (c)      exit 3: the same, but for types that a hole names; knowledge that moved all the same shows in the next runs. One night
          proves neither a mass dead, nor a Patient whose chart was listed.
-(d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live and
-         not visible is named.
+(d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live is
+         named, or could be listed by a run of another ask.
 (e)      an unchanged night changes nothing, and is green
 """
 
@@ -79,6 +80,8 @@ class Oracle:
         self._past: list[Watch] = []
         self._listed: dict[tuple[s.Ask, str], set[Key]] = {}  # by full and green runs of the ask that reached alike
         self._whose: dict[int, tuple[str, str]] = {}  # a run's selection and reach
+        self._witnessed: set[Key] = set()  # by any run
+        self._missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
@@ -100,7 +103,7 @@ class Oracle:
             stored=stored,
             begun=ehr.now(),
             visible=ehr.visible(step.ask, reach, stored),
-            readable=ehr.readable(),
+            readable={key: body for key, body in ehr.readable().items() if key not in self._missed},
             whole=ehr.whole(step.ask, reach, stored),
             heard=ehr.heard,
         )
@@ -114,6 +117,7 @@ class Oracle:
         if before is not None and before.run == run:
             watch.begun = before.begun
             watch.visible = same(before.visible, watch.visible)
+            watch.readable = same(before.readable, watch.readable)  # what its first part was told counts as well
             watch.heard.answered |= before.heard.answered
             watch.heard.refused |= before.heard.refused
             watch.touched = watch.touched or before.touched
@@ -143,6 +147,7 @@ class Oracle:
         if watch.run:
             self._open = watch
         self._now = None
+        self._note_missed(watch)
         return self._never(watch, after)
 
     def ended(self, report: RunReport, *, sound: bool = False) -> Failure | None:
@@ -158,9 +163,19 @@ class Oracle:
             or self._judge(watch, report, after, sound=sound)
         )
         self._past.append(watch)
+        self._note_missed(watch)
+        self._witnessed |= watch.visible.keys() | watch.whole
         if watch.full and report.status in _GREEN:
             self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
         return failure
+
+    def _note_missed(self, watch: Watch) -> None:
+        """Two lists without a row, or without one that moved away, are believed where reads are not served."""
+        ehr = self._ehr
+        if not ehr.site.reads:
+            rows = [row for row in ehr.rows.values() if row.type != s.PATIENT]
+            moved = {row.key for row in rows if row.version > 1 and row.key not in watch.visible}
+            self._missed = moved | {row.key for row in rows if not ehr.listed(row)}
 
     # -- clauses
 
@@ -313,9 +328,16 @@ class Oracle:
         return [key for key in live if key not in visible]
 
     def unnamed(self, ask: s.Ask) -> list[Key]:
-        """Live rows that are not visible to the ask, and that the store does not name."""
-        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted()
-        return [key for key in self.unseen(ask) if key not in named]
+        """Live rows that no run of any ask could list, and that the store does not name."""
+        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
+        lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
+        survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
+        left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in survivors]
+        return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
+
+    def _patient_of(self, key: Key) -> str | None:
+        row = self._ehr.rows.get(key)
+        return row.patient if row is not None else None
 
     def all_is_well(self, ask: s.Ask) -> bool:
         """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld."""
