@@ -187,12 +187,19 @@ class _Director:
             others.append(home._replace(who="group:B"))
         elif home.mode == "crawl":
             others.append(home._replace(who=f"cohort:{','.join(self._patients)}"))
-        first, second = rng.choice(others), rng.choice(others)
+        first = rng.choice(others)
+        second = rng.choice([ask for ask in others if ask != first] or others)
+        for group in ("A", "B"):  # a row more that both know is what lets the lie be believed
+            self._do(s.Join(group, self._patients[0]))
+        known = [self._new_id(s.OBSERVATION) for _ in range(2)]
+        for one in known:
+            self._do(s.Add(s.OBSERVATION, one, self._patients[0], age_d=100))
         for ask in (first, second):
             self._do(s.Run(ask))
             self._do(s.Wait(rng.choice((1, 24))))
         self._lied = True
-        self._do(s.Run(first, since="none", faults=(s.Lie((self._pattern(),)),)))
+        row = self._pattern() if self._many else f"Observation/{known[0]}"
+        self._do(s.Run(first, since="none", faults=(s.Lie((row,)),)))
         self._do(s.Wait(24))
         self._do(s.Run(second))
 
