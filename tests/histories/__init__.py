@@ -5,7 +5,7 @@ seed stands for (`director`); `player` makes the runs of it with the real `conne
 `oracle` judges after each run by clauses (always, a to e) that its docstring lists. What is known of the store's tables is
 `store_view`'s alone. A history that fails is made small (`shrink`) and printed:
 
-    FAIL  seed 18: always: a row that could be read was made dead (Condition, crawl): Condition/c6
+    FAIL  seed 18: always: a row that could be read was made dead (crawl): Condition/c6
           Site(home=Ask(types=('Patient', 'Condition')), page=2)
           Add(type='Patient', id='p3', patient='p3', age_d=300)
           Add(type='Condition', id='c6', patient='p3', age_d=200)

@@ -62,6 +62,8 @@ class _Director:
             self._do(s.Run(self._asks[0]))
         for _ in range(self._rng.randint(2, 4)):
             self._night()
+        if not self._lied and self._rng.random() < 0.3:
+            self._one_lied_to_and_another_not()
         return s.History(self._site, tuple(self._steps))
 
     # -- the site
@@ -176,6 +178,30 @@ class _Director:
             if rng.random() < 0.3:
                 self._happening()
             self._do(run._replace(kill=None, during=(), faults=()))
+
+    def _one_lied_to_and_another_not(self) -> None:
+        """Two selections know a row; one is told that it is gone, and then the other asks for news, or the same in full."""
+        rng, home = self._rng, self._asks[0]
+        others = [ask for ask in self._asks if not ask.is_pull]
+        if home.group:
+            others.append(home._replace(who="group:B"))
+        elif home.mode == "crawl":
+            others.append(home._replace(who=f"cohort:{','.join(self._patients)}"))
+        first = rng.choice(others)
+        second = rng.choice([ask for ask in others if ask != first] or others)
+        for group in ("A", "B"):  # a row more that both know is what lets the lie be believed
+            self._do(s.Join(group, self._patients[0]))
+        known = [self._new_id(s.OBSERVATION) for _ in range(2)]
+        for one in known:
+            self._do(s.Add(s.OBSERVATION, one, self._patients[0], age_d=100))
+        for ask in (first, second):
+            self._do(s.Run(ask))
+            self._do(s.Wait(rng.choice((1, 24))))
+        self._lied = True
+        row = self._pattern() if self._many else f"Observation/{known[0]}"
+        self._do(s.Run(first, since="none", faults=(s.Lie((row,)),)))
+        self._do(s.Wait(24))
+        self._do(s.Run(second))
 
     def _kill(self) -> s.Kill:
         at = self._rng.choice(("request", "write", "written"))

@@ -3,14 +3,15 @@
 *Visible* is what a run's ask reaches and nothing hides, from the run's begin to its end. A clause that does not hold is a
 `Failure`; its kind is what shrinking keeps.
 
-always   a row that can be read all the while and was live, is live; if it was right, it is right
+always   a row that can be read all the while and was live, is live; if it was right, it is right. Where reads are not served:
+         on the first night that no list has it
 (a)      exit 0, full: what is visible is live, as it is. Dead rows that this ask once listed are not live, or named.
          What refused an answer stands in the notes.
 (b)      exit 0, news: the same, but for what no date told (`_unforeseeable`)
 (c)      exit 3: the same, but for types that a hole names; knowledge that moved all the same shows in the next runs. One night
          proves neither a mass dead, nor a Patient whose chart was listed.
-(d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live and
-         not visible is named.
+(d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live is
+         named, or could be listed by a run of another ask.
 (e)      an unchanged night changes nothing, and is green
 """
 
@@ -59,6 +60,12 @@ class Watch:
     heard: Heard = field(default_factory=Heard)
     parts: int = 0
 
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Selection and reach: what has knowledge of its own."""
+        who, _, _ = self.ask.who.partition(":")
+        return (self.ask.who if who in {"group", "pull"} else who), self.reach
+
     def look(self, ehr: Ehr) -> None:
         self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
         self.readable = same(self.readable, ehr.readable())
@@ -72,6 +79,9 @@ class Oracle:
         self._view = view
         self._past: list[Watch] = []
         self._listed: dict[tuple[s.Ask, str], set[Key]] = {}  # by full and green runs of the ask that reached alike
+        self._whose: dict[int, tuple[str, str]] = {}  # a run's selection and reach
+        self._witnessed: set[Key] = set()  # by any run
+        self._missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
@@ -93,7 +103,7 @@ class Oracle:
             stored=stored,
             begun=ehr.now(),
             visible=ehr.visible(step.ask, reach, stored),
-            readable=ehr.readable(),
+            readable={key: body for key, body in ehr.readable().items() if key not in self._missed},
             whole=ehr.whole(step.ask, reach, stored),
             heard=ehr.heard,
         )
@@ -103,9 +113,11 @@ class Oracle:
         watch, before = self._now, self._open
         assert watch is not None
         watch.run = run
+        self._whose[run] = watch.whose
         if before is not None and before.run == run:
             watch.begun = before.begun
             watch.visible = same(before.visible, watch.visible)
+            watch.readable = same(before.readable, watch.readable)  # what its first part was told counts as well
             watch.heard.answered |= before.heard.answered
             watch.heard.refused |= before.heard.refused
             watch.touched = watch.touched or before.touched
@@ -135,6 +147,7 @@ class Oracle:
         if watch.run:
             self._open = watch
         self._now = None
+        self._note_missed(watch)
         return self._never(watch, after)
 
     def ended(self, report: RunReport, *, sound: bool = False) -> Failure | None:
@@ -150,9 +163,19 @@ class Oracle:
             or self._judge(watch, report, after, sound=sound)
         )
         self._past.append(watch)
+        self._note_missed(watch)
+        self._witnessed |= watch.visible.keys() | watch.whole
         if watch.full and report.status in _GREEN:
             self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
         return failure
+
+    def _note_missed(self, watch: Watch) -> None:
+        """Two lists without a row, or without one that moved away, are believed where reads are not served."""
+        ehr = self._ehr
+        if not ehr.site.reads:
+            rows = [row for row in ehr.rows.values() if row.type != s.PATIENT]
+            moved = {row.key for row in rows if row.version > 1 and row.key not in watch.visible}
+            self._missed = moved | {row.key for row in rows if not ehr.listed(row)}
 
     # -- clauses
 
@@ -166,31 +189,30 @@ class Oracle:
                 elif self._before.live[key] == body and after.live[key] != body:
                     spoilt.append(key)
         if died:
-            return Failure(
-                f"always: a row that could be read was made dead ({_kinds(died)}, {watch.reach})", _some(died)
-            )
+            return Failure(f"always: a row that could be read was made dead ({watch.reach})", some(died))
         if spoilt:
-            return Failure(f"always: a row that was right was made wrong ({_kinds(spoilt)})", _some(spoilt))
+            return Failure(f"always: a row that was right was made wrong ({watch.reach})", some(spoilt))
         return None
 
     def _too_soon_dead(self, watch: Watch, after: Stored) -> Failure | None:
         """Of rows that are at the EHR, though all it said tonight was that they are not: what one night cannot prove."""
         died = [key for key, run in after.dead.items() if run == watch.run and key in self._before.live]
         died = [key for key in died if key in self._ehr.rows and not watch.touched]
-        alive = {self._ehr.rows[key].patient for key in watch.visible if key[0] != s.PATIENT}
+        listed = watch.visible if watch.full else ()
+        alive = {self._ehr.rows[key].patient for key in listed if key[0] != s.PATIENT}
         if patients := [key for key in died if key[0] == s.PATIENT and key[1] in alive]:
-            return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", _some(patients))
+            return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", some(patients))
         for kind in {kind for kind, _ in died}:
             number = sum(key[0] == kind for key in died)
             asked = sum(key[0] == kind and key in watch.whole for key in self._before.live)
             if number >= _MASS and number * 2 >= asked:
-                return Failure(f"c: a mass died in one night ({kind}, {watch.reach})", f"{number} of {asked}")
+                return Failure(f"c: a mass died in one night ({watch.reach})", f"{kind}: {number} of {asked}")
         return None
 
     def _judge(self, watch: Watch, report: RunReport, after: Stored, *, sound: bool) -> Failure | None:
         if report.status not in {*_GREEN, "partial"}:
-            if sound:
-                return Failure("d: a sound run failed", str(report.error))
+            if sound and watch.visible:
+                return Failure(f"d: a sound run failed ({watch.reach})", str(report.error))
             return None
         green = report.status in _GREEN
         clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
@@ -199,7 +221,7 @@ class Oracle:
         for kind, keys in self._wrong(watch, after).items():
             bare = [key for key in keys if not {key[0], "*"} & holes]
             if bare:
-                return Failure(f"{clause}: a visible row is {kind} ({_kinds(bare)}; {how})", _some(bare))
+                return Failure(f"{clause}: a visible row is {kind} ({how})", some(bare))
         return self._green(watch, report, after, f"{clause} {how}") if green else None
 
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
@@ -232,7 +254,7 @@ class Oracle:
     def _unforeseeable(self, watch: Watch, row: Row) -> bool:
         """Whether no news could tell of it: an answer to the same question has been given since its date, and without it.
 
-        A tombstone that was made since then lowers what all know, so that the next run asks in full.
+        A tombstone that another selection, or another way, made since then lowers what this one knows: it asks in full.
         """
         way = "search" if watch.reach == "crawl" else "export"
         if way == "search" and row.type == s.PATIENT:
@@ -242,14 +264,15 @@ class Oracle:
         heard = [one for one in self._past if one.begun >= row.at and _answered(one.heard, way, row)]
         if not heard:
             return False
-        return self._before.dead.get(row.key, 0) < max(one.run for one in heard)
+        died = self._before.dead.get(row.key, 0)
+        return died < max(one.run for one in heard) or self._whose.get(died, watch.whose) == watch.whose
 
     def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
         said = " ".join(report.notes)
         for _, kind, patient in sorted(watch.heard.refused):
             rows = [row for row in self._ehr.of_type(kind) if patient in {"*", row.patient}]
             if rows and kind not in said:
-                return Failure(f"a: a refusal without a word ({kind}, {watch.reach})")
+                return Failure(f"a: a refusal without a word ({watch.reach})", kind)
         return None
 
     def _haunted(self, watch: Watch, after: Stored, how: str) -> Failure | None:
@@ -265,11 +288,7 @@ class Oracle:
                 patient = self._ehr.dropped[key][0].patient
                 if watch.reach == "system" or patient is None or patient in members:
                     left.append(key)
-        return (
-            Failure(f"a: a dead row is live after a green run ({_kinds(left)}; {how[2:]})", _some(left))
-            if left
-            else None
-        )
+        return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
 
     def _claimed(self, watch: Watch, report: RunReport) -> Failure | None:
         """Whether the claims, where the report has such, speak of every type of which there is something to see."""
@@ -279,15 +298,27 @@ class Oracle:
         told = {claim.resource_type for claim in claims} | {hole.resource_type for hole in report.holes}
         said = " ".join(report.notes)
         missing = [key for key in watch.visible if key[0] not in told and key[0] not in said]
-        return Failure(f"a: nothing is claimed of {_kinds(missing)} ({watch.reach})") if missing else None
+        return (
+            Failure(f"a: nothing is claimed of a type that was asked ({watch.reach})", some(missing))
+            if missing
+            else None
+        )
 
     # -- at the end
 
-    def haunting(self) -> list[Key]:
-        """Live rows that the EHR has no more, and that reads could tell of."""
-        site = self._ehr.site
+    def haunting(self, ask: s.Ask) -> list[Key]:
+        """Live rows that the EHR has no more, and that reads could tell of.
+
+        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name.
+        """
+        site, doubted = self._ehr.site, self._view.doubted()
         live = self._view.stored().live
-        return [key for key in live if key not in self._ehr.rows and (site.reads or key[0] == s.PATIENT)]
+        left = [key for key in live if key not in self._ehr.rows and (site.reads or key[0] == s.PATIENT)]
+        if not left:
+            return left
+        stored = [id_ for kind, id_ in live if kind == s.PATIENT]
+        listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
+        return [key for key in left if key[0] in listed or key not in doubted]
 
     def unseen(self, ask: s.Ask) -> list[Key]:
         """Live rows that are not visible to the ask."""
@@ -297,12 +328,16 @@ class Oracle:
         return [key for key in live if key not in visible]
 
     def unnamed(self, ask: s.Ask) -> list[Key]:
-        """Live rows that are not visible to the ask, and that the store does not name."""
-        unwitnessed = self._view.unwitnessed()
-        if unwitnessed is None:
-            return []
-        named = unwitnessed | self._view.doubted()
-        return [key for key in self.unseen(ask) if key not in named]
+        """Live rows that no run of any ask could list, and that the store does not name."""
+        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
+        lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
+        survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
+        left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in survivors]
+        return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
+
+    def _patient_of(self, key: Key) -> str | None:
+        row = self._ehr.rows.get(key)
+        return row.patient if row is not None else None
 
     def all_is_well(self, ask: s.Ask) -> bool:
         """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld."""
@@ -318,10 +353,7 @@ def _answered(heard: Heard, way: str, row: Row) -> bool:
     return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard.answered)
 
 
-def _kinds(keys: list[Key]) -> str:
-    return "+".join(sorted({kind for kind, _ in keys}))
-
-
-def _some(keys: list[Key]) -> str:
+def some(keys: list[Key]) -> str:
+    """The first rows, told."""
     shown = ", ".join("/".join(key) for key in sorted(keys)[:_SHOWN])
     return shown + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

@@ -26,7 +26,7 @@ from snapshots.record import RunReport, RunScope
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
 from tests.histories.ehr import Ehr
-from tests.histories.oracle import Failure, Oracle
+from tests.histories.oracle import Failure, Oracle, some
 from tests.histories.store_view import StoreView
 
 BEGIN = datetime(
@@ -93,17 +93,15 @@ class Player:
             if (failure := await self._run(full, sound=sound)) and not failure.small:
                 return failure
         for _ in range(ROTATION_RUNS):
-            if not self._oracle.haunting():
+            if not self._oracle.haunting(home):
                 break
             self._moment += timedelta(days=1)
             if failure := await self._run(full, sound=True):
                 return failure
-        if left := self._oracle.haunting():
-            return Failure(
-                f"d: a dead row stays live ({'+'.join(sorted({kind for kind, _ in left}))})", str(sorted(left)[:6])
-            )
+        if left := self._oracle.haunting(home):
+            return Failure("d: a dead row stays live", some(left))
         if left := self._oracle.unnamed(home):
-            return Failure("d: a live row is neither visible nor named", str(sorted(left)[:6]))
+            return Failure("d: a live row is neither visible nor named", some(left))
         return await self._unchanged(home)
 
     async def _unchanged(self, home: s.Ask) -> Failure | None:
@@ -163,9 +161,10 @@ class Player:
             group=ask.group,
             cohort=_cohort(ask),
         )
-        client = EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=random.Random(1))
-        client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
-        return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
+        rng = random.Random(1)
+        async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:
+            client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
+            return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
 
     @asynccontextmanager
     async def _open_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[Any]:

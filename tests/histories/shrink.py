@@ -74,7 +74,7 @@ def shrunk(history: s.History, failure: Failure, plays: Plays, *, most: int) -> 
 
 def _plainer_sites(site: s.Site) -> Iterator[Callable[[s.Site], s.Site]]:
     for name, value in _PLAIN._asdict().items():
-        if name != "home" and getattr(site, name) != value:
+        if name not in {"home", "levels"} and getattr(site, name) != value:
             yield lambda now, name=name, value=value: now._replace(**{name: value})  # type: ignore[misc]
 
 

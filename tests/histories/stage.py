@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import waiting
 
 from snapshots.embedded import embedded_postgres
 from snapshots.ledger import OpenRun, begin, utc_now
@@ -39,7 +40,13 @@ def server() -> Iterator[str]:
 
 
 class _Lasting(psycopg.AsyncConnection[Any]):
-    """A session that stays when a run gives it back, without its locks: a new one would learn every table anew."""
+    """A session that stays when a run gives it back, without its locks: a new one would learn every table anew.
+
+    It waits for Postgres without the event loop, which has nothing else to do and would cost half of a night's time.
+    """
+
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109  psycopg's
+        return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout)
 
     async def close(self) -> None:
         await self.rollback()

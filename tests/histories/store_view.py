@@ -6,13 +6,17 @@ Whoever changes the schema changes this file alone. Tables that this version's s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from snapshots.evidence import PERIOD
+from snapshots.sql import load
 from tests.histories.ehr import Key
+
+_EVIDENCE = load("evidence")
 
 # what an unchanged night leaves as it was; of the last the run that looked at a row may be another
 _STATE = {
@@ -100,13 +104,18 @@ class StoreView:
 
     def doubted(self) -> set[Key]:
         """Rows that the store names one by one: doubted, contradicted, withheld …"""
-        if "evidence" not in self._tables:
-            return set()
         return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM evidence")}
 
-    def unwitnessed(self) -> set[Key] | None:
-        """Live rows that no full listing of this period could list, as the store counts them; None: it cannot say yet."""
-        return None
+    def unwitnessed(self, now: datetime) -> set[Key]:
+        """Live rows that no full listing of this period could list, as the store counts them."""
+        with self._conn.transaction(force_rollback=True):
+            values = {"run": -1, "connection": self._connection(), "at": now, "period": PERIOD}
+            self._conn.execute(_EVIDENCE["unwitnessed"], values)
+            return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
+
+    def _connection(self) -> int:
+        row = self._conn.execute("SELECT id FROM connection").fetchone()
+        return int(row[0]) if row else 0
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
         """What an unchanged night leaves as it was."""
@@ -119,21 +128,14 @@ class StoreView:
     def make_old(self) -> None:
         """Make the store one that an earlier version left, as it is after its migration."""
         with self._conn.transaction():
-            columns = (
-                "SELECT 1 FROM information_schema.columns WHERE table_name = 'resource' AND column_name = 'first_way'"
-            )
-            if self._conn.execute(columns).fetchone():
-                self._conn.execute("UPDATE resource SET first_way = NULL WHERE first_way IS NOT NULL")
+            self._conn.execute("UPDATE resource SET first_way = NULL WHERE first_way IS NOT NULL")
             for table in _KNOWLEDGE:
                 if table in self._tables:
                     self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
             self._conn.execute(
+                "INSERT INTO evidence (connection, resource_type, id, state, run)"
+                " SELECT connection, resource_type, id, 'old-tombstone', deleted_run FROM resource WHERE deleted_at IS NOT NULL"
+            )
+            self._conn.execute(
                 "UPDATE run SET status = 'failed', finished_at = now(), error = 'interrupted' WHERE status = 'running'"
             )
-
-
-def view(url: str, tenant: str) -> AbstractContextManager[StoreView]:
-    """A view that is closed at the end."""
-    from contextlib import closing
-
-    return closing(StoreView(url, tenant))
