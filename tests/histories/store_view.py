@@ -6,17 +6,17 @@ Whoever changes the schema changes this file alone. Tables that this version's s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from snapshots.evidence import PERIOD
 from snapshots.sql import load
 from tests.histories.ehr import Key
 
 _EVIDENCE = load("evidence")
+_PERIOD = timedelta(days=7)  # profile.reconcile_every_d, where a site does not say otherwise
 
 # what an unchanged night leaves as it was; of the last the run that looked at a row may be another
 _STATE = {
@@ -109,7 +109,7 @@ class StoreView:
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):
-            values = {"run": -1, "connection": self._connection(), "at": now, "period": PERIOD}
+            values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD}
             self._conn.execute(_EVIDENCE["unwitnessed"], values)
             return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
 
