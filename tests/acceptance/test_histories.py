@@ -1,0 +1,23 @@
+"""A hundred histories in each test run; `./run histories` plays more, and makes each that fails small (tests/histories)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.histories.director import history
+from tests.histories.stage import Stage, server
+
+SEEDS = 100
+CHUNKS = 4  # test processes work on them side by side
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int) -> None:
+    fell = []
+    with server() as url:
+        stage = Stage(url, f"histories{chunk}")
+        for seed in range(1 + chunk, SEEDS + 1, CHUNKS):
+            failure, runs = stage.play(history(seed))
+            if failure is not None:
+                fell.append(f"seed {seed}: {failure}; runs: {'; '.join(runs)} (./run histories --seeds {seed})")
+    assert not fell, "\n".join(fell)
