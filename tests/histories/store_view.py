@@ -117,7 +117,7 @@ class StoreView:
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):
-            values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD}
+            values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD, "fresh": timedelta(0)}
             self._conn.execute(_EVIDENCE["unwitnessed"], values)
             return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
 

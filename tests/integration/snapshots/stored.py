@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
@@ -30,6 +30,7 @@ from snapshots.record import (
 )
 
 SCHEMA = "tenant_default"
+PERIOD = timedelta(days=35)  # that a full listing witnesses
 SEARCH = Way("search", WayScope.PATIENT)
 PATIENTS = Way("patient", WayScope.PATIENT)
 DIRECTORY = Way("directory", WayScope.EVERYTHING)
@@ -165,7 +166,7 @@ async def weighed(
         if rotated is not None:
             moment = at or datetime.now(UTC)
             await run.evidence.note_listings(moment)
-            await run.evidence.rotate(readable, rotated, moment)
+            await run.evidence.rotate(readable, rotated, at=moment, period=PERIOD, fresh=timedelta(0))
             await reader.ask(readable, left)
         return await run.finish(watermark=watermark, requests=1, retries=0)
 
