@@ -36,6 +36,7 @@ PATIENTS = Way("patient", WayScope.PATIENT)
 DIRECTORY = Way("directory", WayScope.EVERYTHING)
 GROUP = Way("export group", WayScope.MEMBERS)
 BESIDE = Way("export group beside 1", WayScope.EVERYTHING, strict=False)
+PERIOD = timedelta(days=35)  # a listing that nobody has repeated for so long witnesses nothing
 Answer = Said | Record
 
 

@@ -32,8 +32,8 @@ async def contents(store: Store, selection: Selection | None = None) -> dict[str
 
 
 async def former(store: Store) -> None:
+    await full_run(await store.begin_run(scope()), FORMER, [U])
     async with await store.begin_run(scope()) as run:
-        await run.write(Batch(records=FORMER))
         await run.write(Batch(deletions=[Deletion("Observation", "dead")]))
         await run.finish(watermark=None, requests=0, retries=0)
 
@@ -150,17 +150,21 @@ async def test_whatever_an_open_run_does_the_snapshot_stays(
     truth: dict[str, tuple[str, str]] = {}  # content tells its patient: equal content is not written again
 
     async def play(steps: list[Any], *, end: bool) -> None:
+        given: dict[str, tuple[str, str]] = {}
+        said_deleted = {row for row, value, _ in steps if value is None}
         async with await store.begin_run(scope(connection=name)) as run:
             for row, value, patient in steps:
                 if value is None:
                     await run.write(Batch(deletions=[Deletion("Observation", row)]))
                 else:
-                    await run.write(Batch(records=[record(row, f"{value} {patient}", patient=patient)]))
-                if end:
-                    truth.pop(row, None)
-                    truth.update({row: (f"{value} {patient}", patient)} if value is not None else {})
+                    given[row] = (f"{value} {patient}", patient)
+                    newer = record(row, given[row][0], patient=patient, version=str(next(_NUMBERS)))
+                    await run.write(Batch(records=[newer]))
             if end:
                 await run.finish(watermark=None, requests=0, retries=0)
+                for row in said_deleted - given.keys():  # what is given and said to be deleted in one run stays
+                    truth.pop(row, None)
+                truth.update(given)
 
     for steps in ended:
         await play(steps, end=True)
