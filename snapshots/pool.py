@@ -18,9 +18,10 @@ import platformdirs
 import psycopg
 from psycopg import AsyncConnection, conninfo
 
+from snapshots.beginning import begin, utc_now
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
-from snapshots.ledger import OpenRun, begin, utc_now
+from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
 from snapshots.pace import connections_down, pace_of
 from snapshots.proof_session import ProofSession, open_proof

@@ -20,17 +20,16 @@ import anyio.lowlevel
 import orjson
 
 from connectors.capability import Capability
+from connectors.crawl.asked import Asked
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
 from connectors.crawl.paging import LoopGuard, Totals, follow
-from connectors.crawl.since import since_parameter, window_parameter
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
-from connectors.crawl.windows import Able, Piece, divide, places, query_of, trouble_of
+from connectors.crawl.windows import Able, Piece, divide, places, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
 from connectors.fhir import NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir_base import FhirBase
-from connectors.instants import moment
 from connectors.membership import filed
 from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
@@ -52,42 +51,6 @@ class _SessionExpiredError(Exception):
 
 class _LedAwayError(Exception):
     """A search of a merged patient that was redirected to the survivor."""
-
-
-class _Asked:
-    """How one unit's search is asked: whole, or in pieces."""
-
-    def __init__(self, unit: Unit, profile: VendorProfile, capability: Capability, began: datetime | None) -> None:
-        self.unit = unit
-        self.whole = Piece(after=moment(unit.detail.get("since")))
-        self.without_since = False
-        self._news = since_parameter(unit.resource_type, profile, capability)
-        self._window = window_parameter(unit.resource_type, profile, capability)
-        size = profile.page_size_by_type.get(unit.resource_type, profile.page_size)
-        self.able = Able(now=began if self._window is not None else None, count=size)
-
-    def may_refuse_since(self, piece: Piece, error: FetchError, meaning: IssueGrade) -> bool:
-        """Whether it may be the filter for news that the server does not take."""
-        refused = error.status == _BAD_REQUEST and meaning in {"note", "ignored"}
-        return refused and piece is self.whole and piece.after is not None
-
-    def forget_since(self) -> None:
-        """Ask for everything."""
-        self.without_since = self.whole.after is not None
-        self.whole = Piece()
-
-    def path(self, piece: Piece) -> str:
-        """The path that asks for a piece."""
-        path: str = self.unit.detail["path"]
-        if piece is self.whole and not self.without_since:
-            return path
-        parameter = self._window or (self._news if self.without_since else None)
-        return query_of(path, piece, parameter.name if parameter else None)
-
-    def may_miss_dateless(self, piece: Piece) -> bool:
-        """Whether the piece is narrowed by a date that a resource may not have."""
-        narrowed = (piece.after, piece.until) != (self.whole.after, self.whole.until)
-        return narrowed and self._window is not None and self._window.mode == "created"
 
 
 class SearchFetcher:
@@ -228,7 +191,7 @@ class SearchFetcher:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=tally.count)
 
     async def _search(self, unit: Unit, emit: Emit) -> UnitResult:
-        asked = _Asked(unit, self._profile, self._capability, self._began)
+        asked = Asked(unit, self._profile, self._capability, self._began)
         if unit.resource_type in self._without_since:
             asked.forget_since()
         todo, tally = [asked.whole], Tally()
@@ -278,7 +241,7 @@ class SearchFetcher:
             return self._remember(unit, result, codes, paused=worst == "pause")
         return result
 
-    async def _ask(self, asked: _Asked, piece: Piece, tally: Tally, emit: Emit) -> None:
+    async def _ask(self, asked: Asked, piece: Piece, tally: Tally, emit: Emit) -> None:
         """Walk through one piece of a search, again from its first page where its paging session expires."""
         tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
         shifted = False

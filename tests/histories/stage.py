@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 from psycopg import waiting
 
+from snapshots.beginning import begin, utc_now
 from snapshots.embedded import embedded_postgres
-from snapshots.ledger import OpenRun, begin, utc_now
+from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
 from tests.histories.nights import Nights

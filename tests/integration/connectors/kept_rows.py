@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from snapshots.ledger import OpenRun, utc_now
+from snapshots.beginning import utc_now
+from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
 from tests.acceptance.user_site import written

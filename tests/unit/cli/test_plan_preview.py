@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cli.plan_preview import Preview, PreviewRuns
-from snapshots.ledger import utc_now
+from snapshots.beginning import utc_now
 from snapshots.record import RunScope, Unit
 
 

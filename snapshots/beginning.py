@@ -1,0 +1,132 @@
+"""How a run begins: the connection's lock, the interrupted run that is gone on with, and those that are given up.
+
+What a run does once it is open is `ledger`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from snapshots import evidence
+from snapshots.errors import ConnectionBusyError, store_border
+from snapshots.ingest import prepare_session
+from snapshots.ledger import OpenRun
+from snapshots.record import RunScope
+from snapshots.run_session import OpenScope, RunSession
+from snapshots.sql import load
+from snapshots.tenancy import tenant_transaction
+from snapshots.wire import register_arrays
+
+_SQL = load("ledger")
+
+
+def utc_now() -> datetime:
+    """The process's clock."""
+    return datetime.now(UTC)
+
+
+async def begin(
+    conn: AsyncConnection[Any], tenant: str, scope: RunScope, *, clock: Callable[[], datetime] = utc_now
+) -> OpenRun:
+    """Begin a run on a session of its own, or go on with the connection's interrupted one.
+
+    An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
+    closed as failed. The session must not be used for anything else, and is the run's to close once this returns. `clock` alone
+    dates what the run does: Postgres' own clock decides nothing.
+
+    Raises:
+        ConnectionBusyError: another run of the connection is at work.
+    """
+    register_arrays(conn)
+    with store_border(f"beginning a run of connection {scope.connection}"):
+        await _lock(conn, tenant, scope.connection)
+        await prepare_session(conn)
+        async with tenant_transaction(conn, tenant):
+            connection = await _connection_number(conn, scope)
+            now = {"connection": connection, "at": clock()}
+            interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
+            keep = interrupted[0] if interrupted and _same_scope(interrupted[0], scope) else None
+            stale = [row[0] for row in interrupted if row is not keep]
+            if stale:
+                await _abandon(conn, connection, stale, scope, now)
+            as_of: datetime | None = None
+            if keep is not None:
+                run, started_at, as_of = keep[:3]
+                planned = await (await conn.execute(_SQL["resume"], {"run": run})).fetchone()
+            else:
+                run, started_at = await _insert(conn, connection, scope, clock())
+                planned = None
+    opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
+    session = RunSession(conn=conn, tenant=tenant, open=opened, clock=clock)
+    return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]))
+
+
+async def _abandon(
+    conn: AsyncConnection[Any], connection: int, runs: Sequence[int], scope: RunScope, now: Mapping[str, Any]
+) -> None:
+    """Close interrupted runs that will not be resumed. What they brought back to life is known by no selection."""
+    await conn.execute(_SQL["abandon"], {**now, "runs": list(runs)})
+    await conn.execute(_SQL["forget_seen"], {"runs": list(runs)})
+    for run in runs:
+        await evidence.lower(conn, OpenScope(run=run, connection=connection, scope=scope).own, full=False)
+    await evidence.empty(conn, runs)
+
+
+async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> None:
+    await conn.execute(_SQL["bound_wait"])
+    try:
+        await conn.execute(_SQL["lock"], {"tenant": tenant, "connection": connection})
+    except psycopg.errors.LockNotAvailable:
+        async with tenant_transaction(conn, tenant):
+            row = await (await conn.execute(_SQL["holder"], {"connection": connection})).fetchone()
+        run = row[0] if row else None
+        raise ConnectionBusyError(
+            f"connection {connection} is busy: run {run or 'unknown'} is at work on it. Wait until it ends, "
+            "or stop its process; what it has written stays, and the next run goes on from there.",
+            run=run,
+        ) from None
+
+
+async def _connection_number(conn: AsyncConnection[Any], scope: RunScope) -> int:
+    values = {"connection": scope.connection, "base_url": scope.base_url or None}
+    row = await (await conn.execute(_SQL["find_connection"], values)).fetchone()
+    row = row or await (await conn.execute(_SQL["add_connection"], values)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
+    _, _, _, kind, mode, selection, types, since, cohort, everything, young = row
+    asked = (
+        scope.kind,
+        scope.mode,
+        scope.selection,
+        list(scope.types),
+        dict(scope.since),
+        scope.cohort,
+        scope.everything,
+    )
+    return bool(young) and (kind, mode, selection, types, since, cohort, everything) == asked
+
+
+async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope, at: datetime) -> tuple[int, datetime]:
+    values = {
+        "connection": connection,
+        "kind": scope.kind,
+        "mode": scope.mode,
+        "selection": scope.selection,
+        "types": list(scope.types),
+        "since": Jsonb(dict(scope.since)),
+        "cohort": scope.cohort,
+        "everything": scope.everything,
+        "at": at,
+    }
+    row = await (await conn.execute(_SQL["begin"], values)).fetchone()
+    assert row is not None
+    return row[0], row[1]
