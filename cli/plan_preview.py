@@ -197,7 +197,7 @@ class PreviewEvidence(Evidence):
         return False
 
     async def rotate(
-        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
         """Give nothing."""
         return {}

@@ -59,7 +59,9 @@ async def _look_after_unwitnessed(run: Run, reader: _Reader, readable: Sequence[
     if not await evidence.note_listings(run.now()):
         return
     period = timedelta(days=profile.reconcile_every_d)
-    unwitnessed = await evidence.rotate(readable, min(left, profile.unwitnessed_reads), at=run.now(), period=period)
+    fresh = timedelta(days=profile.reference_fresh_d)
+    most = min(left, profile.unwitnessed_reads)
+    unwitnessed = await evidence.rotate(readable, most, at=run.now(), period=period, fresh=fresh)
     await _ask(run, reader, readable, left)
     if unwitnessed:
         counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())

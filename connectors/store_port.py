@@ -156,7 +156,7 @@ class Evidence(Protocol):
         """Note by which ways this run has listed types in full; whether there were any."""
 
     async def rotate(
-        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
         """Note some rows that no listing of the period could have, to be asked for too; how many there are, by type."""
 

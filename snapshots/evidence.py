@@ -178,16 +178,17 @@ class StoredEvidence:
         return True
 
     async def rotate(
-        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
         """Note some rows that no listing of the period could have, to be asked for too; give how many there are, by type.
 
-        A listing that no run has repeated for longer than `period` witnesses nothing any more.
+        A listing that no run has repeated for longer than `period` witnesses nothing any more; what a reference brought is known
+        for as long as it is `fresh`.
         """
         async with self._session.transaction("finding unwitnessed rows") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             wanted = None if readable is None else list(readable)
-            values = {**own, "at": at, "period": period, "readable": wanted, "limit": limit}
+            values = {**own, "at": at, "period": period, "fresh": fresh, "readable": wanted, "limit": limit}
             await self._conn.execute(_SQL["unwitnessed"], values)
             counts = {row[0]: row[1] async for row in await self._conn.execute(_SQL["count_unwitnessed"])}
             some = await (await self._conn.execute(_SQL["rotate"], values)).fetchall()

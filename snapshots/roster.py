@@ -112,7 +112,7 @@ async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: S
 
 async def end_of_crawl(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> None:
     """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before."""
-    for step in ("end_links", "note_lags", "note_whole_types", "note_unasked", "call_roll"):
+    for step in ("end_links", "note_lags", "note_received_patients", "note_whole_types", "note_unasked", "call_roll"):
         await conn.execute(_SQL[step], own)
 
 

@@ -310,7 +310,7 @@ ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
 
 -- name: unwitnessed
 -- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
--- left, or nothing but a reference or a pull ever brought them. What a reference has brought within the period is known.
+-- left, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
 CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
 WITH unreceived AS MATERIALIZED (
     SELECT resource_type, id FROM resource
@@ -325,7 +325,7 @@ CROSS JOIN LATERAL (
 ) r
 WHERE NOT EXISTS (
     SELECT FROM referenced x WHERE x.connection = %(connection)s AND x.resource_type = u.resource_type AND x.id = u.id
-        AND x.state = 'found' AND x.checked_at > %(at)s - %(period)s::interval
+        AND x.state = 'found' AND x.checked_at > %(at)s - %(fresh)s::interval
 ) AND NOT EXISTS (
     SELECT FROM full_listing f JOIN way w ON w.id = f.way
     WHERE f.connection = %(connection)s AND f.resource_type = u.resource_type AND f.at > %(at)s - %(period)s::interval

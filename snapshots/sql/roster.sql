@@ -146,6 +146,16 @@ CROSS JOIN (
 ) p
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
 
+-- name: note_received_patients
+-- Patients who came, in a batch too, have caught up as such.
+DELETE FROM lag l WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.resource_type = 'Patient' AND EXISTS (
+    SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = l.patient_id
+        AND r.deleted_at IS NULL AND (
+            r.last_changed_run = %(run)s
+            OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = r.id)
+        )
+)
+
 -- name: note_whole_types
 -- Types that belong to no patient and were listed whole have caught up.
 DELETE FROM lag l WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patient_id = ''

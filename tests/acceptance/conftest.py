@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.user_site import Site
+from tests.histories.stage import Stage
 
 VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 
@@ -19,3 +21,11 @@ def site(tmp_path: Path, store_url: str) -> Site:
 @pytest.fixture(params=VENDORS)
 def vendor(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def stage(store_server: str) -> Iterator[Stage]:
+    """A tenant of its own on the embedded server, on which nights are played in this process."""
+    found = Stage(store_server, "nights")
+    yield found
+    found.close()

@@ -55,6 +55,7 @@ class Player:
         self._dead = False
         self._writes = 0
         self._during: list[tuple[int, s.Happening]] = []
+        self.connection = NAME
         self.told: list[str] = []  # how each run ended
 
     async def play(self, *, to_end: bool = True) -> Failure | None:
@@ -149,9 +150,9 @@ class Player:
     async def _sync(self, step: s.Run) -> RunReport:
         site, ask = self._history.site, step.ask
         profile = _profile(site)
-        connection = Connection(name=NAME, vendor="generic", base_url=BASE, auth="none")
+        connection = Connection(name=self.connection, vendor="generic", base_url=BASE, auth="none")
         request = SyncRequest(
-            connection=NAME,
+            connection=self.connection,
             base_url=BASE,
             profile=profile,
             kind="pull" if ask.is_pull else "sync",
@@ -163,8 +164,11 @@ class Player:
         )
         rng = random.Random(1)
         async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:
-            client._sender._transport = Wire(self._server, self._ehr, self._before_request)  # type: ignore[assignment]
+            client._sender._transport = self._wire()  # type: ignore[assignment]
             return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
+
+    def _wire(self) -> Wire:
+        return Wire(self._server, self._ehr, self._before_request)
 
     @asynccontextmanager
     async def _open_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[Any]:

@@ -18,9 +18,10 @@ from snapshots.embedded import embedded_postgres
 from snapshots.ledger import OpenRun, begin, utc_now
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
+from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
 from tests.histories.player import Player
-from tests.histories.steps import History
+from tests.histories.steps import History, Site
 from tests.histories.store_view import StoreView
 
 
@@ -88,6 +89,10 @@ class Stage:
         player = Player(history, self._store, self._view)
         failure = self._runner.run(player.play(to_end=to_end))
         return failure, player.told
+
+    def nights(self, site: Site) -> Nights:
+        """A history that the caller tells, on an empty store."""
+        return Nights(site, self._store, self._view, self._runner.run)
 
     def close(self) -> None:
         self._view.close()

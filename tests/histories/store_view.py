@@ -70,6 +70,14 @@ class Stored(NamedTuple):
     dead: Mapping[Key, int]  # the run that made the tombstone
 
 
+class ToldOf(NamedTuple):
+    """What a run's ledger says of it, and what its selection knows now."""
+
+    holes: set[str]
+    known: dict[str, str]
+    behind: set[str]
+
+
 class StoreView:
     """One tenant's tables, seen by a session of its own."""
 
@@ -109,13 +117,51 @@ class StoreView:
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):
-            values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD}
+            values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD, "fresh": timedelta(0)}
             self._conn.execute(_EVIDENCE["unwitnessed"], values)
             return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
 
     def _connection(self) -> int:
         row = self._conn.execute("SELECT id FROM connection").fetchone()
         return int(row[0]) if row else 0
+
+    def evidence(self) -> dict[Key, str]:
+        """What stands open of rows, by its state."""
+        return {(row[0], row[1]): row[2] for row in self._conn.execute("SELECT resource_type, id, state FROM evidence")}
+
+    def told_of(self, run: int | None) -> ToldOf:
+        """How a run's units failed, by type; and the watermarks and lags of its selection. None: the newest run."""
+        own = {"run": run if run is not None else self._conn.execute("SELECT max(id) FROM run").fetchone()[0]}  # type: ignore[index]
+        holes = """SELECT resource_type, CASE kind WHEN 'doubt' THEN split_part(key, ':', 2) ELSE concat(kind, ' ', ending) END
+            FROM unit WHERE run = %(run)s AND state = 'failed'"""
+        known = """SELECT w.resource_type, w.instant FROM watermark w JOIN run ON w.selection = run.knowledge
+            WHERE run.id = %(run)s"""
+        behind = """SELECT l.resource_type, l.patient_id FROM lag l JOIN run ON l.selection = run.knowledge
+            WHERE run.id = %(run)s"""
+        return ToldOf(
+            holes={" ".join(row) for row in self._conn.execute(holes, own)},
+            known=dict(self._conn.execute(known, own).fetchall()),
+            behind={" ".join(row) for row in self._conn.execute(behind, own)},
+        )
+
+    def pending_alone(self, resource_type: str) -> bool:
+        """Whether the newest run has settled all units but those of a type."""
+        query = "SELECT bool_and((state = 'pending') = (resource_type = %s)) FROM unit WHERE run = (SELECT max(id) FROM run)"
+        row = self._conn.execute(query, (resource_type,)).fetchone()
+        return row is not None and bool(row[0])
+
+    def live_of(self, connection: str) -> set[Key]:
+        """Live rows of one connection."""
+        query = """SELECT r.resource_type, r.id FROM resource r JOIN connection c ON c.id = r.connection
+            WHERE c.name = %s AND r.deleted_at IS NULL"""
+        return {(row[0], row[1]) for row in self._conn.execute(query, (connection,))}
+
+    def chart(self, patient: str) -> set[Key]:
+        """Live rows that are filed under a patient."""
+        query = """SELECT r.resource_type, r.id FROM resource r WHERE r.deleted_at IS NULL AND (r.patient_id = %(id)s OR EXISTS (
+            SELECT FROM member m WHERE m.connection = r.connection AND m.resource_type = r.resource_type AND m.id = r.id
+                AND m.patient_id = %(id)s))"""
+        return {(row[0], row[1]) for row in self._conn.execute(query, {"id": patient})}
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
         """What an unchanged night leaves as it was."""

@@ -13,6 +13,7 @@ from tests.acceptance.fault_cases import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = ROOT / "tests/acceptance/test_fault_matrix.py"
+NIGHTS = ROOT / "tests/acceptance"
 LISTED = [f"F{number}" for number in range(1, 51)]
 BY_ITSELF = {"F7": 0, "F49": 6}  # need a run more, or a process: tests of their own
 
@@ -54,3 +55,28 @@ def test_the_page_tells_the_cases_and_their_exit_codes(number: str) -> None:
 def test_no_two_cases_have_one_name() -> None:
     names = [case.id for case in CASES]
     assert len(names) == len(set(names))
+
+
+def night_rows() -> dict[str, str]:
+    """Test -> history's number, as the page has them."""
+    found = {}
+    for line in (ROOT / "docs/faults.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"n\d+[a-z]?(, n\d+[a-z]?)*", cells[0]):
+            found[cells[-1].strip("`")] = cells[0].partition(",")[0]
+    return found
+
+
+def night_tests() -> dict[str, str]:
+    """The same, as the suite has them."""
+    found = {}
+    for path in NIGHTS.glob("test_nights_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and (named := re.match(r"test_(n\d+[a-z]?)_", node.name)):
+                found[node.name] = named[1]
+    return found
+
+
+def test_the_page_tells_every_history_of_several_nights_that_is_played() -> None:
+    assert len(night_tests()) > 20
+    assert night_rows() == night_tests()

@@ -30,12 +30,12 @@ from snapshots.record import (
 )
 
 SCHEMA = "tenant_default"
+PERIOD = timedelta(days=35)  # that a full listing witnesses
 SEARCH = Way("search", WayScope.PATIENT)
 PATIENTS = Way("patient", WayScope.PATIENT)
 DIRECTORY = Way("directory", WayScope.EVERYTHING)
 GROUP = Way("export group", WayScope.MEMBERS)
 BESIDE = Way("export group beside 1", WayScope.EVERYTHING, strict=False)
-PERIOD = timedelta(days=35)  # a listing that nobody has repeated for so long witnesses nothing
 Answer = Said | Record
 
 
@@ -166,7 +166,7 @@ async def weighed(
         if rotated is not None:
             moment = at or datetime.now(UTC)
             await run.evidence.note_listings(moment)
-            await run.evidence.rotate(readable, rotated, at=moment, period=PERIOD)
+            await run.evidence.rotate(readable, rotated, at=moment, period=PERIOD, fresh=timedelta(0))
             await reader.ask(readable, left)
         return await run.finish(watermark=watermark, requests=1, retries=0)
 
@@ -193,7 +193,8 @@ class _Reader:
     async def ask(self, readable: Sequence[str] | None, limit: int) -> int:
         evidence = self._run.evidence
         due = await evidence.due(readable, limit) if limit > 0 else []
-        types = ({row.resource_type for row in due} | set(await evidence.not_found_types())) - self._types
+        heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
+        types = {*heard, "Patient"} - self._types if heard else set()
         self._types |= types
         controls = await evidence.controls(sorted(types))
         await self._run.plan([_unit("control", row) for row in controls] + [_unit("confirm", row) for row in due])
