@@ -36,7 +36,6 @@ PATIENTS = Way("patient", WayScope.PATIENT)
 DIRECTORY = Way("directory", WayScope.EVERYTHING)
 GROUP = Way("export group", WayScope.MEMBERS)
 BESIDE = Way("export group beside 1", WayScope.EVERYTHING, strict=False)
-PERIOD = timedelta(days=35)  # a listing that nobody has repeated for so long witnesses nothing
 Answer = Said | Record
 
 
@@ -194,7 +193,8 @@ class _Reader:
     async def ask(self, readable: Sequence[str] | None, limit: int) -> int:
         evidence = self._run.evidence
         due = await evidence.due(readable, limit) if limit > 0 else []
-        types = ({row.resource_type for row in due} | set(await evidence.not_found_types())) - self._types
+        heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
+        types = {*heard, "Patient"} - self._types if heard else set()
         self._types |= types
         controls = await evidence.controls(sorted(types))
         await self._run.plan([_unit("control", row) for row in controls] + [_unit("confirm", row) for row in due])
