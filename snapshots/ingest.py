@@ -109,7 +109,7 @@ class Distinct:
 
 
 def distinct(records: Sequence[Record]) -> Distinct:
-    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the first content."""
+    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the last content."""
     kept: dict[tuple[str, str], Record] = {}
     rivals: list[Record] = []
     again: list[Record] = []
@@ -123,7 +123,8 @@ def distinct(records: Sequence[Record]) -> Distinct:
         if before.content_hash == record.content_hash:
             continue
         if is_same_version(record, before.last_updated, before.version_id):
-            rivals.append(record)
+            rivals.append(before)
+            kept[key] = record
         elif not is_superseded(record, before.last_updated, before.version_id):
             kept[key] = record
     return Distinct(list(kept.values()), rivals, again)

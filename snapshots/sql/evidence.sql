@@ -423,7 +423,9 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
         WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
-    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') THEN 'settled'
+    -- to leave a selection is no listing's word
+    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') AND NOT (k.resource_type = 'Patient' AND k.scope <> 'everything')
+        THEN 'settled'
     ELSE 'doubted'
 END
 FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.id = k.id

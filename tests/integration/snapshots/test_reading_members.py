@@ -7,8 +7,7 @@ import pytest
 
 from snapshots.pool import Store
 from snapshots.reader import Selection
-from snapshots.record import Batch
-from tests.integration.snapshots.stored import execute, full_run, record, rows, scope, search
+from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 
 pytestmark = pytest.mark.anyio
 U = search()
@@ -103,13 +102,3 @@ async def test_a_mention_leads_to_its_own_connection(store: Store):
         stream = snapshot.ndjson("Practitioner")
         assert [chunk async for chunk in stream]
         assert stream.rows_by_query == [0, 1]  # mercy, other
-
-
-async def test_membership_holds_while_a_run_is_open(store: Store, store_url: str):
-    await full_run(await store.begin_run(scope()), [record("a", 1, patient=None), record("b", 1, patient="p2")], [U])
-    member(store_url, "Observation", "a", "p1")
-    async with await store.begin_run(scope()) as run:
-        await run.write(Batch(records=[record("a", 2, patient=None), record("b", 2, patient="p1"), record("n", 2)]))
-        assert await keys(store, "p1") == {("Observation", "a")}
-        assert await keys(store, "p2") == {("Observation", "b")}
-    assert rows(store_url, "SELECT count(*) FROM resource WHERE last_changed_run = %s", run.id) == [(3,)]

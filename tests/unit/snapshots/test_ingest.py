@@ -42,10 +42,10 @@ def test_without_dates_the_higher_version_number_is_newer():
     assert distinct([ten, nine]).records == [ten]
 
 
-def test_two_contents_of_one_version_are_rivals_and_the_first_is_kept():
+def test_two_contents_of_one_version_are_rivals_and_the_last_is_kept():
     first, last = record("a", None, b"1"), record("a", None, b"2")
-    found = distinct([first, last, first])
-    assert (found.records, found.rivals) == ([first], [last])
+    found = distinct([first, last])
+    assert (found.records, found.rivals) == ([last], [first])
 
 
 def test_a_resource_that_two_ways_list_in_one_batch_is_known_to_both():
