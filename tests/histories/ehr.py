@@ -367,7 +367,9 @@ class Ehr:
         for row in self.rows.values():
             if row.type not in wanted or not self.listed(row) or self.incomplete(row.type):
                 continue
-            if self.refusal(row.type, row.patient) or row.patient in self.led:  # a search of a former id asks the survivor's
+            if self.refusal(row.type, row.patient):
+                continue
+            if row.patient in self.led:  # a search of a former id asks the survivor's
                 continue
             directory = row.type == s.ORGANIZATION and not ask.is_pull
             if directory or (row.type in (s.PATIENT, *s.CHARTS) and row.patient in patients):

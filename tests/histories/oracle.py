@@ -227,7 +227,7 @@ class Oracle:
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         failure = self._silence(watch, report)
         if failure is None and watch.full:
-            failure = self._haunted(watch, after, how) or self._claimed(watch, report)
+            failure = self._haunted(watch, report, after, how) or self._claimed(watch, report)
         if failure is None and report.status == "nothing" and watch.visible:
             return Failure(f"a: a quiet night is called nothing ({how[2:]})", small=True)
         return failure
@@ -256,12 +256,11 @@ class Oracle:
 
         A tombstone that another selection, or another way, made since then lowers what this one knows: it asks in full.
         """
-        way = "search" if watch.reach == "crawl" else "export"
-        if way == "search" and row.type == s.PATIENT:
+        if watch.reach == "crawl" and row.type == s.PATIENT:
             return False  # never asked by date
         if watch.reach == "group" and not self._ehr.site.readable_groups:
             return True
-        heard = [one for one in self._past if one.begun >= row.at and _answered(one.heard, way, row)]
+        heard = [one for one in self._past if one.begun >= row.at and _told(one.heard.answered, watch, row)]
         if not heard:
             return False
         died = self._before.dead.get(row.key, 0)
@@ -275,9 +274,9 @@ class Oracle:
                 return Failure(f"a: a refusal without a word ({watch.reach})", kind)
         return None
 
-    def _haunted(self, watch: Watch, after: Stored, how: str) -> Failure | None:
+    def _haunted(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         """Dead rows that a green full run left live, though this ask had listed them before."""
-        if watch.touched:
+        if watch.touched or report.status == "nothing":  # which claims nothing
             return None
         known = self._listed.get((watch.ask, watch.reach), set())
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
@@ -285,7 +284,10 @@ class Oracle:
         left = []
         for key in after.live:
             if key in known and key not in self._ehr.rows and key not in doubted:
-                patient = self._ehr.dropped[key][0].patient
+                row = self._ehr.dropped[key][0]
+                patient = row.patient
+                if _told(watch.heard.refused, watch, row):
+                    continue
                 if watch.reach == "system" or patient is None or patient in members:
                     left.append(key)
         return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
@@ -347,10 +349,12 @@ class Oracle:
         return there and not any(row.withheld for row in rows.values())
 
 
-def _answered(heard: Heard, way: str, row: Row) -> bool:
+def _told(heard: set[tuple[str, str, str]], watch: Watch, row: Row) -> bool:
+    """Whether what was heard speaks of the row, in the watch's way of asking."""
+    way = "search" if watch.reach == "crawl" else "export"
     if row.patient is None:
-        return (way, row.type, "" if way == "export" else "*") in heard.answered
-    return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard.answered)
+        return (way, row.type, "" if way == "export" else "*") in heard
+    return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard)
 
 
 def some(keys: list[Key]) -> str:
