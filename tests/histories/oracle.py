@@ -165,6 +165,10 @@ class Oracle:
         self._past.append(watch)
         self._note_missed(watch)
         self._witnessed |= watch.visible.keys() | watch.whole
+        if watch.reach == "crawl" and watch.ask.who == "all":  # lists Patients whatever types it names
+            self._witnessed |= {
+                key for key, row in self._ehr.rows.items() if key[0] == s.PATIENT and self._ehr.listed(row)
+            }
         if watch.full and report.status in _GREEN:
             self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
         return failure
@@ -320,6 +324,8 @@ class Oracle:
             return left
         stored = [id_ for kind, id_ in live if kind == s.PATIENT]
         listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
+        charts = {row.patient for row in self._ehr.rows.values()}  # of a deleted patient too: enough for a doubt
+        left = [key for key in left if not (key[0] == s.PATIENT and key[1] in charts and key in doubted)]
         return [key for key in left if key[0] in listed or key not in doubted]
 
     def unseen(self, ask: s.Ask) -> list[Key]:
