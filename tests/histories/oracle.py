@@ -352,7 +352,8 @@ class Oracle:
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
         there = all((s.PATIENT, one) in rows for one in asked)
-        return there and not any(row.withheld for row in rows.values())
+        orphans = any(row.patient is not None and (s.PATIENT, row.patient) not in rows for row in rows.values())
+        return there and not orphans and not any(row.withheld for row in rows.values())
 
 
 def _told(heard: set[tuple[str, str, str]], watch: Watch, row: Row) -> bool:
