@@ -165,6 +165,12 @@ def test_what_is_computed_from_an_odd_value_is_odd(
     assert cells(postgres, column(path, type_), SEVERAL) == [value]
 
 
+def test_numbers_too_large_to_calculate_with_are_odd(postgres: Postgres) -> None:
+    huge = patient("[1e70000, 1e70000]")
+    assert cells(postgres, column("x.first() * x.last()"), huge) == [ODD]
+    assert cells(postgres, column("x.first() > 1"), huge) == [ODD]
+
+
 def test_a_list_of_what_an_undecided_criterion_leaves_is_odd_too(postgres: Postgres) -> None:
     assert cells(postgres, column("name.where(rank > 1).family", collection=True), SEVERAL) == [ODD]
 
