@@ -23,8 +23,8 @@ _RANGE = {**dict.fromkeys(INTEGER_TYPES, (-(2**31), 2**31 - 1)), "integer64": (-
 # a number that arithmetic may meet: a few hundred factors of this size are still a numeric of Postgres
 _LARGEST_OPERAND = "1e308"
 
-# How dates and times are written. Seconds and zone may be missing, though R4 wants them, or the zone be written otherwise (+0100):
-# many servers do so, and what is written is still true. That there is such a day is not asked of a column.
+# How dates and times are written. Seconds and zone may be missing, though R4 wants them, or the zone be written
+# otherwise, as +0100: what is written is still true. That there is such a day is not asked of a column.
 _TIME = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?"
 _DATE = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?"
 _DATE_TIME = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}.*|Z|[+-][0-9:]*)?)?)?)?"
