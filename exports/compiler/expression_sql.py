@@ -4,8 +4,8 @@ An expression that holds at most one item becomes a jsonb value (SQL NULL: empty
 is computed. One that may hold several becomes a jsonb value and a jsonpath into it, read as array, rows or first item.
 
 No expression raises, whatever the data: what cannot be read as a number, boolean or moment, or is several where one is wanted,
-is empty, and `troubles` gives the SQL that tells so. What then becomes of the column is left to `scalar_sql`, how rows are
-made of expressions to `sql`.
+is empty, and `trouble_sql` tells so. What then becomes of the column is left to `scalar_sql`, how rows are made of expressions to
+`sql`.
 """
 
 from __future__ import annotations

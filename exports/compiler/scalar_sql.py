@@ -23,21 +23,20 @@ _RANGE = {**dict.fromkeys(INTEGER_TYPES, (-(2**31), 2**31 - 1)), "integer64": (-
 # a number that arithmetic may meet: a few hundred factors of this size are still a numeric of Postgres
 _LARGEST_OPERAND = "1e308"
 
-# How dates and times are written. Seconds and zone may be missing, though R4 wants them: many servers leave them out, and what is
-# written is still true. That there is such a day is not asked of a column: what is written like a date is shown as written.
+# How dates and times are written. Seconds and zone may be missing, though R4 wants them, or the zone be written
+# otherwise, as +0100: what is written is still true. That there is such a day is not asked of a column.
 _TIME = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?"
 _DATE = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?"
-_DATE_TIME = rf"[0-9]{{4}}(?:-[0-9]{{2}}(?:-[0-9]{{2}}(?:T{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?)?)?"
+_DATE_TIME = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}.*|Z|[+-][0-9:]*)?)?)?)?"
 _PATTERN = {"date": _DATE, "dateTime": _DATE_TIME, "instant": _DATE_TIME, "time": _TIME}
-# The usual ways to write them, told by LIKE and a pattern of two states. Postgres builds a pattern's states anew for each value:
-# 0.9 us a value, where the patterns above take 4 (measured on 30,000 observations)
+# The usual ways to write them, told without a pattern: Postgres builds a pattern's states anew for each value. LIKE and the first
+# character take 0.24 us a value, one small pattern more takes 1.0, the patterns above 4 and more (30,000 observations).
 _USUAL = {
     "date": ("____-__-__",),
     "dateTime": ("____-__-__T__:__:__%", "____-__-__"),
     "instant": ("____-__-__T__:__:__%", "____-__-__"),
     "time": ("__:__:__",),
 }
-_CHARACTERS = "^[0-9][0-9:TZ.+-]*$"
 
 # The dates and times that there are, leap years included: Postgres can read each.
 _YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
@@ -123,11 +122,11 @@ def text_as_column(value: Composable, odd: Odd) -> Composable:
         return value
     usual = SQL(" OR ").join([SQL("{} LIKE {}").format(value, Literal(one)) for one in _USUAL[odd.type]])
     return SQL(
-        "CASE WHEN ({usual}) AND {t} ~ {characters} THEN {t} WHEN {t} ~ {pattern} THEN {t} WHEN {t} IS NOT NULL THEN {odd} END"
+        "CASE WHEN ({usual}) AND {t} COLLATE \"C\" BETWEEN '0' AND ':' THEN {t} WHEN {t} ~ {pattern} THEN {t}"
+        " WHEN {t} IS NOT NULL THEN {odd} END"
     ).format(
         usual=usual,
         t=value,
-        characters=Literal(_CHARACTERS),
         pattern=Literal(f"^{_PATTERN[odd.type]}$"),
         odd=odd.of_another_type,
     )

@@ -15,9 +15,18 @@ from typing import Any
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from exports.compiler.elements import TEMPORAL_TYPES
-from exports.compiler.expression_sql import Place, array_of, computed, condition, json_of, present, rows_of, text_of
+from exports.compiler.expression_sql import (
+    Place,
+    array_of,
+    computed,
+    condition,
+    json_of,
+    present,
+    rows_of,
+    text_of,
+)
 from exports.compiler.scalar_sql import Odd, json_as_column, number_as_column, text_as_column
-from exports.compiler.troubles import Trouble, troubles_of, troubles_of_condition, troubles_of_one
+from exports.compiler.trouble_sql import Trouble, troubles_of, troubles_of_condition, troubles_of_one
 from exports.compiler.typed_tree import At, Child, Constant, Expression, Focus, Resource, RowIndex
 from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
 from exports.errors import ViewError

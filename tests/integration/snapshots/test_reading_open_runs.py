@@ -101,6 +101,7 @@ async def test_an_open_run_of_another_connection_is_no_matter(store: Store):
             assert (await shown(snapshot), snapshot.not_included) == (FOUND, ())
         async with store.snapshot(Selection()) as snapshot:
             assert await shown(snapshot) == FOUND
+            assert await snapshot.present() == {"Observation": 4}
             assert [one.run for one in snapshot.not_included] == [run.id]
 
 

@@ -1,6 +1,7 @@
-"""Finds where the data inside an expression is such that it has no honest value: SQL that tells so, and what is wrong. Pure.
+"""Where the data leaves an expression without an honest value: SQL that is true there, and words that say what is wrong.
 
-How an expression is asked is `expression_sql`'s; what becomes of the column, `scalar_sql`'s.
+The expressions themselves never raise; they are empty then (`expression_sql`). Whether that becomes an error or a marked cell is
+left to `sql` and `scalar_sql`. Where no data can bring trouble about, there is no SQL and it costs nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from typing import NamedTuple
 
 from psycopg.sql import SQL, Composable
 
-from exports.compiler.expression_sql import Place, array_of, computed, ordered_unknown, present, rows_of, text_of
+from exports.compiler.expression_sql import (
+    Place,
+    array_of,
+    computed,
+    ordered_unknown,
+    present,
+    rows_of,
+    text_of,
+)
 from exports.compiler.scalar_sql import operand_boolean, operand_moment, operand_number
 from exports.compiler.typed_tree import (
     Arithmetic,
