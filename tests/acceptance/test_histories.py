@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.histories.director import history
@@ -14,8 +16,7 @@ CHUNKS = 4  # test processes work on them side by side
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int) -> None:
     fell = []
-    with server() as url:
-        stage = Stage(url, f"histories{chunk}")
+    with server() as url, closing(Stage(url, f"histories{chunk}")) as stage:
         for seed in range(1 + chunk, SEEDS + 1, CHUNKS):
             failure, runs = stage.play(history(seed))
             if failure is not None:
