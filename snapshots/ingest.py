@@ -106,6 +106,7 @@ class Distinct:
     records: list[Record]
     rivals: list[Record]  # other contents of a kept record's version
     again: list[Record]  # the same resources by other ways
+    outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known of them: they prove nothing
 
 
 def distinct(records: Sequence[Record]) -> Distinct:
@@ -127,7 +128,12 @@ def distinct(records: Sequence[Record]) -> Distinct:
             kept[key] = record
         elif not is_superseded(record, before.last_updated, before.version_id):
             kept[key] = record
+    rivals = [one for one in rivals if _is_rival(one, kept[one.resource_type, one.id])]
     return Distinct(list(kept.values()), rivals, again)
+
+
+def _is_rival(record: Record, kept: Record) -> bool:
+    return is_same_version(record, kept.last_updated, kept.version_id)
 
 
 @dataclass
@@ -261,12 +267,13 @@ async def _classify(
         "rivals": taking.has_rivals,
     }
     row = await (await conn.execute(_SQL["classify"], values, prepare=True)).fetchone()
-    same, differing, updated, versions, received, noted = row or (None,) * 6
+    same, outdated, differing, updated, versions, received, noted = row or (None,) * 7
     for resource_type, count in (noted or {}).items():
         intake.of(resource_type).unchanged += count
-    if same is None and differing is None:
+    stored = {*(same or ()), *(outdated or ()), *(differing or ())}
+    if not stored:
         return records, []
-    stored = {*(same or ()), *(differing or ())}
+    batch.outdated.update((records[n - 1].resource_type, records[n - 1].id) for n in outdated or ())
     new = [record for position, record in enumerate(records, 1) if position not in stored]
     fresh = []
     for position, at, version, twice in zip(
@@ -318,8 +325,9 @@ async def _note_beside(
     await _note_rivals(conn, batch, taking)
     if differing:
         await conn.execute(_SQL["forget_members"], _keys(differing, taking), prepare=True)
-    further = [(record, one, False) for record in batch.records if record.others for one in record.others]
-    further += [(record, record.searched, True) for record in batch.records if record.searched is not None]
+    current = [record for record in batch.records if (record.resource_type, record.id) not in batch.outdated]
+    further = [(record, one, False) for record in current if record.others for one in record.others]
+    further += [(record, record.searched, True) for record in current if record.searched is not None]
     if further:
         values = {
             **_keys([record for record, _, _ in further], taking),
@@ -328,10 +336,10 @@ async def _note_beside(
         }
         await conn.execute(_SQL["note_members"], values)
     if taking.has_evidence:
-        everything = [*batch.records, *batch.again]
+        everything = current + [one for one in batch.again if (one.resource_type, one.id) not in batch.outdated]
         await conn.execute(_SQL["clear_evidence"], {**_keys(everything, taking), **_ways(everything, taking)})
     if taking.formers:
-        ids = [r.id for r in batch.records if r.resource_type == "Patient" and r.id in taking.formers]
+        ids = [r.id for r in current if r.resource_type == "Patient" and r.id in taking.formers]
         if ids:
             await conn.execute(_SQL["unmerge"], {**taking.own, "ids": ids})
 

@@ -150,7 +150,7 @@ class Snapshot:
         """Find what the selected patients' charts refer to, where that was asked for."""
         if self._selection.mentioned and self._selection.patients is not None:
             shared = sql.SQL(_SQL["shared"]).format(
-                rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([])
+                rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([]), members=self._members()
             )
             query = sql.SQL(_SQL["mentioned"]).format(
                 rows=self._rows(), selected=self._conditions(self._of_patients()), shared=shared
@@ -247,7 +247,13 @@ class Snapshot:
     def _named(self) -> sql.Composable:
         columns = [[key[at] for key in self._mentioned] for at in range(3)]
         named = dict(zip(("m_connections", "m_types", "m_ids"), map(sql.Literal, columns), strict=True))
-        return sql.SQL(_SQL["named"]).format(patients=sql.Literal(list(self._selection.patients or ())), **named)
+        patients = sql.Literal(list(self._selection.patients or ()))
+        return sql.SQL(_SQL["named"]).format(patients=patients, members=self._members(), **named)
+
+    def _members(self) -> sql.Composable:
+        if not self._open_runs:
+            return sql.SQL(_SQL["members"])
+        return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
     def _selected(self) -> sql.Composable:
         of_types = (

@@ -29,9 +29,23 @@ CREATE TABLE member (
     id text COLLATE "C" NOT NULL,
     patient_id text COLLATE "C" NOT NULL,
     searched boolean NOT NULL,
+    from_run bigint NOT NULL,  -- that first said so
     PRIMARY KEY (connection, resource_type, id, patient_id)
 );
 CREATE INDEX member_by_patient ON member (patient_id, connection);
+
+-- Who they were before a run changed the row.
+CREATE TABLE member_history (
+    connection integer NOT NULL,
+    resource_type text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    patient_id text COLLATE "C" NOT NULL,
+    searched boolean NOT NULL,
+    from_run bigint NOT NULL,
+    to_run bigint NOT NULL,
+    PRIMARY KEY (connection, resource_type, id, patient_id, from_run)
+);
+CREATE INDEX member_history_by_patient ON member_history (patient_id, connection);
 
 ALTER TABLE way
     ADD COLUMN scope text NOT NULL CHECK (scope IN ('everything', 'members', 'patient', 'nothing')),  -- for whose rows a listing speaks

@@ -374,7 +374,7 @@ UPDATE connection SET rotation_type = %(resource_type)s, rotation_id = %(id)s WH
 -- name: judge
 -- What is believed of each row that this run missed, or heard of: docs/completeness.md has the table.
 WITH known AS MATERIALIZED (
-    SELECT a.resource_type, a.id, a.way, a.patient_id, a.said, a.asked, r.patient_id AS now_of, r.deleted_at IS NOT NULL AS dead,
+    SELECT a.resource_type, a.id, a.way, a.patient_id, a.said, a.asked, r.deleted_at IS NOT NULL AS dead,
         r.last_changed_run = %(run)s AND r.deleted_at IS NULL OR EXISTS (
             SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id
         ) AS received,
@@ -384,6 +384,11 @@ WITH known AS MATERIALIZED (
         ) AND NOT EXISTS (
             SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code') AS c (code) WHERE c.code #>> '{}' = ANY(w.codes)
         ) AS of_other_category,
+        -- the patient whose search brought a row need not be named by it
+        w.scope <> 'everything' AND r.patient_id IS DISTINCT FROM a.patient_id AND (r.last_changed_run = %(run)s OR NOT EXISTS (
+            SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = a.resource_type AND m.id = a.id
+                AND m.patient_id = a.patient_id AND m.searched
+        )) AS of_another,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
         -- of a type of which nothing was listed there is no control: another type's must do, where two runs have said the same
         a.resource_type = ANY(%(controlled)s::text[]) OR %(controlled)s::text[] <> '{}' AND NOT EXISTS (
@@ -408,7 +413,7 @@ WITH known AS MATERIALIZED (
 UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.received AND k.said IN ('gone', 'deleted', 'merged') THEN 'contrary'
     WHEN k.received AND k.way IS NULL THEN 'alive'
-    WHEN k.received AND (k.scope <> 'everything' AND k.now_of IS DISTINCT FROM k.patient_id OR k.of_other_category) THEN 'moved'
+    WHEN k.received AND (k.of_another OR k.of_other_category) THEN 'moved'
     WHEN k.received AND k.resource_type = 'Patient' AND k.scope <> 'everything' AND k.asked THEN 'left'
     WHEN k.received AND (NOT k.strict OR k.prior = 'contradicted' AND k.heard_before AND k.prior_way = k.way) THEN 'dropped'
     WHEN k.received THEN 'contradicted'
@@ -416,10 +421,10 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.dead THEN CASE WHEN k.prior = 'old-tombstone' THEN 'open' ELSE 'contrary' END
     WHEN k.said = 'withheld' THEN 'withheld'
     WHEN k.chart_is_alive THEN 'doubted'
-    WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL THEN 'confirmed'
+    WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL AND k.resource_type = 'Patient' THEN 'confirmed'
     WHEN k.way IS NULL AND NOT k.can_be_read THEN 'open'
     WHEN %(pull)s THEN CASE WHEN k.way IS NULL THEN 'not-found' ELSE 'doubted' END
-    WHEN k.said = 'not-found' AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
+    WHEN k.said IN ('not-found', 'gone') AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
         WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
@@ -465,9 +470,19 @@ ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state
 WHERE (e.state, e.way) IS DISTINCT FROM (excluded.state, excluded.way) OR e.state NOT IN ('withheld')
 
 -- name: unlist
--- A way that has missed a row twice while it was there does not list it.
+-- A way that has missed a row twice while it was there does not list it, nor does a category's that the row has left; and whose
+-- search has brought it says no more who it belongs to, once it is another patient's.
 WITH dropped AS (
-    SELECT resource_type, id, way FROM absence WHERE run = %(run)s AND fate = 'dropped'
+    SELECT a.resource_type, a.id, a.way FROM absence a JOIN way w ON w.id = a.way
+    WHERE a.run = %(run)s AND (a.fate = 'dropped' OR a.fate = 'moved' AND cardinality(w.codes) > 0)
+), lost AS (
+    DELETE FROM member m USING absence a
+    WHERE a.run = %(run)s AND a.fate = 'moved' AND m.connection = %(connection)s AND m.resource_type = a.resource_type AND m.id = a.id
+        AND m.patient_id = a.patient_id AND m.searched
+    RETURNING m.*
+), were AS (
+    INSERT INTO member_history (connection, resource_type, id, patient_id, searched, from_run, to_run)
+    SELECT connection, resource_type, id, patient_id, searched, from_run, %(run)s FROM lost WHERE from_run <> %(run)s
 ), forgotten AS (
     DELETE FROM listed l USING dropped d
     WHERE l.connection = %(connection)s AND l.resource_type = d.resource_type AND l.id = d.id AND l.way = d.way

@@ -11,9 +11,9 @@ SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 
 -- name: classify
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
--- positions in the batch, what is stored but differs (with the stored lastUpdated and versionId where this run has already received
--- the resource) and what needs no write: the same content, a rival of it, or older than what is known. Evidence counts as of its
--- own instant (`as_of`), but clocks differ: such a resource is asked for by its id.
+-- positions in the batch, what needs no write (the same content, or a rival of it), what is older than what is known, and what is
+-- stored but differs (with the stored lastUpdated and versionId where this run has already received the resource). Evidence counts
+-- as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id.
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
         WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
@@ -53,7 +53,8 @@ WITH staged AS (
     FROM found f WHERE NOT same AND NOT coalesce(outdated, false)
 )
 SELECT
-    (SELECT array_agg(n) FROM found WHERE same OR outdated),
+    (SELECT array_agg(n) FROM found WHERE same),
+    (SELECT array_agg(n) FROM found WHERE outdated AND NOT same),
     (SELECT array_agg(n ORDER BY n) FROM differing),
     (SELECT array_agg(CASE WHEN received THEN last_updated END ORDER BY n) FROM differing),
     (SELECT array_agg(CASE WHEN received THEN version_id END ORDER BY n) FROM differing),
@@ -131,14 +132,19 @@ WHERE v.connection = %(connection)s AND v.run = %(run)s AND v.body IS NOT NULL A
 ORDER BY v.resource_type, v.id, v.content_hash
 
 -- name: forget_members
--- Forget which patients resources named before their content changed.
-DELETE FROM member m USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
-WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND NOT m.searched
+-- Which patients resources named before their content changed goes to the history, unless this run itself had said so.
+WITH forgotten AS (
+    DELETE FROM member m USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+    WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND NOT m.searched
+    RETURNING m.*
+)
+INSERT INTO member_history (connection, resource_type, id, patient_id, searched, from_run, to_run)
+SELECT connection, resource_type, id, patient_id, searched, from_run, %(run)s FROM forgotten WHERE from_run <> %(run)s
 
 -- name: note_members
 -- Note further patients of resources.
-INSERT INTO member (connection, resource_type, id, patient_id, searched)
-SELECT %(connection)s, s.* FROM unnest(%(types)s, %(ids)s, %(patients)s, %(searched)s::bool[])
+INSERT INTO member (connection, resource_type, id, patient_id, searched, from_run)
+SELECT %(connection)s, s.*, %(run)s FROM unnest(%(types)s, %(ids)s, %(patients)s, %(searched)s::bool[])
     AS s (resource_type, id, patient_id, searched)
 ON CONFLICT DO NOTHING
 

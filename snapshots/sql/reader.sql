@@ -47,8 +47,21 @@ resource
 
 -- name: named
 -- Keys of rows that belong to these patients whatever they are filed under, and of those that their charts mention; each once.
-SELECT connection, resource_type, id FROM member WHERE patient_id = ANY({patients}::text[])
+SELECT connection, resource_type, id FROM {members} m WHERE patient_id = ANY({patients}::text[])
 UNION SELECT * FROM unnest({m_connections}::int[], {m_types}::text[], {m_ids}::text[])
+
+-- name: members
+-- Whose rows are beyond `resource.patient_id`.
+member
+
+-- name: members_ended
+-- The same as the runs that have ended left it.
+(
+    SELECT connection, resource_type, id, patient_id FROM member WHERE from_run <> ALL({open}::bigint[])
+    UNION ALL
+    SELECT connection, resource_type, id, patient_id FROM member_history
+    WHERE to_run = ANY({open}::bigint[]) AND from_run <> ALL({open}::bigint[])
+)
 
 -- name: moved
 -- Keys of rows that an open run has moved from these patients to another.
@@ -106,7 +119,7 @@ SELECT s.connection, s.resource_type, s.id FROM mention m CROSS JOIN LATERAL ({s
 SELECT r.connection, r.resource_type, r.id, r.body FROM {rows} r
 WHERE r.resource_type = split_part(m.key, '/', 1) AND r.connection = m.connection AND r.id = split_part(m.key, '/', 2)
     AND r.patient_id IS NULL AND {selected} AND NOT EXISTS (
-        SELECT FROM member o WHERE o.connection = r.connection AND o.resource_type = r.resource_type AND o.id = r.id
+        SELECT FROM {members} o WHERE o.connection = r.connection AND o.resource_type = r.resource_type AND o.id = r.id
     )
 OFFSET 0
 

@@ -140,7 +140,7 @@ def test_a_row_counts_for_every_patient_who_is_a_member_of_it(site: Site) -> Non
         # as a patient's search brings a row that names nobody
         in_store(
             site,
-            "INSERT INTO member SELECT connection, resource_type, id, patient_id, true FROM resource "
+            "INSERT INTO member SELECT connection, resource_type, id, patient_id, true, 1 FROM resource "
             f"WHERE resource_type = 'Condition' AND id = '{id_}'",
         )
         in_store(site, f"UPDATE resource SET patient_id = NULL WHERE resource_type = 'Condition' AND id = '{id_}'")

@@ -24,6 +24,7 @@ _STATE = {
     "resource_history": "*",
     "listed": "*",
     "member": "*",
+    "member_history": "*",
     "way": "*",
     "alias": "former_id, surviving_id, gone",
     "evidence": "resource_type, id, state, way",
@@ -54,13 +55,25 @@ _EMPTIED = (
     "revived",
     "rival",
     "member",
+    "member_history",
     "way",
     "pace",
     "run",
     "connection",
 )
 # what a store of an earlier version does not know, or what its upgrade drops
-_KNOWLEDGE = ("listed", "full_listing", "member", "evidence", "watermark", "lag", "roster", "rival", "way")
+_KNOWLEDGE = (
+    "listed",
+    "full_listing",
+    "member",
+    "member_history",
+    "evidence",
+    "watermark",
+    "lag",
+    "roster",
+    "rival",
+    "way",
+)
 
 
 class Stored(NamedTuple):

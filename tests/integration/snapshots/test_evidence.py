@@ -181,6 +181,12 @@ async def test_the_ehrs_own_word_of_a_deletion_is_believed_at_once(store: Store,
     assert (word.id in live(store_url), report.deleted) == (False, 1)
 
 
+async def test_a_410_of_a_row_means_nothing_without_a_control(store: Store, store_url: str):
+    await weighed(store, ALL, ASKED)
+    report = await weighed(store, LESS, ASKED, answers={"a2": Said.GONE}, controlled=False)
+    assert (said(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
+
+
 async def test_a_chart_does_not_go_with_its_patient_but_row_by_row(store: Store, store_url: str):
     await weighed(store, [*ALL, record("b2", 2, patient="p2"), record("b3", 3, patient="p2")], ASKED)
     gone = [Deletion("Patient", "p2", Said.GONE, PATIENTS)]
@@ -325,6 +331,33 @@ async def test_a_missed_row_that_is_of_another_category_by_now_has_moved(
     await weighed(store, [ONE, A1, coded("lab", "laboratory", labs.way)], [R1, P1, labs])
     report = await weighed(store, [ONE, A1], [R1, P1, labs], answers={"lab": coded("lab", now, None)})
     assert (asked_for(store_url, report.id), open_evidence(store_url)) == (["lab"], state)
+
+
+async def test_what_has_left_its_category_is_not_asked_for_again_by_every_run(store: Store, store_url: str):
+    labs = search(split="category=laboratory")
+    await weighed(store, [ONE, A1, coded("lab", "laboratory", labs.way)], [R1, P1, labs])
+    await weighed(store, [ONE, A1], [R1, P1, labs], answers={"lab": coded("lab", "therapy", None)})
+    report = await weighed(store, [ONE, A1], [R1, P1, labs])
+    assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+
+
+@pytest.mark.parametrize(
+    ("brought", "state"),
+    [
+        (record("family", 1, patient=None, way=None), {"family": "contradicted"}),
+        (record("family", 2, patient="p3", way=None), {}),
+    ],
+    ids=["unchanged", "another patient's"],
+)
+async def test_a_row_that_a_search_brought_unnamed_and_no_longer_brings_contradicts_that_search_unless_it_has_moved(
+    store: Store, store_url: str, brought: Record, state: dict[str, str]
+):
+    await weighed(store, [*ALL, record("family", 1, patient=None, searched="p2")], ASKED)
+    await weighed(store, ALL, ASKED, answers={"family": brought})
+    assert open_evidence(store_url) == state
+    await weighed(store, ALL, ASKED, answers={"family": brought})
+    later = await weighed(store, ALL, ASKED)
+    assert (asked_for(store_url, later.id), open_evidence(store_url)) == ([], {})
 
 
 async def test_a_filter_that_no_longer_lets_a_row_through_does_not_list_it_any_more(store: Store, store_url: str):
@@ -557,6 +590,12 @@ async def test_a_pull_doubts_however_often_and_never_buries_what_it_missed(store
     assert said(sync) == ("complete", 1, [])
 
 
+async def test_a_pull_does_not_bury_what_it_missed_when_the_read_answers_410(store: Store, store_url: str):
+    await weighed(store, ALL, ASKED)
+    await weighed(store, [ONE, A1], [R1, P1], asked=scope(kind="pull"), answers={"a2": Said.GONE})
+    assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
+
+
 # --- who can miss what --------------------------------------------------------------------------------------------------------
 
 
@@ -771,6 +810,20 @@ async def test_an_export_from_before_a_deletion_does_not_undo_it(store: Store, s
     exported = [one._replace(way=SYSTEM) for one in (A1, A2, B1)]
     await weighed(store, exported, [file(way=SYSTEM)], asked=scope(mode="bulk"), exported_at=instant)
     assert ("a2" in live(store_url)) is alive
+
+
+async def test_an_export_from_before_leaves_open_what_stood_open(store: Store, store_url: str):
+    await weighed(store, ALL, ASKED)
+    await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
+    execute(
+        store_url,
+        "INSERT INTO evidence (connection, resource_type, id, state, run) SELECT connection, resource_type, id, "
+        "'old-tombstone', deleted_run FROM resource WHERE deleted_at IS NOT NULL",
+    )
+    instant = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    exported = [one._replace(way=GROUP) for one in (A1, A2, B1)]
+    await weighed(store, exported, [file(way=GROUP)], asked=scope(mode="bulk"), exported_at=instant)
+    assert open_evidence(store_url) == {"a2": "old-tombstone"}
 
 
 @pytest.mark.parametrize(("hours", "value"), [(-1, "new"), (1, "old")])

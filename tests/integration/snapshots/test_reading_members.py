@@ -31,7 +31,7 @@ async def keys(store: Store, *patients: str, mentioned: bool = False, types: tup
 
 
 def member(url: str, kind: str, identity: str, patient: str, connection: int = 1) -> None:
-    execute(url, f"INSERT INTO member VALUES ({connection}, '{kind}', '{identity}', '{patient}', false)")
+    execute(url, f"INSERT INTO member VALUES ({connection}, '{kind}', '{identity}', '{patient}', false, 1)")
 
 
 def mentions(identity: str, *references: str, kind: str = "Observation", patient: str | None = "p1"):

@@ -93,6 +93,22 @@ async def test_a_row_belongs_to_the_patient_whom_it_was_filed_under_before_the_o
         assert await contents(store, Selection(patients=("p1", "p2"))) == FOUND
 
 
+async def test_whom_rows_name_beside_is_what_it_was_before_the_open_run(store: Store):
+    named = [record("stays", 1, others=("p7",)), record("leaves", 1, others=("p7",)), record("joins", 1)]
+    await full_run(await store.begin_run(scope()), named, [U])
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=[record("leaves", 2), record("joins", 2, others=("p7",))]))
+        await run.write(
+            Batch(records=[record("stays", 3, version="3", others=("p7", "p8")), record("new", 1, others=("p7",))])
+        )
+        await run.write(Batch(records=[record("stays", 4, version="4", others=("p8",))]))
+        assert await contents(store, Selection(patients=("p7",))) == {"stays": 1, "leaves": 1}
+        assert await contents(store, Selection(patients=("p8",))) == {}
+        await run.finish(watermark=None, requests=0, retries=0)
+    assert await contents(store, Selection(patients=("p7",))) == {"joins": 2, "new": 1}
+    assert await contents(store, Selection(patients=("p8",))) == {"stays": 4}
+
+
 async def test_an_open_run_of_another_connection_is_no_matter(store: Store):
     await former(store)
     async with await store.begin_run(scope(connection="other")) as run:

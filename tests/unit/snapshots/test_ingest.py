@@ -74,4 +74,4 @@ def test_of_a_batch_the_newest_version_stays_and_no_content_of_it_is_lost(given_
         newest = [one for one in of_one if one.version_id == max(each.version_id or "" for each in of_one)]
         assert kept == newest[-1]
         contents = {kept.content_hash} | {one.content_hash for one in found.rivals if one.id == kept.id}
-        assert contents >= {one.content_hash for one in newest}
+        assert contents == {one.content_hash for one in newest}
