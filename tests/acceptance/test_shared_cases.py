@@ -42,7 +42,8 @@ class Export:
             return self.mark + json.dumps(kept).encode()
         if path.startswith("/files/"):
             return self.files[path.removeprefix("/files/")]
-        return None
+        listed = [json.loads(line) for name in ("Patient", "Condition") for line in self.files[name].splitlines()]
+        return next((one for one in listed if path == f"/{one['resourceType']}/{one['id']}"), None)
 
 
 def test_case_01_an_error_file_that_is_one_pretty_printed_outcome_deletes_nothing_and_is_a_hole(site: Site) -> None:
