@@ -192,9 +192,8 @@ class PreviewEvidence(Evidence):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note nothing."""
 
-    async def note_listings(self, at: datetime) -> bool:
+    async def note_listings(self, at: datetime) -> None:
         """Note nothing."""
-        return False
 
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta

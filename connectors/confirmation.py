@@ -56,8 +56,7 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
 
 async def _look_after_unwitnessed(run: Run, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
     evidence, profile = run.store.evidence, run.request.profile
-    if not await evidence.note_listings(run.now()):
-        return
+    await evidence.note_listings(run.now())
     period = timedelta(days=profile.reconcile_every_d)
     fresh = timedelta(days=profile.reference_fresh_d)
     most = min(left, profile.unwitnessed_reads)

@@ -152,8 +152,8 @@ class Evidence(Protocol):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note that units ask for these rows."""
 
-    async def note_listings(self, at: datetime) -> bool:
-        """Note by which ways this run has listed types in full; whether there were any."""
+    async def note_listings(self, at: datetime) -> None:
+        """Note by which ways this run has listed types in full."""
 
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta

@@ -120,9 +120,11 @@ async def close_run(
             await conn.execute(_SQL["note_unlisted"], {**own, "resource_type": row[0], "at": at})
     ends = [_TypeEnd(*row) async for row in await conn.execute(_SQL["types"], own)]
     patients = await _number(conn, "patients", own)
-    settled, failed, quarantined = await _endings(conn, closing.run)
+    listed, settled, failed, quarantined = await _endings(conn, closing.run)
+    if not listed and not failed and not buried.counts:
+        settled = 0  # an export of nothing stays one when rows were read beside it
     status = run_status(settled=settled, failed=failed, quarantined=quarantined, news=news)
-    full = status in {"complete", "partial"} and not news
+    full = listed > 0 and status in {"complete", "partial"} and not news
     moved: Mapping[str, str] = {}
     if earned is not None:
         moved = await _move_watermarks(conn, closing, ends, earned, without_holes=status == "complete")
@@ -242,6 +244,6 @@ async def _number(conn: AsyncConnection[Any], query: str, values: Mapping[str, A
     return int(row[0]) if row else 0
 
 
-async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int]:
+async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int, int]:
     row = await (await conn.execute(_SQL["endings"], {"run": run})).fetchone()
-    return row or (0, 0, 0)
+    return row or (0, 0, 0, 0)

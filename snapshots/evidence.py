@@ -159,23 +159,22 @@ class StoredEvidence:
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["note_asked"], {**own, **values})
 
-    async def note_listings(self, at: datetime) -> bool:
+    async def note_listings(self, at: datetime) -> None:
         """Note by which ways this run has listed types in full, in place of the selection's earlier full runs.
 
-        Tells whether there were any; an export of nothing leaves all as it was.
+        An export of nothing leaves all as it was.
         """
         async with self._session.transaction("noting full listings") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             row = await (await self._conn.execute(_SQL["lists"], own)).fetchone()
             if row is None or not row[0]:
-                return False
+                return
             whole = await whole_listings(self._conn, own)
             pairs = [(one.resource_type, one.way) for one in whole]
             pairs += [(one.resource_type, one.way_of_none) for one in whole if one.way_of_none is not None]
             values = {**own, "types": [kind for kind, _ in pairs], "ways": [way for _, way in pairs], "at": at}
             await self._conn.execute(_SQL["retire_listings"], values)
             await self._conn.execute(_SQL["note_listings"], values)
-        return True
 
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta

@@ -109,7 +109,9 @@ UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + 
 WHERE id = %(run)s
 
 -- name: endings
--- How many units settled, how many did not, and how much was quarantined.
-SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
+-- How many units settled without the reads of what was missed, how many with them, how many did not settle, and how much
+-- was quarantined.
+SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled' AND kind NOT IN ('confirm', 'control')),
+    (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled'),
     (SELECT count(*) FROM quarantine WHERE run = %(run)s)
