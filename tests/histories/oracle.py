@@ -315,7 +315,8 @@ class Oracle:
     def haunting(self, ask: s.Ask) -> list[Key]:
         """Live rows that the EHR has no more, and that reads could tell of.
 
-        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name.
+        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name; nor is there one
+        of another type where it lists nothing at all.
         """
         site, doubted = self._ehr.site, self._view.doubted()
         live = self._view.stored().live
@@ -326,7 +327,8 @@ class Oracle:
         listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
         charts = {row.patient for row in self._ehr.rows.values()}  # of a deleted patient too: enough for a doubt
         left = [key for key in left if not (key[0] == s.PATIENT and key[1] in charts and key in doubted)]
-        return [key for key in left if key[0] in listed or key not in doubted]
+        named = doubted if listed else doubted | self._view.unwitnessed(self._ehr.true_time())
+        return [key for key in left if key[0] in listed or key not in named]
 
     def unseen(self, ask: s.Ask) -> list[Key]:
         """Live rows that are not visible to the ask."""
