@@ -1,4 +1,4 @@
-"""Finds out which patients a crawl is for: a list of ids, MRNs to look up, a Group's members, or everyone the server lists.
+"""Finds out which patients a crawl is for: a list of ids, MRNs to look up, or a Group's members. `listing` lists everyone.
 
 Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by
 number, never by name: a cohort's values are PHI.
@@ -7,25 +7,27 @@ number, never by name: a cohort's values are PHI.
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import anyio
 
-from connectors.crawl.paging import LoopGuard, Totals, follow
-from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError
-from connectors.fhir import NotABundleError, Page, page_from
+from connectors.crawl.search import SearchFetcher
+from connectors.crawl.verdicts import is_whole
+from connectors.errors import FetchError, PlanError, ProtocolError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir_base import FhirBase
 from connectors.json_answers import UnreadableJsonError, json_from
+from connectors.pipeline import Fetched
 from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from connectors.ways import DIRECTORY
+from snapshots.record import Unit
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
+_LOOK_UP = "GET /Patient?identifier=…"
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
 
 
@@ -73,6 +75,7 @@ class CohortFinder:
         self._base_url = base_url
         self._base = FhirBase(base_url)
         self._profile = profile
+        self._search = SearchFetcher(client, base_url, profile)
 
     async def named(self, source: CohortSource) -> Cohort:
         """The patients that a file or a caller names: by id as they stand, MRNs looked up."""
@@ -90,22 +93,26 @@ class CohortFinder:
         limit = anyio.CapacityLimiter(self._profile.max_concurrency)
 
         async def look_up(number: int, value: str) -> None:
-            query = f"Patient?identifier={quote(f'{system}|{value}', safe='')}"
-            totals = Totals()
+            detail = {"path": f"Patient?identifier={quote(f'{system}|{value}', safe='')}", "template": _LOOK_UP}
+            unit = Unit(key=f"cohort:{number}", kind="search", resource_type="Patient", detail=detail)
+            patients: dict[str, bool] = {}
+
+            async def take(fetched: Fetched) -> None:
+                patients.update(
+                    (r.id, _bears(r.body, system, value)) for r in fetched.records if r.resource_type == "Patient"
+                )
+
             async with limit:
                 try:
-                    pages = [page async for page in self._pages(query, "GET /Patient?identifier=…", totals)]
+                    tally = await self._search.gather(unit, take)
                 except TerminalFetchError as error:
-                    found[number] = () if error.status in _NOBODY else None
-                except FetchError:  # one entry's trouble is not the others'
+                    found[number] = () if error.status in _NOBODY and not patients else None
+                except (FetchError, UnsafeLinkError):  # one entry's trouble is not the others'
                     found[number] = None
                 else:
-                    records = (r for page in pages for r in page.records if r.resource_type == "Patient")
-                    patients = {r.id: _bears(r.body, system, value) for r in records}
                     bearers = tuple(one for one, bears in patients.items() if bears)
-                    # what could not be read may be the patient, or a second one
-                    unread = any(page.quarantined or page.doubtful for page in pages)
-                    found[number] = None if totals.missing or unread else bearers
+                    # what did not come, or could not be read, may be the patient, or a second one
+                    found[number] = bearers if is_whole(unit, tally, self._profile) else None
                     if patients and not bearers:
                         unlike.add(number)
 
@@ -147,31 +154,6 @@ class CohortFinder:
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
-
-    def everyone(self, totals: Totals) -> AsyncIterator[Page]:
-        """List every patient of a server that lists them; the pages hold whole Patients, so they need not be read again.
-
-        `totals` tells afterwards whether all of them came.
-        """
-        size = self._profile.page_size
-        return self._pages(f"Patient?_count={size}" if size else "Patient", "GET /Patient", totals)
-
-    async def _pages(self, query: str, template: str, totals: Totals) -> AsyncIterator[Page]:
-        url: str | None = f"{self._base_url}/{query}"
-        guard = LoopGuard(self._profile.max_pages)
-        number = 0
-        while url is not None:
-            guard.check(url)
-            number += 1
-            reply = await self._client.send(self._call(url, template, "search"))
-            try:
-                page = page_from(reply.body, self._base, where=f"page {number} of {template}", way=DIRECTORY)
-            except NotABundleError as error:
-                raise ProtocolError(f"{template}, page {number}: {error}.", status=reply.status) from None
-            guard.look([record.id for record in page.records])
-            totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
-            yield page
-            url = None if page.next_url is None else follow(self._base_url, reply.url, page.next_url)
 
     def _call(self, url: str, template: str, purpose: str) -> Call:
         return Call(

@@ -12,9 +12,9 @@ from itertools import groupby
 from urllib.parse import quote
 
 from connectors.capability import Capability
-from connectors.crawl.paging import LoopGuard, follow
+from connectors.crawl.pager import Pager
 from connectors.errors import ProtocolError, TerminalFetchError
-from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import Page, UnreadableResourceError, grade, record_from
 from connectors.fhir_base import FhirBase
 from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
@@ -28,7 +28,7 @@ NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
 _REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
-_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
+_OK, _FORBIDDEN, _NOT_FOUND, _GONE = 200, 403, 404, 410
 _NO_READ = frozenset({405, 501})
 
 
@@ -39,6 +39,7 @@ class ReferenceFetcher:
         self._client = client
         self._base_url = base_url
         self._base = FhirBase(base_url)
+        self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability
         self._came: set[str] = set()
@@ -164,25 +165,22 @@ class ReferenceFetcher:
         resource_type = unit.resource_type
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"
-        url: str | None = f"{self._base_url}/{resource_type}?_id={listed}"
-        guard = LoopGuard(self._profile.max_pages)
         issues: list[Issue] = []
         came: set[str] = set()
-        while url is not None:
-            guard.check(url)
-            reply = await self._client.send(self._call(unit, url, template, "search"))
-            try:
-                page = page_from(reply.body, self._base, where=template, unit_key=unit.key)
-            except NotABundleError as error:
-                raise ProtocolError(f"{template}: {error}.", status=reply.status) from None
-            issues += page.issues
+
+        async def take(page: Page, page_url: str) -> None:
+            issues.extend(page.issues)
             came.update(record.id for record in page.records if record.resource_type == resource_type)
             size = sum(len(record.body) for record in page.records)
             await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
-            url = None if page.next_url is None else follow(self._base_url, reply.url, page.next_url)
+
+        def call_for(url: str, first: bool) -> Call:
+            return self._call(unit, url, template, "search")
+
+        await self._pager.walk(f"{self._base_url}/{resource_type}?_id={listed}", call_for, take, unit_key=unit.key)
         meaning = grade(issues, self._profile.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
-            raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=reply.status)
+            raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
             self._came.add(resource_type)
         return came, {RESTRICTED} if meaning == "restricted" else set()

@@ -1,8 +1,8 @@
 """Fetches one unit of a crawl: every page of one search, one read, or one batch of Patients.
 
-What the pages mean is read by `connectors.fhir`, what their end means for the unit by `verdicts`, how a search is asked in parts
-by `windows`, what is not asked at all by `deferrals`. Records may repeat when a search is asked again or in parts: the store's
-merge makes that harmless.
+Pages are walked by `pager` and read by `connectors.fhir`; what their end means for the unit is said by `verdicts`, how a search
+is asked in parts by `windows`, what is not asked at all by `deferrals`. Records may repeat when a search is asked again or in
+parts: the store's merge makes that harmless.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from datetime import datetime
 from urllib.parse import quote
 
 import anyio
-import anyio.lowlevel
 import orjson
 
 from connectors.capability import Capability
@@ -24,11 +23,11 @@ from connectors.crawl.asked import Asked
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
-from connectors.crawl.paging import LoopGuard, Totals, follow
+from connectors.crawl.pager import NotAPageError, Pager
 from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, trouble_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
-from connectors.fhir import NotABundleError, Page, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir import Page, UnreadableResourceError, grade, record_from
 from connectors.fhir_base import FhirBase
 from connectors.membership import filed
 from connectors.outcomes import Issue
@@ -38,19 +37,10 @@ from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said, Unit, UnitResult, UnitState
 
-_MAX_RESTARTS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _BAD_REQUEST = 400
 _NO_LONGER = frozenset({404, 410})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-class _SessionExpiredError(Exception):
-    """A next link that the server no longer knows: the search starts again from its first page."""
-
-
-class _LedAwayError(Exception):
-    """A search of a merged patient that was redirected to the survivor."""
 
 
 class SearchFetcher:
@@ -75,6 +65,7 @@ class SearchFetcher:
         self._client = client
         self._base_url = base_url
         self._base = FhirBase(base_url)
+        self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability or Capability()
         self._deferrals = deferrals
@@ -183,7 +174,7 @@ class SearchFetcher:
             path = f"{unit.resource_type}?_id={','.join(quote(one, safe='') for one in piece.ids)}"
             try:
                 await self._walk(unit, path, tally, emit)
-            except (TerminalFetchError, ProtocolError, _SessionExpiredError):
+            except (TerminalFetchError, ProtocolError):
                 todo += divide(piece, "poison", Able(now=None, count=None))
         if tally.unreadable:
             reason = f"{tally.unreadable} entries could not be read: see quarantine"
@@ -191,6 +182,21 @@ class SearchFetcher:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=tally.count)
 
     async def _search(self, unit: Unit, emit: Emit) -> UnitResult:
+        tally = await self.gather(unit, emit)
+        result = self._ended(unit, tally)
+        if (
+            result.ending is Ending.NOT_FOUND and unit.patient_id is not None
+        ):  # a search that brings nobody proves nothing
+            await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id, None, unit.way)]))
+        return result
+
+    async def gather(self, unit: Unit, emit: Emit) -> Tally:
+        """Emit everything that a search lists, asked whole or in parts; gives what its pages brought, for `verdicts`.
+
+        Raises:
+            FetchError: a refusal, or a page that did not come; what came before it was emitted.
+            UnsafeLinkError: a next link led away from the EHR.
+        """
         asked = Asked(unit, self._profile, self._capability, self._began)
         if unit.resource_type in self._without_since:
             asked.forget_since()
@@ -200,11 +206,13 @@ class SearchFetcher:
         while todo:
             piece = todo.pop()
             count += 1
+            tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
             try:
-                await self._ask(asked, piece, tally, emit)
-            except _LedAwayError:
-                tally.merged = True
+                await self._walk(unit, asked.path(piece), tally, emit)
             except FetchError as error:
+                if isinstance(error, NotAPageError) and error.led_to_patient and unit.patient_id is not None:
+                    tally.merged = True
+                    continue
                 meaning = self._meaning(error.codes)
                 if asked.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
                     self._without_since.add(unit.resource_type)
@@ -226,12 +234,7 @@ class SearchFetcher:
         if lost:
             await emit(Fetched(quarantined=[_lost(unit, lost, tally)]))
         tally.unfiltered = asked.without_since
-        result = self._ended(unit, tally)
-        if (
-            result.ending is Ending.NOT_FOUND and unit.patient_id is not None
-        ):  # a search that brings nobody proves nothing
-            await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id, None, unit.way)]))
-        return result
+        return tally
 
     def _ended(self, unit: Unit, tally: Tally) -> UnitResult:
         result = ended(unit, tally, self._profile)
@@ -241,76 +244,37 @@ class SearchFetcher:
             return self._remember(unit, result, codes, paused=worst == "pause")
         return result
 
-    async def _ask(self, asked: Asked, piece: Piece, tally: Tally, emit: Emit) -> None:
-        """Walk through one piece of a search, again from its first page where its paging session expires."""
-        tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
-        shifted = False
-        for _ in range(_MAX_RESTARTS):
-            try:
-                shifted = await self._walk(asked.unit, asked.path(piece), tally, emit)
-            except _SessionExpiredError:
-                shifted = False
-                continue
-            if not shifted:
-                return
-        if not shifted:
-            raise ProtocolError(f"{asked.unit.detail['template']}: the server's paging session kept expiring.")
-        tally.shifted = True
-
-    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> bool:
-        """Emit every page; gives whether rows may have slipped through because the data changed between pages."""
-        url: str | None = f"{self._base_url}/{path}"
-        guard, totals = LoopGuard(self._profile.max_pages), Totals()
+    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> None:
+        """Emit every page of one search or piece of it."""
         inspection = Inspection.of(unit, self._profile, self._capability, self._dates_until)
-        pages = 0
-        while url is not None:
-            guard.check(url)
-            pages += 1
-            page, page_url = await self._page(unit, url, pages)
+
+        async def take(page: Page, page_url: str) -> None:
             tally.issues += page.issues
             tally.count += len(page.records)
             tally.unreadable += len(page.quarantined)
             tally.doubtful = tally.doubtful or page.doubtful
-            guard.look([record.id for record in page.records])
-            totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             inspection.look(page.records, tally)
-            if page.records or page.quarantined:
-                size = sum(len(record.body) for record in page.records)
-                records = filed(page.records, unit.resource_type, unit.patient_id)
-                aliases: list[Alias] = []
-                gone: list[Deletion] = []
-                if unit.resource_type == "Patient":
-                    aliases, gone = self._identity(unit, page.records, page_url)
-                    tally.merged = tally.merged or bool(gone)
-                    aliases += aliases_in(page.records)
-                await emit(
-                    Fetched(records=records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size)
-                )
-            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url)
-        tally.withheld += totals.missing
-        return totals.shifted
+            if not (page.records or page.quarantined):
+                return
+            size = sum(len(record.body) for record in page.records)
+            records = filed(page.records, unit.resource_type, unit.patient_id)
+            aliases: list[Alias] = []
+            gone: list[Deletion] = []
+            if unit.resource_type == "Patient":
+                aliases, gone = self._identity(unit, page.records, page_url)
+                tally.merged = tally.merged or bool(gone)
+                aliases += aliases_in(page.records)
+            await emit(
+                Fetched(records=records, deletions=gone, aliases=aliases, quarantined=page.quarantined, size=size)
+            )
 
-    async def _page(self, unit: Unit, url: str, number: int) -> tuple[Page, str]:
-        try:
-            reply = await self._client.send(self._call(unit, url, purpose="search", first=number == 1))
-        except TerminalFetchError as error:
-            expired = error.status in self._profile.next_expired_statuses or self._meaning(error.codes) == "restart"
-            if number > 1 and expired:
-                raise _SessionExpiredError from error
-            raise
-        await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
-        try:
-            return page_from(
-                reply.body,
-                self._base,
-                where=f"page {number} of {unit.detail['template']}",
-                unit_key=unit.key,
-                way=unit.way,
-            ), reply.url
-        except NotABundleError as error:
-            if "/Patient/" in reply.url and "/Patient/" not in url:
-                raise _LedAwayError from None
-            raise ProtocolError(f"{unit.detail['template']}, page {number}: {error}.", status=reply.status) from None
+        def call_for(url: str, first: bool) -> Call:
+            return self._call(unit, url, purpose="search", first=first)
+
+        url = f"{self._base_url}/{path}"
+        totals = await self._pager.walk(url, call_for, take, unit_key=unit.key, way=unit.way)
+        tally.withheld += totals.missing
+        tally.shifted = tally.shifted or totals.shifted
 
     async def _refused(self, unit: Unit, error: TerminalFetchError, emit: Emit) -> UnitResult:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""

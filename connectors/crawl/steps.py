@@ -16,17 +16,15 @@ from itertools import chain
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
 from connectors.crawl.deferrals import Deferrals
-from connectors.crawl.merges import aliases_in, with_survivors
-from connectors.crawl.paging import Totals
+from connectors.crawl.directory import Directory, list_patients
+from connectors.crawl.merges import with_survivors
 from connectors.crawl.search import SearchFetcher
 from connectors.crawl.since import Owed, since_parameter
 from connectors.crawl.units import UnitPlan, directory_units
-from connectors.crawl.verdicts import Tally, ended
-from connectors.errors import ConnectorError, PlanError, ProtocolError
+from connectors.errors import ConnectorError, PlanError
 from connectors.pipeline import run_units
 from connectors.plan import TypePlan, crawl_types
 from connectors.run import Readable, Run, instant
-from connectors.ways import DIRECTORY
 from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState
 
 _KINDS = ("search", "read", "batch")
@@ -139,7 +137,7 @@ class _Crawl:
         full = not self.owed.marks
         return tuple(one.id for one in self.stored.values() if one.id not in known and (full or one.has_chart))
 
-    async def _cohort(self, finder: CohortFinder) -> tuple[Cohort, _Listing | None]:
+    async def _cohort(self, finder: CohortFinder) -> tuple[Cohort, Directory | None]:
         """The patients, and the listing that found them if there was one."""
         request = self.run.request
         if request.cohort is not None and request.cohort.stored:
@@ -152,7 +150,8 @@ class _Crawl:
             raise PlanError(
                 f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
             )
-        return await _listed(self.run, finder)
+        found = await list_patients(self.run, self.capability)
+        return Cohort(patients=found.patients), found
 
     async def _describe(self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str]) -> None:
         run = self.run
@@ -232,42 +231,6 @@ async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
         )
         before = pending
     return bool(before)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Listing:
-    """The listing that found the patients gave whole Patients too: a unit that is done before the plan is written."""
-
-    unit: Unit
-    result: UnitResult
-
-
-async def _listed(run: Run, finder: CohortFinder) -> tuple[Cohort, _Listing]:
-    """Every patient that the server lists; a listing that breaks off is a hole, and proves nobody gone."""
-    patients: dict[str, None] = {}
-    tally, totals = Tally(), Totals()
-    detail = {"path": "Patient", "template": "GET /Patient", "split": "", "incremental": False}
-    unit = Unit(key="search:Patient:all", kind="search", resource_type="Patient", way=DIRECTORY, detail=detail)
-    try:
-        async for page in finder.everyone(totals):
-            patients.update((record.id, None) for record in page.records if record.resource_type == "Patient")
-            tally.issues += page.issues
-            tally.unreadable += len(page.quarantined)
-            tally.doubtful = tally.doubtful or page.doubtful
-            run.inspect(page.records)
-            aliases = aliases_in(page.records)
-            await run.store.write(Batch(records=page.records, quarantined=page.quarantined, aliases=aliases))
-            run.settled((), len(page.records))
-    except ProtocolError as error:
-        if not patients:
-            raise
-        result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))
-    else:
-        tally.count, tally.withheld, tally.shifted = len(patients), totals.missing, totals.shifted
-        result = ended(unit, tally, run.request.profile)
-        if result.state is UnitState.SETTLED and result.reason is not None:
-            run.notes.append(f"Patient: {result.reason}")
-    return Cohort(patients=tuple(patients)), _Listing(unit=unit, result=result)
 
 
 def _unresolved(cohort: Cohort) -> list[Unit]:

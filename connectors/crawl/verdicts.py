@@ -81,6 +81,12 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     )
 
 
+def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
+    """Whether a search that was only to find somebody brought all that it could: nothing unread, kept back or in doubt."""
+    hole = _hole(unit, tally, grade(tally.issues, profile.issue_codes))
+    return hole is None and not (tally.doubtful or tally.shifted)
+
+
 def _unknown(unit: Unit) -> UnitResult:
     """A Patient whom the server does not give: a hole, but for one that the store has, of whom this is news."""
     known = unit.detail.get("known", False)

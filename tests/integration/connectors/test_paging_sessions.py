@@ -1,0 +1,187 @@
+"""Everything that is searched is paged alike: sessions that expire begin again, and what breaks off costs what did not come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from connectors.run import CohortSource
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
+from tests.integration.connectors.test_sync import run
+
+pytestmark = pytest.mark.anyio
+Fault = Callable[[RawServer, Asked], bytes | None]
+SMALL = {"max_tries": 2, "retry_base_s": 0.01}
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def on_page_two(kind: str, status: int, times: int) -> Fault:
+    """The second page of everybody's rows of a type answers a status, some times."""
+    left = [times]
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == f"/{kind}" and asked.query.get("start") == "10" and left[0]:
+            left[0] -= 1
+            return answer({"resourceType": "OperationOutcome", "issue": [{"code": "not-found"}]}, status)
+        return None
+
+    return fault
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whole(store: KeptRows, status: int) -> None:
+    async with raw_server(on_page_two("Patient", status, times=2)) as server:
+        server.rows = small_chart(patients=25, observations=1)
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, report.patients, set(store.live())) == ("complete", 25, held)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(410, "paging session kept expiring"), (503, "503"), (500, "500"), (403, "403")]
+)
+async def test_a_list_of_patients_that_breaks_off_is_a_hole_and_whom_it_listed_is_crawled(
+    store: KeptRows, status: int, said: str
+) -> None:
+    async with raw_server(on_page_two("Patient", status, times=99)) as server:
+        server.rows = small_chart(patients=25, observations=1)
+        report = await run(server, store, SMALL, mode="crawl")
+        held = server.keys()
+        listed = {row["id"] for row in server.rows["Patient"][:10]}
+    assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
+    assert said in report.holes[0].reason
+    live = set(store.live())
+    assert {id_ for kind, id_ in live if kind == "Patient"} == listed
+    assert live == {(kind, id_) for kind, id_ in held if id_ in listed or any(f"-{one}-" in id_ for one in listed)}
+
+
+async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_whom_it_listed_is_crawled(store: KeptRows) -> None:
+    def led_away(server: RawServer, asked: Asked) -> bytes | None:
+        rows = server.rows["Patient"]
+        return answer(bundle(rows[:10], "http://elsewhere.example/Patient?p=2")) if asked.path == "/Patient" else None
+
+    async with raw_server(led_away) as server:
+        server.rows = small_chart(patients=12, observations=1)
+        report = await run(server, store, SMALL, mode="crawl")
+    assert (report.status, len(report.holes), report.patients) == ("partial", 1, 10)
+
+
+async def test_a_list_of_patients_that_gives_nobody_fails_the_run_and_says_why(store: KeptRows) -> None:
+    def refuses(server: RawServer, asked: Asked) -> bytes | None:
+        return answer({"resourceType": "OperationOutcome", "issue": []}, 403) if asked.path == "/Patient" else None
+
+    async with raw_server(refuses) as server:
+        report = await run(server, store, SMALL, mode="crawl")
+    assert report.status == "failed"
+    assert "GET /Patient: the answer was 403" in (report.error or "")
+
+
+async def test_a_list_of_patients_that_shifts_while_it_is_read_is_read_again(store: KeptRows) -> None:
+    gone: list[str] = []
+
+    def shifting(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/Patient" and asked.query.get("start") == "10" and not gone:
+            gone.append(server.rows["Patient"].pop(0)["id"])
+        return None
+
+    async with raw_server(shifting) as server:
+        server.rows = small_chart(patients=25, observations=1)
+        await run(server, store, mode="crawl")
+        people = {row["id"] for row in server.rows["Patient"]}
+    assert people <= {id_ for kind, id_ in store.live() if kind == "Patient"}
+
+
+def numbered(server: RawServer) -> None:
+    for patient in server.rows["Patient"]:
+        patient["identifier"] = [{"system": "urn:mrn", "value": patient["id"]}]
+
+
+def found_on_page_two(status: int, times: int) -> Fault:
+    left = [times]
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path != "/Patient" or "identifier" not in asked.query:
+            return None
+        known = [row for row in server.rows["Patient"] if asked.query["identifier"] == f"urn:mrn|{row['id']}"]
+        if not asked.query["identifier"].endswith("|p0"):
+            return answer(bundle(known))
+        if "page" not in asked.query:
+            return answer(bundle([], f"{asked.base}/Patient?identifier={asked.query['identifier']}&page=2"))
+        if left[0]:
+            left[0] -= 1
+            return answer({"resourceType": "OperationOutcome", "issue": []}, status)
+        return answer(bundle(known))
+
+    return fault
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "complete"), (99, "partial")])
+async def test_a_record_number_whose_session_expires_is_looked_up_again(
+    store: KeptRows, times: int, status: str
+) -> None:
+    async with raw_server(found_on_page_two(410, times)) as server:
+        numbered(server)
+        cohort = CohortSource(values=("p0", "p1"), identifier_system="urn:mrn", lines=(1, 2))
+        report = await run(server, store, SMALL, mode="crawl", cohort=cohort)
+    assert (report.status, report.cohort.get("not_looked_up")) == (status, None if times == 1 else [1])
+
+
+async def test_a_record_number_that_is_answered_with_an_error_was_not_looked_up(store: KeptRows) -> None:
+    issue = {"severity": "error", "code": "exception"}
+
+    def an_error(server: RawServer, asked: Asked) -> bytes | None:
+        identifier = asked.query.get("identifier")
+        if identifier == "urn:mrn|p0":
+            return answer(bundle([{"resourceType": "OperationOutcome", "issue": [issue]}]))
+        return answer(bundle(server.rows["Patient"][1:])) if identifier else None
+
+    async with raw_server(an_error) as server:
+        numbered(server)
+        cohort = CohortSource(values=("p0", "p1"), identifier_system="urn:mrn", lines=(1, 2))
+        report = await run(server, store, SMALL, mode="crawl", cohort=cohort)
+    assert (report.status, report.cohort.get("not_looked_up")) == ("partial", [1])
+
+
+@pytest.mark.parametrize("fault", [410, 404])
+async def test_a_list_of_references_whose_session_expires_begins_again(store: KeptRows, fault: int) -> None:
+    expired: list[bool] = []
+
+    def lists(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/metadata":
+            statement = server.statement()
+            for one in statement["rest"][0]["resource"]:
+                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
+            return answer(statement)
+        if asked.path != "/Medication" or "_id" not in asked.query:
+            return answer(bundle([])) if asked.path == "/Medication" else None
+        rows = [row for row in server.rows["Medication"] if row["id"] in asked.query["_id"].split(",")]
+        if "start" not in asked.query:
+            return answer(bundle(rows[:2], f"{asked.base}/Medication?_id={asked.query['_id']}&start=2"))
+        if not expired:
+            expired.append(True)
+            return answer({"resourceType": "OperationOutcome", "issue": []}, fault)
+        return answer(bundle(rows[2:]))
+
+    async with raw_server(lists) as server:
+        pills = [f"m{n}" for n in range(4)]
+        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
+        server.rows["MedicationRequest"] = [
+            {
+                "resourceType": "MedicationRequest",
+                "id": f"r-{pill}",
+                "subject": {"reference": "Patient/p1"},
+                "medicationReference": {"reference": f"Medication/{pill}"},
+            }
+            for pill in pills
+        ]
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+        lists_asked = [one for one in server.asked if "_id" in one.query]
+    assert (report.status, held - set(store.live()), len(lists_asked)) == ("complete", set(), 4)
