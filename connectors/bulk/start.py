@@ -24,6 +24,10 @@ from snapshots.record import BulkJob, EarlierJob
 
 _SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
 _REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
+# of an export of named patients: servers refuse them all for one whom they do not know (HAPI: 404, 410)
+_NOT_FOUND = frozenset({404, 410})
+_OF_PATIENTS = _NOT_FOUND | {400, 422}
+_NOT_THERE = frozenset({"not-found", "deleted"})
 _MOST_TRIES = 12  # of forms, all different
 
 Clock = Callable[[], datetime]
@@ -44,7 +48,9 @@ class ExportStart:
         sleep: Sleep,
         note: Callable[[str], None],
         on_progress: Callable[[str], None],
+        known: Callable[[Sequence[str]], Awaitable[tuple[str, ...]]],
     ) -> None:
+        """`known` tells whom of the named patients the server knows; asked once, where it refuses them all."""
         self._client = client
         self._base_url = base_url
         self._profile = profile
@@ -53,6 +59,7 @@ class ExportStart:
         self._sleep = sleep
         self._note = note
         self._on_progress = on_progress
+        self._known = known
 
     async def begin(self, asked: Asked, form: Form) -> BulkJob:
         """Kick the export off, in the form that the server takes, and store its status URL.
@@ -66,11 +73,12 @@ class ExportStart:
         await self._free(one for one in earlier if one.stored)
         began = self._now()
         wait, tried, first = self._profile.poll_first_s, [(asked, form)], None
+        named = asked.patients
         while True:
             request = kick_off(self._base_url, asked, form)
             intent = BulkJob(kicked_off_at=self._now(), request=request.template, asked=proofs(asked, form))
             await self._jobs.save(intent)
-            answer = await self._sent(request)
+            answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if asked.patients else frozenset()))
             if isinstance(answer, Reply):
                 return await self._begun(intent, request, answer)
             await self._jobs.forget()
@@ -81,14 +89,20 @@ class ExportStart:
                 continue
             first = first or answer
             step = next_try(asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
+            if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
+                known, named = await self._known(named) if named else (), ()  # once
+                if known and known != asked.patients:
+                    asked, first = replace(asked, patients=known), None
+                    tried.append((asked, form))
+                    continue
             if step is None:
-                raise _refused(request, first, len(tried))
+                raise _refused(request, first, len(tried), len(asked.patients))
             asked, form, note = step
             tried.append((asked, form))
             if note is not None:
                 self._note(note)
 
-    async def _sent(self, request: KickOff) -> Reply | Refusal:
+    async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | Refusal:
         """The answer, if it is one; an error where it is none of ours to judge, or where nobody knows what became of it."""
         call = Call(
             method=request.method,
@@ -98,12 +112,12 @@ class ExportStart:
             accept="application/fhir+json",
             headers=request.headers,
             body=request.body,
-            ok=_REFUSALS | {_SYNCHRONOUS, _ACCEPTED},
+            ok=refusals | {_SYNCHRONOUS, _ACCEPTED},
         )
         try:
             reply = await self._client.send(call)
         except TransientFetchError as error:
-            if error.status in _REFUSALS:  # a refusal in HTML
+            if error.status in refusals:  # a refusal in HTML
                 return Refusal(status=error.status or 0, codes=error.codes)
             message = (
                 f"{error}. An export may have begun at the server all the same: nothing was kicked off again. Sync again: "
@@ -113,7 +127,7 @@ class ExportStart:
         except ConnectorError:
             await self._jobs.forget()
             raise
-        if reply.status not in _REFUSALS:
+        if reply.status not in refusals:
             return reply
         refusal = refusal_from(reply.status, reply.body, self._profile, codes=issue_codes(reply.body))
         after_s = self._seconds(reply)
@@ -204,13 +218,21 @@ class ExportStart:
         )
 
 
-def _refused(request: KickOff, refusal: Refusal, tries: int) -> TerminalFetchError:
+def _is_of_a_patient(refusal: Refusal) -> bool:
+    """Whether a refusal says of something that it is not there."""
+    by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
+    return refusal.status in _NOT_FOUND or by_code
+
+
+def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> TerminalFetchError:
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
+    known = f" None of the {patients:,} patients named is told to be unknown." if patients else ""
+    what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
     return TerminalFetchError(
-        f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others} Check the connection's "
-        "types, group and `bulk` table against what this EHR documents.",
+        f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others}{known} Check {what}the "
+        "connection's types, group and `bulk` table against what this EHR documents.",
         status=refusal.status,
         codes=refusal.codes,
     )

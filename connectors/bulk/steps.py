@@ -15,6 +15,7 @@ from connectors.bulk.download import FileFetcher
 from connectors.bulk.export_job import ExportJob
 from connectors.bulk.file_links import FileLinks
 from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
+from connectors.bulk.named_patients import check_patients, known_patients, named_patients
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import CohortFinder
@@ -65,7 +66,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         run.failed_units -= files.lost  # told of by error files, which are here: the server need not keep them
     finally:
         run.notes += files.notes()
-    await _check_patients(run)
+    await check_patients(run)
     run.notes += await _vanished(run, job)
     await _release(run, job)
     return _watermark(run, job)
@@ -96,7 +97,7 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
     asked = Asked(
         level=level,
         group=request.group if level == "group" else None,
-        patients=await _patients(run, level),
+        patients=await named_patients(run, level),
         types=with_company(plan.types, profile),
         since=await _since(run, level, since, plan.types) if profile.bulk_since else None,
         until=bulk.until,
@@ -145,29 +146,6 @@ async def _since(run: Run, level: BulkLevel, since: Mapping[str, str], types: tu
     return found
 
 
-async def _patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
-    """The patients to name, each a unit: that one was not exported at all shows at the end."""
-    cohort = run.request.cohort
-    if level != "patient-list" or cohort is None:
-        return ()
-    patients, unresolved = cohort.values, 0
-    if cohort.stored:
-        patients = tuple(one.id for one in await run.store.roster.stored_patients() if one.has_chart)
-    if cohort.identifier_system is not None:
-        finder = CohortFinder(run.client, run.request.base_url, run.request.profile)
-        found = await finder.by_identifier(cohort.identifier_system, cohort.values)
-        run.notes += found.notes
-        patients, unresolved = found.patients, found.unresolved
-    if not patients:
-        raise PlanError("The cohort names no patient that this EHR knows: check its ids, or its cohort_system.")
-    keys = [f"cohort:{patient}" for patient in patients] + (["cohort:unresolved"] if unresolved else [])
-    await run.store.plan(
-        Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
-        for key, patient in zip(keys, (*patients, None), strict=False)
-    )
-    return patients
-
-
 async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:
     run.show(f"kicking off a {asked.level} export")
     profile = run.request.profile
@@ -180,6 +158,7 @@ async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:
         sleep=run.sleep,
         note=run.notes.append,
         on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
+        known=lambda patients: known_patients(run, capability, patients),
     )
     try:
         return await start.begin(asked, first_form(profile, capability, asked))
@@ -231,37 +210,6 @@ async def _settle_empty(run: Run) -> None:
     if nothing:
         await run.store.write(Batch(results=nothing))
         run.settled(nothing, 0)
-
-
-async def _check_patients(run: Run) -> None:
-    """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data.
-
-    News need not bring the Patient of somebody whom the store has.
-    """
-    units = await run.store.pending(kinds=("cohort",))
-    if not units:
-        return
-    absent = set(await run.store.jobs.patients_without_data([unit.patient_id for unit in units if unit.patient_id]))
-    if not run.is_full:
-        absent -= {one.id for one in await run.store.roster.stored_patients() if one.alive}
-    named_types = run.request.types
-    results = []
-    for unit in units:
-        wanted = unit.patient_id in absent and (not named_types or "Patient" in named_types)
-        gone = unit.patient_id is None or wanted
-        reason = (
-            "the export has no Patient of this id" if unit.patient_id else "cohort entries named no patient, or several"
-        )
-        results.append(
-            UnitResult(
-                key=unit.key,
-                state=UnitState.FAILED if gone else UnitState.SETTLED,
-                reason=reason if gone else None,
-            )
-        )
-    await run.store.write(Batch(results=results))
-    run.failed_units -= sum(result.state is UnitState.FAILED for result in results)  # the export's files are all there
-    run.settled(results, 0)
 
 
 async def _vanished(run: Run, job: BulkJob) -> list[str]:

@@ -1,0 +1,138 @@
+"""A cohort sent to Patient/$export: whom the server does not know costs himself, and the others are exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connectors.run import CohortSource
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.scripted_export import (
+    OBSERVATION,
+    PATIENT,
+    Answer,
+    ExportServer,
+    accepted,
+    export_server,
+    manifest,
+    ndjson,
+    outcome,
+)
+
+pytestmark = pytest.mark.anyio
+BY_NAME = {"bulk_levels": ["patient-list"]}
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def named(server: ExportServer) -> list[list[str]]:
+    """The patients that each kick-off named."""
+    return [
+        [
+            one["valueReference"]["reference"].removeprefix("Patient/")
+            for one in json.loads(seen.body)["parameter"]
+            if one["name"] == "patient"
+        ]
+        for seen in server.kicked_off
+    ]
+
+
+def cohort(*patients: str, **more: Any) -> dict[str, Any]:
+    return {"cohort": CohortSource(values=patients), "types": ("Patient", "Observation"), **more}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        outcome(404, "processing"),
+        Answer(404, "<html>not found</html>", content_type="text/html"),
+        outcome(410, "deleted"),
+        outcome(400, "not-found"),
+        outcome(422, "processing"),
+    ],
+    ids=["404", "404 html", "410", "400 not-found", "422"],
+)
+async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unknown_one_is_a_hole(
+    store: KeptRows, refusal: Answer
+) -> None:
+    async with export_server(kickoffs=[refusal, accepted()]) as server:
+        if refusal.status == 422:  # it may be the form, which is tried first
+            server.kickoffs[:0] = [refusal] * 2
+        report = await server.sync(store, {**BY_NAME, "retry_base_s": 0.01}, **cohort("p1", "nobody"))
+        asked = named(server)
+    assert (report.status, [(hole.resource_type, hole.reason) for hole in report.holes]) == (
+        "partial",
+        [("Patient", "not exported: the server knows no such patient: check the id, or the cohort")],
+    )
+    assert (asked[0], asked[-1]) == (["p1", "nobody"], ["p1"])
+    assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
+    assert "patients that the server does not know, left out of the export: 1" in report.notes
+    assert store.job_deleted() is True
+    assert "nobody" not in repr(report)
+
+
+async def test_a_patient_who_is_deleted_by_now_is_a_hole_and_a_tombstone_and_the_others_are_exported(
+    store: KeptRows,
+) -> None:
+    second = '{"resourceType":"Patient","id":"p2"}'
+    async with export_server() as server:
+        server.files["Patient"] = [ndjson(PATIENT, second)]
+        first = await server.sync(store, BY_NAME, **cohort("p1", "p2"))
+        assert (first.status, ("Patient", "p2") in store.live()) == ("complete", True)
+        server.files["Patient"] = [ndjson(PATIENT)]
+        server.pages["/fhir/Patient/p2"] = [outcome(410, "deleted")]
+        server.kickoffs = [outcome(410, "deleted"), accepted()]
+        report = await server.sync(store, BY_NAME, **cohort("p1", "p2"))
+    assert (report.status, [hole.reason for hole in report.holes]) == (
+        "partial",
+        ["not exported: deleted in the EHR"],
+    )
+    assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
+
+
+async def test_a_cohort_of_nobody_whom_the_server_knows_fails_and_says_so(store: KeptRows) -> None:
+    async with export_server(kickoffs=[outcome(404, "processing")]) as server:
+        report = await server.sync(store, BY_NAME, **cohort("nobody", "none"))
+    assert report.status == "failed"
+    assert "names no patient that this EHR knows" in (report.error or "")
+
+
+async def test_a_server_that_knows_them_all_and_refuses_is_told_to_have_refused_the_export(store: KeptRows) -> None:
+    async with export_server(kickoffs=[outcome(404, "processing")]) as server:
+        report = await server.sync(store, BY_NAME, **cohort("p1"))
+        kicked_off = len(server.kicked_off)
+    assert (report.status, kicked_off) == ("failed", 1)
+    assert "refused with HTTP 404" in (report.error or "")
+    assert "None of the 1 patients named is told to be unknown" in (report.error or "")
+    assert "--mode crawl" in (report.error or "")
+
+
+async def test_a_patient_who_cannot_be_asked_about_is_not_taken_for_unknown(store: KeptRows) -> None:
+    async with export_server(kickoffs=[outcome(404, "processing")]) as server:
+        server.pages["/fhir/Patient/p1"] = [outcome(403, "forbidden")]
+        report = await server.sync(store, BY_NAME, **cohort("p1"))
+    assert report.status == "failed"
+    assert "refused with HTTP 404" in (report.error or "")
+
+
+async def test_many_named_patients_are_looked_up_by_lists_and_only_who_is_missing_alone(store: KeptRows) -> None:
+    people = [f"p{n}" for n in range(20)]
+
+    async with export_server(kickoffs=[outcome(404, "processing"), accepted()]) as server:
+        entries = [{"resource": {"resourceType": "Patient", "id": one}} for one in people if one != "p7"]
+        server.pages["/fhir/Patient"] = [Answer(200, {"resourceType": "Bundle", "type": "searchset", "entry": entries})]
+        server.files["Patient"] = [ndjson(*(json.dumps(entry["resource"]) for entry in entries))]
+        server.files["Observation"] = [ndjson(OBSERVATION.replace("p1", "p2"))]
+        server.polls = [manifest("Patient", "Observation")]
+        report = await server.sync(store, BY_NAME, **cohort(*people))
+        asked, reads = named(server), server.sent("/fhir/Patient/p")
+    assert (report.status, len(report.holes)) == ("partial", 1)
+    assert asked[1] == [one for one in people if one != "p7"]
+    assert [seen.target for seen in reads] == ["/fhir/Patient/p7"]
