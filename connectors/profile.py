@@ -43,6 +43,7 @@ class AttachmentPolicy(BaseModel):
         "application/*+json",
     )
     foreign: bool = False  # also from other servers than the EHR's, without the token
+    same_origin: bool = False  # also from the EHR's origin outside base_url (a gateway's other path), with the token
 
 
 class VendorProfile(BaseModel):

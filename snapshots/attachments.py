@@ -53,13 +53,13 @@ class StoredAttachments:
             return [(AttachmentUse(*row[:-1]), row[-1]) async for row in found]
 
     async def outcome(self) -> list[tuple[str, str, int]]:
-        """Give (state, note, how many) of what this run wanted, those aside that are stored with their text."""
+        """Give (state, note, how many) of what this run wanted, or got of what earlier ones left over; "" is no note."""
         async with self._session.transaction("reading attachments") as own:
             return [(row[0], row[1], row[2]) async for row in await self._conn.execute(_SQL["outcome"], own)]
 
 
 async def keep_documents(
-    conn: AsyncConnection[Any], connection: int, documents: Sequence[Document], *, at: datetime
+    conn: AsyncConnection[Any], connection: int, run: int, documents: Sequence[Document], *, at: datetime
 ) -> None:
     """Store contents that are new, and note what became of each attachment. The caller holds the transaction."""
     digests = [None if one.content is None else sha256(one.content).digest() for one in documents]
@@ -79,6 +79,7 @@ async def keep_documents(
         await cursor.executemany(_SQL["keep"], list(kept.values()))
     values = {
         "connection": connection,
+        "run": run,
         "at": at,
         "types": [one.resource_type for one in documents],
         "ids": [one.resource_id for one in documents],

@@ -196,7 +196,7 @@ class OpenRun:
                 await self._quarantine(quarantined)
                 await self._poison(quarantined, refused, batch)
             if batch.documents:
-                await keep_documents(self._conn, connection, batch.documents, at=self._session.clock())
+                await keep_documents(self._conn, connection, run, batch.documents, at=self._session.clock())
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
                 taking.formers |= {one.former_id for one in batch.aliases if one.gone}

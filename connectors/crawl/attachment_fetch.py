@@ -11,13 +11,19 @@ import hashlib
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from yarl import URL
 
 from connectors.documents.reading import DocumentReader
-from connectors.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.errors import (
+    BudgetExhaustedError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+    UnsafeLinkError,
+)
 from connectors.fhir import grade
 from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from
@@ -30,11 +36,12 @@ from connectors.transport.retry_table import Seen, is_html, issue_codes
 from snapshots.record import Document, Unit, UnitResult, UnitState
 
 FHIR_JSON = "application/fhir+json"
-NO_MEDIA_TYPE = "its content type is none that can be asked for"
+NO_MEDIA_TYPE = "its content type is no media type"
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
+_NAME = r"[0-9A-Za-z][!#$&^_.+0-9A-Za-z-]{0,126}"  # RFC 6838, 4.2: so that "*/*" is none
 # RFC 9110, 8.3.1: what a resource says goes out as Accept only if it is a media type
 _MEDIA_TYPE = re.compile(
-    rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[\x20\x21\x23-\x5b\x5d-\x7e]{{0,127}}\")){{0,8}}"
+    rf"{_NAME}/{_NAME}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[\x20\x21\x23-\x5b\x5d-\x7e]{{0,127}}\")){{0,8}}"
 )
 _OUTCOME_BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"resourceType"\s*:\s*"OperationOutcome"')
 _XML_ROOT = re.compile(
@@ -42,6 +49,7 @@ _XML_ROOT = re.compile(
     re.DOTALL,
 )
 _XML_CODE = re.compile(rb"<(?:[\w.-]{1,40}:)?code\s+value=[\"']([A-Za-z0-9-]{1,40})[\"']")
+_CLIMBS = re.compile(r"(?i)(?:^|/)(?:\.|%2e){2}(?:/|$)")  # `Binary/../../admin` is no document of this base
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEMPLATE = "GET /Binary/{id}"
 _TRIES = 3  # of a body that breaks off; the client has its own for everything before
@@ -142,7 +150,8 @@ class AttachmentFetcher:
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
         url = safe_url(unit.detail["url"], self._base_url)
-        own = is_below(url, self._base_url)
+        place = place_of(url, self._base_url)
+        own = place == "below" or (place == "beside" and self._profile.attachments.same_origin)
         most = self._profile.attachments.max_bytes
         if accept == FHIR_JSON:
             most = most * 4 // 3 + 4096  # base64, and the JSON around it
@@ -194,6 +203,31 @@ def media_type_of(claimed: str | None) -> str | None:
     """What a resource says its document is, if that can be asked for; None if it is no media type (RFC 9110, 8.3.1)."""
     stripped = (claimed or "").strip()
     return stripped if _MEDIA_TYPE.fullmatch(stripped) else None
+
+
+Place = Literal["below", "beside", "elsewhere", "nowhere"]
+
+
+def place_of(link: str, base_url: str) -> Place:
+    """Where a document's URL leads: below the FHIR base, beside it on the same origin, to another server, or to no document.
+
+    A search or an operation below the base is no document, and neither is what climbs by dot segments, has a fragment, or no URL
+    that may be asked.
+    """
+    try:
+        url = safe_url(link, base_url)
+    except UnsafeLinkError:
+        return "nowhere"
+    there = URL(url, encoded=True)
+    plain = unquote(unquote(there.raw_path))  # servers behind gateways decode twice
+    if _CLIMBS.search(link) or any(part in (".", "..") for part in re.split(r"[/\\]", plain)):
+        return "nowhere"
+    if origin(url) != origin(base_url):
+        return "elsewhere"
+    if is_below(url, base_url):
+        return "below"
+    inside = there.raw_path.startswith(URL(base_url, encoded=True).raw_path.rstrip("/") + "/")
+    return "nowhere" if inside or there.fragment else "beside"
 
 
 def is_below(url: str, base_url: str) -> bool:

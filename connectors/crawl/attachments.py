@@ -15,13 +15,12 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from connectors.crawl.attachment_fetch import AttachmentFetcher, doubts, is_below, media_type_of
+from connectors.crawl.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
 from connectors.documents.reading import DocumentReader
-from connectors.errors import ConnectorError, UnsafeLinkError
+from connectors.errors import ConnectorError
 from connectors.pipeline import run_units
 from connectors.profile import VendorProfile
 from connectors.run import Readable, Run
-from connectors.transport.links import safe_url
 from snapshots.record import AttachmentUse, Batch, Document, Unit
 
 KIND = "attachment"
@@ -33,7 +32,11 @@ _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
 _SPACE = re.compile(r"\s+")
-_CLIMBS = re.compile(r"(?i)(?:^|/)(?:\.|%2e){2}(?:/|$)")  # `Binary/../../admin` is no document of this base
+_ELSEWHERE = "on other servers, never asked without attachments.foreign"
+_BESIDE = "on the EHR's own origin and outside base_url, never asked without attachments.same_origin"
+_NOWHERE = (
+    "their URL is that of no document: a search, an operation, dot segments, a fragment, or none that may be asked"
+)
 
 
 async def fetch_attachments(run: Run, readable: Readable) -> None:
@@ -66,11 +69,11 @@ async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
             if (use.url or "")[:5].lower() == "data:":
                 decided.append(await _of_data_url(use, profile, reader))
                 continue
-            state = _decision(use, run.request.base_url, profile)
-            if state is None:
+            left = _decision(use, run.request.base_url, profile)
+            if left is None:
                 units.append(_unit(use))
             else:
-                decided.append(Document(use.resource_type, use.resource_id, use.place, state))
+                decided.append(Document(use.resource_type, use.resource_id, use.place, *left))
         if decided:
             await run.store.write(Batch(documents=decided))
         if units:
@@ -89,20 +92,27 @@ async def _fetch_pending(run: Run, fetcher: AttachmentFetcher) -> None:
         before = pending
 
 
-def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> str | None:
-    """Why an attachment is not asked for; None where it is."""
+def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tuple[str, str | None] | None:
+    """The state of an attachment that is not asked for, and why; None where it is asked for."""
     policy = profile.attachments
     if not use.url:
-        return "empty"  # neither url nor data: half of what an Epic site sends, of outside records (F33)
-    try:
-        own = is_below(safe_url(use.url, base_url), base_url)
-    except UnsafeLinkError:
-        own = False
-    if _CLIMBS.search(use.url) or (not own and not policy.foreign):
-        return "foreign"
-    if use.content_type is not None and not wanted(use.content_type, policy.types):
-        return "unwanted"
-    return "too-large" if use.size is not None and use.size > policy.max_bytes else None
+        return "empty", None  # neither url nor data: half of what an Epic site sends, of outside records (F33)
+    place = place_of(use.url, base_url)
+    if place == "nowhere":
+        return "foreign", _NOWHERE
+    if place == "elsewhere" and not policy.foreign:
+        return "foreign", _ELSEWHERE
+    if place == "beside" and not (policy.foreign or policy.same_origin):
+        return "foreign", _BESIDE
+    if _is_left_out(use.content_type, policy.types):
+        return "unwanted", None
+    return ("too-large", None) if use.size is not None and use.size > policy.max_bytes else None
+
+
+def _is_left_out(content_type: str | None, types: Sequence[str]) -> bool:
+    """Whether a content type is one, and none of `types`: what is no media type says nothing, like none ("pdf", "ASCII Text")."""
+    media_type = media_type_of((content_type or "").partition(";")[0])
+    return media_type is not None and not wanted(media_type, types)
 
 
 def wanted(content_type: str, types: Sequence[str]) -> bool:
@@ -145,7 +155,7 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
     content_type = use.content_type or "application/octet-stream"
     if data is None:
         return Document(*place, "too-large")
-    if use.content_type is not None and not wanted(use.content_type, profile.attachments.types):
+    if _is_left_out(use.content_type, profile.attachments.types):
         return Document(*place, "unwanted")
     try:
         content = b64decode(_SPACE.sub("", data), validate=True)
@@ -154,7 +164,9 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
     if not content:
         return Document(*place, "empty")
     text, unread = await reader.read(content, content_type)
-    return Document(*place, "stored", doubts(content, use.size, use.hash), content, content_type, text, unread)
+    odd = NO_MEDIA_TYPE if use.content_type is not None and media_type_of(use.content_type) is None else None
+    note = "; ".join(filter(None, (doubts(content, use.size, use.hash), odd))) or None
+    return Document(*place, "stored", note, content, content_type, text, unread)
 
 
 async def _of_data_url(use: AttachmentUse, profile: VendorProfile, reader: DocumentReader) -> Document:
@@ -163,9 +175,8 @@ async def _of_data_url(use: AttachmentUse, profile: VendorProfile, reader: Docum
     media_type, _, encoding = head[len("data:") :].rpartition(";")
     if encoding.strip().lower() != "base64":
         media_type, data = head[len("data:") :], b64encode(unquote_to_bytes(data)).decode()
-    typed = (
-        use if use.content_type is not None else use._replace(content_type=media_type_of(media_type) or "text/plain")
-    )
+    says_nothing = media_type_of(use.content_type) is None
+    typed = use._replace(content_type=media_type_of(media_type) or "text/plain") if says_nothing else use
     if not comma:
         return Document(use.resource_type, use.resource_id, use.place, "missing", "its data is not base64")
     whole = len(data) <= profile.attachments.max_bytes * 4 // 3 + 4
@@ -173,19 +184,24 @@ async def _of_data_url(use: AttachmentUse, profile: VendorProfile, reader: Docum
 
 
 _WORDS = {
+    "stored": "stored",
     "missing": "not there",
     "restricted": "restricted by the server for this client",
-    "foreign": "on other servers, never asked",
+    "foreign": "not asked for",
     "unwanted": "of types that profile.attachments leaves out",
     "too-large": "larger than profile.attachments.max_bytes",
+    "empty": "without URL and content",
     "wanted": "not fetched",
-    "stored": "stored",
 }
 
 
 def _notes(outcome: Sequence[tuple[str, str, int]]) -> list[str]:
-    return [
-        f"attachments: {count} {_WORDS[state]}{f' ({note})' if note else ''}"
-        for state, note, count in outcome
-        if state in _WORDS and (state != "stored" or note)
+    """One line whose numbers add up to all that this run wanted, or got for earlier ones; none where all of it is stored."""
+    if all(state == "stored" and not note for state, note, _ in outcome):
+        return []
+    order = list(_WORDS)
+    parts = [
+        f"{count:,} {_WORDS[state]}{f' ({note})' if note else ''}"
+        for state, note, count in sorted(outcome, key=lambda one: (order.index(one[0]), one[1]))
     ]
+    return [f"attachments: {sum(count for *_, count in outcome):,} in all: {', '.join(parts)}"]

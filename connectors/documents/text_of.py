@@ -30,6 +30,7 @@ _BLOCK = frozenset(
      "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "item", "li", "list", "main", "nav", "ol", "p", "paragraph", "pre",
      "section", "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul"]
 )  # fmt: skip
+_NO_TYPE = ""
 _SILENT = frozenset(["script", "style", "head", "template", "noscript"])
 
 
@@ -45,7 +46,8 @@ def text_of(content: bytes, content_type: str = "") -> str:
     """
     label = Message()
     label["Content-Type"] = content_type or "application/octet-stream"
-    read = _READERS.get(_kind(content, label.get_content_type()))
+    odd = bool(content_type) and "/" not in content_type.partition(";")[0]  # `Message` would take it for text/plain
+    read = _READERS.get(_kind(content, _NO_TYPE if odd else label.get_content_type()))
     if read is None:
         raise UnreadableDocumentError("no text is read out of this kind of document")
     try:
@@ -69,7 +71,15 @@ def _kind(content: bytes, media_type: str) -> str:
         return "html" if _HTML_LIKE.match(start) else "xml"
     if media_type.startswith("text/"):
         return "html" if media_type == "text/plain" and start[:9].lower() == b"<!doctype" else "plain"
-    return "html" if _HTML_LIKE.match(start) else media_type
+    if _HTML_LIKE.match(start):
+        return "html"
+    return "plain" if media_type == _NO_TYPE and _reads_as_text(start) else media_type
+
+
+def _reads_as_text(start: bytes) -> bool:
+    """Whether a beginning is UTF-8 without control characters: "ASCII Text" and "pdf" are no types, and may be either."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(start)  # its last character may be cut
+    return bool(text) and "\ufffd" not in text and not _CONTROL.search(text)
 
 
 def _plain(content: bytes, charset: str | None) -> str:

@@ -72,13 +72,13 @@ VALUES (%(sha256)s, %(size)s, %(content_type)s, %(content)s, %(text)s, %(unread)
 
 -- name: attach
 -- Note what became of attachments.
-UPDATE attachment_use u SET state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
+UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
 FROM unnest(%(types)s::text[], %(ids)s::text[], %(places)s::int[], %(states)s::text[], %(notes)s::text[], %(digests)s::bytea[])
     AS d (resource_type, resource_id, place, state, note, sha256)
 WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
 
 -- name: outcome
--- How what this run wanted stands, and of what was stored how much has no text.
-SELECT u.state, coalesce(u.note, a.unread, ''), count(*)::int FROM attachment_use u LEFT JOIN attachment a USING (sha256)
-WHERE u.connection = %(connection)s AND u.run = %(run)s AND (u.state <> 'stored' OR u.note IS NOT NULL OR a.text IS NULL)
-GROUP BY 1, 2 ORDER BY 1, 2
+-- How what this run wanted, or got of what earlier ones left over, stands; and of what was stored how much has no text.
+SELECT u.state, coalesce(u.note, a.unread, ''), count(*)::int
+FROM attachment_use u LEFT JOIN attachment a ON a.sha256 = u.sha256 AND u.state = 'stored'
+WHERE u.connection = %(connection)s AND u.run = %(run)s GROUP BY 1, 2 ORDER BY 1, 2

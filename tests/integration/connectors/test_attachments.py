@@ -135,7 +135,10 @@ async def test_what_is_inline_needs_no_request_and_what_is_no_base64_is_noted(st
     assert found["d1", 0] == found["r1", 0] == ("stored", b"plain words", "plain words")
     assert (found["d2", 0][0], found["d3", 0][0]) == ("missing", "empty")
     assert report.status == "complete"
-    assert "attachments: 1 not there (its data is not base64)" in report.notes
+    assert (
+        "attachments: 4 in all: 2 stored, 1 not there (its data is not base64), 1 without URL and content"
+        in report.notes
+    )
 
 
 async def test_what_is_not_there_or_restricted_is_noted_and_left_alone_while_that_is_fresh(
@@ -162,7 +165,7 @@ async def test_what_is_not_there_or_restricted_is_noted_and_left_alone_while_tha
     }
     assert (report.status, again.status) == ("complete", "complete")
     said = " ".join(report.notes)
-    assert "attachments: 1 not there" in said
+    assert "attachments: 3 in all: 1 stored, 1 not there, 1 restricted by the server for this client" in said
     assert not any(word in said for word in ("gone", "closed", "b3", "d1", "p1"))
 
 
@@ -250,7 +253,10 @@ async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the
         with mock("epic", data=[PATIENT, note("d1", {"contentType": "text/html", "url": url})]) as served:
             report = await run(served, store)
             assert (len(other.log), uses(store_url)["d1", 0][0]) == (0, "foreign")
-            assert "attachments: 1 on other servers, never asked" in report.notes
+            assert (
+                "attachments: 1 in all: 1 not asked for (on other servers, never asked without attachments.foreign)"
+                in report.notes
+            )
             await run(served, store, profile={"attachments": {"foreign": True}, "private_hosts": ["127.0.0.1"]})
             asked = list(other.log)
     assert [entry.had_authorization for entry in asked] == [False]
@@ -262,7 +268,7 @@ async def test_a_size_or_hash_that_does_not_fit_is_noted_and_the_document_kept(s
     with mock("epic", data=data) as served:
         report = await run(served, store)
     assert uses(store_url)["d1", 0][0] == "stored"
-    assert "attachments: 1 stored (its size and hash differ from what the resource says)" in report.notes
+    assert "attachments: 1 in all: 1 stored (its size and hash differ from what the resource says)" in report.notes
 
 
 async def test_a_run_that_was_killed_while_fetching_documents_asks_none_of_the_stored_ones_again(
@@ -366,7 +372,75 @@ async def test_the_token_goes_to_no_path_of_the_own_origin_that_is_not_below_the
         report = await run(served, store)
         assert [entry.target for entry in served.log if "admin" in entry.target or "Binary" in entry.target] == []
     assert {use[0] for use in uses(store_url).values()} == {"foreign"}
-    assert f"attachments: {len(outside)} on other servers, never asked" in report.notes
+    (said,) = [note for note in report.notes if note.startswith("attachments")]
+    assert said.startswith(f"attachments: {len(outside)} in all: ")
+    for count, why in (
+        (3, "on the EHR's own origin and outside base_url"),
+        (1, "on other servers"),
+        (4, "their URL is"),
+    ):
+        assert f"{count} not asked for ({why}" in said
+
+
+async def test_a_setting_fetches_documents_beside_the_base_on_the_ehrs_own_origin_with_the_token(
+    store: KeptRows, store_url: str
+) -> None:
+    with mock("generic", data=[PATIENT]) as served:
+        root = served.base_url.rpartition("/")[0]
+        urls = [f"{root}/files/b1?version=2", f"{root}/files/../admin", "Patient?name=x"]
+        for n, url in enumerate(urls):
+            served.dataset.replace(note(f"d{n}", {"contentType": "text/plain", "url": url}))
+        served.faults.add(FaultRule(match=Match(path="/files/b1"), action=Action(status=404)))
+        report = await run(served, store, profile={"attachments": {"same_origin": True}})
+        asked = [entry for entry in served.log if "/files/" in entry.target or "admin" in entry.target]
+    assert [(entry.target.partition("/files")[2], entry.had_authorization) for entry in asked] == [
+        ("/b1?version=2", True)
+    ]
+    assert {key[0]: use[0] for key, use in uses(store_url).items()} == {
+        "d0": "missing",
+        "d1": "foreign",
+        "d2": "foreign",
+    }
+    assert report.status == "complete"
+
+
+NO_TYPES = ["ASCII Text", "pdf", "", "*/*", "application/*", "text", "text/"]
+
+
+async def test_a_document_whose_content_type_is_none_is_asked_for_as_fhir_json_and_noted(
+    store: KeptRows, store_url: str
+) -> None:
+    """As servers write it: "pdf", "ASCII Text", nothing at all."""
+    odd = [note(f"d{n}", linked(f"b{n}", claimed)) for n, claimed in enumerate(NO_TYPES)]
+    binaries = [binary(f"b{n}", b"%d words" % n, "text/plain") for n in range(len(NO_TYPES))]
+    inline = note("inline", {"contentType": "pdf", "data": b64encode(b"a few words").decode()})
+    image = note("image", linked("i", "image/png; x"))
+    in_url = note("url", {"contentType": "txt", "url": "data:text/plain;base64,aGVsbG8="})
+    with mock("generic", data=[PATIENT, *odd, *binaries, inline, image, in_url]) as served:
+        report = await run(served, store)
+        accepts = {entry.headers["accept"] for entry in served.log if entry.resource_type == "Binary"}
+    assert (report.status, accepts) == ("complete", {"application/fhir+json"})
+    found = uses(store_url)
+    assert [found[f"d{n}", 0] for n in range(len(NO_TYPES))] == [
+        ("stored", b"%d words" % n, f"{n} words") for n in range(len(NO_TYPES))
+    ]
+    assert (found["inline", 0], found["image", 0][0]) == (("stored", b"a few words", "a few words"), "unwanted")
+    assert found["url", 0] == ("stored", b"hello", "hello")
+    assert (
+        f"attachments: {len(NO_TYPES) + 3} in all: 1 stored, {len(NO_TYPES) + 1} stored (its content type is no media type), "
+        "1 of types that profile.attachments leaves out"
+    ) in report.notes
+
+
+async def test_what_an_earlier_run_left_over_is_counted_by_the_run_that_got_it(store: KeptRows) -> None:
+    data = [PATIENT, note("d1", linked("b1")), note("d2", linked("lost")), binary("b1", b"<p>1")]
+    with mock("epic", data=data) as served:
+        served.faults.add(FaultRule(match=Match(path="Binary/lost"), action=Action(status=500)))
+        first = await run(served, store, profile={"max_tries": 1})
+        assert "attachments: 2 in all: 1 stored, 1 not fetched" in first.notes
+        served.faults.clear()
+        again = await run(served, store)
+    assert "attachments: 1 in all: 1 not there" in again.notes
 
 
 async def test_an_answer_that_is_an_operationoutcome_or_a_web_page_is_never_a_document(

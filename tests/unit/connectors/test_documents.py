@@ -167,3 +167,10 @@ async def test_a_document_that_takes_too_long_is_given_up_and_the_next_is_read()
 def test_a_page_nested_deeper_than_the_parser_goes_is_marked_unread() -> None:
     with pytest.raises(UnreadableDocumentError, match="nested too deeply"):
         text_of(b"<div>" * 300_000 + b"deep", "text/html")
+
+
+@pytest.mark.parametrize("label", ["ASCII Text", "pdf", "txt; charset=utf-8"])
+def test_what_a_label_that_is_no_media_type_stands_for_is_told_by_the_bytes(label: str) -> None:
+    assert text_of("a few w\u00f6rds".encode(), label) == "a few w\u00f6rds"
+    with pytest.raises(UnreadableDocumentError):
+        text_of(b"PK\x03\x04\x14\x00\x00", label)
