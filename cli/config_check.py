@@ -74,15 +74,16 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
     from cli.wiring import profile_problems
 
     path = f"connections.{connection.name}"
+    read: dict[str, str] = {}
     for key, ref in connection.secrets.items():
         try:
-            secret = ref.read(environ)
+            read[key] = ref.read(environ).reveal()
         except SecretUnreadableError as exc:
             found, _, allowed = str(exc).rpartition(": ")
             yield Problem(f"{path}.{key}", found, allowed)
-        else:
-            if key == "key" and connection.auth == "smart":
-                yield from _key_problems(connection, path, secret.reveal())
+    opens = connection.key_passphrase is None or "key_passphrase" in read
+    if "key" in read and connection.auth == "smart" and opens:
+        yield from _key_problems(connection, path, read["key"], read.get("key_passphrase"))
     for key, file in connection.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "may not be read by this user" if file.exists() else "does not exist"
@@ -91,13 +92,15 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
     yield from profile_problems(connection)
 
 
-def _key_problems(connection: Connection, path: str, text: str) -> Iterator[Problem]:
+def _key_problems(connection: Connection, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
     from connectors.auth.assertion import load_signing_key
     from connectors.errors import AuthError
     from connectors.vendors import PROFILES
 
     try:
-        load_signing_key(text, PROFILES[connection.vendor], kid=connection.kid, alg=connection.alg)
+        load_signing_key(
+            text, PROFILES[connection.vendor], kid=connection.kid, alg=connection.alg, passphrase=passphrase
+        )
     except AuthError as exc:
         yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
 

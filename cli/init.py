@@ -40,6 +40,7 @@ url = "embedded"
 #: base_url = "https://ehr.example.org/interconnect/api/FHIR/R4"
 #: client_id = "0a1b2c3d-0000-0000-0000-000000000000"
 #: key = "file:keys/mercy-epic.jwk.json"   # private key: JWK, JWKS or PEM; or "env:NAME"
+#: key_passphrase = "env:MERCY_PASSPHRASE" # where the key is encrypted
 #: kid = "2026-01"                         # default: the one in the key file
 #: cohort = "file:cohort.csv"              # the patients to crawl: FHIR ids, one a line; or MRNs with cohort_system
 #: cohort_system = "urn:oid:1.2.840.114350.1.13.0.1.7.5.737384.0"

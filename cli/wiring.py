@@ -174,6 +174,7 @@ def _credentials(connection: Connection) -> Credentials:
         auth=connection.auth,
         client_id=connection.client_id,
         key=secrets.get("key"),
+        key_passphrase=secrets.get("key_passphrase"),
         client_secret=secrets.get("client_secret"),
         bearer_token=secrets.get("bearer_token"),
         kid=connection.kid,

@@ -85,6 +85,11 @@ def _proxy(value: object) -> object:
     return value
 
 
+def _kid(value: object) -> object:
+    """A number is a name of a key too: some registers hand out such."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _resource_type(value: object) -> object:
     if isinstance(value, str) and (wrong := type_problem(value)):
         raise ValueError(wrong)
@@ -127,6 +132,8 @@ def auth_problems(table: Mapping[str, Any], path: str) -> Iterator[Problem]:
         if not table.get(key):
             why = f'auth = "{auth}"' if table.get("auth") else f"the login that the other keys imply ({auth})"
             yield Problem(f"{path}.{key}", "nothing", f"needed by {why}; see `chartferry init` for an example")
+    if table.get("key_passphrase") and not table.get("key"):
+        yield Problem(f"{path}.key_passphrase", "a passphrase without a key", "key, the private key that it opens")
     if table.get("key") and table.get("client_secret") and not table.get("auth"):
         yield Problem(
             f"{path}.client_secret", "both key and client_secret", 'one of them, or auth = "smart" | "secret"'
@@ -146,9 +153,10 @@ class Connection(BaseModel):
     auth: Auth = "none"
     client_id: Annotated[str, Field(min_length=1)] | None = None
     key: OptionalRef = None
+    key_passphrase: OptionalRef = None
     client_secret: OptionalRef = None
     bearer_token: OptionalRef = None
-    kid: str | None = None
+    kid: Annotated[str | None, BeforeValidator(_kid)] = None
     alg: Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"] | None = None
     scopes: tuple[str, ...] = ()
 
@@ -197,5 +205,10 @@ class Connection(BaseModel):
     @property
     def secrets(self) -> dict[str, SecretRef]:
         """The secret references of this connection, by key."""
-        named = {"key": self.key, "client_secret": self.client_secret, "bearer_token": self.bearer_token}
+        named = {
+            "key": self.key,
+            "key_passphrase": self.key_passphrase,
+            "client_secret": self.client_secret,
+            "bearer_token": self.bearer_token,
+        }
         return {key: ref for key, ref in named.items() if ref is not None}

@@ -36,6 +36,7 @@ SECRET_FIELDS = frozenset(
         "bearer_token",
         "client_assertion",
         "client_secret",
+        "key_passphrase",
         "cookie",
         "id_token",
         "key",

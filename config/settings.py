@@ -22,7 +22,7 @@ from config.secret_refs import ALLOWED
 
 FILE_NAME = "chartferry.toml"
 ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
-SECRET_KEYS = ("key", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
+SECRET_KEYS = ("key", "key_passphrase", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
 

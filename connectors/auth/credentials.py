@@ -8,13 +8,14 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """`auth` says which fields count: smart = client_id and key (PEM, JWK or JWKS text), secret = client_id and
-    client_secret, bearer = bearer_token, none = nothing. `scopes` replaces what would be asked for.
+    """`auth` says which fields count: smart = client_id and key (PEM, JWK or JWKS text, which key_passphrase may open),
+    secret = client_id and client_secret, bearer = bearer_token, none = nothing. `scopes` replaces what would be asked for.
     """  # noqa: D205 - one table, not a summary with a body
 
     auth: Literal["smart", "secret", "bearer", "none"]
     client_id: str | None = None
     key: str | None = field(default=None, repr=False)
+    key_passphrase: str | None = field(default=None, repr=False)
     client_secret: str | None = field(default=None, repr=False)
     bearer_token: str | None = field(default=None, repr=False)
     kid: str | None = None

@@ -37,6 +37,12 @@ _ADVICE = {
     "invalid_client": "check client_id (of this environment?), that the EHR knows the public key of this kid, profile.audience, "
     "and this machine's clock",
     "unauthorized_client": "the EHR's administrators have not finished this client's set-up (at Epic: its user record); ask them",
+    "client_id": "the server says that it does not know this client_id: check it, and that it is of this environment (sandbox "
+    "and production have their own)",
+    "key": "the server knows the client_id, and says that the key is wrong: register the public half of this key for it, under "
+    "the kid that is sent, and give its JWKS URL time to be read again",
+    "audience": "the server says that the assertion is for somebody else: set profile.audience to what it documents",
+    "clock": "the server says that the assertion's times are wrong: check this machine's clock",
     "invalid_scope": "set the connection's scopes to those that its registration lists, or profile.scope_syntax",
 }
 
@@ -112,7 +118,13 @@ class TokenSource:
         if credentials.auth == "smart":
             if credentials.key is None:
                 raise AuthError('auth = "smart" needs a key; set the connection\'s key to a PEM, JWK or JWKS file')
-            self._key = load_signing_key(credentials.key, profile, kid=credentials.kid, alg=credentials.alg)
+            self._key = load_signing_key(
+                credentials.key,
+                profile,
+                kid=credentials.kid,
+                alg=credentials.alg,
+                passphrase=credentials.key_passphrase,
+            )
         self._slots: OrderedDict[str | None, _Slot] = OrderedDict()
         self._scopes()  # a connection that cannot name its scopes fails here, not at its first request
 
@@ -257,12 +269,11 @@ class TokenSource:
                 status=answer.status,
             )
         code = answer.code or f"status {answer.status}"
-        advice = _ADVICE.get(
-            "invalid_scope" if answer.meaning == "scope" else code, "check profile.token_url and the client"
-        )
+        about = "invalid_scope" if answer.meaning == "scope" else answer.blame or code
+        advice = _ADVICE.get(about, "check profile.token_url and the client")
         if answer.code == "invalid_client" and self.skew_s:
             advice += f"; it is off by {abs(self.skew_s):.0f} s, which was allowed for"
-        if answer.code == "invalid_client" and self._key is not None:
+        if (answer.code == "invalid_client" or answer.blame) and self._key is not None:
             kid = "no kid" if self._key.kid is None else f"kid {self._key.kid}"
             advice += f" (sent: {kid}, alg {self._key.alg}, aud {self._audience})"
         return AuthError(f"logging in: the token endpoint refused us with {code}{times}; {advice}", code=answer.code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.transport.call import Reply, Token
 
 Meaning = Literal["granted", "refused", "scope", "outage", "stop"]
+Blame = Literal["client_id", "key", "audience", "clock"]
 
 DEFAULT_LIFE_S = 300.0  # the guide's SHOULD, where `expires_in` is missing or makes no sense
 MIN_MARGIN_S = 30.0
@@ -21,17 +23,35 @@ MARGIN_SHARE = 0.1
 _OUTAGE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _WORD = re.compile(r"[a-z0-9_.:-]{1,100}")
 _CERNER_URN = re.compile(r"urn:cerner:error:[a-z0-9:-]+")
+# What a refusal is about, by the words that servers use (Okta, Entra, Keycloak, PingFederate, the SMART bulk server). Only the
+# advice goes by them: what is done next goes by codes.
+_ABOUT: Mapping[Blame, re.Pattern[str]] = {
+    "client_id": re.compile(
+        r"(unknown|invalid|unregistered|unrecogni[sz]ed|nonexistent|no such|wrong)( or invalid)?( value for)? \W*client[ _-]?id\b"
+        r"|invalid value for \W*client[ _-]?id\b"
+        r"|(unknown|unregistered|unrecogni[sz]ed|no such) (oauth2? )?(client|application)\b"
+        r"|\b(client|application)([ _-]?id\b)?(?![ _]?assertion)[^.]{0,60}"
+        r"(not (be )?found|unknown|not registered|not recogni[sz]ed|unrecogni[sz]ed|(does not|doesn't) exist)"
+    ),
+    "key": re.compile(
+        r"signature|\b(public|private|signing) keys?\b|\bjwks?\b|\bjwks_uri\b|\bkid\b|\bkey (was )?not found|\bno keys?\b"
+    ),
+    "audience": re.compile(r"\baud\b|\baudience\b"),
+    "clock": re.compile(r"\bexpired?\b|\bexpir(y|ation)\b|\bexp\b|\biat\b|\bnbf\b|\bclock\b|\bin the future\b"),
+}
+_READ_CHARACTERS = 2_000
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
 class TokenAnswer:
-    """A judged answer; `code` is its OAuth error, `token` what was granted."""
+    """A judged answer; `code` is its OAuth error, `token` what was granted, `blame` what a refusal is about, if it says so."""
 
     meaning: Meaning
     status: int | None = None
     code: str | None = None
     token: Token | None = None
+    blame: Blame | None = None
 
 
 def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
@@ -56,12 +76,22 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
     if reply.status in _OUTAGE:
         return TokenAnswer("outage", reply.status, code)
     if code == "invalid_client" or (reply.status == 401 and code is None):  # noqa: PLR2004
-        return TokenAnswer("refused", reply.status, "invalid_client")
+        return TokenAnswer("refused", reply.status, "invalid_client", blame=_blame(fields))
     if code is not None and (code == "invalid_scope" or code.endswith("empty-scopes")):
         return TokenAnswer("scope", reply.status, code)
     if reply.status == 400 and code is None:  # noqa: PLR2004
         return TokenAnswer("outage", reply.status)
-    return TokenAnswer("stop", reply.status, code)
+    return TokenAnswer("stop", reply.status, code, blame=_blame(fields))
+
+
+def _blame(fields: dict[str, Any] | None) -> Blame | None:
+    """What the server says is wrong with us; None where it says nothing, or several things. Its words are shown to nobody."""
+    said = [str((fields or {}).get(name) or "") for name in ("error", "error_description")]
+    text = " ".join(said)[:_READ_CHARACTERS].lower()
+    found = [blame for blame, words in _ABOUT.items() if words.search(text)]
+    if "key" in found and len(found) > 1:  # "the token's signature cannot be verified: it has expired"
+        found.remove("key")
+    return found[0] if len(found) == 1 else None
 
 
 def _fields(body: bytes) -> dict[str, Any] | None:
@@ -73,7 +103,7 @@ def _fields(body: bytes) -> dict[str, Any] | None:
 
 
 def _code(fields: dict[str, Any] | None) -> str | None:
-    """The OAuth error; Cerner hides its own at the end of `error_uri` (vendors.md 2.3). Descriptions are never read."""
+    """The OAuth error; Cerner hides its own at the end of `error_uri` (vendors.md 2.3). No description decides it."""
     error = (fields or {}).get("error")
     if isinstance(error, str) and _WORD.fullmatch(error):
         return error

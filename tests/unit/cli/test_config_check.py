@@ -4,6 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from cli.main import call
 from mocks.keys import make_key_pair
@@ -75,6 +83,30 @@ def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsy
     (tmp_path / "key.json").write_text(json.dumps(make_key_pair().jwks))
     found = problems(tmp_path, site('client_id = "a"', 'key = "file:key.json"'), capsys)
     assert "holds no private key" in found["connections.site.key"][1]
+
+
+def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passphrase_opens_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, small = (rsa.generate_private_key(65537, bits) for bits in (2048, 1024))
+    whole = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for name, text in {
+        "PUBLIC": whole,
+        "SMALL": small.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "LOCKED": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"sesame")),
+    }.items():
+        monkeypatch.setenv(name, text.decode().replace("\n", r"\n"))
+    monkeypatch.setenv("PASS", "sesame")
+    named = {"a": "PUBLIC", "b": "SMALL", "c": "LOCKED"}
+    keys = "".join(site('client_id = "a"', f'key = "env:{env}"', name=name) for name, env in named.items())
+    opened = site('client_id = "a"', 'key = "env:LOCKED"', 'key_passphrase = "env:PASS"', name="d")
+    found = problems(tmp_path, keys + opened, capsys)
+    assert {path: said[1].partition(":")[0] for path, said in found.items()} == {
+        "connections.a.key": "the connection's key is public, not a private key, and cannot sign",
+        "connections.b.key": "the connection's key is an RSA key of 1024 bits, and 2048 are the least that may sign (RFC 7518)",
+        "connections.c.key": "the connection's key is encrypted with a passphrase",
+    }
+    assert call(write(tmp_path, opened)) == 0
 
 
 def test_a_key_that_cannot_sign_the_algorithm_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,11 +73,21 @@ def test_the_login_is_inferred_from_the_keys_given(tmp_path: Path, keys: str, au
         ('auth = "bearer"', "connections.site.bearer_token"),
         ('client_secret = "env:K"', "connections.site.client_id"),
         ('auth = "secret"\nclient_id = "a"', "connections.site.client_secret"),
+        ('bearer_token = "env:B"\nkey_passphrase = "env:P"', "connections.site.key_passphrase"),
         ('client_id = "a"\nkey = "env:K"\nclient_secret = "env:S"', "connections.site.client_secret"),
     ],
 )
 def test_a_login_that_is_not_whole_names_the_missing_key(tmp_path: Path, keys: str, path: str) -> None:
     assert list(problems_in(tmp_path, SMALLEST + keys)) == [path]
+
+
+def test_a_number_may_name_the_key_and_a_passphrase_is_a_secret_by_reference(tmp_path: Path) -> None:
+    login = 'client_id = "a"\nkey = "env:K"\nkey_passphrase = "env:P"\nkid = 5'
+    site = load(tmp_path, SMALLEST + login).connections["site"]
+    assert (site.kid, str(site.secrets["key_passphrase"])) == ("5", "env:P")
+    assert list(problems_in(tmp_path, SMALLEST + login.replace("env:P", "open sesame"))) == [
+        "connections.site.key_passphrase"
+    ]
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

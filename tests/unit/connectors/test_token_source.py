@@ -16,6 +16,7 @@ from joserfc import jwk, jwt
 from connectors.auth.credentials import Credentials
 from connectors.auth.discovery import Discovery
 from connectors.auth.token_source import MAX_LAUNCHES, StaticBearer, TokenSource
+from connectors.auth.token_table import judge_token
 from connectors.errors import AuthError, PlanError, TransientFetchError
 from connectors.profile import VendorProfile
 from connectors.transport.call import Reply
@@ -391,3 +392,42 @@ async def test_a_configured_bearer_token_outlives_a_refusal():
     assert token.authorization == "Bearer fixed"
     tokens.invalidate(token)
     assert await tokens.token() == token
+
+
+ABOUT = [
+    ("Unknown client_id", "client_id"),
+    ("Invalid client_id: abc", "client_id"),
+    ("Invalid value for 'client_id' parameter.", "client_id"),
+    ("Unknown or invalid client_id", "client_id"),
+    ("AADSTS700016: Application with identifier 'x' was not found in the directory 'y'.", "client_id"),
+    ("Client abc is not registered", "client_id"),
+    ("The client_assertion signature is invalid.", "key"),
+    ("AADSTS700027: Client assertion contains an invalid signature. [Reason - The key was not found.]", "key"),
+    ('No public keys found in the JWKS with "kid" equal to "x"', "key"),
+    ("Unable to verify the token with any of the public keys", "key"),
+    ("Signature on JWT token failed validation", "key"),
+    ("The audience claim for client_assertion must be the endpoint invoked for the request.", "audience"),
+    ("The client_assertion token has an expired expiration.", "clock"),
+    ("Invalid client or Invalid client credentials", None),
+    ("", None),
+    (None, None),
+    (7, None),
+]
+
+
+@pytest.mark.parametrize(("description", "blame"), ABOUT)
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_wrong_client_id_and_a_wrong_key_are_told_apart_where_the_server_does(status, description, blame):
+    body = orjson.dumps({"error": "invalid_client", "error_description": description})
+    assert judge_token(Reply(status, {}, body, "https://x/token"), now=0).blame == blame
+
+
+async def test_what_the_server_says_is_wrong_is_advised_on_and_not_quoted(endpoint):
+    endpoint.script = [(401, {"error": "invalid_client", "error_description": "Signature of SECRET is invalid"})] * 4
+    with pytest.raises(AuthError, match="says that the key is wrong") as raised:
+        await source(endpoint).token()
+    assert "SECRET" not in str(raised.value)
+    endpoint.script = [(400, {"error": "unauthorized_client", "error_description": "unknown client SECRET"})]
+    with pytest.raises(AuthError, match="does not know this client_id") as raised:
+        await source(endpoint).token()
+    assert "SECRET" not in str(raised.value)
