@@ -68,7 +68,8 @@ def capability_from(statement: Any) -> Capability:
     levels: set[BulkLevel] = set()
     versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
     for rest in _objects(statement.get("rest")):
-        if rest.get("mode", "server") != "server":
+        mode = rest.get("mode")
+        if isinstance(mode, str) and mode.strip().lower() != "server":  # null says nothing, as no mode does
             continue
         # some servers list every operation at the root, told apart only by name or definition
         for operation in _objects(rest.get("operation")):
@@ -84,10 +85,10 @@ def capability_from(statement: Any) -> Capability:
             search_params[name] = frozenset(
                 param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
             )
-            interactions = {interaction.get("code") for interaction in _objects(resource.get("interaction"))}
-            if "search-type" in interactions or not interactions:  # none declared: not known, so asked
+            interactions, unclear = _interactions(resource.get("interaction"))
+            if "search-type" in interactions or unclear:
                 searchable.add(name)
-            if "read" in interactions or not interactions:
+            if "read" in interactions or unclear:
                 reads.add(name)
             exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
             if name in _LEVEL_OF_TYPE and exports:
@@ -114,6 +115,13 @@ def _bulk_version(canonical: str) -> int | None:
     url, _, version = canonical.partition("|")
     major = version.partition(".")[0]
     return int(major) if "bulkdata" in url and _VERSION.fullmatch(major) else None
+
+
+def _interactions(value: Any) -> tuple[set[str], bool]:
+    """The codes that are declared, and whether nobody knows what else is: none are, or one cannot be read. Then it is asked."""
+    listed = [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+    codes = [one.get("code") if isinstance(one, dict) else None for one in listed]
+    return {one for one in codes if isinstance(one, str)}, not listed or not all(isinstance(one, str) for one in codes)
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -101,7 +101,8 @@ def _oauth_token_uri(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """The objects of a list, or the one that stands in its place."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 
 def _text(value: Any) -> str | None:
