@@ -177,6 +177,8 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
     code = OF_STATUS[report.status] if report is not None else ExitCode.COMPLETE
     if not files and code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         code = ExitCode.NOTHING if code == ExitCode.COMPLETE else code
+    if report is not None and _is_unknown(report) and not files:
+        code = ExitCode.NOTHING
     if json:
         status = next(status for status, each in OF_STATUS.items() if each == code)
         emit_json(
@@ -188,6 +190,9 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
             }
         )
         return code
+    if report is not None and _is_unknown(report) and not files:
+        say(f"{asked.connection.name}: the EHR knows no such patient; check the id (a FHIR id, not an MRN)")
+        return code
     if report is not None:
         print_holes([report], write=say)
     if files:
@@ -198,6 +203,15 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         where = "the store has" if asked.stored else "the EHR gave"
         say(f"{asked.connection.name}: {where} nothing of this patient; check the id (a FHIR id, not an MRN)")
     return code
+
+
+def _is_unknown(report: RunReport) -> bool:
+    """Whether the EHR itself says that it has no Patient of this id: what else it then refuses says no more."""
+    from snapshots.record import Ending
+
+    return report.error is None and any(
+        hole.resource_type == "Patient" and hole.ending is Ending.NOT_FOUND for hole in report.holes
+    )
 
 
 def _summary(asked: Pull, report: RunReport | None, files: list[DeliveredFile]) -> str:

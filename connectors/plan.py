@@ -5,7 +5,7 @@ What is asked is decided here once; fetchers only do it. Types that are left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +109,21 @@ def crawl_types(
             "The token's scopes grant nothing that could be asked for: correct the connection's scopes, or its app."
         )
     return TypePlan(types=tuple(granted), directory=directory, notes=tuple(notes))
+
+
+_IN_VAIN = 10  # types that brought nothing, and more than half of those asked for: worth a word
+
+
+def asked_in_vain(asked: Sequence[str], empty: Container[str], beside: Sequence[str]) -> tuple[str, ...]:
+    """What to name in `types`, where most of what is asked for each patient brings nothing; () where it is not worth a word.
+
+    `beside` are types that come in other ways, and would be left out if they were not named too.
+    """
+    worth = [t for t in asked if t not in empty]
+    vain = len(asked) - len(worth)
+    if vain < _IN_VAIN or vain <= len(worth):
+        return ()
+    return tuple(dict.fromkeys((*worth, *beside)))
 
 
 def _is_directory(resource_type: str, profile: VendorProfile, capability: Capability) -> bool:

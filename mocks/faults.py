@@ -83,7 +83,7 @@ class FaultScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def read_script(file: Path) -> FaultScript:
     """Read a fault script (.toml or .json). Raises FaultScriptError."""
     try:
-        raw = file.read_bytes()
+        raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # as editors on Windows write it
         if file.suffix == ".toml":
             return msgspec.toml.decode(raw, type=FaultScript)
         return msgspec.json.decode(raw, type=FaultScript)

@@ -282,6 +282,7 @@ class Hole:
     resource_type: str
     scope: str  # "patient ~3f2a9c41, category=laboratory", "bulk file 3"
     reason: str
+    ending: Ending = Ending.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)

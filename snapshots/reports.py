@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from snapshots.certificates import certificates_of
-from snapshots.record import Claim, Hole, RunReport
+from snapshots.record import Claim, Ending, Hole, RunReport
 from snapshots.sql import load
 
 _SQL = load("reports")
@@ -118,9 +118,16 @@ async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> di
     row = await (await conn.execute(_SQL["report_key"])).fetchone()
     secret: UUID = row[0] if row else UUID(int=0)
     holes: dict[int, list[Hole]] = defaultdict(list)
-    async for run, key, kind, resource_type, patient_id, detail, reason, place in await conn.execute(
+    async for run, key, kind, resource_type, patient_id, detail, reason, ending, place in await conn.execute(
         _SQL["holes"], wanted
     ):
         scope = hole_scope(secret, key=key, kind=kind, patient_id=patient_id, detail=detail, place=place)
-        holes[run].append(Hole(resource_type=resource_type, scope=scope, reason=reason or "no reason was given"))
+        holes[run].append(
+            Hole(
+                resource_type=resource_type,
+                scope=scope,
+                reason=reason or "no reason was given",
+                ending=Ending(ending or Ending.FAILED),
+            )
+        )
     return holes

@@ -38,7 +38,7 @@ from connectors.transport.client import EhrClient
 from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said, Unit, UnitResult, UnitState
 
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
-_BAD_REQUEST = 400
+_ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
 _NO_LONGER = frozenset({404, 410})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -73,9 +73,15 @@ class SearchFetcher:
         self._formers = formers
         self._dates_until = began if notes_dates else None
         self._served: set[str] = set()
+        self._empty: set[str] = set()
         self._without_since: set[str] = set()
         self._asking: dict[tuple[str, str], anyio.Event] = {}
         self._remarks: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def empty_types(self) -> frozenset[str]:
+        """The types that were answered for somebody, and brought nothing for anybody."""
+        return frozenset(self._empty - self._served)
 
     def notes(self) -> list[str]:
         """What settled units had to remark, once a type, with how many units said so."""
@@ -121,6 +127,8 @@ class SearchFetcher:
             self._served.add(unit.resource_type)
             if self._deferrals is not None:
                 self._deferrals.let_through(unit.resource_type)
+        elif result.ended in _ANSWERED:
+            self._empty.add(unit.resource_type)
         if result.state is UnitState.SETTLED and result.reason is not None:
             self._remarks[unit.resource_type, result.reason] += 1
         # what was looked at and not stored must not tombstone what is stored

@@ -18,12 +18,13 @@ from connectors.crawl.cohort import Cohort, CohortFinder
 from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.directory import Directory, list_patients
 from connectors.crawl.merges import with_survivors
+from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.search import SearchFetcher
 from connectors.crawl.since import Owed, since_parameter
 from connectors.crawl.units import UnitPlan, directory_units
 from connectors.errors import ConnectorError, PlanError
 from connectors.pipeline import run_units
-from connectors.plan import TypePlan, crawl_types
+from connectors.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.run import Readable, Run, instant
 from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState
 
@@ -45,10 +46,29 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
     plan = crawl_types(run.request.types, profile, capability, readable)
     run.notes += plan.notes
     crawl = await _crawl(run, capability, plan, since)
-    if not run.store.planned:
+    fresh = not run.store.planned
+    if fresh:
         await crawl.plan_all()
-    await crawl.fetch_all()
+    search = await crawl.fetch_all()
+    if fresh and run.request.kind == "sync" and not run.request.types:  # else not all was asked here, or by choice
+        run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
     return instant(run.store.started_at - timedelta(seconds=profile.overlap_s + run.client.behind_s))
+
+
+async def _said_of_types(run: Run, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
+    """Once for all types: that most of them are asked for in vain, and how to ask for the others only."""
+    empty = search.empty_types - await run.store.received_types()
+    worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
+    if not worth:
+        return []
+    vain = sum(t in empty for t in plan.types)
+    named = ", ".join(f'"{t}"' for t in worth)
+    return [
+        (
+            f"of {len(plan.types)} types that are asked for each patient, {vain} brought nothing: to ask for the others only, set "
+            f"`types = [{named}]`"
+        )
+    ]
 
 
 def crawl_knowledge(run: Run) -> str:
@@ -175,8 +195,8 @@ class _Crawl:
         if led_on:
             run.notes.append(f"patients asked for by the id they were merged into: {len(led_on):,}")
 
-    async def fetch_all(self) -> None:
-        """Fetch what is planned, and what that brings to light."""
+    async def fetch_all(self) -> SearchFetcher:
+        """Fetch what is planned, and what that brings to light; gives what fetched it, which knows what came."""
         run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
         heed = run.request.kind != "pull" and run.request.since != "none"
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
@@ -198,6 +218,7 @@ class _Crawl:
                 break
         run.notes += search.notes()
         await roster.defer(deferrals.learned)
+        return search
 
     async def _further(self, units: UnitPlan) -> list[Unit]:
         """Patients that a batch did not bring, one by one; the whole chart of whoever turned out to be merged, or alive again."""

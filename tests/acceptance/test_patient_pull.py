@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 
+import pytest
+
+from mocks.faults import Action, FaultRule, Match
 from tests.acceptance.user_site import REFERRED, Site, by_key, mentions, mock, reachable
 
 
@@ -52,13 +55,30 @@ def test_a_chart_in_the_store_is_delivered_without_asking_the_ehr(site: Site) ->
     assert {(e["resource"]["resourceType"], e["resource"]["id"]) for e in bundle["entry"]} == set(expected)
 
 
-def test_a_patient_that_the_ehr_does_not_know_is_said_so(site: Site) -> None:
-    with mock("epic") as served:
+@pytest.mark.parametrize("vendor", ["epic", "cerner", "generic", "va"])
+def test_a_patient_that_the_ehr_does_not_know_is_said_so_in_one_line(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
         name = site.connect(served)
-        done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz", "--json")
-    assert done.code in {3, 5}
-    assert "nobody-here" not in done.stdout + done.stderr
+        done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz")
+        told = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz", "--json")
+    assert (done.code, told.code, json.loads(told.stdout)["status"]) == (4, 4, "nothing")
+    assert "nobody-here" not in done.stdout + done.stderr + told.stdout + told.stderr
+    said = [
+        line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("hole", "note", f"{name}: the"))
+    ]
+    assert said == [f"{name}: the EHR knows no such patient; check the id (a FHIR id, not an MRN)"]
+
+
+def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_hole(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        patient = served.patient_ids[0]
+        assert site.run("pull", name, patient, "--out", "chart.ndjson.gz").code == 0
+        served.faults.add(FaultRule(match=Match(path=f"Patient/{patient}"), action=Action(status=404)))
+        done = site.run("pull", name, patient, "--out", "again.ndjson.gz")
+    assert done.code == 3
     assert "knows no such patient" in done.stdout + done.stderr
+    assert (site.folder / "again.ndjson.gz").exists()
 
 
 def test_a_pull_moves_no_watermark_and_tombstones_nobody(site: Site) -> None:
