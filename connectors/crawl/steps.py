@@ -65,8 +65,8 @@ async def _said_of_types(run: Run, plan: TypePlan, search: SearchFetcher, follow
     named = ", ".join(f'"{t}"' for t in worth)
     return [
         (
-            f"of {len(plan.types)} types that are asked for each patient, {vain} brought nothing: to ask for the others only, set "
-            f"`types = [{named}]`"
+            f"of {len(plan.types)} types that are asked for each patient, {vain} brought nothing: to ask for the others only, "
+            f"set `types = [{named}]`"
         )
     ]
 
