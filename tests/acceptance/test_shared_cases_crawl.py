@@ -1,0 +1,80 @@
+"""More cases that fell once, by the number of their folder in the shared ones: of crawls, their documents and keys."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.acceptance.small_server import bundle, row, small_server, statement
+from tests.acceptance.user_site import Site
+
+PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))
+
+
+def test_case_07_a_list_of_patients_whose_session_is_gone_once_is_listed_anew_and_is_whole(site: Site) -> None:
+    expired: list[bool] = []
+
+    def answer(path: str, query: dict[str, str]) -> Any:
+        if path == "/metadata":
+            return statement("Patient", "Condition")
+        if path == "/Condition":
+            return bundle(row("Condition", f"c-{query['patient']}", query["patient"]))
+        if path == "/Patient" and "page" not in query:
+            return bundle(PATIENTS[0], link=[{"relation": "next", "url": f"{small.base}/Patient?page={len(expired)}"}])
+        if path == "/Patient" and not expired:
+            expired.append(True)
+            return 410, {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "not-found"}]}, {}
+        return bundle(PATIENTS[1]) if path == "/Patient" else None
+
+    with small_server() as small:
+        small.answer = answer
+        site.connect(small.served)
+        run = site.sync()["runs"][0]
+    assert (run["status"], run["patients"], run["holes"]) == ("complete", 2, [])
+    assert len(site.exported()) == 4
+
+
+def test_case_12_attachments_of_content_types_that_are_none_are_fetched_and_noted(site: Site) -> None:
+    claimed = ("ASCII Text", "pdf", "", None)
+
+    def answer(path: str, query: dict[str, str]) -> Any:
+        if path == "/metadata":
+            return statement("Patient", "DocumentReference")
+        if path == "/Patient":
+            return bundle(PATIENTS[0])
+        if path == "/DocumentReference":
+            typed = [{} if one is None else {"contentType": one} for one in claimed]
+            notes = [
+                row("DocumentReference", f"d{n}", "p1", content=[{"attachment": {"url": f"Binary/b{n}", **one}}])
+                for n, one in enumerate(typed)
+            ]
+            return bundle(*notes)
+        if path.startswith("/Binary/"):
+            return row("Binary", path[8:], contentType="text/plain", data=b64encode(path.encode()).decode())
+        return None
+
+    with small_server() as small:
+        small.answer = answer
+        site.connect(small.served)
+        run = site.sync()["runs"][0]
+        asked = sorted(one for one in small.asked if one.startswith("/Binary/"))
+    assert run["status"] == "complete"
+    assert asked == [f"/Binary/b{n}" for n in range(4)]
+    assert "attachments: 4 in all: 1 stored, 3 stored (its content type is no media type)" in run["notes"]
+
+
+@pytest.mark.parametrize("written", ["with literal line ends", "in base64"])
+def test_case_13_a_key_in_one_line_of_the_environment_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    one_line = b64encode(key).decode() if written == "in base64" else key.decode().replace("\n", "\\n")
+    monkeypatch.setenv("A_KEY_IN_ONE_LINE", one_line)
+    with small_server() as small:
+        site.connect(small.served, client_id="c", key="env:A_KEY_IN_ONE_LINE")
+        checked = site.run("config", "check")
+    assert (checked.code, "all is well" in checked.stdout) == (0, True)
