@@ -315,8 +315,8 @@ class Oracle:
     def haunting(self, ask: s.Ask) -> list[Key]:
         """Live rows that the EHR has no more, and that reads could tell of.
 
-        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name; nor is there one
-        of another type where it lists nothing at all.
+        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name; nor is
+        there one of another type where it lists nothing at all.
         """
         site, doubted = self._ehr.site, self._view.doubted()
         live = self._view.stored().live
