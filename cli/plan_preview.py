@@ -164,6 +164,9 @@ class PreviewRoster(Roster):
         """Give none: nothing is fetched."""
         return ()
 
+    async def note_members(self, patients: Sequence[str]) -> None:
+        """Note nothing."""
+
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Do nothing: the plan's notes say it."""
 

@@ -59,7 +59,7 @@ async def _look_after_unwitnessed(run: Run, reader: _Reader, readable: Sequence[
     await evidence.note_listings(run.now())
     period = timedelta(days=profile.reconcile_every_d)
     fresh = timedelta(days=profile.reference_fresh_d)
-    most = min(left, profile.unwitnessed_reads)
+    most = max(0, min(left, profile.unwitnessed_reads))
     unwitnessed = await evidence.rotate(readable, most, at=run.now(), period=period, fresh=fresh)
     await _ask(run, reader, readable, left)
     if unwitnessed:
@@ -87,7 +87,7 @@ async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit:
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
     await evidence.note_asked(due)
     await _fetch_pending(run, reader)
-    return len(due) + len(controls)
+    return len(due)
 
 
 def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:

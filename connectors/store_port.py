@@ -127,6 +127,9 @@ class Roster(Protocol):
     async def revived(self) -> Sequence[str]:
         """Patients whose Patient this run has brought back to life."""
 
+    async def note_members(self, patients: Sequence[str]) -> None:
+        """Note whom the Group has that this run exports, as the Group itself says."""
+
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
 

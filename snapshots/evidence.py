@@ -117,8 +117,10 @@ class StoredEvidence:
             patients_listed = any(
                 one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole
             ) or await self._asked_for_patients(own)
+            row = await (await self._conn.execute(_SQL["group_read"], own)).fetchone()
+            group_read = row is not None and bool(row[0])
             for one in whole:
-                values = {**own, "resource_type": one.resource_type, "way": one.way}
+                values = {**own, "resource_type": one.resource_type, "way": one.way, "group_read": group_read}
                 if one.scope is WayScope.EVERYTHING:
                     await self._conn.execute(_SQL["note_missed_everything"], values)
                 elif one.scope is WayScope.MEMBERS and one.resource_type != PATIENT:
@@ -213,6 +215,7 @@ async def judge(conn: AsyncConnection[Any], closing: OpenScope, own: Mapping[str
         "at": at,
     }
     await conn.execute(_SQL["judge"], values)
+    await conn.execute(_SQL["reconsider"], own)
     found = await masses(conn, own)
     if found.ways or found.patients:
         await conn.execute(_SQL["disbelieve"], {**own, **found.columns})
@@ -220,7 +223,7 @@ async def judge(conn: AsyncConnection[Any], closing: OpenScope, own: Mapping[str
     fates: dict[str, dict[str, int]] = {}
     async for resource_type, fate, count in await conn.execute(_SQL["fates"], own):
         fates.setdefault(fate, {})[resource_type] = count
-    for step in ("forget", "remember", "unlist", "strike_off"):
+    for step in ("forget", "remember", "unmerge_doubted", "unlist", "strike_off"):
         await conn.execute(_SQL[step], own)
     for fate, reason in _HOLES.items():
         for resource_type, count in fates.get(fate, {}).items():

@@ -87,6 +87,11 @@ class RunRoster:
         async with self._session.transaction("reading patients") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["revived"], own)]
 
+    async def note_members(self, patients: Sequence[str]) -> None:
+        """Note whom the Group has that this run exports, as the Group itself says."""
+        async with self._session.transaction("noting members") as own:
+            await self._session.conn.execute(_SQL["note_members"], {**own, "patients": list(patients)})
+
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
         async with self._session.transaction("describing the cohort") as own:

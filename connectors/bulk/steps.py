@@ -18,8 +18,8 @@ from connectors.bulk.kick_off import Asked, check, first_form, proofs_from, want
 from connectors.bulk.named_patients import check_patients, known_patients, named_patients
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
-from connectors.crawl.cohort import CohortFinder
-from connectors.errors import ConnectorError, PlanError, ProtocolError, TerminalFetchError
+from connectors.crawl.cohort import Cohort, CohortFinder
+from connectors.errors import ConnectorError, FetchError, PlanError, ProtocolError, TerminalFetchError
 from connectors.fhir_base import FhirBase
 from connectors.instants import moment
 from connectors.pipeline import run_units
@@ -99,7 +99,7 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
         group=request.group if level == "group" else None,
         patients=await named_patients(run, level),
         types=with_company(plan.types, profile),
-        since=await _since(run, level, since, plan.types) if profile.bulk_since else None,
+        since=await _since(run, level, since, plan.types),
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -121,18 +121,16 @@ async def _since(run: Run, level: BulkLevel, since: Mapping[str, str], types: tu
     An export asks everybody from one instant: patients and types that are behind it, and members who have joined since the last
     full one, would lose what came before.
     """
-    found = _bulk_since(since, types)
-    if found is None or "*" in since:
+    found = _bulk_since(since, types) if run.request.profile.bulk_since else None
+    if "*" in since:
         return found
-    roster = run.store.roster
-    if await roster.lags():
+    roster, group = run.store.roster, run.request.group if level == "group" else None
+    members = await _members(run, group) if group is not None else None
+    if found is None or await roster.lags():
         return None
-    group = run.request.group
-    if level != "group" or group is None:
+    if group is None:
         return found
-    try:
-        members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
-    except (PlanError, ProtocolError):
+    if members is None:
         run.notes.append(
             "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
         )
@@ -144,6 +142,17 @@ async def _since(run: Run, level: BulkLevel, since: Mapping[str, str], types: tu
         )
         return None
     return found
+
+
+async def _members(run: Run, group: str) -> Cohort | None:
+    """Whom a Group has, as it says itself; None where it cannot be read. The store keeps them, where all are told."""
+    try:
+        members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
+    except (PlanError, ProtocolError, FetchError):
+        return None
+    if not members.unresolved:
+        await run.store.roster.note_members(members.patients)
+    return members
 
 
 async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:

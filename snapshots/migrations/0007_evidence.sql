@@ -75,7 +75,7 @@ CREATE TABLE evidence (
     resource_type text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
     state text NOT NULL CHECK (state IN ('doubted', 'not-found', 'contradicted', 'withheld', 'old-tombstone')),
-    way integer,
+    ways integer[] NOT NULL DEFAULT '{}',  -- which missed it
     run bigint NOT NULL,  -- the newest that said so
     PRIMARY KEY (connection, resource_type, id)
 );
@@ -100,6 +100,13 @@ CREATE TABLE revived (
     PRIMARY KEY (run, resource_type, patient_id)
 );
 
+-- Patients who are in the Group that an open run exports, as read from the Group itself. Emptied when the run is finished.
+CREATE TABLE group_member (
+    run bigint NOT NULL,
+    patient_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (run, patient_id)
+);
+
 -- Contents that came for one version of a resource within one run, the stored one among them, each with the newest run that
 -- brought it: while the stored one comes, the others write nothing.
 CREATE TABLE rival (
@@ -114,6 +121,8 @@ CREATE TABLE rival (
     body text,  -- NULL: of what is stored
     PRIMARY KEY (connection, resource_type, id, content_hash)
 );
+
+ALTER TABLE lag ADD COLUMN first_run bigint;  -- since when the patient is behind, without a break
 
 ALTER TABLE unit
     ADD COLUMN way integer,

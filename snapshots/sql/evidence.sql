@@ -18,7 +18,7 @@ HAVING bool_and(u.state = 'settled' AND u.complete_listing) AND NOT EXISTS (
 ORDER BY 1, 2
 
 -- name: note_departed_members
--- Patients that the selection's last export had and this one has not.
+-- Patients that the selection's last export had and this one has not. Who is in the Group all the same is missed, and has not left.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, 'Patient', m.patient_id, %(way)s, m.patient_id FROM roster m
 CROSS JOIN LATERAL (
@@ -87,14 +87,20 @@ WHERE r.first_way = %(way)s OR EXISTS (
 )
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
 
+-- name: group_read
+-- Whether the run knows from the Group itself who is in it.
+SELECT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
+
 -- name: note_missed_members
 -- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left.
+-- Where the Group itself could be read it says who is in it: servers may add other Patients to an export (Bulk Data IG, "associated").
 WITH member_patient AS MATERIALIZED (
-    SELECT id FROM resource
-    WHERE %(patients_listed)s AND resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
+    SELECT patient_id AS id FROM group_member WHERE run = %(run)s
+    UNION SELECT id FROM resource
+    WHERE %(patients_listed)s AND NOT %(group_read)s AND resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
         AND deleted_at IS NULL
-    UNION SELECT id FROM seen WHERE %(patients_listed)s AND run = %(run)s AND resource_type = 'Patient'
-    UNION SELECT patient_id FROM roster WHERE NOT %(patients_listed)s AND connection = %(connection)s
+    UNION SELECT id FROM seen WHERE %(patients_listed)s AND NOT %(group_read)s AND run = %(run)s AND resource_type = 'Patient'
+    UNION SELECT patient_id FROM roster WHERE NOT %(patients_listed)s AND NOT %(group_read)s AND connection = %(connection)s
         AND selection = %(knowledge)s AND removed_run IS NULL
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
 ), speaks_for AS MATERIALIZED (
@@ -186,12 +192,19 @@ ORDER BY m.resource_type, m.id, m.way
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
 
 -- name: groups
--- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave.
+-- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
+-- came: an answer about one of them may bring another, whom a redirect leads to.
 SELECT a.resource_type, a.way, count(*)::int,
-    coalesce((
+    CASE WHEN a.resource_type = 'Patient' THEN (
+        SELECT count(*) FROM (
+            SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
+                AND deleted_at IS NULL
+            UNION SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
+        ) came
+    )::int ELSE coalesce((
         SELECT sum(records) FROM unit u
         WHERE u.run = %(run)s AND u.resource_type = a.resource_type AND (u.way = a.way OR u.way_of_none = a.way) AND u.state = 'settled'
-    ), 0)::int,
+    ), 0)::int END,
     (
         SELECT count(*) FROM resource r
         WHERE a.way IS NULL AND r.resource_type = a.resource_type AND r.connection = %(connection)s AND r.deleted_at IS NULL
@@ -202,13 +215,14 @@ CROSS JOIN LATERAL (
         AND deleted_at IS NULL AND last_changed_run <> %(run)s OFFSET 0
 ) r
 LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
-    AND e.state IN ('doubted', 'not-found')
+    AND e.state <> 'old-tombstone'
 WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'merged')) AND e.id IS NULL
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
 GROUP BY 1, 2
 
 -- name: patient_groups
--- The same by patient: how many rows of a type are newly missed, of how many that are stored; only of patients who are alive.
+-- The same by patient: how many rows of a type are newly missed, of how many that are stored; only of patients who are alive, as
+-- they themselves or any row of their charts say that came.
 SELECT m.resource_type, m.patient_id, m.missed, (
     SELECT count(*) FROM resource r WHERE r.resource_type = m.resource_type AND r.connection = %(connection)s
         AND r.patient_id = m.patient_id AND r.deleted_at IS NULL
@@ -216,21 +230,22 @@ SELECT m.resource_type, m.patient_id, m.missed, (
 FROM (
     SELECT a.resource_type, a.patient_id, count(*)::int AS missed FROM absence a
     LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
-        AND e.state IN ('doubted', 'not-found')
+        AND e.state <> 'old-tombstone'
     WHERE a.run = %(run)s AND a.way IS NOT NULL AND a.patient_id IS NOT NULL AND a.resource_type <> 'Patient' AND e.id IS NULL
         AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
     GROUP BY 1, 2 HAVING count(*) >= %(mass)s
 ) m
 WHERE EXISTS (
-    SELECT FROM resource p WHERE p.resource_type = 'Patient' AND p.connection = %(connection)s AND p.id = m.patient_id
+    SELECT FROM resource p WHERE p.patient_id = m.patient_id AND p.connection = %(connection)s
         AND p.deleted_at IS NULL AND (
             p.last_changed_run = %(run)s
-            OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
+            OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = p.resource_type AND s.id = p.id)
         )
 )
 
 -- name: due
 -- What was missed and is to be asked for by its id: no word of it yet, and no part of a mass, which no number of reads explains.
+-- Patients first, what was withheld before last.
 SELECT a.resource_type, a.id, a.patient_id FROM absence a
 CROSS JOIN LATERAL (
     SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
@@ -247,7 +262,10 @@ WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
         SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
         WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
     )
-ORDER BY a.resource_type = 'Patient' DESC, a.resource_type, a.id LIMIT %(limit)s
+ORDER BY a.resource_type = 'Patient' DESC, EXISTS (
+    SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+        AND e.state = 'withheld' AND e.run <> %(run)s
+), a.resource_type, a.id LIMIT %(limit)s
 
 -- name: note_asked
 -- Note what is asked for by its id.
@@ -277,7 +295,7 @@ CROSS JOIN LATERAL (
 
 -- name: not_found_types
 -- Types of which something was not there when asked for.
-SELECT DISTINCT resource_type FROM absence WHERE run = %(run)s AND said = 'not-found'
+SELECT DISTINCT resource_type FROM absence WHERE run = %(run)s AND said IN ('not-found', 'gone')
 
 -- name: controlled
 -- Types of which a listed row could be read in this run.
@@ -333,6 +351,12 @@ WHERE NOT EXISTS (
             SELECT FROM listed l
             WHERE l.connection = %(connection)s AND l.resource_type = u.resource_type AND l.id = u.id AND l.way = f.way
         ))
+        AND (w.scope = 'everything' OR NOT EXISTS (
+            -- whose own search has failed for as long is listed by nobody, whatever others are answered
+            SELECT FROM lag l JOIN run x ON x.id = l.first_run
+            WHERE l.connection = %(connection)s AND l.selection = f.knowledge AND l.resource_type = u.resource_type
+                AND l.patient_id = r.patient_id AND x.started_at <= %(at)s - %(period)s::interval
+        ))
         AND (w.scope = 'everything' OR EXISTS (
             SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = f.knowledge AND m.removed_run IS NULL
                 AND m.patient_id = r.patient_id
@@ -378,7 +402,7 @@ WITH known AS MATERIALIZED (
         r.last_changed_run = %(run)s AND r.deleted_at IS NULL OR EXISTS (
             SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id
         ) AS received,
-        e.state AS prior, e.run <> %(run)s AS heard_before, e.way AS prior_way, w.scope, w.strict,
+        e.state AS prior, e.run <> %(run)s AS heard_before, e.ways AS prior_ways, w.scope, w.strict,
         coalesce(cardinality(w.codes), 0) > 0 AND EXISTS (
             SELECT FROM jsonb_path_query(r.body, '$.category[*].coding[*].code')
         ) AND NOT EXISTS (
@@ -389,11 +413,19 @@ WITH known AS MATERIALIZED (
             SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = a.resource_type AND m.id = a.id
                 AND m.patient_id = a.patient_id AND m.searched
         )) AS of_another,
+        -- the others who came by the same way are its control; a 410 to everybody is no word of anybody
+        a.resource_type = 'Patient' AND (a.resource_type = ANY(%(controlled)s::text[]) OR EXISTS (
+            SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id <> a.id
+        ) OR EXISTS (
+            SELECT FROM resource p WHERE p.resource_type = 'Patient' AND p.connection = %(connection)s AND p.id <> a.id
+                AND p.last_changed_run = %(run)s AND p.deleted_at IS NULL
+        )) AS patients_come,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
         -- of a type of which nothing was listed there is no control: another type's must do, where two runs have said the same
         a.resource_type = ANY(%(controlled)s::text[]) OR %(controlled)s::text[] <> '{}' AND NOT EXISTS (
             SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'control' AND u.resource_type = a.resource_type
         ) AS can_be_read,
+        EXISTS (SELECT FROM group_member m WHERE m.run = %(run)s AND m.patient_id = a.id) AND a.resource_type = 'Patient' AS is_member,
         a.resource_type = 'Patient' AND EXISTS (
             SELECT FROM resource c WHERE c.patient_id = a.id AND c.connection = %(connection)s AND c.resource_type <> 'Patient'
                 AND c.deleted_at IS NULL AND (
@@ -414,26 +446,35 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.received AND k.said IN ('gone', 'deleted', 'merged') THEN 'contrary'
     WHEN k.received AND k.way IS NULL THEN 'alive'
     WHEN k.received AND (k.of_another OR k.of_other_category) THEN 'moved'
-    WHEN k.received AND k.resource_type = 'Patient' AND k.scope <> 'everything' AND k.asked THEN 'left'
-    WHEN k.received AND (NOT k.strict OR k.prior = 'contradicted' AND k.heard_before AND k.prior_way = k.way) THEN 'dropped'
+    WHEN k.received AND k.resource_type = 'Patient' AND k.scope <> 'everything' AND k.asked AND NOT k.is_member THEN 'left'
+    -- of a member of the Group whom its export leaves out, nothing new can come: a hole as long as it does
+    WHEN k.received AND NOT k.is_member AND (NOT k.strict OR k.prior = 'contradicted' AND k.heard_before AND k.way = ANY(k.prior_ways)) THEN 'dropped'
     WHEN k.received THEN 'contradicted'
     WHEN k.dead AND k.said IN ('not-found', 'gone', 'merged') THEN 'still-dead'
     WHEN k.dead THEN CASE WHEN k.prior = 'old-tombstone' THEN 'open' ELSE 'contrary' END
-    WHEN k.said = 'withheld' THEN 'withheld'
+    WHEN k.said = 'withheld' OR NOT k.asked AND k.said IS NULL AND k.prior = 'withheld' AND k.heard_before THEN 'withheld'
     WHEN k.chart_is_alive THEN 'doubted'
-    WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL AND k.resource_type = 'Patient' THEN 'confirmed'
+    WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL AND k.resource_type = 'Patient' AND k.patients_come
+        THEN 'confirmed'
     WHEN k.way IS NULL AND NOT k.can_be_read THEN 'open'
     WHEN %(pull)s THEN CASE WHEN k.way IS NULL THEN 'not-found' ELSE 'doubted' END
     WHEN k.said IN ('not-found', 'gone') AND k.way IS NOT NULL AND k.controlled THEN 'confirmed'
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
         WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
-    -- to leave a selection is no listing's word
-    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') AND NOT (k.resource_type = 'Patient' AND k.scope <> 'everything')
-        THEN 'settled'
+    -- to leave a selection is no listing's word; to be said twice not to be there is
+    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found')
+        AND (k.resource_type <> 'Patient' OR k.scope = 'everything' OR k.said IN ('gone', 'not-found') AND k.can_be_read) THEN 'settled'
     ELSE 'doubted'
 END
 FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.id = k.id
+
+-- name: reconsider
+-- What a second listing missed and this run did not ask for is gone only if what it did ask for of that way and type was.
+UPDATE absence a SET fate = 'doubted' WHERE a.run = %(run)s AND a.fate = 'settled' AND NOT a.asked AND EXISTS (
+    SELECT FROM absence b WHERE b.run = %(run)s AND b.resource_type = a.resource_type AND b.way = a.way AND b.asked
+        AND (b.said IN ('withheld', 'unanswered') OR b.fate IN ('contradicted', 'dropped', 'contrary'))
+)
 
 -- name: disbelieve
 -- Of a mass nothing is believed yet.
@@ -456,18 +497,32 @@ WITH gone AS (
 SELECT resource_type, count(*)::int FROM gone GROUP BY 1 ORDER BY 1
 
 -- name: forget
--- What was settled is open no more.
+-- What was settled is open no more; of a row that several ways contradict, what the one did that is dropped.
+WITH others AS (
+    UPDATE evidence e SET ways = array_remove(e.ways, a.way) FROM absence a
+    WHERE a.run = %(run)s AND a.fate = 'dropped' AND e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+        AND cardinality(array_remove(e.ways, a.way)) > 0
+)
 DELETE FROM evidence e USING absence a
-WHERE a.run = %(run)s AND e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+WHERE a.run = %(run)s AND (a.fate <> 'dropped' OR cardinality(array_remove(e.ways, a.way)) = 0) AND e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
     AND a.fate IN ('confirmed', 'settled', 'moved', 'left', 'dropped', 'alive', 'still-dead')
 
+-- name: unmerge_doubted
+-- A merge that is not believed leads nobody elsewhere: the patient is asked for by the same id again.
+UPDATE alias m SET surviving_id = m.former_id, gone = false, last_run = %(run)s FROM absence a
+WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.said = 'merged' AND a.fate IN ('doubted', 'contrary')
+    AND m.connection = %(connection)s AND m.former_id = a.id AND m.gone
+
 -- name: remember
--- What stands open after this run.
-INSERT INTO evidence AS e (connection, resource_type, id, state, way, run)
-SELECT %(connection)s, resource_type, id, CASE fate WHEN 'contrary' THEN 'doubted' ELSE fate END, way, %(run)s FROM absence
+-- What stands open after this run. A row can be contradicted by several ways, each of which must miss it twice.
+INSERT INTO evidence AS e (connection, resource_type, id, state, ways, run)
+SELECT %(connection)s, resource_type, id, CASE fate WHEN 'contrary' THEN 'doubted' ELSE fate END,
+    CASE WHEN way IS NULL THEN '{}' ELSE ARRAY[way] END, %(run)s FROM absence
 WHERE run = %(run)s AND fate IN ('contrary', 'doubted', 'not-found', 'contradicted', 'withheld')
-ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state, way = excluded.way, run = excluded.run
-WHERE (e.state, e.way) IS DISTINCT FROM (excluded.state, excluded.way) OR e.state NOT IN ('withheld')
+ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state, run = excluded.run,
+    ways = CASE WHEN e.state = 'contradicted' AND excluded.state = 'contradicted' AND NOT e.ways @> excluded.ways
+        THEN e.ways || excluded.ways ELSE excluded.ways END
+WHERE (e.state, e.ways) IS DISTINCT FROM (excluded.state, excluded.ways) OR e.state NOT IN ('withheld')
 
 -- name: unlist
 -- A way that has missed a row twice while it was there does not list it, nor does a category's that the row has left; and whose
@@ -516,8 +571,8 @@ WITH shaken AS (
     WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found')
     UNION SELECT resource_type, patient_id, %(full)s FROM revived WHERE run = %(run)s
 )
-INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
-SELECT DISTINCT %(connection)s::int, w.selection, s.resource_type, s.patient_id, NULL, %(run)s::bigint FROM shaken s
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT DISTINCT %(connection)s::int, w.selection, s.resource_type, s.patient_id, NULL, %(run)s::bigint, %(run)s::bigint FROM shaken s
 JOIN watermark w ON w.connection = %(connection)s AND w.resource_type = s.resource_type
 WHERE NOT (s.own_is_known AND w.selection = %(knowledge)s) AND (
     s.patient_id = ''
@@ -537,7 +592,7 @@ ON CONFLICT (run, key) DO UPDATE SET reason = excluded.reason
 
 -- name: empty
 -- What was heard within runs is of no more use.
-WITH heard AS (DELETE FROM absence WHERE run = ANY(%(runs)s))
+WITH heard AS (DELETE FROM absence WHERE run = ANY(%(runs)s)), members AS (DELETE FROM group_member WHERE run = ANY(%(runs)s))
 DELETE FROM revived WHERE run = ANY(%(runs)s)
 
 -- name: asked_for_patients

@@ -76,10 +76,17 @@ ON CONFLICT DO NOTHING
 SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s)
 
 -- name: clear_evidence
--- What was received is there: nothing stands open about it, but a way that missed it, until that way lists it again.
-DELETE FROM evidence e USING unnest(%(types)s, %(ids)s, %(ways)s) AS s (resource_type, id, way)
-WHERE e.connection = %(connection)s AND e.resource_type = s.resource_type AND e.id = s.id
-    AND (e.state <> 'contradicted' OR e.way = s.way)
+-- What was received is there: nothing stands open about it, but ways that missed it, until they list it again.
+WITH came AS (
+    SELECT resource_type, id, array_agg(way) AS ways FROM unnest(%(types)s, %(ids)s, %(ways)s) AS s (resource_type, id, way) GROUP BY 1, 2
+), others AS (
+    UPDATE evidence e SET ways = ARRAY(SELECT unnest(e.ways) EXCEPT SELECT unnest(c.ways)) FROM came c
+    WHERE e.connection = %(connection)s AND e.resource_type = c.resource_type AND e.id = c.id
+        AND e.state = 'contradicted' AND NOT e.ways <@ c.ways AND e.ways && c.ways
+)
+DELETE FROM evidence e USING came c
+WHERE e.connection = %(connection)s AND e.resource_type = c.resource_type AND e.id = c.id
+    AND (e.state <> 'contradicted' OR e.ways <@ c.ways)
 
 -- name: rivalled
 -- Which of these resources have had several contents of one version, by position.

@@ -127,14 +127,14 @@ WITH alive AS MATERIALIZED (
     DELETE FROM lag l USING judged j WHERE j.caught_up AND j.lagged AND l.connection = %(connection)s
         AND l.selection = %(knowledge)s AND l.resource_type = j.resource_type AND l.patient_id = j.patient_id
 )
-INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
-SELECT %(connection)s, %(knowledge)s, resource_type, patient_id, instant, %(run)s FROM judged WHERE NOT caught_up
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT %(connection)s, %(knowledge)s, resource_type, patient_id, instant, %(run)s, %(run)s FROM judged WHERE NOT caught_up
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: note_unasked
 -- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for.
-INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run)
-SELECT %(connection)s, %(knowledge)s, w.resource_type, p.patient_id, NULL, %(run)s
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT %(connection)s, %(knowledge)s, w.resource_type, p.patient_id, NULL, %(run)s, %(run)s
 FROM (
     SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
     EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s
@@ -173,7 +173,8 @@ ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = exclude
 WHERE m.removed_run IS NOT NULL
 
 -- name: call_roll_of_export
--- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had.
+-- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had; of a Group that could be
+-- read, its members.
 INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
 SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM (
     SELECT patient_id FROM resource
@@ -187,7 +188,10 @@ SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint,
     WHERE s.run = %(run)s AND s.resource_type = ANY(%(of_types)s::text[])
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
 ) had
-WHERE patient_id IS NOT NULL
+WHERE patient_id IS NOT NULL AND (
+    NOT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
+    OR EXISTS (SELECT FROM group_member g WHERE g.run = %(run)s AND g.patient_id = had.patient_id)
+)
 ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = excluded.last_run, removed_run = NULL
 WHERE m.removed_run IS NOT NULL
 
@@ -199,3 +203,7 @@ FROM unit u JOIN way w ON w.id = u.way WHERE u.run = %(run)s AND u.kind IN ('fil
 -- name: catch_up
 -- What a full export listed, it knows.
 DELETE FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s AND resource_type = ANY(%(types)s::text[])
+
+-- name: note_members
+-- Whom the Group has that this run exports.
+INSERT INTO group_member (run, patient_id) SELECT DISTINCT %(run)s::bigint, unnest(%(patients)s::text[]) ON CONFLICT DO NOTHING

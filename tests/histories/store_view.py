@@ -27,7 +27,7 @@ _STATE = {
     "member_history": "*",
     "way": "*",
     "alias": "former_id, surviving_id, gone",
-    "evidence": "resource_type, id, state, way",
+    "evidence": "resource_type, id, state, ways",
 }
 # in this order: rows before what they refer to. The tenant keeps its secret
 _EMPTIED = (
@@ -53,6 +53,7 @@ _EMPTIED = (
     "full_listing",
     "absence",
     "revived",
+    "group_member",
     "rival",
     "member",
     "member_history",

@@ -617,7 +617,7 @@ async def test_a_row_knows_all_the_ways_that_have_listed_it_and_any_of_them_can_
     assert rows(store_url, taught) == [("a1", "directory"), ("a2", "directory")]
     assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
     await weighed(store, [ONE, A1._replace(way=directory.way)], [R1, directory])
-    missed = "SELECT e.id, w.name FROM evidence e JOIN way w ON w.id = e.way"
+    missed = "SELECT e.id, w.name FROM evidence e JOIN way w ON w.id = ANY(e.ways)"
     assert rows(store_url, missed) == [("a2", "directory")]
 
 
