@@ -26,6 +26,7 @@ from snapshots.record import (
     BulkJob,
     Deferral,
     EarlierJob,
+    LeftBehind,
     PaceState,
     PlannedFile,
     ReferenceTarget,
@@ -265,6 +266,7 @@ class PreviewStore(RunStore):
     id = 0
     planned = False
     selection = ""
+    left_behind = LeftBehind()
 
     def __init__(self, preview: Preview, started_at: datetime) -> None:
         self._preview = preview

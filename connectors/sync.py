@@ -87,6 +87,7 @@ async def sync(
             progress=Progress(connection=request.connection),
             validator=_validator(request),
         )
+        run.notes += _left_behind(store)
         client.restore(await store.pace.load())
         client.limits.on_pause = run.pauses
         try:
@@ -147,6 +148,22 @@ async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
         run.notes.append(f"what charts refer to and what is attached was given up: {error}")
     await confirm_absences(run, capability)
     return earned
+
+
+def _left_behind(store: RunStore) -> list[str]:
+    """Say so where nothing of what the last runs left is gone on with, since the EHR has another address now."""
+    runs, jobs = store.left_behind
+    if not runs and not jobs:
+        return []
+    what = [f"{jobs} export job{'s' if jobs > 1 else ''}"] if jobs else []
+    what += [f"{runs} open run{'s' if runs > 1 else ''}"] if runs else []
+    verb = "is" if runs + jobs == 1 else "are"
+    return [
+        (
+            f"base_url has changed since the last run: {' and '.join(what)} of the old address {verb} given up, and this run "
+            "asks anew; what was stored stays"
+        )
+    ]
 
 
 async def _namesakes(run: Run) -> list[str]:

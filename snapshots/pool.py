@@ -18,9 +18,10 @@ import platformdirs
 import psycopg
 from psycopg import AsyncConnection, conninfo
 
-from snapshots.beginning import begin, utc_now
+from snapshots.beginning import begin, discard, utc_now
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
 from snapshots.pace import connections_down, pace_of
@@ -95,6 +96,19 @@ class Store:
                 f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
             )
         return found[0]
+
+    async def discard(self, run: int, clock: Callable[[], datetime] = utc_now) -> Discarded:
+        """Give up an open run, or the export job that a closed one left at its server.
+
+        Raises:
+            RunNotFoundError: this tenant has no such run.
+            ConnectionBusyError: a run of its connection is at work.
+        """
+        conn = await connect(self._url)
+        try:
+            return await discard(conn, self._tenant, run, at=clock())
+        finally:
+            await conn.close()
 
     @asynccontextmanager
     async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
