@@ -43,11 +43,19 @@ def check(
 
     settings, problems = read_settings(config, os.environ)
     connections = settings.of_tenant(tenant)
-    problems += [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
+    found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
+    # what is unwise in one connection is said also where another has a problem
+    warnings = [
+        *settings_warnings(settings),
+        *(text for name, each in connections.items() if not found[name] for text in connection_warnings(each)),
+    ]
+    problems += [problem for each in found.values() for problem in each]
     if problems:
+        if not json:
+            for warning in warnings:
+                tell(f"note  {warning}")
         raise refused(settings.source, problems)
     checked_tenant(settings, tenant)
-    warnings = [warning for each in connections.values() for warning in connection_warnings(each)]
     if not connections:
         warnings.append("no connection yet: `chartferry init` shows examples")
     if json:
@@ -88,6 +96,7 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "may not be read by this user" if file.exists() else "does not exist"
             found = "is a folder" if file.is_dir() else found
+            found += "; folders are separated by /" if "\\" in str(file) else ""
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
     yield from profile_problems(connection)
 
@@ -103,6 +112,18 @@ def _key_problems(connection: Connection, path: str, text: str, passphrase: str 
         )
     except AuthError as exc:
         yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
+
+
+def settings_warnings(settings: Settings) -> Iterator[str]:
+    """Yield what works in the file as a whole and is still unwise."""
+    if settings.passwords and settings.source.stat().st_mode & READABLE_BY_OTHERS:
+        for path in settings.passwords:
+            yield (
+                f"{path} holds a password, and others on this machine can read {settings.source}; chmod 600 it, or write "
+                f'"env:NAME" and put the URL into the environment'
+                if path == "store.url"
+                else f"{path} holds a password, and others on this machine can read {settings.source}; chmod 600 it"
+            )
 
 
 def connection_warnings(connection: Connection) -> Iterator[str]:
