@@ -73,11 +73,11 @@ def counts(progress: RunProgress, elapsed_s: float) -> str:
     """Write a run's state as a line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
-        parts.append(f"{progress.units_done:,} of {progress.units:,} units")
+        parts.append(f"{progress.units_done:,} of {_counted(progress.units, 'unit')}")
     if progress.records:
-        parts.append(f"{progress.records:,} resources")
+        parts.append(_counted(progress.records, "resource"))
     if progress.requests:
-        parts.append(f"{progress.requests:,} requests")
+        parts.append(_counted(progress.requests, "request"))
     parts += pace(progress)
     parts.append(f"{elapsed_s:.0f} s")
     left = progress.units - progress.units_done
@@ -86,12 +86,16 @@ def counts(progress: RunProgress, elapsed_s: float) -> str:
     return ", ".join(parts)
 
 
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def pace(progress: RunProgress) -> list[str]:
     """Write what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
     parts = []
     if progress.retries:
         left = "" if progress.retries_left is None else f" ({progress.retries_left:,} left)"
-        parts.append(f"{progress.retries:,} retries{left}")
+        parts.append(f"{progress.retries:,} {'retry' if progress.retries == 1 else 'retries'}{left}")
     if progress.retries and progress.places is not None:
         parts.append(f"{progress.places} at a time")
     if progress.paused_s >= 1:
@@ -129,7 +133,7 @@ def _bars() -> Iterator[Show]:
     def show(progress: RunProgress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
-        counted = f"{progress.records:,} resources", f"{progress.requests:,} requests"
+        counted = _counted(progress.records, "resource"), _counted(progress.requests, "request")
         note = printable(" · ".join((progress.phase, *counted, *pace(progress))))
         bars.update(
             tasks[progress.connection],

@@ -111,6 +111,7 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
     return {
         "id": report.id,
         "connection": report.connection,
+        "kind": report.kind,
         "status": report.status,
         "mode": report.mode,
         "patients": report.patients,

@@ -130,3 +130,19 @@ def _print_details(report: RunReport) -> None:
     print_holes([report], every=True)
     for certificate in report.certificates:
         print_certificate(certificate, every=True)
+    if said := what_next(report):
+        tell(f"next     {said}")
+
+
+def what_next(report: RunReport) -> str:
+    """Return the command to give now, and why; nothing for a run that is complete or at work."""
+    pulled = report.kind == "pull"
+    again = f"`chartferry pull {report.connection} -`" if pulled else f"`chartferry sync {report.connection}`"
+    match report.status:
+        case "partial":
+            return f"{again} asks {'again' if pulled else 'for the holes first'}"
+        case "interrupted":
+            return f"{again} goes on with it; `chartferry runs discard {report.id}` gives it up"
+        case "failed":
+            return f"{again}, once what it failed for is mended; `chartferry config check` looks at the configuration"
+    return ""

@@ -125,7 +125,7 @@ def sync(
     )
     invocation = invocation_of(context)
     if plan:
-        return show_plans(preview_all(chosen, wanted, invocation), json=json)
+        return show_plans(preview_all(settings, chosen, wanted, invocation), json=json)
     outcomes = run_all(settings, chosen, wanted, invocation)
     code = worst(outcome.code for outcome in outcomes)
     if json:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +27,7 @@ from config.near_words import nearest
 from config.settings import Settings, problems_of, refused
 
 if TYPE_CHECKING:
-    from cli.plan_preview import Preview
+    from cli.preview import Preview
     from connectors.auth.credentials import Credentials
     from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
     from connectors.transport.client import EhrClient
@@ -258,17 +258,25 @@ async def prove_connection(
 
 
 async def preview_connection(
-    connection: Connection, wanted: Wanted, on_progress: Callable[[Progress], None]
+    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[Progress], None]
 ) -> Preview:
-    """Find out what a run would ask, without a store and without asking it."""
-    from cli.plan_preview import KickOffReachedError, Preview, PreviewClient, PreviewRuns
+    """Find out what a run would ask, without asking it; what earlier runs know is read from the store, if there is one."""
+    from cli.plan_preview import PreviewRuns
+    from cli.preview import KickOffReachedError, Preview, PreviewClient
 
     preview = Preview(connection=connection.name)
     try:
-        await _run(connection, wanted, PreviewRuns(preview, datetime.now(UTC)).begin_run, PreviewClient, on_progress)
+        runs = PreviewRuns(preview, datetime.now(UTC), store)
+        await _run(connection, wanted, runs.begin_run, PreviewClient, lambda progress: on_progress(_planning(progress)))
     except KickOffReachedError as exc:
         preview.mode, preview.request, preview.types = "bulk", exc.template, exc.types
+        preview.since = {} if exc.since is None else {"*": exc.since}
     return preview
+
+
+def _planning(progress: Progress) -> Progress:
+    """A plan goes through a run's phases and does none of them."""
+    return replace(progress, phase="planning", units=0, units_done=0)
 
 
 async def _run(

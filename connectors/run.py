@@ -145,6 +145,7 @@ class Run:
     def show(self, phase: str | None = None) -> None:
         """Tell whoever watches how far the run is."""
         self.progress.phase = phase or self.progress.phase
+        self.progress.units = max(self.progress.units, self.progress.units_done)  # more came to light than was planned
         self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
         self.progress.retries_left = self.client.budget.left
         self.progress.places = self.client.limits.pace.level

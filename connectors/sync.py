@@ -282,6 +282,7 @@ def _suspended(run: Run, error: TransientFetchError) -> RunReport:
     return RunReport(
         id=run.store.id,
         connection=run.request.connection,
+        kind=run.request.kind,
         status="failed",
         mode="bulk",
         notes=tuple(run.notes),

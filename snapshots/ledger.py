@@ -298,7 +298,10 @@ class OpenRun:
         """Give when the last run began that listed everything of this selection, in this way, with a login no narrower."""
         async with self._session.transaction("reading watermarks") as own:
             row = await (
-                await self._conn.execute(_SQL["last_full_listing"], {**own, "granted": list(granted)})
+                await self._conn.execute(
+                    _SQL["last_full_listing"],
+                    {**own, "granted": list(granted), "types": list(self._open.scope.types)},
+                )
             ).fetchone()
         return row[0] if row else None
 

@@ -25,6 +25,7 @@ from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
 from snapshots.pace import connections_down, pace_of
+from snapshots.peek import Peek, peek
 from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
 from snapshots.record import Down, PaceState, RunReport, RunScope
@@ -96,6 +97,15 @@ class Store:
                 f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
             )
         return found[0]
+
+    @asynccontextmanager
+    async def peek(self, scope: RunScope) -> AsyncIterator[Peek | None]:
+        """Open a look at what a run of this scope would find, for who only plans it; None: the connection never ran."""
+        conn = await connect(self._url)
+        try:
+            yield await peek(conn, self._tenant, scope)
+        finally:
+            await conn.close()
 
     async def discard(self, run: int, clock: Callable[[], datetime] = utc_now) -> Discarded:
         """Give up an open run, or the export job that a closed one left at its server.
@@ -187,6 +197,12 @@ def embedded_directory(url: str) -> Path | None:
         return platformdirs.user_data_path("chartferry") / "postgres"
     name, _, directory = url.partition(":")
     return Path(directory) if name == EMBEDDED and directory else None
+
+
+def store_exists(url: str) -> bool:
+    """Tell whether there is anything to open: of a server's URL nobody knows, an embedded store leaves its directory."""
+    directory = embedded_directory(url)
+    return directory is None or (directory.is_dir() and any(directory.iterdir()))
 
 
 @asynccontextmanager

@@ -392,3 +392,4 @@ class RunReport:
     cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
     claims: Sequence[Claim] = ()
+    kind: str = "sync"  # "sync" | "pull"

@@ -166,5 +166,5 @@ SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s A
 -- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
 -- types, and could read all that this run's login may.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
-    AND status IN ('complete', 'partial') AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)
+    AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
     AND granted @> %(granted)s::text[]

@@ -72,7 +72,7 @@ def test_no_help_loses_its_brackets_to_markup(
 
 @pytest.mark.parametrize("example", [line for module in MODULES for line in module.EXAMPLES])
 def test_every_example_parses(example: str) -> None:
-    words = shlex.split(example.partition(" > ")[0])
+    words = shlex.split(example.partition(" > ")[0].partition(" < ")[0])
     assert words[0] == "chartferry"
     parse(typer.main.get_command(app), words[1:])
 

@@ -57,3 +57,8 @@ def test_connections_do_not_hide_each_other() -> None:
     shown.show(Run(connection="a"))
     shown.show(Run(connection="b"))
     assert len(lines) == 2
+
+
+def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
+    told = counts(Run(units=1, records=1, requests=1, retries=1), 2)
+    assert told == "fetching charts, 0 of 1 unit, 1 resource, 1 request, 1 retry, 2 s"
