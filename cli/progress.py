@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from cli.render import printable, say
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 BARS_A_SECOND = 8.0
+WAIT_SHOWN_S = 2.0
+
+
+class AWait(Protocol):
+    """What holds a run up (`connectors.waits.Wait` has it); moments are epoch seconds."""
+
+    @property
+    def reason(self) -> str:
+        """Why, without an id or a URL."""
+
+    @property
+    def since(self) -> float:
+        """When it began."""
+
+    @property
+    def until(self) -> float:
+        """When it ends at the latest."""
 
 
 class RunProgress(Protocol):
@@ -35,6 +52,10 @@ class RunProgress(Protocol):
     down_until: datetime | None
     paused_s: float
 
+    @property
+    def waiting(self) -> AWait | None:
+        """What holds it up now."""
+
 
 Show = Callable[[RunProgress], None]
 
@@ -50,23 +71,29 @@ def run_progress(*, terminal: bool) -> Iterator[Show]:
 
 
 class PlainLines:
-    """One line at each new phase, and one every LINE_EVERY_S within a phase, per connection."""
+    """One line at each new phase and for each wait, and one every LINE_EVERY_S, per connection."""
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float], now: Callable[[], float] = time.time
+    ) -> None:
         self._write = write
         self._clock = clock
+        self._now = now
         self._began: dict[str, float] = {}
-        self._last: dict[str, tuple[str, float]] = {}
+        self._last: dict[str, tuple[str, str, float]] = {}
 
     def show(self, progress: RunProgress) -> None:
         """Write a line if it is time for one."""
         now = self._clock()
         began = self._began.setdefault(progress.connection, now)
-        phase, at = self._last.get(progress.connection, ("", now))
-        if phase == progress.phase and now - at < LINE_EVERY_S:
+        phase, waited, at = self._last.get(progress.connection, ("", "", now))
+        waiting = waits(progress, self._now())
+        told = progress.waiting.reason if progress.waiting is not None and waiting else ""
+        # what is waited for comes and goes while others work on: a new reason has a line, its end none
+        if phase == progress.phase and (not told or told == waited) and now - at < LINE_EVERY_S:
             return
-        self._last[progress.connection] = (progress.phase, now)
-        self._write(f"{progress.connection}: {counts(progress, now - began)}")
+        self._last[progress.connection] = (progress.phase, told or (waited if phase == progress.phase else ""), now)
+        self._write(", ".join([f"{progress.connection}: {counts(progress, now - began)}", *waiting]))
 
 
 def counts(progress: RunProgress, elapsed_s: float) -> str:
@@ -105,6 +132,15 @@ def pace(progress: RunProgress) -> list[str]:
     return parts
 
 
+def waits(progress: RunProgress, now: float) -> list[str]:
+    """Write what holds a run up, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
+    wait = progress.waiting
+    if wait is None or max(now, wait.until) - wait.since <= WAIT_SHOWN_S:
+        return []
+    until = datetime.fromtimestamp(wait.until, UTC)
+    return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]
+
+
 @contextmanager
 def _bars() -> Iterator[Show]:
     from rich.console import Console
@@ -134,7 +170,8 @@ def _bars() -> Iterator[Show]:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
         counted = _counted(progress.records, "resource"), _counted(progress.requests, "request")
-        note = printable(" · ".join((progress.phase, *counted, *pace(progress))))
+        waiting = waits(progress, time.time())
+        note = printable(" · ".join((*waiting, progress.phase, *counted, *pace(progress))))
         bars.update(
             tasks[progress.connection],
             completed=progress.units_done,

@@ -89,7 +89,6 @@ async def sync(
         )
         run.notes += _left_behind(store)
         client.restore(await store.pace.load())
-        client.limits.on_pause = run.pauses
         try:
             earned = await _fetch_all(run, log_in)
         except ConnectorError as error:
@@ -138,7 +137,7 @@ async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
         request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
     )
     run.show("logging in")
-    readable = await _logged_in(run, log_in, *_types_for_scopes(request, capability, mode))
+    readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
     earned = await _fetch_listings(run, mode, capability, readable)
     try:
@@ -237,7 +236,7 @@ async def _logged_in(run: Run, log_in: LogIn, needed: tuple[str, ...], referred:
     return readable
 
 
-def _types_for_scopes(
+def types_for_scopes(
     request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The types that the login asks scopes for, and those that charts refer to; none at all where a wildcard covers them."""

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import psycopg
 
+from mocks.faults import Action, FaultRule, Match
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
 from tests.acceptance.user_site import Site, key_pair, mock
@@ -73,3 +74,16 @@ def test_a_proof_shows_types_with_something_to_say_and_the_others_when_asked_for
     assert "Observation" in whole
     assert "Condition" in lacking
     assert "Observation" not in lacking
+
+
+def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(site: Site) -> None:
+    silent = FaultRule(match=Match(purpose="search"), nth=1, action=Action(delay_s=4))
+    pause = FaultRule(match=Match(purpose="discovery"), nth=1, action=Action(status=503, headers={"Retry-After": "4"}))
+    config = MockConfig(vendor="epic", patients=1, jwks=key_pair("epic").jwks, faults=(silent, pause))
+    with serve(config) as served:
+        site.connect(served, profile={"max_concurrency": 1})
+        said = site.run("sync").stderr
+    waits = [
+        line.partition("at the latest")[2].partition(": ")[2] for line in said.splitlines() if "waiting until" in line
+    ]
+    assert set(waits) == {"what the EHR did not answer is asked again", "the EHR's answer"}
