@@ -19,9 +19,9 @@ from anyio.abc import SocketStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from connectors.capability import Capability, capability_from
-from connectors.errors import ConnectorError, PlanError, QuietHoursError
+from connectors.errors import AuthError, ConnectorError, PlanError, QuietHoursError
 from connectors.json_answers import UnreadableJsonError, json_from
-from connectors.plan import choose_mode, named
+from connectors.plan import bulk_types, choose_mode, crawl_types, named
 from connectors.run import Readable, SyncRequest
 from connectors.sync import types_for_scopes
 from connectors.transport.call import Call, Endpoint
@@ -77,12 +77,13 @@ async def inquire(
             request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
         )
         needed, referred = types_for_scopes(request, capability, mode)
-        readable = await log_in(needed)
+        readable = await _logged_in(log_in, needed, referred)
+        wanted = needed or _wanted(request, capability, mode)
     except ConnectorError as error:
         yield _failed("token", error, "")
         return
     yield Step(name="token", verdict="ok", found="logged in" if client.tokens is not None else "no login is configured")
-    yield _scopes(readable, needed, referred)
+    yield _scopes(readable, wanted, referred)
     if mode == "bulk" and request.group is not None:
         yield Step(
             name="search",
@@ -177,6 +178,23 @@ def _declared(capability: Capability) -> Step:
         advice = "chartferry reads R4: take the base URL of the EHR's R4 endpoint"
         return Step(name="metadata", verdict="warn", found=said, advice=advice)
     return Step(name="metadata", verdict="ok", found=said)
+
+
+async def _logged_in(log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
+    """Log in as a sync does: for all types, or, where the app is not registered for what charts refer to, for charts alone."""
+    try:
+        return await log_in((*needed, *referred))
+    except AuthError as error:
+        if not referred or not (error.code or "").endswith(("invalid_scope", "empty-scopes")):
+            raise
+    return await log_in(needed)
+
+
+def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:
+    """The types that a sync asks for, where a wildcard stands for all of them in the login."""
+    if mode == "bulk":
+        return bulk_types(request.types, request.profile, bool).types
+    return crawl_types(request.types, request.profile, capability, bool).types
 
 
 def _scopes(readable: Readable, needed: tuple[str, ...], referred: tuple[str, ...]) -> Step:
