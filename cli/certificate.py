@@ -9,7 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snapshots.record import Certificate
+    from collections.abc import Sequence
+
+    from snapshots.record import Certificate, Finding, TypeProof
 
 _IN_WORDS = {
     "equal": "proved equal",
@@ -32,18 +34,28 @@ def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
 
 
 def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
-    """Print what a proof found: a line a type, then what was not equal."""
+    """Print what a proof found: a line for each type with something to say (with `every`, for all), then what was not equal."""
     from cli.render import print_table, tell
 
-    print_table(
+    silent = [] if every else [one for one in certificate.types if not _says_something(one)]
+    spoken = [one for one in certificate.types if one not in silent]
+
+    if spoken:
+        print_table(
         ("type", "how", "equal#", "more#", "fewer#", "cannot be asked#", "unanswered#", "at the EHR#", "stored#", "missing#"),
         [
             (one.resource_type, f"by {one.method}" if one.method else "", one.equal, one.more, one.fewer, one.not_asked,
              one.unanswered, one.at_ehr, one.stored, one.missing)
-            for one in certificate.types
+            for one in spoken
         ],
-    )  # fmt: skip
+        )  # fmt: skip
+    if silent:
+        tell(_in_one_line(silent))
     shown = sorted(certificate.findings, key=lambda one: _GRAVEST_FIRST.index(one.verdict))
+    if not every:
+        for line in _not_asked(shown):
+            tell(line)
+        shown = [finding for finding in shown if finding.verdict != "not asked"]
     for finding in shown if every else shown[:most]:
         verdict = "cannot be asked" if finding.verdict == "not asked" else finding.verdict
         tell(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
@@ -62,6 +74,36 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
         f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {whom}, asked "
         f"{certificate.at:%Y-%m-%d %H:%M} UTC, {certificate.requests:,} requests in {certificate.seconds:.1f} s"
     )
+
+
+def _says_something(one: TypeProof) -> bool:
+    return bool(one.fewer or one.more or one.unanswered or one.missing)
+
+
+def _in_one_line(types: Sequence[TypeProof]) -> str:
+    """What is said of types that are equal as far as they could be asked."""
+    equal = [one for one in types if one.equal]
+    resources = sum(one.stored for one in equal)
+    said = f"{'equal':17}{len(equal)} {'type' if len(equal) == 1 else 'types'}, {resources:,} resources"
+    return (
+        f"{said} (--all asks about every patient, and shows every type)"
+        if equal
+        else "nothing could be asked (--all shows every type)"
+    )
+
+
+def _not_asked(findings: Sequence[Finding]) -> list[str]:
+    """A line a reason: which types could not be asked."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for finding in findings:
+        if finding.verdict == "not asked":
+            by_reason.setdefault(finding.reason, {})[finding.resource_type] = None
+    return [
+        f"{'cannot be asked':17}{', '.join(list(types)[:_NAMED_TYPES])}"
+        + (f", … {len(types) - _NAMED_TYPES} more types" if len(types) > _NAMED_TYPES else "")
+        + f": {reason}"
+        for reason, types in by_reason.items()
+    ]
 
 
 def in_words(certificate: Certificate) -> str:

@@ -1,27 +1,32 @@
 """`chartferry config check`: every problem of the configuration at once, down to keys that cannot be read.
 
-`config` knows what the file may say; here it meets the vendor profiles, the file system and the environment. The EHR is not
-asked.
+`config` knows what the file may say; here it meets the vendor profiles, the file system and the environment. Store and EHRs are
+asked only with --connect (`connect_check`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
 from cli.render import emit_json, print_table, tell
+from cli.supervise import supervise
 from config.connections import Connection, masked_url
 from config.errors import Problem, SecretUnreadableError
 from config.settings import Settings, read_settings, refused
 
-EXAMPLES = ("chartferry config check", "chartferry config check --show")
+if TYPE_CHECKING:
+    from cli.connect_check import Checked
+
+EXAMPLES = ("chartferry config check", "chartferry config check --connect", "chartferry config check --show")
 
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 SHOWN_CHARS = 200
@@ -37,36 +42,84 @@ def check(
     show: Annotated[
         bool, typer.Option("--show", help="Also print every effective value and where it comes from.")
     ] = False,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect", help="Also ask the store and each EHR: name, TLS, metadata, login, scopes, a search."
+        ),
+    ] = False,
 ) -> int:
-    """Check the configuration: each problem with its key path, what was found and what is allowed."""
+    """Check the configuration: each problem with its key path, what was found and what is allowed.
+
+    Exit codes: 0 all is well (notes and warnings aside), 2 the configuration, 5 with --connect: a step failed.
+    """
     from cli.wiring import checked_tenant
 
     settings, problems = read_settings(config, os.environ)
     connections = settings.of_tenant(tenant)
-    problems += [problem for each in connections.values() for problem in connection_problems(each, os.environ)]
+    found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
+    # what is unwise in one connection is said also where another has a problem
+    warnings = [
+        *settings_warnings(settings),
+        *(text for name, each in connections.items() if not found[name] for text in connection_warnings(each)),
+    ]
+    problems += [problem for each in found.values() for problem in each]
+    checked: list[Checked] = []
+    if connect:
+        store = not any(problem.path.startswith("store.") for problem in problems)
+        checked = supervise(
+            lambda: _connected(settings, connections, found, store=store, told=not json), resume="nothing was changed"
+        )
     if problems:
+        if not json:
+            for warning in warnings:
+                tell(f"note  {warning}")
         raise refused(settings.source, problems)
     checked_tenant(settings, tenant)
-    warnings = [warning for each in connections.values() for warning in connection_warnings(each)]
+    failed = [one for one in checked if one.verdict == "fail"]
     if not connections:
         warnings.append("no connection yet: `chartferry init` shows examples")
     if json:
         values = [{"path": path, "value": value, "from": origin} for path, value, origin in effective(settings, tenant)]
         answer = {
-            "status": "complete",
+            "status": "failed" if failed else "complete",
             "source": settings.source,
             "connections": list(connections),
             "warnings": warnings,
+            **({"steps": [asdict(one) for one in checked]} if connect else {}),
         }
         emit_json({**answer, "values": values} if show else answer)
-        return ExitCode.COMPLETE
+        return ExitCode.FAILED if failed else ExitCode.COMPLETE
     if show:
         rows = ((path, _shortened(value), origin) for path, value, origin in effective(settings, tenant))
         print_table(("key", "value", "from"), rows)
     for warning in warnings:
         tell(f"note  {warning}")
+    if failed:
+        where = ", ".join(dict.fromkeys(one.where for one in failed))
+        tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); what to do stands behind each")
+        return ExitCode.FAILED
     tell(f"{settings.source}: all is well, {_count(len(connections), 'connection')}")
     return ExitCode.COMPLETE
+
+
+async def _connected(
+    settings: Settings,
+    connections: Mapping[str, Connection],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    store: bool,
+    told: bool,
+) -> list[Checked]:
+    """Ask the store and every connection; each step is told as it ends, since the next may take long."""
+    from cli.connect_check import check_all
+
+    checked = []
+    async for one in check_all(settings, list(connections.values()), problems, store=store):
+        checked.append(one)
+        if told:
+            tell(one.line())
+    return checked
 
 
 def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -88,6 +141,7 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "may not be read by this user" if file.exists() else "does not exist"
             found = "is a folder" if file.is_dir() else found
+            found += "; folders are separated by /" if "\\" in str(file) else ""
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
     yield from profile_problems(connection)
 
@@ -103,6 +157,18 @@ def _key_problems(connection: Connection, path: str, text: str, passphrase: str 
         )
     except AuthError as exc:
         yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
+
+
+def settings_warnings(settings: Settings) -> Iterator[str]:
+    """Yield what works in the file as a whole and is still unwise."""
+    if settings.passwords and settings.source.stat().st_mode & READABLE_BY_OTHERS:
+        for path in settings.passwords:
+            yield (
+                f"{path} holds a password, and others on this machine can read {settings.source}; chmod 600 it, or write "
+                f'"env:NAME" and put the URL into the environment'
+                if path == "store.url"
+                else f"{path} holds a password, and others on this machine can read {settings.source}; chmod 600 it"
+            )
 
 
 def connection_warnings(connection: Connection) -> Iterator[str]:

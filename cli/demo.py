@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.exit_codes import worst
+from cli.exit_codes import ExitCode, worst
 from cli.export import print_result, result_as_json, run_export
 from cli.invocation import DebugOption, Invocation, JsonOption, invocation_of, program
 from cli.render import emit_json, print_holes, print_table, say, tell
@@ -72,7 +72,7 @@ def demo(
         )
     else:
         _print(outcomes, result)
-        _print_next(root, settings, began)
+        print_next(root, settings, _since(began), code)
     return code
 
 
@@ -123,9 +123,17 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
     print_result(result)
 
 
-def _print_next(root: Path, settings: Settings, began: float) -> None:
+def print_next(root: Path, settings: Settings, took: str, code: ExitCode) -> None:
+    """Say what to do now: look at what there is, or, where not all went well, go on."""
     folder = shlex.quote(str(root))  # whole: `./run demo` works in the checkout, whoever called it may stand elsewhere
-    tell(f"\nall of it in {_since(began)}. Look around:")
+    if code != ExitCode.COMPLETE:
+        tell(
+            f"\nThe demo did not end well (after {took}); what stopped it stands above. Run it again: it goes on where it was."
+        )
+        tell(f"  {program()} runs --config {folder}/{settings.source.name}")
+        tell(f"If it stays so, begin anew in another folder (--dir), or remove {folder}.")
+        return
+    tell(f"\nall of it in {took}. Look around:")
     tell(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
     tell(f"  zcat {folder}/export/observation.csv.gz | head -3")
     tell(f"  {program()} runs --config {folder}/{settings.source.name}")

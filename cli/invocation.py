@@ -9,11 +9,13 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -85,6 +87,31 @@ def settings_of(config: Path | None) -> Settings:
     from config.settings import load_settings
 
     return load_settings(config, os.environ)
+
+
+# those that take a value, and those that take none
+_SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False}
+
+
+def placed(arguments: Sequence[str], command: typer.core.TyperGroup) -> list[str]:
+    """Return the command line with the shared options that stand before a command put behind its name, where it reads them."""
+    words: list[str] = []
+    early: list[str] = []
+    rest = list(arguments)
+    group: object = command
+    while rest and isinstance(group, typer.core.TyperGroup):
+        word = rest[0]
+        name, equals, _ = word.partition("=")
+        if name in _SHARED:
+            length = 2 if _SHARED[name] and not equals else 1
+            early += rest[:length]
+            del rest[:length]
+            continue
+        if word.startswith("-") or word not in group.commands:
+            break
+        words.append(rest.pop(0))
+        group = group.commands[word]
+    return [*words, *early, *rest]
 
 
 def split_words(values: list[str] | None) -> tuple[str, ...]:

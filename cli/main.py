@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
+import typer.core
 
 from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, sync
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
-from cli.invocation import Invocation
+from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, placed
 from cli.render import emit_json, say, tell
 from cli.supervise import InterruptedBySignalError
 
@@ -51,8 +52,12 @@ def _words(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Nothing but --version stands before a command."""
+    """Show the shared options in the help; where they stand before a command, `placed` hands them to it."""
 
 
 def _examples(lines: Sequence[str]) -> str:
@@ -73,9 +78,11 @@ mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serv
 def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error has become a message on stderr."""
     invocation = Invocation()
+    command = typer.main.get_command(app)
+    assert isinstance(command, typer.core.TyperGroup)
     try:
-        result = typer.main.get_command(app).main(
-            args=list(arguments), prog_name="chartferry", obj=invocation, standalone_mode=False
+        result = command.main(
+            args=placed(arguments, command), prog_name="chartferry", obj=invocation, standalone_mode=False
         )
     except typer.TyperException as exc:
         show = getattr(exc, "show", None)  # usage errors know their command's usage line

@@ -2,7 +2,8 @@
 
 The use case runs against a store that keeps nothing and a client that stops before the first kick-off; so a
 preview cannot drift from the real thing. It asks the EHR only what planning needs: discovery, login, who the patients are.
-Watermarks are not read: what is shown is a full listing.
+What earlier runs know (watermarks, who is covered) is read from the store where there is one, so that the `_since` shown is
+the one that will be sent; nothing is written. What a plan says, and the client that stops, is `preview`'s.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
-import orjson
-
+from cli.preview import Preview
 from connectors.store_port import Attachments, BulkJobs, Evidence, PaceStore, References, Roster, RunStore
 from snapshots.record import (
     AbsentRow,
@@ -26,6 +24,7 @@ from snapshots.record import (
     BulkJob,
     Deferral,
     EarlierJob,
+    LeftBehind,
     PaceState,
     PlannedFile,
     ReferenceTarget,
@@ -38,51 +37,8 @@ from snapshots.record import (
 )
 
 if TYPE_CHECKING:
-    from connectors.transport.call import Call, Reply
-    from connectors.transport.client import EhrClient
-
-
-@dataclass(kw_only=True)
-class Preview:
-    """What a run would ask. `units` counts searches or files by type; a bulk export's units are known only by its server."""
-
-    connection: str
-    mode: str = "crawl"
-    request: str | None = None  # the bulk kick-off, as template
-    types: tuple[str, ...] = ()
-    patients: int = 0
-    units: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-
-
-class KickOffReachedError(Exception):
-    """The plan is a bulk export, and this is where it would begin."""
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(call.template)
-        self.template = call.template
-        listed = parse_qs(urlsplit(call.url).query).get("_type", [])
-        if call.body is not None:
-            parameters = orjson.loads(call.body)["parameter"]
-            listed = [each["valueString"] for each in parameters if each["name"] == "_type"]
-        self.types = tuple(",".join(listed).split(","))
-
-
-class PreviewClient:
-    """An EhrClient that stops before a kick-off; everything else goes through."""
-
-    def __init__(self, client: EhrClient) -> None:
-        self._client = client
-
-    async def send(self, call: Call) -> Reply:
-        """Send what planning needs; KickOffReachedError in place of a kick-off."""
-        if call.purpose == "kickoff":
-            raise KickOffReachedError(call)
-        return await self._client.send(call)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+    from snapshots.peek import Peek
+    from snapshots.pool import Store
 
 
 class PreviewJobs(BulkJobs):
@@ -127,15 +83,18 @@ class PreviewJobs(BulkJobs):
 
 
 class PreviewRoster(Roster):
-    """Nobody, and nothing owed: a preview shows a full listing."""
+    """Whom earlier runs cover, and what they owe; nobody and nothing where there were none. Keeps nothing."""
+
+    def __init__(self, peek: Peek | None) -> None:
+        self._known = None if peek is None else peek.roster
 
     async def covered(self) -> frozenset[str]:
-        """Give none."""
-        return frozenset()
+        """Give whom the selection's watermarks speak for."""
+        return frozenset() if self._known is None else await self._known.covered()
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
-        """Give none."""
-        return {}
+        """Give what they are behind with."""
+        return {} if self._known is None else await self._known.lags()
 
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
         """Give none."""
@@ -145,8 +104,8 @@ class PreviewRoster(Roster):
         """Forget them."""
 
     async def aliases(self) -> Sequence[Alias]:
-        """Give none."""
-        return ()
+        """Give the merges that are known."""
+        return () if self._known is None else await self._known.aliases()
 
     async def new_aliases(self) -> Sequence[Alias]:
         """Give none."""
@@ -157,8 +116,8 @@ class PreviewRoster(Roster):
         return ()
 
     async def stored_patients(self) -> Sequence[StoredPatient]:
-        """Give none: a preview has no store."""
-        return ()
+        """Give the patients that the store has."""
+        return () if self._known is None else await self._known.stored_patients()
 
     async def revived(self) -> Sequence[str]:
         """Give none: nothing is fetched."""
@@ -267,11 +226,18 @@ class PreviewStore(RunStore):
 
     id = 0
     planned = False
-    selection = ""
+    left_behind = LeftBehind()
 
-    def __init__(self, preview: Preview, started_at: datetime) -> None:
+    def __init__(self, preview: Preview, scope: RunScope, peek: Peek | None, started_at: datetime) -> None:
         self._preview = preview
+        self._scope = scope
+        self._peek = peek
         self._started_at = started_at
+
+    @property
+    def selection(self) -> str:
+        """Which patients are asked for."""
+        return self._scope.selection
 
     @property
     def started_at(self) -> datetime:
@@ -306,8 +272,8 @@ class PreviewStore(RunStore):
 
     @property
     def roster(self) -> PreviewRoster:
-        """Nobody is covered."""
-        return PreviewRoster()
+        """Whom earlier runs cover."""
+        return PreviewRoster(self._peek)
 
     @property
     def attachments(self) -> PreviewAttachments:
@@ -325,22 +291,25 @@ class PreviewStore(RunStore):
         return PreviewJobs()
 
     async def watermarks(self) -> Mapping[str, str]:
-        """None: a full listing is shown."""
-        return {}
+        """Give what earlier runs have earned."""
+        return {} if self._peek is None else await self._peek.watermarks()
 
     async def received_types(self) -> frozenset[str]:
-        """Give none: a preview has no store."""
-        return frozenset()
+        """Give the types that came before."""
+        return frozenset() if self._peek is None else await self._peek.received_types()
 
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """None: a full listing is shown."""
-        return None
+        """Give when the last full listing was."""
+        return None if self._peek is None else await self._peek.last_full_listing(granted)
 
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Keep nothing."""
+        """Say whose watermarks are read."""
+        if self._peek is not None:
+            self._peek.speak_for(knowledge)
 
     def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Keep nothing."""
+        """Keep for the plan from when each type will be asked."""
+        self._preview.since = dict(marks)
 
     async def namesakes(self) -> Sequence[str]:
         """Give none: a preview has no store."""
@@ -376,14 +345,19 @@ class PreviewStore(RunStore):
 
 
 class PreviewRuns:
-    """Opens preview runs, as a store opens real ones."""
+    """Opens preview runs, as a store opens real ones; `store` None: there is none yet."""
 
-    def __init__(self, preview: Preview, now: datetime) -> None:
+    def __init__(self, preview: Preview, now: datetime, store: Store | None = None) -> None:
         self._preview = preview
         self._now = now
+        self._store = store
 
     @asynccontextmanager
     async def begin_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[RunStore]:
         """Yield a run that keeps only its plan."""
         self._preview.mode = scope.mode
-        yield PreviewStore(self._preview, self._now)
+        if self._store is None:
+            yield PreviewStore(self._preview, scope, None, self._now)
+            return
+        async with self._store.peek(scope) as known:
+            yield PreviewStore(self._preview, scope, known, self._now)

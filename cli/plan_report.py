@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,23 +14,38 @@ from cli.supervise import supervise
 
 if TYPE_CHECKING:
     from cli.invocation import Invocation
-    from cli.plan_preview import Preview
+    from cli.preview import Preview
     from cli.wiring import Wanted
     from config.connections import Connection
+    from config.settings import Settings
 
 MANY = 100  # types to name before "… more"
 
 
-def preview_all(connections: Sequence[Connection], wanted: Wanted, invocation: Invocation) -> list[Preview]:
+def preview_all(
+    settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
+) -> list[Preview]:
     """Plan each connection's run, one after another; one that cannot be planned says why."""
-    from cli.plan_preview import Preview
-    from cli.wiring import preview_connection, start_logging
+    from cli.preview import Preview
+    from cli.wiring import opened_store, preview_connection, start_logging
+    from snapshots.errors import StoreError
+    from snapshots.pool import store_exists
 
     async def one(connection: Connection, show: Show) -> Preview:
-        try:
-            return await preview_connection(connection, wanted, show)
-        except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its answer and the exit code
-            return Preview(connection=connection.name, error=explain(exc)[1])
+        unread = ""
+        async with AsyncExitStack() as stack:
+            store = None
+            try:
+                if store_exists(settings.store_url):
+                    store = await stack.enter_async_context(opened_store(settings, connection.tenant))
+            except StoreError as exc:
+                unread = f"shown as a first run, since what earlier ones know cannot be read: {exc}"
+            try:
+                preview = await preview_connection(connection, wanted, store, show)
+            except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its answer and the exit code
+                preview = Preview(connection=connection.name, error=explain(exc)[1])
+        preview.notes = (*preview.notes, unread) if unread else preview.notes
+        return preview
 
     with run_progress(terminal=invocation.terminal) as show:
         start_logging(invocation)
@@ -55,18 +71,30 @@ def show_plans(previews: Sequence[Preview], *, json: bool) -> ExitCode:
     return code
 
 
+def _since(preview: Preview) -> list[str]:
+    """From when types are asked; patients who are new, or behind, are asked from where they are."""
+    if not preview.since:
+        return ["  everything, without _since: a full listing"]
+    by_instant: dict[str, list[str]] = {}
+    for resource_type, instant in preview.since.items():
+        by_instant.setdefault(instant, []).append(resource_type)
+    return [f"  since {instant}: {', '.join(sorted(types))}" for instant, types in sorted(by_instant.items())]
+
+
 def _describe(preview: Preview) -> str:
     lines = []
     if preview.error:
         lines.append(f"{preview.connection}: cannot be planned: {preview.error}")
     elif preview.request:
         types = ", ".join(filter(None, preview.types)) or "whatever the server gives"
-        lines.append(f"{preview.connection}: bulk export by {preview.request}; types: {types}")
+        since = f"_since={preview.since['*']}" if preview.since else "everything, without _since"
+        lines.append(f"{preview.connection}: bulk export by {preview.request}; types: {types}; {since}")
     else:
         total = sum(preview.units.values())
         lines.append(
             f"{preview.connection}: crawl of {preview.patients:,} patients in {total:,} searches, one page or more each"
         )
         lines.append(f"  {by_type(preview.units, most=MANY)}")
+        lines += _since(preview)
     lines += [f"  note: {note}" for note in preview.notes]
     return "\n".join(lines)

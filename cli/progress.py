@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from cli.render import printable, say
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 BARS_A_SECOND = 8.0
+WAIT_SHOWN_S = 2.0
+
+
+class AWait(Protocol):
+    """What holds a run up (`connectors.waits.Wait` has it); moments are epoch seconds."""
+
+    @property
+    def reason(self) -> str:
+        """Why, without an id or a URL."""
+
+    @property
+    def since(self) -> float:
+        """When it began."""
+
+    @property
+    def until(self) -> float:
+        """When it ends at the latest."""
 
 
 class RunProgress(Protocol):
@@ -35,6 +52,10 @@ class RunProgress(Protocol):
     down_until: datetime | None
     paused_s: float
 
+    @property
+    def waiting(self) -> AWait | None:
+        """What holds it up now."""
+
 
 Show = Callable[[RunProgress], None]
 
@@ -50,34 +71,40 @@ def run_progress(*, terminal: bool) -> Iterator[Show]:
 
 
 class PlainLines:
-    """One line at each new phase, and one every LINE_EVERY_S within a phase, per connection."""
+    """One line at each new phase and for each wait, and one every LINE_EVERY_S, per connection."""
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float], now: Callable[[], float] = time.time
+    ) -> None:
         self._write = write
         self._clock = clock
+        self._now = now
         self._began: dict[str, float] = {}
-        self._last: dict[str, tuple[str, float]] = {}
+        self._last: dict[str, tuple[str, str, float]] = {}
 
     def show(self, progress: RunProgress) -> None:
         """Write a line if it is time for one."""
         now = self._clock()
         began = self._began.setdefault(progress.connection, now)
-        phase, at = self._last.get(progress.connection, ("", now))
-        if phase == progress.phase and now - at < LINE_EVERY_S:
+        phase, waited, at = self._last.get(progress.connection, ("", "", now))
+        waiting = waits(progress, self._now())
+        told = progress.waiting.reason if progress.waiting is not None and waiting else ""
+        # what is waited for comes and goes while others work on: a new reason has a line, its end none
+        if phase == progress.phase and (not told or told == waited) and now - at < LINE_EVERY_S:
             return
-        self._last[progress.connection] = (progress.phase, now)
-        self._write(f"{progress.connection}: {counts(progress, now - began)}")
+        self._last[progress.connection] = (progress.phase, told or (waited if phase == progress.phase else ""), now)
+        self._write(", ".join([f"{progress.connection}: {counts(progress, now - began)}", *waiting]))
 
 
 def counts(progress: RunProgress, elapsed_s: float) -> str:
     """Write a run's state as a line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
-        parts.append(f"{progress.units_done:,} of {progress.units:,} units")
+        parts.append(f"{progress.units_done:,} of {_counted(progress.units, 'unit')}")
     if progress.records:
-        parts.append(f"{progress.records:,} resources")
+        parts.append(_counted(progress.records, "resource"))
     if progress.requests:
-        parts.append(f"{progress.requests:,} requests")
+        parts.append(_counted(progress.requests, "request"))
     parts += pace(progress)
     parts.append(f"{elapsed_s:.0f} s")
     left = progress.units - progress.units_done
@@ -86,12 +113,16 @@ def counts(progress: RunProgress, elapsed_s: float) -> str:
     return ", ".join(parts)
 
 
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def pace(progress: RunProgress) -> list[str]:
     """Write what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
     parts = []
     if progress.retries:
         left = "" if progress.retries_left is None else f" ({progress.retries_left:,} left)"
-        parts.append(f"{progress.retries:,} retries{left}")
+        parts.append(f"{progress.retries:,} {'retry' if progress.retries == 1 else 'retries'}{left}")
     if progress.retries and progress.places is not None:
         parts.append(f"{progress.places} at a time")
     if progress.paused_s >= 1:
@@ -99,6 +130,15 @@ def pace(progress: RunProgress) -> list[str]:
     if progress.down_until is not None:
         parts.append(f"EHR down until {progress.down_until:%H:%M} UTC")
     return parts
+
+
+def waits(progress: RunProgress, now: float) -> list[str]:
+    """Write what holds a run up, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
+    wait = progress.waiting
+    if wait is None or max(now, wait.until) - wait.since <= WAIT_SHOWN_S:
+        return []
+    until = datetime.fromtimestamp(wait.until, UTC)
+    return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]
 
 
 @contextmanager
@@ -129,8 +169,9 @@ def _bars() -> Iterator[Show]:
     def show(progress: RunProgress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
-        counted = f"{progress.records:,} resources", f"{progress.requests:,} requests"
-        note = printable(" · ".join((progress.phase, *counted, *pace(progress))))
+        counted = _counted(progress.records, "resource"), _counted(progress.requests, "request")
+        waiting = waits(progress, time.time())
+        note = printable(" · ".join((*waiting, progress.phase, *counted, *pace(progress))))
         bars.update(
             tasks[progress.connection],
             completed=progress.units_done,

@@ -56,7 +56,7 @@ def prove(
             "--sample", metavar="N", min=1, help=f"Ask about N patients; default: {DEFAULT_SAMPLE}.", show_default=False
         ),
     ] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Ask about every patient.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Ask about every patient, and show every type.")] = False,
     seed: Annotated[
         int | None,
         typer.Option("--seed", metavar="N", help="Of the sample; default: the run's number.", show_default=False),
@@ -99,7 +99,7 @@ def prove(
     if json:
         emit_json({"status": certificate.verdict, "certificate": certificate_as_json(certificate)})
     else:
-        print_certificate(certificate)
+        print_certificate(certificate, every=everyone)
     return code_of(certificate)
 
 

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from snapshots.record import RunReport
 
 EXAMPLES = (
-    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3",
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
-    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3 --stored --format bundle --out -",
-    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3 --format csv --out chart/",
+    "chartferry pull mercy-epic - --stored --format bundle --out - < patient.txt",
+    "chartferry pull mercy-epic - --format csv --out chart/ < patient.txt",
+    "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3",
 )
 SUFFIX = {"ndjson": ".ndjson.gz", "bundle": ".bundle.json.gz", "csv": "-csv"}
 STDOUT = "-"
@@ -66,7 +66,12 @@ def pull(
     *,
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Where the patient is.", show_default=False)],
     patient: Annotated[
-        str, typer.Argument(metavar="PATIENT", help="FHIR id (VA: ICN); - reads it from stdin.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PATIENT",
+            help="- reads the FHIR id (VA: ICN) from stdin; an id written here is visible to others on this machine.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         str | None,
@@ -120,6 +125,9 @@ def pull(
 def _patient(word: str) -> str:
     if word != STDOUT:
         return word.strip().removeprefix("Patient/")
+    if sys.stdin.isatty():
+        say("the patient's FHIR id (VA: ICN), then Enter:")
+        return sys.stdin.readline().strip().removeprefix("Patient/")
     from cli.wiring import read_patients
 
     patients = tuple(read_patients(STDOUT))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from snapshots.record import Hole, RunReport
 
 KB = 1000
+_WIDEST = 1000  # to find out how wide a table would like to be
 WIDTH_ELSEWHERE = 200  # columns where nobody watches: wide enough that no cell is cut
 
 
@@ -60,18 +61,33 @@ def tell(text: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table on stdout; columns whose heading ends with "#" hold numbers and stand to the right."""
+    """Print a table on stdout; columns whose heading ends with "#" hold numbers and stand to the right.
+
+    Where a terminal is too narrow, columns of nothing but zeros are left out, and so are the lines.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
 
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE).print(_table(columns, rows, title))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
+    freely = console.options.update(width=_WIDEST)
+    listed = [tuple(row) for row in rows]
+    narrow = Measurement.get(console, freely, _table(columns, listed, title)).maximum > console.width
+    if narrow:
+        kept = [
+            place for place, name in enumerate(columns) if not name.endswith("#") or any(row[place] for row in listed)
+        ]
+        columns, listed = [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in listed]
+    console.print(_table(columns, listed, title, narrow=narrow))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> Table:
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None, *, narrow: bool = False
+) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None if narrow else box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
@@ -111,6 +127,7 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
     return {
         "id": report.id,
         "connection": report.connection,
+        "kind": report.kind,
         "status": report.status,
         "mode": report.mode,
         "patients": report.patients,

@@ -27,7 +27,7 @@ from cli.invocation import (
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
-from config.connections import STORED
+from config.connections import STORED, group_problem
 from config.resource_types import type_problem
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def sync(
         since=checked_since(since),
         until=checked_until(until),
         types=checked_types(types),
-        group=group,
+        group=checked_group(group),
         patients=read_patients(patients) if patients not in {None, STORED} else None,
         patients_name=file_name(patients) if patients not in {None, STORED, "-"} else None,
         stored_patients=patients == STORED,
     )
     invocation = invocation_of(context)
     if plan:
-        return show_plans(preview_all(chosen, wanted, invocation), json=json)
+        return show_plans(preview_all(settings, chosen, wanted, invocation), json=json)
     outcomes = run_all(settings, chosen, wanted, invocation)
     code = worst(outcome.code for outcome in outcomes)
     if json:
@@ -302,6 +302,13 @@ def checked_until(until: str | None) -> str | None:
     if moment.tzinfo is None:
         raise typer.BadParameter(f"--until {until}: which time zone? For UTC: {moment.isoformat()}Z")
     return until
+
+
+def checked_group(group: str | None) -> str | None:
+    """Return the Group's id, or a usage error that says what of it is the id."""
+    if group is not None and (wrong := group_problem(group)):
+        raise typer.BadParameter(f"--group {group}: {wrong}")
+    return group
 
 
 def checked_types(types: list[str] | None) -> tuple[str, ...]:

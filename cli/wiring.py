@@ -11,8 +11,8 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from cli.heartbeat import beating, told_if_slow
 from cli.invocation import Invocation
 from config.connections import STORED, Connection
 from config.errors import ConfigError, Problem
@@ -27,8 +28,9 @@ from config.near_words import nearest
 from config.settings import Settings, problems_of, refused
 
 if TYPE_CHECKING:
-    from cli.plan_preview import Preview
+    from cli.preview import Preview
     from connectors.auth.credentials import Credentials
+    from connectors.inquiry import Step
     from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
     from connectors.transport.client import EhrClient
     from snapshots.ledger import OpenRun
@@ -143,10 +145,20 @@ def file_name(source: str) -> str:
 @asynccontextmanager
 async def opened_store(settings: Settings, tenant: str) -> AsyncIterator[Store]:
     """Yield the tenant's store, migrated to what this version needs; closed at the end."""
-    from snapshots.pool import open_store
+    from snapshots.errors import describe_server
+    from snapshots.pool import embedded_directory, open_store
 
-    async with open_store(settings.store_url, tenant) as store:
-        yield store
+    directory = embedded_directory(settings.store_url)
+    where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
+    waited_for = f"waiting for the store, {where}, to"
+    async with AsyncExitStack() as stack:
+        async with told_if_slow(f"{waited_for} start, or to answer"):
+            store = await stack.enter_async_context(open_store(settings.store_url, tenant))
+        try:
+            yield store
+        finally:
+            async with told_if_slow(f"{waited_for} close"):
+                await stack.aclose()
 
 
 def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
@@ -208,7 +220,8 @@ def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng
     credentials = _credentials(connection)
 
     async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
-        login = await log_in(client, credentials, request.profile, types, clock=time.time, sleep=asyncio.sleep, rng=rng)
+        sleep = client.waits.sleeper("the login was not answered, or refused, and is tried again then")
+        login = await log_in(client, credentials, request.profile, types, clock=time.time, sleep=sleep, rng=rng)
         return login.readable
 
     return log_in_for
@@ -247,28 +260,61 @@ async def prove_connection(
         EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
     ):
         client.restore(await store.pace(connection.name))
-        return await prove(
-            ProofRequest(sync=request, sample=sample, seed=seed),
-            client,
-            session,
-            _log_in(client, connection, request, rng),
-            now=lambda: datetime.now(UTC),
-            on_progress=on_progress,
-        )
+        async with beating(client, on_progress) as show:
+            return await prove(
+                ProofRequest(sync=request, sample=sample, seed=seed),
+                client,
+                session,
+                _log_in(client, connection, request, rng),
+                now=lambda: datetime.now(UTC),
+                on_progress=show,
+            )
+
+
+async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
+    """Find out whether a connection's EHR is there and lets us in; quickly, with few tries and no wait for quiet hours to end."""
+    from connectors.inquiry import inquire
+    from connectors.transport.client import EhrClient
+
+    wanted = _request(connection, Wanted())
+    quick = wanted.profile.model_copy(
+        update={
+            "max_tries": 2,
+            "retry_after_cap_s": 5.0,
+            "connect_timeout_s": min(wanted.profile.connect_timeout_s, 10.0),
+            "read_timeout_s": min(wanted.profile.read_timeout_s, 30.0),
+            "login_refused_waits_s": (),
+            "quiet_wait_s": 0.0,
+        }
+    )
+    request = replace(wanted, profile=quick)
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with EhrClient(connection, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+        log_in = _log_in(client, connection, request, rng)
+        async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
+            yield step
 
 
 async def preview_connection(
-    connection: Connection, wanted: Wanted, on_progress: Callable[[Progress], None]
+    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[Progress], None]
 ) -> Preview:
-    """Find out what a run would ask, without a store and without asking it."""
-    from cli.plan_preview import KickOffReachedError, Preview, PreviewClient, PreviewRuns
+    """Find out what a run would ask, without asking it; what earlier runs know is read from the store, if there is one."""
+    from cli.plan_preview import PreviewRuns
+    from cli.preview import KickOffReachedError, Preview, PreviewClient
 
     preview = Preview(connection=connection.name)
     try:
-        await _run(connection, wanted, PreviewRuns(preview, datetime.now(UTC)).begin_run, PreviewClient, on_progress)
+        runs = PreviewRuns(preview, datetime.now(UTC), store)
+        await _run(connection, wanted, runs.begin_run, PreviewClient, lambda progress: on_progress(_planning(progress)))
     except KickOffReachedError as exc:
         preview.mode, preview.request, preview.types = "bulk", exc.template, exc.types
+        preview.since = {} if exc.since is None else {"*": exc.since}
     return preview
+
+
+def _planning(progress: Progress) -> Progress:
+    """A plan goes through a run's phases and does none of them."""
+    return replace(progress, phase="planning", units=0, units_done=0)
 
 
 async def _run(
@@ -283,7 +329,10 @@ async def _run(
 
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
-    async with EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+    async with (
+        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
+        beating(client, on_progress) as show,
+    ):
         return await sync(
             request,
             wrap(client),
@@ -291,5 +340,5 @@ async def _run(
             _log_in(client, connection, request, rng),
             now=lambda: datetime.now(UTC),
             sleep=asyncio.sleep,
-            on_progress=on_progress,
+            on_progress=show,
         )

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from config.base_urls import base_url_problem
 from config.bulk_options import BulkOptions
+from config.crontab_fields import schedule_problem
 from config.errors import Problem
 from config.resource_types import type_problem
 from config.secret_refs import SecretRef
@@ -25,8 +27,6 @@ VENDORS: tuple[str, ...] = get_args(Vendor)
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
 NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter or digit"
-_NOT_THE_BASE = re.compile(r"/(metadata$|\.well-known(/.*)?$)")  # what people copy out of a browser
-CRON_FIELD = re.compile(r"^[\d*/,A-Za-z-]+$")
 
 STORED = "store"  # as a cohort: the patients that the store has of the connection
 
@@ -61,20 +61,25 @@ def _cohort(value: object, info: ValidationInfo) -> object:
 
 
 def _http_url(value: object) -> object:
-    if isinstance(value, str):
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError('must be a whole URL such as "https://ehr.example.org/api/FHIR/R4"')
-        if parts.query or parts.fragment:
-            raise ValueError("must be the FHIR base URL, without ? or #")
-        if "@" in value:  # anywhere: a password with a / in it ends the host early
-            raise ValueError("must not carry a user or password: use client_id and key, or bearer_token")
-        meant = _NOT_THE_BASE.sub("", parts.path.rstrip("/"))
-        if meant != parts.path.rstrip("/"):
-            base = f"{parts.scheme}://{parts.netloc}{meant}"
-            raise ValueError(f'must be the FHIR base URL, to which /metadata is added; probably "{base}"')
-        return value.rstrip("/")
+    if not isinstance(value, str):
+        return value
+    if wrong := base_url_problem(value):
+        raise ValueError(wrong)
+    return value.rstrip("/")
+
+
+def _group(value: object) -> object:
+    if isinstance(value, str) and (wrong := group_problem(value)):
+        raise ValueError(wrong)
     return value
+
+
+def group_problem(text: str) -> str | None:
+    """Return what is wrong with a Group's id; None for one that may be."""
+    identity = re.sub(r"(/\$export)?[/\s]*$", "", re.sub(r"[?#].*", "", text.strip())).rpartition("/")[2]
+    if not identity:
+        return 'must be the id of a Group, such as "e3iabhmS8rsueyz7"'
+    return None if identity == text else f'must be the id alone: "{identity}"'
 
 
 def _proxy(value: object) -> object:
@@ -97,10 +102,8 @@ def _resource_type(value: object) -> object:
 
 
 def _schedule(value: object) -> object:
-    if isinstance(value, str):
-        fields = value.split()
-        if len(fields) != 5 or not all(CRON_FIELD.match(field) for field in fields):  # noqa: PLR2004  crontab(5)
-            raise ValueError('must be five crontab fields such as "15 2 * * *"')
+    if isinstance(value, str) and (wrong := schedule_problem(value)):
+        raise ValueError(wrong)
     return value
 
 
@@ -161,7 +164,7 @@ class Connection(BaseModel):
     scopes: tuple[str, ...] = ()
 
     mode: Literal["auto", "bulk", "crawl"] = "auto"
-    group: str | None = None
+    group: Annotated[str | None, BeforeValidator(_group)] = None
     cohort: Annotated[Path | Literal["store"] | None, BeforeValidator(_cohort)] = None
     cohort_system: str | None = None
     types: tuple[ResourceType, ...] = ()

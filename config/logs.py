@@ -1,6 +1,6 @@
 """Logging set-up: structlog for us, the standard library's loggers through the same door, one redaction for both.
 
-Owns how a line looks (JSON, or columns on a terminal), which libraries stay quiet, and what never leaves the process:
+Owns how a line looks (JSON, or a sentence on a terminal), which libraries stay quiet, and what never leaves the process:
 query strings, Bearer tokens, JWTs, passwords. What is worth a line is left to those who log.
 """
 
@@ -102,8 +102,16 @@ def _error_by_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     return event
 
 
+def _sentence(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Write an event as a person reads it: "warning: the connection was lost (error_type ConnectError)"."""
+    details = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("event", "level", "timestamp"))
+    level = event.get("level", "info")
+    said = f"{event.get('event', '')}{f' ({details})' if details else ''}"
+    return said if level == "info" else f"{level}: {said}"
+
+
 def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
-    """Send every log line, ours and the libraries', redacted to `stream`: JSON lines, or columns for a terminal.
+    """Send every log line, ours and the libraries', redacted to `stream`: JSON lines, or sentences for a terminal.
 
     May be called again; the last call counts. Exceptions appear by type, without traceback.
     """
@@ -113,11 +121,7 @@ def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _error_by_name,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(sort_keys=True)
-        if json
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
-    )
+    renderer: Processor = structlog.processors.JSONRenderer(sort_keys=True) if json else _sentence
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -6,6 +6,9 @@ offers of them is left to its CapabilityStatement.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from config.near_words import nearest
 
 RESOURCE_TYPES = frozenset(
@@ -38,9 +41,17 @@ RESOURCE_TYPES = frozenset(
 )
 
 
+def as_list(words: Iterable[str]) -> str:
+    """Write words as a list of TOML."""
+    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+
+
 def type_problem(word: str) -> str | None:
     """Return what is wrong with a resource type's name, with the one that was meant; None for a name of R4."""
     if word in RESOURCE_TYPES:
         return None
+    several = [part for part in re.split(r"[,;\s]+", word) if part]
+    if several and several != [word]:
+        return f"not one resource type; a list holds one in each pair of quotes: {as_list(several)}"
     guess = nearest(word, RESOURCE_TYPES)
     return "not a FHIR resource type" + (f"; did you mean {guess}?" if guess else ' of R4, such as "Observation"')

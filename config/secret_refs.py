@@ -89,8 +89,9 @@ class SecretRef:
             raise SecretUnreadableError(f"{self} is not text: give a PEM, JWK or JWKS file, not a binary one") from None
         except OSError as exc:
             reason = (exc.strerror or type(exc).__name__).lower()
+            slashes = ", and its folders are separated by /" if "\\" in self.where else ""
             raise SecretUnreadableError(
-                f"{self} cannot be read ({reason}): check the path and its permissions"
+                f"{self} cannot be read ({reason}): check the path and its permissions{slashes}"
             ) from exc
 
     def __str__(self) -> str:

@@ -7,7 +7,6 @@ overrides fit is left to `chartferry config check`.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,16 +14,20 @@ from typing import Annotated, Any, Literal, TypeVar
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
+from config.base_urls import without_ids
 from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
 from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.near_words import nearest
+from config.resource_types import as_list
 from config.secret_refs import ALLOWED
+from config.toml_text import pasted_problem, texts, tree_of
 
 FILE_NAME = "chartferry.toml"
 ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
 SECRET_KEYS = ("key", "key_passphrase", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
+_PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq takes it there too
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -63,6 +66,7 @@ class Settings(BaseModel):
     connections: dict[str, Connection] = {}
     export: ExportDefaults = ExportDefaults()
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
+    passwords: tuple[str, ...] = ()  # key paths of URLs that the file writes with a password
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for key, value in super().__repr_args__():
@@ -112,13 +116,11 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
     """
     source = find_config(path, environ)
     try:
-        tree = tomllib.loads(source.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as exc:
-        raise refused(source, [Problem("(the file)", str(exc), "TOML, see https://toml.io")]) from None
-    except UnicodeDecodeError:
-        raise refused(source, [Problem("(the file)", "bytes that are not UTF-8", "TOML in UTF-8")]) from None
+        tree, unread = tree_of(source.read_bytes())
     except OSError as exc:
         raise ConfigError(f"{source} cannot be read: {exc.strerror}; check its permissions", source=source) from exc
+    if unread:
+        raise refused(source, unread)
 
     problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export"), ""))
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
@@ -132,8 +134,14 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
         connections=connections,
         export=export or ExportDefaults(),
         written=frozenset(_paths(tree)),
+        passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text or _PASSWORD.search(text)),
     )
-    return settings, problems
+    pasted = {path: Problem(path, *wrong) for path, text in texts(tree) if (wrong := _pasted(path, text))}
+    return settings, [*pasted.values(), *(problem for problem in problems if problem.path not in pasted)]
+
+
+def _pasted(path: str, text: str) -> tuple[str, str] | None:
+    return None if path.startswith("tenants.") else pasted_problem(text)  # a label may be written as people write
 
 
 def shown(key: str, value: object) -> str:
@@ -146,6 +154,7 @@ def shown(key: str, value: object) -> str:
 
 def _without_credentials(text: str) -> str:
     """Mask what a URL may carry beside its address: user and password, and everything from its query on."""
+    text = without_ids(text)
     if "://" not in text:
         return re.sub(r"[?].*", "?****", text, flags=re.DOTALL)
     return re.sub(r"(://)\S*@", r"\1****@", re.sub(r"[?#].*", "?****", text, flags=re.DOTALL))
@@ -266,8 +275,11 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
                 yield Problem(where, found, f"one of: {', '.join(options)}{hint}")
             case "value_error":
                 yield Problem(where, found, str(context["error"]))
-            case "string_pattern_mismatch":
+            case "string_pattern_mismatch" if key in ("name", "tenant"):
                 yield Problem(where, found, NAME_RULE)
+            case "tuple_type" if isinstance(one["input"], str):
+                words = [word for word in re.split(r"[,;\s]+", one["input"]) if word]
+                yield Problem(where, found, f"a list: {as_list(words)}")
             case "is_instance_of" if "SecretRef" in one["msg"]:
                 yield Problem(where, found, ALLOWED)
             case _:

@@ -15,6 +15,7 @@ from connectors.profile import BulkLevel, Mode, VendorProfile
 
 # of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
 _NOT_A_CHART = frozenset({"AuditEvent"})
+_NAMED, _FIRST = 12, 5  # types that a note names one by one, and of more than that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def crawl_types(
         candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
         further = [t for t in declared if t not in candidates and not _is_directory(t, profile, capability)]
     if further:
-        notes.append(f"declared by this server, not asked unless named in `types`: {', '.join(sorted(further))}")
+        notes.append(f"declared by this server, not asked unless named in `types`: {named(sorted(further))}")
     granted = [t for t in candidates if readable(t)]
     listed = [t for t in profile.directory_types if _is_directory(t, profile, capability)]
     refused = [t for t in (*candidates, *listed) if not readable(t)]
@@ -124,6 +125,13 @@ def asked_in_vain(asked: Sequence[str], empty: Container[str], beside: Sequence[
     if vain < _IN_VAIN or vain <= len(worth):
         return ()
     return tuple(dict.fromkeys((*worth, *beside)))
+
+
+def named(types: Sequence[str]) -> str:
+    """The types as a note names them: all of a few, of many the first and how many more."""
+    if len(types) <= _NAMED:
+        return ", ".join(types)
+    return f"{len(types)} types ({', '.join(types[:_FIRST])}, … {len(types) - _FIRST} more)"
 
 
 def _is_directory(resource_type: str, profile: VendorProfile, capability: Capability) -> bool:

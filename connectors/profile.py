@@ -6,6 +6,7 @@ data cannot say is a named pure hook. Units stand in the names. Pure: no I/O, cl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ IssueGrade = Literal[
     "note", "ignored", "incomplete", "restricted", "restart", "gone", "missing", "merged", "pause", "fatal"
 ]
 
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
 ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 
@@ -88,7 +90,7 @@ class VendorProfile(BaseModel):
     # -- limits (docs/limits.md)
     # None: no quota known; rate limit headers are honoured all the same
     requests_per_minute: int | None = Field(None, ge=1)
-    quiet_hours: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")  # "07:00-19:00"
+    quiet_hours: str | None = None  # "07:00-19:00"
     time_zone: str = "UTC"  # of quiet_hours, an IANA name
     quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: nothing is asked
     quiet_wait_s: float = Field(14_400, ge=0)  # how long a run waits for their end; for more it does not begin, or ends
@@ -183,6 +185,21 @@ class VendorProfile(BaseModel):
     )
     walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
     bulk_leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _are_hours(cls, hours: str | None) -> str | None:
+        if hours is None:
+            return None
+        begin, dash, end = hours.partition("-")
+        for each in (begin, end) if dash else ():
+            if not _TIME.fullmatch(each):
+                raise ValueError(
+                    f'{each!r} is no time of day: "HH:MM-HH:MM", 00:00 to 23:59, such as "07:00-19:00"; midnight is 00:00'
+                )
+        if not dash:
+            raise ValueError('must be two times of day with a hyphen between, such as "07:00-19:00"')
+        return hours
 
     @field_validator("time_zone")
     @classmethod

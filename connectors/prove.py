@@ -125,6 +125,7 @@ async def _compare(
 
 def _show(on_progress: Callable[[Progress], None], progress: Progress, client: EhrClient, phase: str) -> None:
     progress.phase, progress.requests, progress.retries = phase, client.requests, client.retries
+    progress.units = max(progress.units, progress.units_done)
     on_progress(progress)
 
 

@@ -12,6 +12,7 @@ from config.bulk_options import BulkOptions
 from connectors.profile import Mode, VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.client import EhrClient
+from connectors.waits import Wait
 from snapshots.record import Record, Traffic, UnitResult, UnitState
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Progress:
     places: int | None = None  # requests at a time, as the pace stands
     down_until: datetime | None = None  # the EHR is taken to be down
     paused_s: float = 0.0  # waited, because the server's rate headers asked for it
+    waiting: Wait | None = None  # what holds everything up now; whoever shows it asks `EhrClient.waits` anew
 
 
 @dataclass(kw_only=True)
@@ -98,8 +100,6 @@ class Run:
     is_full: bool = True  # nothing is asked for news only
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)
-    _paused_phase: str | None = None  # what was being done when the server made everything wait
-    _pause_told: str = ""
 
     def inspect(self, records: Sequence[Record]) -> None:
         """Let the validator see what came, if there is one."""
@@ -145,6 +145,7 @@ class Run:
     def show(self, phase: str | None = None) -> None:
         """Tell whoever watches how far the run is."""
         self.progress.phase = phase or self.progress.phase
+        self.progress.units = max(self.progress.units, self.progress.units_done)  # more came to light than was planned
         self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
         self.progress.retries_left = self.client.budget.left
         self.progress.places = self.client.limits.pace.level
@@ -152,18 +153,9 @@ class Run:
         self.progress.paused_s = self.client.limits.paused_s
         self.on_progress(self.progress)
 
-    def pauses(self, until: float | None) -> None:
-        """Tell whoever watches that the server lets everything wait, and when that is over (None)."""
-        if until is not None:
-            told = f"waiting until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC for the server's rate limit"
-            if self._paused_phase is None:
-                self._paused_phase = self.progress.phase
-            self._pause_told = told
-            self.show(told)
-        elif self._paused_phase is not None:
-            before, self._paused_phase = self._paused_phase, None
-            if self.progress.phase == self._pause_told:
-                self.show(before)
+    def sleeper(self, reason: str) -> Callable[[float], Awaitable[None]]:
+        """Return a function that sleeps for this reason, which is shown while it lasts."""
+        return self.client.waits.sleeper(reason, self.sleep)
 
     def settled(self, results: Sequence[UnitResult], records: int) -> None:
         """Count units that ended, and records that were written."""

@@ -19,6 +19,7 @@ from snapshots.record import (
     Certificate,
     Deferral,
     EarlierJob,
+    LeftBehind,
     PaceState,
     PlannedFile,
     ProvedRun,
@@ -233,6 +234,10 @@ class RunStore(Protocol):
     @property
     def planned(self) -> bool:
         """True when a resumed run already has its units: do not plan again, continue with `pending`."""
+
+    @property
+    def left_behind(self) -> LeftBehind:
+        """What was given up as the run began, since the connection's base_url has changed."""
 
     async def plan(self, units: Iterable[Unit]) -> int:
         """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are.

@@ -87,8 +87,8 @@ async def sync(
             progress=Progress(connection=request.connection),
             validator=_validator(request),
         )
+        run.notes += _left_behind(store)
         client.restore(await store.pace.load())
-        client.limits.on_pause = run.pauses
         try:
             earned = await _fetch_all(run, log_in)
         except ConnectorError as error:
@@ -137,7 +137,7 @@ async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
         request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
     )
     run.show("logging in")
-    readable = await _logged_in(run, log_in, *_types_for_scopes(request, capability, mode))
+    readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
     earned = await _fetch_listings(run, mode, capability, readable)
     try:
@@ -147,6 +147,22 @@ async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
         run.notes.append(f"what charts refer to and what is attached was given up: {error}")
     await confirm_absences(run, capability)
     return earned
+
+
+def _left_behind(store: RunStore) -> list[str]:
+    """Say so where nothing of what the last runs left is gone on with, since the EHR has another address now."""
+    runs, jobs = store.left_behind
+    if not runs and not jobs:
+        return []
+    what = [f"{jobs} export job{'s' if jobs > 1 else ''}"] if jobs else []
+    what += [f"{runs} open run{'s' if runs > 1 else ''}"] if runs else []
+    verb = "is" if runs + jobs == 1 else "are"
+    return [
+        (
+            f"base_url has changed since the last run: {' and '.join(what)} of the old address {verb} given up, and this run "
+            "asks anew; what was stored stays"
+        )
+    ]
 
 
 async def _namesakes(run: Run) -> list[str]:
@@ -220,7 +236,7 @@ async def _logged_in(run: Run, log_in: LogIn, needed: tuple[str, ...], referred:
     return readable
 
 
-def _types_for_scopes(
+def types_for_scopes(
     request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The types that the login asks scopes for, and those that charts refer to; none at all where a wildcard covers them."""
@@ -265,6 +281,7 @@ def _suspended(run: Run, error: TransientFetchError) -> RunReport:
     return RunReport(
         id=run.store.id,
         connection=run.request.connection,
+        kind=run.request.kind,
         status="failed",
         mode="bulk",
         notes=tuple(run.notes),

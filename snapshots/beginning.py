@@ -1,4 +1,4 @@
-"""How a run begins: the connection's lock, the interrupted run that is gone on with, and those that are given up.
+"""How a run begins: the connection's lock, the interrupted run that is gone on with, and what is given up, also by hand.
 
 What a run does once it is open is `ledger`'s.
 """
@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from snapshots import evidence
-from snapshots.errors import ConnectionBusyError, store_border
+from snapshots.errors import ConnectionBusyError, RunNotFoundError, store_border
+from snapshots.given_up import Discarded
 from snapshots.ingest import prepare_session
 from snapshots.ledger import OpenRun
-from snapshots.record import RunScope
+from snapshots.record import LeftBehind, RunScope
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 from snapshots.wire import register_arrays
 
 _SQL = load("ledger")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def utc_now() -> datetime:
@@ -37,8 +40,9 @@ async def begin(
     """Begin a run on a session of its own, or go on with the connection's interrupted one.
 
     An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
-    closed as failed. The session must not be used for anything else, and is the run's to close once this returns. `clock` alone
-    dates what the run does: Postgres' own clock decides nothing.
+    closed as failed. Where the connection's base_url has changed, nothing of the old address is gone on with: its open runs and
+    its export jobs are given up, and `left_behind` counts them. The session must not be used for anything else, and is the run's
+    to close once this returns. `clock` alone dates what the run does: Postgres' own clock decides nothing.
 
     Raises:
         ConnectionBusyError: another run of the connection is at work.
@@ -48,13 +52,19 @@ async def begin(
         await _lock(conn, tenant, scope.connection)
         await prepare_session(conn)
         async with tenant_transaction(conn, tenant):
-            connection = await _connection_number(conn, scope)
+            connection, has_moved = await _found_connection(conn, scope)
             now = {"connection": connection, "at": clock()}
             interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
-            keep = interrupted[0] if interrupted and _same_scope(interrupted[0], scope) else None
+            keep = interrupted[0] if interrupted and not has_moved and _same_scope(interrupted[0], scope) else None
             stale = [row[0] for row in interrupted if row is not keep]
             if stale:
-                await _abandon(conn, connection, stale, scope, now)
+                why = "given up: base_url has changed since" if has_moved else "interrupted"
+                await _abandon(conn, connection, stale, scope, {**now, "error": why})
+            left_behind = LeftBehind()
+            if has_moved:
+                dropped = await conn.execute(_SQL["drop_jobs"], {"connection": connection, "run": None})
+                await conn.execute(_SQL["forget_down"], {"connection": connection})
+                left_behind = LeftBehind(len(stale), dropped.rowcount)
             as_of: datetime | None = None
             if keep is not None:
                 run, started_at, as_of = keep[:3]
@@ -64,7 +74,42 @@ async def begin(
                 planned = None
     opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
     session = RunSession(conn=conn, tenant=tenant, open=opened, clock=clock)
-    return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]))
+    return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]), left_behind=left_behind)
+
+
+async def discard(conn: AsyncConnection[Any], tenant: str, run: int, *, at: datetime) -> Discarded:
+    """Give up a run that is open, or what a closed one left at its server; what was committed stays.
+
+    An open run's job that can be found is left to the connection's next run, which deletes it at the server when it is in the
+    way, and at its own end at the latest. Every other job is dropped: the store forgets that it is there.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        ConnectionBusyError: a run of the connection is at work.
+    """
+    with store_border(f"discarding run {run}"):
+        connection, name, is_open, has_job, can_be_found = await _to_discard(conn, tenant, run)
+        await _lock(conn, tenant, name)
+        async with tenant_transaction(conn, tenant):
+            if is_open:
+                scope = RunScope(connection=name, kind="sync", mode="auto", selection="", types=())
+                now = {"connection": connection, "at": at, "error": "given up by hand (runs discard)"}
+                await _abandon(conn, connection, [run], scope, now)
+            if not has_job:
+                return Discarded(run_closed=is_open, job=None)
+            if is_open and can_be_found:
+                return Discarded(run_closed=True, job="left to the next run")
+            await conn.execute(_SQL["drop_jobs"], {"connection": connection, "run": run})
+            return Discarded(run_closed=is_open, job="dropped")
+
+
+async def _to_discard(conn: AsyncConnection[Any], tenant: str, run: int) -> tuple[int, str, bool, bool, bool]:
+    async with tenant_transaction(conn, tenant):
+        row = await (await conn.execute(_SQL["run_to_discard"], {"run": run})).fetchone()
+    if row is None:
+        raise RunNotFoundError(f"tenant {tenant} has no run {run}: `chartferry runs` lists those there are.")
+    connection, name, is_open, has_job, can_be_found = row
+    return connection, name, is_open, has_job, can_be_found
 
 
 async def _abandon(
@@ -93,12 +138,25 @@ async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> Non
         ) from None
 
 
-async def _connection_number(conn: AsyncConnection[Any], scope: RunScope) -> int:
+async def _found_connection(conn: AsyncConnection[Any], scope: RunScope) -> tuple[int, bool]:
+    """The connection's number, and whether its EHR has another address than when it last ran."""
     values = {"connection": scope.connection, "base_url": scope.base_url or None}
-    row = await (await conn.execute(_SQL["find_connection"], values)).fetchone()
-    row = row or await (await conn.execute(_SQL["add_connection"], values)).fetchone()
-    assert row is not None
-    return int(row[0])
+    found = await (await conn.execute(_SQL["find_connection"], values)).fetchone()
+    if found is None:
+        added = await (await conn.execute(_SQL["add_connection"], values)).fetchone()
+        assert added is not None
+        return int(added[0]), False
+    number, before = found
+    if not scope.base_url:
+        return number, False
+    await conn.execute(_SQL["move_connection"], {"connection": number, "base_url": scope.base_url})
+    return number, before is not None and address(before) != address(scope.base_url)
+
+
+def address(base_url: str) -> tuple[str, str, int | None, str]:
+    """What tells one base URL from another, however it is spelled."""
+    parts = urlsplit(base_url)
+    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
 
 
 def _same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:

@@ -25,7 +25,7 @@ from snapshots.errors import UnitConflictError, store_border
 from snapshots.evidence import StoredEvidence
 from snapshots.ingest import Taking, prepare, take_in
 from snapshots.pace import StoredPace
-from snapshots.record import Batch, Deletion, Quarantined, Record, RunReport, Unit, Way
+from snapshots.record import Batch, Deletion, LeftBehind, Quarantined, Record, RunReport, Unit, Way
 from snapshots.references import StoredReferences
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
@@ -48,7 +48,7 @@ class OpenRun:
     without `finish` or `fail` counts as interrupted: the next run of an equal scope goes on with it.
     """
 
-    def __init__(self, session: RunSession, *, started_at: datetime, planned: bool) -> None:
+    def __init__(self, session: RunSession, *, started_at: datetime, planned: bool, left_behind: LeftBehind) -> None:
         self._session = session
         self._conn = session.conn
         self._open = session.open
@@ -56,6 +56,7 @@ class OpenRun:
         self._ways = WayNumbers(session)
         self._started_at = started_at
         self._planned = planned
+        self._left_behind = left_behind
         self._roster = RunRoster(session)
         self._pace = StoredPace(session)
 
@@ -78,6 +79,11 @@ class OpenRun:
     def planned(self) -> bool:
         """Whether a resumed run already has its units."""
         return self._planned
+
+    @property
+    def left_behind(self) -> LeftBehind:
+        """What was given up since the connection's base_url has changed."""
+        return self._left_behind
 
     @property
     def pace(self) -> StoredPace:
@@ -292,7 +298,10 @@ class OpenRun:
         """Give when the last run began that listed everything of this selection, in this way, with a login no narrower."""
         async with self._session.transaction("reading watermarks") as own:
             row = await (
-                await self._conn.execute(_SQL["last_full_listing"], {**own, "granted": list(granted)})
+                await self._conn.execute(
+                    _SQL["last_full_listing"],
+                    {**own, "granted": list(granted), "types": list(self._open.scope.types)},
+                )
             ).fetchone()
         return row[0] if row else None
 

@@ -18,12 +18,14 @@ import platformdirs
 import psycopg
 from psycopg import AsyncConnection, conninfo
 
-from snapshots.beginning import begin, utc_now
+from snapshots.beginning import begin, discard, utc_now
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
 from snapshots.pace import connections_down, pace_of
+from snapshots.peek import Peek, peek
 from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
 from snapshots.record import Down, PaceState, RunReport, RunScope
@@ -95,6 +97,28 @@ class Store:
                 f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
             )
         return found[0]
+
+    @asynccontextmanager
+    async def peek(self, scope: RunScope) -> AsyncIterator[Peek | None]:
+        """Open a look at what a run of this scope would find, for who only plans it; None: the connection never ran."""
+        conn = await connect(self._url)
+        try:
+            yield await peek(conn, self._tenant, scope)
+        finally:
+            await conn.close()
+
+    async def discard(self, run: int, clock: Callable[[], datetime] = utc_now) -> Discarded:
+        """Give up an open run, or the export job that a closed one left at its server.
+
+        Raises:
+            RunNotFoundError: this tenant has no such run.
+            ConnectionBusyError: a run of its connection is at work.
+        """
+        conn = await connect(self._url)
+        try:
+            return await discard(conn, self._tenant, run, at=clock())
+        finally:
+            await conn.close()
 
     @asynccontextmanager
     async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
@@ -173,6 +197,12 @@ def embedded_directory(url: str) -> Path | None:
         return platformdirs.user_data_path("chartferry") / "postgres"
     name, _, directory = url.partition(":")
     return Path(directory) if name == EMBEDDED and directory else None
+
+
+def store_exists(url: str) -> bool:
+    """Tell whether there is anything to open: of a server's URL nobody knows, an embedded store leaves its directory."""
+    directory = embedded_directory(url)
+    return directory is None or (directory.is_dir() and any(directory.iterdir()))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
+from snapshots.given_up import LeftBehind as LeftBehind  # noqa: PLC0414 -- handed on
 from snapshots.witness import AbsentRow as AbsentRow  # noqa: PLC0414 -- handed on
 from snapshots.witness import Deletion as Deletion  # noqa: PLC0414 -- handed on
 from snapshots.witness import Said as Said  # noqa: PLC0414 -- handed on
@@ -391,3 +392,4 @@ class RunReport:
     cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
     claims: Sequence[Claim] = ()
+    kind: str = "sync"  # "sync" | "pull"

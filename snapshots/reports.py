@@ -87,11 +87,12 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             retries_spent=spent,
             retries_left=left,
             down_until=down_until,
-            seconds=round(seconds, 3),
+            seconds=round(max(seconds, 0.0), 3),
             error=error,
             cohort=cohort,
             certificates=certificates.get(run, ()),
             claims=tuple(Claim(**claim) for claim in claims),
+            kind=kind,
         )
         async for (
             run,
@@ -110,6 +111,7 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
             quarantined,
             cohort,
             claims,
+            kind,
         ) in found
     ]
 

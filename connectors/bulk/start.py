@@ -162,7 +162,7 @@ class ExportStart:
             self._on_progress(
                 f"the last kick-off's answer was lost, {remaining:.0f} s are left for a job that it may have begun"
             )
-            await self._sleep(remaining)
+            await self._client.waits.sleeper("the last kick-off was never answered", self._sleep)(remaining)
         self._note("an earlier kick-off was never answered; a job that it may have begun cannot be found again")
         for one in earlier:
             if one.job.status_url is None:
@@ -198,7 +198,7 @@ class ExportStart:
             )
             raise TransientFetchError(message, status=refusal.status, codes=refusal.codes)
         self._on_progress("another export of this client is in progress")
-        await self._sleep(pause)
+        await self._client.waits.sleeper("another export of this client is in progress", self._sleep)(pause)
         return min(wait * 2 or 1, self._profile.poll_cap_s)
 
     async def _too_soon(self, request: KickOff, refusal: Refusal) -> TerminalFetchError:

@@ -48,9 +48,22 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
     proved = proofs_from(job.asked)
     store.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
-    export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
+    export = ExportJob(
+        run.client,
+        request.base_url,
+        request.profile,
+        store,
+        now=run.now,
+        sleep=run.sleeper("the EHR prepares the export"),
+    )
     links = FileLinks(export, job, now=run.now)
-    files = FileFetcher(run.client, request.profile, links, base=FhirBase(request.base_url), sleep=run.sleep)
+    files = FileFetcher(
+        run.client,
+        request.profile,
+        links,
+        base=FhirBase(request.base_url),
+        sleep=run.sleeper("a file that broke off is asked for again"),
+    )
     try:
         while not job.manifest_complete:
             run.show("waiting for the export")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -32,6 +32,7 @@ from connectors.transport.retry_table import (
     signal_of,
 )
 from connectors.transport.sender import FAILS, Answer, Sender, drained, failed
+from connectors.waits import Waits
 from snapshots.record import PaceState
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
@@ -95,7 +96,10 @@ class _Chunks:
     It takes one retry out of the budget, for the caller begins the file again; BudgetExhaustedError says that he should not.
     """
 
-    def __init__(self, call: Call, reader: BodyReader, budget: RetryBudget) -> None:
+    def __init__(
+        self, call: Call, reader: BodyReader, budget: RetryBudget, answering: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._answering = answering
         self._call = call
         self._reader = reader
         self._budget = budget
@@ -105,7 +109,8 @@ class _Chunks:
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._reader)
+            with self._answering():
+                return await anext(self._reader)
         except FAILS as error:
             seen = failed(error)
         verdict = judge(self._call, seen)
@@ -134,10 +139,11 @@ class EhrClient:
         self.tokens = tokens
         self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
-        self.limits = ConnectionLimits(profile, clock=clock, sleep=sleep)
+        self.waits = Waits(clock, sleep)
+        self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
+        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits)
         self._profile = profile
         self._clock = clock
-        self._sleep = sleep
         self._rng = rng
         self._sender = Sender(connection, profile)
         self._clocks_compared = 0
@@ -188,7 +194,7 @@ class EhrClient:
         """
         held = await self._with_retries(call, self._try_open)
         response = held.answer.response
-        chunks = _Chunks(call, held.answer.reader, self.budget)
+        chunks = _Chunks(call, held.answer.reader, self.budget, self._answering)
         try:
             yield StreamReply(response.status_code, response.headers, held.answer.url, chunks, held.answer.reader)
         finally:
@@ -202,7 +208,8 @@ class EhrClient:
         """
         url = self._sender.safe(call)
         try:
-            answer = await self._sender.once(call, url)
+            with self._answering():
+                answer = await self._sender.once(call, url)
             try:
                 body = await _whole(call, answer.reader)
                 return Reply(answer.response.status_code, answer.response.headers, body, url)
@@ -212,14 +219,16 @@ class EhrClient:
             seen = failed(error)
         raise error_for(call, seen, judge(call, seen), tries=1)
 
+    def _answering(self) -> AbstractContextManager[None]:
+        return self.waits.answer("the EHR's answer", self._profile.read_timeout_s)
+
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
         probing = await self.limits.admit(call)
         self.budget.count_request()
         try:
             first = await attempt(call)
-            if (
-                first.value is not None
-            ):  # nearly always: setting the retry loop up costs a sixth of a small request's CPU
+            # nearly always; setting the retry loop up costs a sixth of a small request's CPU
+            if first.value is not None:
                 self.budget.count_answer()
                 self.limits.ended(reason=None)
                 return first.value
@@ -237,7 +246,11 @@ class EhrClient:
 
         tries = _Tries(most, self.budget, self._is_down)
         retrying = AsyncRetrying(
-            sleep=self._sleep, retry=_AGAIN, stop=tries.stop, wait=self._wait_s, retry_error_callback=_tried
+            sleep=self._again_then,
+            retry=_AGAIN,
+            stop=tries.stop,
+            wait=self._wait_s,
+            retry_error_callback=_tried,
         )
         tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
@@ -262,7 +275,8 @@ class EhrClient:
         if held is None:
             return _Try(tried.seen, tried.verdict)
         try:
-            body = await _whole(call, held.answer.reader)
+            with self._answering():
+                body = await _whole(call, held.answer.reader)
             reply = Reply(held.answer.response.status_code, held.answer.response.headers, body, held.answer.url)
             return _Try(tried.seen, tried.verdict, reply)
         except FAILS as error:
@@ -282,9 +296,10 @@ class EhrClient:
         held: _Held | None = None
         try:
             try:
-                held = _Held(await self._answer(call, url, token, place), place)
-                accepted = held.answer.response.status_code in call.ok
-                body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
+                with self._answering():
+                    held = _Held(await self._answer(call, url, token, place), place)
+                    accepted = held.answer.response.status_code in call.ok
+                    body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
                 seen = self._seen(held.answer, body, () if accepted else issue_codes(body))
             except FAILS as error:
                 seen = failed(error)
@@ -324,8 +339,7 @@ class EhrClient:
             self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
 
     def _is_down(self) -> bool:
-        breaker = self.limits.breaker
-        return breaker.down_until is not None and breaker.is_open(self._clock())
+        return self.limits.breaker.down_until is not None and self.limits.breaker.is_open(self._clock())
 
     async def _token(self, call: Call, url: str) -> Token | None:
         try:

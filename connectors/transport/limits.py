@@ -8,7 +8,7 @@ home `breaker`'s; here requests wait for them, and answers are told to them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import anyio
@@ -22,10 +22,10 @@ from connectors.transport.pace import Pace
 from connectors.transport.quiet_hours import QuietHours
 from connectors.transport.quota import Quota, allowance_from
 from connectors.transport.retry_table import Seen, Signal, server_time
+from connectors.waits import Waits
 from snapshots.record import PaceState
 
 _FOREVER = float("inf")
-_TOLD_PAUSE_S = 10.0  # shorter ones show in the pace
 _RATE_LIMIT = b"ratelimit"
 _RATE_LIMIT_DASHED = b"rate-limit"
 
@@ -44,12 +44,10 @@ class Place:
 class ConnectionLimits:
     """Places of one connection, first come first served, and the reasons to wait before using one."""
 
-    def __init__(
-        self, profile: VendorProfile, *, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
-    ) -> None:
+    def __init__(self, profile: VendorProfile, *, clock: Callable[[], float], waits: Waits) -> None:
         self._profile = profile
         self._clock = clock
-        self._sleep = sleep
+        self._waits = waits
         self.pace = Pace(profile.max_concurrency, base_s=profile.retry_base_s)
         self.file_pace = Pace(profile.file_concurrency, base_s=profile.retry_base_s)
         self.quota = Quota(profile.requests_per_minute)
@@ -62,8 +60,6 @@ class ConnectionLimits:
         self.pauses = 0  # that rate headers asked for and that were waited out ...
         self.paused_s = 0.0  # ... and how long they were in all
         self._pause_counted_until = 0.0
-        # called with the moment (epoch seconds) until which the server lets everything wait, and with None when that is over
-        self.on_pause: Callable[[float | None], None] = lambda until: None
         self._next_at = 0.0
         self._places = CapacityLimiter(self.pace.level)
         self._files = CapacityLimiter(self.file_pace.level)
@@ -178,12 +174,8 @@ class ConnectionLimits:
             until = self._paused_until
             if until == self._headers_until:
                 self._count_pause(now, until)
-            told = until - now >= _TOLD_PAUSE_S
-            if told:
-                self.on_pause(until)
-            await self._sleep(until - now)
-            if told:
-                self.on_pause(None)
+            said = "its rate headers ask" if until == self._headers_until else "Retry-After asks"
+            await self._waits.sleep(until - now, f"the EHR lets everything wait ({said} for it)")
             now = self._clock()
             if self._paused_until == until:
                 break
@@ -196,7 +188,7 @@ class ConnectionLimits:
             self._next_at = at + gap
             wait = max(wait, at - now)
         if wait:
-            await self._sleep(wait)
+            await self._waits.sleep(wait, "the quota or the pace that the EHR bears leaves no room sooner")
             now = self._clock()
         place.sent_at = now
 
@@ -221,7 +213,9 @@ class ConnectionLimits:
                 f"{until:%H:%M} UTC, longer than profile.quiet_wait_s lets a run wait; sync again then, or set "
                 "profile.quiet_max_concurrency to 1 or more"
             )
-        await self._sleep(left)
+        await self._waits.sleep(
+            left, f"quiet hours spare the EHR ({self._profile.quiet_hours} {self._profile.time_zone})"
+        )
         self._look_at_quiet_hours()
 
     # -- after an answer

@@ -11,8 +11,27 @@ SELECT pg_advisory_lock(hashtextextended('chartferry run ' || %(tenant)s || ' ' 
 SELECT max(run.id) FROM run JOIN connection c ON c.id = run.connection WHERE c.name = %(connection)s AND run.status = 'running'
 
 -- name: find_connection
--- The number of a connection, which remembers where its EHR is.
-UPDATE connection SET base_url = coalesce(%(base_url)s, base_url) WHERE name = %(connection)s RETURNING id
+-- The number of a connection, and where its EHR was.
+SELECT id, base_url FROM connection WHERE name = %(connection)s
+
+-- name: move_connection
+-- Remember where a connection's EHR is.
+UPDATE connection SET base_url = %(base_url)s WHERE id = %(connection)s AND base_url IS DISTINCT FROM %(base_url)s
+
+-- name: drop_jobs
+-- Export jobs of a connection that nobody goes on with, or deletes at the server, any more.
+UPDATE bulk_job SET deleted = true
+WHERE NOT deleted AND run IN (SELECT id FROM run WHERE connection = %(connection)s AND (%(run)s::bigint IS NULL OR id = %(run)s))
+
+-- name: forget_down
+-- Whether the EHR was down is known of its old address only.
+UPDATE pace SET down_until = NULL, down_reason = NULL, trips = 0, quota_free_at = NULL WHERE connection = %(connection)s
+
+-- name: run_to_discard
+-- A run's connection, whether it is open, and its export job if that was never deleted at the server: whether it can be found there.
+SELECT c.id, c.name, run.status = 'running', b.run IS NOT NULL, b.status_url IS NOT NULL
+FROM run JOIN connection c ON c.id = run.connection LEFT JOIN bulk_job b ON b.run = run.id AND NOT b.deleted
+WHERE run.id = %(run)s
 
 -- name: add_connection
 -- Give a connection its number.
@@ -36,7 +55,7 @@ FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DE
 
 -- name: abandon
 -- Close interrupted runs that will not be resumed.
-UPDATE run SET status = 'failed', finished_at = %(at)s, error = 'interrupted' WHERE id = ANY(%(runs)s)
+UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s WHERE id = ANY(%(runs)s)
 
 -- name: forget_seen
 -- What these runs saw is of no more use.
@@ -147,5 +166,5 @@ SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s A
 -- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
 -- types, and could read all that this run's login may.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
-    AND status IN ('complete', 'partial') AND full_listing AND types = (SELECT types FROM run WHERE id = %(run)s)
+    AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
     AND granted @> %(granted)s::text[]

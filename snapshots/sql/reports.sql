@@ -6,13 +6,7 @@ WHERE %(connection)s::text IS NULL OR c.name = %(connection)s ORDER BY run.id DE
 -- name: runs
 -- Runs with their quarantine counted. A run that is not closed and whose connection's lock (see ledger.lock) nobody holds was
 -- interrupted. The mode of a run that was to choose is the one it took: its units tell, and all are of one way.
-SELECT run.id, c.name,
-    CASE WHEN run.status = 'running' AND NOT EXISTS (
-        SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(
-                'chartferry run ' || current_setting('app.current_tenant_id') || ' ' || c.name, 0)
-    ) THEN 'interrupted' ELSE run.status END,
+SELECT run.id, c.name, stands.status,
     CASE WHEN run.mode <> 'auto' THEN run.mode
         WHEN EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id) THEN 'bulk'
         ELSE coalesce((
@@ -21,9 +15,25 @@ SELECT run.id, c.name,
     END,
     run.patients, run.notes, run.requests, run.retries,
     run.retries_spent, run.retries_left, run.down_until,
-    extract(epoch FROM coalesce(run.finished_at, now()) - run.started_at)::float8, run.error,
-    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}'), run.claims
-FROM run JOIN connection c ON c.id = run.connection WHERE run.id = ANY(%(runs)s) ORDER BY run.id DESC
+    extract(epoch FROM CASE stands.status WHEN 'running' THEN now() WHEN 'interrupted' THEN (
+        -- up to the last thing that is known of it
+        SELECT max(at) FROM (
+            SELECT run.started_at UNION ALL SELECT max(u.ended_at) FROM unit u WHERE u.run = run.id
+            UNION ALL SELECT b.kicked_off_at FROM bulk_job b WHERE b.run = run.id
+            UNION ALL SELECT p.saved_at FROM pace p WHERE p.connection = run.connection
+                AND NOT EXISTS (SELECT FROM run later WHERE later.connection = run.connection AND later.id > run.id)
+        ) AS known (at)
+    ) ELSE run.finished_at END - run.started_at)::float8, run.error,
+    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}'), run.claims, run.kind
+FROM run JOIN connection c ON c.id = run.connection CROSS JOIN LATERAL (
+    SELECT CASE WHEN run.status = 'running' AND NOT EXISTS (
+        SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(
+                'chartferry run ' || current_setting('app.current_tenant_id') || ' ' || c.name, 0)
+    ) THEN 'interrupted' ELSE run.status END AS status
+) AS stands
+WHERE run.id = ANY(%(runs)s) ORDER BY run.id DESC
 
 -- name: counts
 -- What runs received, by type.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.demo import print_next
+from cli.exit_codes import ExitCode
+from config.settings import Settings
 from tests.acceptance.user_site import CHARTFERRY
 
 
@@ -49,3 +53,29 @@ def test_people_see_what_came_from_where_and_what_lies_where(home: Path) -> None
         assert word in done.stdout
     assert run(home, "runs", "--config", "here/chartferry.toml").returncode == 0
     assert {path.name for path in home.iterdir()} == {"here"}
+
+
+def test_a_demo_that_is_interrupted_while_it_syncs_ends_well_when_it_is_run_again(home: Path) -> None:
+    command = [CHARTFERRY, "demo", "--patients", "20"]
+    with subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "kicking off" in line or "server prepares" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    done = run(home, "demo", "--patients", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Look around" in done.stdout
+
+
+def test_a_demo_that_failed_says_how_to_go_on_and_not_to_look_around(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(source=tmp_path / "chartferry.toml")
+    print_next(tmp_path, settings, "3 s", ExitCode.FAILED)
+    out = capsys.readouterr().out
+    assert "Look around" not in out
+    assert "Run it again" in out
+    assert "runs --config" in out

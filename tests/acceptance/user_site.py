@@ -86,6 +86,16 @@ class Site:
         self._write()
         return name
 
+    def move(self, served: Served) -> None:
+        """Write another base_url into the only connection: its EHR has moved."""
+        self._connections = [
+            "\n".join(
+                f'base_url = "{served.base_url}"' if line.startswith("base_url") else line for line in text.split("\n")
+            )
+            for text in self._connections
+        ]
+        self._write()
+
     def _write(self) -> None:
         text = f'[store]\nurl = "{self._store_url}"\n\n' + "\n".join(self._connections)
         (self.folder / "chartferry.toml").write_text(text)

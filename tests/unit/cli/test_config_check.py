@@ -190,3 +190,44 @@ def test_a_connection_that_cannot_know_its_patients_is_noted(
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
     assert len(notes) == (1 if noted else 0)
     assert noted in "".join(notes)
+
+
+@pytest.mark.parametrize("hours", ["25:00-26:00", "22:00-24:00", "07:00\u201319:00", "7-19", "all day"])
+def test_quiet_hours_that_are_none_are_answered_with_how_they_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: str
+) -> None:
+    found = problems(tmp_path, site(f'profile = {{ quiet_hours = "{hours}" }}'), capsys)
+    assert "07:00-19:00" in found["connections.site.profile.quiet_hours"][1]
+
+
+def test_a_list_of_the_profile_that_is_one_text_is_answered_with_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = problems(tmp_path, site('profile = { follow = "Practitioner, Location" }'), capsys)
+    assert found["connections.site.profile.follow"][1] == 'a list: ["Practitioner", "Location"]'
+
+
+def test_a_password_in_a_file_that_others_can_read_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = write(tmp_path, '[store]\nurl = "postgresql://me:hunter2@db/charts"\n')
+    (tmp_path / "chartferry.toml").chmod(0o644)
+    assert call(words) == 0
+    out = capsys.readouterr().out
+    assert ("store.url holds a password" in out, "chmod 600" in out, "hunter2" in out) == (True, True, False)
+    (tmp_path / "chartferry.toml").chmod(0o600)
+    assert call(words) == 0
+    assert "holds a password" not in capsys.readouterr().out
+
+
+def test_the_unset_variable_of_one_connection_does_not_hide_what_is_found_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MISSING", raising=False)
+    unset = site('client_id = "a"', 'key = "env:MISSING"', name="a")
+    words = write(
+        tmp_path, '[store]\nurl = "env:MISSING"\n' + unset + site('cohort = "file:none.csv"', name="b") + site(name="c")
+    )
+    assert call(words) == 2
+    shown = capsys.readouterr()
+    for path in ("store.url", "connections.a.key", "connections.b.cohort"):
+        assert path in shown.err
+    assert "connections.c: neither cohort nor group" in shown.out

@@ -72,7 +72,7 @@ def test_no_help_loses_its_brackets_to_markup(
 
 @pytest.mark.parametrize("example", [line for module in MODULES for line in module.EXAMPLES])
 def test_every_example_parses(example: str) -> None:
-    words = shlex.split(example.partition(" > ")[0])
+    words = shlex.split(example.partition(" > ")[0].partition(" < ")[0])
     assert words[0] == "chartferry"
     parse(typer.main.get_command(app), words[1:])
 
@@ -93,3 +93,40 @@ def test_words_alone_load_no_heavy_library() -> None:
     code = f"import sys, cli.main; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "{file}", "--json", "config", "check"],
+        ["--json", "config", "--config={file}", "check"],
+        ["config", "--json", "check", "--config", "{file}"],
+        ["--debug", "--tenant", "default", "--json", "--config", "{file}", "config", "check"],
+    ],
+)
+def test_the_shared_options_stand_before_a_command_as_well_as_behind_it(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("")
+    assert call([word.format(file=file) for word in words]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == str(file)
+
+
+def test_a_shared_option_that_a_command_does_not_take_is_refused_before_it_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(["--config", "x.toml", "demo"]) == 2
+    assert "No such option: --config" in capsys.readouterr().err
+    assert call(["--config"]) == 2
+    assert call(["--json"]) == 2
+
+
+def test_the_help_of_the_whole_names_the_shared_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert call(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(option in out for option in ("--config", "--tenant", "--json", "--debug"))

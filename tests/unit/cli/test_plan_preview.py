@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.plan_preview import Preview, PreviewRuns
+from cli.plan_preview import PreviewRuns
+from cli.preview import Preview
 from snapshots.beginning import utc_now
 from snapshots.record import RunScope, Unit
 

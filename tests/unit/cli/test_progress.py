@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cli.progress import PlainLines, counts
+from cli.progress import PlainLines, counts, waits
+from connectors.waits import Wait, Waits
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Run:
     places: int | None = None
     down_until: datetime | None = None
     paused_s: float = 0.0
+    waiting: Wait | None = None
 
 
 def test_a_line_tells_counts_and_when_it_will_end() -> None:
@@ -57,3 +60,45 @@ def test_connections_do_not_hide_each_other() -> None:
     shown.show(Run(connection="a"))
     shown.show(Run(connection="b"))
     assert len(lines) == 2
+
+
+def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
+    told = counts(Run(units=1, records=1, requests=1, retries=1), 2)
+    assert told == "fetching charts, 0 of 1 unit, 1 resource, 1 request, 1 retry, 2 s"
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
+
+
+def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> None:
+    run = Run(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
+    told = "waiting until 12:01:30 UTC at the latest (80 s): quiet hours spare the EHR"
+    assert waits(run, NOON + 10) == [told]
+    assert waits(Run(waiting=Wait("a short one", NOON, NOON + 2)), NOON + 1) == []
+    assert waits(Run(), NOON) == []
+
+
+def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it_lasts() -> None:
+    now = [0.0]
+    lines: list[str] = []
+    shown = PlainLines(lines.append, lambda: now[0], lambda: NOON + now[0])
+    run = Run()
+    shown.show(run)
+    for second in range(1, 25):
+        now[0] = float(second)
+        run.waiting = Wait("Retry-After asks for it", NOON + 1, NOON + 300) if second > 3 else None
+        shown.show(run)
+    assert [line.count("waiting until 12:05:00 UTC") for line in lines] == [0, 1, 1, 1]
+
+
+def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came() -> None:
+    now = [NOON]
+    found = Waits(lambda: now[0], asyncio.sleep)
+    with found.answer("the EHR's answer", 300):
+        now[0] += 100
+        assert found.current() == Wait("the EHR's answer", NOON, NOON + 300)
+        with found.answer("the EHR's answer", 300):
+            now[0] += 1
+        now[0] += 5
+        assert found.current() == Wait("the EHR's answer", NOON + 101, NOON + 401)
+    assert found.current() is None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import render
 from cli.exit_codes import ExitCode
 from cli.main import call
 from cli.render import print_holes, print_table, say
@@ -167,3 +168,12 @@ def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     for text in (shown.out, shown.err):
         assert "HTTP 500" in text
         assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_table_that_is_too_wide_for_a_terminal_leaves_out_columns_of_zeros(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "WIDTH_ELSEWHERE", 30)
+    print_table(("connection", "patients#", "holes#", "deleted#"), [("mercy-epic", 12, 0, 0), ("st-lukes", 3, 2, 0)])
+    out = capsys.readouterr().out
+    assert ("mercy-epic" in out, "patients" in out, "holes" in out, "deleted" in out) == (True, True, True, False)

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.capability import Capability, capability_from
 from connectors.errors import PlanError
-from connectors.plan import bulk_types, choose_mode, crawl_types
+from connectors.plan import bulk_types, choose_mode, crawl_types, named
 from connectors.vendors import PROFILES, profile_for
 
 EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
@@ -133,3 +133,9 @@ def test_reads_are_known_of_types_that_declare_them_or_no_interaction_at_all() -
     found = capability_from({"rest": [{"resource": [*resources, {"type": "Procedure"}]}]})
     assert found.reads == {"Condition", "Goal", "Flag", "Procedure"}
     assert Capability().reads == frozenset()
+
+
+def test_a_note_names_a_few_types_and_of_many_the_first() -> None:
+    assert named(["A", "B"]) == "A, B"
+    many = [f"T{number}" for number in range(85)]
+    assert named(many) == "85 types (T0, T1, T2, T3, T4, … 80 more)"

@@ -1,0 +1,64 @@
+"""Keeps telling: shows a run again every second while it has no step to tell, and says what a slow start or end waits for.
+
+What is waited for is `connectors.waits`', how it looks `progress`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from cli.render import say
+
+if TYPE_CHECKING:
+    from connectors.run import Progress
+    from connectors.transport.client import EhrClient
+
+EVERY_S = 1.0
+
+
+@asynccontextmanager
+async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0) -> AsyncIterator[None]:
+    """Say what is waited for where the block takes longer than `after_s`, and how long by now at every `every_s`."""
+
+    async def tell() -> None:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(after_s)
+        while True:
+            say(f"{what} ({asyncio.get_running_loop().time() - began:.0f} s)")
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def beating(client: EhrClient, show: Callable[[Progress], None]) -> AsyncIterator[Callable[[Progress], None]]:
+    """Yield the function to call at every step; what it was last called with is shown again while nothing calls it."""
+    last: Progress | None = None
+
+    def step(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        progress.waiting = None  # something moves
+        show(progress)
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if last is not None:
+                last.waiting = client.waits.current()
+                show(last)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield step
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,63 @@
+"""What a plan says of one connection, and the client that stops before the first kick-off.
+
+How the use case is run to get there is `plan_preview`'s, how it is printed `plan_report`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+
+if TYPE_CHECKING:
+    from connectors.transport.call import Call, Reply
+    from connectors.transport.client import EhrClient
+
+
+@dataclass(kw_only=True)
+class Preview:
+    """What a run would ask. `units` counts searches or files by type; a bulk export's units are known only by its server."""
+
+    connection: str
+    mode: str = "crawl"
+    request: str | None = None  # the bulk kick-off, as template
+    types: tuple[str, ...] = ()
+    since: Mapping[str, str] = field(default_factory=dict)  # type, or "*" for an export -> the instant asked from
+    patients: int = 0
+    units: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class KickOffReachedError(Exception):
+    """The plan is a bulk export, and this is where it would begin."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.template)
+        self.template = call.template
+        asked = parse_qs(urlsplit(call.url).query)
+        if call.body is not None:
+            for each in orjson.loads(call.body)["parameter"]:
+                value = next((text for key, text in each.items() if key.startswith("value")), "")
+                asked.setdefault(each["name"], []).append(str(value))
+        self.types = tuple(",".join(asked.get("_type", [])).split(","))
+        self.since = next(iter(asked.get("_since", [])), None)
+
+
+class PreviewClient:
+    """An EhrClient that stops before a kick-off; everything else goes through."""
+
+    def __init__(self, client: EhrClient) -> None:
+        self._client = client
+
+    async def send(self, call: Call) -> Reply:
+        """Send what planning needs; KickOffReachedError in place of a kick-off."""
+        if call.purpose == "kickoff":
+            raise KickOffReachedError(call)
+        return await self._client.send(call)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)

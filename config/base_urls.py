@@ -1,0 +1,46 @@
+"""What a FHIR base URL may be, and what people paste in its place: a document below it, a search, the login's address. Pure."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from config.resource_types import RESOURCE_TYPES
+
+_DOCUMENT = re.compile(r"/(metadata|\.well-known(/.*)?|\$[a-z-]+)$")
+_TYPE = re.compile(r"/(?P<type>[A-Z][A-Za-z]+)(/[^/]+)?(/(_history(/[^/]+)?|\$[a-z-]+))?$")
+_BELOW_A_TYPE = re.compile(rf"/({'|'.join(sorted(RESOURCE_TYPES))})/[^/?#\s]+")
+_LOGIN = re.compile(
+    r"/(token|authorize|authorization|introspect|revoke|register|jwks(\.json)?|oauth2?|connect)$", re.IGNORECASE
+)
+
+
+def base_url_problem(url: str) -> str | None:
+    """Return what is wrong with a base URL, with the one that was probably meant; None for one that may be."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return 'must be a whole URL such as "https://ehr.example.org/api/FHIR/R4"'
+    if "@" in url:  # anywhere: a password with a / in it ends the host early
+        return "must not carry a user or password: use client_id and key, or bearer_token"
+    path = parts.path.rstrip("/")
+    meant = _meant(path)
+    probably = "" if meant == path else f'; probably "{parts.scheme}://{parts.netloc}{meant}"'
+    if parts.query or parts.fragment:
+        return f"must be the FHIR base URL, without ? or #{probably}"
+    if _LOGIN.search(path):
+        return (
+            "must be the FHIR base URL, and this looks like the address of a login; that is found by itself below the base, or "
+            "given as profile.token_url"
+        )
+    return f"must be the FHIR base URL, to which /metadata and /Patient are added{probably}" if probably else None
+
+
+def _meant(path: str) -> str:
+    path = _DOCUMENT.sub("", path)
+    found = _TYPE.search(path)
+    return path[: found.start()] if found and found["type"] in RESOURCE_TYPES else path
+
+
+def without_ids(url: str) -> str:
+    """Return the URL with stars in place of what follows a resource type: it may be a patient's id."""
+    return _BELOW_A_TYPE.sub(r"/\1/****", url)

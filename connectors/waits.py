@@ -1,0 +1,77 @@
+"""What one connection is waiting for now, why and until when: for whoever shows it while it lasts.
+
+Every sleep of a connection goes through here with its reason, and so does every wait for the EHR's answer. How it is shown, and
+from how many seconds on, is left to `cli.progress`. Reasons hold no URL and no id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Wait(NamedTuple):
+    """One wait. Moments are epoch seconds."""
+
+    reason: str
+    since: float
+    until: float  # when it ends at the latest
+
+
+class Waits:
+    """The waits of one connection that are under way."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._sleeping: dict[int, Wait] = {}
+        self._answers: dict[int, Wait] = {}
+        self._numbers = 0
+        self._heard_at = 0.0
+
+    async def sleep(self, seconds: float, reason: str) -> None:
+        """Sleep, and let it be known why and until when."""
+        await self.sleeper(reason)(seconds)
+
+    def sleeper(self, reason: str, sleep: Sleep | None = None) -> Sleep:
+        """Return a function that sleeps for this reason, in the given way where there is one."""
+
+        async def slept(seconds: float) -> None:
+            now = self._clock()
+            with self._kept(self._sleeping, Wait(reason, now, now + seconds)):
+                await (sleep or self._sleep)(seconds)
+
+        return slept
+
+    @contextmanager
+    def answer(self, reason: str, patience_s: float) -> Iterator[None]:
+        """While the block lasts the EHR is to answer; it has `patience_s` from its last sign of life on."""
+        now = self._clock()
+        with self._kept(self._answers, Wait(reason, now, now + patience_s)):
+            yield
+        self._heard_at = self._clock()
+
+    def current(self) -> Wait | None:
+        """Give what holds everything up: the answer that is awaited where none came since, else the sleep that ends first.
+
+        While answers come, a sleep holds nobody up but itself: None then.
+        """
+        awaited = min(self._answers.values(), key=lambda wait: wait.since, default=None)
+        slept = min(self._sleeping.values(), key=lambda wait: wait.until, default=None)
+        if awaited is not None:
+            since = max(awaited.since, self._heard_at)
+            return awaited._replace(since=since, until=awaited.until - awaited.since + since)
+        return slept
+
+    @contextmanager
+    def _kept(self, waits: dict[int, Wait], wait: Wait) -> Iterator[None]:
+        self._numbers += 1
+        number = self._numbers
+        waits[number] = wait
+        try:
+            yield
+        finally:
+            del waits[number]

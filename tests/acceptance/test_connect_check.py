@@ -1,0 +1,113 @@
+"""Somebody asks before the night whether store and EHRs let him in: each step ok, warn or fail, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests.acceptance.user_site import Site, mock
+
+
+def check(site: Site, code: int) -> dict[tuple[str, str], dict[str, Any]]:
+    done = site.run("config", "check", "--connect", "--json")
+    assert done.code == code, f"exit {done.code}\n{done.stdout}\n{done.stderr}"
+    return {(one["where"], one["step"]): one for one in done.json["steps"]}
+
+
+def test_every_vendors_ehr_and_the_store_are_well(site: Site, vendor: str) -> None:
+    with mock(vendor) as served:
+        name = site.connect(served)
+        steps = check(site, 0)
+        assert not [*served.log.of("kickoff"), *served.log.of("file")]
+        exports = vendor in {"cerner", "allscripts"}
+        assert len(served.log.of("search")) + len(served.log.of("read")) == (0 if exports else 1)
+        shown = site.run("config", "check", "--connect")
+    assert {one["verdict"] for one in steps.values()} == {"ok"}, steps
+    assert {step for where, step in steps if where == "store"} == {"login", "version", "encoding", "rights"}
+    assert {step for where, step in steps if where == name} >= {"dns", "tcp", "metadata", "token", "scopes", "search"}
+    assert shown.code == 0
+    assert "all is well" in shown.stdout
+    assert not any(patient in shown.stdout for patient in served.patient_ids)
+    assert site.run("runs", "--json").json["runs"] == []
+
+
+def test_an_ehr_that_is_not_there_fails_where_it_ends_and_the_others_are_asked(site: Site) -> None:
+    with mock("generic") as served:
+        good = site.connect(served, "good")
+        site.connect(served, "nobody", base_url="http://127.0.0.1:9/fhir")
+        site.connect(served, "nameless", base_url="https://ehr.invalid/fhir")
+        site.connect(served, "elsewhere", base_url=f"{served.base_url}/nothing-here")
+        steps = check(site, 5)
+    assert steps[good, "search"]["verdict"] == "ok"
+    assert (steps["nobody", "tcp"]["verdict"], "firewall" in steps["nobody", "tcp"]["advice"]) == ("fail", True)
+    assert steps["nameless", "dns"]["verdict"] == "fail"
+    assert "base_url" in steps["elsewhere", "metadata"]["advice"]
+    assert ("nobody", "metadata") not in steps
+
+
+def test_a_login_that_is_refused_fails_and_says_what_was_sent(site: Site) -> None:
+    with mock("epic") as served:
+        name = site.connect(served, client_id="someone-else")
+        steps = check(site, 5)
+    assert steps[name, "key"]["verdict"] == "ok"
+    assert steps[name, "token"]["verdict"] == "fail"
+    assert "invalid_client" in steps[name, "token"]["found"]
+    assert (name, "search") not in steps
+
+
+def test_types_that_are_not_granted_are_a_warning_with_their_names(site: Site) -> None:
+    with mock("epic", forbidden_types=("Condition",)) as served:
+        name = site.connect(served)
+        steps = check(site, 0)
+    assert (steps[name, "scopes"]["verdict"], "Condition" in steps[name, "scopes"]["found"]) == ("warn", True)
+
+
+def test_the_unset_variable_of_one_connection_does_not_keep_the_others_from_being_asked(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served, "good")
+        site.connect(served, "unset", key="env:NOBODY_HAS_SET_THIS")
+        done = site.run("config", "check", "--connect")
+    assert done.code == 2
+    assert "ok    good" in done.stdout
+    assert "search" in done.stdout
+    assert "fail  unset" in done.stdout
+    assert "export NOBODY_HAS_SET_THIS" in done.stderr
+
+
+@contextmanager
+def _role(url: str, *grants: str) -> Iterator[None]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("CREATE ROLE weak LOGIN PASSWORD 'x'")
+        for grant in grants:
+            conn.execute(grant)
+        try:
+            yield
+        finally:
+            conn.execute("DROP OWNED BY weak")
+            conn.execute("DROP ROLE weak")
+
+
+@pytest.mark.parametrize("tenant", ["default", "mercy"])
+def test_a_store_that_gives_no_rights_is_answered_by_the_grant_that_is_needed(
+    site: Site, store_url: str, tenant: str
+) -> None:
+    weak = Site(site.folder, store_url.replace(f"//{urlsplit(store_url).username}@", "//weak@"))
+    with _role(store_url), mock("generic") as served:
+        weak.connect(served, tenant=tenant)
+        rights = check(weak, 5)["store", "rights"]
+    assert rights["verdict"] == "fail"
+    assert ("GRANT USAGE, CREATE ON SCHEMA" if tenant == "default" else "GRANT CREATE ON DATABASE") in rights["advice"]
+
+
+def test_a_store_that_is_not_there_fails_and_the_ehrs_are_asked_all_the_same(site: Site) -> None:
+    away = Site(site.folder, "postgresql://nobody@127.0.0.1:9/charts")
+    with mock("generic") as served:
+        name = away.connect(served)
+        steps = check(away, 5)
+    assert steps["store", "login"]["verdict"] == "fail"
+    assert steps[name, "search"]["verdict"] == "ok"

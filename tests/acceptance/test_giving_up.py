@@ -1,0 +1,55 @@
+"""Somebody whose mock EHRs, or whose EHR, came back at another address; and somebody who gives up a run by hand."""
+
+from __future__ import annotations
+
+import signal
+
+from mocks.mock_config import MockConfig
+from mocks.serving import serve
+from tests.acceptance.user_site import Site, key_pair
+
+SLOW = MockConfig(vendor="cerner", patients=2, jwks=key_pair("cerner").jwks, polls=1_000, retry_after_s=0)
+
+
+def _stopped(site: Site, served: object) -> int:
+    """Begin a sync, stop it while its export is prepared, and give its number."""
+    process = site.start("sync")
+    while not served.log.of("status"):  # type: ignore[attr-defined]
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    return int(site.run("runs", "--json").json["runs"][0]["id"])
+
+
+def test_a_sync_whose_ehr_moved_while_it_was_interrupted_asks_anew_and_says_so(site: Site) -> None:
+    with serve(SLOW) as served:
+        site.connect(served)
+        old = _stopped(site, served)
+    with serve(MockConfig(vendor="cerner", patients=2, jwks=key_pair("cerner").jwks)) as moved:
+        site.move(moved)
+        (report,) = site.sync()["runs"]
+    assert (report["id"] != old, report["status"]) == (True, "complete")
+    assert any("base_url has changed" in note and "1 export job and 1 open run" in note for note in report["notes"])
+
+
+def test_a_run_that_is_discarded_lets_the_next_sync_begin_anew(site: Site) -> None:
+    with serve(SLOW) as served:
+        name = site.connect(served)
+        old = _stopped(site, served)
+        done = site.run("runs", "discard", str(old))
+        assert (done.code, f"run {old} is closed" in done.stdout) == (0, True)
+        process = site.start("sync")
+        while [entry.status for entry in served.log.of("kickoff")].count(202) < 2:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        newest = site.run("runs", "--connection", name, "--json").json["runs"][0]["id"]
+    assert newest != old
+    assert site.run("runs", "discard", "4711").code == 2
+
+
+def test_words_that_are_no_run_are_answered_with_what_is_wanted(site: Site) -> None:
+    for words in (["discard"], ["discard", "x"], ["12", "13"], ["last"], ["discard", "1", "2"]):
+        done = site.run("runs", *words)
+        assert done.code == 2
+        assert "run" in done.stderr

@@ -1,0 +1,89 @@
+"""What somebody at a terminal, or with a log, sees of plans, runs and proofs."""
+
+from __future__ import annotations
+
+import signal
+from urllib.parse import unquote
+
+import psycopg
+
+from mocks.faults import Action, FaultRule, Match
+from mocks.mock_config import MockConfig
+from mocks.serving import serve
+from tests.acceptance.user_site import Site, key_pair, mock
+
+
+def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:
+    with mock("cerner") as cerner, mock("epic") as epic:
+        site.connect(cerner, "bulky", profile={"incremental": True})
+        site.connect(epic, "crawly", profile={"incremental": True})
+        first = site.run("sync", "--plan")
+        assert first.stdout.count("everything, without _since") == 2
+        site.sync()
+        bulk, crawl = site.run("sync", "--plan", "--json").json["plans"]
+        shown = site.run("sync", "--plan")
+        kicked_off = len(cerner.log.of("kickoff"))
+        site.sync()
+        sent = cerner.log.of("kickoff")[kicked_off].target
+    assert unquote(sent).partition("_since=")[2].partition("&")[0] == bulk["since"]["*"]
+    assert crawl["since"]
+    assert next(iter(crawl["since"].values())) in shown.stdout
+    for word in ("fetching", "kicking off", "downloading"):
+        assert word not in first.stderr + shown.stderr
+
+
+def test_a_run_says_why_it_failed_and_what_to_do_next(site: Site) -> None:
+    with serve(MockConfig(vendor="cerner", patients=1, jwks=key_pair("epic").jwks)) as served:
+        name = site.connect(served)
+        failed = site.sync(code=5)["runs"][0]["id"]
+    shown = site.run("runs", str(failed)).stdout
+    assert f"failed   {name}: " in shown
+    assert f"next     `chartferry sync {name}`" in shown
+
+
+def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: Site) -> None:
+    with serve(MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.05)) as served:
+        site.connect(served)
+        process = site.start("sync")
+        while not served.log.of("search"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    with psycopg.connect(site._store_url, autocommit=True) as conn:
+        conn.execute("UPDATE tenant_default.run SET started_at = started_at - interval '9 hours'")
+        conn.execute("UPDATE tenant_default.unit SET ended_at = ended_at - interval '9 hours'")
+        conn.execute("UPDATE tenant_default.pace SET saved_at = saved_at - interval '9 hours'")
+    (run,) = site.run("runs", "--json").json["runs"]
+    assert (run["status"], run["seconds"] < 3600) == ("interrupted", True)
+    shown = site.run("runs", str(run["id"])).stdout
+    assert "goes on with it" in shown
+    assert f"chartferry runs discard {run['id']}" in shown
+
+
+def test_a_proof_shows_types_with_something_to_say_and_the_others_when_asked_for_all(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        quiet = site.run("prove", name).stdout
+        whole = site.run("prove", name, "--all").stdout
+        with psycopg.connect(site._store_url, autocommit=True) as conn:
+            conn.execute("DELETE FROM tenant_default.resource WHERE resource_type = 'Condition'")
+        lacking = site.run("prove", name).stdout
+    assert "Observation" not in quiet
+    assert "equal" in quiet
+    assert "Observation" in whole
+    assert "Condition" in lacking
+    assert "Observation" not in lacking
+
+
+def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(site: Site) -> None:
+    silent = FaultRule(match=Match(purpose="search"), nth=1, action=Action(delay_s=4))
+    pause = FaultRule(match=Match(purpose="discovery"), nth=1, action=Action(status=503, headers={"Retry-After": "4"}))
+    config = MockConfig(vendor="epic", patients=1, jwks=key_pair("epic").jwks, faults=(silent, pause))
+    with serve(config) as served:
+        site.connect(served, profile={"max_concurrency": 1})
+        said = site.run("sync").stderr
+    waits = [
+        line.partition("at the latest")[2].partition(": ")[2] for line in said.splitlines() if "waiting until" in line
+    ]
+    assert set(waits) == {"what the EHR did not answer is asked again", "the EHR's answer"}

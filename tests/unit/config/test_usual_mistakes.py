@@ -1,0 +1,162 @@
+"""What people write into a configuration by mistake, each answered by what is wrong at its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config.connections import group_problem
+from config.crontab_fields import schedule_problem
+from config.errors import ConfigError
+from config.settings import load_settings
+
+SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org/fhir"\n'
+
+
+def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
+    path = folder / "chartferry.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {})
+    return {one.path: (one.found, one.allowed) for one in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "answer"),
+    [
+        ('types = "Patient,Condition"', "connections.site.types", 'a list: ["Patient", "Condition"]'),
+        ('types = "Patient"', "connections.site.types", 'a list: ["Patient"]'),
+        ('types = ["Patient,Condition"]', "connections.site.types.0", '["Patient", "Condition"]'),
+        ('scopes = "system/*.read openid"', "connections.site.scopes", '["system/*.read", "openid"]'),
+        ('bulk = { elements = "id,name" }', "connections.site.bulk.elements", '["id", "name"]'),
+        ('schedule = "61 2 * * *"', "connections.site.schedule", "the minute is 0 to 59"),
+        ('group = "Group/x"', "connections.site.group", 'the id alone: "x"'),
+        ('kid = "\u201cabc\u201d"', "connections.site.kid", "straight quotes"),
+        ('kid = "abc\u200b"', "connections.site.kid", "type it anew"),
+        ('cohort = "file:lists\\new.csv"', "connections.site.cohort", "separated by /"),
+        ('types = ["Patient\u200b"]', "connections.site.types.0", "type it anew"),
+    ],
+)
+def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
+    tmp_path: Path, keys: str, path: str, answer: str
+) -> None:
+    found = found_in(tmp_path, SITE + keys)
+    assert list(found) == [path]
+    assert answer in found[path][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "answer"),
+    [
+        ("vendor = \u201cgeneric\u201d", "line 1", "typographic quote"),
+        ("vendor = \u2018generic\u2019", "line 1", "typographic quote"),
+        ("[connections.site]\nvendor\u00a0= 'generic'", "line 2", "which is not seen"),
+        ("[connections.site]\n\u200bvendor = 'generic'", "line 2", "which is not seen"),
+        ("[connections.site]\nx = 'a' \u2013", "line 2", "typographic dash"),
+        ('[connections.site]\nkey = "file:C:\\keys\\epic.pem"', "line 2", "a backslash in double quotes"),
+        ('[connections.site]\ncohort = "file:lists\\"\n', "line 2", "a backslash in double quotes"),
+    ],
+)
+def test_a_text_that_is_no_toml_is_answered_with_the_line_and_what_was_done_there(
+    tmp_path: Path, line: str, where: str, answer: str
+) -> None:
+    found = found_in(tmp_path, line)
+    assert list(found) == [where]
+    assert answer in found[where][0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_in_utf_16_is_named_as_one(tmp_path: Path, encoding: str) -> None:
+    assert "UTF-16" in found_in(tmp_path, SITE.encode(encoding))["(the file)"][0]
+
+
+def test_a_file_in_latin_1_is_answered_with_the_line(tmp_path: Path) -> None:
+    assert "Windows-1252" in found_in(tmp_path, (SITE + 'tenant = "k\u00f6ln"').encode("latin-1"))["line 4"][1]
+
+
+@pytest.mark.parametrize("marks", ["\ufeff", "\ufeff\ufeff"])
+def test_byte_order_marks_before_a_line_are_nothing(tmp_path: Path, marks: str) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(marks + "[export]\n" + marks + SITE, encoding="utf-8")
+    assert list(load_settings(path, {}).connections) == ["site"]
+
+
+def test_typographic_signs_in_comments_and_labels_are_nobodys_business(tmp_path: Path) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(
+        f"# \u201cours\u201d \\x\n[tenants.mercy]\nlabel = \"\u201cMercy\u201d\"\n{SITE}ca_bundle = 'certs/a#\u2013.pem'\n",
+        encoding="utf-8",
+    )
+    assert list(load_settings(path, {}).connections) == ["site"]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ["/Patient", "/Patient/", "/Patient/123", "/Group/x/$export", "/$export", "/Patient/$export", "/metadata",
+     "/Patient/1/_history/2", "/Patient?_count=1", "/Observation/$lastn"],
+)  # fmt: skip
+def test_a_base_url_that_goes_too_far_is_answered_with_the_base(tmp_path: Path, tail: str) -> None:
+    found = found_in(tmp_path, SITE.replace("/fhir", f"/fhir/R4{tail}"))["connections.site.base_url"]
+    assert found[1].endswith('probably "https://ehr.example.org/fhir/R4"')
+    assert "123" not in found[0]
+
+
+@pytest.mark.parametrize("tail", ["/oauth2/token", "/token", "/connect/authorize", "/OAuth2"])
+def test_a_base_url_that_is_a_logins_address_is_named_as_one(tmp_path: Path, tail: str) -> None:
+    found = found_in(tmp_path, SITE.replace("/fhir", tail))["connections.site.base_url"]
+    assert "address of a login" in found[1]
+
+
+@pytest.mark.parametrize("base", ["/fhir", "/r4/ec2458f2-1e24-41c8-b71b", "/List2", "/fhir/tokens", "/tenant/Basics"])
+def test_a_base_url_like_those_of_real_servers_is_taken(tmp_path: Path, base: str) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(SITE.replace("/fhir", base))
+    assert load_settings(path, {}).connections["site"].base_url.endswith(base)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["15 2 * * *", "*/5 0-23/2 1,15 jan-MAR mon", "0 0 31 12 7", "0 0 * * 1-5", "0 0 * * SUN", "1,2,3 * * * *"],
+)
+def test_schedules_that_cron_takes_are_taken(text: str) -> None:
+    assert schedule_problem(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("61 2 * * *", "the minute is 0 to 59"),
+        ("0 24 * * *", "the hour is 0 to 23"),
+        ("0 0 0 * *", "the day of the month is 1 to 31"),
+        ("0 0 * 13 *", "the month is 1 to 12"),
+        ("0 0 * * 8", "the day of the week is 0 to 7"),
+        ("0 0 * foo *", "the month is 1 to 12"),
+        ("5-1 0 * * *", "a range goes up"),
+        ("*/0 0 * * *", "a step of 1"),
+        ("*-5 0 * * *", "ranges"),
+        ("1,,2 0 * * *", "ranges"),
+        ("0 2 * *", "there are 4"),
+        ("@daily", "there are 1"),
+    ],
+)
+def test_schedules_that_cron_would_not_take_are_answered_with_the_field(text: str, answer: str) -> None:
+    assert answer in str(schedule_problem(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [("Group/x", "x"), ("https://h/fhir/Group/x", "x"), ("Group/x/$export", "x"), (" x ", "x"), ("Group/x/", "x")],
+)
+def test_a_group_is_named_by_its_id_alone(text: str, identity: str) -> None:
+    assert group_problem(text) == f'must be the id alone: "{identity}"'
+    assert group_problem(identity) is None
+    assert "must be the id of a Group" in str(group_problem(""))
+
+
+def test_which_urls_of_the_file_hold_a_password_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text('[store]\nurl = "postgresql://h/db?password=x"\n' + SITE + 'proxy = "http://u:p@h:1"')
+    assert load_settings(path, {}).passwords == ("store.url", "connections.site.proxy")
+    path.write_text('[store]\nurl = "env:S"\n' + SITE)
+    assert load_settings(path, {"S": "postgresql://u:p@h/db"}).passwords == ()
