@@ -91,6 +91,7 @@ async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> Non
             "or stop its process; what it has written stays, and the next run goes on from there.",
             run=run,
         ) from None
+    await conn.execute(_SQL["bound_locks"])
 
 
 async def _connection_number(conn: AsyncConnection[Any], scope: RunScope) -> int:
