@@ -98,6 +98,7 @@ async def lines(store: Store) -> list[bytes]:
         return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
 
 
+@pytest.mark.quick
 async def test_a_run_and_an_export_are_the_same_on_an_odd_database_as_on_a_usual_one(
     odd_url: str, store_server: str, migrated: str
 ):
