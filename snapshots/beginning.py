@@ -136,6 +136,7 @@ async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> Non
             "or stop its process; what it has written stays, and the next run goes on from there.",
             run=run,
         ) from None
+    await conn.execute(_SQL["bound_locks"])
 
 
 async def _found_connection(conn: AsyncConnection[Any], scope: RunScope) -> tuple[int, bool]:

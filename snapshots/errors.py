@@ -1,7 +1,8 @@
 """The errors of snapshots, and nothing else; psycopg's are translated here, at the border, and stay in `__cause__`.
 
     StoreError
-    ├── StoreUnavailableError     no server to talk to, a refused login, a server that is too old, a lost connection
+    ├── StoreUnavailableError     no server to talk to, a refused login, a server that cannot be a store, a lost connection
+    ├── MissingRightsError        the login may not do what is needed; the message has the GRANT
     ├── MigrationError            the schema cannot be brought to what this version of the code needs
     ├── ConnectionBusyError       another run of the same connection is at work
     ├── RunNotFoundError          there is no run of that number
@@ -30,6 +31,10 @@ class StoreError(Exception):
 
 class StoreUnavailableError(StoreError):
     """No server to talk to; the message says which one, what it answered and which setting to look at."""
+
+
+class MissingRightsError(StoreError):
+    """The login may not do what is needed; the message has the GRANT that lets it."""
 
 
 class MigrationError(StoreError):

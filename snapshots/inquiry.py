@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from snapshots.errors import StoreError, describe_server, store_border
-from snapshots.pool import OLDEST_SERVER, connect, embedded_directory, store_exists
-from snapshots.sql import load
+from psycopg import AsyncConnection
+
+from snapshots.errors import MissingRightsError, StoreError, describe_server, store_border
+from snapshots.pool import embedded_directory, store_exists
+from snapshots.rights import require_making, require_reading, require_writing, rights_of
+from snapshots.sessions import ENCODING, check_server, connect
 from snapshots.tenancy import tenant_schema
 
-_SQL = load("pool")
 _HUNDRED = 100
 
 
 class StoreStep(NamedTuple):
     """One thing that was tried."""
 
-    name: str  # "login" | "version" | "encoding" | "rights" | "directory"
+    name: str  # "login" | "server" | "rights" | "directory"
     verdict: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
@@ -32,51 +34,39 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
     directory = embedded_directory(url)
     if directory is not None:
         return [_directory(directory, is_there=store_exists(url))]
+    steps: list[StoreStep] = []
+    name = "login"
     try:
         conn = await connect(url)
+        try:
+            steps.append(StoreStep(name, "ok", describe_server(url)))
+            name = "server"
+            await check_server(conn, url)
+            version = conn.info.server_version
+            steps.append(StoreStep(name, "ok", f"Postgres {version // 10000}.{version % _HUNDRED}, {ENCODING}"))
+            name = "rights"
+            for tenant in tenants:
+                steps.append(await _rights(conn, tenant))
+        finally:
+            await conn.close()
+    except MissingRightsError as error:
+        steps.append(StoreStep(name, "fail", "this login may not do what is needed", str(error)))
     except StoreError as error:
-        return [StoreStep("login", "fail", str(error))]
-    try:
-        with store_border("asking the store what we may"):
-            row = await (
-                await conn.execute(_SQL["standing"], {"schemas": [tenant_schema(tenant) for tenant in tenants]})
-            ).fetchone()
-    except StoreError as error:
-        return [StoreStep("login", "fail", str(error))]
-    finally:
-        await conn.close()
-    assert row is not None
-    version, user, database, encoding, may_create, missing, closed = row
-    return [
-        StoreStep("login", "ok", f"{describe_server(url)}"),
-        StoreStep("version", "ok", f"Postgres {version // 10000}.{version % _HUNDRED}")
-        if version // 10000 >= OLDEST_SERVER
-        else StoreStep(
-            "version",
-            "fail",
-            f"Postgres {version // 10000}",
-            f'upgrade it to {OLDEST_SERVER} or newer, or use "embedded"',
-        ),
-        StoreStep("encoding", "ok", encoding)
-        if encoding == "UTF8"
-        else StoreStep(
-            "encoding", "fail", f"{encoding} cannot hold FHIR", "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-        ),
-        _rights(user, database, may_create, missing, closed),
-    ]
+        steps.append(StoreStep(name, "fail", str(error)))
+    return steps
 
 
-def _rights(user: str, database: str, may_create: bool, missing: list[str], closed: list[str]) -> StoreStep:
-    if closed:
-        grants = "; ".join(f'GRANT USAGE, CREATE ON SCHEMA {schema} TO "{user}"' for schema in closed)
-        return StoreStep(
-            "rights", "fail", f"{user} may not use {', '.join(closed)}", f"as the schema's owner: {grants}"
-        )
-    if missing and not may_create:
-        advice = f'as the database\'s owner: GRANT CREATE ON DATABASE "{database}" TO "{user}"'
-        return StoreStep("rights", "fail", f"{user} may not make the schema {missing[0]}", advice)
-    made = f"; will make {', '.join(missing)}" if missing else ""
-    return StoreStep("rights", "ok", f"{user} may read and write{made}")
+async def _rights(conn: AsyncConnection[Any], tenant: str) -> StoreStep:
+    """Raises MissingRightsError, with the GRANT."""
+    schema = tenant_schema(tenant)
+    with store_border("asking what this login may do"):
+        found = await rights_of(conn, schema)
+        if not found.there:
+            await require_making(conn, schema, found)
+            return StoreStep("rights", "ok", f"{found.role} may read and write; the first sync makes {schema}")
+        await require_reading(conn, schema, found)
+        await require_writing(conn, tenant)
+    return StoreStep("rights", "ok", f"{found.role} may read and write {schema}")
 
 
 def _directory(directory: Path, *, is_there: bool) -> StoreStep:

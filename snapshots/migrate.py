@@ -12,6 +12,7 @@ from typing import Any, LiteralString, NamedTuple
 from psycopg import AsyncConnection, sql
 
 from snapshots.errors import MigrationError, store_border
+from snapshots.rights import require_making, require_reading, rights_of
 from snapshots.sql import load
 from snapshots.tenancy import tenant_schema, tenant_transaction
 
@@ -51,16 +52,23 @@ async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
 
     Raises:
         MigrationError: the schema is newer than this code.
+        MissingRightsError: the login may not read the schema, or not bring it up to date.
         StoreError: the server refused.
     """
     known = migrations()
     schema = tenant_schema(tenant)
     with store_border(f"preparing schema {schema}"):
-        if await _version(conn, tenant, schema) == len(known):
+        found = await rights_of(conn, schema)
+        await require_reading(conn, schema, found)
+        if found.there and await _version(conn, tenant, schema) == len(known):
             return len(known)
+        await require_making(conn, schema, found)
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["lock"], {"schema": schema})
-            await conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+            if not (
+                await rights_of(conn, schema)
+            ).there:  # IF NOT EXISTS would ask for the right to create all the same
+                await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             if not await _has_record(conn, schema):
                 await conn.execute(_SQL["create_record"])
             version = await _newest(conn)

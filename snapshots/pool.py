@@ -1,7 +1,7 @@
 """Open the store: find or start its server, bring the tenant's schema up to date, hand out sessions.
 
 A run and a snapshot have a session of their own, because locks and settings live in it; a short question opens one for
-itself. Nothing else in the code connects to Postgres.
+itself. How one is opened is `sessions`' matter.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any
 
 import anyio
 import platformdirs
-import psycopg
-from psycopg import AsyncConnection, conninfo
+from psycopg import AsyncConnection
 
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.embedded import EmbeddedPostgres
-from snapshots.errors import RunNotFoundError, StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
@@ -30,18 +29,12 @@ from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
 from snapshots.record import Down, PaceState, RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
-from snapshots.sql import load
+from snapshots.rights import require_writing
+from snapshots.sessions import check_server, connect
 from snapshots.tenancy import tenant_schema, tenant_transaction
 
-_SQL = load("pool")
-OLDEST_SERVER = 15
 EMBEDDED = "embedded"
 SYSTEM_DATA = Path("/var/lib/chartferry")  # FHS 3.0, 5.8: state of one program
-_DEFAULTS = {
-    "application_name": "chartferry",
-    "connect_timeout": "10",
-    "keepalives_idle": "30",
-}  # a URL may say otherwise
 
 
 class Store:
@@ -64,6 +57,7 @@ class Store:
         """
         conn = await connect(self._url)
         try:
+            await require_writing(conn, self._tenant)
             return await begin(conn, self._tenant, scope, clock=clock)
         except BaseException:
             await conn.close()
@@ -125,6 +119,7 @@ class Store:
         """Open a session in which what the store holds of a connection is compared with the EHR; it holds no lock."""
         conn = await connect(self._url)
         try:
+            await require_writing(conn, self._tenant)  # its certificate, and the pace
             yield await open_proof(conn, self._tenant, connection)
         finally:
             await conn.close()
@@ -155,37 +150,6 @@ class Store:
             await conn.close()
 
 
-async def connect(url: str) -> AsyncConnection[Any]:
-    """Open a session in autocommit mode.
-
-    Raises:
-        StoreUnavailableError: nobody answers there, or the login is refused; the message names the server, not the password.
-    """
-    try:
-        given = conninfo.conninfo_to_dict(url)
-        if "@" in str(given.get("host") or "")[1:]:  # what libpq says would quote it
-            raise psycopg.ProgrammingError
-        full = conninfo.make_conninfo("", **{**_DEFAULTS, **given})
-        return await AsyncConnection.connect(full, autocommit=True)
-    except psycopg.Error as error:
-        # from None: a traceback would show the frame that holds the password
-        said = refusal(error) if isinstance(error, psycopg.OperationalError) else "not a URL that libpq reads"
-        raise StoreUnavailableError(
-            f"cannot connect to the store at {describe_server(url)}: {said}. Check store.url and that the server is up."
-        ) from None
-
-
-async def _check_version(conn: AsyncConnection[Any], url: str) -> None:
-    with store_border("asking the server's version"):
-        row = await (await conn.execute(_SQL["server_version"])).fetchone()
-    major = int(row[0]) // 10000 if row else 0
-    if major < OLDEST_SERVER:
-        raise StoreUnavailableError(
-            f"the store at {describe_server(url)} is Postgres {major}; chartferry needs {OLDEST_SERVER} or newer. "
-            'Upgrade it, or set store.url = "embedded".'
-        )
-
-
 def embedded_directory(url: str) -> Path | None:
     """Give the directory that "embedded" or "embedded:DIR" means; None for the URL of a server.
 
@@ -213,7 +177,8 @@ async def open_store(url: str, tenant: str = "default") -> AsyncIterator[Store]:
 
     Raises:
         StoreError: the tenant's name cannot name a schema.
-        StoreUnavailableError: there is no server, it refuses us, or it is too old.
+        StoreUnavailableError: there is no server, it refuses us, or it cannot be a store: too old, an encoding, a pooler.
+        MissingRightsError: the login may not do what is needed; the message has the GRANT.
         MigrationError: a newer chartferry has changed the schema.
     """
     tenant_schema(tenant)
@@ -232,7 +197,7 @@ async def open_store(url: str, tenant: str = "default") -> AsyncIterator[Store]:
 async def _opened(url: str, tenant: str) -> Store:
     conn = await connect(url)
     try:
-        await _check_version(conn, url)
+        await check_server(conn, url)
         await migrate(conn, tenant)
     finally:
         await conn.close()

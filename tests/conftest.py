@@ -6,13 +6,34 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# a busy machine is no reason to be red: how long an example takes is no matter of these tests
+settings.register_profile(
+    "chartferry", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("chartferry")
 
 # each room's fixtures, by name of the file that owns them; listed only where the file exists, so that tiers start alone
 pytest_plugins = [
     f"tests.{name}" for name in ("fix_store", "fix_ehr") if importlib.util.find_spec(f"tests.{name}") is not None
 ]
 
+FAST_TIER = Path(__file__).resolve().parent / "unit"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="only the fast tier, and of the others the tests that are marked quick"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        chosen = [item for item in items if FAST_TIER in item.path.parents or item.get_closest_marker("quick")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
 
 
 @pytest.fixture

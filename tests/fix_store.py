@@ -1,16 +1,19 @@
-"""A real Postgres for tests: one embedded server per test process, one fresh, migrated database per test.
+"""A real Postgres for tests: one server per test process, one fresh, migrated database per test.
 
-The server belongs to this process alone (a short directory of its own, removed at the end), so test processes never meet.
+The server is embedded, and belongs to this process alone (a short directory of its own, removed at the end). Or it is the one
+that CHARTFERRY_TEST_POSTGRES names, by the URL of a superuser: then only its databases are this process's own.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import anyio
 import psycopg
@@ -20,18 +23,37 @@ from psycopg import conninfo, sql
 from snapshots.embedded import embedded_postgres
 from snapshots.pool import Store, open_store
 
-_TEMPLATE = "migrated"
+OUTSIDE = "CHARTFERRY_TEST_POSTGRES"
+_OWN = f"cf_{os.getpid()}"  # test processes may share an outside server
+_TEMPLATE = f"{_OWN}_migrated"
 _numbers = itertools.count(1)
 
 
-def _url(server: str, database: str) -> str:
-    parts = conninfo.conninfo_to_dict(server)
-    return f"postgresql://{parts['user']}@/{database}?host={quote(str(parts['host']), safe='')}"
+def url_of(server: str, database: str, **changes: str) -> str:
+    """The URL of another database of a server; `changes` for another user, say."""
+    parts = {**conninfo.conninfo_to_dict(server), **changes, "dbname": database}
+    user, password = parts.pop("user"), parts.pop("password", None)
+    login = quote(str(user), safe="") + (f":{quote(str(password), safe='')}" if password else "")
+    return f"postgresql://{login}@/{quote(str(parts.pop('dbname')))}?{urlencode(parts, quote_via=quote)}"
 
 
-@pytest.fixture(scope="session")
-def store_server() -> Iterator[str]:
-    """URL of an embedded server whose database `migrated` has the default tenant's schema."""
+@contextmanager
+def database(server: str, name: str, how: str = "") -> Iterator[str]:
+    """The URL of a database that lasts as long as the block; `how` ends the CREATE DATABASE."""
+    made = sql.Identifier(name)
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} {}").format(made, sql.SQL(how)))  # type: ignore[arg-type]  # a test's own
+        try:
+            yield url_of(server, name)
+        finally:
+            conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(made))
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    if outside := os.environ.get(OUTSIDE):
+        yield outside
+        return
     directory = Path(tempfile.mkdtemp(prefix="cf-"))
     try:
         with embedded_postgres(directory) as server:
@@ -39,27 +61,36 @@ def store_server() -> Iterator[str]:
                 # nothing here outlives the tests; without waiting for the disk a database is made in half the time
                 conn.execute("ALTER SYSTEM SET fsync = off")
                 conn.execute("SELECT pg_reload_conf()")
-                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
-
-            async def prepare() -> None:
-                async with open_store(_url(server, _TEMPLATE)):
-                    pass
-
-            anyio.run(prepare)
             yield server
     finally:
         shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[str]:
+    """URL of a server, and of a database of this process's own there."""
+    with _server() as server, database(server, _OWN) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def migrated(store_server: str) -> Iterator[str]:
+    """Name of a database with the default tenant's schema and nothing in it, to make others of."""
+
+    async def prepare(url: str) -> None:
+        async with open_store(url):
+            pass
+
+    with database(store_server, _TEMPLATE) as url:
+        anyio.run(prepare, url)
+        yield _TEMPLATE
+
+
 @pytest.fixture
-def store_url(store_server: str) -> Iterator[str]:
+def store_url(store_server: str, migrated: str) -> Iterator[str]:
     """URL of a database of this test's own, with the default tenant's schema and nothing in it."""
-    database = f"test_{next(_numbers)}"
-    with psycopg.connect(store_server, autocommit=True) as conn:
-        name, template = sql.Identifier(database), sql.Identifier(_TEMPLATE)
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-        yield _url(store_server, database)
-        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with database(store_server, f"{_OWN}_{next(_numbers)}", f"TEMPLATE {migrated}") as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 -- How long to wait for a connection's lock: a killed client's server process needs a moment to notice.
 SELECT set_config('lock_timeout', '2s', false)
 
+-- name: bound_locks
+-- How long a run waits for a lock of somebody else, who builds an index, say: longer than that takes, and not for ever.
+SELECT set_config('lock_timeout', '10min', false)
+
 -- name: lock
 -- Take the connection's lock for this session; the kernel closing a dead client's socket gives it back.
 SELECT pg_advisory_lock(hashtextextended('chartferry run ' || %(tenant)s || ' ' || %(connection)s, 0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +16,11 @@ from typing import Any
 
 import psycopg
 
-from cli.main import call
 from mocks.serving import Served
 from mocks.synthetic import generate
 from mocks.synthetic.json_bytes import to_json_bytes
 from tests.acceptance.raw_front import Front, Wording, fronted, plain
-from tests.acceptance.user_site import Done, Key, Site, mock, reachable, source, written
+from tests.acceptance.user_site import Key, Site, in_process, mock, reachable, source, written
 
 COMPLETE, PARTIAL, FAILED, BUSY = 0, 3, 5, 6
 # no fault may make a test wait: what a server asks for, and what it takes to give a silent one up, are cut short
@@ -30,8 +28,8 @@ PROFILE = {
     "retry_after_cap_s": 0.05,
     "retry_cap_s": 0.1,
     "retry_floor": 2000,
-    "connect_timeout_s": 5,
-    "read_timeout_s": 5,
+    "connect_timeout_s": 60,  # cases of a silent server say less
+    "read_timeout_s": 60,
     "login_refused_waits_s": [0, 0],
     "kickoff_wait_s": 20,
 }
@@ -216,14 +214,6 @@ def faulted(case: Case, site: Site, store_url: str) -> Iterator[Faulted]:
             return
         with fronted(served) as (named, front):
             yield Faulted(case, site, store_url, named, front)
-
-
-def in_process(*words: str) -> Done:
-    """The command as `chartferry` runs it, without the time that a process takes to start."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = call(words)
-    return Done(int(code), out.getvalue(), err.getvalue())
 
 
 def live(store_url: str) -> dict[Key, Any]:

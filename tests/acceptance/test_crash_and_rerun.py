@@ -12,8 +12,6 @@ from mocks.request_log import RequestLog
 from mocks.serving import Served
 from tests.acceptance.user_site import Site, mock, reachable
 
-_WAIT_S = 60
-
 
 class KillAfter:
     """Kills a process the moment the mock has seen its n-th request of a purpose."""
@@ -31,7 +29,7 @@ class KillAfter:
                 self._process.send_signal(signal.SIGKILL)
                 break
             stop.wait(0.002)
-        self._process.communicate(timeout=_WAIT_S)
+        self._process.communicate()
         return self._process.returncode
 
 

@@ -19,7 +19,7 @@ from tests.acceptance.user_site import CHARTFERRY
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CHARTFERRY, *words], cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run([CHARTFERRY, *words], cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.acceptance.user_site import CHARTFERRY, Site, key_pair
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CHARTFERRY, *words], cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run([CHARTFERRY, *words], cwd=folder, capture_output=True, text=True, check=False)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
         while not served.log.of("search"):
             assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         assert process.returncode == code, err
         assert "run the same command again" in err
         assert json.loads(out)["exit_code"] == code
@@ -96,7 +96,7 @@ def test_a_second_sync_of_a_busy_connection_says_which_run_is_at_work(site: Site
         answer = site.sync(code=6)
         assert "run 1" in answer["errors"][0]["error"]
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate()
 
 
 def test_one_connection_that_fails_does_not_stop_the_others(site: Site) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.acceptance.user_site import Site, listed, mock, reachable, written
 
 
+@pytest.mark.quick
 def test_a_first_sync_brings_everything_that_the_vendors_way_can_reach(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         site.connect(served)

@@ -351,7 +351,7 @@ async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store,
         await anyio.to_thread.run_sync(until_asked, served, 3)
         scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=())
         async with await store.begin_run(scope):
-            out, err = proof.communicate(timeout=60)
+            out, err = proof.communicate()
     assert proof.returncode == 6, err
     certificate = json.loads(out)["certificate"]
     assert certificate["gave_way"]

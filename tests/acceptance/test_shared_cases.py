@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import secrets
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.acceptance.small_server import Small, bundle, lines, row, small_server, statement
-from tests.acceptance.user_site import Site
+from tests.acceptance.user_site import Site, mock, reachable
+from tests.fix_store import database
 
 BOM = b"\xef\xbb\xbf"
 PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))
@@ -151,3 +155,24 @@ def test_case_15_a_next_link_in_capitals_or_as_uri_is_followed_and_an_unknown_on
         run = site.sync()["runs"][0]
     assert (run["status"], run["deleted"]) == ("complete", 0)
     assert len(site.exported()) == 4
+
+
+def test_case_10_a_database_with_a_datestyle_of_its_own_syncs_and_exports(site: Site, store_url: str) -> None:
+    with psycopg.connect(store_url, autocommit=True) as conn:
+        conn.execute(f"ALTER DATABASE {conn.info.dbname} SET datestyle = 'SQL, DMY'")  # type: ignore[call-overload]
+    with mock("generic", patients=2) as served:
+        site.connect(served)
+        site.sync()
+        expected = reachable(served)
+    assert site.exported() == expected
+
+
+def test_case_10_a_database_of_sql_ascii_is_refused_by_name(tmp_path: Path, store_server: str) -> None:
+    how = "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    with database(store_server, f"ascii_{secrets.token_hex(4)}", how) as url, mock("generic") as served:
+        site = Site(tmp_path, url)
+        site.connect(served)
+        for words in (("sync",), ("export", "--out", "out")):
+            done = site.run(*words)
+            assert done.code == 5
+            assert "encoding SQL_ASCII, which cannot hold FHIR" in done.stderr

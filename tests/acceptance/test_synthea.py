@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.user_site import Key, Site, csv_rows, mock, reachable
 
 VIEW_OF = {
@@ -33,7 +31,6 @@ def counted(resources: dict[Key, dict]) -> Counter[str]:
     return rows
 
 
-@pytest.mark.timeout(240)
 def test_everything_reachable_arrives_as_written_and_every_table_has_the_rows_that_a_loop_counts(
     site: Site, vendor: str, synthea_dir: Path
 ) -> None:

@@ -30,7 +30,7 @@ class Nights:
         self.served = served
         self.kept = kept
         self.moment = datetime.now(UTC)
-        self._profile = {"retry_base_s": 0.01, "read_timeout_s": 5, "follow": (), "max_tries": 3, **profile}
+        self._profile = {"retry_base_s": 0.01, "read_timeout_s": 60, "follow": (), "max_tries": 3, **profile}
         if served.vendor == "va":
             self._profile["audience"] = served.audience
 

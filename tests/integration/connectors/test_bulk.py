@@ -30,6 +30,7 @@ def kickoffs(served):
 # -- forms of the kick-off
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 async def test_a_server_of_each_version_is_asked_in_its_own_form_at_once(store: KeptRows, version: int) -> None:
     with mock("generic", bulk_version=version) as served:

@@ -68,6 +68,7 @@ def here(kept: KeptRows, *types: str) -> set[tuple[str, str]]:
 # -- poison, too large, too slow
 
 
+@pytest.mark.quick
 async def test_a_poison_record_costs_itself_and_everything_else_of_its_patient_arrives(kept: KeptRows) -> None:
     data = [*people(), *(one for p in PATIENTS for kind in ("Observation", "Condition") for one in hours(p, kind))]
     poison = frozenset({"Observation/Obs-pat-2-7", "Condition/Con-pat-2-0", "Condition/Con-pat-2-29"})

@@ -50,7 +50,7 @@ async def run(
         "allscripts": {"group": served.group_id},
     }.get(vendor, {})
     overrides = {"audience": served.audience} if vendor == "va" else {}
-    chosen = profile_for(vendor, {"retry_base_s": 0.01, "read_timeout_s": 5, **overrides, **(profile or {})})
+    chosen = profile_for(vendor, {"retry_base_s": 0.01, "read_timeout_s": 60, **overrides, **(profile or {})})
     connection = Connection(name="site", vendor=vendor, base_url=served.base_url, auth="none")
     credentials = Credentials(
         auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private), scopes=scopes

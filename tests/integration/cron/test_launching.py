@@ -88,7 +88,7 @@ def test_the_lock_lasts_as_long_as_the_command_when_the_launcher_is_killed(tmp_p
 @pytest.mark.parametrize("manner", ["polite", "stubborn"])
 def test_after_the_deadline_the_command_is_ended_whatever_it_says(tmp_path: Path, manner: str) -> None:
     command = line(tmp_path, "--deadline", "0.4s", "--grace", "0.3s", command=python(WAITER, manner))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 124
     assert "deadline of 0.4 s" in done.stderr
 

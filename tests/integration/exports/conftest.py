@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from exports.compiler import compile_view
+from snapshots.sql import load
 
 Rows = list[dict[str, Any]]
 RunView = Callable[[dict[str, Any], list[dict[str, Any]]], Rows]
@@ -19,6 +20,7 @@ RunView = Callable[[dict[str, Any], list[dict[str, Any]]], Rows]
 @pytest.fixture(scope="session")
 def postgres(store_server: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(store_server, autocommit=True) as connection:
+        connection.execute(load("sessions")["pin"])  # as every session of the store: a server may say otherwise
         yield connection
 
 

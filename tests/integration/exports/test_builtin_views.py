@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -272,7 +272,7 @@ def _cut(node: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
     return node
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data(), whole=st.sampled_from(SEVERAL_OF_EVERYTHING))
 def test_holes_in_the_data_fail_no_view(data: st.DataObject, whole: Json, run_view: RunView) -> None:
     kind = whole["resourceType"]

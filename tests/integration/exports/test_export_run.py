@@ -63,6 +63,7 @@ def table_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
 
 
+@pytest.mark.quick
 async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path) -> None:
     device = {"resourceType": "Device", "id": "d1"}
     await fill(store, [patient("b"), patient("a", multipleBirthInteger=2), device])

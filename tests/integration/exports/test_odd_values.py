@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -278,7 +278,7 @@ PATHS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     values=st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["x", "name", "birthDate", "deceasedBoolean", "multipleBirthInteger"], _JSON)

@@ -73,7 +73,7 @@ class NaiveClient:
         headers = {}
         if not ehr.ehr.config.open:
             headers["Authorization"] = f"Bearer {ask_token(ehr, **form).json()['access_token']}"
-        self.http = httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=10)
+        self.http = httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=None)
         self.json = {"Accept": "application/fhir+json"}
 
     def __enter__(self) -> Self:

@@ -88,7 +88,7 @@ def client(ehr: ServedEhr, **form: Any) -> httpx.Client:
         answer = ask_token(ehr, **form)
         assert answer.status_code == 200, answer.text
         headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-    return httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=10)
+    return httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=None)
 
 
 def next_link(bundle: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import orjson
+import pytest
 
 from tests.fix_ehr import ServeEhr, small_data
 from tests.integration.mocks.raw_client import JSON, ask_token, client, export, ids, pages
@@ -11,6 +12,7 @@ from tests.integration.mocks.raw_client import JSON, ask_token, client, export, 
 PREFER = {"Prefer": "respond-async"}
 
 
+@pytest.mark.quick
 def test_everyone_is_listed_in_pages_by_offset(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic")) as http:
         found = pages(http, "Patient?_count=2")

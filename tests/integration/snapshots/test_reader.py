@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -32,6 +32,7 @@ async def ids(store: Store, selection: Selection, kind: str = "Observation") -> 
         return [orjson.loads(line)["id"] for line in (await read(snapshot.ndjson(kind))).splitlines()]
 
 
+@pytest.mark.quick
 async def test_numbers_keep_their_written_form(store: Store):
     body = b'{"id":"a","one":1.0,"long":0.12345678901234567890123,"big":12345678901234567890}'
     await full_run(await store.begin_run(scope()), [record("a", body)], [U])
@@ -169,7 +170,7 @@ def _sorted(value: Any) -> Any:
             return value
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(value=_JSON)
 async def test_any_json_comes_back_as_an_equal_value(store: Store, store_url: str, value: object):
     body = _written({"id": "a", "value": value}).encode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.pool import Store
@@ -158,7 +158,7 @@ _STEP = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(ended=st.lists(st.lists(_STEP, max_size=4), max_size=3), still_open=st.lists(_STEP, max_size=6))
 async def test_whatever_an_open_run_does_the_snapshot_stays(
     store: Store, ended: list[list[Any]], still_open: list[Any]

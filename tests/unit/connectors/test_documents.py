@@ -141,7 +141,7 @@ LABELS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     content=st.binary(max_size=400) | st.builds(lambda start, rest: start + rest, STARTS, st.binary()),
     label=st.sampled_from(LABELS),

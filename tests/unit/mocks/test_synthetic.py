@@ -165,7 +165,7 @@ def test_trailing_zeros_occur_in_the_charts(resources: list[dict[str, Any]]) -> 
     assert re.search(rb'"value":\d+\.\d0[,}]', text)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), fewer=st.integers(0, 2), more=st.integers(0, 2))
 def test_asking_for_more_patients_changes_only_the_group(seed: int, fewer: int, more: int) -> None:
     short = [to_json_bytes(r) for r in generate(fewer, seed)][:-1]
@@ -174,7 +174,7 @@ def test_asking_for_more_patients_changes_only_the_group(seed: int, fewer: int, 
     assert b'"resourceType":"Group"' in long[-1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), number=st.integers(0, 10**6))
 def test_any_patient_can_be_made_alone_and_has_a_history(seed: int, number: int) -> None:
     first, *rest = generate_patient(number, seed)

@@ -1,0 +1,103 @@
+"""What a login must be allowed in the store's database, and the GRANT that is missing.
+
+The catalogue is asked before the work begins, so that a refusal names the statement to run, and no run ends halfway.
+Sessions are left to `sessions`, the schema to `migrate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from snapshots.errors import MissingRightsError, StoreUnavailableError, store_border
+from snapshots.sql import load
+from snapshots.tenancy import tenant_schema
+
+_SQL = load("rights")
+
+
+class Rights(NamedTuple):
+    """What a login may do with one tenant's schema; of no tables it may do everything."""
+
+    role: str
+    database: str
+    owner: str | None  # of the schema; None: there is no such schema
+    create_schema: bool
+    temporary: bool
+    usage: bool
+    create: bool
+    owns_tables: bool
+    select: bool
+    write: bool
+
+    @property
+    def there(self) -> bool:
+        """Whether the schema exists."""
+        return self.owner is not None
+
+
+async def rights_of(conn: AsyncConnection[Any], schema: str) -> Rights:
+    """Give what this session's login may do with a schema. Needs no right but to be connected."""
+    row = await (await conn.execute(_SQL["rights"], {"schema": schema})).fetchone()
+    assert row is not None
+    return Rights(*row)
+
+
+async def require_reading(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
+    """Raise MissingRightsError unless the schema, where it is there, may be read."""
+    missing = []
+    if found.there and not found.usage:
+        missing.append("GRANT USAGE ON SCHEMA {schema} TO {role}")
+    if found.there and not found.select:
+        missing.append("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    await _refuse(conn, schema, found, "read", missing)
+
+
+async def require_making(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
+    """Raise MissingRightsError unless the login may create the schema, or change what is in it; a standby is refused."""
+    _refuse_standby(conn)
+    missing = []
+    if not found.there and not found.create_schema:
+        missing.append("GRANT CREATE ON DATABASE {database} TO {role}")
+    elif found.there and not found.owns_tables:
+        missing.append(f"GRANT {found.owner} TO {{role}}")  # only owners may alter tables; regrole is quoted
+    elif found.there and not found.create:
+        missing.append("GRANT CREATE ON SCHEMA {schema} TO {role}")
+    await _refuse(conn, schema, found, "create or upgrade", missing)
+
+
+async def require_writing(conn: AsyncConnection[Any], tenant: str) -> None:
+    """Raise MissingRightsError unless the login may do what a run and a proof do; a standby is refused."""
+    _refuse_standby(conn)
+    schema = tenant_schema(tenant)
+    with store_border(f"asking what may be done in schema {schema}"):
+        found = await rights_of(conn, schema)
+    missing = []
+    if not found.write:
+        missing.append("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    if not found.temporary:
+        missing.append("GRANT TEMPORARY ON DATABASE {database} TO {role}")
+    await _refuse(conn, schema, found, "write", missing)
+
+
+def _refuse_standby(conn: AsyncConnection[Any]) -> None:
+    if conn.info.parameter_status("in_hot_standby") == "on":
+        raise StoreUnavailableError(
+            "this server is a standby, which only reads: export from it, and name its primary in store.url for the rest. "
+            "Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
+        )
+
+
+async def _refuse(conn: AsyncConnection[Any], schema: str, found: Rights, doing: str, missing: Sequence[str]) -> None:
+    if not missing:
+        return
+    names = {"database": found.database, "schema": schema, "role": found.role}
+    row = await (await conn.execute(_SQL["quoted"], names)).fetchone()
+    quoted = dict(zip(names, row or names.values(), strict=True))
+    said = " ".join(f"{statement.format(**quoted)};" for statement in missing)
+    raise MissingRightsError(
+        f"the login {found.role} may not {doing} schema {schema} of database {found.database}. "
+        f"Whoever owns it, or a superuser, runs: {said} (docs/store.md has the roles.)"
+    )

@@ -1,0 +1,153 @@
+"""Sessions with Postgres: open one, pin what the code relies on, and refuse a server that cannot be a store.
+
+A server of one's own has settings of its own, and a pooler may stand before it. Nothing else in the code connects to
+Postgres. What a login may do in the database is left to `rights`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import psycopg
+from psycopg import AsyncConnection, conninfo
+
+from snapshots.errors import StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.sql import load
+
+_SQL = load("sessions")
+OLDEST_SERVER = 15
+ENCODING = "UTF8"
+_DEFAULTS = {
+    "application_name": "chartferry",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+}  # a URL may say otherwise
+# at login, since how all else is read depends on it; the rest is pinned by a statement, because poolers refuse `options`
+_PINNED = {"client_encoding": "utf8"}
+_MAINTENANCE = "postgres"  # the database that every cluster has
+_POOLER_ROUNDS = 3
+_POOLER_WAIT_S = 5.0
+
+
+async def connect(url: str) -> AsyncConnection[Any]:
+    """Open a session in autocommit mode, with everything pinned that the code relies on.
+
+    Raises:
+        StoreUnavailableError: nobody answers there, or the login is refused; the message names the server, not the password.
+    """
+    return (await _connect(url))[0]
+
+
+async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
+    """Open a session; give it and the process of the server that answered first."""
+    try:
+        given = conninfo.conninfo_to_dict(url)
+        if "@" in str(given.get("host") or "")[1:]:  # what libpq says would quote it
+            raise psycopg.ProgrammingError
+        full = {**_DEFAULTS, **given, **_PINNED}
+        conn = await AsyncConnection.connect(conninfo.make_conninfo("", **full), autocommit=True)
+    except psycopg.OperationalError as error:
+        advice = await _advice(full, error)
+        # from None: a traceback would show the frame that holds the password
+        raise StoreUnavailableError(
+            f"cannot connect to the store at {describe_server(url)}: {refusal(error)}. {advice}"
+        ) from None
+    except psycopg.Error:
+        raise StoreUnavailableError(
+            f"cannot connect to the store at {describe_server(url)}: not a URL that libpq reads. Check store.url."
+        ) from None
+    try:
+        with store_border("setting up a session"):
+            return conn, await _answering(conn, "pin")
+    except BaseException:
+        await conn.close()
+        raise
+
+
+async def _answering(conn: AsyncConnection[Any], query: str) -> int:
+    row = await (await conn.execute(_SQL[query], prepare=False)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
+    """What to do about a refused login. libpq gives no SQLSTATE of it: the server is asked, in the database that all have."""
+    usual = "Check store.url and that the server is up."
+    database = full.get("dbname")
+    if isinstance(error, psycopg.errors.ConnectionTimeout) or database in {None, _MAINTENANCE}:
+        return usual
+    try:
+        elsewhere = conninfo.make_conninfo("", **{**full, "dbname": _MAINTENANCE})
+        async with await AsyncConnection.connect(elsewhere, autocommit=True) as conn:
+            row = await (await conn.execute(_SQL["database"], {"database": database})).fetchone()
+            if row is None:
+                made = await (await conn.execute(_SQL["create_database"], {"database": database})).fetchone()
+                return f"There is no such database. Who may create one, runs: {made[0] if made else ''};"
+            return usual if row[0] else f"Its owner, or a superuser, runs: {row[1]};"
+    except psycopg.Error:
+        return usual
+
+
+async def check_server(conn: AsyncConnection[Any], url: str, *, wait_s: float = _POOLER_WAIT_S) -> None:
+    """Refuse a server that cannot be a store: too old, an encoding that cannot hold FHIR, sessions that are not kept.
+
+    `wait_s` is how long a pooler may take to give a second session.
+
+    Raises:
+        StoreUnavailableError: with what is needed in its place.
+    """
+    where = f"the store at {describe_server(url)}"
+    major = conn.info.server_version // 10000
+    if major < OLDEST_SERVER:
+        raise StoreUnavailableError(
+            f"{where} is Postgres {major}; chartferry needs {OLDEST_SERVER} or newer. "
+            'Upgrade it, or set store.url = "embedded".'
+        )
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != ENCODING:
+        raise StoreUnavailableError(
+            f"{where} has the encoding {encoding}, which cannot hold FHIR: it is Unicode. Name a database of {ENCODING} in "
+            f"store.url; one is made by CREATE DATABASE charts ENCODING '{ENCODING}' TEMPLATE template0 (docs/store.md)."
+        )
+    if await _pooled(conn, url, wait_s):
+        raise StoreUnavailableError(
+            f"{where} is behind a pooler that hands a session to others between transactions (pgbouncer: pool_mode = "
+            "transaction or statement). chartferry needs sessions that stay its own: its locks, settings and prepared "
+            "statements live in them. Set pool_mode = session for this database, or name the server itself in store.url "
+            "(docs/store.md)."
+        )
+
+
+async def _pooled(conn: AsyncConnection[Any], url: str, wait_s: float) -> bool:
+    """Whether a pooler lends this session's server process to others while the session lasts.
+
+    A pooler shows by a number of its own for the session (BackendKeyData), which is not the process's. pgbouncer in session
+    mode has that as well; there a second session never gets the process of the first, and the first keeps its own.
+    """
+    with store_border("asking who answers"):
+        try:
+            first = await _answering(conn, "backend")
+            if conn.info.backend_pid == first:
+                return False
+            with anyio.move_on_after(wait_s):
+                return await _changes_hands(conn, url, first)
+        except psycopg.errors.ProtocolViolation:  # pgbouncer's refusal of a transaction in statement mode
+            return True
+    raise StoreUnavailableError(
+        f"the store at {describe_server(url)} is behind a pooler that gives one session and lets a second wait: chartferry "
+        "needs several at a time. Raise its pool_size (docs/store.md)."
+    )
+
+
+async def _changes_hands(conn: AsyncConnection[Any], url: str, first: int) -> bool:
+    for _ in range(_POOLER_ROUNDS):
+        other, met = await _connect(url)
+        try:
+            if met == first:
+                return True
+            async with other.transaction():  # holds what it got, so that the first must get another if it ever let go
+                if await _answering(other, "backend") == first or await _answering(conn, "backend") != first:
+                    return True
+        finally:
+            await other.close()
+    return False

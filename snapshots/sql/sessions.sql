@@ -1,0 +1,28 @@
+-- name: pin
+-- What this code relies on, whatever the server, the database, the role, the URL or the environment say: how dates, intervals and
+-- bytes are written and read, how a transaction begins, that nothing is cut off while it waits for an EHR, and that a commit is on disk
+-- where the code says so (a stricter synchronous_commit stays). transaction_timeout came with Postgres 17. Also who answers.
+SELECT pg_backend_pid(),
+    set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
+    set_config('TimeZone', 'UTC', false), set_config('extra_float_digits', '1', false),
+    set_config('standard_conforming_strings', 'on', false), set_config('bytea_output', 'hex', false),
+    set_config('array_nulls', 'on', false), set_config('transform_null_equals', 'off', false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('default_transaction_read_only', 'off', false), set_config('default_transaction_deferrable', 'off', false),
+    set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
+    set_config('idle_in_transaction_session_timeout', '0', false), set_config('idle_session_timeout', '0', false),
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', false) END,
+    CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
+
+-- name: backend
+-- Which of the server's processes answers this statement.
+SELECT pg_backend_pid()
+
+-- name: database
+-- Whether the server has a database and lets this login into it. Asked in another database.
+SELECT has_database_privilege(oid, 'CONNECT'), format('GRANT CONNECT ON DATABASE %%I TO %%I', datname, current_user)
+FROM pg_database WHERE datname = %(database)s
+
+-- name: create_database
+-- The statement that makes a missing database.
+SELECT format('CREATE DATABASE %%I OWNER %%I ENCODING ''UTF8'' TEMPLATE template0', %(database)s::text, current_user)

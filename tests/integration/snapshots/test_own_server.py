@@ -1,0 +1,257 @@
+"""A Postgres of one's own: its settings, its encoding, its roles, and a pooler before it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from snapshots import sessions
+from snapshots.errors import MissingRightsError, StoreUnavailableError
+from snapshots.pool import Store, open_store
+from snapshots.reader import Selection
+from snapshots.record import Batch
+from tests.fix_store import database, url_of
+from tests.integration.snapshots.pooler import pooler
+from tests.integration.snapshots.stored import person, record, rows, scope, search, settled
+
+pytestmark = pytest.mark.anyio
+
+# what a database may say, and what a session of ours has all the same
+ODD = {
+    "datestyle": ("SQL, DMY", "ISO, MDY"),
+    "intervalstyle": ("iso_8601", "postgres"),
+    "timezone": ("Asia/Kathmandu", "UTC"),
+    "client_encoding": ("LATIN1", "UTF8"),
+    "standard_conforming_strings": ("off", "on"),
+    "bytea_output": ("escape", "hex"),
+    "extra_float_digits": ("-15", "1"),
+    "array_nulls": ("off", "on"),
+    "transform_null_equals": ("on", "off"),
+    "default_transaction_isolation": ("serializable", "read committed"),
+    "default_transaction_read_only": ("on", "off"),
+    "default_transaction_deferrable": ("on", "off"),
+    "statement_timeout": ("1h", "0"),
+    "lock_timeout": ("1h", "0"),
+    "idle_in_transaction_session_timeout": ("1h", "0"),
+    "idle_session_timeout": ("1h", "0"),
+    "synchronous_commit": ("off", "on"),
+}
+
+
+def admin(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as conn:
+        conn.execute(statement)  # type: ignore[call-overload]  # a test's own
+
+
+@pytest.fixture
+def odd_url(store_url: str) -> str:
+    """A database that says something else than usual of everything."""
+    name = str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"])
+    admin(store_url, "; ".join(f"ALTER DATABASE {name} SET {setting} = '{odd}'" for setting, (odd, _) in ODD.items()))
+    return store_url
+
+
+async def settings(url: str) -> dict[str, str]:
+    async with await sessions.connect(url) as conn:
+        found = await conn.execute(
+            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS s (name)", [list(ODD)]
+        )
+        return dict(await found.fetchall())
+
+
+async def test_a_session_has_what_the_code_relies_on_whatever_the_database_says(odd_url: str):
+    assert await settings(odd_url) == {setting: ours for setting, (_, ours) in ODD.items()}
+
+
+async def test_a_session_has_it_whatever_the_url_and_the_environment_say(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    found = await settings(f"{store_url}&client_encoding=sql_ascii&options=-c%20statement_timeout%3D5s")
+    assert found == {setting: ours for setting, (_, ours) in ODD.items()}
+
+
+async def test_a_stricter_commit_than_needed_stays(store_url: str):
+    conn = await sessions.connect(f"{store_url}&options=-c%20synchronous_commit%3Dremote_apply")
+    async with conn:
+        assert await (await conn.execute("SHOW synchronous_commit")).fetchone() == ("remote_apply",)
+
+
+async def written(store: Store) -> None:
+    async with await store.begin_run(scope(types=("Patient", "Observation"))) as run:
+        await run.plan([search()])
+        given = [person("p1"), record("o", "Zürich, 東京", updated="2024-05-06T07:08:09+05:45")]
+        await run.write(Batch(records=given, results=[settled(search(), records=2)]))
+        await run.fail(reason="only wrote", requests=0, retries=0)
+
+
+async def lines(store: Store) -> list[bytes]:
+    async with store.snapshot(Selection()) as snapshot:
+        return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
+
+
+@pytest.mark.quick
+async def test_a_run_and_an_export_are_the_same_on_an_odd_database_as_on_a_usual_one(
+    odd_url: str, store_server: str, migrated: str
+):
+    with database(store_server, f"usual_{secrets.token_hex(4)}", f"TEMPLATE {migrated}") as usual_url:
+        async with open_store(odd_url) as odd, open_store(usual_url) as usual:
+            for store in (odd, usual):
+                await written(store)
+            assert await lines(odd) == await lines(usual)
+            async with odd.snapshot(Selection()) as snapshot:
+                assert snapshot.as_of.utcoffset() == UTC.utcoffset(None)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+async def test_an_encoding_that_cannot_hold_fhir_is_refused_by_name(store_server: str, encoding: str):
+    how = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    with (
+        database(store_server, f"enc_{secrets.token_hex(4)}", how) as url,
+        pytest.raises(StoreUnavailableError, match=rf"has the encoding {encoding}, which cannot hold FHIR.*UTF8"),
+    ):
+        async with open_store(url):
+            pass
+
+
+@pytest.fixture
+def role(store_server: str) -> Iterator[str]:
+    """A login that may do nothing but what everybody may; its name wants quotes. Its password is its name."""
+    name = f"Chart role {secrets.token_hex(4)}"
+    named = sql.Identifier(name)
+    with psycopg.connect(store_server, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(named, sql.Literal(name)))
+        yield name
+        conn.execute(sql.SQL("DROP ROLE {}").format(named))
+
+
+@pytest.fixture
+def bare(store_server: str, role: str) -> Iterator[tuple[str, str]]:
+    """A database in which everybody's rights are revoked: its URL for a superuser and for the role."""
+    name = f"Bare {secrets.token_hex(4)}"
+    with database(store_server, name) as url:
+        admin(url, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        yield url, url_of(store_server, name, user=role, password=role)
+
+
+async def advised(url: str, role_url: str, error: type[Exception]) -> str:
+    """Do as role what needs everything, until it works or is refused; do as the refusal says."""
+    try:
+        async with open_store(role_url) as store:
+            await written(store)
+    except error as refused:
+        statements = re.findall(r"(?:GRANT|CREATE DATABASE) [^;]+", str(refused))
+        for statement in statements:
+            admin(url, statement)
+        return " ".join(statements)
+    return ""
+
+
+async def test_each_missing_right_is_answered_by_the_grant_that_gives_it(bare: tuple[str, str], role: str):
+    url, role_url = bare
+    assert (await advised(url, role_url, StoreUnavailableError)).startswith('GRANT CONNECT ON DATABASE "Bare ')
+    assert (await advised(url, role_url, MissingRightsError)).startswith('GRANT CREATE ON DATABASE "Bare ')
+    assert (await advised(url, role_url, MissingRightsError)).startswith('GRANT TEMPORARY ON DATABASE "Bare ')
+    assert await advised(url, role_url, MissingRightsError) == ""
+
+
+async def test_a_role_needs_no_right_to_create_where_its_schema_was_made_for_it(bare: tuple[str, str], role: str):
+    url, role_url = bare
+    await advised(url, role_url, StoreUnavailableError)
+    admin(url, f'CREATE SCHEMA tenant_default AUTHORIZATION "{role}"')
+    async with open_store(role_url) as store:
+        assert await store.runs() == []
+
+
+async def test_a_role_that_may_read_exports_and_is_told_what_a_sync_needs(store_url: str, role: str):
+    role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
+    async with open_store(store_url) as owner:
+        await written(owner)
+        refusal = r'may not read.*GRANT USAGE ON SCHEMA tenant_default TO "Chart role'
+        with pytest.raises(MissingRightsError, match=refusal):
+            async with open_store(role_url):
+                pass
+        admin(store_url, f'GRANT USAGE ON SCHEMA tenant_default TO "{role}"')
+        admin(store_url, f'GRANT SELECT ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
+        async with open_store(role_url) as reader:
+            assert await lines(reader) == await lines(owner)
+            assert len(await reader.runs()) == 1
+            with pytest.raises(MissingRightsError, match="GRANT INSERT, UPDATE, DELETE ON ALL TABLES"):
+                await reader.begin_run(scope())
+            with pytest.raises(MissingRightsError, match="GRANT INSERT, UPDATE, DELETE ON ALL TABLES"):
+                async with reader.proof("mercy"):
+                    pass
+        admin(store_url, f'GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
+        async with open_store(role_url) as writer:
+            await written(writer)
+    admin(store_url, f'DROP OWNED BY "{role}"')
+
+
+async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(store_url: str, role: str):
+    role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
+    admin(store_url, f'GRANT ALL ON SCHEMA tenant_default TO "{role}"')
+    admin(store_url, f'GRANT ALL ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
+    owner = rows(store_url, "SELECT current_user")[0][0]
+    admin(store_url, "DELETE FROM tenant_default.schema_migration WHERE version = 8")
+    with pytest.raises(MissingRightsError, match=f'GRANT {owner} TO "Chart role'):
+        async with open_store(role_url):
+            pass
+    admin(store_url, f'DROP OWNED BY "{role}"')
+
+
+async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_makes_it(store_server: str):
+    name = f"not_there_{secrets.token_hex(4)}"
+    try:
+        said = await advised(store_server, url_of(store_server, name), StoreUnavailableError)
+        assert f"CREATE DATABASE {name} OWNER " in said
+        async with open_store(url_of(store_server, name)) as store:
+            assert await store.runs() == []
+    finally:
+        admin(store_server, f"DROP DATABASE IF EXISTS {name}")
+
+
+async def test_a_standby_is_read_from_and_refused_for_a_run_as_what_it_is(store_url: str):
+    async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, open_store(url) as store:
+        assert await lines(store) == []
+        with pytest.raises(StoreUnavailableError, match=r"is a standby.*primary in store\.url"):
+            await store.begin_run(scope())
+
+
+@asynccontextmanager
+async def opened(url: str, *, lends: bool, most: int = 20) -> AsyncIterator[Store]:
+    async with pooler(url, lends=lends, most=most) as pooled, open_store(pooled) as store:
+        yield store
+
+
+async def test_a_pooler_that_lends_by_the_transaction_is_refused_with_what_is_needed(store_url: str):
+    with pytest.raises(StoreUnavailableError, match="pool_mode = session"):
+        async with opened(store_url, lends=True):
+            pass
+
+
+async def test_a_pooler_that_lends_one_process_by_the_transaction_is_refused_as_well(store_url: str):
+    with pytest.raises(StoreUnavailableError, match="pool_mode = session"):
+        async with opened(store_url, lends=True, most=1):
+            pass
+
+
+async def test_a_pooler_that_keeps_sessions_is_as_good_as_none(store_url: str):
+    async with opened(store_url, lends=False) as store:
+        async with await store.begin_run(scope()) as run:
+            await run.plan([search()])
+            await run.fail(reason="only asked", requests=0, retries=0)
+        assert [report.status for report in await store.runs()] == ["failed"]
+
+
+async def test_a_pooler_of_one_session_is_refused(store_url: str):
+    async with pooler(store_url, lends=False, most=1) as url, await sessions.connect(url) as conn:
+        with pytest.raises(StoreUnavailableError, match=r"gives one session.*pool_size"):
+            await sessions.check_server(conn, url, wait_s=0.1)
