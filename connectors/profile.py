@@ -149,6 +149,9 @@ class VendorProfile(BaseModel):
     bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
     poll_first_s: float = Field(1, ge=0)
     poll_floor_s: float = Field(1, ge=0)
+    poll_early_s: float = Field(
+        10, ge=0
+    )  # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
     poll_cap_s: float = Field(300, gt=0)
     job_timeout_s: float = Field(30 * 86_400, gt=0)
     kickoff_429_means_running: bool = False

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from connectors.bulk.kick_off import Proofs, proofs_from
 from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
+from connectors.bulk.poll_waits import poll_wait_s
 from connectors.bulk.progress_told import progress_told
 from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.instants import http_date, moment
@@ -23,7 +24,7 @@ from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import origin, resolve, safe_url
-from connectors.transport.retry_table import TRANSIENT_CODES, issue_codes, retry_after_s
+from connectors.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from snapshots.record import BulkJob, Unit
 
 _ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
@@ -222,15 +223,16 @@ class ExportJob:
         return await self._rest(await self._due(job, reply, wait))
 
     async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
-        """Note when the job may be polled next: when the server said, within the profile's bounds, else after `wait`."""
-        asked, cap = reply.headers.get("retry-after"), self._profile.poll_cap_s
-        said = retry_after_s(asked, now=self._now().timestamp(), cap_s=cap)
-        pause = min(max(wait if said is None else said, self._profile.poll_floor_s), cap)
+        """Note when the job may be polled next: after `wait`, and not before the server said."""
+        now = self._now()
+        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll_cap_s)
+        age = (now - job.kicked_off_at).total_seconds()
+        pause = poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age)
         progress = reply.headers.get("x-progress")
         job = replace(
             job,
             progress=progress_told(progress) if progress else job.progress,
-            next_poll_at=self._now() + timedelta(seconds=pause),
+            next_poll_at=now + timedelta(seconds=pause),
         )
         await self._store.jobs.save(job)
         return job

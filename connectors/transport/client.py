@@ -24,10 +24,10 @@ from connectors.transport.retry_budget import RetryBudget
 from connectors.transport.retry_table import (
     Seen,
     Verdict,
+    asked_wait_s,
     issue_codes,
     judge,
     nobody_home,
-    retry_after_s,
     server_time,
     signal_of,
 )
@@ -336,16 +336,12 @@ class EhrClient:
 
     def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
         headers = answer.response.headers
-        wait_s = None
-        if (wanted := headers.get("retry-after")) is not None:
-            now = server_time(headers.get("date")) or self._clock()  # its own clock, which may be off, wrote the moment
-            wait_s = retry_after_s(wanted, now=now, cap_s=self._profile.retry_after_cap_s)
         return Seen(
             status=answer.response.status_code,
             media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             body_start=body[:BODY_START_BYTES],
             codes=codes,
-            retry_after_s=wait_s,
+            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry_after_cap_s),
             foreign=answer.foreign,
             token_sent="authorization" in answer.response.request.headers,
         )

@@ -30,7 +30,8 @@ _FOUND: dict[Failure, str] = {
     "timeout": "no byte came within the time allowed",
     "dropped": "the connection was lost before the answer was whole",
     "malformed": "what came back is not HTTP",
-    "coding": "the body is damaged, ends too early, or is packed in a way that nobody asked for",
+    "coding": "the body is damaged, or ends too early",
+    "unasked": "the body is packed in a way that nobody asked for",
     "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
@@ -43,6 +44,8 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
     "bomb": "ask the EHR's administrators what this answer is",
+    "unasked": "only gzip is asked for (Accept-Encoding), and asking again brings the same: ask who runs the EHR, or the gateway "
+    "before it, to send gzip or nothing",
 }
 _NEXT_BY_STATUS: dict[int, str] = {
     400: "this EHR does not take the request's parameters; see the profile's search settings",
@@ -65,7 +68,8 @@ def found(seen: Seen, verdict: Verdict) -> str:
     """What came back, in words that carry no PHI."""
     if seen.status is None:
         where = f" ({seen.origin})" if seen.failure in NEVER_SENT and seen.origin else ""
-        return _FOUND[seen.failure or "dropped"] + where
+        packed = f" ({seen.coding})" if seen.coding else ""
+        return _FOUND[seen.failure or "dropped"] + where + packed
     kind = " with a web page instead of FHIR" if verdict.html else ""
     if verdict.xml:
         kind = " with XML where JSON was asked for"

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from connectors.instants import wait_until
+
 MINUTE_S = 60.0
-_EPOCH_SECONDS, _EPOCH_MS = 1e9, 1e12  # a reset beyond these is a moment, not a number of seconds
 _ITEM = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})")
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")  # longer ones are infinite as a float, or no int at all
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
@@ -100,9 +101,4 @@ def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowa
 
 
 def _seconds(value: str, now: float) -> float | None:
-    if not _NUMBER.fullmatch(value):
-        return None
-    number = float(value)
-    if number >= _EPOCH_MS:
-        number /= 1000
-    return max(0.0, number - now if number >= _EPOCH_SECONDS else number)
+    return wait_until(float(value), now=now) if _NUMBER.fullmatch(value) else None

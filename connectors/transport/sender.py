@@ -21,7 +21,7 @@ from connectors.profile import VendorProfile
 from connectors.transport.addresses import AddressGuard
 from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, Endpoint, Token, Tokens
-from connectors.transport.content_coding import BombError, ContentCodingError
+from connectors.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
 from connectors.transport.links import origin, redirect_target, safe_url
 from connectors.transport.retry_table import Failure, Seen, expects_json
 from connectors.transport.tls import tls_context
@@ -35,6 +35,7 @@ _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cer
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (BombError, "bomb"),
+    (UnaskedCodingError, "unasked"),
     (ContentCodingError, "coding"),
     (CertificateError, "certificate"),
     (httpx.ProxyError, "proxy"),
@@ -181,7 +182,11 @@ async def drained(response: httpx.Response) -> None:
 def failed(error: Exception) -> Seen:
     """What a try saw that ended in one of FAILS."""
     failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
-    return Seen(failure=failure, origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None)
+    return Seen(
+        failure=failure,
+        origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None,
+        coding=error.coding if isinstance(error, UnaskedCodingError) else None,
+    )
 
 
 @lru_cache(maxsize=64)
