@@ -20,6 +20,9 @@ IssueGrade = Literal[
 ]
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+# "https://host:443:443" too: what a server writes need be no origin that a client could ask
+WrittenOrigin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})*/?$")]
+Origin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?$")]
 ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -97,6 +100,8 @@ class VendorProfile(BaseModel):
     breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
     # hosts without a public address that links may lead to; they get no token by this
     private_hosts: tuple[str, ...] = ()
+    # origins that the EHR writes into its links, and at which of ours each is reached: {"http://localhost:8080" = "https://ehr…"}
+    rewrite_origins: Mapping[WrittenOrigin, Origin] = Field(default_factory=dict)
 
     # -- search
     mode: Mode = "auto"

@@ -292,7 +292,8 @@ class FileFetcher:
         return (
             bool(said)
             if said is not None
-            else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
+            else origin(resolve(url, self._client.base_url, self._profile.rewrite_origins))
+            == origin(self._client.base_url)
         )
 
     def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:

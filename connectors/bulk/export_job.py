@@ -23,7 +23,7 @@ from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
-from connectors.transport.links import origin, resolve, safe_url
+from connectors.transport.links import elsewhere, origin, resolve, safe_url
 from connectors.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from snapshots.record import BulkJob, Unit
 
@@ -85,19 +85,22 @@ class ExportJob:
     def _check_home(self, job: BulkJob) -> None:
         """Refuse a status URL where this EHR is not known to live, and keep it: a run that failed would begin another job."""
         home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
-        there = origin(safe_url(job.status_url or self._base_url, self._base_url))
+        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
         if there not in home:
             raise TransientFetchError(
                 f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
-                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; else use --mode crawl.'
+                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
+                "else use --mode crawl."
             )
 
     async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
         """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
-        manifest = manifest_from(reply.body, page=number, proofs=proofs, base_url=self._base_url)
-        following = resolve(manifest.next_url, self._base_url) if manifest.next_url else None
+        manifest = manifest_from(reply.body, page=number, proofs=proofs)
+        following = (
+            resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
+        )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
         self._next_page = following

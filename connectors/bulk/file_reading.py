@@ -212,7 +212,7 @@ class FileReading:
             self._quarantine(number, f"{outcome.unread} items of an OperationOutcome that cannot be read", raw)
 
     def _read_deletions(self, number: int, body: bytes) -> None:
-        gone, unread = deletions_from(body, str(self.unit.detail.get("base", "")))
+        gone, unread = deletions_from(body, self.base)
         self.deletions += gone
         self.deleted += len(gone) + unread
         self.size += len(body)

@@ -159,7 +159,9 @@ class ExportStart:
         if after_s is not None:
             after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
-        job = replace(intent, status_url=resolve(location, self._base_url), next_poll_at=next_poll)
+        job = replace(
+            intent, status_url=resolve(location, self._base_url, self._profile.rewrite_origins), next_poll_at=next_poll
+        )
         await self._jobs.save(job)
         return job
 

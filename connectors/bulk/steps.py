@@ -50,7 +50,8 @@ async def fetch_by_bulk(
     run.is_full = not proved.incremental
     export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=run.sleep)
     links = FileLinks(export, job, now=run.now)
-    files = FileFetcher(run.client, request.profile, links, base=FhirBase(request.base_url), sleep=run.sleep)
+    base = FhirBase(request.base_url, request.profile.rewrite_origins)
+    files = FileFetcher(run.client, request.profile, links, base=base, sleep=run.sleep)
     try:
         while not job.manifest_complete:
             run.show("waiting for the export")

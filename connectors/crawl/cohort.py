@@ -73,7 +73,7 @@ class CohortFinder:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._profile = profile
         self._search = SearchFetcher(client, base_url, profile)
 
