@@ -74,6 +74,8 @@ class VendorProfile(BaseModel):
         30,
     )  # flaky token endpoints refuse good assertions (vendors.md 5.4)
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
+    # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
+    cookies: bool = False
 
     # -- the wire
     accept: str = "application/fhir+json"

@@ -92,6 +92,7 @@ class Sender:
             guard=AddressGuard(url for url in named if url),
             connect_timeout_s=profile.connect_timeout_s,
             read_timeout_s=profile.read_timeout_s,
+            cookies_of=self._origin if profile.cookies else None,
         )
         self._patience_s = profile.read_timeout_s
 
