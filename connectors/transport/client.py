@@ -20,6 +20,7 @@ from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
 from connectors.transport.explain import error_for, found
 from connectors.transport.limits import ConnectionLimits, Place
+from connectors.transport.politeness import Politeness
 from connectors.transport.retry_budget import RetryBudget
 from connectors.transport.retry_table import (
     Seen,
@@ -117,7 +118,8 @@ class _Chunks:
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
-    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits. `tokens` may be set later: discovery, the token
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `politeness` is what the connections to one origin
+    share. `tokens` may be set later: discovery, the token
     endpoint and calls with `auth=False` need none. `requests` counts what went out: retries, replays, redirects, logins too.
     """
 
@@ -130,11 +132,12 @@ class EhrClient:
         clock: Callable[[], float],
         sleep: Sleep,
         rng: random.Random,
+        politeness: Politeness | None = None,
     ) -> None:
         self.tokens = tokens
         self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
-        self.limits = ConnectionLimits(profile, clock=clock, sleep=sleep)
+        self.limits = ConnectionLimits(profile, clock=clock, sleep=sleep, shared=politeness)
         self._profile = profile
         self._clock = clock
         self._sleep = sleep

@@ -32,14 +32,20 @@ class Quota:
 
     def __init__(self, per_minute: int | None) -> None:
         self.free_at = 0.0
-        self.per_minute = per_minute
+        self.per_minute: int | None = None
         self._interval_s = self._tolerance_s = 0.0
         self._spread_s = 0.0
         self._spread_until = 0.0
-        if per_minute is not None:
-            burst = max(1, per_minute // 10)
-            self._interval_s = MINUTE_S / max(per_minute - burst, 1)
-            self._tolerance_s = (burst - 1) * self._interval_s
+        self.tighten(per_minute)
+
+    def tighten(self, per_minute: int | None) -> None:
+        """Keep to this quota too; the smallest holds."""
+        if per_minute is None or (self.per_minute is not None and self.per_minute <= per_minute):
+            return
+        self.per_minute = per_minute
+        burst = max(1, per_minute // 10)
+        self._interval_s = MINUTE_S / max(per_minute - burst, 1)
+        self._tolerance_s = (burst - 1) * self._interval_s
 
     def rules(self, now: float) -> bool:
         """Whether requests must be counted at all."""
