@@ -27,7 +27,7 @@ from connectors.transport.links import elsewhere, origin, resolve, safe_url
 from connectors.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from snapshots.record import BulkJob, Unit
 
-_ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
+_ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _STATUS = re.compile(r"[1-5][0-9]{2}")
@@ -186,16 +186,7 @@ class ExportJob:
             ok=frozenset({_COMPLETE, _ACCEPTED}),
             token_origins=frozenset(self._profile.bulk_file_hosts),
         )
-        try:
-            reply = await self._client.send(call)
-        except TerminalFetchError as error:
-            if error.status != _GONE:
-                raise
-            raise TerminalFetchError(
-                "The export's status URL answered HTTP 404: the job was deleted or has expired. Sync again to begin anew.",
-                status=error.status,
-                codes=error.codes,
-            ) from error
+        reply = await self._client.send(call)
         said = reply.headers.get("x-export-status", "").split()
         status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
         if status == _COMPLETE and not reply.body.strip():

@@ -170,8 +170,13 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
 
 async def _note_nothing(run: Run) -> None:
     if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+        group = (
+            ". The Group may be empty, or of patients whom this client may not see: look at its members at the EHR, and at the "
+            "connection's `group`"
+        )
         run.notes.append(
             "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+            + (group if run.request.group is not None else "")
         )
 
 
