@@ -78,7 +78,16 @@ class TerminalFetchError(FetchError):
 
 
 class ExportRefusedError(TerminalFetchError):
-    """A kick-off was refused for what it asks for: no job has begun, and another level may be taken."""
+    """A kick-off was refused for what it asks for: no job has begun, and another level may be taken.
+
+    `named` are parameters of ours that the answer's text names.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, codes: tuple[str, ...] = (), named: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, status=status, codes=codes)
+        self.named = named
 
 
 class ProtocolError(FetchError):

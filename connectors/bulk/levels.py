@@ -82,8 +82,8 @@ def _refusal(run: Run, refused: _Refused) -> ConnectorError:
     ]
     return ExportRefusedError(
         f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, its administrators know at which level: name it in "
-        "profile.bulk_levels, or a Group in `group` or --group; else use --mode crawl."
-        + (f" {last}" if len(refused) == 1 else ""),
+        "profile.bulk_levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
+        "documents; else use --mode crawl." + (f" {last}" if len(refused) == 1 else ""),
         status=last.status,
         codes=last.codes,
     )
@@ -99,6 +99,7 @@ def _named(refused: _Refused) -> str:
     found = [
         f"/{PATHS[level]}: HTTP {error.status}"
         + (f" (issue codes {', '.join(shown(error.codes))})" if error.codes else "")
+        + (f", its answer names {', '.join(error.named)}" if error.named else "")
         for level, error in refused
     ]
     return (

@@ -253,4 +253,5 @@ def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> E
         "connection's types, group and `bulk` table against what this EHR documents.",
         status=refusal.status,
         codes=refusal.codes,
+        named=tuple(sorted(refusal.named)),
     )
