@@ -154,11 +154,13 @@ def run_all(
     async def all_of_them(show: Show) -> None:
         import anyio
 
-        places = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME)
+        from connectors.transport.politeness import Origins
+
+        places, origins = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME), Origins()
 
         async def one(connection: Connection, store: Store) -> None:
             async with places:
-                run = lambda: wiring.run_connection(connection, store, wanted, show)  # noqa: E731
+                run = lambda: wiring.run_connection(connection, store, wanted, show, origins)  # noqa: E731
                 outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
                 if not invocation.terminal:  # where somebody watches, the table says it
                     log_outcome(outcomes[connection.name], wanted.kind)

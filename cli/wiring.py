@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from connectors.inquiry import Step
     from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
     from connectors.transport.client import EhrClient
+    from connectors.transport.politeness import Origins
     from snapshots.ledger import OpenRun
     from snapshots.pool import Store
     from snapshots.record import Certificate, RunReport, RunScope
@@ -228,16 +229,23 @@ def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng
 
 
 async def run_connection(
-    connection: Connection, store: Store, wanted: Wanted, on_progress: Callable[[Progress], None]
+    connection: Connection,
+    store: Store,
+    wanted: Wanted,
+    on_progress: Callable[[Progress], None],
+    origins: Origins | None = None,
 ) -> RunReport:
-    """Do one run of one connection: profile, tokens, client, request; errors of every room are let through."""
+    """Do one run of one connection: profile, tokens, client, request; errors of every room are let through.
+
+    `origins` are those that this process asks, so that connections to one of them are polite together.
+    """
 
     @asynccontextmanager
     async def open_run(scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[OpenRun]:
         async with await store.begin_run(scope, clock) as run:
             yield run
 
-    return await _run(connection, wanted, open_run, lambda client: client, on_progress)
+    return await _run(connection, wanted, open_run, lambda client: client, on_progress, origins=origins)
 
 
 async def prove_connection(
@@ -323,14 +331,19 @@ async def _run(
     open_run: Callable[[RunScope, Callable[[], datetime]], Any],
     wrap: Callable[[EhrClient], Any],
     on_progress: Callable[[Progress], None],
+    *,
+    origins: Origins | None = None,
 ) -> RunReport:
     from connectors.sync import sync
     from connectors.transport.client import EhrClient
 
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    shared = origins.of(connection.base_url) if origins is not None else None
     async with (
-        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
+        EhrClient(
+            connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng, politeness=shared
+        ) as client,
         beating(client, on_progress) as show,
     ):
         return await sync(

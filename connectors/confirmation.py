@@ -131,7 +131,7 @@ class _Reader:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._profile = profile
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.asked = 0

@@ -10,6 +10,7 @@
     │   │   ├── EhrDownError           not asked: too many calls before this one found nobody at home
     │   │   └── QuietHoursError        not asked: the configuration wants the EHR spared at this hour
     │   ├── TerminalFetchError    the server's answer will not change: 400, 403, 404, …
+    │   │   └── ExportRefusedError     a kick-off was refused for what it asks for; no job has begun
     │   └── ProtocolError         an answer that the specification does not allow
     └── UnsafeLinkError           a link or redirect that the token or the request must not follow
 
@@ -74,6 +75,19 @@ class QuietHoursError(TransientFetchError):
 
 class TerminalFetchError(FetchError):
     """The server's answer will not change by asking again."""
+
+
+class ExportRefusedError(TerminalFetchError):
+    """A kick-off was refused for what it asks for: no job has begun, and another level may be taken.
+
+    `named` are parameters of ours that the answer's text names.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, codes: tuple[str, ...] = (), named: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, status=status, codes=codes)
+        self.named = named
 
 
 class ProtocolError(FetchError):

@@ -242,10 +242,10 @@ def _entry(item: msgspec.Raw) -> _Entry:
         return _Entry(resource=item)
 
 
-def deletions_from(body: bytes, base_url: str = "") -> tuple[tuple[Deletion, ...], int]:
+def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
     """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest).
 
-    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base_url`.
+    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base`.
 
     Raises:
         UnreadableResourceError: no Bundle, or one without a deletion.
@@ -260,13 +260,13 @@ def deletions_from(body: bytes, base_url: str = "") -> tuple[tuple[Deletion, ...
     if not isinstance(entries, list):
         raise UnreadableResourceError("not a Bundle of deletions")
     found, unread = [], 0
-    base = base_url.rstrip("/") + "/"
     for entry in entries:
         request = entry.get("request") if isinstance(entry, dict) else None
         method, url = (request.get("method"), request.get("url")) if isinstance(request, dict) else (None, None)
         target = None
         if isinstance(method, str) and isinstance(url, str) and method.upper() == "DELETE":
-            target = _DELETE_URL.match(url.removeprefix(base) if base_url else url)
+            below = base.below(url) if base is not None and "://" in url and "#" not in url else url
+            target = _DELETE_URL.match(below or "")
         if target:
             found.append(Deletion(target[1], target[2]))
         else:

@@ -6,18 +6,20 @@ URLs may be asked, and which may see the token, is `transport.links`'.
 A base is the same in any spelling of scheme and host, with or without its default port and trailing slashes. http and https of
 one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7), and
 nobody serves two sets of patients that differ in that letter. Another path is another base (R4 beside DSTU2, another tenant), and
-so is another port, or the name by which a server knows itself inside its network: whose ids those are cannot be told from here.
+so is another port, or the name by which a server knows itself inside its network: whose ids those are cannot be told from here,
+unless the configuration says it (`moved`, profile.rewrite_origins).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from yarl import URL
 
 from connectors.errors import UnsafeLinkError
-from connectors.transport.links import origin, resolve, safe_url
+from connectors.transport.links import NOT_MOVED, origin, resolve, safe_url
 
 # an id is bounded as a resource's own is (fhir); a version is told from it
 _PATIENT = re.compile(r"(?:\A|/)Patient/([^\s/?#\x00-\x1f\x7f-\x9f]{1,1024})(?:/_history/[^/?#]+)?\Z")
@@ -27,9 +29,10 @@ _REMEMBERED = 10_000  # references, some 2 MB
 class FhirBase:
     """The FHIR base of one connection."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is the base as configured; raises UnsafeLinkError where it is no http(s) URL."""
+    def __init__(self, url: str, moved: Mapping[str, str] = NOT_MOVED) -> None:
+        """`url` is the base as configured, `moved` as `links` has it; raises UnsafeLinkError where it is no http(s) URL."""
         self._url = url.rstrip("/")
+        self._moved = moved
         self._written = f"{self._url}/"
         self._authority, self._path = _place(self._written)
         # the id of the Patient that a literal reference names on this base; None where it names none of ours. A version is of the
@@ -42,9 +45,9 @@ class FhirBase:
         if link.startswith(self._written):
             return link[len(self._written) :].partition("#")[0]
         try:
-            authority, path = _place(resolve(link, self._url))
+            authority, path = _place(resolve(link, self._url, self._moved))
             if authority != self._authority:  # plain http of a server that is reached by https at another port
-                authority, path = _place(safe_url(link, self._url))
+                authority, path = _place(safe_url(link, self._url, self._moved))
         except UnsafeLinkError:
             return None
         return path[len(self._path) :] if authority == self._authority and path.startswith(self._path) else None

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _EARLIEST, _LATEST = 1900, 9999  # years: the first with records of the living, and the end of time
+_EPOCH_SECONDS, _EPOCH_MS = 1e9, 1e12  # what is larger is a moment, and not so many seconds from now
+_WEEK_S = 7 * 86_400.0
 _MISSING = {4: "-01-01", 7: "-01"}  # of a FHIR date by its length: a year, a year and month
 
 
@@ -30,6 +32,16 @@ def http_date(text: str | None) -> datetime | None:
         return _believed(parsedate_to_datetime(text or ""))
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def wait_until(number: float, *, now: float) -> float | None:
+    """A wait that a server says as a number: seconds, or a moment in epoch seconds or ms (smart-bulk-data-server's 429).
+
+    In seconds, 0 for what is over; None for what is longer than any server means: more than a week.
+    """
+    moment_s = number / 1000 if number >= _EPOCH_MS else number
+    wait_s = max(0.0, moment_s - now if number >= _EPOCH_SECONDS else number)
+    return wait_s if wait_s <= _WEEK_S else None
 
 
 def _believed(found: datetime) -> datetime | None:

@@ -33,48 +33,56 @@ def choose_mode(
     """Bulk or crawl: as asked, else as the profile says, else as the server declares.
 
     Raises:
-        PlanError: bulk was asked of a server that offers no level that this request can use.
+        PlanError: bulk was asked for, and the profile knows no level that this request can use.
     """
     if wanted == "crawl" or (wanted == "auto" and profile.mode == "crawl"):
         return "crawl"
     if wanted == "bulk":
-        if bulk_level(profile, capability, group=group, named=has_cohort) is None:
-            raise PlanError(_no_list(profile) if has_cohort and group is None else _no_level(profile, capability))
+        if not bulk_levels(profile, capability, group=group, named=has_cohort, insisted=True):
+            raise PlanError(_no_list(profile) if has_cohort and group is None else _no_level(profile, group))
         return "bulk"
-    level = bulk_level(profile, capability, group=group)
     if profile.mode == "bulk":
-        if level is None and not has_cohort:
-            raise PlanError(f"{_no_level(profile, capability)} Or name patients with `cohort` to crawl them.")
-        return "bulk" if level else "crawl"
-    return "bulk" if level and not (has_cohort and level != "group") else "crawl"
+        if has_cohort and group is None:
+            return "crawl"
+        if not bulk_levels(profile, capability, group=group, insisted=True):
+            if not has_cohort:
+                raise PlanError(f"{_no_level(profile, group)} Or name patients with `cohort` to crawl them.")
+            return "crawl"
+        return "bulk"
+    levels = bulk_levels(profile, capability, group=group)
+    return "bulk" if levels and not (has_cohort and levels[0] != "group") else "crawl"
 
 
-def _no_level(profile: VendorProfile, capability: Capability) -> str:
-    if "group" in profile.bulk_levels and (profile.mode == "bulk" or "group" in capability.bulk_levels):
+def _no_level(profile: VendorProfile, group: str | None) -> str:
+    if group is not None:
+        return f"A Group is named, and {profile.label} exports none that we know of (profile.bulk_levels): use --mode crawl."
+    if "group" in profile.bulk_levels:
         return f"{profile.label} exports in bulk by Group: set `group` in the connection, or pass --group."
-    return "Bulk export was asked for, and the CapabilityStatement declares no $export that needs no Group: try --mode crawl."
+    return f"{profile.label} exports nothing in bulk that we know of (profile.bulk_levels): use --mode crawl."
 
 
 def _no_list(profile: VendorProfile) -> str:
     return f"{profile.label} exports no list of patients that we know of: set `group`, or crawl the cohort with --mode crawl."
 
 
-def bulk_level(
-    profile: VendorProfile, capability: Capability, *, group: str | None, named: bool = False
-) -> BulkLevel | None:
-    """The level to export at: the Group's where one is named, else the first of the profile's that the server declares.
+def bulk_levels(
+    profile: VendorProfile, capability: Capability, *, group: str | None, named: bool = False, insisted: bool = False
+) -> tuple[BulkLevel, ...]:
+    """The levels to export at, each in place of the one before it that was refused, in the profile's order.
 
-    `named`: for patients that are named one by one, which is a level of its own; never everyone in their place.
+    A named Group and patients who are named one by one (`named`) are levels of their own: never everyone in their place.
 
-    A vendor whose way is bulk exports by Group whatever it declares; of any other server the CapabilityStatement is believed.
+    `insisted`: somebody asked for an export, and tells more than the CapabilityStatement, which servers leave empty or copy from
+    elsewhere; else it is believed.
     """
     if group is not None:
-        offered = profile.mode == "bulk" or "group" in capability.bulk_levels or not capability.search_params
-        return "group" if "group" in profile.bulk_levels and offered else None
+        offered = insisted or "group" in capability.bulk_levels or not capability.search_params
+        return ("group",) if "group" in profile.bulk_levels and offered else ()
     if named:
-        offered = profile.mode == "bulk" or "patient" in capability.bulk_levels
-        return "patient-list" if "patient-list" in profile.bulk_levels and offered else None
-    return next((level for level in profile.bulk_levels if level != "group" and level in capability.bulk_levels), None)
+        offered = insisted or "patient" in capability.bulk_levels
+        return ("patient-list",) if "patient-list" in profile.bulk_levels and offered else ()
+    everyone = (level for level in profile.bulk_levels if level not in ("group", "patient-list"))
+    return tuple(level for level in everyone if insisted or level in capability.bulk_levels)
 
 
 def crawl_types(

@@ -22,6 +22,9 @@ IssueGrade = Literal[
 
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+# "https://host:443:443" too: what a server writes need be no origin that a client could ask
+WrittenOrigin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})*/?$")]
+Origin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?$")]
 ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -73,6 +76,8 @@ class VendorProfile(BaseModel):
         30,
     )  # flaky token endpoints refuse good assertions (vendors.md 5.4)
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
+    # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
+    cookies: bool = False
 
     # -- the wire
     accept: str = "application/fhir+json"
@@ -99,6 +104,8 @@ class VendorProfile(BaseModel):
     breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
     # hosts without a public address that links may lead to; they get no token by this
     private_hosts: tuple[str, ...] = ()
+    # origins that the EHR writes into its links, and at which of ours each is reached: {"http://localhost:8080" = "https://ehr…"}
+    rewrite_origins: Mapping[WrittenOrigin, Origin] = Field(default_factory=dict)
 
     # -- search
     mode: Mode = "auto"
@@ -151,6 +158,9 @@ class VendorProfile(BaseModel):
     bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
     poll_first_s: float = Field(1, ge=0)
     poll_floor_s: float = Field(1, ge=0)
+    poll_early_s: float = Field(
+        10, ge=0
+    )  # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
     poll_cap_s: float = Field(300, gt=0)
     job_timeout_s: float = Field(30 * 86_400, gt=0)
     kickoff_429_means_running: bool = False

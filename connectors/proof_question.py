@@ -67,7 +67,7 @@ class Asker:
         began: datetime,
     ) -> None:
         self._request = request
-        self._base = FhirBase(request.base_url)
+        self._base = FhirBase(request.base_url, request.profile.rewrite_origins)
         self._profile = request.profile
         self._client = client
         self._store = store

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from connectors.bulk.steps import NoExportHereError, export_knowledge, fetch_by_bulk
+from connectors.bulk.levels import NoExportHereError, fetch_at_some_level
 from connectors.capability import Capability, capability_from
 from connectors.compartment import PATIENT_COMPARTMENT
 from connectors.confirmation import confirm_absences
@@ -184,9 +184,8 @@ async def _fetch_listings(
 ) -> _Earned:
     granted = tuple(t for t in sorted({*PATIENT_COMPARTMENT, *run.request.profile.directory_types}) if readable(t))
     if mode == "bulk":
-        await run.store.speak_for(export_knowledge(run, capability), granted)
         try:
-            watermark = await fetch_by_bulk(run, capability, readable, await _since(run, granted))
+            watermark = await fetch_at_some_level(run, capability, readable, granted, lambda: _since(run, granted))
         except NoExportHereError as error:
             run.notes.append(f"{error} The declared export does not exist: crawled instead.")
         else:

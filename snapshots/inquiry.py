@@ -45,8 +45,7 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
             version = conn.info.server_version
             steps.append(StoreStep(name, "ok", f"Postgres {version // 10000}.{version % _HUNDRED}, {ENCODING}"))
             name = "rights"
-            for tenant in tenants:
-                steps.append(await _rights(conn, tenant))
+            steps.extend([await _rights(conn, tenant) for tenant in tenants])
         finally:
             await conn.close()
     except MissingRightsError as error:

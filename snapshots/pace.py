@@ -37,7 +37,7 @@ class StoredPace:
         return self._counted
 
     async def load(self) -> PaceState:
-        """Give what the connection's last run left; empty for its first."""
+        """Give what the last run left of the connection, and of its origin what the newest run of any of its connections did."""
         async with self._session.transaction("reading the pace") as own:
             row = await (await self._session.conn.execute(_SQL["load"], own)).fetchone()
         return _state(row)

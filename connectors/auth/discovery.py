@@ -53,7 +53,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
             'profile.token_url, or auth = "none" if this server is open'
         )
     return Discovery(
-        token_url=_token_url(stated, client.base_url),
+        token_url=_token_url(stated, client.base_url, profile.rewrite_origins),
         capabilities=frozenset(_texts(smart.get("capabilities"))),
         auth_methods=_texts(
             smart.get("token_endpoint_auth_methods_supported")
@@ -80,9 +80,9 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
     return document, None, "answered 200, without a token endpoint"
 
 
-def _token_url(stated: str, base_url: str) -> str:
+def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
     try:
-        return safe_url(urljoin(base_url + "/", stated), base_url)
+        return safe_url(urljoin(base_url + "/", stated), base_url, moved)
     except UnsafeLinkError as error:
         raise DiscoveryError(
             f"the token endpoint that was found is not safe to use: {error}; set profile.token_url"

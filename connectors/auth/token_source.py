@@ -27,7 +27,7 @@ from connectors.auth.token_table import TokenAnswer, judge_token
 from connectors.errors import AuthError, ConnectorError, DiscoveryError, TransientFetchError
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call, Reply, Token
-from connectors.transport.retry_table import retry_after_s, server_time
+from connectors.transport.retry_table import asked_wait_s, server_time
 
 SKEW_TOLERATED_S = 30.0
 MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least recently used go first
@@ -195,7 +195,7 @@ class TokenSource:
             progress.unreached = ""
             now = self._clock()
             self._note_skew(reply.headers.get("date"), now)
-            wait_floor = retry_after_s(reply.headers.get("retry-after"), now=now, cap_s=self._profile.retry_after_cap_s)
+            wait_floor = asked_wait_s(reply.headers, now=now, cap_s=self._profile.retry_after_cap_s)
             answer = judge_token(reply, now=now)
         return _Asked(answer, self._wait_before_next(answer, progress, wait_floor or 0.0))
 

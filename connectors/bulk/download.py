@@ -133,13 +133,15 @@ class FileFetcher:
             attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
             attempts.first_byte = place["bytes"]
         try:
-            return await self._tries(attempts, url, emit)
+            result = await self._tries(attempts, url, emit)
         except TerminalFetchError as error:
             if error.status not in _EXPIRED:
                 raise
-        # the manifest's link has ended, or the one to the object store that it led to, which asking it again renews (F21)
-        fresh = await self._links.renewed(unit, url) or url
-        return await self._tries(attempts, fresh, emit)
+            # the manifest's link has ended, or the one to the object store that it led to, which asking it again renews (F21)
+            url = await self._links.renewed(unit, url) or url
+            result = await self._tries(attempts, url, emit)
+        self._links.worked(unit, url)
+        return result
 
     async def _tries(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
         last_came = fruitless = 0
@@ -251,7 +253,13 @@ class FileFetcher:
         # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
         # so either way, counted likewise
         promised, records = unit.detail.get("count"), reading.lines - reading.headers
-        short = promised is not None and reading.lines < promised
+        # of deletions, which come as Bundles, it may mean these or what is in them
+        held = (
+            (reading.lines, max(reading.lines, reading.deleted))
+            if unit.kind == "deleted-file"
+            else (records, reading.lines)
+        )
+        short = promised is not None and held[1] < promised
         if reading.last_line_unreadable or short:
             seen = (reading.lines, reading.total)
             attempts.times = attempts.times + 1 if attempts.defect == seen else 1
@@ -263,9 +271,9 @@ class FileFetcher:
                 self._ask_again(
                     f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
                 )
-        self._tally.miscounted += promised is not None and records > promised
+        self._tally.miscounted += promised is not None and held[0] > promised
         await _hand_on(reading, emit)
-        counted = promised is not None and records >= promised
+        counted = promised is not None and held[0] >= promised
         if not counted and not attempts.ends:
             self._tally.unproved += 1
         if unit.kind == "error-file":
@@ -284,7 +292,8 @@ class FileFetcher:
         return (
             bool(said)
             if said is not None
-            else origin(resolve(url, self._client.base_url)) == origin(self._client.base_url)
+            else origin(resolve(url, self._client.base_url, self._profile.rewrite_origins))
+            == origin(self._client.base_url)
         )
 
     def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from connectors.bulk.kick_off import Proofs, proofs_from
 from connectors.bulk.listing import Listing, last_positions
 from connectors.bulk.manifest import Manifest, looks_like_manifest, manifest_from
+from connectors.bulk.poll_waits import poll_wait_s
 from connectors.bulk.progress_told import progress_told
 from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.instants import http_date, moment
@@ -22,11 +23,11 @@ from connectors.profile import VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
-from connectors.transport.links import origin, resolve, safe_url
-from connectors.transport.retry_table import TRANSIENT_CODES, issue_codes, retry_after_s
+from connectors.transport.links import elsewhere, origin, resolve, safe_url
+from connectors.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from snapshots.record import BulkJob, Unit
 
-_ACCEPTED, _COMPLETE, _GONE, _REFUSED = 202, 200, 404, 400
+_ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _STATUS = re.compile(r"[1-5][0-9]{2}")
@@ -84,19 +85,22 @@ class ExportJob:
     def _check_home(self, job: BulkJob) -> None:
         """Refuse a status URL where this EHR is not known to live, and keep it: a run that failed would begin another job."""
         home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
-        there = origin(safe_url(job.status_url or self._base_url, self._base_url))
+        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
         if there not in home:
             raise TransientFetchError(
                 f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
-                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; else use --mode crawl.'
+                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
+                "else use --mode crawl."
             )
 
     async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
         """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
-        manifest = manifest_from(reply.body, page=number, proofs=proofs, base_url=self._base_url)
-        following = resolve(manifest.next_url, self._base_url) if manifest.next_url else None
+        manifest = manifest_from(reply.body, page=number, proofs=proofs)
+        following = (
+            resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
+        )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
         self._next_page = following
@@ -182,16 +186,7 @@ class ExportJob:
             ok=frozenset({_COMPLETE, _ACCEPTED}),
             token_origins=frozenset(self._profile.bulk_file_hosts),
         )
-        try:
-            reply = await self._client.send(call)
-        except TerminalFetchError as error:
-            if error.status != _GONE:
-                raise
-            raise TerminalFetchError(
-                "The export's status URL answered HTTP 404: the job was deleted or has expired. Sync again to begin anew.",
-                status=error.status,
-                codes=error.codes,
-            ) from error
+        reply = await self._client.send(call)
         said = reply.headers.get("x-export-status", "").split()
         status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
         if status == _COMPLETE and not reply.body.strip():
@@ -222,15 +217,16 @@ class ExportJob:
         return await self._rest(await self._due(job, reply, wait))
 
     async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
-        """Note when the job may be polled next: when the server said, within the profile's bounds, else after `wait`."""
-        asked, cap = reply.headers.get("retry-after"), self._profile.poll_cap_s
-        said = retry_after_s(asked, now=self._now().timestamp(), cap_s=cap)
-        pause = min(max(wait if said is None else said, self._profile.poll_floor_s), cap)
+        """Note when the job may be polled next: after `wait`, and not before the server said."""
+        now = self._now()
+        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll_cap_s)
+        age = (now - job.kicked_off_at).total_seconds()
+        pause = poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age)
         progress = reply.headers.get("x-progress")
         job = replace(
             job,
             progress=progress_told(progress) if progress else job.progress,
-            next_poll_at=self._now() + timedelta(seconds=pause),
+            next_poll_at=now + timedelta(seconds=pause),
         )
         await self._store.jobs.save(job)
         return job

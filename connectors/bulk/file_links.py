@@ -1,6 +1,7 @@
 """Keeps the links of an export's files fresh: before they end, and when a server says that one has ended (F21, Bulk Data IG 6.4).
 
-One fetch of a manifest page renews the links of all its files, however many workers find theirs expired.
+One fetch of a manifest page renews the links of all its files, however many workers find theirs expired. A page that brought no
+better link is left alone for a while, and longer each time: its other files would ask for it one after the other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from snapshots.record import BulkJob, PlannedFile, Unit
 
 _MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
 _SOON = timedelta(hours=1)
+_IN_VAIN = timedelta(minutes=1)  # before a page that brought nothing is asked again; doubled each time
+_MOST_DOUBLED = 16
 
 
 class FileLinks:
@@ -28,6 +31,9 @@ class FileLinks:
         self._now = now
         self._listings: dict[int, Listing] = {}  # pages that were asked again
         self._pages_asked: dict[int, datetime] = {}
+        self._in_vain: dict[
+            int, int
+        ] = {}  # pages whose last answer brought no link that works, and how many such in a row
         self._lock = anyio.Lock()
         self.job = job
 
@@ -53,8 +59,11 @@ class FileLinks:
             known = self._fresh(unit)
             if known is not None and known != ended:
                 return known
-            number = int(unit.key.split(":")[2])
+            number = _page(unit)
+            if self._is_in_vain(number):
+                return None
             self._pages_asked[number] = self._now()
+            self._in_vain[number] = self._in_vain.get(number, 0) + 1  # until it is seen to have brought something
             try:
                 found = await self._export.page_again(self.job, number)
             except ConnectorError:
@@ -63,12 +72,21 @@ class FileLinks:
                 return None
             self._listings[number], expires_at = found
             self.job = replace(self.job, expires_at=expires_at or self.job.expires_at)
-        fresh = self._fresh(unit)
-        return fresh if fresh != ended else None
+            fresh = self._fresh(unit)
+            return fresh if fresh != ended else None
+
+    def worked(self, unit: Unit, url: str) -> None:
+        """A renewed link led to its file: its page is worth asking again when links end the next time."""
+        if url != unit.detail["url"]:
+            self._in_vain.pop(_page(unit), None)
+
+    def _is_in_vain(self, number: int) -> bool:
+        times = self._in_vain.get(number, 0)
+        return times > 0 and self._now() < self._pages_asked[number] + _IN_VAIN * 2 ** min(times - 1, _MOST_DOUBLED)
 
     def _fresh(self, unit: Unit) -> str | None:
         """The unit's link as its page lists it anew; None while it was not asked again."""
-        listing = self._listings.get(int(unit.key.split(":")[2]))
+        listing = self._listings.get(_page(unit))
         if listing is None:
             return None
         file = PlannedFile(unit.key, unit.resource_type, str(unit.detail["url"]), unit.detail.get("count"))
@@ -85,5 +103,9 @@ class FileLinks:
 
     def _asked_lately(self, unit: Unit) -> bool:
         """Servers exist whose Expires is in the past for good: they are asked for fresh links once, not before every file."""
-        asked = self._pages_asked.get(int(unit.key.split(":")[2]))
+        asked = self._pages_asked.get(_page(unit))
         return asked is not None and self.job.expires_at is not None and asked >= self.job.expires_at - _MARGIN
+
+
+def _page(unit: Unit) -> int:
+    return int(unit.key.split(":")[2])

@@ -37,6 +37,7 @@ class FileReading:
     fed: int = 0  # bytes of the file, line ends included
     lines: int = 0
     headers: int = 0
+    deleted: int = 0  # that deletion Bundles name
     unreadable: int = 0
     subsetted: int = 0
     other_types: dict[str, int] = field(default_factory=dict)
@@ -211,8 +212,9 @@ class FileReading:
             self._quarantine(number, f"{outcome.unread} items of an OperationOutcome that cannot be read", raw)
 
     def _read_deletions(self, number: int, body: bytes) -> None:
-        gone, unread = deletions_from(body, str(self.unit.detail.get("base", "")))
+        gone, unread = deletions_from(body, self.base)
         self.deletions += gone
+        self.deleted += len(gone) + unread
         self.size += len(body)
         if unread:
             self._quarantine(number, f"{unread} entries are no DELETE of a resource below the FHIR base", body)

@@ -20,7 +20,7 @@ from connectors.profile import BulkLevel, VendorProfile
 from connectors.ways import export_way, mark
 from snapshots.record import Way
 
-_PATH: Mapping[BulkLevel, str] = {
+PATHS: Mapping[BulkLevel, str] = {
     "system": "$export",
     "patient": "Patient/$export",
     "patient-list": "Patient/$export",
@@ -147,8 +147,8 @@ def check(asked: Asked, profile: VendorProfile) -> None:
 
 def kick_off(base_url: str, asked: Asked, form: Form) -> KickOff:
     """The request in this form. Nothing of a patient, group or filter stands in its template."""
-    path = _PATH[asked.level].format(group=quote(asked.group or "", safe=""))
-    shown = f"{form.method} /{_PATH[asked.level]}"
+    path = PATHS[asked.level].format(group=quote(asked.group or "", safe=""))
+    shown = f"{form.method} /{PATHS[asked.level]}"
     if asked.since is not None:
         shown += f"?_since={asked.since}"
     prefer = ["respond-async"]

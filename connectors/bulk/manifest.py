@@ -77,7 +77,6 @@ class Manifest:
     doubtful: bool  # some of it nobody understands
     requires_token: bool | None
     proofs: Proofs
-    base_url: str = ""  # what deletions must lie below
 
     def files(self) -> Iterator[ListedFile]:
         """Give every file, in the order of the lists."""
@@ -134,7 +133,6 @@ class Manifest:
                 "elements": self.proofs.elements,
                 "organized": self.proofs.organized,
                 "count": file.lines,
-                **({"base": self.base_url} if kind == "deleted-file" else {}),
                 "template": f"{file.list} file {number}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
             },
         )
@@ -148,7 +146,7 @@ def looks_like_manifest(body: bytes) -> bool:
         return False
 
 
-def manifest_from(body: bytes, *, page: int, proofs: Proofs, base_url: str = "") -> Manifest:
+def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     """Read page number `page` of a manifest.
 
     Raises:
@@ -179,7 +177,6 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs, base_url: str = "")
         doubtful=links.doubtful or any(strangers for _, strangers in listed.values()),
         requires_token=_truth(_word(document.requiresAccessToken)),
         proofs=proofs,
-        base_url=base_url,
     )
 
 

@@ -12,14 +12,21 @@ from datetime import datetime, timedelta
 
 from connectors.bulk.deletion import delete_export
 from connectors.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
-from connectors.errors import ConnectorError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.bulk.poll_waits import poll_wait_s
+from connectors.errors import (
+    ConnectorError,
+    ExportRefusedError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+)
 from connectors.issue_types import shown
 from connectors.profile import VendorProfile
 from connectors.store_port import BulkJobs
 from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import resolve
-from connectors.transport.retry_table import issue_codes, retry_after_s
+from connectors.transport.retry_table import asked_wait_s, issue_codes
 from snapshots.record import BulkJob, EarlierJob
 
 _SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
@@ -66,7 +73,8 @@ class ExportStart:
 
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
-            FetchError: refused; there is no job.
+            ExportRefusedError: refused for what it asks for; there is no job.
+            FetchError: refused for another reason, as an export too soon after the last.
         """
         earlier = await self._jobs.earlier()
         await self._wait_for_lost_ones(earlier)
@@ -124,6 +132,11 @@ class ExportStart:
                 f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then asks anew."
             )
             raise TransientFetchError(message, status=error.status, codes=error.codes) from error
+        except (TerminalFetchError, ProtocolError) as error:
+            await self._jobs.forget()
+            if error.status is None:
+                raise
+            raise ExportRefusedError(str(error), status=error.status, codes=error.codes) from error
         except ConnectorError:
             await self._jobs.forget()
             raise
@@ -136,19 +149,24 @@ class ExportStart:
     async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> BulkJob:
         location = reply.headers.get("content-location") or reply.headers.get("location")
         if reply.status != _ACCEPTED or not location:
-            if reply.status != _ACCEPTED:
-                await self._jobs.forget()
             found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
-            raise ProtocolError(f"{request.template} did not start an asynchronous export: {found}. Try --mode crawl.")
+            text = f"{request.template} did not start an asynchronous export: {found}. Try --mode crawl."
+            if reply.status == _ACCEPTED:  # begun, and nowhere to be found
+                raise ProtocolError(text, status=reply.status)
+            await self._jobs.forget()
+            raise ExportRefusedError(text, status=reply.status)
         after_s = self._seconds(reply)
+        if after_s is not None:
+            after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
-        job = replace(intent, status_url=resolve(location, self._base_url), next_poll_at=next_poll)
+        job = replace(
+            intent, status_url=resolve(location, self._base_url, self._profile.rewrite_origins), next_poll_at=next_poll
+        )
         await self._jobs.save(job)
         return job
 
     def _seconds(self, reply: Reply) -> float | None:
-        now, cap = self._now().timestamp(), self._profile.poll_cap_s
-        return retry_after_s(reply.headers.get("retry-after"), now=now, cap_s=cap)
+        return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll_cap_s)
 
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
         """Leave a kick-off whose answer was lost its time: a job that it began ends, or shows itself by a 429 to the next."""
@@ -224,15 +242,16 @@ def _is_of_a_patient(refusal: Refusal) -> bool:
     return refusal.status in _NOT_FOUND or by_code
 
 
-def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> TerminalFetchError:
+def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> ExportRefusedError:
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
     known = f" None of the {patients:,} patients named is told to be unknown." if patients else ""
     what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
-    return TerminalFetchError(
+    return ExportRefusedError(
         f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others}{known} Check {what}the "
         "connection's types, group and `bulk` table against what this EHR documents.",
         status=refusal.status,
         codes=refusal.codes,
+        named=tuple(sorted(refusal.named)),
     )

@@ -19,32 +19,32 @@ from connectors.bulk.named_patients import check_patients, known_patients, named
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
-from connectors.errors import ConnectorError, FetchError, PlanError, ProtocolError, TerminalFetchError
+from connectors.errors import ConnectorError, FetchError, PlanError, ProtocolError
 from connectors.fhir_base import FhirBase
 from connectors.instants import moment
 from connectors.pipeline import run_units
-from connectors.plan import bulk_level, bulk_types
+from connectors.plan import bulk_types
 from connectors.profile import BulkLevel
 from connectors.run import Readable, Run, instant
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 _UNITS_AT_ONCE = 2_000  # of the ledger in memory: exports of 20,000 files have been seen (F30)
-_NO_OPERATION = frozenset({404, 405, 501})
 
 
-async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> str | None:
-    """Export, download and store; gives the watermark that this earns: the server's transaction time.
+async def fetch_by_bulk(
+    run: Run, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
+) -> str | None:
+    """Export at this level, download and store; gives the watermark that this earns: the server's transaction time.
 
     Raises:
-        PlanError: no level fits the request.
-        NoExportHereError: the declared export does not exist, and crawling was as good a choice.
+        ExportRefusedError: the server does not export so; no job has begun.
         FetchError: the job failed; or, transient, the server stayed away and the job may still live.
     """
     request, store = run.request, run.store
     job = await store.jobs.current()
     if job is None or job.status_url is None:
-        job = await _begun(run, capability, await _asked(run, capability, readable, since))
+        job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
     proved = proofs_from(job.asked)
     store.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
@@ -61,7 +61,7 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
         run.client,
         request.profile,
         links,
-        base=FhirBase(request.base_url),
+        base=FhirBase(request.base_url, request.profile.rewrite_origins),
         sleep=run.sleeper("a file that broke off is asked for again"),
     )
     try:
@@ -85,28 +85,12 @@ async def fetch_by_bulk(run: Run, capability: Capability, readable: Readable, si
     return _watermark(run, job)
 
 
-def export_knowledge(run: Run, capability: Capability) -> str:
-    """Whose watermarks an export moves: what one level lists, another need not."""
-    return f"{run.store.selection} by export {_level(run, capability) or 'unknown'}"
-
-
-def _level(run: Run, capability: Capability) -> BulkLevel | None:
-    request = run.request
-    named = request.cohort is not None and request.group is None and request.mode == "bulk"
-    return bulk_level(request.profile, capability, group=request.group, named=named)
-
-
-class NoExportHereError(ConnectorError):
-    """The mode was ours to choose, and the export that the server declares is not there."""
-
-
-async def _asked(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> Asked:
+async def _asked(
+    run: Run, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
+) -> Asked:
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
-    run.notes += plan.notes
-    level = _level(run, capability)
-    if level is None:
-        raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
+    run.notes += [note for note in plan.notes if note not in run.notes]
     asked = Asked(
         level=level,
         group=request.group if level == "group" else None,
@@ -121,9 +105,8 @@ async def _asked(run: Run, capability: Capability, readable: Readable, since: Ma
         partial=wants_partial(profile, capability),
     )
     if asked.types != plan.types:
-        run.notes.append(
-            f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was asked as well"
-        )
+        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was asked as well"
+        run.notes += [note] if note not in run.notes else []
     check(asked, profile)
     return asked
 
@@ -182,13 +165,7 @@ async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:
         on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
         known=lambda patients: known_patients(run, capability, patients),
     )
-    try:
-        return await start.begin(asked, first_form(profile, capability, asked))
-    except TerminalFetchError as error:
-        chosen_by_us = run.request.mode == "auto" and profile.mode == "auto"
-        if chosen_by_us and error.status in _NO_OPERATION and asked.level != "group":
-            raise NoExportHereError(str(error)) from error
-        raise
+    return await start.begin(asked, first_form(profile, capability, asked))
 
 
 async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:
@@ -214,8 +191,13 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
 
 async def _note_nothing(run: Run) -> None:
     if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+        group = (
+            ". The Group may be empty, or of patients whom this client may not see: look at its members at the EHR, and at the "
+            "connection's `group`"
+        )
         run.notes.append(
             "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+            + (group if run.request.group is not None else "")
         )
 
 

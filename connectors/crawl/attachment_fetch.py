@@ -31,7 +31,7 @@ from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from connectors.transport.links import origin, safe_url
+from connectors.transport.links import NOT_MOVED, origin, safe_url
 from connectors.transport.retry_table import Seen, is_html, issue_codes
 from snapshots.record import Document, Unit, UnitResult, UnitState
 
@@ -149,7 +149,7 @@ class AttachmentFetcher:
         return body, media_type or accept
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
-        url = safe_url(unit.detail["url"], self._base_url)
+        url = safe_url(unit.detail["url"], self._base_url, self._profile.rewrite_origins)
         place = place_of(url, self._base_url)
         own = place == "below" or (place == "beside" and self._profile.attachments.same_origin)
         most = self._profile.attachments.max_bytes
@@ -208,14 +208,14 @@ def media_type_of(claimed: str | None) -> str | None:
 Place = Literal["below", "beside", "elsewhere", "nowhere"]
 
 
-def place_of(link: str, base_url: str) -> Place:
+def place_of(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> Place:
     """Where a document's URL leads: below the FHIR base, beside it on the same origin, to another server, or to no document.
 
     A search or an operation below the base is no document, and neither is what climbs by dot segments, has a fragment, or no URL
     that may be asked.
     """
     try:
-        url = safe_url(link, base_url)
+        url = safe_url(link, base_url, moved)
     except UnsafeLinkError:
         return "nowhere"
     there = URL(url, encoded=True)

@@ -97,7 +97,7 @@ def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tupl
     policy = profile.attachments
     if not use.url:
         return "empty", None  # neither url nor data: half of what an Epic site sends, of outside records (F33)
-    place = place_of(use.url, base_url)
+    place = place_of(use.url, base_url, profile.rewrite_origins)
     if place == "nowhere":
         return "foreign", _NOWHERE
     if place == "elsewhere" and not policy.foreign:

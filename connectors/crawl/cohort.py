@@ -67,13 +67,19 @@ def parse_cohort(text: str) -> Mapping[str, int]:
     return values
 
 
+_NO_MEMBERS = (
+    "the Group has no active members, as far as the server says: look at them at the EHR, and at the connection's `group`; or "
+    "name patients with `cohort`"
+)
+
+
 class CohortFinder:
     """Asks one EHR which patients a crawl is for."""
 
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._profile = profile
         self._search = SearchFetcher(client, base_url, profile)
 
@@ -153,6 +159,8 @@ class CohortFinder:
         places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())
+        if not references and not hidden:
+            notes = (_NO_MEMBERS,)
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
 
     def _call(self, url: str, template: str, purpose: str) -> Call:

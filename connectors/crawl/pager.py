@@ -44,7 +44,7 @@ class Pager:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._profile = profile
 
     async def walk(
@@ -84,7 +84,8 @@ class Pager:
             guard.look([record.id for record in page.records])
             totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             await take(page, page_url)
-            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url)
+            moved = self._profile.rewrite_origins
+            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url, moved)
         return totals
 
     async def _page(self, call: Call, number: int, unit_key: str | None, way: Way | None) -> tuple[Page, str]:

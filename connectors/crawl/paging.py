@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
 from connectors.errors import ProtocolError, UnsafeLinkError
-from connectors.transport.links import origin, safe_url
+from connectors.transport.links import NOT_MOVED, elsewhere, origin, safe_url
 
 
-def follow(base_url: str, page_url: str, link: str) -> str:
+def follow(base_url: str, page_url: str, link: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
     """The URL of a link found in an answer from `page_url`, byte for byte as the server wrote it where it is absolute.
 
     Raises:
@@ -22,10 +22,11 @@ def follow(base_url: str, page_url: str, link: str) -> str:
             "A page's `next` link is empty, or its links cannot be read: there is more, or may be, and the server does not say "
             "where."
         )
-    url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url)
+    url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url, moved)
     if origin(url) != origin(base_url):
         raise UnsafeLinkError(
-            "a page's `next` link leads to another origin than the connection's base_url; it was not followed"
+            f"a page's `next` link leads to another origin than the connection's base_url, {origin(url)}; it was not followed; "
+            + elsewhere(url, base_url)
         )
     return url
 

@@ -38,7 +38,7 @@ class ReferenceFetcher:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability

@@ -36,7 +36,7 @@ async def follow_references(run: Run, capability: Capability, readable: Readable
         return
     references = run.store.references
     fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
-    resolver = Resolver(run.request.base_url)
+    resolver = Resolver(run.request.base_url, profile.rewrite_origins)
     fresh = timedelta(days=profile.reference_fresh_d)
     paths = paths_to(types, profile)
     run.show("following references")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
 
 from connectors.errors import UnsafeLinkError
 from connectors.fhir_base import FhirBase
-from connectors.transport.links import origin, resolve
+from connectors.transport.links import NOT_MOVED, origin, resolve
 from snapshots.record import ReferenceTarget
 
 Astray = Literal["contained", "urn", "foreign", "odd"]
@@ -27,9 +28,9 @@ _ID_MAX = 1024
 class Resolver:
     """Resolves the references of one connection, and counts those that it cannot follow."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> None:
         self._base_url = base_url.rstrip("/")
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, moved)
         self.astray: Counter[Astray] = Counter()
 
     def __call__(self, reference: str) -> ReferenceTarget | None:

@@ -64,7 +64,7 @@ class SearchFetcher:
         """
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url)
+        self._base = FhirBase(base_url, profile.rewrite_origins)
         self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability or Capability()

@@ -8,7 +8,7 @@ from typing import Self
 
 import httpx
 
-from connectors.transport.content_coding import GZIP_MAGIC, Chain, ContentCodingError, decoder
+from connectors.transport.content_coding import GZIP_MAGIC, Chain, ContentCodingError, codings_of, decoder
 
 LEAST_RATE = 512  # bytes a second over the wire, once patience has run out: a byte now and then is no answer either
 
@@ -37,16 +37,12 @@ class BodyReader:
     ) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._raw: AsyncIterator[bytes] = response.stream.__aiter__()
-        self.chain: Chain = (
-            decoder(response.headers.get("content-encoding", ""), json_expected=json_expected)
-            if continues is None
-            else continues.chain
-        )
+        said = response.headers.get("content-encoding", "")
+        self.chain: Chain = decoder(said, json_expected=json_expected) if continues is None else continues.chain
         self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
         self.goes_on = False
-        coding = response.headers.get("content-encoding", "identity")
-        self.is_plain: bool = coding == "identity" if continues is None else continues.is_plain
+        self.is_plain: bool = not codings_of(said) if continues is None else continues.is_plain
         self._framed = (
             "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
         )

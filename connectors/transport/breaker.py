@@ -28,6 +28,11 @@ class Breaker:
         self._probing = False
         self._probe_at_once = False
 
+    def be_as_patient(self, failures: int, open_s: float) -> None:
+        """Wait for as many failures, and stay open for as long, as the most patient of those who share it."""
+        self._failures = max(self._failures, failures)
+        self._open_s = max(self._open_s, open_s)
+
     @property
     def untroubled(self) -> bool:
         """Whether there is nothing that a good answer would change."""

@@ -20,14 +20,15 @@ from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
 from connectors.transport.explain import error_for, found
 from connectors.transport.limits import ConnectionLimits, Place
+from connectors.transport.politeness import Politeness
 from connectors.transport.retry_budget import RetryBudget
 from connectors.transport.retry_table import (
     Seen,
     Verdict,
+    asked_wait_s,
     issue_codes,
     judge,
     nobody_home,
-    retry_after_s,
     server_time,
     signal_of,
 )
@@ -122,7 +123,8 @@ class _Chunks:
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
-    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits. `tokens` may be set later: discovery, the token
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `politeness` is what the connections to one origin
+    share. `tokens` may be set later: discovery, the token
     endpoint and calls with `auth=False` need none. `requests` counts what went out: retries, replays, redirects, logins too.
     """
 
@@ -135,13 +137,14 @@ class EhrClient:
         clock: Callable[[], float],
         sleep: Sleep,
         rng: random.Random,
+        politeness: Politeness | None = None,
     ) -> None:
         self.tokens = tokens
         self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
-        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits)
+        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
         self._profile = profile
         self._clock = clock
         self._rng = rng
@@ -350,16 +353,12 @@ class EhrClient:
 
     def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
         headers = answer.response.headers
-        wait_s = None
-        if (wanted := headers.get("retry-after")) is not None:
-            now = server_time(headers.get("date")) or self._clock()  # its own clock, which may be off, wrote the moment
-            wait_s = retry_after_s(wanted, now=now, cap_s=self._profile.retry_after_cap_s)
         return Seen(
             status=answer.response.status_code,
             media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             body_start=body[:BODY_START_BYTES],
             codes=codes,
-            retry_after_s=wait_s,
+            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry_after_cap_s),
             foreign=answer.foreign,
             token_sent="authorization" in answer.response.request.headers,
         )

@@ -2,7 +2,8 @@
 
 Where JSON was asked for, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing
 Content-Encoding, a false one and gzip within gzip (vendors.md F23) all read right. Elsewhere (attachments) only the header
-counts, since a .gz file may be what was asked for.
+counts, since a .gz file may be what was asked for. Words in the header that name no coding are passed over: object stores keep
+what an uploader wrote there (`aws-chunked`, `UTF-8`, `binary`). A coding that exists and that nobody asked for is named.
 
 A bomb ends early: no layer may give out more than MOST_TIMES what came from the wire, beyond a first FREE_BYTES. FHIR as JSON
 packs to a tenth or a thirtieth, a file of one repeated line to a four-hundredth, zeros to a thousandth, packed twice to a
@@ -23,6 +24,9 @@ MOST_TIMES = 500
 FREE_BYTES = 32 << 20
 _GZIP = ("gzip", "x-gzip")
 _DEFLATE = "deflate"  # nobody asks for it; some servers send it all the same
+_ZSTD_MAGIC = b"\x28\xb5"  # of its four bytes; JSON never begins with a parenthesis
+# codings that exist (IANA, HTTP Content Coding Registry) and that are never asked for
+UNASKED = frozenset({"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"})
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 
 
@@ -32,6 +36,14 @@ class ContentCodingError(Exception):
 
 class BombError(ContentCodingError):
     """A body that unpacks to far more than FHIR ever does; the rest was not unpacked."""
+
+
+class UnaskedCodingError(ContentCodingError):
+    """A body in a coding that nobody asked for: asking again brings the same. `coding` is its name, one of UNASKED."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"it is packed as {coding}, which nobody asked for")
+        self.coding = coding
 
 
 class _Meter:
@@ -68,8 +80,21 @@ class _Plain:
 class _NotAskedFor:
     proves_its_end = False
 
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+
     def feed(self, data: bytes) -> Iterator[bytes]:
-        raise ContentCodingError("its Content-Encoding is not gzip, the only one asked for")
+        raise UnaskedCodingError(self._coding)
+
+    def finish(self) -> Iterator[bytes]:
+        return iter(())
+
+
+class _TooManyLayers:
+    proves_its_end = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        raise ContentCodingError(f"it is packed more than {MAX_LAYERS} times over")
 
     def finish(self) -> Iterator[bytes]:
         return iter(())
@@ -170,6 +195,8 @@ class _Sniff:
             if len(self._held) < len(GZIP_MAGIC):
                 return
             data, self._held = self._held, b""
+            if data.startswith(_ZSTD_MAGIC):
+                raise UnaskedCodingError("zstd")
             packed = data.startswith(GZIP_MAGIC) and self._layers > 0
             inner: list[_Layer] = (
                 [_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [_Plain()]
@@ -219,16 +246,23 @@ def _fed(layer: _Layer, pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield from layer.feed(piece)
 
 
+def codings_of(content_encoding: str) -> tuple[str, ...]:
+    """The codings that a header names, in the order in which they were put on; words that name none are no codings."""
+    words = (part.partition(";")[0].strip(" \t\"'").lower() for part in content_encoding.split(","))
+    return tuple(word for word in words if word in _GZIP or word == _DEFLATE or word in UNASKED)
+
+
 def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     """The layers that undo a body's coding; other codings than gzip, and deflate unasked, fail when bytes come."""
-    codings = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
-    if any(name not in _GZIP and name != _DEFLATE for name in codings):
-        return Chain([_NotAskedFor()])
+    codings = codings_of(content_encoding)
+    unasked = next((name for name in codings if name in UNASKED), None)
+    if unasked is not None:
+        return Chain([_NotAskedFor(unasked)])
     meter = _Meter()
     if json_expected and _DEFLATE not in codings:
         return Chain([_Sniff(MAX_LAYERS, meter)], meter)
     if len(codings) > MAX_LAYERS:
-        return Chain([_NotAskedFor()])
+        return Chain([_TooManyLayers()])
     layers: list[_Layer] = [
         _Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)
     ]  # the last one named was put on last

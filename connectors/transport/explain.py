@@ -14,11 +14,11 @@ from connectors.errors import (
     TransientFetchError,
 )
 from connectors.issue_types import shown
-from connectors.transport.call import Call
+from connectors.transport.call import Call, Purpose
 from connectors.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
 
-_UNAUTHORIZED, _NOT_FOUND = 401, 404
-_NOT_THE_JOBS_END = frozenset({403, 404, 410})  # of a status URL: we may not see it, or it is gone
+_UNAUTHORIZED, _NOT_FOUND, _GONE, _FAILED = 401, 404, 410, 500
+_NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
 
 _FOUND: dict[Failure, str] = {
     "name": "the host name was not found",
@@ -30,7 +30,8 @@ _FOUND: dict[Failure, str] = {
     "timeout": "no byte came within the time allowed",
     "dropped": "the connection was lost before the answer was whole",
     "malformed": "what came back is not HTTP",
-    "coding": "the body is damaged, ends too early, or is packed in a way that nobody asked for",
+    "coding": "the body is damaged, or ends too early",
+    "unasked": "the body is packed in a way that nobody asked for",
     "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
@@ -43,6 +44,8 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
     "bomb": "ask the EHR's administrators what this answer is",
+    "unasked": "only gzip is asked for (Accept-Encoding), and asking again brings the same: ask who runs the EHR, or the gateway "
+    "before it, to send gzip or nothing",
 }
 _NEXT_BY_STATUS: dict[int, str] = {
     400: "this EHR does not take the request's parameters; see the profile's search settings",
@@ -53,6 +56,43 @@ _NEXT_BY_STATUS: dict[int, str] = {
     413: "ask for less at a time: lower profile.page_size",
     429: "lower profile.max_concurrency, or run at a quieter hour",
 }
+# what a status means to the purpose of a request, where that is more than to any
+_NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
+    ("status", 404): "the job was deleted or has expired; sync again begins a new export",
+    ("status", 410): "the job was deleted or has expired; sync again begins a new export",
+    (
+        "status",
+        413,
+    ): "the export's manifest is larger than the EHR, or a gateway before it, lets through: ask for less at a time "
+    "(fewer `types`, a smaller Group), or have the gateway's limit raised",
+    (
+        "file",
+        400,
+    ): "the link has most likely expired, and the manifest gave no better one; sync again begins a new export",
+    (
+        "file",
+        404,
+    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    "soon after, or ask how long the EHR keeps its exports",
+    (
+        "file",
+        410,
+    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    "soon after, or ask how long the EHR keeps its exports",
+    (
+        "file",
+        413,
+    ): "the file is larger than the EHR, or a gateway before it, lets through: have it write smaller files or the "
+    "gateway's limit raised, or ask for less at a time (fewer `types`, a smaller Group)",
+    (
+        "kickoff",
+        413,
+    ): "the request is larger than the EHR, or a gateway before it, takes: name fewer patients, or make a Group of them",
+}
+_KICK_OFF_FAILED = (
+    "the EHR failed over the request itself, or is overloaded: if it is so again later, one of the parameters is too much for "
+    "it. Try fewer `types`, no `bulk` settings, another Group, or ask its administrators what their log says of this moment"
+)
 _KICK_OFF_NOT_FOUND = "most likely the group's id: check the connection's `group` setting, or --group"
 _LINK_REFUSED = (
     "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
@@ -65,7 +105,8 @@ def found(seen: Seen, verdict: Verdict) -> str:
     """What came back, in words that carry no PHI."""
     if seen.status is None:
         where = f" ({seen.origin})" if seen.failure in NEVER_SENT and seen.origin else ""
-        return _FOUND[seen.failure or "dropped"] + where
+        packed = f" ({seen.coding})" if seen.coding else ""
+        return _FOUND[seen.failure or "dropped"] + where + packed
     kind = " with a web page instead of FHIR" if verdict.html else ""
     if verdict.xml:
         kind = " with XML where JSON was asked for"
@@ -110,10 +151,14 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
         return advice.replace("base_url", "profile.token_url") if call.purpose == "token" else advice
     if verdict.html and verdict.action == "retry":
         return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
-    if call.purpose == "kickoff" and seen.status == _NOT_FOUND and "/Group/" in call.template:
+    if call.purpose == "kickoff" and seen.status == _FAILED:
+        return _KICK_OFF_FAILED
+    if call.purpose == "kickoff" and seen.status in (_NOT_FOUND, _GONE) and "/Group/" in call.template:
         return _KICK_OFF_NOT_FOUND
     if call.purpose == "file" and seen.status == _UNAUTHORIZED and not call.auth:
         return _LINK_REFUSED
+    if (call.purpose, seen.status) in _NEXT_BY_PURPOSE:
+        return _NEXT_BY_PURPOSE[call.purpose, seen.status or 0]
     return _NEXT_BY_STATUS.get(
         seen.status or 0, _LATER if verdict.action == "retry" else "asking again will not change it"
     )

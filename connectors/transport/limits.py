@@ -3,7 +3,8 @@
 A place covers the request and its body, not the wait before the next try. Token requests take none: they go to another server,
 and a request that waits for its token may hold the last place. Files take a place of a second, scarcer kind as well. How
 many places there are is `pace`'s, what a minute may hold `quota`'s, which hours are spared `quiet_hours`', whether anybody is at
-home `breaker`'s; here requests wait for them, and answers are told to them.
+home `breaker`'s, and these two are shared by the connections to one origin (`politeness`); here requests wait for them, and
+answers are told to them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import anyio
 from anyio import CapacityLimiter, WouldBlock
 
 from connectors.errors import EhrDownError, QuietHoursError
 from connectors.profile import VendorProfile
-from connectors.transport.breaker import Breaker
 from connectors.transport.call import Call, Purpose
 from connectors.transport.pace import Pace
+from connectors.transport.politeness import Politeness
 from connectors.transport.quiet_hours import QuietHours
-from connectors.transport.quota import Quota, allowance_from
+from connectors.transport.quota import allowance_from
 from connectors.transport.retry_table import Seen, Signal, server_time
 from connectors.waits import Waits
 from snapshots.record import PaceState
@@ -44,26 +44,28 @@ class Place:
 class ConnectionLimits:
     """Places of one connection, first come first served, and the reasons to wait before using one."""
 
-    def __init__(self, profile: VendorProfile, *, clock: Callable[[], float], waits: Waits) -> None:
+    def __init__(
+        self, profile: VendorProfile, *, clock: Callable[[], float], waits: Waits, shared: Politeness | None = None
+    ) -> None:
+        """`shared` is what the connections to this one's origin have in common; None: it is the only one."""
+        self._shared = Politeness() if shared is None else shared
+        self._shared.join(profile)
         self._profile = profile
         self._clock = clock
         self._waits = waits
         self.pace = Pace(profile.max_concurrency, base_s=profile.retry_base_s)
         self.file_pace = Pace(profile.file_concurrency, base_s=profile.retry_base_s)
-        self.quota = Quota(profile.requests_per_minute)
-        self.breaker = Breaker(profile.breaker_failures, profile.breaker_open_s)
+        self.quota = self._shared.quota
+        self.breaker = self._shared.breaker
         self._quiet_hours = QuietHours(profile.quiet_hours, profile.time_zone) if profile.quiet_hours else None
         self._look_again_at = 0.0 if self._quiet_hours else _FOREVER
         self._quiet = False
-        self._paused_until = 0.0
-        self._headers_until = 0.0  # of _paused_until, what rate headers asked for
         self.pauses = 0  # that rate headers asked for and that were waited out ...
         self.paused_s = 0.0  # ... and how long they were in all
         self._pause_counted_until = 0.0
         self._next_at = 0.0
         self._places = CapacityLimiter(self.pace.level)
         self._files = CapacityLimiter(self.file_pace.level)
-        self._probe_over = anyio.Event()
 
     # -- what outlives a run
 
@@ -74,9 +76,7 @@ class ConnectionLimits:
         if state.file_concurrency is not None:
             start = state.file_concurrency
             self.file_pace = Pace(self.file_pace.ceiling, start=start, base_s=self._profile.retry_base_s)
-        self.breaker.remember(down_until=state.down_until, trips=state.trips, reason=state.down_reason or "")
-        if state.quota_free_at is not None:
-            self.quota.free_at = state.quota_free_at
+        self._shared.restore(state)
         self._resize()
 
     def state(self) -> PaceState:
@@ -98,12 +98,13 @@ class ConnectionLimits:
         Raises EhrDownError: nobody is at home, and it is not time to look again.
         """
         while True:
+            self._shared.asked()
             admission = self.breaker.admit(self._clock())
             if admission == "down":
                 raise self.down_error(call)
             if admission != "wait":
                 return admission == "probe"
-            await self._probe_over.wait()
+            await self._shared.probe_over()
 
     def down_error(self, call: Call) -> EhrDownError:
         """What a call that is not sent ends with."""
@@ -119,19 +120,15 @@ class ConnectionLimits:
         if reason is None:
             if not self.breaker.untroubled:
                 self.breaker.worked()
-                self._wake()
+                self._shared.wake()
         else:
             self.breaker.failed(self._clock(), reason)
-            self._wake()
+            self._shared.wake()
 
     def probe_lost(self) -> None:
         """The probe was cancelled."""
         self.breaker.probe_lost()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._probe_over.set()
-        self._probe_over = anyio.Event()
+        self._shared.wake()
 
     # -- around a request
 
@@ -170,14 +167,14 @@ class ConnectionLimits:
             self._look_at_quiet_hours()
         if self._quiet and not self._profile.quiet_max_concurrency:
             await self._wait_for_the_quiet_to_end(now)
-        while self._paused_until > now:
-            until = self._paused_until
-            if until == self._headers_until:
+        while self._shared.paused_until > now:
+            until = self._shared.paused_until
+            if until == self._shared.headers_until:
                 self._count_pause(now, until)
-            said = "its rate headers ask" if until == self._headers_until else "Retry-After asks"
+            said = "its rate headers ask" if until == self._shared.headers_until else "Retry-After asks"
             await self._waits.sleep(until - now, f"the EHR lets everything wait ({said} for it)")
             now = self._clock()
-            if self._paused_until == until:
+            if self._shared.paused_until == until:
                 break
         gap = self.file_pace.gap_s or self.pace.gap_s if place.is_file else self.pace.gap_s
         wait = self.quota.take(now) if self.quota.rules(now) else 0.0
@@ -232,7 +229,7 @@ class ConnectionLimits:
         elif signal == "strained":
             pace.strained(place.sent_at, self._clock())
         if seen.retry_after_s and signal in ("refused", "strained") and not seen.foreign:
-            self._paused_until = max(self._paused_until, self._clock() + seen.retry_after_s)
+            self._shared.pause(self._clock() + seen.retry_after_s)
         if pace.level != before:
             self._resize()
 
@@ -252,8 +249,7 @@ class ConnectionLimits:
         if said is not None:
             cap = self._profile.retry_after_cap_s
             until = self.quota.heard(said._replace(reset_s=min(said.reset_s, cap)), now, in_use=self.pace.level)
-            if until > self._paused_until:
-                self._paused_until = self._headers_until = until
+            self._shared.pause(until, by_headers=True)
 
     def _resize(self) -> None:
         most = self._profile.quiet_max_concurrency or 1 if self._quiet else _FOREVER

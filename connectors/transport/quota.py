@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from connectors.instants import wait_until
+
 MINUTE_S = 60.0
-_EPOCH_SECONDS, _EPOCH_MS = 1e9, 1e12  # a reset beyond these is a moment, not a number of seconds
 _ITEM = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})")
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")  # longer ones are infinite as a float, or no int at all
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
@@ -31,14 +32,20 @@ class Quota:
 
     def __init__(self, per_minute: int | None) -> None:
         self.free_at = 0.0
-        self.per_minute = per_minute
+        self.per_minute: int | None = None
         self._interval_s = self._tolerance_s = 0.0
         self._spread_s = 0.0
         self._spread_until = 0.0
-        if per_minute is not None:
-            burst = max(1, per_minute // 10)
-            self._interval_s = MINUTE_S / max(per_minute - burst, 1)
-            self._tolerance_s = (burst - 1) * self._interval_s
+        self.tighten(per_minute)
+
+    def tighten(self, per_minute: int | None) -> None:
+        """Keep to this quota too; the smallest holds."""
+        if per_minute is None or (self.per_minute is not None and self.per_minute <= per_minute):
+            return
+        self.per_minute = per_minute
+        burst = max(1, per_minute // 10)
+        self._interval_s = MINUTE_S / max(per_minute - burst, 1)
+        self._tolerance_s = (burst - 1) * self._interval_s
 
     def rules(self, now: float) -> bool:
         """Whether requests must be counted at all."""
@@ -100,9 +107,4 @@ def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowa
 
 
 def _seconds(value: str, now: float) -> float | None:
-    if not _NUMBER.fullmatch(value):
-        return None
-    number = float(value)
-    if number >= _EPOCH_MS:
-        number /= 1000
-    return max(0.0, number - now if number >= _EPOCH_SECONDS else number)
+    return wait_until(float(value), now=now) if _NUMBER.fullmatch(value) else None

@@ -8,12 +8,11 @@ OperationOutcome are read; its text may carry PHI. How long the wait becomes, an
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from connectors.instants import http_date
+from connectors.instants import http_date, wait_until
 from connectors.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.transport.call import Call
 
@@ -30,6 +29,7 @@ Failure = Literal[
     "dropped",
     "malformed",
     "coding",
+    "unasked",
     "bomb",
 ]
 
@@ -63,6 +63,7 @@ class Seen:
     body_start: bytes = b""
     codes: tuple[str, ...] = ()
     retry_after_s: float | None = None
+    coding: str | None = None  # of a body that is packed as nobody asked for
     origin: str | None = None  # of the server that was not reached, without path
     foreign: bool = False  # redirected to an origin that does not get the token
     token_sent: bool = False
@@ -85,7 +86,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
 
     | seen | verdict |
     | --- | --- |
-    | certificate refused, a body that is a decompression bomb | terminal |
+    | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
     | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
@@ -125,7 +126,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
 
 
 def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
-    if failure in ("certificate", "bomb"):
+    if failure in ("certificate", "bomb", "unasked"):
         return Verdict(action="terminal")
     if call.purpose == "discovery" and failure in NOBODY_THERE:
         return Verdict(action="retry", tries=TYPO_TRIES)
@@ -153,7 +154,7 @@ def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
     says that a job runs, or that it was polled too soon.
     """
     if seen.status is None:
-        return seen.failure not in ("coding", "bomb")
+        return seen.failure not in ("coding", "bomb", "unasked")
     if seen.status == 500 and not seen.codes:  # noqa: PLR2004
         return True
     if seen.status == 429:  # noqa: PLR2004
@@ -204,21 +205,31 @@ def issue_codes(body: bytes) -> tuple[str, ...]:
     return tuple(found)[:MAX_CODES]
 
 
+def asked_wait_s(headers: Mapping[str, str], *, now: float, cap_s: float) -> float | None:
+    """Seconds that an answer's Retry-After asks for, within 0 and `cap_s`; None where it has none that makes sense.
+
+    Its moments are of the server's own clock, which may be off: its Date is what they are measured from, else `now`.
+    """
+    wanted = headers.get("retry-after")
+    if wanted is None:
+        return None
+    return retry_after_s(wanted, now=server_time(headers.get("date")) or now, cap_s=cap_s)
+
+
 def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | None:
     """Seconds to wait by a Retry-After header, within 0 and `cap_s`; None where there is none or it makes no sense.
 
-    Takes seconds (also negative, fractional, absurd) and HTTP-dates, past ones meaning now. `now` is epoch seconds. Five hours
-    were seen from Cerner (vendors.md F6), hence the cap.
+    Takes seconds (also negative and fractional), epoch seconds or ms and HTTP-dates, past moments meaning now. What asks for
+    more than a week is an accident, and no answer. `now` is epoch seconds. Five hours were seen from Cerner (vendors.md F6),
+    hence the cap.
     """
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
-        return min(max(float(text), 0.0), cap_s)
-    try:  # not `http_date`: the end of time, as a wait, is long, and so the cap
-        moment = parsedate_to_datetime(text)
-        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return min(max(at - now, 0.0), cap_s)
+        wait_s = wait_until(float(text), now=now)
+    else:
+        found = http_date(text)
+        wait_s = None if found is None else wait_until(max(found.timestamp() - now, 0.0), now=now)
+    return None if wait_s is None else min(wait_s, cap_s)
 
 
 def server_time(value: str | None) -> float | None:

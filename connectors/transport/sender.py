@@ -21,8 +21,8 @@ from connectors.profile import VendorProfile
 from connectors.transport.addresses import AddressGuard
 from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, Endpoint, Token, Tokens
-from connectors.transport.content_coding import BombError, ContentCodingError
-from connectors.transport.links import origin, redirect_target, safe_url
+from connectors.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
+from connectors.transport.links import elsewhere, origin, redirect_target, safe_url
 from connectors.transport.retry_table import Failure, Seen, expects_json
 from connectors.transport.tls import tls_context
 from connectors.transport.verbatim import CertificateError, HandshakeError, NameNotFoundError, VerbatimTransport
@@ -35,6 +35,7 @@ _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cer
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (BombError, "bomb"),
+    (UnaskedCodingError, "unasked"),
     (ContentCodingError, "coding"),
     (CertificateError, "certificate"),
     (httpx.ProxyError, "proxy"),
@@ -73,16 +74,25 @@ class Sender:
         self.base_url = connection.base_url.rstrip("/")
         self.requests = 0
         self._origin = origin(self.base_url)
+        self._moved = profile.rewrite_origins
         self._client_id = {}
         if profile.client_id_header and connection.client_id:
             self._client_id = {profile.client_id_header: connection.client_id}
-        named = (self.base_url, profile.token_url, connection.proxy, *profile.bulk_file_hosts, *profile.private_hosts)
+        named = (
+            self.base_url,
+            profile.token_url,
+            connection.proxy,
+            *profile.bulk_file_hosts,
+            *profile.private_hosts,
+            *profile.rewrite_origins.values(),
+        )
         self._transport = VerbatimTransport(
             tls=lambda: tls_context(connection),
             proxy=connection.proxy,
             guard=AddressGuard(url for url in named if url),
             connect_timeout_s=profile.connect_timeout_s,
             read_timeout_s=profile.read_timeout_s,
+            cookies_of=self._origin if profile.cookies else None,
         )
         self._patience_s = profile.read_timeout_s
 
@@ -93,7 +103,7 @@ class Sender:
     def safe(self, call: Call) -> str:
         """The URL to ask; raises UnsafeLinkError that names the call."""
         try:
-            return safe_url(call.url, self.base_url)
+            return safe_url(call.url, self.base_url, self._moved)
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
 
@@ -104,8 +114,8 @@ class Sender:
         target = origin(url)
         if target != self._origin and target not in map(origin, call.token_origins):
             raise UnsafeLinkError(
-                f"{call.template}: the link leads to another origin than base_url's, which must not see "
-                f'the token; if it belongs to this EHR, put "{target}" into profile.bulk_file_hosts'
+                f"{call.template}: the link leads to another origin than base_url's, {target}, which must not see the token; "
+                f'if it belongs to this EHR, put "{target}" into profile.bulk_file_hosts; {elsewhere(target, self.base_url)}'
             )
         return None if tokens is None else await tokens.token(call.launch)
 
@@ -122,12 +132,14 @@ class Sender:
                 continues = call.continues if response.status_code == _PARTIAL else None
                 return Answer(response, url, self._reader(call, response, continues), foreign=origin(url) != start)
             await drained(response)
-            url = redirect_target(location, url)
+            url = redirect_target(location, url, self._moved)
             if response.status_code == _SEE_OTHER:
                 method, body = "GET", None
             if origin(url) != start:
                 if call.purpose not in _MAY_LEAVE or body is not None:
-                    raise UnsafeLinkError(f"{call.template}: a redirect leads to another origin, {origin(url)}")
+                    raise UnsafeLinkError(
+                        f"{call.template}: a redirect leads to another origin, {origin(url)}; {elsewhere(url, self.base_url)}"
+                    )
                 headers = self._abroad(call)
         raise ProtocolError(f"{call.template}: more than {MAX_REDIRECTS} redirects; check base_url")
 
@@ -157,7 +169,9 @@ class Sender:
         try:
             return await self._transport.handle_async_request(request)
         except UnsafeLinkError as error:
-            raise UnsafeLinkError(f"{call.template}: {error} ({shown.host})") from error
+            raise UnsafeLinkError(
+                f"{call.template}: {error} ({shown.host}); {elsewhere(url, self.base_url)}"
+            ) from error
 
     def _headers(self, call: Call, token: Token | None = None) -> dict[str, str]:
         headers = {**_HEADERS, "Accept": call.accept, **call.headers}
@@ -181,7 +195,11 @@ async def drained(response: httpx.Response) -> None:
 def failed(error: Exception) -> Seen:
     """What a try saw that ended in one of FAILS."""
     failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
-    return Seen(failure=failure, origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None)
+    return Seen(
+        failure=failure,
+        origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None,
+        coding=error.coding if isinstance(error, UnaskedCodingError) else None,
+    )
 
 
 @lru_cache(maxsize=64)

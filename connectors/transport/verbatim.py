@@ -19,6 +19,7 @@ from httpx_aiohttp import AiohttpTransport
 from yarl import URL
 
 from connectors.transport.addresses import AddressGuard, GuardedResolver
+from connectors.transport.cookies import OriginCookies
 
 READ_BUFFER_BYTES = 1 << 17
 
@@ -108,7 +109,7 @@ class VerbatimStream(httpx.AsyncByteStream):
 
 
 class VerbatimTransport(AiohttpTransport):
-    """One connection pool: no cookies, no environment, no decompression, no redirects, no second sending."""
+    """One connection pool: no environment, no decompression, no redirects, no second sending; cookies of one origin, or none."""
 
     def __init__(
         self,
@@ -118,8 +119,11 @@ class VerbatimTransport(AiohttpTransport):
         guard: AddressGuard,
         connect_timeout_s: float,
         read_timeout_s: float,
+        cookies_of: str | None = None,
     ) -> None:
+        """`cookies_of` is the one origin whose cookies are kept and sent back to it."""
         super().__init__(verify=False, trust_env=False, client=self._new_session)
+        self._cookies_of = cookies_of
         self._tls = tls
         self._guard = guard
         self._context: ssl.SSLContext | None = (
@@ -175,7 +179,7 @@ class VerbatimTransport(AiohttpTransport):
             connector=aiohttp.TCPConnector(  # `limits` says how much is used at a time
                 limit=0, resolver=GuardedResolver(self._guard)
             ),
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=aiohttp.DummyCookieJar() if self._cookies_of is None else OriginCookies(self._cookies_of),
             timeout=self._timeout,
             auto_decompress=False,
             trust_env=False,

@@ -1,14 +1,32 @@
 -- name: load
--- What is remembered of a connection.
-SELECT concurrency, file_concurrency, extract(epoch FROM down_until)::float8, down_reason, trips,
-    extract(epoch FROM quota_free_at)::float8
-FROM pace WHERE connection = %(connection)s
+-- What is remembered of a connection: its own level; of its origin, what all of its connections found, the newest first.
+WITH place AS (
+    SELECT id, name, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
+        '^(https://.*):443$|^(http://.*):80$', '\1\2') AS origin
+    FROM connection
+), own AS (SELECT id, origin FROM place WHERE id = %(connection)s), near AS (
+    SELECT p.*, p.connection = own.id AS is_own FROM own, pace p JOIN place o ON o.id = p.connection
+    WHERE o.id = own.id OR o.origin = own.origin
+), newest AS (SELECT * FROM near ORDER BY saved_at DESC, is_own DESC LIMIT 1)
+SELECT max(near.concurrency) FILTER (WHERE near.is_own), max(near.file_concurrency) FILTER (WHERE near.is_own),
+    extract(epoch FROM newest.down_until)::float8, newest.down_reason, newest.trips,
+    extract(epoch FROM max(near.quota_free_at))::float8
+FROM near, newest GROUP BY newest.down_until, newest.down_reason, newest.trips
 
 -- name: load_by_name
 -- The same, for who has no run open.
-SELECT p.concurrency, p.file_concurrency, extract(epoch FROM p.down_until)::float8, p.down_reason, p.trips,
-    extract(epoch FROM p.quota_free_at)::float8
-FROM pace p JOIN connection c ON c.id = p.connection WHERE c.name = %(connection)s
+WITH place AS (
+    SELECT id, name, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
+        '^(https://.*):443$|^(http://.*):80$', '\1\2') AS origin
+    FROM connection
+), own AS (SELECT id, origin FROM place WHERE name = %(connection)s), near AS (
+    SELECT p.*, p.connection = own.id AS is_own FROM own, pace p JOIN place o ON o.id = p.connection
+    WHERE o.id = own.id OR o.origin = own.origin
+), newest AS (SELECT * FROM near ORDER BY saved_at DESC, is_own DESC LIMIT 1)
+SELECT max(near.concurrency) FILTER (WHERE near.is_own), max(near.file_concurrency) FILTER (WHERE near.is_own),
+    extract(epoch FROM newest.down_until)::float8, newest.down_reason, newest.trips,
+    extract(epoch FROM max(near.quota_free_at))::float8
+FROM near, newest GROUP BY newest.down_until, newest.down_reason, newest.trips
 
 -- name: save
 -- Remember it.

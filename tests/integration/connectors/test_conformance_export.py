@@ -206,6 +206,42 @@ async def test_the_next_poll_waits_as_long_as_the_server_says(store: KeptRows, f
     assert max(server.waits) == pytest.approx(40, abs=2)
 
 
+@pytest.mark.parametrize("unit", [1, 1000])
+async def test_a_429_whose_retry_after_is_a_moment_is_waited_out_until_then(store: KeptRows, unit: int) -> None:
+    async with export_server() as server:
+        then = str((int(server.moment.timestamp()) + 30) * unit)
+        server.polls = [outcome(429, "throttled", **{"Retry-After": then}), manifest("Patient", "Observation")]
+        report = await server.sync(store)
+    assert report.status == "complete"
+    assert sum(server.waits) == pytest.approx(30, abs=3)
+
+
+async def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told(store: KeptRows) -> None:
+    async with export_server(
+        polls=[busy(**{"Retry-After": "120"})] * 4 + [manifest("Patient", "Observation")]
+    ) as server:
+        report = await server.sync(store)
+        waits = [wait for wait in server.waits if wait >= 1]
+    assert report.status == "complete"
+    assert waits == pytest.approx([10, 120, 120, 120], abs=1)
+
+
+async def test_an_early_question_is_asked_also_where_the_kick_off_says_two_minutes(store: KeptRows) -> None:
+    told = {"Retry-After": "120"}
+    polls = [busy(**told), manifest("Patient", "Observation")]
+    async with export_server(kickoffs=[accepted(**told)], polls=polls) as server:
+        await server.sync(store)
+        waits = [wait for wait in server.waits if wait >= 1]
+    assert waits == pytest.approx([10, 120], abs=1)
+
+
+async def test_a_retry_after_is_a_floor_on_which_our_own_waits_grow(store: KeptRows) -> None:
+    async with export_server(polls=[busy(**{"Retry-After": "3"})] * 6 + [manifest("Patient", "Observation")]) as server:
+        await server.sync(store)
+        waits = [wait for wait in server.waits if wait >= 1]
+    assert waits == pytest.approx([3, 3, 4, 8, 16, 32], abs=1)
+
+
 async def test_a_retry_after_of_hours_is_capped(store: KeptRows) -> None:
     async with export_server(polls=[busy(**{"Retry-After": "18000"}), manifest("Patient", "Observation")]) as server:
         assert (await server.sync(store, {"poll_cap_s": 300})).status == "complete"

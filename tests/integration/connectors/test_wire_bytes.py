@@ -81,13 +81,31 @@ async def test_connections_are_kept_open_between_calls_also_after_a_refusal():
         assert len({request.peer for request in server.seen}) == 1
 
 
-@pytest.mark.parametrize("coding", ["gzip", None])
+@pytest.mark.parametrize("coding", ["gzip", None, "UTF-8", "aws-chunked,gzip"])
 async def test_packed_answers_are_unpacked_whether_labelled_or_not(coding):
     packed = http(body=gzip.compress(NDJSON), Content_Encoding=coding)
     async with wire(always(packed)) as server, client(server) as ehr:
         assert (await ehr.send(call())).body == NDJSON
         async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
             assert b"".join([chunk async for chunk in reply.chunks]) == NDJSON
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+async def test_a_coding_that_nobody_asked_for_is_named_and_not_asked_for_again(coding):
+    body = http(body=b"\x28\xb5\x2f\xfd" + b"x" * 40, Content_Encoding=coding)
+    async with wire(always(body)) as server, client(server) as ehr:
+        with pytest.raises(TerminalFetchError, match=rf"nobody asked for \({coding}\).*only gzip"):
+            await ehr.send(call())
+        with pytest.raises(TerminalFetchError, match=coding):
+            await _read_file(ehr)
+        assert len(server.seen) == 2
+        assert ehr.retries == 0
+
+
+async def _read_file(ehr):
+    async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
+        async for _ in reply.chunks:
+            pass
 
 
 async def test_an_answer_too_long_to_hold_is_refused(monkeypatch):

@@ -139,7 +139,7 @@ class Waits:
         await asyncio.sleep(0)
 
 
-def client(server_or_endpoint, *, tokens=None, waits=None, **changes):
+def client(server_or_endpoint, *, tokens=None, waits=None, politeness=None, **changes):
     """An EhrClient whose waits take no time."""
     endpoint = server_or_endpoint
     if isinstance(endpoint, Wire):
@@ -153,6 +153,7 @@ def client(server_or_endpoint, *, tokens=None, waits=None, **changes):
         clock=getattr(waits, "clock", lambda: NOW),
         sleep=waits,
         rng=random.Random(1),
+        politeness=politeness,
     )
 
 

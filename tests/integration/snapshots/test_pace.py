@@ -22,6 +22,38 @@ async def test_a_connection_that_never_ran_has_no_pace(store: Store) -> None:
     assert await store.down() == []
 
 
+async def kept(store: Store, name: str, base_url: str, state: PaceState) -> None:
+    scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=(), base_url=base_url)
+    async with await store.begin_run(scope) as run:
+        await run.pace.save(state, Traffic())
+        await run.finish(watermark=None, requests=0, retries=0)
+
+
+async def found(store: Store, name: str, base_url: str) -> PaceState:
+    scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=(), base_url=base_url)
+    async with await store.begin_run(scope) as run:
+        return await run.pace.load()
+
+
+async def test_connections_to_one_origin_find_its_quota_and_breaker_and_keep_their_own_level(store: Store) -> None:
+    await kept(store, "one", "https://EHR.example.org:443/r4/tenant-a", STATE)
+    near = await found(store, "two", "https://ehr.example.org/r4/tenant-b")
+    assert near == PaceState(down_until=4e9, down_reason="the answer was 503", trips=2, quota_free_at=1.5e9)
+    assert await store.pace("two") == near
+    assert await found(store, "three", "https://ehr.example.org:8443/r4") == PaceState()
+    assert await found(store, "four", "https://other.example.org/r4") == PaceState()
+
+
+async def test_of_one_origin_the_newest_run_says_whether_it_is_there(store: Store) -> None:
+    url = "https://ehr.example.org/r4"
+    await kept(store, "one", url, STATE)
+    await kept(store, "two", f"{url}/b", PaceState(concurrency=9, quota_free_at=1.0e9))
+    assert await found(store, "one", url) == PaceState(concurrency=3, file_concurrency=2, quota_free_at=1.5e9)
+    await kept(store, "one", url, STATE)
+    assert (await found(store, "two", f"{url}/b")).down_until == 4e9
+    assert (await found(store, "two", f"{url}/b")).concurrency == 9
+
+
 async def test_the_next_run_finds_the_pace_and_another_connection_does_not(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(PaceState(concurrency=7), Traffic())

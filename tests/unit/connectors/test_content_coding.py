@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.content_coding import PIECE_BYTES, BombError, ContentCodingError, decoder
+from connectors.transport.content_coding import (
+    PIECE_BYTES,
+    UNASKED,
+    BombError,
+    ContentCodingError,
+    UnaskedCodingError,
+    codings_of,
+    decoder,
+)
 
 NDJSON = b'{"resourceType":"Patient","id":"p1"}\n' * 500
 
@@ -37,6 +45,16 @@ def decoded(body, coding="", *, json_expected=True, step=1000):
         ("deflate", zlib.compress(NDJSON, wbits=-15)),
         ("deflate, gzip", gzip.compress(zlib.compress(NDJSON), mtime=0)),
         ("gzip, deflate", zlib.compress(gzip.compress(NDJSON, mtime=0))),
+        ("UTF-8", NDJSON),
+        ("utf-8", gzip.compress(NDJSON, mtime=0)),
+        ("aws-chunked", NDJSON),
+        ("aws-chunked", gzip.compress(NDJSON, mtime=0)),
+        ("aws-chunked,gzip", gzip.compress(NDJSON, mtime=0)),
+        ("gzip, aws-chunked", NDJSON),
+        ("binary", NDJSON),
+        ("none", NDJSON),
+        ("gzip;q=1.0", gzip.compress(NDJSON, mtime=0)),
+        ("UTF-8, deflate", zlib.compress(NDJSON)),
         ("gzip", gzip.compress(NDJSON[:999], mtime=0) + gzip.compress(NDJSON[999:], mtime=0) + b"\0" * 9),
     ],
 )
@@ -118,9 +136,34 @@ def test_a_gzip_bomb_comes_out_in_small_pieces():
     assert max(map(len, decoder("gzip", json_expected=True).feed(bomb))) <= PIECE_BYTES
 
 
-def test_a_coding_that_was_not_asked_for_is_refused():
-    with pytest.raises(ContentCodingError, match="not gzip"):
-        decoded(b"xx", "br")
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "BR", "aws-chunked, zstd"])
+@pytest.mark.parametrize("json_expected", [True, False])
+def test_a_coding_that_was_not_asked_for_is_refused_by_its_name(coding, json_expected):
+    with pytest.raises(UnaskedCodingError) as caught:
+        decoded(b"xx", coding, json_expected=json_expected)
+    assert caught.value.coding == coding.rpartition(",")[2].strip().lower()
+
+
+def test_zstd_that_the_header_does_not_own_up_to_is_known_by_its_bytes_where_json_was_asked_for():
+    with pytest.raises(UnaskedCodingError, match="zstd"):
+        decoded(b"\x28\xb5\x2f\xfd\x04\x00")
+
+
+@pytest.mark.parametrize("coding", ["UTF-8", "aws-chunked", "binary"])
+def test_a_document_under_a_word_that_is_no_coding_stays_as_it_is(coding):
+    packed = gzip.compress(b"report")
+    assert decoded(packed, coding, json_expected=False) == packed
+    assert decoded(gzip.compress(packed), f"{coding},gzip", json_expected=False) == packed
+
+
+def test_a_body_is_packed_only_so_often():
+    with pytest.raises(ContentCodingError, match="more than 3 times"):
+        decoded(b"xx", "gzip, gzip, gzip, gzip", json_expected=False)
+
+
+@given(st.text(max_size=40))
+def test_any_header_at_all_names_known_codings_or_none(text):
+    assert set(codings_of(text)) <= {"gzip", "x-gzip", "deflate", *UNASKED}
 
 
 def test_an_empty_body_is_empty_whatever_its_coding():

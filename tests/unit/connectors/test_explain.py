@@ -59,3 +59,33 @@ def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, s
 
 def test_401_to_a_file_that_was_asked_for_without_token_says_why_there_was_none():
     assert "requiresAccessToken" in str(error("GET Patient file 1", "file", auth=False, status=401))
+
+
+FILE = "GET output file 1"
+KICK_OFF = "POST /Patient/$export"
+
+
+@pytest.mark.parametrize(
+    ("template", "purpose", "status", "cause", "step"),
+    [
+        (STATUS, "status", 404, "deleted or has expired", "sync again begins a new export"),
+        (STATUS, "status", 410, "deleted or has expired", "sync again begins a new export"),
+        (STATUS, "status", 413, "manifest is larger", "fewer `types`"),
+        (FILE, "file", 404, "its link has expired", "sync again"),
+        (FILE, "file", 410, "its link has expired", "how long the EHR keeps its exports"),
+        (FILE, "file", 413, "the file is larger", "smaller files"),
+        (KICK_OFF, "kickoff", 413, "the request is larger", "Group"),
+        (KICK_OFF, "kickoff", 500, "failed over the request itself", "administrators"),
+        (GROUP, "kickoff", 410, "the group's id", "--group"),
+    ],
+)
+@pytest.mark.parametrize("codes", [(), ("processing",)])
+def test_a_status_says_what_it_means_to_that_request_and_what_to_do(template, purpose, status, cause, step, codes):
+    text = str(error(template, purpose, status=status, codes=codes))
+    assert cause in text
+    assert step in text
+    assert "page_size" not in text
+
+
+def test_413_to_a_search_is_about_its_pages():
+    assert "page_size" in str(error("GET /Observation", "search", status=413))

@@ -238,7 +238,7 @@ def test_only_a_delete_of_a_resource_below_the_base_deletes_it_and_others_are_co
     method: str, url: str, gone: bool
 ) -> None:
     entries = [{"request": {"method": "DELETE", "url": "Patient/0"}}, {"request": {"method": method, "url": url}}]
-    found, unread = deletions_from(orjson.dumps({"entry": entries}), "https://ehr.example.org/fhir")
+    found, unread = deletions_from(orjson.dumps({"entry": entries}), FhirBase("https://ehr.example.org/fhir"))
     assert (Deletion("Patient", "1") in found, unread) == (gone, int(not gone))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.capability import Capability, capability_from
 from connectors.errors import PlanError
-from connectors.plan import bulk_types, choose_mode, crawl_types, named
+from connectors.plan import bulk_levels, bulk_types, choose_mode, crawl_types, named
 from connectors.vendors import PROFILES, profile_for
 
 EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
@@ -69,6 +69,9 @@ def test_the_levels_of_export_are_read_however_they_are_declared(declared: objec
         ("generic", "auto", statement("Patient", Patient="export"), None, True, "crawl"),
         ("generic", "auto", statement("Patient"), None, False, "crawl"),
         ("generic", "crawl", statement("Patient", Patient="export"), None, False, "crawl"),
+        ("generic", "bulk", statement("Patient"), None, False, "bulk"),
+        ("generic", "bulk", statement("Patient"), "g", False, "bulk"),
+        ("generic", "bulk", statement("Patient"), None, True, "bulk"),
     ],
 )
 def test_the_way_of_fetching_is_asked_else_the_profiles_else_what_the_server_declares(
@@ -78,10 +81,26 @@ def test_the_way_of_fetching_is_asked_else_the_profiles_else_what_the_server_dec
     assert found == mode
 
 
-@pytest.mark.parametrize(("vendor", "wanted"), [("cerner", "auto"), ("va", "bulk"), ("generic", "bulk")])
+@pytest.mark.parametrize(("vendor", "wanted"), [("cerner", "auto"), ("va", "bulk"), ("epic", "bulk")])
 def test_a_mode_that_cannot_be_is_refused_with_what_to_do(vendor: str, wanted: str) -> None:
     with pytest.raises(PlanError, match=r"group|--mode crawl"):
         choose_mode(wanted, PROFILES[vendor], Capability(), group=None, has_cohort=False)  # type: ignore[arg-type]
+
+
+def test_levels_are_tried_in_the_profiles_order_and_the_statement_is_believed_only_where_nobody_asked() -> None:
+    declared = capability_from(statement("Patient", root=("export",)))
+    assert bulk_levels(GENERIC, declared, group=None) == ("system",)
+    assert bulk_levels(GENERIC, declared, group=None, insisted=True) == ("patient", "system")
+    assert bulk_levels(GENERIC, declared, group="g", insisted=True) == ("group",)
+    assert bulk_levels(GENERIC, declared, group=None, named=True, insisted=True) == ("patient-list",)
+    assert bulk_levels(CERNER, declared, group=None, insisted=True) == ()
+
+
+def test_a_site_whose_profile_says_bulk_exports_whatever_the_server_declares_and_never_everyone_for_a_cohort() -> None:
+    site = profile_for("generic", {"mode": "bulk"})
+    assert choose_mode("auto", site, Capability(), group=None, has_cohort=False) == "bulk"
+    declared = capability_from(statement("Patient", Patient="export"))
+    assert choose_mode("auto", site, declared, group=None, has_cohort=True) == "crawl"
 
 
 def test_types_that_are_not_declared_or_not_granted_are_named_not_dropped() -> None:

@@ -16,6 +16,7 @@ from connectors.transport.retry_table import (
     TYPO_TRIES,
     Seen,
     Verdict,
+    asked_wait_s,
     issue_codes,
     judge,
     retry_after_s,
@@ -138,10 +139,18 @@ def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose
         ("-5", 0.0),
         ("1.5", 1.5),
         ("18000", 300.0),
-        ("9" * 5000, 300.0),
+        (str(int(NOW) + 60), 60.0),
+        (f"{NOW + 60:.1f}", 60.0),
+        (str(int(NOW + 60) * 1000), 60.0),
+        (str(int(NOW) - 60), 0.0),
+        (str(int(NOW + 18_000)), 300.0),
+        (str(int(NOW) + 30 * 86_400), None),
+        ("999999999", None),
+        ("9" * 5000, None),
         (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=60), usegmt=True), 60.0),
         (format_datetime(datetime.fromtimestamp(NOW, UTC) - timedelta(days=9), usegmt=True), 0.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(days=90), usegmt=True), None),
         ("soon", None),
         ("", None),
         (None, None),
@@ -149,8 +158,16 @@ def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose
         ("1e3", None),
     ],
 )
-def test_retry_after_is_read_in_every_form_and_capped(value, expected):
+def test_retry_after_is_read_in_every_form_and_capped_and_what_nobody_means_is_none(value, expected):
     assert retry_after_s(value, now=NOW, cap_s=300.0) == expected
+
+
+@pytest.mark.parametrize("value", [int(NOW) + 20, (int(NOW) + 20) * 1000])
+def test_a_moment_is_measured_from_the_servers_own_clock(value):
+    headers = {"retry-after": str(value), "date": format_datetime(datetime.fromtimestamp(NOW, UTC), usegmt=True)}
+    assert asked_wait_s(headers, now=NOW - 3600, cap_s=300.0) == 20
+    assert asked_wait_s({"retry-after": str(value)}, now=NOW + 5, cap_s=300.0) == 15
+    assert asked_wait_s({}, now=NOW, cap_s=300.0) is None
 
 
 @given(

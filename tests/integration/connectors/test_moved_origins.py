@@ -1,0 +1,115 @@
+"""Whole runs against a server that writes links by a name that only itself can use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.scripted_export import OBSERVATION, PATIENT, Answer, accepted, export_server, manifest
+
+pytestmark = pytest.mark.anyio
+
+INSIDE = "http://localhost:1"
+
+
+@pytest.fixture
+async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
+    async with kept_rows(store_url) as kept:
+        yield kept
+
+
+def bulk(inside: str) -> dict[str, Any]:
+    """An export whose every link is written by the inner name."""
+    return {
+        "kickoffs": [accepted(f"{inside}/jobs/1?secret=1")],
+        "polls": [manifest("Patient", "Observation", requires=True, files=f"{inside}/files")],
+    }
+
+
+async def test_an_export_whose_links_lie_inside_is_fetched_where_the_setting_says(store: KeptRows) -> None:
+    async with export_server(**bulk(INSIDE)) as server:
+        assert server.main is not None
+        moved = {INSIDE: server.main.origin}
+        report = await server.sync(store, {"rewrite_origins": moved})
+        assert all("authorization" in seen.headers for seen in server.sent("/files/"))
+    assert (report.status, report.error, report.holes) == ("complete", None, [])
+    assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
+
+
+async def test_a_status_url_inside_is_refused_by_its_origin_and_the_setting(store: KeptRows) -> None:
+    async with export_server(**bulk(INSIDE)) as server:
+        report = await server.sync(store)
+        assert server.main is not None
+        assert f'rewrite_origins = {{ "{INSIDE}" = "{server.main.origin}" }}' in (report.error or "")
+        assert "secret" not in (report.error or "")
+        # and the job that it left is gone on with, once the setting is there
+        again = await server.sync(store, {"rewrite_origins": {INSIDE: server.main.origin}})
+        assert len(server.kicked_off) == 1
+    assert again.status == "complete"
+
+
+@pytest.mark.parametrize("requires", [True, False])
+async def test_files_inside_are_refused_by_their_origin_and_the_setting(store: KeptRows, requires: bool) -> None:
+    inside = "http://169.254.1.1:8080"
+    polls = [manifest("Patient", "Observation", requires=requires, files=f"{inside}/files")]
+    async with export_server(polls=polls) as server:
+        report = await server.sync(store)
+    told = " ".join(filter(None, [report.error, *(hole.reason for hole in report.holes)]))
+    assert f'rewrite_origins = {{ "{inside}" = ' in told
+    assert "/files" not in told.replace("bulk_file_hosts", "")
+
+
+@pytest.fixture
+def paged() -> Callable[[str], Any]:
+    def script(inside: str) -> dict[str, list[Answer]]:
+        def page(row: str, link: str | None) -> Answer:
+            links = f'[{{"relation":"next","url":"{link}"}}]' if link else "[]"
+            body = f'{{"resourceType":"Bundle","type":"searchset","link":{links},"entry":[{{"resource":{row}}}]}}'
+            return Answer(200, body)
+
+        second = OBSERVATION.replace('"o1"', '"o2"')
+        return {
+            "/fhir/Patient/p1": [Answer(200, PATIENT)],
+            "/fhir/Observation": [
+                page(OBSERVATION, f"{inside}/fhir/Observation?page=2&token=SECRET"),
+                page(second, None),
+            ],
+        }
+
+    return script
+
+
+async def crawl(server: Any, store: KeptRows, profile: dict[str, Any]) -> Any:
+    from connectors.run import CohortSource
+
+    return await server.sync(
+        store, profile, mode="crawl", cohort=CohortSource(values=("p1",)), types=("Patient", "Observation")
+    )
+
+
+async def test_a_crawl_whose_next_links_lie_inside_goes_on_where_the_setting_says(store: KeptRows, paged: Any) -> None:
+    async with export_server(pages=paged(INSIDE)) as server:
+        assert server.main is not None
+        report = await crawl(server, store, {"rewrite_origins": {INSIDE: server.main.origin}})
+        assert [seen.target for seen in server.sent("/fhir/Observation")][1].endswith("?page=2&token=SECRET")
+    assert (report.status, report.holes) == ("complete", [])
+    assert ("Observation", "o2") in store.live()
+
+
+async def test_a_next_link_inside_is_a_hole_that_names_its_origin_and_the_setting(store: KeptRows, paged: Any) -> None:
+    async with export_server(pages=paged(INSIDE)) as server:
+        report = await crawl(server, store, {})
+    (hole,) = report.holes
+    assert f'rewrite_origins = {{ "{INSIDE}" = ' in hole.reason
+    assert "SECRET" not in hole.reason
+
+
+async def test_a_port_that_is_written_twice_needs_no_setting(store: KeptRows, paged: Any) -> None:
+    async with export_server() as server:
+        assert server.main is not None
+        server.pages = paged(f"{server.main.origin}:{server.main.port}")
+        report = await crawl(server, store, {})
+    assert (report.status, report.holes) == ("complete", [])

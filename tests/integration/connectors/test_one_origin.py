@@ -1,0 +1,110 @@
+"""Connections to one origin are polite together: it is one server that they ask."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from connectors.errors import EhrDownError, TransientFetchError
+from connectors.transport.politeness import Origins
+from snapshots.record import PaceState
+from tests.integration.connectors.wire import NOW, Endpoint, Waits, always, call, client, http, wire
+
+pytestmark = pytest.mark.anyio
+
+
+async def two(stack, server, other=None, *, waits=None, **changes):
+    """Two connections with different base URLs; of one server, unless there is another."""
+    origins = Origins()
+    found = []
+    for base in (server.base_url, f"{(other or server).origin}/fhir/tenant-b"):
+        made = client(Endpoint(base), waits=waits, politeness=origins.of(base), **changes)
+        found.append(await stack.enter_async_context(made))
+    return found
+
+
+async def test_a_pause_that_one_is_asked_for_is_kept_by_the_other():
+    waits = Waits()
+    script = [http(429, b"", Retry_After="30"), http()]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always(script)))
+        one, two_ = await two(stack, server, waits=waits, retry_base_s=0.001, max_tries=1, retry_floor=0)
+        with pytest.raises(TransientFetchError):
+            await one.send(call(purpose="search"))
+        before = sum(waits.seconds)
+        await two_.send(call())
+        assert sum(waits.seconds) - before == pytest.approx(30, abs=1)
+
+
+async def test_a_pause_by_rate_headers_is_kept_by_the_other():
+    waits = Waits()
+    spent = http(X_RateLimit_Remaining="0", X_RateLimit_Reset="40")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always([spent, http()])))
+        one, two_ = await two(stack, server, waits=waits)
+        await one.send(call())
+        await two_.send(call())
+        assert sum(waits.seconds) == pytest.approx(40, abs=1)
+
+
+async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
+    waits = Waits()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always(http())))
+        origins = Origins()
+        shared = origins.of(server.base_url)
+        one = client(server, waits=waits, politeness=shared, requests_per_minute=60)
+        two_ = client(server, waits=waits, politeness=shared)
+        async with one, two_:
+            for _ in range(60):
+                await one.send(call())
+                await two_.send(call())
+        assert sum(waits.seconds) >= 115  # 120 requests, 60 a minute, of which some at once
+
+
+async def test_what_one_finds_down_the_other_does_not_ask():
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always(http(503, b""))))
+        one, two_ = await two(stack, server, breaker_failures=2, max_tries=1)
+        for _ in range(2):
+            with pytest.raises(TransientFetchError):
+                await one.send(call())
+        asked = len(server.seen)
+        with pytest.raises(EhrDownError):
+            await two_.send(call())
+        assert len(server.seen) == asked
+        assert two_.pace_state().down_until == one.pace_state().down_until is not None
+
+
+async def test_another_origin_is_another_server():
+    async with AsyncExitStack() as stack:
+        down = await stack.enter_async_context(wire(always(http(503, b""))))
+        up = await stack.enter_async_context(wire(always(http())))
+        one, two_ = await two(stack, down, up, breaker_failures=1, max_tries=1)
+        with pytest.raises(TransientFetchError):
+            await one.send(call())
+        await two_.send(call())
+
+
+async def test_what_a_run_before_left_does_not_undo_what_this_one_has_seen():
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always(http())))
+        one, two_ = await two(stack, server)
+        await one.send(call())
+        two_.restore(PaceState(concurrency=2, down_until=NOW + 600, down_reason="the answer was 503", trips=1))
+        await one.send(call())
+        assert two_.limits.pace.level == 2
+        assert one.pace_state().down_until is None
+
+
+async def test_a_probe_of_one_lets_both_go_on():
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wire(always(http())))
+        one, two_ = await two(stack, server)
+        left = PaceState(down_until=NOW + 600, down_reason="the answer was 503", trips=1)
+        one.restore(left)
+        two_.restore(left)
+        await one.send(call())
+        await two_.send(call())
+        assert len(server.seen) == 2

@@ -1,0 +1,65 @@
+"""How long a job is left alone between polls."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.bulk.poll_waits import poll_wait_s
+from connectors.vendors import profile_for
+
+PROFILE = profile_for("generic", {"poll_first_s": 1, "poll_cap_s": 300})
+
+
+def waits(asked_s: float | None, polls: int, **profile: float) -> list[float]:
+    """The waits of a job whose every answer asks for the same."""
+    chosen = profile_for("generic", {"poll_first_s": 1, "poll_cap_s": 300, **profile})
+    found, own, age = [], chosen.poll_first_s, 0.0
+    for _ in range(polls):
+        found.append(poll_wait_s(chosen, asked_s=asked_s, own_s=own, age_s=age))
+        age += found[-1]
+        own = min(own * 2, chosen.poll_cap_s)
+    return found
+
+
+def test_a_server_that_always_says_one_second_is_asked_more_and_more_rarely() -> None:
+    assert waits(1, 10) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+
+
+def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told() -> None:
+    assert waits(120, 5) == [10, 120, 120, 120, 120]
+    assert waits(120, 3, poll_early_s=0) == [120, 120, 120]
+
+
+def test_a_short_wait_is_always_as_told_and_a_long_one_capped() -> None:
+    assert waits(40, 2) == [40, 40]
+    assert waits(600, 3) == [10, 300, 300]
+
+
+def test_without_a_word_our_own_waits_grow() -> None:
+    assert waits(None, 4) == [1, 2, 4, 8]
+
+
+def test_a_job_that_is_old_is_asked_as_told_also_by_the_next_run() -> None:
+    assert poll_wait_s(PROFILE, asked_s=120, own_s=1, age_s=600) == 120
+
+
+@given(
+    st.none() | st.floats(0, 10_000),
+    st.floats(0, 10_000),
+    st.floats(-100, 10_000),
+)
+def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyond_its_bounds(
+    asked: float | None, own: float, age: float
+) -> None:
+    wait = poll_wait_s(PROFILE, asked_s=asked, own_s=own, age_s=age)
+    assert PROFILE.poll_floor_s <= wait <= PROFILE.poll_cap_s
+    if age >= PROFILE.poll_early_s:
+        assert wait >= min(asked or 0, PROFILE.poll_cap_s)
+    assert wait >= min(own, PROFILE.poll_cap_s)
+
+
+@pytest.mark.parametrize("asked", [61.0, 300.0])
+def test_no_answer_of_the_first_seconds_puts_off_the_early_question(asked: float) -> None:
+    assert 4 + poll_wait_s(PROFILE, asked_s=asked, own_s=4, age_s=4) == 10
