@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
 from connectors.errors import AuthError, FetchError, UnsafeLinkError
 from connectors.store_port import RunStore
-from snapshots.record import Alias, Batch, Deletion, Document, Quarantined, Record, Unit, UnitResult, UnitState
+from snapshots.record import (
+    Alias,
+    Batch,
+    Deletion,
+    Document,
+    Quarantined,
+    Record,
+    ReferenceTarget,
+    Unit,
+    UnitResult,
+    UnitState,
+)
 
 # One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
 # 200 MB that a process may take.
@@ -46,9 +57,16 @@ class Fetched:
     size: int = 0  # bytes of bodies
 
 
+class Noticed(NamedTuple):
+    """Records on their way to the store, with what was noticed as they passed by."""
+
+    records: Sequence[Record]
+    mentions: Sequence[ReferenceTarget] = ()
+
+
 Emit = Callable[[Fetched], Awaitable[None]]
 FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
-Inspect = Callable[[Sequence[Record]], None]
+Notice = Callable[[Sequence[Record]], Noticed]
 OnBatch = Callable[[Sequence[UnitResult], int], None]  # how units ended, records written
 
 
@@ -59,7 +77,7 @@ async def run_units(
     *,
     workers: int,
     on_batch: OnBatch = lambda results, records: None,
-    inspect: Inspect = lambda records: None,
+    notice: Notice = Noticed,
     let_in: bool = False,
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
@@ -89,7 +107,7 @@ async def run_units(
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_all, line, store, on_batch, inspect)
+            tasks.start_soon(_write_all, line, store, on_batch, notice)
             async with anyio.create_task_group() as fetchers:
                 for _ in range(min(workers, len(units))):
                     fetchers.start_soon(work)
@@ -186,15 +204,15 @@ class _Line:
             self._news = None
 
 
-async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, inspect: Inspect) -> None:
+async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, notice: Notice) -> None:
     while await line.filled():
         pieces = await _gathered(line)
-        records = [record for piece in pieces for record in piece.records]
-        inspect(records)
+        noticed = notice([record for piece in pieces for record in piece.records])
         results = [piece.result for piece in pieces if piece.result is not None]
         await store.write(
             Batch(
-                records=records,
+                records=noticed.records,
+                mentions=noticed.mentions,
                 deletions=[deletion for piece in pieces for deletion in piece.deletions],
                 quarantined=[item for piece in pieces for item in piece.quarantined],
                 results=results,
@@ -203,7 +221,7 @@ async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, inspect: I
                 aliases=[alias for piece in pieces for alias in piece.aliases],
             )
         )
-        on_batch(results, len(records))
+        on_batch(results, len(noticed.records))
 
 
 async def _gathered(line: _Line) -> list[Fetched]:
