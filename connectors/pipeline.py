@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import anyio
@@ -52,6 +52,7 @@ class Fetched:
     quarantined: Sequence[Quarantined] = ()
     documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()
+    mentions: Sequence[ReferenceTarget] = ()
     result: UnitResult | None = None
     place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and how far it has come with this piece
     size: int = 0  # bytes of bodies
@@ -92,10 +93,16 @@ async def run_units(
     line = _Line()
     refusals = _Refusals(let_in=let_in)
 
+    async def put(piece: Fetched) -> None:
+        if piece.records:  # here and not by the writer: the store is at work meanwhile
+            noticed = notice(piece.records)
+            piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
+        await line.put(piece)
+
     async def work() -> None:
         for unit in waiting:
             try:
-                result = await fetch(unit, line.put)
+                result = await fetch(unit, put)
             except (FetchError, UnsafeLinkError) as error:
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
             except AuthError as error:
@@ -107,7 +114,7 @@ async def run_units(
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_all, line, store, on_batch, notice)
+            tasks.start_soon(_write_all, line, store, on_batch)
             async with anyio.create_task_group() as fetchers:
                 for _ in range(min(workers, len(units))):
                     fetchers.start_soon(work)
@@ -204,15 +211,15 @@ class _Line:
             self._news = None
 
 
-async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, notice: Notice) -> None:
+async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch) -> None:
     while await line.filled():
         pieces = await _gathered(line)
-        noticed = notice([record for piece in pieces for record in piece.records])
+        records = [record for piece in pieces for record in piece.records]
         results = [piece.result for piece in pieces if piece.result is not None]
         await store.write(
             Batch(
-                records=noticed.records,
-                mentions=noticed.mentions,
+                records=records,
+                mentions=[target for piece in pieces for target in piece.mentions],
                 deletions=[deletion for piece in pieces for deletion in piece.deletions],
                 quarantined=[item for piece in pieces for item in piece.quarantined],
                 results=results,
@@ -221,7 +228,7 @@ async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, notice: No
                 aliases=[alias for piece in pieces for alias in piece.aliases],
             )
         )
-        on_batch(results, len(noticed.records))
+        on_batch(results, len(records))
 
 
 async def _gathered(line: _Line) -> list[Fetched]:

@@ -47,6 +47,7 @@ class MentionFinder:
         sources = {path.source for path in paths}
         self._sources = {source: _source([path for path in paths if path.source == source]) for source in sources}
         self._met = 0
+        self._astray: set[str] = set()  # lead nowhere, and are counted once
 
     def __call__(self, records: Sequence[Record]) -> list[ReferenceTarget]:
         """What these records refer to, each once, with a patient whose chart has it; most of what came before is left out."""
@@ -57,9 +58,7 @@ class MentionFinder:
                 continue
             try:
                 elements = source.read(record.body)
-            except (
-                UNREADABLE
-            ):  # what no reader of JSON takes, no store takes either: it is refused there, and kept aside
+            except UNREADABLE:  # no store takes it either: it is refused there, and kept aside
                 continue
             patient = record.patient_id
             for name, raw in elements.items():
@@ -76,8 +75,13 @@ class MentionFinder:
 
     def _targets(self, element: bytes, place: _Place) -> Iterator[tuple[str, str]]:
         for text in _references(decoded(element), place.below):
+            if text in self._astray:
+                continue
             target = self.resolver(text)
-            if target is not None and target.resource_type in place.targets:
+            if target is None:
+                if len(self._astray) < _MET_AT_MOST:
+                    self._astray.add(text)
+            elif target.resource_type in place.targets:
                 yield target.resource_type, target.id
 
     def _remember(self, element: bytes, met: set[bytes]) -> None:
