@@ -113,11 +113,11 @@ async def keep_documents(
         "connection": connection,
         "run": run,
         "at": at,
-        "types": [one.resource_type for one in documents],
-        "ids": [one.resource_id for one in documents],
-        "places": [one.place for one in documents],
-        "states": [one.state for one in documents],
-        "notes": [one.note for one in documents],
-        "digests": digests,
+        "types": text_array([one.resource_type.encode() for one in documents]),
+        "ids": text_array([one.resource_id.encode() for one in documents]),
+        "places": int_array([one.place for one in documents]),
+        "states": text_array([one.state.encode() for one in documents]),
+        "notes": text_array([encoded(one.note) for one in documents]),
+        "digests": bytea_array(digests),
     }
     await conn.execute(_SQL["attach"], values)

@@ -87,7 +87,7 @@ SELECT * FROM unnest(%(digests)s, %(sizes)s::bigint[], %(content_types)s, %(cont
 -- name: attach
 -- Note what became of attachments.
 UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
-FROM unnest(%(types)s::text[], %(ids)s::text[], %(places)s::int[], %(states)s::text[], %(notes)s::text[], %(digests)s::bytea[])
+FROM unnest(%(types)s, %(ids)s, %(places)s, %(states)s, %(notes)s, %(digests)s)
     AS d (resource_type, resource_id, place, state, note, sha256)
 WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
 
