@@ -192,6 +192,19 @@ async def test_a_content_that_follows_within_one_run_takes_the_place_of_the_firs
     assert uses(store_url) == [("d1", 0, "x", "wanted")]
 
 
+async def test_a_content_that_follows_once_the_first_ones_document_is_stored_is_wanted_anew(
+    store: Store, store_url: str
+) -> None:
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=[note("d1", "a", version="1")]))
+        await run.write(
+            Batch(documents=[Document("DocumentReference", "d1", 0, "stored", None, b"text", "text/plain")])
+        )
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=[note("d1", "x", version="2")]))
+    assert uses(store_url) == [("d1", 0, "x", "wanted")]
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in another batch"])
 async def test_an_older_content_changes_nothing(store: Store, store_url: str, together: bool) -> None:
     new, old = note("d1", "x", version="2"), note("d1", "a", "b", version="1")
