@@ -116,7 +116,7 @@ async def _fetch_pending(run: Run, reader: _Reader) -> None:
                 run.store,
                 workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
                 on_batch=run.settled,
-                inspect=run.inspect,
+                notice=run.received,
                 let_in=True,
             )
         except AuthError as error:

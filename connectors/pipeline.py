@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import anyio
 
 from connectors.errors import AuthError, FetchError, UnsafeLinkError
 from connectors.store_port import RunStore
-from snapshots.record import Alias, Batch, Deletion, Document, Quarantined, Record, Unit, UnitResult, UnitState
+from snapshots.record import (
+    Alias,
+    Batch,
+    Deletion,
+    Document,
+    Quarantined,
+    Record,
+    ReferenceTarget,
+    Unit,
+    UnitResult,
+    UnitState,
+)
 
 # One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
 # 200 MB that a process may take.
@@ -41,14 +52,22 @@ class Fetched:
     quarantined: Sequence[Quarantined] = ()
     documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()
+    mentions: Sequence[ReferenceTarget] = ()
     result: UnitResult | None = None
     place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and how far it has come with this piece
     size: int = 0  # bytes of bodies
 
 
+class Noticed(NamedTuple):
+    """Records on their way to the store, with what was noticed as they passed by."""
+
+    records: Sequence[Record]
+    mentions: Sequence[ReferenceTarget] = ()
+
+
 Emit = Callable[[Fetched], Awaitable[None]]
 FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
-Inspect = Callable[[Sequence[Record]], None]
+Notice = Callable[[Sequence[Record]], Noticed]
 OnBatch = Callable[[Sequence[UnitResult], int], None]  # how units ended, records written
 
 
@@ -59,7 +78,7 @@ async def run_units(
     *,
     workers: int,
     on_batch: OnBatch = lambda results, records: None,
-    inspect: Inspect = lambda records: None,
+    notice: Notice = Noticed,
     let_in: bool = False,
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
@@ -74,10 +93,16 @@ async def run_units(
     line = _Line()
     refusals = _Refusals(let_in=let_in)
 
+    async def put(piece: Fetched) -> None:
+        if piece.records:  # here and not by the writer: the store is at work meanwhile
+            noticed = notice(piece.records)
+            piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
+        await line.put(piece)
+
     async def work() -> None:
         for unit in waiting:
             try:
-                result = await fetch(unit, line.put)
+                result = await fetch(unit, put)
             except (FetchError, UnsafeLinkError) as error:
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
             except AuthError as error:
@@ -89,7 +114,7 @@ async def run_units(
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_all, line, store, on_batch, inspect)
+            tasks.start_soon(_write_all, line, store, on_batch)
             async with anyio.create_task_group() as fetchers:
                 for _ in range(min(workers, len(units))):
                     fetchers.start_soon(work)
@@ -186,15 +211,15 @@ class _Line:
             self._news = None
 
 
-async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch, inspect: Inspect) -> None:
+async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch) -> None:
     while await line.filled():
         pieces = await _gathered(line)
         records = [record for piece in pieces for record in piece.records]
-        inspect(records)
         results = [piece.result for piece in pieces if piece.result is not None]
         await store.write(
             Batch(
                 records=records,
+                mentions=[target for piece in pieces for target in piece.mentions],
                 deletions=[deletion for piece in pieces for deletion in piece.deletions],
                 quarantined=[item for piece in pieces for item in piece.quarantined],
                 results=results,

@@ -9,6 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from config.bulk_options import BulkOptions
+from connectors.crawl.attached import with_attached
+from connectors.crawl.mentions import MentionFinder
+from connectors.pipeline import Noticed
 from connectors.profile import Mode, VendorProfile
 from connectors.store_port import RunStore
 from connectors.transport.client import EhrClient
@@ -97,14 +100,20 @@ class Run:
     on_progress: Callable[[Progress], None]
     progress: Progress
     validator: Validator | None = None
+    mentions: MentionFinder | None = None  # None: no references are followed
     is_full: bool = True  # nothing is asked for news only
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def inspect(self, records: Sequence[Record]) -> None:
-        """Let the validator see what came, if there is one."""
+    def listed(self, records: Sequence[Record]) -> Noticed:
+        """Notice what passes by that was listed: what `received` does, and what it refers to."""
+        return self.received(records)._replace(mentions=self.mentions(records) if self.mentions is not None else ())
+
+    def received(self, records: Sequence[Record]) -> Noticed:
+        """Let the validator see what came, if there is one, and notice what it has attached, if that is wanted."""
         if self.validator is not None:
             self.validator.inspect(records)
+        return Noticed(with_attached(records) if self.request.profile.attachments.fetch else records)
 
     @property
     def traffic(self) -> Traffic:

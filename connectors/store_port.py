@@ -81,7 +81,10 @@ class References(Protocol):
         depth: int,
         fresh: timedelta,
     ) -> bool:
-        """Note what resources `depth` steps from a listing refer to and did not come with the run; tell if there is anything."""
+        """Note what resources `depth` steps from a listing refer to and did not come with the run; tell if there is anything.
+
+        At 0 that is what `Batch.mentions` told of; further on, what stands at `paths` of what was fetched.
+        """
 
     async def due(
         self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
@@ -184,9 +187,6 @@ class PaceStore(Protocol):
 
 class Attachments(Protocol):
     """The documents that one open run's resources have attached; every call is one transaction."""
-
-    async def collect(self, paths: Mapping[str, str]) -> None:
-        """Note what this run's resources have attached; `paths` maps their types to the jsonpath of an attachment."""
 
     async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> Sequence[AttachmentUse]:
         """Attachments to get by URL, or to decide on; `leftovers`: also what earlier runs could not get."""

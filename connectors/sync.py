@@ -17,7 +17,7 @@ from connectors.compartment import PATIENT_COMPARTMENT
 from connectors.confirmation import confirm_absences
 from connectors.crawl.attachments import fetch_attachments
 from connectors.crawl.reference_paths import followed_types
-from connectors.crawl.references import follow_references
+from connectors.crawl.references import follow_references, mention_finder
 from connectors.crawl.steps import crawl_knowledge, fetch_by_crawl
 from connectors.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
 from connectors.json_answers import UnreadableJsonError, json_from
@@ -139,6 +139,7 @@ async def _fetch_all(run: Run, log_in: LogIn) -> _Earned:
     run.show("logging in")
     readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
+    run.mentions = mention_finder(request, capability, readable)
     earned = await _fetch_listings(run, mode, capability, readable)
     try:
         await follow_references(run, capability, readable)

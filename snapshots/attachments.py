@@ -5,7 +5,7 @@ What is wanted and how it is asked for is the connector's; that unchanged ones a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from snapshots.record import AttachmentUse, Document
+from snapshots.record import AttachmentUse, Document, Record
 from snapshots.run_session import RunSession
 from snapshots.sql import load
+from snapshots.wire import bytea_array, encoded, int_array, text_array
 
 _SQL = load("attachments")
-_CLOSING = load("closing")
 
 
 class StoredAttachments:
@@ -27,15 +27,6 @@ class StoredAttachments:
     def __init__(self, session: RunSession) -> None:
         self._session = session
         self._conn = session.conn
-
-    async def collect(self, paths: Mapping[str, str]) -> None:
-        """Note what this run's resources have attached; `paths` maps their types to the jsonpath of an attachment."""
-        async with self._session.transaction("finding attachments") as own:
-            await self._conn.execute(_CLOSING["plan_freely"])
-            for source, path in paths.items():
-                values = {**own, "source": source, "path": path}
-                await self._conn.execute(_SQL["collect"], values)
-                await self._conn.execute(_SQL["detach"], values)
 
     async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> list[AttachmentUse]:
         """Give attachments to get by URL or to decide on; `leftovers`: also what earlier runs could not get."""
@@ -58,34 +49,75 @@ class StoredAttachments:
             return [(row[0], row[1], row[2]) async for row in await self._conn.execute(_SQL["outcome"], own)]
 
 
+async def note_attached(
+    conn: AsyncConnection[Any],
+    records: Sequence[Record],
+    merged: Collection[bytes],
+    own: Mapping[str, Any],
+) -> None:
+    """Note what records of a batch that was just taken in have attached. The caller holds the transaction.
+
+    `merged` are the hashes of those that differed from what was stored; `own` are the run and its connection.
+    """
+    bearers = {(one.resource_type, one.id, one.content_hash): one for one in records if one.attached is not None}
+    given = [(record, one) for record in bearers.values() for one in record.attached or ()]
+    replaced = {record.content_hash for record in bearers.values() if record.content_hash in merged}
+    if given:
+        values = {
+            **own,
+            **_keys([record for record, _ in given]),
+            "hashes": bytea_array([record.content_hash for record, _ in given]),
+            "merged": [record.content_hash in merged for record, _ in given],
+            "places": int_array([one.place for _, one in given]),
+            "content_types": text_array([encoded(one.content_type) for _, one in given]),
+            "urls": text_array([encoded(one.url) for _, one in given]),
+            "inline": [one.inline for _, one in given],
+            "sizes": [one.size for _, one in given],
+            "claimed": text_array([encoded(one.hash) for _, one in given]),
+        }
+        row = await (await conn.execute(_SQL["note_attached"], values, prepare=True)).fetchone()
+        replaced.update(given[position - 1][0].content_hash for position in (row and row[0]) or ())
+    if replaced:
+        kept = [(record, one.place) for record, one in given if record.content_hash in replaced]
+        kept += [(one, -1) for one in bearers.values() if not one.attached and one.content_hash in replaced]
+        places = int_array([place for _, place in kept])
+        values = {**own, **_keys([record for record, _ in kept]), "places": places}
+        await conn.execute(_SQL["detach"], values, prepare=True)
+
+
+def _keys(records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "types": text_array([record.resource_type.encode() for record in records]),
+        "ids": text_array([record.id.encode() for record in records]),
+    }
+
+
 async def keep_documents(
     conn: AsyncConnection[Any], connection: int, run: int, documents: Sequence[Document], *, at: datetime
 ) -> None:
     """Store contents that are new, and note what became of each attachment. The caller holds the transaction."""
     digests = [None if one.content is None else sha256(one.content).digest() for one in documents]
-    kept = {
-        digest: {
-            "sha256": digest,
-            "size": len(one.content),
-            "content_type": one.content_type,
-            "content": one.content,
-            "text": one.text,
-            "unread": one.unread,
+    kept = {digest: one for digest, one in zip(digests, documents, strict=True) if digest is not None}
+    if kept:
+        contents = [one.content or b"" for one in kept.values()]
+        columns = {
+            "digests": bytea_array(list(kept)),
+            "sizes": [len(content) for content in contents],
+            "content_types": text_array([one.content_type.encode() for one in kept.values()]),
+            "contents": bytea_array(contents),
+            "texts": text_array([encoded(one.text) for one in kept.values()]),
+            "unread": text_array([encoded(one.unread) for one in kept.values()]),
         }
-        for digest, one in zip(digests, documents, strict=True)
-        if digest is not None and one.content is not None
-    }
-    async with conn.cursor() as cursor:
-        await cursor.executemany(_SQL["keep"], list(kept.values()))
+        await conn.execute(_SQL["keep"], columns)
     values = {
         "connection": connection,
         "run": run,
         "at": at,
-        "types": [one.resource_type for one in documents],
-        "ids": [one.resource_id for one in documents],
-        "places": [one.place for one in documents],
-        "states": [one.state for one in documents],
-        "notes": [one.note for one in documents],
-        "digests": digests,
+        "types": text_array([one.resource_type.encode() for one in documents]),
+        "ids": text_array([one.resource_id.encode() for one in documents]),
+        "places": int_array([one.place for one in documents]),
+        "states": text_array([one.state.encode() for one in documents]),
+        "notes": text_array([encoded(one.note) for one in documents]),
+        "digests": bytea_array(digests),
     }
     await conn.execute(_SQL["attach"], values)

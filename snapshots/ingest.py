@@ -44,6 +44,7 @@ class Intake:
 
     counts: dict[str, TypeCounts] = field(default_factory=dict)
     collided: bool = False  # something that was taken for new was stored already
+    merged: set[bytes] = field(default_factory=set)  # hashes of contents that differed from what was stored
 
     def of(self, resource_type: str) -> TypeCounts:
         """Give the counts of a type, to be added to."""
@@ -307,6 +308,7 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
         "hashes": bytea_array([record.content_hash for record in records]),
         "bodies": text_array([record.body for record in records]),
     }
+    intake.merged.update(record.content_hash for record in records)
     async for resource_type, changed, unchanged in await conn.execute(_SQL["merge"], staged, prepare=True):
         counts = intake.of(resource_type)
         counts.changed += changed

@@ -18,7 +18,7 @@ import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
-from snapshots.attachments import StoredAttachments, keep_documents
+from snapshots.attachments import StoredAttachments, keep_documents, note_attached
 from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.closing import Earned, close_run, count, fail_run
 from snapshots.errors import UnitConflictError, store_border
@@ -26,7 +26,7 @@ from snapshots.evidence import StoredEvidence
 from snapshots.ingest import Taking, prepare, take_in
 from snapshots.pace import StoredPace
 from snapshots.record import Batch, Deletion, LeftBehind, Quarantined, Record, RunReport, Unit, Way
-from snapshots.references import StoredReferences
+from snapshots.references import StoredReferences, note_mentions
 from snapshots.refusals import Refusal, blames_a_record, find_refused
 from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
@@ -197,6 +197,8 @@ class OpenRun:
             taking.ways = await self._ways.of((*_ways_of(batch.records), *_ways_of(batch.deletions)))
             intake = await take_in(self._conn, batch.records, batch.deletions, taking)
             taking.all_new = taking.all_new and not intake.collided
+            await note_attached(self._conn, batch.records, intake.merged, taking.own)
+            await note_mentions(self._conn, run, batch.mentions)
             quarantined = [*batch.quarantined, *(_quarantined(one) for one in refused)]
             if quarantined:
                 await self._quarantine(quarantined)

@@ -13,6 +13,11 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from snapshots.given_up import LeftBehind as LeftBehind  # noqa: PLC0414 -- handed on
+from snapshots.referred import Attached as Attached  # noqa: PLC0414 -- handed on
+from snapshots.referred import AttachmentUse as AttachmentUse  # noqa: PLC0414 -- handed on
+from snapshots.referred import Document as Document  # noqa: PLC0414 -- handed on
+from snapshots.referred import ReferencePath as ReferencePath  # noqa: PLC0414 -- handed on
+from snapshots.referred import ReferenceTarget as ReferenceTarget  # noqa: PLC0414 -- handed on
 from snapshots.witness import AbsentRow as AbsentRow  # noqa: PLC0414 -- handed on
 from snapshots.witness import Deletion as Deletion  # noqa: PLC0414 -- handed on
 from snapshots.witness import Said as Said  # noqa: PLC0414 -- handed on
@@ -35,50 +40,7 @@ class Record(NamedTuple):
     way: Way | None = None  # what listed it; None: nothing that lists
     others: tuple[str, ...] = ()  # further patients in whose compartment it lies
     searched: str | None = None  # the patient whose search brought it, where the resource does not name them
-
-
-class ReferencePath(NamedTuple):
-    """Where resources of one type refer to others: a jsonpath to the reference's text, and the types that are wanted there."""
-
-    source: str
-    path: str  # "$.result.reference"; lax, so that one element and a list are the same
-    targets: tuple[str, ...]
-
-
-class ReferenceTarget(NamedTuple):
-    """What a reference leads to on the EHR's own FHIR base."""
-
-    resource_type: str
-    id: str
-    patient_id: str | None = None  # of a chart that mentions it
-
-
-class AttachmentUse(NamedTuple):
-    """One place where a document is attached: the n-th attachment of a resource, as the resource describes it."""
-
-    resource_type: str
-    resource_id: str
-    place: int
-    patient_id: str | None
-    content_type: str | None
-    url: str | None
-    inline: bool
-    size: int | None  # as claimed, bytes
-    hash: str | None  # as claimed, base64 of SHA-1
-
-
-class Document(NamedTuple):
-    """What became of one attachment. `content` is there where it was got; `text` where it could be read."""
-
-    resource_type: str
-    resource_id: str
-    place: int
-    state: str  # "stored" | "missing" | "restricted" | "foreign" | "unwanted" | "too-large" | "empty"
-    note: str | None = None  # no PHI
-    content: bytes | None = None
-    content_type: str = ""
-    text: str | None = None
-    unread: str | None = None  # why there is no text
+    attached: tuple[Attached, ...] | None = None  # None: nobody has looked
 
 
 class Quarantined(NamedTuple):
@@ -185,6 +147,7 @@ class Batch:
     places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> how far it has come (JSON)
     documents: Sequence[Document] = ()
     aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
+    mentions: Sequence[ReferenceTarget] = ()  # what its records refer to, of what the run follows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from psycopg import AsyncConnection
+
 from snapshots.record import ReferencePath, ReferenceTarget
 from snapshots.run_session import RunSession
 from snapshots.sql import load
@@ -35,37 +37,39 @@ class StoredReferences:
             await self._conn.execute(_SQL["follow"], {**own, "types": list(types)})
 
     async def collect(self, paths: Sequence[ReferencePath], resolve: Resolve, *, depth: int, fresh: timedelta) -> bool:
-        """Note what resources `depth` steps from a listing refer to (0: those that this run listed); tell if there is anything.
+        """Note what resources `depth` steps from a listing refer to; tell if there is anything.
 
+        At 0 that is what the run's batches brought mention of; further on, what stands at `paths` of what was fetched, where
         `resolve` reads a reference and gives None where it cannot be followed. What came with this run anyway, or has been
         noted by it before, is left out; memory does not grow with what is found.
         """
-        by_source: dict[str, list[ReferencePath]] = {}
-        for path in paths:
-            by_source.setdefault(path.source, []).append(path)
         async with self._session.transaction("finding references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
+            if depth:
+                await self._find(paths, resolve, {**own, "depth": depth})
             row = await (await self._conn.execute(_SQL["listings"], own)).fetchone()
             listed, news = row or ([], [])
-            noting = {**own, "depth": depth + 1, "fresh": fresh, "listed": listed, "news": news}
-            for source, some in by_source.items():
-                values = {**own, "source": source, "paths": [path.path for path in some], "depth": depth}
-                query = _SQL["in_referenced" if depth else "in_listings"]
-                async with self._conn.cursor(name="found") as found:
-                    await found.execute(query, values)
-                    while rows := await found.fetchmany(_AT_ONCE):
-                        await self._mention(_targets(rows, some, resolve), noting)
+            taking = {**own, "depth": depth + 1, "fresh": fresh, "listed": listed, "news": news}
+            for resource_type, seen, changed in await (
+                await self._conn.execute(_SQL["mentioned_types"], own)
+            ).fetchall():
+                values = {**taking, "resource_type": resource_type, "reads_seen": seen, "reads_changed": changed}
+                await self._conn.execute(_SQL["take"], values)
+            await self._conn.execute(_SQL["forget_mentions"], {"runs": [self._session.open.run]})
             left = await (await self._conn.execute(_SQL["at_depth"], {**own, "depth": depth + 1})).fetchone()
         return bool(left and left[0])
 
-    async def _mention(self, targets: Sequence[ReferenceTarget], noting: Mapping[str, Any]) -> None:
-        if targets:
-            columns = {
-                "types": text_array([target.resource_type.encode() for target in targets]),
-                "ids": text_array([target.id.encode() for target in targets]),
-                "patients": text_array([encoded(target.patient_id) for target in targets]),
-            }
-            await self._conn.execute(_SQL["mention"], {**noting, **columns})
+    async def _find(self, paths: Sequence[ReferencePath], resolve: Resolve, finding: Mapping[str, Any]) -> None:
+        by_source: dict[str, list[ReferencePath]] = {}
+        for path in paths:
+            by_source.setdefault(path.source, []).append(path)
+        sources = await (await self._conn.execute(_SQL["sources_at_depth"], finding)).fetchall()
+        for source, some in ((source, by_source[source]) for (source,) in sources if source in by_source):
+            values = {**finding, "source": source, "paths": [path.path for path in some]}
+            async with self._conn.cursor(name="found") as found:
+                await found.execute(_SQL["in_referenced"], values)
+                while rows := await found.fetchmany(_AT_ONCE):
+                    await note_mentions(self._conn, self._session.open.run, _targets(rows, some, resolve))
 
     async def due(
         self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
@@ -98,6 +102,17 @@ class StoredReferences:
             async for resource_type, state, count in await self._conn.execute(_SQL["outcome"], own):
                 outcome.setdefault(resource_type, {})[state] = count
         return outcome
+
+
+async def note_mentions(conn: AsyncConnection[Any], run: int, targets: Sequence[ReferenceTarget]) -> None:
+    """Keep what resources refer to, beside them. The caller holds the transaction."""
+    if targets:
+        columns = {
+            "types": text_array([target.resource_type.encode() for target in targets]),
+            "ids": text_array([target.id.encode() for target in targets]),
+            "patients": text_array([encoded(target.patient_id) for target in targets]),
+        }
+        await conn.execute(_SQL["note_mentions"], {"run": run, **columns}, prepare=True)
 
 
 def _targets(

@@ -184,7 +184,7 @@ async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Colle
             run.store,
             workers=run.request.profile.file_concurrency,
             on_batch=run.settled,
-            inspect=run.inspect,
+            notice=run.listed,
         )
         before = pending
 

@@ -1,20 +1,19 @@
 """Fetches the documents that DocumentReferences and DiagnosticReports have attached, and reads their text.
 
-What is attached where, and what of it is due, is found by the store in what this run brought; one answer is judged by
-`attachment_fetch`, text is read by `documents`. A document is kept whole even if nothing can be read out of it.
+What is attached where has been noted while it passed by (`attached`), and what of it is due, the store tells; one answer is
+judged by `attachment_fetch`, text is read by `documents`. A document is kept whole even if nothing can be read out of it.
 """
 
 from __future__ import annotations
 
 import binascii
-import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
+from connectors.crawl.attached import PATHS
 from connectors.crawl.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
 from connectors.documents.reading import DocumentReader
 from connectors.errors import ConnectorError
@@ -24,14 +23,9 @@ from connectors.run import Readable, Run
 from snapshots.record import AttachmentUse, Batch, Document, Unit
 
 KIND = "attachment"
-# attachment elements of R4's two types of documents; `content` and `presentedForm` repeat
-PATHS: Mapping[str, str] = MappingProxyType(
-    {"DocumentReference": "$.content[*].attachment", "DiagnosticReport": "$.presentedForm[*]"}
-)
 _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
-_SPACE = re.compile(r"\s+")
 _ELSEWHERE = "on other servers, never asked without attachments.foreign"
 _BESIDE = "on the EHR's own origin and outside base_url, never asked without attachments.same_origin"
 _NOWHERE = (
@@ -48,7 +42,6 @@ async def fetch_attachments(run: Run, readable: Readable) -> None:
     if not profile.attachments.fetch:
         return
     run.show("fetching attachments")
-    await run.store.attachments.collect(PATHS)
     reader = DocumentReader()
     await _read_inline(run, reader)
     if readable("Binary"):
@@ -158,7 +151,7 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
     if _is_left_out(use.content_type, profile.attachments.types):
         return Document(*place, "unwanted")
     try:
-        content = b64decode(_SPACE.sub("", data), validate=True)
+        content = b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
         return Document(*place, "missing", "its data is not base64")
     if not content:

@@ -46,8 +46,10 @@ async def list_patients(run: Run, capability: Capability) -> Directory:
         # the ledger has no such unit yet: what the store refuses is not to be laid at its door
         records = [record._replace(unit_key=None) for record in fetched.records]
         quarantined = [one._replace(unit_key=None) for one in fetched.quarantined]
-        run.inspect(records)
-        await run.store.write(Batch(records=records, quarantined=quarantined, aliases=fetched.aliases))
+        noticed = run.listed(records)
+        await run.store.write(
+            Batch(records=noticed.records, mentions=noticed.mentions, quarantined=quarantined, aliases=fetched.aliases)
+        )
         run.settled((), len(records))
 
     try:

@@ -11,17 +11,25 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from connectors.capability import Capability
+from connectors.crawl.mentions import MentionFinder
 from connectors.crawl.reference_fetch import ReferenceFetcher
 from connectors.crawl.reference_paths import followed_types, paths_to
 from connectors.crawl.resolution import Resolver
 from connectors.errors import ConnectorError
 from connectors.pipeline import run_units
-from connectors.run import Readable, Run
+from connectors.run import Readable, Run, SyncRequest
 from snapshots.record import Unit
 
 KIND = "reference"
 _DUE_AT_ONCE = 5_000  # references in memory
 _WORKERS_PER_SLOT = 2
+
+
+def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
+    """What finds, in all that a run lists, the references that it will follow; None where it follows none."""
+    types = followed_types(request.types, request.profile, capability, readable)
+    resolver = Resolver(request.base_url, request.profile.rewrite_origins)
+    return MentionFinder(paths_to(types, request.profile), resolver) if types else None
 
 
 async def follow_references(run: Run, capability: Capability, readable: Readable) -> None:
@@ -32,11 +40,11 @@ async def follow_references(run: Run, capability: Capability, readable: Readable
     """
     profile = run.request.profile
     types = followed_types(run.request.types, profile, capability, readable)
-    if not types:
+    if run.mentions is None:
         return
     references = run.store.references
     fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
-    resolver = Resolver(run.request.base_url, profile.rewrite_origins)
+    resolver = run.mentions.resolver
     fresh = timedelta(days=profile.reference_fresh_d)
     paths = paths_to(types, profile)
     run.show("following references")
@@ -71,7 +79,7 @@ async def _fetch_pending(run: Run, fetcher: ReferenceFetcher) -> None:
             run.store,
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
             on_batch=run.settled,
-            inspect=run.inspect,
+            notice=run.received,
             let_in=True,
         )
         before = pending

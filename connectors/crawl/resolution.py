@@ -22,7 +22,7 @@ Astray = Literal["contained", "urn", "foreign", "odd"]
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9.\-]{1,1024})\Z")
 _READ = re.compile(r"([A-Z][A-Za-z]{1,63})/([^/?#]+)(?:/_history/[^/?#]+)?(?:#.*)?\Z")
 _URN = re.compile(r"urn:", re.IGNORECASE)
-_ID_MAX = 1024
+_ID_MAX = 1024  # bytes
 
 
 class Resolver:
@@ -56,9 +56,17 @@ class Resolver:
         if read is None:
             return "odd"
         identity = unquote(read[2])
-        if len(identity) > _ID_MAX or "\x00" in identity or identity in (".", ".."):
+        if _is_odd(identity):
             return "odd"
         return ReferenceTarget(read[1], identity)
+
+
+def _is_odd(identity: str) -> bool:
+    """Whether it is no id that the store could keep: an index takes so many bytes, and no lone surrogate."""
+    try:
+        return len(identity.encode()) > _ID_MAX or "\x00" in identity or identity in (".", "..")
+    except UnicodeEncodeError:
+        return True
 
 
 def _is_url(reference: str, base_url: str) -> bool:

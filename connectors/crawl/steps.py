@@ -247,7 +247,7 @@ async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
             run.store,
             workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
             on_batch=run.settled,
-            inspect=run.inspect,
+            notice=run.listed,
             let_in=run.progress.records > 0,
         )
         before = pending

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from email.message import Message
+from functools import lru_cache
 from typing import Any
 
 TEXT_CHARACTERS = 5_000_000  # of one document; a text that is longer is cut, and says so by its length
@@ -44,19 +45,26 @@ def text_of(content: bytes, content_type: str = "") -> str:
     Raises:
         UnreadableDocumentError: it is of a kind that has no text here (images), is encrypted, or is damaged.
     """
-    label = Message()
-    label["Content-Type"] = content_type or "application/octet-stream"
-    odd = bool(content_type) and "/" not in content_type.partition(";")[0]  # `Message` would take it for text/plain
-    read = _READERS.get(_kind(content, _NO_TYPE if odd else label.get_content_type()))
+    media_type, charset = _label(content_type)
+    read = _READERS.get(_kind(content, media_type))
     if read is None:
         raise UnreadableDocumentError("no text is read out of this kind of document")
     try:
-        text = read(content, str(label.get_param("charset") or "") or None)
+        text = read(content, charset)
     except UnreadableDocumentError:
         raise
     except Exception as error:  # noqa: BLE001 -- three parsers, hostile input: whatever they raise, there is no text
         raise UnreadableDocumentError(f"damaged, or not what it says it is ({type(error).__name__})") from None
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))[:TEXT_CHARACTERS].strip()
+
+
+@lru_cache(maxsize=256)  # few labels, many documents: reading one costs as much as reading a short text
+def _label(content_type: str) -> tuple[str, str | None]:
+    """The media type and charset that a label names."""
+    label = Message()
+    label["Content-Type"] = content_type or "application/octet-stream"
+    odd = bool(content_type) and "/" not in content_type.partition(";")[0]  # `Message` would take it for text/plain
+    return _NO_TYPE if odd else label.get_content_type(), str(label.get_param("charset") or "") or None
 
 
 def _kind(content: bytes, media_type: str) -> str:

@@ -1,34 +1,48 @@
--- name: collect
--- Note where resources of one type that this run changed or saw have documents attached. What stood there before with the same
--- content, and was got or could not be, stays as it is and writes nothing.
-INSERT INTO attachment_use AS u (connection, resource_type, resource_id, place, patient_id, content_type, url, inline,
-    claimed_size, claimed_hash, version, run)
-SELECT %(connection)s, %(source)s, s.id, a.n - 1, s.patient_id, a.one ->> 'contentType', a.one ->> 'url', a.one ? 'data',
-    CASE WHEN jsonb_typeof(a.one -> 'size') = 'number' THEN least((a.one ->> 'size')::numeric, 1e15)::bigint END,
-    a.one ->> 'hash', s.last_changed_run, %(run)s
-FROM (
-    SELECT id, patient_id, body, last_changed_run FROM resource
-    WHERE resource_type = %(source)s AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
-    UNION ALL
-    SELECT r.id, r.patient_id, r.body, r.last_changed_run FROM seen
+-- name: note_attached
+-- Note where documents are attached to resources of a batch, and give, by position, those whose resource has another content than
+-- before. Only what is stored counts: a content that was stale, or a rival, has another hash (so has, of those `merged`, one whose
+-- JSON is the same). What stood there before with the same content, and was got or could not be, stays as it is and writes nothing.
+WITH judged AS MATERIALIZED (
+    SELECT g.*, r.patient_id, r.last_changed_run AS version, before.version AS former,
+        g.merged AND r.content_hash = g.content_hash OR before.version IS DISTINCT FROM r.last_changed_run AS is_new,
+        before.state
+    FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(merged)s::boolean[], %(places)s, %(content_types)s, %(urls)s, %(inline)s::boolean[],
+            %(sizes)s::bigint[], %(claimed)s) WITH ORDINALITY
+        AS g (resource_type, id, content_hash, merged, place, content_type, url, inline, claimed_size, claimed_hash, n)
     CROSS JOIN LATERAL (
-        SELECT * FROM resource
-        WHERE resource_type = %(source)s AND connection = %(connection)s AND id = seen.id AND deleted_at IS NULL OFFSET 0
+        SELECT patient_id, last_changed_run, content_hash FROM resource
+        WHERE resource_type = g.resource_type AND connection = %(connection)s AND id = g.id AND deleted_at IS NULL OFFSET 0
     ) r
-    WHERE seen.run = %(run)s AND seen.resource_type = %(source)s
-) s
-CROSS JOIN LATERAL jsonb_path_query(s.body, %(path)s::jsonpath) WITH ORDINALITY AS a (one, n)
-WHERE jsonb_typeof(a.one) = 'object'
-ON CONFLICT (connection, resource_type, resource_id, place) DO UPDATE SET state = 'wanted', patient_id = excluded.patient_id,
-    content_type = excluded.content_type, url = excluded.url, inline = excluded.inline, claimed_size = excluded.claimed_size,
-    claimed_hash = excluded.claimed_hash, version = excluded.version, run = excluded.run, note = NULL
-WHERE u.version <> excluded.version OR u.state NOT IN ('stored', 'missing', 'restricted')
+    LEFT JOIN LATERAL (
+        SELECT version, state FROM attachment_use
+        WHERE connection = %(connection)s AND resource_type = g.resource_type AND resource_id = g.id AND place = g.place OFFSET 0
+    ) before ON true
+    WHERE g.merged OR r.content_hash = g.content_hash
+), written AS (
+    INSERT INTO attachment_use AS u (connection, resource_type, resource_id, place, patient_id, content_type, url, inline,
+        claimed_size, claimed_hash, version, run)
+    SELECT %(connection)s, resource_type, id, place, patient_id, content_type, url, inline, claimed_size, claimed_hash, version,
+        %(run)s
+    FROM judged WHERE is_new OR state NOT IN ('stored', 'missing', 'restricted')
+    ON CONFLICT (connection, resource_type, resource_id, place) DO UPDATE SET state = 'wanted', patient_id = excluded.patient_id,
+        content_type = excluded.content_type, url = excluded.url, inline = excluded.inline, claimed_size = excluded.claimed_size,
+        claimed_hash = excluded.claimed_hash, version = excluded.version, run = excluded.run, note = NULL
+)
+SELECT array_agg(n) FROM judged WHERE is_new AND former IS NOT NULL
 
 -- name: detach
--- Forget places that a resource's new content no longer has.
-DELETE FROM attachment_use u USING resource r
-WHERE r.resource_type = %(source)s AND r.connection = %(connection)s AND r.last_changed_run = %(run)s
-    AND u.connection = %(connection)s AND u.resource_type = %(source)s AND u.resource_id = r.id AND u.version <> %(run)s
+-- Forget places that the new content of these resources no longer has; -1 stands for none.
+DELETE FROM attachment_use WHERE ctid = ANY (ARRAY(
+    SELECT u.at FROM (
+        SELECT resource_type, id, array_agg(place) AS places
+        FROM unnest(%(types)s, %(ids)s, %(places)s) AS g (resource_type, id, place) GROUP BY 1, 2
+    ) kept
+    CROSS JOIN LATERAL (
+        SELECT ctid AS at FROM attachment_use
+        WHERE connection = %(connection)s AND resource_type = kept.resource_type AND resource_id = kept.id
+            AND place <> ALL(kept.places) OFFSET 0
+    ) u
+))
 
 -- name: due
 -- What to get by its URL, or to decide on: wanted by this run (a sync also takes what earlier ones left over), not asked by it yet;
@@ -66,14 +80,14 @@ SELECT resource_type, resource_id, place, patient_id, content_type, url, inline,
 ORDER BY resource_type, resource_id, place
 
 -- name: keep
--- Store one content, once.
+-- Store contents, each once.
 INSERT INTO attachment (sha256, size, content_type, content, text, unread)
-VALUES (%(sha256)s, %(size)s, %(content_type)s, %(content)s, %(text)s, %(unread)s) ON CONFLICT DO NOTHING
+SELECT * FROM unnest(%(digests)s, %(sizes)s::bigint[], %(content_types)s, %(contents)s, %(texts)s, %(unread)s) ON CONFLICT DO NOTHING
 
 -- name: attach
 -- Note what became of attachments.
 UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
-FROM unnest(%(types)s::text[], %(ids)s::text[], %(places)s::int[], %(states)s::text[], %(notes)s::text[], %(digests)s::bytea[])
+FROM unnest(%(types)s, %(ids)s, %(places)s, %(states)s, %(notes)s, %(digests)s)
     AS d (resource_type, resource_id, place, state, note, sha256)
 WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
 

@@ -62,7 +62,8 @@ FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DE
 UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s WHERE id = ANY(%(runs)s)
 
 -- name: forget_seen
--- What these runs saw is of no more use.
+-- What these runs saw, and what that mentioned, is of no more use.
+WITH mentioned AS (DELETE FROM mention WHERE run = ANY(%(runs)s))
 DELETE FROM seen WHERE run = ANY(%(runs)s)
 
 -- name: begin

@@ -10,24 +10,22 @@ SELECT coalesce(array_agg(resource_type), '{}'), coalesce(array_agg(resource_typ
     WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt') GROUP BY 1
 ) listed
 
--- name: in_listings
--- References in resources of one type that this run changed or saw, each once, with a patient whose chart has it. LATERAL …
--- OFFSET 0 as in ingest.sql: a join by hash or merge of tables without statistics took 30 s in place of 0.2.
-SELECT p.n, found #>> '{}', min(source.patient_id) FROM (
-    SELECT body, patient_id FROM resource
-    WHERE resource_type = %(source)s AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
-    UNION ALL
-    SELECT r.body, r.patient_id FROM seen s
-    CROSS JOIN LATERAL (
-        SELECT body, patient_id FROM resource
-        WHERE resource_type = %(source)s AND connection = %(connection)s AND id = s.id AND deleted_at IS NULL OFFSET 0
-    ) r
-    WHERE s.run = %(run)s AND s.resource_type = %(source)s
-) source
-CROSS JOIN unnest(%(paths)s::text[]) WITH ORDINALITY AS p (path, n)
-CROSS JOIN LATERAL jsonb_path_query(source.body, p.path::jsonpath) found
-WHERE jsonb_typeof(found) = 'string'
-GROUP BY 1, 2
+-- name: note_mentions
+-- Keep what a batch mentions, until it is known what comes with the run.
+INSERT INTO mention (run, resource_type, ids, patients)
+SELECT %(run)s, g.resource_type, array_agg(g.id), array_agg(g.patient_id)
+FROM unnest(%(types)s, %(ids)s, %(patients)s) AS g (resource_type, id, patient_id) GROUP BY g.resource_type
+
+-- name: mentioned_types
+-- What is mentioned and not taken yet, by type; and whether that is so much of what the run saw of it, or changed, that it is
+-- cheaper to read all of that once than to look each up.
+SELECT resource_type, 10 * mentions > coalesce(c.unchanged, 0), 10 * mentions > coalesce(c.new + c.changed, 0) FROM (
+    SELECT resource_type, sum(cardinality(ids)) AS mentions FROM mention WHERE run = %(run)s GROUP BY 1
+) m LEFT JOIN (SELECT * FROM run_count WHERE run = %(run)s) c USING (resource_type)
+
+-- name: sources_at_depth
+-- Types of what is that many steps from a listing.
+SELECT DISTINCT resource_type FROM referenced WHERE run = %(run)s AND depth = %(depth)s AND connection = %(connection)s
 
 -- name: in_referenced
 -- References in resources of one type that are themselves `depth` steps from a listing, each once.
@@ -42,36 +40,54 @@ WHERE x.run = %(run)s AND x.depth = %(depth)s AND x.connection = %(connection)s 
     AND jsonb_typeof(found) = 'string'
 GROUP BY 1, 2
 
--- name: mention
--- Note what is mentioned and did not come with this run; what it has noted before stays as it is, so that walks in circles end.
--- Left out is what listings keep up: stored, never fetched by reference, and of a type that was asked for news only, or, where
--- this run does not list the type, that has come within the time that references stay fresh.
-WITH given AS (
-    SELECT g.resource_type, g.id, min(g.patient_id) AS patient_id
-    FROM unnest(%(types)s, %(ids)s, %(patients)s) AS g (resource_type, id, patient_id) GROUP BY 1, 2
+-- name: take
+-- Note what is mentioned of one type and did not come with this run; what it has noted before stays as it is, so that walks in
+-- circles end. Left out is what listings keep up: stored, never fetched by reference, and of a type that was asked for news only,
+-- or, where this run does not list the type, that has come within the time that references stay fresh. Nearly all of what a full
+-- listing mentions has come with it. LATERAL … OFFSET 0 as in ingest.sql.
+WITH given AS MATERIALIZED (
+    SELECT id, min(patient_id) AS patient_id FROM (
+        SELECT g.id, g.patient_id, false AS came
+        FROM mention m CROSS JOIN LATERAL unnest(m.ids, m.patients) AS g (id, patient_id)
+        WHERE m.run = %(run)s AND m.resource_type = %(resource_type)s
+        UNION ALL
+        SELECT id, NULL, true FROM seen WHERE %(reads_seen)s AND run = %(run)s AND resource_type = %(resource_type)s
+        UNION ALL
+        SELECT id, NULL, true FROM resource WHERE %(reads_changed)s AND resource_type = %(resource_type)s
+            AND connection = %(connection)s AND last_changed_run = %(run)s AND deleted_at IS NULL
+    ) met GROUP BY id HAVING NOT bool_or(came)
+), unseen AS MATERIALIZED (
+    SELECT * FROM given g WHERE NOT EXISTS (
+        SELECT FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s AND id = g.id OFFSET 0
+    )
+), elsewhere AS MATERIALIZED (
+    SELECT g.*, r.last_changed_run FROM unseen g
+    LEFT JOIN LATERAL (
+        SELECT last_changed_run FROM resource
+        WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = g.id AND deleted_at IS NULL OFFSET 0
+    ) r ON true
+    WHERE r.last_changed_run IS DISTINCT FROM %(run)s
 )
 INSERT INTO referenced AS x (connection, resource_type, id, patient_id, run, depth)
-SELECT %(connection)s, g.resource_type, g.id, g.patient_id, %(run)s, %(depth)s FROM given g
-LEFT JOIN LATERAL (
-    SELECT last_changed_run FROM resource
-    WHERE resource_type = g.resource_type AND connection = %(connection)s AND id = g.id AND deleted_at IS NULL OFFSET 0
-) r ON true
+SELECT %(connection)s, %(resource_type)s, g.id, g.patient_id, %(run)s, %(depth)s FROM elsewhere g
 LEFT JOIN LATERAL (
     SELECT run FROM referenced
-    WHERE connection = %(connection)s AND resource_type = g.resource_type AND id = g.id OFFSET 0
+    WHERE connection = %(connection)s AND resource_type = %(resource_type)s AND id = g.id OFFSET 0
 ) before ON true
-WHERE r.last_changed_run IS DISTINCT FROM %(run)s AND before.run IS DISTINCT FROM %(run)s
-    AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = g.resource_type AND id = g.id)
-    AND NOT (
-        r.last_changed_run IS NOT NULL AND before.run IS NULL AND (
-            g.resource_type = ANY(%(news)s::text[])
-            OR g.resource_type <> ALL(%(listed)s::text[]) AND (
-                SELECT started_at > %(at)s::timestamptz - %(fresh)s::interval FROM run WHERE id = r.last_changed_run
-            )
+WHERE before.run IS DISTINCT FROM %(run)s AND NOT (
+    g.last_changed_run IS NOT NULL AND before.run IS NULL AND (
+        %(resource_type)s = ANY(%(news)s::text[])
+        OR %(resource_type)s <> ALL(%(listed)s::text[]) AND (
+            SELECT started_at > %(at)s::timestamptz - %(fresh)s::interval FROM run WHERE id = g.last_changed_run
         )
     )
+)
 ON CONFLICT (connection, resource_type, id) DO UPDATE
     SET run = excluded.run, depth = excluded.depth, patient_id = excluded.patient_id
+
+-- name: forget_mentions
+-- What these runs have mentioned is taken, or of no more use.
+DELETE FROM mention WHERE run = ANY(%(runs)s)
 
 -- name: at_depth
 -- Whether anything was found mentioned that many steps from a listing.

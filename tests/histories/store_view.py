@@ -54,6 +54,7 @@ _EMPTIED = (
     "absence",
     "revived",
     "group_member",
+    "mention",
     "rival",
     "member",
     "member_history",
