@@ -158,7 +158,8 @@ class Server:
 
     def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
         ehr = self._ehr
-        if ehr.has(s.NoExport):
+        asked_at = {"$export": "system", "Patient": "patient", "Group": "group"}[path[0]]
+        if ehr.has(s.NoExport) or asked_at not in ehr.levels:
             return _outcome(404, "not-supported")
         values = {name: value[0] for name, value in query.items()}
         named: list[str] = []
@@ -168,7 +169,7 @@ class Server:
                 named.append(value["reference"].removeprefix("Patient/"))
             else:
                 values[one["name"]] = value
-        level, members = {"$export": "system", "Patient": "patient", "Group": "group"}[path[0]], ["*"]
+        level, members = asked_at, ["*"]
         if level == "group":
             members = list(ehr.groups[path[1]])
         elif named:
