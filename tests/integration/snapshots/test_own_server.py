@@ -113,7 +113,7 @@ async def test_a_run_and_an_export_are_the_same_on_an_odd_database_as_on_a_usual
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
 async def test_an_encoding_that_cannot_hold_fhir_is_refused_by_name(store_server: str, encoding: str):
-    how = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    how = f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
     with (
         database(store_server, f"enc_{secrets.token_hex(4)}", how) as url,
         pytest.raises(StoreUnavailableError, match=rf"has the encoding {encoding}, which cannot hold FHIR.*UTF8"),
