@@ -168,7 +168,7 @@ def test_case_10_a_database_with_a_datestyle_of_its_own_syncs_and_exports(site: 
 
 
 def test_case_10_a_database_of_sql_ascii_is_refused_by_name(tmp_path: Path, store_server: str) -> None:
-    how = "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    how = "ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
     with database(store_server, f"ascii_{secrets.token_hex(4)}", how) as url, mock("generic") as served:
         site = Site(tmp_path, url)
         site.connect(served)

@@ -25,7 +25,9 @@ async def work():
 import cli.main
 def pretend(arguments):
     supervise(work, resume="run the same command again")
-cli.main.typer.main.get_command = lambda app: type("Command", (), {"main": staticmethod(lambda **given: pretend(given))})
+made = cli.main.typer.main.get_command(cli.main.app)
+made.main = lambda **given: pretend(given)
+cli.main.typer.main.get_command = lambda app: made
 sys.exit(call([]))
 """
 
