@@ -111,7 +111,7 @@ class Distinct:
 
 
 def distinct(records: Sequence[Record]) -> Distinct:
-    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the first content."""
+    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the last content."""
     kept: dict[tuple[str, str], Record] = {}
     rivals: list[Record] = []
     again: list[Record] = []
@@ -125,7 +125,8 @@ def distinct(records: Sequence[Record]) -> Distinct:
         if before.content_hash == record.content_hash:
             continue
         if is_same_version(record, before.last_updated, before.version_id):
-            rivals.append(record)
+            rivals.append(before)
+            kept[key] = record
         elif not is_superseded(record, before.last_updated, before.version_id):
             kept[key] = record
     rivals = [one for one in rivals if _is_rival(one, kept[one.resource_type, one.id])]

@@ -132,6 +132,12 @@ class Nights(Player):
     def exports_also(self, **lines: str) -> None:
         """From now on every export has this line too, in a file of its type."""
         self._server.further = lines
+        for line in lines.values():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            self._oracle.told_otherwise.setdefault((row["resourceType"], row["id"]), []).append(row)
 
     def searches_by_patient(self, *types: str) -> None:
         """Types of which there is a search by patient too, which shows nothing that is of none."""

@@ -85,6 +85,8 @@ class Oracle:
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
+        # what exports also give of a row under one version: either content is as good
+        self.told_otherwise: dict[Key, list[Any]] = {}
 
     # -- along a run
 
@@ -240,7 +242,7 @@ class Oracle:
         """What is visible, was to be brought, and is not there or not right."""
         found: dict[str, list[Key]] = {}
         for key, body in watch.visible.items():
-            if after.live.get(key) == body:
+            if after.live.get(key) == body or after.live.get(key) in self.told_otherwise.get(key, ()):
                 continue
             kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
             if self._slipped(watch, key) or (not watch.full and self._unforeseeable(watch, self._ehr.rows[key])):

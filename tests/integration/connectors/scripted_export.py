@@ -23,6 +23,7 @@ from connectors.auth.login import log_in
 from connectors.sync import SyncRequest, sync
 from connectors.transport.client import EhrClient
 from connectors.vendors import profile_for
+from connectors.waits import Wait
 from snapshots.record import RunReport
 from tests.acceptance.user_site import key_pair
 from tests.integration.connectors.kept_rows import KeptRows
@@ -90,6 +91,7 @@ class ExportServer:
     main: Wire | None = None
     elsewhere: Wire | None = None
     waits: list[float] = field(default_factory=list)
+    held_up: list[Wait | None] = field(default_factory=list)  # what the client says of each wait while it lasts
     shown: list[str] = field(default_factory=list)
     before: Callable[[Seen], None] = lambda seen: None
     granted: int = 0
@@ -182,6 +184,7 @@ class ExportServer:
 
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
+            self.held_up.append(client.waits.current())
             self.moment += timedelta(seconds=seconds)
             await anyio.sleep(0.01 if seconds else 0)
 

@@ -845,17 +845,17 @@ NOW = "SELECT body ->> 'value' FROM resource"
 async def test_while_both_contents_of_one_version_come_nothing_is_written(
     store: Store, store_url: str, batch: list[Record]
 ):
-    await weighed(store, [STORED, RIVAL], [P1])
+    await weighed(store, [RIVAL, STORED], [P1])
     report = await weighed(store, batch, [P1])
     assert (rows(store_url, NOW), report.changed, report.unchanged) == ([("stored",)], 0, 1)
     assert rows(store_url, "SELECT count(*) FROM resource_history") == [(0,)]
 
 
 async def test_if_only_the_other_content_comes_it_takes_the_stored_ones_place(store: Store, store_url: str):
-    await weighed(store, [STORED, RIVAL], [P1])
+    await weighed(store, [RIVAL, STORED], [P1])
     report = await weighed(store, [RIVAL], [P1])
     assert (rows(store_url, NOW), report.changed, report.unchanged) == ([("rival",)], 1, 0)
-    both = await weighed(store, [STORED, RIVAL], [P1])
+    both = await weighed(store, [RIVAL, STORED], [P1])
     assert (rows(store_url, NOW), both.changed) == ([("rival",)], 0)
 
 
@@ -869,7 +869,7 @@ async def test_contents_of_one_version_that_come_in_two_batches_are_rivals_too(s
 
 
 async def test_a_new_version_forgets_its_rivals(store: Store, store_url: str):
-    await weighed(store, [STORED, RIVAL], [P1])
+    await weighed(store, [RIVAL, STORED], [P1])
     report = await weighed(store, [record("a", "next", version="2")], [P1])
     assert (rows(store_url, NOW), report.changed) == ([("next",)], 1)
     assert rows(store_url, "SELECT count(*) FROM rival") == [(0,)]

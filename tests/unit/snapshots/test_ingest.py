@@ -42,10 +42,10 @@ def test_without_dates_the_higher_version_number_is_newer():
     assert distinct([ten, nine]).records == [ten]
 
 
-def test_two_contents_of_one_version_are_rivals_and_the_first_is_kept():
+def test_two_contents_of_one_version_are_rivals_and_the_last_is_kept():
     first, last = record("a", None, b"1"), record("a", None, b"2")
-    found = distinct([first, last, first])
-    assert (found.records, found.rivals) == ([first], [last])
+    found = distinct([first, last])
+    assert (found.records, found.rivals) == ([last], [first])
 
 
 def test_a_resource_that_two_ways_list_in_one_batch_is_known_to_both():
@@ -72,6 +72,6 @@ def test_of_a_batch_the_newest_version_stays_and_no_content_of_it_is_lost(given_
     for kept in found.records:
         of_one = [one for one in records if one.id == kept.id]
         newest = [one for one in of_one if one.version_id == max(each.version_id or "" for each in of_one)]
-        assert kept == newest[0]
+        assert kept == newest[-1]
         contents = {kept.content_hash} | {one.content_hash for one in found.rivals if one.id == kept.id}
         assert contents == {one.content_hash for one in newest}
