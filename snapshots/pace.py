@@ -80,7 +80,10 @@ def _state(row: tuple[Any, ...] | None) -> PaceState:
 
 async def pace_of(conn: AsyncConnection[Any], connection: str) -> PaceState:
     """Give what a connection's last run left, by the connection's name. In a tenant's transaction."""
-    return _state(await (await conn.execute(_SQL["load_by_name"], {"connection": connection})).fetchone())
+    number = await (await conn.execute(_SQL["number"], {"name": connection})).fetchone()
+    if number is None:
+        return _state(None)
+    return _state(await (await conn.execute(_SQL["load"], {"connection": number[0]})).fetchone())
 
 
 async def connections_down(conn: AsyncConnection[Any]) -> list[Down]:

@@ -1,7 +1,7 @@
 -- name: load
 -- What is remembered of a connection: its own level; of its origin, what all of its connections found, the newest first.
 WITH place AS (
-    SELECT id, name, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
+    SELECT id, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
         '^(https://.*):443$|^(http://.*):80$', '\1\2') AS origin
     FROM connection
 ), own AS (SELECT id, origin FROM place WHERE id = %(connection)s), near AS (
@@ -13,20 +13,9 @@ SELECT max(near.concurrency) FILTER (WHERE near.is_own), max(near.file_concurren
     extract(epoch FROM max(near.quota_free_at))::float8
 FROM near, newest GROUP BY newest.down_until, newest.down_reason, newest.trips
 
--- name: load_by_name
--- The same, for who has no run open.
-WITH place AS (
-    SELECT id, name, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
-        '^(https://.*):443$|^(http://.*):80$', '\1\2') AS origin
-    FROM connection
-), own AS (SELECT id, origin FROM place WHERE name = %(connection)s), near AS (
-    SELECT p.*, p.connection = own.id AS is_own FROM own, pace p JOIN place o ON o.id = p.connection
-    WHERE o.id = own.id OR o.origin = own.origin
-), newest AS (SELECT * FROM near ORDER BY saved_at DESC, is_own DESC LIMIT 1)
-SELECT max(near.concurrency) FILTER (WHERE near.is_own), max(near.file_concurrency) FILTER (WHERE near.is_own),
-    extract(epoch FROM newest.down_until)::float8, newest.down_reason, newest.trips,
-    extract(epoch FROM max(near.quota_free_at))::float8
-FROM near, newest GROUP BY newest.down_until, newest.down_reason, newest.trips
+-- name: number
+-- A connection's number, for who has no run open.
+SELECT id FROM connection WHERE name = %(name)s
 
 -- name: save
 -- Remember it.
