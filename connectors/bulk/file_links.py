@@ -31,9 +31,8 @@ class FileLinks:
         self._now = now
         self._listings: dict[int, Listing] = {}  # pages that were asked again
         self._pages_asked: dict[int, datetime] = {}
-        self._in_vain: dict[
-            int, int
-        ] = {}  # pages whose last answer brought no link that works, and how many such in a row
+        # pages whose last answer brought no link that works, and how many such in a row
+        self._in_vain: dict[int, int] = {}
         self._lock = anyio.Lock()
         self.job = job
 
