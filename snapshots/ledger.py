@@ -59,6 +59,7 @@ class OpenRun:
         self._left_behind = left_behind
         self._roster = RunRoster(session)
         self._pace = StoredPace(session)
+        self._evidence = StoredEvidence(session)
 
     @property
     def id(self) -> int:
@@ -108,7 +109,7 @@ class OpenRun:
     @property
     def evidence(self) -> StoredEvidence:
         """What the run missed."""
-        return StoredEvidence(self._session)
+        return self._evidence
 
     @property
     def roster(self) -> RunRoster:

@@ -68,23 +68,29 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
 SELECT (SELECT id FROM way WHERE connection = %(connection)s AND scope = 'patient' AND name = %(name)s)
 FROM run WHERE id = %(run)s AND NOT EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id)
 
+-- name: drop_unreceived
+-- Of an earlier run of the same session.
+DROP TABLE IF EXISTS pg_temp.unreceived
+
+-- name: compare
+-- Live rows that the run's listings have not brought. EXCEPT compares sets whatever the planner believes of their sizes: tables
+-- that grew within minutes have no statistics, and an anti join by nested loop took minutes for 38,000 resources. The run's session
+-- keeps them, since to compare takes 3 µs a row.
+CREATE TEMPORARY TABLE unreceived AS
+SELECT resource_type, id FROM resource WHERE connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+EXCEPT SELECT resource_type, id FROM seen WHERE run = %(run)s
+
 -- name: note_missed_everything
--- Rows of a type that a way has listed before and that its complete listing of everything no longer had. EXCEPT compares sets
--- whatever the planner believes of their sizes: tables that grew within minutes have no statistics, and an anti join by nested loop
--- took minutes for 38,000 resources.
+-- Rows of a type that a way has listed before and that its complete listing of everything no longer had.
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
-SELECT %(run)s, %(resource_type)s, u.id, %(way)s, r.patient_id FROM (
-    SELECT id FROM resource
-    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
-    EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
-) u
+SELECT %(run)s, u.resource_type, u.id, %(way)s, r.patient_id FROM unreceived u
 CROSS JOIN LATERAL (
     SELECT first_way, patient_id FROM resource
-    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = u.id OFFSET 0
+    WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id OFFSET 0
 ) r
-WHERE r.first_way = %(way)s OR EXISTS (
+WHERE u.resource_type = %(resource_type)s AND (r.first_way = %(way)s OR EXISTS (
     SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = %(resource_type)s AND l.id = u.id AND l.way = %(way)s
-)
+))
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
 
 -- name: group_read
@@ -114,19 +120,14 @@ WITH member_patient AS MATERIALIZED (
         WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL AND r.deleted_at IS NOT NULL
 )
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
-SELECT %(run)s, %(resource_type)s, u.id, %(way)s, r.patient_id FROM (
-    SELECT id FROM resource
-    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
-        AND patient_id IN (SELECT id FROM speaks_for)
-    EXCEPT SELECT id FROM seen WHERE run = %(run)s AND resource_type = %(resource_type)s
-) u
+SELECT %(run)s, u.resource_type, u.id, %(way)s, r.patient_id FROM unreceived u
 CROSS JOIN LATERAL (
     SELECT first_way, patient_id FROM resource
-    WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = u.id OFFSET 0
+    WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id OFFSET 0
 ) r
-WHERE r.first_way = %(way)s OR EXISTS (
+WHERE u.resource_type = %(resource_type)s AND r.patient_id IN (SELECT id FROM speaks_for) AND (r.first_way = %(way)s OR EXISTS (
     SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = %(resource_type)s AND l.id = u.id AND l.way = %(way)s
-)
+))
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
 
 -- name: note_missed_of_patients
@@ -190,6 +191,10 @@ WHERE m.first_way = m.way OR EXISTS (
 )
 ORDER BY m.resource_type, m.id, m.way
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
+
+-- name: has_absence
+-- Whether the run missed anything, or heard of anything that is not there.
+SELECT EXISTS (SELECT FROM absence WHERE run = %(run)s)
 
 -- name: groups
 -- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
@@ -330,16 +335,16 @@ ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
 -- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
 -- left, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
 CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
-WITH unreceived AS MATERIALIZED (
-    SELECT resource_type, id FROM resource
-    WHERE connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
+WITH unheard AS MATERIALIZED (
+    SELECT resource_type, id FROM unreceived
     EXCEPT SELECT resource_type, id FROM seen WHERE run = %(run)s
     EXCEPT SELECT resource_type, id FROM absence WHERE run = %(run)s
 )
-SELECT u.resource_type, u.id, r.patient_id FROM unreceived u
+SELECT u.resource_type, u.id, r.patient_id FROM unheard u
 CROSS JOIN LATERAL (
     SELECT patient_id, first_way FROM resource
-    WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id OFFSET 0
+    WHERE resource_type = u.resource_type AND connection = %(connection)s AND id = u.id AND deleted_at IS NULL
+        AND last_changed_run <> %(run)s OFFSET 0
 ) r
 WHERE NOT EXISTS (
     SELECT FROM referenced x WHERE x.connection = %(connection)s AND x.resource_type = u.resource_type AND x.id = u.id

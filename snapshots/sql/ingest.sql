@@ -23,7 +23,8 @@ WITH staged AS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
                 AND v.content_hash = s.content_hash
         )) AS same,
-        %(as_of)s::timestamptz IS NOT NULL AND s.way IS NOT NULL AND (
+        -- of the same content it is not asked: that saves a look at its run
+        %(as_of)s::timestamptz IS NOT NULL AND s.way IS NOT NULL AND (r.deleted_at IS NOT NULL OR r.content_hash <> s.content_hash) AND (
             coalesce(r.deleted_at > %(as_of)s::timestamptz, false)
             OR r.last_changed_run <> %(run)s AND coalesce(s.updated <= r.last_updated, true) AND (
                 SELECT coalesce(x.as_of, x.started_at) > %(as_of)s::timestamptz FROM run x WHERE x.id = r.last_changed_run

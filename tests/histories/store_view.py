@@ -133,7 +133,8 @@ class StoreView:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):
             values = {"run": -1, "connection": self._connection(), "at": now, "period": _PERIOD, "fresh": timedelta(0)}
-            self._conn.execute(_EVIDENCE["unwitnessed"], values)
+            for statement in ("drop_unreceived", "compare", "unwitnessed"):
+                self._conn.execute(_EVIDENCE[statement], values)
             return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
 
     def _connection(self) -> int:
