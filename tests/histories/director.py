@@ -33,7 +33,8 @@ _MODES = (  # of the home ask: who, mode, weight
     ("store", "crawl", 1),
 )
 _MASS = 0.12  # of all histories: rows in number
-_LIES = (s.Lie, s.Patients410, s.All410, s.Misled)
+_BLIND = 0.25  # of all histories: reads that know nothing, at the end
+_LIES = (s.Lie, s.Blind, s.Patients410, s.All410, s.Misled)
 
 
 def history(seed: int) -> s.History:
@@ -64,6 +65,8 @@ class _Director:
             self._night()
         if not self._lied and self._rng.random() < 0.3:
             self._one_lied_to_and_another_not()
+        if not self._lied and self._rng.random() < _BLIND:
+            self._reads_know_nothing()
         return s.History(self._site, tuple(self._steps))
 
     # -- the site
@@ -202,6 +205,16 @@ class _Director:
         self._do(s.Run(first, since="none", faults=(s.Lie((row,)),)))
         self._do(s.Wait(24))
         self._do(s.Run(second))
+
+    def _reads_know_nothing(self) -> None:
+        """A row is known, and then no list has it while reads of its type answer 404 to everything."""
+        kind = self._rng.choice(s.CHARTS)
+        row = self._new_id(kind)
+        self._do(s.Add(kind, row, self._patients[0], age_d=100))
+        self._do(s.Run(self._asks[0]))
+        self._do(s.Wait(24))
+        self._lied = True
+        self._do(s.Run(self._asks[0], since="none", faults=(s.Blind(kind, (f"{kind}/{row}",)),)))
 
     def _kill(self) -> s.Kill:
         at = self._rng.choice(("request", "write", "written"))

@@ -273,6 +273,10 @@ class Ehr:
             (fault.to for fault in self.faults if isinstance(fault, s.Misled) and fault.patient == patient), None
         )
 
+    def blind(self, resource_type: str) -> bool:
+        """Whether reads of the type know nothing."""
+        return any(isinstance(fault, s.Blind) and fault.type == resource_type for fault in self.faults)
+
     def _named(self, kinds: tuple[type, ...], key: Key) -> bool:
         return any(
             isinstance(fault, kinds) and any(matches(pattern, key) for pattern in fault.rows)  # type: ignore[union-attr]
@@ -283,7 +287,7 @@ class Ehr:
 
     def listed(self, row: Row) -> bool:
         """Whether lists have the row tonight."""
-        if not row.shown or row.withheld or self._named((s.Sick, s.Lie), row.key):
+        if not row.shown or row.withheld or self._named((s.Sick, s.Lie, s.Blind), row.key):
             return False
         return row.type != s.PATIENT or not (self.has(s.Patients410) or self.misled(row.id))
 
@@ -296,7 +300,7 @@ class Ehr:
             return 301
         if key[0] != s.PATIENT and not self.site.reads:
             return 404
-        if self._named((s.Lie,), key):
+        if self._named((s.Lie,), key) or self.blind(key[0]):
             return 404
         if row is None:
             return self.site.gone if key in self.dropped else 404

@@ -55,6 +55,7 @@ class Watch:
     visible: dict[Key, Any]
     readable: dict[Key, Any]
     whole: frozenset[Key]  # what would be visible were nothing wrong
+    doubted: frozenset[Key] = frozenset()  # by an earlier run
     touched: bool = False  # the EHR changed while it ran
     run: int = 0
     heard: Heard = field(default_factory=Heard)
@@ -107,6 +108,7 @@ class Oracle:
             visible=ehr.visible(step.ask, reach, stored),
             readable={key: body for key, body in ehr.readable().items() if key not in self._missed},
             whole=ehr.whole(step.ask, reach, stored),
+            doubted=frozenset(self._view.doubted()),
             heard=ehr.heard,
         )
 
@@ -204,6 +206,8 @@ class Oracle:
         """Of rows that are at the EHR, though all it said tonight was that they are not: what one night cannot prove."""
         died = [key for key, run in after.dead.items() if run == watch.run and key in self._before.live]
         died = [key for key in died if key in self._ehr.rows and not watch.touched]
+        if blind := [key for key in died if self._ehr.blind(key[0]) and key not in watch.doubted]:
+            return Failure(f"c: dead by reads that know nothing ({watch.reach})", some(blind))
         listed = watch.visible if watch.full else ()
         alive = {self._ehr.rows[key].patient for key in listed if key[0] != s.PATIENT}
         if patients := [key for key in died if key[0] == s.PATIENT and key[1] in alive]:

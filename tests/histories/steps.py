@@ -211,6 +211,13 @@ class Lie(NamedTuple):
     rows: tuple[str, ...]
 
 
+class Blind(NamedTuple):
+    """Reads of the type know nothing: they answer 404 whatever is there. Lists do not have the rows."""
+
+    type: str
+    rows: tuple[str, ...]
+
+
 class Refuse(NamedTuple):
     """Searches of the type (for these patients, else for all) answer so; an export has an error file in its place."""
 
@@ -250,7 +257,7 @@ class Flaky(NamedTuple):
     every: int
 
 
-Fault = Sick | Lie | Refuse | Incomplete | Patients410 | All410 | Misled | NoExport | Flaky
+Fault = Sick | Lie | Blind | Refuse | Incomplete | Patients410 | All410 | Misled | NoExport | Flaky
 
 
 class Kill(NamedTuple):
