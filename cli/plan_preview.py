@@ -26,7 +26,6 @@ from snapshots.record import (
     EarlierJob,
     LeftBehind,
     PaceState,
-    PlannedFile,
     ReferenceTarget,
     RunReport,
     RunScope,
@@ -73,7 +72,7 @@ class PreviewJobs(BulkJobs):
         """Give none: nothing is fetched."""
         return ()
 
-    async def planned_files(self, page: int) -> Sequence[PlannedFile]:
+    async def planned_files(self, page: int) -> Sequence[Unit]:
         """Give none: nothing is fetched."""
         return ()
 
@@ -205,7 +204,7 @@ class PreviewReferences(References):
 class PreviewAttachments(Attachments):
     """Nothing was fetched, so nothing is attached."""
 
-    async def collect(self, paths: Mapping[str, str]) -> None:
+    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
         """Keep nothing."""
 
     async def due(self, **how: Any) -> Sequence[AttachmentUse]:

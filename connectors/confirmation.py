@@ -8,28 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from hashlib import blake2b
 from urllib.parse import quote
 
 from connectors.capability import Capability
+from connectors.endings import ending_of
 from connectors.errors import AuthError, ConnectorError, FetchError, TerminalFetchError
-from connectors.fhir import UnreadableResourceError, grade, record_from
+from connectors.fhir import UnreadableResourceError, record_from
 from connectors.fhir_base import FhirBase
-from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched, run_units
 from connectors.profile import VendorProfile
 from connectors.run import Run
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from connectors.ways import PATIENTS
-from snapshots.record import AbsentRow, Deletion, Quarantined, Said, Unit, UnitResult, UnitState
+from snapshots.record import AbsentRow, Deletion, Ending, Quarantined, Said, Unit, UnitResult, UnitState, unit_key
 
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
 _LEAST_READS = 200  # of missed rows, a run; or a share of its requests, where that is more
 _SHARE = 0.05
 _WORKERS_PER_SLOT = 2
-_NOT_FOUND, _GONE, _FORBIDDEN = 404, 410, 403
+_SAID = {
+    Ending.GONE: Said.GONE,
+    Ending.MERGED: Said.MERGED,
+    Ending.RESTRICTED: Said.WITHHELD,
+    Ending.NOT_FOUND: Said.NOT_FOUND,
+}
 
 
 async def confirm_absences(run: Run, capability: Capability) -> None:
@@ -91,14 +95,15 @@ async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit:
 
 
 def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:
-    """A unit a row. Its key names it without its id."""
+    """A unit a row."""
     for row in rows:
-        digest = blake2b(f"{row.resource_type}/{row.id}".encode(), digest_size=12).hexdigest()
         yield Unit(
-            key=f"{kind}:{row.resource_type}:{digest}",
+            key=unit_key(kind, row.resource_type, row.id),
             kind=kind,
             resource_type=row.resource_type,
-            detail={"id": row.id, "patient": row.patient_id, "template": f"GET /{row.resource_type}/{{id}}"},
+            template=f"GET /{row.resource_type}/{{id}}",
+            ids=(row.id,),
+            of_chart=row.patient_id,
         )
 
 
@@ -138,15 +143,15 @@ class _Reader:
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit the row, or the EHR's word on it. The unit settles either way: what is not known is doubted, not failed."""
-        identity = str(unit.detail["id"])
+        (identity,) = unit.ids
         self.asked += unit.kind == CONFIRM
         call = Call(
             method="GET",
             url=f"{self._base_url}/{unit.resource_type}/{quote(identity, safe='')}",
-            template=str(unit.detail["template"]),
+            template=unit.template,
             purpose="read",
             accept=self._profile.accept,
-            launch=unit.detail.get("patient") if self._profile.token_per_patient else None,
+            launch=unit.of_chart if self._profile.token_per_patient else None,
         )
         records = 0
         try:
@@ -175,13 +180,4 @@ class _Reader:
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
     def _said(self, error: TerminalFetchError) -> Said:
-        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
-        if error.status == _GONE or meaning == "gone":
-            return Said.GONE
-        if meaning == "merged":
-            return Said.MERGED
-        if error.status == _FORBIDDEN or meaning == "restricted":
-            return Said.WITHHELD
-        if error.status == _NOT_FOUND or meaning == "missing":
-            return Said.NOT_FOUND
-        return Said.UNANSWERED
+        return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"), Said.UNANSWERED)

@@ -13,11 +13,13 @@ from itertools import islice
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
+from msgspec import structs
+
 from connectors.capability import Capability
 from connectors.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
-from connectors.crawl.deferrals import RESTRICTED, Deferrals
+from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.search import SearchFetcher
-from connectors.crawl.verdicts import NOT_SERVED, NOT_SERVED_HERE, PUT_OFF
+from connectors.endings import ending_of
 from connectors.errors import FetchError, TerminalFetchError, UnsafeLinkError
 from connectors.fhir import NotABundleError, UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir_base import FhirBase
@@ -26,11 +28,14 @@ from connectors.run import SyncRequest
 from connectors.store_port import ProofStore
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import ProvedRun, Unit, UnitState
+from connectors.unit_details import SearchDetail
+from snapshots.record import Ending, ProvedRun, Unit, UnitState
 
-_GONE = frozenset({404, 410})
 # a refusal to be asked this at all; any other answer that will not change leaves the question open
-_REFUSALS = frozenset({401, 403, 405}) | NOT_SERVED
+_REFUSALS = frozenset({401, 405})
+_REFUSED = frozenset({Ending.NOT_SERVED, Ending.RESTRICTED})
+_NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE})
+_NOT_ASKED = frozenset({Ending.RESTRICTED, Ending.PAUSED})
 _LOOKED_UP = 20  # of what a search did not list, so many are read, a question
 _CONTROLS = 3  # listed rows that are read, a question, to learn whether a 404 can be believed
 
@@ -49,6 +54,7 @@ class _Listing(NamedTuple):
     """How one search ended: why it is not whole, and whether that is a failure and no refusal."""
 
     reason: str | None
+    ending: Ending
     failed: bool
 
 
@@ -96,7 +102,9 @@ class Asker:
         )
         hindrance = self._deferrals.hindrance(question.resource_type, question.patient)
         if not question.units or hindrance is not None:
-            return self._open(question, replace(answer, reason=question.refusal or hindrance or ""))
+            return self._open(
+                question, replace(answer, reason=question.refusal or (hindrance.reason if hindrance else ""))
+            )
         counted: int | None = None
         try:
             counted = await self._count(question)
@@ -104,11 +112,12 @@ class Asker:
                 return replace(answer, method="count", verdict="equal", at_ehr=counted)
             return self._open(question, await self._walked(question, answer, counted))
         except TerminalFetchError as error:
+            ending = ending_of(error, self._profile.issue_codes, asked="search")
             answer = replace(
                 answer,
-                verdict="not asked" if error.status in _REFUSALS else "unanswered",
+                verdict="not asked" if ending in _REFUSED or error.status in _REFUSALS else "unanswered",
                 reason=f"the server refuses it: HTTP {error.status}",
-                not_served=error.status in NOT_SERVED,
+                not_served=ending is Ending.NOT_SERVED,
             )
         except (FetchError, UnsafeLinkError) as error:
             answer = replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
@@ -129,9 +138,9 @@ class Asker:
     async def _count(self, question: Question) -> int | None:
         """The number that the EHR gives; None where it gives none that can be trusted."""
         query, unit = self._profile.count_query, question.units[0]
-        if not query or len(question.units) > 1 or unit.kind != "search" or unit.detail.get("expect"):
+        if not query or len(question.units) > 1 or unit.kind != "search" or SearchDetail.of(unit).expect:
             return None
-        path = _with(_without_count(str(unit.detail["path"])), query)
+        path = _with(_without_count(SearchDetail.of(unit).path), query)
         try:
             reply = await self._client.send(self._call(unit, path, "search"))
             page = page_from(reply.body, self._base, where="a count")
@@ -144,10 +153,11 @@ class Asker:
         """List the ids and compare; a count that differed stands beside them."""
         listed: dict[str, str | None] = {}
         incomplete: str | None = None
-        failed = False
+        failed = not_served = False
         for unit in question.units:
             result = await self._list(unit, listed)
-            incomplete = incomplete or result.reason
+            if incomplete is None and result.reason is not None:
+                incomplete, not_served = result.reason, result.ending is Ending.NOT_SERVED
             failed = failed or result.failed
         held = await self._store.held(question.resource_type, question.patient)
         foreign = [id_ for id_ in listed if id_ not in held]
@@ -169,7 +179,7 @@ class Asker:
             stored=stored,
             missing=len(found.missing),
             reason=reason,
-            not_served=incomplete is not None and incomplete.startswith(NOT_SERVED_HERE),
+            not_served=not_served,
         )
         if counted is None:
             return await self._known(question, answer) if verdict == "equal" and not listed else answer
@@ -194,25 +204,26 @@ class Asker:
 
         if unit.kind == "read":
             reason = await self._read_patient(unit, listed)
-            return _Listing(reason, failed=reason is not None)
+            return _Listing(reason, Ending.LISTED if reason is None else Ending.FAILED, failed=reason is not None)
         thin = self._profile.walk_query
-        path = str(unit.detail["path"])
+        path = SearchDetail.of(unit).path
         if thin is not None:
             path = _with(path, thin)
         # an unknown patient is no fault of the question: it is listed as nothing
-        result = await self._fetcher.fetch(replace(unit, detail={**unit.detail, "path": path, "expect": 0}), collect)
-        if result.state is UnitState.SETTLED and (result.complete_listing or result.reason == "deleted in the EHR"):
-            return _Listing(None, failed=False)
+        detail = structs.replace(SearchDetail.of(unit), path=path, expect=0)
+        result = await self._fetcher.fetch(replace(unit, detail=detail.packed), collect)
+        if result.state is UnitState.SETTLED and (result.complete_listing or result.ended is Ending.GONE):
+            return _Listing(None, result.ended, failed=False)
         reason = result.reason or "the server did not list all of it"
-        refusal = reason.startswith((RESTRICTED, PUT_OFF)) or self._hindered(unit)
-        return _Listing(reason, failed=result.state is UnitState.FAILED and not refusal)
+        refusal = result.ended in _NOT_ASKED or self._hindered(unit)
+        return _Listing(reason, result.ended, failed=result.state is UnitState.FAILED and not refusal)
 
     def _hindered(self, unit: Unit) -> bool:
         return self._deferrals.hindrance(unit.resource_type, unit.patient_id) is not None
 
     async def _read_patient(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
         try:
-            reply = await self._client.send(self._call(unit, str(unit.detail["path"]), "read"))
+            reply = await self._client.send(self._call(unit, SearchDetail.of(unit).path, "read"))
         except TerminalFetchError as error:
             if self._is_gone(error):
                 return None
@@ -230,15 +241,14 @@ class Asker:
         return Call(
             method="GET",
             url=f"{self._request.base_url}/{path}",
-            template=str(unit.detail["template"]),
+            template=unit.template,
             purpose=purpose,
             accept=self._profile.accept,
             launch=unit.patient_id if self._profile.token_per_patient else None,
         )
 
     def _is_gone(self, error: TerminalFetchError) -> bool:
-        meanings = {self._profile.issue_codes.get(code) for code in error.codes}
-        return error.status in _GONE or not meanings.isdisjoint({"gone", "missing"})
+        return ending_of(error, self._profile.issue_codes, asked="read") in _NOT_THERE
 
     async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
         """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""
@@ -268,7 +278,7 @@ class Asker:
 
     async def _read(self, question: Question, id_: str) -> Literal["there", "missing", "unknown"]:
         resource_type = question.resource_type
-        read = replace(question.units[0], detail={"template": f"GET /{resource_type}/{{id}}"})
+        read = replace(question.units[0], template=f"GET /{resource_type}/{{id}}")
         try:
             await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
         except TerminalFetchError as error:

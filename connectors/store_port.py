@@ -21,7 +21,6 @@ from snapshots.record import (
     EarlierJob,
     LeftBehind,
     PaceState,
-    PlannedFile,
     ProvedRun,
     ReferencePath,
     ReferenceTarget,
@@ -60,7 +59,7 @@ class BulkJobs(Protocol):
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 
-    async def planned_files(self, page: int) -> Sequence[PlannedFile]:
+    async def planned_files(self, page: int) -> Sequence[Unit]:
         """The files of one manifest page that are units of the run."""
 
     async def vanished_types(self) -> Sequence[str]:
@@ -92,7 +91,7 @@ class References(Protocol):
         """What is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
 
     async def note_asked(self, *, depth: int) -> None:
-        """Note what the run's reference units ask for (`detail["ids"]`)."""
+        """Note what the run's reference units ask for (`Unit.ids`)."""
 
     async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
         """Note how settled reference units were answered; give by type how many are found, missing, restricted, wanted."""
@@ -190,6 +189,9 @@ class Attachments(Protocol):
 
     async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> Sequence[AttachmentUse]:
         """Attachments to get by URL, or to decide on; `leftovers`: also what earlier runs could not get."""
+
+    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
+        """Note that units ask for these by their URLs."""
 
     async def inline(
         self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool

@@ -34,6 +34,16 @@ class StoredAttachments:
             values = {**own, "fresh": fresh, "limit": limit, "leftovers": leftovers}
             return [AttachmentUse(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
+    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
+        """Note that units ask for these by their URLs."""
+        async with self._session.transaction("noting attachments") as own:
+            columns = {
+                "types": text_array([one.resource_type.encode() for one in uses]),
+                "ids": text_array([one.resource_id.encode() for one in uses]),
+                "places": int_array([one.place for one in uses]),
+            }
+            await self._conn.execute(_SQL["note_asked"], {**own, **columns})
+
     async def inline(
         self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
     ) -> list[tuple[AttachmentUse, str | None]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from snapshots.record import BulkJob, EarlierJob, PlannedFile
+from snapshots.record import BulkJob, EarlierJob, Unit
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 
@@ -76,11 +76,14 @@ class StoredBulkJobs:
             found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
             return [row[0] async for row in found]
 
-    async def planned_files(self, page: int) -> list[PlannedFile]:
-        """Give the files of one manifest page that are units of the run."""
+    async def planned_files(self, page: int) -> list[Unit]:
+        """Give the files of one manifest page that are units of the run, in the order in which they were planned."""
         async with self._session.transaction("reading the ledger") as own:
-            found = await self._session.conn.execute(_SQL["planned_files"], {**own, "page": str(page)})
-            return [PlannedFile(*row) async for row in found]
+            found = await self._session.conn.execute(_SQL["planned_files"], {**own, "page": page})
+            return [
+                Unit(key=key, kind=kind, resource_type=resource_type, template=template, detail=detail, page=of_page)
+                async for key, kind, resource_type, template, detail, of_page in found
+            ]
 
     async def vanished_types(self) -> list[str]:
         """Give the types that earlier exports of this selection had files of, and this one has none of."""
@@ -101,7 +104,7 @@ def evidence_of(job: BulkJob) -> datetime | None:
 
 def _job(row: Sequence[Any]) -> BulkJob:
     names = (
-        "status_url", "kicked_off_at", "request", "transaction_time", "manifest_complete", "deleted", "asked", "progress",
-        "next_poll_at", "expires_at",
+        "status_url", "kicked_off_at", "request", "transaction_time", "manifest_complete", "deleted", "asked", "elements",
+        "progress", "next_poll_at", "expires_at",
     )  # fmt: skip
     return BulkJob(**dict(zip(names, row[:-1], strict=True)), pages=tuple(row[-1]))

@@ -140,6 +140,13 @@ class OpenRun:
                     "kinds": text_array([unit.kind.encode() for unit in some]),
                     "types": text_array([unit.resource_type.encode() for unit in some]),
                     "patients": text_array([encoded(unit.patient_id) for unit in some]),
+                    "templates": text_array([unit.template.encode() for unit in some]),
+                    "splits": text_array([unit.split.encode() for unit in some]),
+                    "incremental": [unit.incremental for unit in some],
+                    "since": text_array([encoded(unit.since) for unit in some]),
+                    "ids": text_array([orjson.dumps(unit.ids) for unit in some]),
+                    "charts": text_array([encoded(unit.of_chart) for unit in some]),
+                    "pages": int_array([unit.page for unit in some]),
                     "details": text_array([orjson.dumps(dict(unit.detail)) for unit in some]),
                     "ways": int_array([numbers[unit.way] if unit.way else None for unit in some]),
                     "ways_of_none": int_array(
@@ -163,11 +170,35 @@ class OpenRun:
                     kind=kind,
                     resource_type=resource_type,
                     patient_id=patient_id,
+                    template=template,
+                    split=split,
+                    incremental=incremental,
+                    since=since,
+                    ids=tuple(ids),
+                    of_chart=of_chart,
+                    page=page,
                     detail=detail,
+                    reached=reached,
                     way=ways.get(way),
                     way_of_none=ways.get(way_of_none),
                 )
-                for key, kind, resource_type, patient_id, detail, way, way_of_none in found
+                for (
+                    key,
+                    kind,
+                    resource_type,
+                    patient_id,
+                    template,
+                    split,
+                    incremental,
+                    since,
+                    ids,
+                    of_chart,
+                    page,
+                    detail,
+                    reached,
+                    way,
+                    way_of_none,
+                ) in found
             ]
 
     async def write(self, batch: Batch) -> None:

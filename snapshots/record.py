@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from snapshots.given_up import LeftBehind as LeftBehind  # noqa: PLC0414 -- handed on
@@ -18,6 +17,11 @@ from snapshots.referred import AttachmentUse as AttachmentUse  # noqa: PLC0414 -
 from snapshots.referred import Document as Document  # noqa: PLC0414 -- handed on
 from snapshots.referred import ReferencePath as ReferencePath  # noqa: PLC0414 -- handed on
 from snapshots.referred import ReferenceTarget as ReferenceTarget  # noqa: PLC0414 -- handed on
+from snapshots.unit import Ending as Ending  # noqa: PLC0414 -- handed on
+from snapshots.unit import Unit as Unit  # noqa: PLC0414 -- handed on
+from snapshots.unit import UnitResult as UnitResult  # noqa: PLC0414 -- handed on
+from snapshots.unit import UnitState as UnitState  # noqa: PLC0414 -- handed on
+from snapshots.unit import unit_key as unit_key  # noqa: PLC0414 -- handed on
 from snapshots.witness import AbsentRow as AbsentRow  # noqa: PLC0414 -- handed on
 from snapshots.witness import Deletion as Deletion  # noqa: PLC0414 -- handed on
 from snapshots.witness import Said as Said  # noqa: PLC0414 -- handed on
@@ -78,64 +82,6 @@ class StoredPatient(NamedTuple):
     has_chart: bool  # something of the patient is alive
 
 
-class UnitState(StrEnum):
-    """How a unit of a run stands in the ledger."""
-
-    PENDING = "pending"
-    SETTLED = "settled"
-    FAILED = "failed"  # a hole: named by the report, blocks the watermark, asked first by the next run
-
-
-class Ending(StrEnum):
-    """How the EHR answered a unit. What a reason says is for people; code decides by this."""
-
-    LISTED = "listed"  # all that was asked for came
-    PARTIAL = "partial"  # something may be missing, or came unasked; the EHR said so, or it shows
-    NOT_SERVED = "not-served"  # it has no such search
-    NOT_FOUND = "not-found"  # it knows no such patient
-    GONE = "gone"  # the patient is deleted
-    MERGED = "merged"  # the patient is another's by now
-    RESTRICTED = "restricted"  # this client may not
-    PAUSED = "paused"  # not today
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
-
-    key: str  # stable and unique within the run, e.g. "search:Observation:<patient>:category=laboratory"
-    # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
-    # | "confirm" and "control" (reads by id of what was missed, and of what was listed) | "doubt" (the store's own: what is not
-    # believed)
-    kind: str
-    resource_type: str
-    patient_id: str | None = None  # PHI: lives in the store, never in a log or report
-    detail: Mapping[str, Any] = field(default_factory=dict)  # what the fetcher needs to do it again (JSON); no token
-    way: Way | None = None  # by which it lists
-    way_of_none: Way | None = None  # by which it lists what belongs to no patient, where that is another
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitResult:
-    """How one unit ended."""
-
-    key: str
-    state: UnitState
-    reason: str | None = None  # why it failed, or a note ("restricted", "type not served here"); no PHI
-    complete_listing: bool = (
-        False  # True: everything this unit could list was listed, so that it misses what did not come
-    )
-    records: int = 0
-    ending: Ending | None = None  # None: LISTED where it settled, else FAILED
-    newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only where news will be asked
-
-    @property
-    def ended(self) -> Ending:
-        """How the EHR answered."""
-        return self.ending or (Ending.LISTED if self.state is UnitState.SETTLED else Ending.FAILED)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What one transaction takes in: records merged, deletions applied, units settled; all of it or none."""
@@ -161,19 +107,11 @@ class BulkJob:
     manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
     deleted: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
+    elements: bool = False  # asked for with `_elements`: what its files hold is not whole
     progress: str | None = None  # the server's last X-Progress
     next_poll_at: datetime | None = None
     expires_at: datetime | None = None  # of the manifest's links
     pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
-
-
-class PlannedFile(NamedTuple):
-    """A file of a bulk manifest that is a unit of the run."""
-
-    key: str
-    resource_type: str
-    url: str  # as it was listed when it became a unit
-    lines: int | None  # as the manifest counts it
 
 
 @dataclass(frozen=True, kw_only=True)

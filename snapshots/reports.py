@@ -26,21 +26,17 @@ def patient_hash(secret: UUID, patient_id: str) -> str:
     return blake2b(patient_id.encode(), key=secret.bytes, digest_size=_HASH_DIGITS // 2).hexdigest()
 
 
-def hole_scope(secret: UUID, *, key: str, kind: str, patient_id: str | None, detail: dict[str, Any], place: int) -> str:
-    """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2".
-
-    Of a patient's unit only what its key says after the id is shown, and that only if the id does not occur in it again.
-    """
-    if kind == "attachment":  # its key holds a resource's id, its URL is PHI
-        patient = detail.get("patient")
+def hole_scope(
+    secret: UUID, *, kind: str, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
+) -> str:
+    """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2"."""
+    if kind == "attachment":
         document = f"document {place}"
-        return f"patient ~{patient_hash(secret, patient)}, {document}" if isinstance(patient, str) else document
+        return document if of_chart is None else f"patient ~{patient_hash(secret, of_chart)}, {document}"
     if patient_id is None:
-        template = detail.get("template")
-        return template if isinstance(template, str) else f"{kind} {place}"
+        return template or f"{kind} {place}"
     named = f"patient ~{patient_hash(secret, patient_id)}"
-    suffix = key.partition(patient_id)[2].strip(":")
-    return f"{named}, {suffix}" if suffix and patient_id not in suffix else named
+    return f"{named}, {split}" if split else named
 
 
 async def recent_runs(conn: AsyncConnection[Any], *, limit: int, connection: str | None) -> list[int]:
@@ -120,10 +116,27 @@ async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> di
     row = await (await conn.execute(_SQL["report_key"])).fetchone()
     secret: UUID = row[0] if row else UUID(int=0)
     holes: dict[int, list[Hole]] = defaultdict(list)
-    async for run, key, kind, resource_type, patient_id, detail, reason, ending, place in await conn.execute(
-        _SQL["holes"], wanted
-    ):
-        scope = hole_scope(secret, key=key, kind=kind, patient_id=patient_id, detail=detail, place=place)
+    async for (
+        run,
+        kind,
+        resource_type,
+        patient_id,
+        of_chart,
+        template,
+        split,
+        reason,
+        ending,
+        place,
+    ) in await conn.execute(_SQL["holes"], wanted):
+        scope = hole_scope(
+            secret,
+            kind=kind,
+            patient_id=patient_id,
+            of_chart=of_chart,
+            template=template,
+            split=split,
+            place=place,
+        )
         holes[run].append(
             Hole(
                 resource_type=resource_type,

@@ -28,6 +28,7 @@ from connectors.transport.body import BodyReader
 from connectors.transport.call import Call, StreamReply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import origin, resolve
+from connectors.unit_details import DoubtDetail, FileDetail
 from snapshots.record import Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
@@ -122,13 +123,13 @@ class FileFetcher:
         Raises:
             FetchError: the file could not be had; the unit is a hole.
         """
-        if "doubt" in unit.detail:  # of the manifest itself: there is nothing to fetch
+        if unit.page is None:  # of the manifest itself: there is nothing to fetch
             return self._doubted(unit)
-        if not unit.detail["url"]:
-            raise ProtocolError(f"{unit.detail['template']}: the manifest lists it without a URL.")
+        if not FileDetail.of(unit).url:
+            raise ProtocolError(f"{unit.template}: the manifest lists it without a URL.")
         url = await self._links.current(unit)
         attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
-        place = unit.detail.get("place")
+        place = unit.reached
         if place is not None:  # a run that was interrupted has stored so much of it
             attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
             attempts.first_byte = place["bytes"]
@@ -173,12 +174,12 @@ class FileFetcher:
                 if attempts.cut is None:
                     break
             else:
-                raise ProtocolError(f"{unit.detail['template']}: the server gives it in more than {_PARTS} parts.")
+                raise ProtocolError(f"{unit.template}: the server gives it in more than {_PARTS} parts.")
         except TerminalFetchError as error:
             if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
             attempts.begin_anew()
-            self._ask_again(f"{unit.detail['template']}: the server no longer has the rest of it.")
+            self._ask_again(f"{unit.template}: the server no longer has the rest of it.")
         return await self._judged(attempts, emit)
 
     def _call(self, attempts: _Attempts, url: str) -> Call:
@@ -187,7 +188,7 @@ class FileFetcher:
         return Call(
             method="GET",
             url=url,
-            template=f"GET {unit.detail['template']}",
+            template=f"GET {unit.template}",
             purpose="file",
             accept="application/fhir+ndjson",
             headers=rest,
@@ -205,7 +206,7 @@ class FileFetcher:
             if isinstance(found, str) or (attempts.cut is None and not reply.body.is_plain):
                 attempts.begin_anew()
                 why = found if isinstance(found, str) else "the rest of it came compressed"
-                self._ask_again(f"{attempts.unit.detail['template']}: {why}.")
+                self._ask_again(f"{attempts.unit.template}: {why}.")
             self._tally.resumed += attempts.part is None or attempts.part.end != start
             attempts.part, attempts.size = found, found.size
             reply.body.goes_on = not found.is_last
@@ -237,9 +238,7 @@ class FileFetcher:
         part = attempts.part
         if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
             attempts.begin_anew()
-            self._ask_again(
-                f"{attempts.unit.detail['template']}: a part of it is longer or shorter than its server says."
-            )
+            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than its server says.")
         if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
             attempts.cut = reply.body
             return
@@ -252,7 +251,7 @@ class FileFetcher:
         unit, reading = attempts.unit, attempts.reading
         # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
         # so either way, counted likewise
-        promised, records = unit.detail.get("count"), reading.lines - reading.headers
+        promised, records = reading.detail.count, reading.lines - reading.headers
         # of deletions, which come as Bundles, it may mean these or what is in them
         held = (
             (reading.lines, max(reading.lines, reading.deleted))
@@ -267,10 +266,8 @@ class FileFetcher:
             if attempts.times < (_SAME_CUTS if reading.last_line_unreadable else _SAME_COUNTS):
                 if reading.last_line_unreadable:
                     reading.give_up_last_line()
-                    self._ask_again(f"{unit.detail['template']} ends in the middle of line {reading.lines}.")
-                self._ask_again(
-                    f"{unit.detail['template']} has {reading.lines} lines, the manifest promises {promised}."
-                )
+                    self._ask_again(f"{unit.template} ends in the middle of line {reading.lines}.")
+                self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {promised}.")
         self._tally.miscounted += promised is not None and held[0] > promised
         await _hand_on(reading, emit)
         counted = promised is not None and held[0] >= promised
@@ -288,7 +285,7 @@ class FileFetcher:
 
     def _wants_token(self, unit: Unit, url: str) -> bool:
         """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
-        said = unit.detail["requires_token"]
+        said = FileDetail.of(unit).requires_token
         return (
             bool(said)
             if said is not None
@@ -322,11 +319,11 @@ class FileFetcher:
 
     def _doubted(self, unit: Unit) -> UnitResult:
         """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""
-        reason = str(unit.detail["doubt"])
-        if unit.detail["more"]:
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-        self._tally.doubts.append(reason)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason)
+        found = DoubtDetail.of(unit)
+        if found.more:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=found.doubt)
+        self._tally.doubts.append(found.doubt)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=found.doubt)
 
     @property
     def lost(self) -> int:
@@ -336,7 +333,7 @@ class FileFetcher:
     def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
         if any(issue.severity in _GRAVE for issue in reading.issues):
             raise ProtocolError(
-                f"{unit.detail['template']} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
+                f"{unit.template} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
             )
         for other in reading.other_types:
             self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
@@ -345,12 +342,12 @@ class FileFetcher:
             reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
         if promised is not None:
             reasons.append(f"{reading.lines} lines came, also when asked again, and the manifest promises {promised}")
-        if reading.subsetted and not unit.detail.get("elements"):
+        if reading.subsetted and not reading.detail.elements:
             reasons.append(f"{reading.subsetted} resources came SUBSETTED, though whole ones were asked for")
         if reasons:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has
-        lists_all = bool(unit.detail.get("lists_all", not unit.detail.get("incremental"))) and not reading.other_types
+        lists_all = reading.detail.lists_all and not reading.other_types
         if lists_all and not reading.lines and not proved and unit.kind == "file":
             self._tally.empty += 1
         lists_all = lists_all and proved

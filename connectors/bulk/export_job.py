@@ -25,7 +25,8 @@ from connectors.transport.call import Call, Reply
 from connectors.transport.client import EhrClient
 from connectors.transport.links import elsewhere, origin, resolve, safe_url
 from connectors.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
-from snapshots.record import BulkJob, Unit
+from connectors.unit_details import NoFileDetail
+from snapshots.record import BulkJob, Unit, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
@@ -64,7 +65,7 @@ class ExportJob:
             TransientFetchError: no end within the profile's `job_timeout_s`, or the server stayed away; the job may still live.
         """
         self._check_home(job)
-        proofs = proofs_from(job.asked)
+        proofs = proofs_from(job)
         wait = self._profile.poll_first_s
         job = await self._rest(job)
         while True:
@@ -156,12 +157,13 @@ class ExportJob:
             return []
         return [
             Unit(
-                key=f"no-file:{t}",
+                key=unit_key("no-file", t),
                 kind="no-file",
                 resource_type=t,
                 way=proofs.ways(t)[0],
                 way_of_none=proofs.ways(t)[1],
-                detail={"incremental": proofs.incremental, "lists_all": proofs.lists_all(t)},
+                incremental=proofs.incremental,
+                detail=NoFileDetail(lists_all=proofs.lists_all(t)).packed,
             )
             for t in proofs.types
             if t not in there
@@ -172,7 +174,7 @@ class ExportJob:
         reply, status = await self._asked(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
-        manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job.asked))
+        manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job))
         return Listing(manifest, paths_may_change=True), _expires(reply)
 
     async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:

@@ -15,7 +15,8 @@ import anyio
 from connectors.bulk.export_job import ExportJob
 from connectors.bulk.listing import Listing
 from connectors.errors import ConnectorError, ProtocolError
-from snapshots.record import BulkJob, PlannedFile, Unit
+from connectors.unit_details import FileDetail
+from snapshots.record import BulkJob, Unit
 
 _MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
 _SOON = timedelta(hours=1)
@@ -38,7 +39,7 @@ class FileLinks:
 
     async def current(self, unit: Unit) -> str:
         """The unit's link, renewed where it is about to end."""
-        url = str(unit.detail["url"])
+        url = FileDetail.of(unit).url
         ends = self.job.expires_at
         try:
             url = self._fresh(unit) or url
@@ -76,7 +77,7 @@ class FileLinks:
 
     def worked(self, unit: Unit, url: str) -> None:
         """A renewed link led to its file: its page is worth asking again when links end the next time."""
-        if url != unit.detail["url"]:
+        if url != FileDetail.of(unit).url:
             self._in_vain.pop(_page(unit), None)
 
     def _is_in_vain(self, number: int) -> bool:
@@ -88,8 +89,7 @@ class FileLinks:
         listing = self._listings.get(_page(unit))
         if listing is None:
             return None
-        file = PlannedFile(unit.key, unit.resource_type, str(unit.detail["url"]), unit.detail.get("count"))
-        return listing.find(file).url
+        return listing.find(unit).url
 
     def warning(self, files: int) -> str | None:
         """What to tell where the server will drop the export soon."""
@@ -107,4 +107,4 @@ class FileLinks:
 
 
 def _page(unit: Unit) -> int:
-    return int(unit.key.split(":")[2])
+    return unit.page or 1

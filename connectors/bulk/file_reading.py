@@ -16,6 +16,7 @@ from connectors.fhir_base import FhirBase
 from connectors.json_answers import UnreadableJsonError, json_from, pieces_of
 from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.pipeline import Fetched
+from connectors.unit_details import FileDetail
 from snapshots.record import Deletion, Quarantined, Record, Unit
 
 _MOST_TOGETHER = 16_000_000  # bytes of lines that are read together
@@ -46,6 +47,11 @@ class FileReading:
         default_factory=list
     )  # of an error file, from the first line that is no JSON by itself
     _together_size: int = 0
+    detail: FileDetail = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what the manifest said of the file."""
+        self.detail = FileDetail.of(self.unit)
 
     @classmethod
     def going_on(cls, unit: Unit, base: FhirBase, place: Mapping[str, Any]) -> FileReading:
@@ -108,7 +114,7 @@ class FileReading:
             for line in lines:
                 self._read(line)
             return
-        trimmed = bool(self.unit.detail.get("elements"))
+        trimmed = self.detail.elements
         base, key, wanted, keep, size = self.base, self.unit.key, self.unit.resource_type, self.records.append, 0
         way, of_none = self.unit.way, self.unit.way_of_none
         for line in lines:
@@ -156,7 +162,7 @@ class FileReading:
             return
         if self.unit.resource_type not in ("*", record.resource_type):
             self.other_types[record.resource_type] = self.other_types.get(record.resource_type, 0) + 1
-        if self.unit.detail.get("elements"):  # whatever its tags: servers that trim do not all say so
+        if self.detail.elements:  # whatever its tags: servers that trim do not all say so
             record = record._replace(subsetted=True)
         else:
             self.subsetted += record.subsetted
@@ -230,7 +236,7 @@ class FileReading:
 
     def _is_header(self, body: bytes) -> bool:
         """Whether the line begins a block of a file that was organised by a type (Bulk Data IG, organizeOutputBy)."""
-        if not self.unit.detail.get("organized") or b'"Parameters"' not in body or b'"header"' not in body:
+        if not self.detail.organized or b'"Parameters"' not in body or b'"header"' not in body:
             return False
         self.headers += 1
         return True
@@ -238,6 +244,6 @@ class FileReading:
     def _quarantine(self, number: int, reason: str, raw: bytes) -> None:
         self.unreadable += 1
         resource_type = None if self.unit.resource_type == "*" else self.unit.resource_type
-        source = f"{self.unit.detail['template']}, line {number}"
+        source = f"{self.unit.template}, line {number}"
         self.quarantined.append(Quarantined(resource_type, source, reason, raw, self.unit.key))
         self.size += len(raw)

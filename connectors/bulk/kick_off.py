@@ -18,7 +18,7 @@ from connectors.capability import Capability
 from connectors.errors import PlanError
 from connectors.profile import BulkLevel, VendorProfile
 from connectors.ways import export_way, mark
-from snapshots.record import Way
+from snapshots.record import BulkJob, Way
 
 PATHS: Mapping[BulkLevel, str] = {
     "system": "$export",
@@ -296,7 +296,6 @@ def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
         # a form that was only tried may be misread: of a repeated `_type` a server may take the last alone
         "all_types_understood": form.declared,
         "filtered": sorted({one.partition("?")[0] for one in asked.type_filters}),
-        "elements": bool(asked.elements),
         "until": asked.until,
         "organized": asked.organize_by is not None,
         "partial": asked.partial,
@@ -330,7 +329,7 @@ class Proofs:
         return not narrowed and resource_type not in self.filtered
 
 
-def proofs_from(kept: Mapping[str, Any]) -> Proofs:
+def proofs_from(job: BulkJob) -> Proofs:
     """Read what `proofs` wrote; keys of a newer version are passed over."""
     known = {one.name for one in fields(Proofs)}
-    return Proofs(**{key: value for key, value in kept.items() if key in known})
+    return Proofs(**{key: value for key, value in job.asked.items() if key in known} | {"elements": job.elements})

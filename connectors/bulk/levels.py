@@ -60,7 +60,7 @@ async def _levels(run: Run, capability: Capability) -> Sequence[BulkLevel]:
     """The levels to try; that of the job, where one is under way already."""
     job = await run.store.jobs.current()
     if job is not None and job.status_url is not None:
-        return (proofs_from(job.asked).level,)
+        return (proofs_from(job).level,)
     request = run.request
     insisted = "bulk" in (request.mode, request.profile.mode)
     named = request.cohort is not None and request.group is None and request.mode == "bulk"

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from connectors.bulk.manifest import ListedFile, Manifest
 from connectors.errors import ProtocolError
-from snapshots.record import PlannedFile
+from connectors.unit_details import FileDetail
+from snapshots.record import Unit
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
@@ -40,30 +41,31 @@ class Listing:
         """The files that were found, by list and position, with the key of the unit that each is."""
         return self._found
 
-    def find(self, planned: PlannedFile) -> ListedFile:
+    def find(self, unit: Unit) -> ListedFile:
         """Give the planned file as it is listed here.
 
         Raises:
             ProtocolError: it is not listed any more, or as something else, or cannot be told from others.
         """
-        _, name, page, position = planned.key.split(":")
-        where = f"The export's manifest page {page}, asked again,"
+        planned = FileDetail.of(unit)
+        name, position = planned.list, planned.position
+        where = f"The export's manifest page {unit.page}, asked again,"
         what = f"{name} file {position}, which it listed before"
         path = _path(planned.url)
         candidates = self._by_path.get((name, path), [])
-        here = self._at.get((name, int(position)))
+        here = self._at.get((name, position))
         if not candidates and here is not None:
             # a file that was listed without URL may have one by now
-            alone = self._only.get((name, planned.resource_type)) == 1
+            alone = self._only.get((name, unit.resource_type)) == 1
             candidates = [here] if alone or not planned.url else []
         if not candidates:
             raise ProtocolError(f"{where} does not list {what}: sync again to begin a new export.")
         kept = [self._by_pair[name, path, pair] for pair in _pairs(planned.url) if (name, path, pair) in self._by_pair]
         candidates = min(kept, key=len, default=candidates)
-        if len(candidates) > 1 and here is not None and here in candidates and _agree(planned, here):
+        if len(candidates) > 1 and here is not None and here in candidates and _agree(unit, planned, here):
             file = here
         else:
-            fitting = [one for one in candidates if _agree(planned, one)]
+            fitting = [one for one in candidates if _agree(unit, planned, one)]
             if not fitting:
                 raise ProtocolError(
                     f"{where} lists another type or count for {what}: the file has changed. Sync again to begin a new export."
@@ -74,7 +76,7 @@ class Listing:
                     "sync again to begin a new export."
                 )
             (file,) = fitting
-        if self._found.setdefault((name, file.position), planned.key) != planned.key:
+        if self._found.setdefault((name, file.position), unit.key) != unit.key:
             raise ProtocolError(
                 f"{where} lists one file where it listed several, {what.partition(',')[0]} among them: sync again to "
                 "begin a new export."
@@ -82,18 +84,17 @@ class Listing:
         return file
 
 
-def last_positions(planned: Iterable[PlannedFile]) -> Mapping[str, int]:
+def last_positions(planned: Iterable[Unit]) -> Mapping[str, int]:
     """The last position in each list that has a unit."""
     last: dict[str, int] = {}
-    for file in planned:
-        _, name, _, position = file.key.split(":")
-        last[name] = max(last.get(name, 0), int(position))
+    for file in map(FileDetail.of, planned):
+        last[file.list] = max(last.get(file.list, 0), file.position)
     return last
 
 
-def _agree(planned: PlannedFile, file: ListedFile) -> bool:
-    same_count = planned.lines is None or file.lines is None or planned.lines == file.lines
-    return planned.resource_type == file.resource_type and same_count
+def _agree(unit: Unit, planned: FileDetail, file: ListedFile) -> bool:
+    same_count = planned.count is None or file.lines is None or planned.count == file.lines
+    return unit.resource_type == file.resource_type and same_count
 
 
 def _path(url: str) -> str:

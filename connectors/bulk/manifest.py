@@ -18,7 +18,8 @@ from connectors.bulk.kick_off import Proofs
 from connectors.errors import ProtocolError
 from connectors.json_answers import bare
 from connectors.page_links import links_from
-from snapshots.record import Unit
+from connectors.unit_details import DoubtDetail, FileDetail
+from snapshots.record import Unit, unit_key
 
 _DIGITS = 19  # more make no count
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
@@ -114,27 +115,35 @@ class Manifest:
                 if more
                 else "lists something that could not be understood: what the export does not list is kept"
             )
-            detail = {"doubt": doubt, "more": more, "template": f"manifest page {self.page}"}
-            yield Unit(key=f"manifest:{self.page}", kind="error-file", resource_type="*", detail=detail)
+            yield Unit(
+                key=unit_key("manifest", self.page),
+                kind="error-file",
+                resource_type="*",
+                template=f"manifest page {self.page}",
+                detail=DoubtDetail(doubt=doubt, more=more).packed,
+            )
 
     def _unit(self, file: ListedFile, kind: str, number: int) -> Unit:
         way, of_none = self.proofs.ways(file.resource_type) if kind == "file" else (None, None)
         return Unit(
-            key=f"{kind}:{file.list}:{self.page}:{number}",
+            key=unit_key(kind, file.list, self.page, number),
             kind=kind,
             resource_type=file.resource_type,
             way=way,
             way_of_none=of_none,
-            detail={
-                "url": file.url,
-                "requires_token": self.requires_token,
-                "incremental": self.proofs.incremental,
-                "lists_all": self.proofs.lists_all(file.resource_type),
-                "elements": self.proofs.elements,
-                "organized": self.proofs.organized,
-                "count": file.lines,
-                "template": f"{file.list} file {number}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
-            },
+            template=f"{file.list} file {number}" + (f" of manifest page {self.page}" if self.page > 1 else ""),
+            incremental=self.proofs.incremental,
+            page=self.page,
+            detail=FileDetail(
+                url=file.url,
+                list=file.list,
+                position=number,
+                requires_token=self.requires_token,
+                lists_all=self.proofs.lists_all(file.resource_type),
+                elements=self.proofs.elements,
+                organized=self.proofs.organized,
+                count=file.lines,
+            ).packed,
         )
 
 

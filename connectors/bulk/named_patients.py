@@ -19,7 +19,7 @@ from connectors.errors import AuthError, FetchError, PlanError, UnsafeLinkError
 from connectors.pipeline import Fetched
 from connectors.profile import BulkLevel
 from connectors.run import Run
-from snapshots.record import Batch, Deletion, Ending, Said, Unit, UnitResult, UnitState
+from snapshots.record import Batch, Deletion, Ending, Said, Unit, UnitResult, UnitState, unit_key
 
 _UNKNOWN = frozenset({Ending.NOT_FOUND, Ending.GONE})
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
@@ -44,7 +44,7 @@ async def named_patients(run: Run, level: BulkLevel) -> tuple[str, ...]:
         patients, unresolved = found.patients, found.unresolved
     if not patients:
         raise PlanError(_NOBODY)
-    keys = [_key(patient) for patient in patients] + (["cohort:unresolved"] if unresolved else [])
+    keys = [_key(patient) for patient in patients] + ([unit_key("cohort", "unresolved")] if unresolved else [])
     await run.store.plan(
         Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
         for key, patient in zip(keys, (*patients, None), strict=False)
@@ -77,7 +77,7 @@ async def known_patients(run: Run, capability: Capability, patients: Sequence[st
             with suppress(FetchError, UnsafeLinkError, AuthError):  # who is not told of is asked alone, and then kept
                 result = await search.fetch(unit, take)
         if unit.patient_id is None:
-            for one in unit.detail["ids"]:
+            for one in unit.ids:
                 if one not in came:
                     await ask(plan.patient(one))
         elif result is not None and result.ended in _UNKNOWN:
@@ -139,4 +139,4 @@ def _count(run: Run, results: Sequence[UnitResult]) -> None:
 
 
 def _key(patient: str) -> str:
-    return f"cohort:{patient}"
+    return unit_key("cohort", patient)

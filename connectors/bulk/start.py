@@ -84,7 +84,12 @@ class ExportStart:
         named = asked.patients
         while True:
             request = kick_off(self._base_url, asked, form)
-            intent = BulkJob(kicked_off_at=self._now(), request=request.template, asked=proofs(asked, form))
+            intent = BulkJob(
+                kicked_off_at=self._now(),
+                request=request.template,
+                asked=proofs(asked, form),
+                elements=bool(asked.elements),
+            )
             await self._jobs.save(intent)
             answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if asked.patients else frozenset()))
             if isinstance(answer, Reply):

@@ -26,6 +26,7 @@ from connectors.pipeline import run_units
 from connectors.plan import bulk_types
 from connectors.profile import BulkLevel
 from connectors.run import Readable, Run, instant
+from connectors.unit_details import NoFileDetail
 from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
@@ -45,7 +46,7 @@ async def fetch_by_bulk(
     job = await store.jobs.current()
     if job is None or job.status_url is None:
         job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
-    proved = proofs_from(job.asked)
+    proved = proofs_from(job)
     store.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
     export = ExportJob(
@@ -207,7 +208,7 @@ async def _settle_empty(run: Run) -> None:
         UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,
-            complete_listing=bool(unit.detail.get("lists_all", not unit.detail["incremental"])),
+            complete_listing=NoFileDetail.of(unit).lists_all,
         )
         for unit in await run.store.pending(kinds=("no-file",))
     ]
@@ -218,7 +219,7 @@ async def _settle_empty(run: Run) -> None:
 
 async def _vanished(run: Run, job: BulkJob) -> list[str]:
     """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
-    proofs = proofs_from(job.asked)
+    proofs = proofs_from(job)
     if proofs.types or proofs.incremental or run.failed_units:
         return []
     missing = await run.store.jobs.vanished_types()
@@ -263,7 +264,7 @@ def _watermark(run: Run, job: BulkJob) -> str:
             "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync asks since the "
             f"kick-off, less {run.request.profile.overlap_s:.0f} s (profile.overlap_s)"
         )
-    until = proofs_from(job.asked).until
+    until = proofs_from(job).until
     if until is None:
         return earned
     bound, reached = moment(until), moment(earned)

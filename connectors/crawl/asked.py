@@ -10,6 +10,7 @@ from connectors.crawl.windows import Able, Piece, query_of
 from connectors.errors import FetchError
 from connectors.instants import moment
 from connectors.profile import IssueGrade, VendorProfile
+from connectors.unit_details import SearchDetail
 from snapshots.record import Unit
 
 _BAD_REQUEST = 400
@@ -20,7 +21,7 @@ class Asked:
 
     def __init__(self, unit: Unit, profile: VendorProfile, capability: Capability, began: datetime | None) -> None:
         self.unit = unit
-        self.whole = Piece(after=moment(unit.detail.get("since")))
+        self.whole = Piece(after=moment(unit.since))
         self.without_since = False
         self._news = since_parameter(unit.resource_type, profile, capability)
         self._window = window_parameter(unit.resource_type, profile, capability)
@@ -39,7 +40,7 @@ class Asked:
 
     def path(self, piece: Piece) -> str:
         """The path that asks for a piece."""
-        path: str = self.unit.detail["path"]
+        path = SearchDetail.of(self.unit).path
         if piece is self.whole and not self.without_since:
             return path
         parameter = self._window or (self._news if self.without_since else None)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from connectors.documents.reading import DocumentReader
+from connectors.endings import ending_of
 from connectors.errors import (
     BudgetExhaustedError,
     ProtocolError,
@@ -24,16 +25,16 @@ from connectors.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.fhir import grade
 from connectors.json_answers import UnreadableJsonError, json_from
-from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from
+from connectors.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from connectors.transport.links import NOT_MOVED, origin, safe_url
 from connectors.transport.retry_table import Seen, is_html, issue_codes
-from snapshots.record import Document, Unit, UnitResult, UnitState
+from connectors.unit_details import AttachmentDetail
+from snapshots.record import Document, Ending, Unit, UnitResult, UnitState
 
 FHIR_JSON = "application/fhir+json"
 NO_MEDIA_TYPE = "its content type is no media type"
@@ -54,7 +55,7 @@ _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEMPLATE = "GET /Binary/{id}"
 _TRIES = 3  # of a body that breaks off; the client has its own for everything before
 _REFUSALS = 3  # before any document came: Binary is closed to this client, and asked no more
-_FORBIDDEN, _NOT_FOUND, _NOT_ACCEPTABLE, _GONE = 403, 404, 406, 410
+_NOT_ACCEPTABLE = 406
 
 
 class _TooLargeError(Exception):
@@ -80,11 +81,10 @@ class AttachmentFetcher:
             FetchError: the unit is a hole.
             UnsafeLinkError: the URL, or a redirect from it, leads where nothing may be asked.
         """
-        place = (unit.resource_type, unit.detail["id"], unit.detail["place"])
+        place = (unit.resource_type, unit.ids[0], AttachmentDetail.of(unit).place)
         if self._paused:
-            return UnitResult(
-                key=unit.key, state=UnitState.FAILED, reason="the server puts documents off to another day"
-            )
+            reason = "the server puts documents off to another day"
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, ending=Ending.PAUSED)
         try:
             document = await self._document(unit, place)
         except _TooLargeError:
@@ -98,7 +98,8 @@ class AttachmentFetcher:
     async def _document(self, unit: Unit, place: tuple[str, str, int]) -> Document:
         if self._refusals >= _REFUSALS and not self._came:
             return Document(*place, "restricted")
-        claimed = media_type_of(unit.detail["content_type"])
+        use = AttachmentDetail.of(unit)
+        claimed = media_type_of(use.content_type)
         try:
             content, content_type = await self._get(unit, claimed or FHIR_JSON)
         except TerminalFetchError as error:
@@ -109,8 +110,8 @@ class AttachmentFetcher:
         if not content:
             return Document(*place, "empty")
         text, unread = await self._reader.read(content, content_type)
-        said = doubts(content, unit.detail["size"], unit.detail["hash"])
-        odd = NO_MEDIA_TYPE if unit.detail["content_type"] is not None and claimed is None else None
+        said = doubts(content, use.size, use.hash)
+        odd = NO_MEDIA_TYPE if use.content_type is not None and claimed is None else None
         note = "; ".join(filter(None, (said, odd))) or None
         return Document(*place, "stored", note, content, content_type, text, unread)
 
@@ -149,7 +150,7 @@ class AttachmentFetcher:
         return body, media_type or accept
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
-        url = safe_url(unit.detail["url"], self._base_url, self._profile.rewrite_origins)
+        url = safe_url(AttachmentDetail.of(unit).url, self._base_url, self._profile.rewrite_origins)
         place = place_of(url, self._base_url)
         own = place == "below" or (place == "beside" and self._profile.attachments.same_origin)
         most = self._profile.attachments.max_bytes
@@ -162,7 +163,7 @@ class AttachmentFetcher:
             purpose="read" if own else "file",
             accept=accept,
             auth=own,
-            launch=unit.detail["patient"] if self._profile.token_per_patient else None,
+            launch=unit.of_chart if self._profile.token_per_patient else None,
         )
         pieces: list[bytes] = []
         size = 0
@@ -187,14 +188,14 @@ class AttachmentFetcher:
 
     def _refused(self, error: TerminalFetchError) -> tuple[str, str | None]:
         """The state of an attachment that did not come for good."""
-        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
-        if meaning == "pause":
+        ending = ending_of(error, self._profile.issue_codes, asked="read")
+        if ending is Ending.PAUSED:
             self._paused = True
             raise error
-        if error.status == _FORBIDDEN or meaning == "restricted":
+        if ending is Ending.RESTRICTED:
             self._refusals += 1
             return "restricted", None
-        if error.status in (_NOT_FOUND, _GONE) or meaning in ("missing", "gone") or "not-found" in error.codes:
+        if ending in {Ending.NOT_FOUND, Ending.GONE} or "not-found" in error.codes:
             return "missing", None
         raise error
 

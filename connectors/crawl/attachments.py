@@ -20,7 +20,8 @@ from connectors.errors import ConnectorError
 from connectors.pipeline import run_units
 from connectors.profile import VendorProfile
 from connectors.run import Readable, Run
-from snapshots.record import AttachmentUse, Batch, Document, Unit
+from connectors.unit_details import AttachmentDetail
+from snapshots.record import AttachmentUse, Batch, Document, Unit, unit_key
 
 KIND = "attachment"
 _DUE_AT_ONCE = 2_000
@@ -57,20 +58,21 @@ async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
     await _fetch_pending(run, fetcher)  # of a run that was killed
     fresh, leftovers = timedelta(days=profile.reference_fresh_d), run.request.kind == "sync"
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
-        decided, units = [], []
+        decided, asked = [], []
         for use in due:
             if (use.url or "")[:5].lower() == "data:":
                 decided.append(await _of_data_url(use, profile, reader))
                 continue
             left = _decision(use, run.request.base_url, profile)
             if left is None:
-                units.append(_unit(use))
+                asked.append(use)
             else:
                 decided.append(Document(use.resource_type, use.resource_id, use.place, *left))
         if decided:
             await run.store.write(Batch(documents=decided))
-        if units:
-            await run.store.plan(units)
+        if asked:
+            await run.store.plan(map(_unit, asked))
+            await attachments.note_asked(asked)
             await _fetch_pending(run, fetcher)
 
 
@@ -116,19 +118,15 @@ def wanted(content_type: str, types: Sequence[str]) -> bool:
 
 def _unit(use: AttachmentUse) -> Unit:
     return Unit(
-        key=f"attachment:{use.resource_type}:{use.resource_id}:{use.place}",
+        key=unit_key("attachment", use.resource_type, use.resource_id, use.place),
         kind=KIND,
         resource_type=use.resource_type,
-        detail={
-            "id": use.resource_id,
-            "place": use.place,
-            "url": use.url,
-            "content_type": use.content_type,
-            "size": use.size,
-            "hash": use.hash,
-            "patient": use.patient_id,
-            "template": "GET /Binary/{id}",
-        },
+        template="GET /Binary/{id}",
+        ids=(use.resource_id,),
+        of_chart=use.patient_id,
+        detail=AttachmentDetail(
+            place=use.place, url=use.url or "", content_type=use.content_type, size=use.size, hash=use.hash
+        ).packed,
     )
 
 

@@ -24,7 +24,8 @@ from connectors.profile import VendorProfile
 from connectors.run import CohortSource
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Unit
+from connectors.unit_details import SearchDetail
+from snapshots.record import Unit, unit_key
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _LOOK_UP = "GET /Patient?identifier=…"
@@ -99,8 +100,10 @@ class CohortFinder:
         limit = anyio.CapacityLimiter(self._profile.max_concurrency)
 
         async def look_up(number: int, value: str) -> None:
-            detail = {"path": f"Patient?identifier={quote(f'{system}|{value}', safe='')}", "template": _LOOK_UP}
-            unit = Unit(key=f"cohort:{number}", kind="search", resource_type="Patient", detail=detail)
+            detail = SearchDetail(path=f"Patient?identifier={quote(f'{system}|{value}', safe='')}").packed
+            unit = Unit(
+                key=unit_key("cohort", number), kind="search", resource_type="Patient", template=_LOOK_UP, detail=detail
+            )
             patients: dict[str, bool] = {}
 
             async def take(fetched: Fetched) -> None:

@@ -8,14 +8,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from connectors.profile import VendorProfile
-from snapshots.record import Deferral
+from snapshots.record import Deferral, Ending
 
 RESTRICTED = "restricted by the server for this client"
 _EVERY_TYPE = "*"
 _PATIENTS_REFUSED = 3  # so many, and nobody let through: it is the type that this client may not have (F44)
+
+
+class Hindrance(NamedTuple):
+    """Why something is not asked."""
+
+    ending: Ending  # RESTRICTED or PAUSED
+    reason: str  # for people
 
 
 class Deferrals:
@@ -41,18 +49,20 @@ class Deferrals:
         self._let_through: set[str] = set()
         self.learned: list[Deferral] = []
 
-    def hindrance(self, resource_type: str, patient: str | None) -> str | None:
-        """Why not to ask, in words for the report; None: ask."""
+    def hindrance(self, resource_type: str, patient: str | None) -> Hindrance | None:
+        """Why not to ask; None: ask."""
         for key in ((resource_type, None), (resource_type, patient), (_EVERY_TYPE, patient)):
             if key in self._restricted:
-                return self._restricted[key]
+                return Hindrance(Ending.RESTRICTED, self._restricted[key])
             deferral = self._until.get(key)
             if deferral is not None and deferral.until > self._now():
-                return self._words(deferral)
+                paused = deferral.reason == "paused"
+                return Hindrance(Ending.PAUSED if paused else Ending.RESTRICTED, self._words(deferral))
         if len(self._refused[resource_type]) >= _PATIENTS_REFUSED and resource_type not in self._let_through:
-            return (
+            return Hindrance(
+                Ending.RESTRICTED,
                 f"{RESTRICTED}: it refuses this type for every patient (HTTP 403), not asked for the rest; let the app "
-                "have it, or leave it out of `types`"
+                "have it, or leave it out of `types`",
             )
         return None
 

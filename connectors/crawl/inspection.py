@@ -44,12 +44,12 @@ class Inspection:
     @classmethod
     def of(cls, unit: Unit, profile: VendorProfile, capability: Capability, dates_until: datetime | None) -> Self:
         """What this unit asks for."""
-        since = moment(unit.detail.get("since"))
+        since = moment(unit.since)
         dated = since is not None or dates_until is not None
         return cls(
             resource_type=unit.resource_type,
             patient=unit.patient_id if unit.resource_type != "Patient" else None,
-            categories=frozenset(categories(unit.detail.get("split", ""))),
+            categories=frozenset(categories(unit.split)),
             since=since,
             by=since_parameter(unit.resource_type, profile, capability) if dated else None,
             dates_until=dates_until,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import groupby
 from urllib.parse import quote
 
 from connectors.capability import Capability
 from connectors.crawl.pager import Pager
+from connectors.endings import ending_of
 from connectors.errors import ProtocolError, TerminalFetchError
 from connectors.fhir import Page, UnreadableResourceError, grade, record_from
 from connectors.fhir_base import FhirBase
@@ -21,15 +21,14 @@ from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
-from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState
+from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState, unit_key
 
 RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
 _REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
-_OK, _FORBIDDEN, _NOT_FOUND, _GONE = 200, 403, 404, 410
-_NO_READ = frozenset({405, 501})
+_OK = 200
 
 
 class ReferenceFetcher:
@@ -46,15 +45,16 @@ class ReferenceFetcher:
         self._refusals: Counter[str] = Counter()
 
     def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
-        """Batches of what is due, which stands ordered by type and patient. The key names what it asks for, without an id."""
+        """Batches of what is due, which stands ordered by type and patient."""
         for (resource_type, patient), some in groupby(due, self._together):
             for batch in self._batches(resource_type, [target.id for target in some]):
-                digest = blake2b("\n".join(batch).encode(), digest_size=12).hexdigest()
                 yield Unit(
-                    key=f"reference:{resource_type}:{digest}",
+                    key=unit_key("reference", resource_type, *batch),
                     kind="reference",
                     resource_type=resource_type,
-                    detail={"ids": batch, "patient": patient, "template": self._template(resource_type, batch)},
+                    template=self._template(resource_type, batch),
+                    ids=tuple(batch),
+                    of_chart=patient,
                 )
 
     def _together(self, target: ReferenceTarget) -> tuple[str, str | None]:
@@ -91,8 +91,7 @@ class ReferenceFetcher:
             FetchError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        ids = unit.detail["ids"]
-        count, remarks = await self._ask(unit, list(ids), emit)
+        count, remarks = await self._ask(unit, list(unit.ids), emit)
         reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
         ending = Ending.RESTRICTED if RESTRICTED in remarks else Ending.LISTED
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
@@ -146,17 +145,17 @@ class ReferenceFetcher:
         return 1, set()
 
     async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
-        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
-        if error.status == _GONE or meaning == "gone":
+        ending = ending_of(error, self._profile.issue_codes, asked="read")
+        if ending is Ending.GONE:
             await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
             return "deleted in the EHR"
-        if error.status == _FORBIDDEN or meaning == "restricted":
+        if ending is Ending.RESTRICTED:
             self._refusals[unit.resource_type] += 1
             return RESTRICTED
-        if error.status == _NOT_FOUND or meaning == "missing":
+        if ending is Ending.NOT_FOUND:
             await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.NOT_FOUND)]))
             return NOT_THERE
-        if error.status in _NO_READ or "not-supported" in error.codes:
+        if ending is Ending.NOT_SERVED:
             return "cannot be read here"
         raise error
 
@@ -192,5 +191,5 @@ class ReferenceFetcher:
             template=template,
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
             accept=self._profile.accept,
-            launch=unit.detail.get("patient") if self._profile.token_per_patient else None,
+            launch=unit.of_chart if self._profile.token_per_patient else None,
         )

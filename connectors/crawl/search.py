@@ -24,22 +24,24 @@ from connectors.crawl.deferrals import Deferrals
 from connectors.crawl.inspection import Inspection
 from connectors.crawl.merges import aliases_in
 from connectors.crawl.pager import NotAPageError, Pager
-from connectors.crawl.verdicts import MERGED, Tally, ended, lost_places, refused
+from connectors.crawl.verdicts import MERGED, Tally, asks_for_patient, ended, lost_places, refused
 from connectors.crawl.windows import Able, Piece, divide, places, trouble_of
+from connectors.endings import ending_of, meaning_of
 from connectors.errors import FetchError, ProtocolError, TerminalFetchError
 from connectors.fhir import Page, UnreadableResourceError, grade, record_from
 from connectors.fhir_base import FhirBase
 from connectors.membership import filed
-from connectors.outcomes import Issue
 from connectors.pipeline import Emit, Fetched
-from connectors.profile import IssueGrade, VendorProfile
+from connectors.profile import VendorProfile
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
+from connectors.unit_details import SearchDetail
 from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said, Unit, UnitResult, UnitState
 
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
 _NO_LONGER = frozenset({404, 410})
+_PUT_OFF = frozenset({Ending.PAUSED, Ending.RESTRICTED})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -98,7 +100,9 @@ class SearchFetcher:
             deferrals = self._deferrals
             hindrance = deferrals.hindrance(unit.resource_type, unit.patient_id) if deferrals else None
             if hindrance is not None:
-                return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hindrance)
+                return UnitResult(
+                    key=unit.key, state=UnitState.FAILED, reason=hindrance.reason, ending=hindrance.ending
+                )
             return await self._fetch(unit, emit)
 
     @asynccontextmanager
@@ -117,7 +121,7 @@ class SearchFetcher:
             self._asking.pop(key).set()
 
     async def _fetch(self, unit: Unit, emit: Emit) -> UnitResult:
-        keep = emit if unit.detail.get("store", True) else _keep_nothing
+        keep = emit if unit.kind == "batch" or SearchDetail.of(unit).store else _keep_nothing
         ways = {"read": self._read, "batch": self._batch}
         try:
             result = await ways.get(unit.kind, self._search)(unit, keep)
@@ -135,14 +139,16 @@ class SearchFetcher:
         return result if keep is emit else replace(result, complete_listing=False)
 
     async def _read(self, unit: Unit, emit: Emit) -> UnitResult:
-        reply = await self._client.send(self._call(unit, f"{self._base_url}/{unit.detail['path']}", purpose="read"))
+        reply = await self._client.send(
+            self._call(unit, f"{self._base_url}/{SearchDetail.of(unit).path}", purpose="read")
+        )
         try:
             record = record_from(reply.body, self._base, unit.key, unit.way)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
         if record.resource_type != unit.resource_type:
-            raise ProtocolError(f"{unit.detail['template']} gave a {record.resource_type}.")
+            raise ProtocolError(f"{unit.template} gave a {record.resource_type}.")
         aliases, gone = self._identity(unit, [record], reply.url)
         aliases += aliases_in([record])
         await emit(Fetched(records=[record], deletions=gone, aliases=aliases, size=len(record.body)))
@@ -170,13 +176,13 @@ class SearchFetcher:
         vendor_leads = "merged" in self._profile.issue_codes.values()
         redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
         if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
-            raise ProtocolError(f"{unit.detail['template']} gave another Patient than the one that was asked for.")
+            raise ProtocolError(f"{unit.template} gave another Patient than the one that was asked for.")
         return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
 
     async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Patients by `_id`; where one of them refuses the list, its halves. Whom it does not bring is asked alone, later."""
         tally = Tally()
-        todo = [Piece(ids=tuple(unit.detail["ids"]))]
+        todo = [Piece(ids=unit.ids)]
         while todo:
             piece = todo.pop()
             path = f"{unit.resource_type}?_id={','.join(quote(one, safe='') for one in piece.ids)}"
@@ -221,7 +227,7 @@ class SearchFetcher:
                 if isinstance(error, NotAPageError) and error.led_to_patient and unit.patient_id is not None:
                     tally.merged = True
                     continue
-                meaning = self._meaning(error.codes)
+                meaning = meaning_of(error, self._profile.issue_codes)
                 if asked.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
                     self._without_since.add(unit.resource_type)
                     asked.forget_since()
@@ -249,7 +255,7 @@ class SearchFetcher:
         worst = grade(tally.issues, self._profile.issue_codes)
         if result.state is UnitState.FAILED and worst in {"pause", "restricted"} and not tally.lost:
             codes = [code for issue in tally.issues for code in issue.vendor_codes]
-            return self._remember(unit, result, codes, paused=worst == "pause")
+            return self._remember(unit, result, codes)
         return result
 
     async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> None:
@@ -290,19 +296,24 @@ class SearchFetcher:
             # the redirect has been dropped since
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
         served = unit.resource_type in self._served
-        refusal = refused(unit, error, self._meaning(error.codes), served=served)
+        refusal = refused(
+            unit,
+            error,
+            ending_of(error, self._profile.issue_codes, asked="patient" if asks_for_patient(unit) else "search"),
+            served=served,
+        )
         if refusal is None:
             raise error
         if refusal.deletions:
             await emit(Fetched(deletions=refusal.deletions))
-        if refusal.paused or refusal.restricted:
-            return self._remember(unit, refusal.result, error.codes, paused=refusal.paused)
+        if refusal.result.ended in _PUT_OFF:
+            return self._remember(unit, refusal.result, error.codes)
         return refusal.result
 
-    def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str], *, paused: bool) -> UnitResult:
+    def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str]) -> UnitResult:
         if self._deferrals is None:
             return result
-        if paused:
+        if result.ended is Ending.PAUSED:
             return replace(result, reason=self._deferrals.pause(unit.resource_type))
         if unit.patient_id is not None and result.reason is not None:
             meanings = self._profile.issue_codes
@@ -315,9 +326,6 @@ class SearchFetcher:
             )
         return result
 
-    def _meaning(self, codes: Sequence[str]) -> IssueGrade:
-        return grade((Issue("note", code, ()) for code in codes), self._profile.issue_codes)
-
     def _call(self, unit: Unit, url: str, *, purpose: str, first: bool = False) -> Call:
         over = self._profile.post_search_over
         where, _, query = url.partition("?")
@@ -325,7 +333,7 @@ class SearchFetcher:
         return Call(
             method="POST" if post else "GET",
             url=f"{where}/_search" if post else url,
-            template=unit.detail["template"],
+            template=unit.template,
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
             accept=self._profile.accept,
             headers=_FORM if post else {},
@@ -338,7 +346,7 @@ def _lost(unit: Unit, lost: Sequence[Piece], tally: Tally) -> Quarantined:
     """Where records lie that the server cannot produce, for whoever may look into the store."""
     found = [{"after": piece.after, "until": piece.until} for piece in lost]
     raw = orjson.dumps({"codes": tally.lost_codes, "between": found})
-    return Quarantined(unit.resource_type, f"{unit.detail['template']}, in part", lost_places(tally), raw, unit.key)
+    return Quarantined(unit.resource_type, f"{unit.template}, in part", lost_places(tally), raw, unit.key)
 
 
 async def _keep_nothing(fetched: Fetched) -> None:

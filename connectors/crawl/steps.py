@@ -26,7 +26,7 @@ from connectors.errors import ConnectorError, PlanError
 from connectors.pipeline import run_units
 from connectors.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.run import Readable, Run, instant
-from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState
+from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
 
 _KINDS = ("search", "read", "batch")
 _UNITS_AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
@@ -256,7 +256,11 @@ async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
 
 def _unresolved(cohort: Cohort) -> list[Unit]:
     """Cohort entries, or members of a Group, that named no patient are one hole: what they stand for was not fetched."""
-    return [Unit(key="cohort:unresolved", kind="cohort", resource_type="Patient")] if cohort.unresolved else []
+    return (
+        [Unit(key=unit_key("cohort", "unresolved"), kind="cohort", resource_type="Patient")]
+        if cohort.unresolved
+        else []
+    )
 
 
 def _unresolved_results(cohort: Cohort) -> list[UnitResult]:

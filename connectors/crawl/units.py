@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 from urllib.parse import quote
 
 from connectors.capability import Capability
 from connectors.crawl.since import Owed, SinceParameter, since_parameter
 from connectors.profile import VendorProfile
+from connectors.unit_details import SearchDetail
 from connectors.ways import DIRECTORY, PATIENTS, search_way
-from snapshots.record import Unit
+from snapshots.record import Unit, unit_key
 
 _PATIENT = "Patient"
 
@@ -73,17 +73,12 @@ class UnitPlan:
                 yield self.patient(ids[0])
                 continue
             yield Unit(
-                key=f"batch:Patient:{number}",
+                key=unit_key("batch", _PATIENT, number),
                 kind="batch",
                 resource_type=_PATIENT,
                 way=PATIENTS,
-                detail={
-                    "path": f"Patient?_id={','.join(quote(one, safe='') for one in ids)}",
-                    "template": "GET /Patient?_id=…",
-                    "split": "",
-                    "incremental": False,
-                    "ids": ids,
-                },
+                template="GET /Patient?_id=…",
+                ids=tuple(ids),
             )
 
     def _batch_size(self) -> int:
@@ -98,20 +93,18 @@ class UnitPlan:
         quoted = quote(patient, safe="")
         read = self._profile.patient_by == "read"
         return Unit(
-            key=f"read:Patient:{patient}",
+            key=unit_key("read", _PATIENT, patient),
             kind="read" if read else "search",
             resource_type=_PATIENT,
             patient_id=patient,
             way=PATIENTS,
-            detail={
-                "path": f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
-                "template": "GET /Patient/{id}" if read else "GET /Patient?_id=…",
-                "split": "",
-                "incremental": False,
-                "expect": 1,
-                "known": patient in self._known,
-                "store": self._stores_patient if store is None else store,
-            },
+            template="GET /Patient/{id}" if read else "GET /Patient?_id=…",
+            detail=SearchDetail(
+                path=f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
+                expect=1,
+                known=patient in self._known,
+                store=self._stores_patient if store is None else store,
+            ).packed,
         )
 
     def of(self, patient: str) -> Iterator[Unit]:
@@ -149,19 +142,19 @@ class UnitPlan:
         parameter = self._capability.patient_parameter(resource_type) or "patient"
         quoted = quote(patient, safe="")
         return Unit(
-            key=f"search:{resource_type}:{patient}:{split}{again}",
+            key=unit_key("search", resource_type, patient, f"{split}{again}"),
             kind="search",
             resource_type=resource_type,
             patient_id=patient,
             way=self._ways[split],
-            detail={
-                "path": f"{resource_type}?{parameter}={quoted}{suffixes[place]}",
-                "template": f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
-                "split": split,
-                "incremental": since is not None,
-                "expected": resource_type in self._expected,
-                **_asked_since(since),
-            },
+            template=f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
+            split=split,
+            incremental=since is not None,
+            since=since,
+            detail=SearchDetail(
+                path=f"{resource_type}?{parameter}={quoted}{suffixes[place]}",
+                expected=resource_type in self._expected,
+            ).packed,
         )
 
 
@@ -172,22 +165,15 @@ def directory_units(types: Sequence[str], profile: VendorProfile, capability: Ca
         since = owed.of_nobody(resource_type) if by else None
         query = _query("", _page_size(resource_type, profile), since, by).lstrip("&")
         yield Unit(
-            key=f"search:{resource_type}:all",
+            key=unit_key("search", resource_type, "all"),
             kind="search",
             resource_type=resource_type,
             way=DIRECTORY,
-            detail={
-                "path": f"{resource_type}?{query}" if query else resource_type,
-                "template": f"GET /{resource_type}",
-                "split": "",
-                "incremental": since is not None,
-                **_asked_since(since),
-            },
+            template=f"GET /{resource_type}",
+            incremental=since is not None,
+            since=since,
+            detail=SearchDetail(path=f"{resource_type}?{query}" if query else resource_type).packed,
         )
-
-
-def _asked_since(since: str | None) -> dict[str, Any]:
-    return {} if since is None else {"since": since}
 
 
 def _page_size(resource_type: str, profile: VendorProfile) -> int | None:

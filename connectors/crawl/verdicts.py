@@ -16,13 +16,11 @@ from connectors.fhir import codes_of, grade
 from connectors.issue_types import shown
 from connectors.outcomes import Issue
 from connectors.profile import IssueGrade, VendorProfile
+from connectors.unit_details import SearchDetail
 from snapshots.record import Deletion, Ending, Said, Unit, UnitResult, UnitState
 
 MERGED = "merged into another patient, whose chart is fetched"
 PUT_OFF = "the server puts this search off to another day"
-NOT_SERVED = frozenset({404, 501})
-NOT_SERVED_HERE = "not served here"
-_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 _GRAVE = frozenset({"error", "fatal"})
 _ENDINGS: dict[IssueGrade, Ending] = {"pause": Ending.PAUSED, "restricted": Ending.RESTRICTED}
 _HOLES: dict[IssueGrade, str] = {
@@ -64,7 +62,7 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     if hole := _hole(unit, tally, worst):
         ending = _ENDINGS.get(worst, Ending.FAILED)
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count, ending=ending)
-    if tally.count < unit.detail.get("expect", 0) and not tally.merged:
+    if tally.count < SearchDetail.of(unit).expect and not tally.merged:
         return _unknown(unit)
     remarks = _remarks(tally, worst)
     # what came beside what was asked for proves no row absent, and hides none
@@ -74,7 +72,7 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
         key=unit.key,
         state=UnitState.SETTLED,
         reason="; ".join(remarks) or None,
-        complete_listing=not remarks and not unit.detail.get("incremental", False),
+        complete_listing=not remarks and not unit.incremental,
         records=tally.count,
         ending=ending,
         newest=None if tally.newest is None else tally.newest.isoformat(),
@@ -89,7 +87,7 @@ def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
 
 def _unknown(unit: Unit) -> UnitResult:
     """A Patient whom the server does not give: a hole, but for one that the store has, of whom this is news."""
-    known = unit.detail.get("known", False)
+    known = SearchDetail.of(unit).known
     return UnitResult(
         key=unit.key,
         state=UnitState.SETTLED if known else UnitState.FAILED,
@@ -141,42 +139,49 @@ class Refusal(NamedTuple):
 
     result: UnitResult
     deletions: Sequence[Deletion] = ()
-    restricted: bool = False
-    paused: bool = False
 
 
-def refused(unit: Unit, error: TerminalFetchError, meaning: IssueGrade, *, served: bool) -> Refusal | None:
+def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bool) -> Refusal | None:
     """Judge an answer that will not change; None: it is a hole by its own words.
 
     `served`: the server has given something of this type, so that "no such search" cannot be.
     """
-    of_patient = unit.resource_type == "Patient" and unit.patient_id is not None
-    if of_patient and (error.status == _GONE or meaning == "gone"):
-        word = Deletion("Patient", unit.patient_id or "", Said.GONE, unit.way)
-        return Refusal(_settled(unit, "deleted in the EHR", Ending.GONE), [word])
-    if meaning == "merged":
+    of_patient = asks_for_patient(unit)
+    if ending is Ending.GONE and of_patient:
+        return Refusal(_settled(unit, "deleted in the EHR", ending), [_word(unit, Said.GONE)])
+    if ending is Ending.MERGED:
         if of_patient:
-            why = "merged, and the server does not say into whom: ask it, or drop the id"
-            return Refusal(_failed(unit, why, Ending.MERGED))
-        return Refusal(_settled(unit, MERGED, Ending.MERGED))
-    if error.status == _NOT_FOUND and of_patient:
-        word = Deletion("Patient", unit.patient_id or "", Said.NOT_FOUND, unit.way)
-        return Refusal(_unknown(unit), [word])
-    if meaning == "missing":  # of an unknown patient: its Patient unit is the hole, once
-        return Refusal(_settled(unit, "the server knows no such patient", Ending.NOT_FOUND))
-    if error.status in NOT_SERVED or "not-supported" in error.codes:  # no such search (vendors.md section 7)
+            return Refusal(
+                _failed(unit, "merged, and the server does not say into whom: ask it, or drop the id", ending)
+            )
+        return Refusal(_settled(unit, MERGED, ending))
+    if ending is Ending.NOT_FOUND:
+        if of_patient:
+            return Refusal(_unknown(unit), [_word(unit, Said.NOT_FOUND)])
+        # of an unknown patient: its Patient unit is the hole, once
+        return Refusal(_settled(unit, "the server knows no such patient", ending))
+    if ending is Ending.NOT_SERVED:
         answer = f"HTTP {error.status}"
-        if unit.detail.get("expected", False) or served:
+        if served or SearchDetail.of(unit).expected:
             reason = (
                 f"the server answers {answer} to this search, though the type was asked for by name, or served before"
             )
-            return Refusal(_failed(unit, reason, Ending.NOT_SERVED))
-        return Refusal(_settled(unit, f"{NOT_SERVED_HERE}: {answer}", Ending.NOT_SERVED))
-    if meaning == "pause":
-        return Refusal(_failed(unit, PUT_OFF, Ending.PAUSED), paused=True)
-    if error.status == _FORBIDDEN or meaning == "restricted":
-        return Refusal(_failed(unit, named(RESTRICTED, error.codes), Ending.RESTRICTED), restricted=True)
+            return Refusal(_failed(unit, reason, ending))
+        return Refusal(_settled(unit, f"not served here: {answer}", ending))
+    if ending is Ending.PAUSED:
+        return Refusal(_failed(unit, PUT_OFF, ending))
+    if ending is Ending.RESTRICTED:
+        return Refusal(_failed(unit, named(RESTRICTED, error.codes), ending))
     return None
+
+
+def asks_for_patient(unit: Unit) -> bool:
+    """Whether a unit asks for one Patient, and not for what belongs to one."""
+    return unit.resource_type == "Patient" and unit.patient_id is not None
+
+
+def _word(unit: Unit, said: Said) -> Deletion:
+    return Deletion("Patient", unit.patient_id or "", said, unit.way)
 
 
 def _settled(unit: Unit, reason: str, ending: Ending) -> UnitResult:

@@ -53,10 +53,13 @@ WHERE connection = %(connection)s AND NOT inline AND (
     state = 'wanted' AND (run = %(run)s OR %(leftovers)s)
     OR state IN ('missing', 'restricted') AND %(leftovers)s AND checked_at < %(at)s::timestamptz - %(fresh)s::interval
 )
-AND NOT EXISTS (
-    SELECT FROM unit WHERE unit.run = %(run)s AND key = concat('attachment:', resource_type, ':', resource_id, ':', place)
-)
+AND asked_run IS DISTINCT FROM %(run)s
 ORDER BY resource_type, resource_id, place LIMIT %(limit)s
+
+-- name: note_asked
+-- Note what units ask for, so that it is not due again in this run.
+UPDATE attachment_use u SET asked_run = %(run)s FROM unnest(%(types)s, %(ids)s, %(places)s) AS a (resource_type, id, place)
+WHERE u.connection = %(connection)s AND u.resource_type = a.resource_type AND u.resource_id = a.id AND u.place = a.place
 
 -- name: inline
 -- Documents that stand in their resource, as base64, some at a time: at least one, and together no more than a number of characters.

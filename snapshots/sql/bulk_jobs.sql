@@ -1,19 +1,19 @@
 -- name: current
 -- The run's bulk export job.
-SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, progress, next_poll_at, expires_at,
-    pages
+SELECT status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, elements, progress, next_poll_at,
+    expires_at, pages
 FROM bulk_job WHERE run = %(run)s
 
 -- name: save
 -- Insert or update the run's bulk export job.
-INSERT INTO bulk_job (run, status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, progress,
-    next_poll_at, expires_at, pages)
+INSERT INTO bulk_job (run, status_url, kicked_off_at, request, transaction_time, manifest_complete, deleted, asked, elements,
+    progress, next_poll_at, expires_at, pages)
 VALUES (%(run)s, %(status_url)s, %(kicked_off_at)s, %(request)s, %(transaction_time)s, %(manifest_complete)s, %(deleted)s, %(asked)s,
-    %(progress)s, %(next_poll_at)s, %(expires_at)s, %(pages)s)
+    %(elements)s, %(progress)s, %(next_poll_at)s, %(expires_at)s, %(pages)s)
 ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at = excluded.kicked_off_at,
     request = excluded.request, transaction_time = excluded.transaction_time,
     manifest_complete = excluded.manifest_complete, deleted = excluded.deleted, asked = excluded.asked,
-    progress = excluded.progress, next_poll_at = excluded.next_poll_at, expires_at = excluded.expires_at, pages = excluded.pages
+    elements = excluded.elements,    progress = excluded.progress, next_poll_at = excluded.next_poll_at, expires_at = excluded.expires_at, pages = excluded.pages
 
 -- name: forget
 -- The kick-off was refused: there is no job.
@@ -22,7 +22,7 @@ DELETE FROM bulk_job WHERE run = %(run)s
 -- name: earlier
 -- Jobs of earlier runs of this connection that were never deleted at the server, newest first; `stored` says whether every file of
 -- it is in the store. All those runs are closed: whoever opens a run holds the connection's lock, and closes what it does not resume.
-SELECT b.run, b.status_url, b.kicked_off_at, b.request, b.transaction_time, b.manifest_complete, b.deleted, b.asked, b.progress,
+SELECT b.run, b.status_url, b.kicked_off_at, b.request, b.transaction_time, b.manifest_complete, b.deleted, b.asked, b.elements, b.progress,
     b.next_poll_at, b.expires_at, b.pages,
     b.manifest_complete AND NOT EXISTS (SELECT FROM unit u WHERE u.run = b.run AND u.state <> 'settled') AS stored
 FROM bulk_job b JOIN run r ON r.id = b.run
@@ -55,9 +55,8 @@ ORDER BY resource_type
 
 -- name: planned_files
 -- The run's units of one manifest page, in their order.
-SELECT key, resource_type, detail ->> 'url', (detail ->> 'count')::bigint
-FROM unit
-WHERE run = %(run)s AND kind IN ('file', 'deleted-file', 'error-file') AND split_part(key, ':', 3) = %(page)s
+SELECT key, kind, resource_type, template, detail, page FROM unit
+WHERE run = %(run)s AND kind IN ('file', 'deleted-file', 'error-file') AND page = %(page)s
 ORDER BY ordinal
 
 -- name: planned_types

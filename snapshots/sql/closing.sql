@@ -49,10 +49,10 @@ EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind IN ('file', '
 
 -- name: note_unlisted
 -- Such a type is still a hole.
-INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, detail, ended_at)
+INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, template, ended_at)
 VALUES (%(run)s, concat('unlisted:', %(resource_type)s::text), 'unlisted', %(resource_type)s, 'failed', 'failed',
     'the last export''s files of this type failed, and this export lists none of it: name `types`, so that it must say so',
-    '{"template": "the export"}', %(at)s)
+    'the export', %(at)s)
 ON CONFLICT DO NOTHING
 
 -- name: blocks_all
@@ -76,7 +76,7 @@ SELECT EXISTS (
 
 -- name: asked_for_news
 -- Whether anybody was asked for news only.
-SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND detail -> 'incremental' = 'true')
+SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND incremental)
 
 -- name: patients
 -- How many patients the run received or asked for.

@@ -33,7 +33,7 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_i
 -- Patients that the selection covered and that this crawl did not ask for; none while it is not known whom it was to ask for.
 WITH asked AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
-    UNION SELECT jsonb_array_elements_text(detail -> 'ids') FROM unit WHERE run = %(run)s AND kind = 'batch'
+    UNION SELECT unnest(ids) FROM unit WHERE run = %(run)s AND kind = 'batch'
 )
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, 'Patient', m.patient_id, %(way)s, m.patient_id FROM roster m
@@ -52,7 +52,7 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(absence.way, e
 -- Patients whom a crawl no longer asks for and of whom the store has no Patient to ask for: their rows are read in rotation.
 WITH asked AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
-    UNION SELECT jsonb_array_elements_text(detail -> 'ids') FROM unit WHERE run = %(run)s AND kind = 'batch'
+    UNION SELECT unnest(ids) FROM unit WHERE run = %(run)s AND kind = 'batch'
 )
 UPDATE roster m SET removed_run = %(run)s
 WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
@@ -591,8 +591,8 @@ ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET ins
 
 -- name: doubt
 -- Make a hole of what is not believed.
-INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, detail, ended_at)
-VALUES (%(run)s, %(key)s, 'doubt', %(resource_type)s, 'failed', 'failed', %(reason)s, '{"template": "what is stored"}', %(at)s)
+INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, template, ended_at)
+VALUES (%(run)s, %(key)s, 'doubt', %(resource_type)s, 'failed', 'failed', %(reason)s, 'what is stored', %(at)s)
 ON CONFLICT (run, key) DO UPDATE SET reason = excluded.reason
 
 -- name: empty

@@ -176,7 +176,7 @@ WITH staged AS (
         -- servers that trim do not all tag: what the files of an `_elements` export last wrote is not whole either
         OR EXISTS (
             SELECT FROM bulk_job b JOIN unit u ON u.run = b.run
-            WHERE b.run = r.last_changed_run AND b.asked -> 'elements' = 'true' AND u.kind = 'file' AND u.resource_type = r.resource_type
+            WHERE b.run = r.last_changed_run AND b.elements AND u.kind = 'file' AND u.resource_type = r.resource_type
         )
     )
 ), noted AS (

@@ -92,10 +92,14 @@ UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT
 
 -- name: plan
 -- Write units; those that are there stay as they are.
-INSERT INTO unit (run, key, kind, resource_type, patient_id, detail, way, way_of_none)
-SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.detail::jsonb, u.way, u.way_of_none
-FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(details)s, %(ways)s, %(ways_of_none)s)
-    WITH ORDINALITY AS u (key, kind, resource_type, patient_id, detail, way, way_of_none, n)
+INSERT INTO unit (run, key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, way,
+    way_of_none)
+SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.template, u.split, u.incremental, u.since,
+    ARRAY(SELECT jsonb_array_elements_text(u.ids::jsonb)), u.of_chart, u.page, u.detail::jsonb, u.way, u.way_of_none
+FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(templates)s, %(splits)s, %(incremental)s::boolean[], %(since)s, %(ids)s,
+        %(charts)s, %(pages)s, %(details)s, %(ways)s, %(ways_of_none)s)
+    WITH ORDINALITY AS u (key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, way,
+        way_of_none, n)
 ORDER BY u.n
 ON CONFLICT DO NOTHING
 
@@ -106,8 +110,7 @@ WITH last_run AS (
 ), hole AS (
     SELECT key FROM unit WHERE run = (SELECT id FROM last_run) AND state = 'failed'
 )
-SELECT key, kind, resource_type, patient_id,
-    CASE WHEN reached IS NULL THEN detail ELSE detail || jsonb_build_object('place', reached) END, way, way_of_none
+SELECT key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, reached, way, way_of_none
 FROM unit
 WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[]))
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal

@@ -6,7 +6,7 @@ INSERT INTO followed (run, resource_type) SELECT %(run)s, unnest(%(types)s::text
 -- Types that this run lists, and those of them of which it asked somebody for news only: of such a type, what is stored and
 -- did not come is as it was.
 SELECT coalesce(array_agg(resource_type), '{}'), coalesce(array_agg(resource_type) FILTER (WHERE news), '{}') FROM (
-    SELECT resource_type, bool_or(detail -> 'incremental' = 'true') AS news FROM unit
+    SELECT resource_type, bool_or(incremental) AS news FROM unit
     WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt') GROUP BY 1
 ) listed
 
@@ -115,7 +115,7 @@ ORDER BY x.resource_type, x.patient_id, x.id LIMIT %(limit)s
 -- Note what units ask for, so that it is not due again in this run.
 UPDATE referenced x SET asked_run = %(run)s, depth = CASE WHEN x.run = %(run)s THEN x.depth ELSE %(depth)s END, run = %(run)s
 FROM (
-    SELECT u.resource_type, e.id FROM unit u CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS e (id)
+    SELECT u.resource_type, e.id FROM unit u CROSS JOIN LATERAL unnest(u.ids) AS e (id)
     WHERE u.run = %(run)s AND u.kind = 'reference'
 ) asked
 WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id
@@ -131,7 +131,7 @@ UPDATE referenced x SET checked_at = %(at)s::timestamptz, state = CASE
     WHEN asked.restricted THEN 'restricted' ELSE 'missing' END
 FROM (
     SELECT u.resource_type, e.id, u.ending = 'restricted' AS restricted
-    FROM unit u CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS e (id)
+    FROM unit u CROSS JOIN LATERAL unnest(u.ids) AS e (id)
     WHERE u.run = %(run)s AND u.kind = 'reference' AND u.state = 'settled'
 ) asked
 WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id

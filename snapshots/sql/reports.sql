@@ -41,7 +41,7 @@ SELECT run, resource_type, new, changed, unchanged, deleted FROM run_count WHERE
 
 -- name: holes
 -- Units that failed, with their place among the run's units of the same kind.
-SELECT run, key, kind, resource_type, patient_id, detail, reason, ending, nth FROM (
+SELECT run, kind, resource_type, patient_id, of_chart, template, split, reason, ending, nth FROM (
     SELECT *, row_number() OVER (PARTITION BY run, kind ORDER BY ordinal) AS nth FROM unit WHERE run = ANY(%(runs)s)
 ) numbered WHERE state = 'failed' ORDER BY run, ordinal
 

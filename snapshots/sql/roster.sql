@@ -45,14 +45,14 @@ ON CONFLICT (connection, former_id) DO UPDATE SET surviving_id = excluded.surviv
 -- name: unanswered
 -- Patients that settled batches asked for, that this run did not receive, and that no unit of their own asks for.
 SELECT asked.id FROM unit u
-CROSS JOIN LATERAL jsonb_array_elements_text(u.detail -> 'ids') AS asked (id)
+CROSS JOIN LATERAL unnest(u.ids) AS asked (id)
 WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
-    AND NOT EXISTS (SELECT FROM unit one WHERE one.run = %(run)s AND one.key = 'read:Patient:' || asked.id)
     AND NOT EXISTS (
         SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = asked.id
             AND (r.last_changed_run = %(run)s
                 OR EXISTS (SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = 'Patient' AND seen.id = asked.id))
     )
+EXCEPT SELECT patient_id FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('read', 'search')
 
 -- name: stored_patients
 -- The connection's patients, and whether anything of them is alive: a tombstone's chart may outlive it.
@@ -108,9 +108,9 @@ WITH alive AS MATERIALIZED (
     SELECT resource_type, patient_id,
         bool_and(ending IN ('listed', 'gone') OR ending = 'not-found' AND state = 'settled' OR ending = 'merged')
             AND (bool_or(records > 0) OR patient_id IN (SELECT patient_id FROM alive)) AS answered,
-        min(detail ->> 'since') AS since,
-        bool_or(detail -> 'incremental' IS DISTINCT FROM 'true') AS listed,
-        bool_or(ending <> 'listed' AND detail -> 'incremental' IS DISTINCT FROM 'true') AS listing_failed
+        min(since) AS since,
+        bool_or(NOT incremental) AS listed,
+        bool_or(ending <> 'listed' AND NOT incremental) AS listing_failed
     FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
     GROUP BY resource_type, patient_id
 ), judged AS (

@@ -37,7 +37,9 @@ def settled(store_url: str, served: Served) -> set[str]:
     """URLs of the searches, reads and files whose units have committed."""
     with psycopg.connect(store_url) as connection:
         found = connection.execute(
-            "SELECT detail->>'path', detail->>'url' FROM tenant_default.unit WHERE state = 'settled'"
+            "SELECT CASE kind WHEN 'batch' THEN 'Patient?_id=' || array_to_string(ids, ',') ELSE detail->>'path' END,"
+            " detail->>'url'"
+            " FROM tenant_default.unit WHERE state = 'settled'"
         ).fetchall()
     return {url or f"{served.base_url}/{path}" for path, url in found}
 

@@ -223,7 +223,9 @@ def _units(url: str, served: Served, state: str) -> set[str]:
     """What is asked first for units of the open run that stand so."""
     with psycopg.connect(url) as conn:
         rows = conn.execute(
-            "SELECT detail->>'path', detail->>'url' FROM tenant_default.unit WHERE state = %s AND run ="
+            "SELECT CASE kind WHEN 'batch' THEN 'Patient?_id=' || array_to_string(ids, ',') ELSE detail->>'path' END,"
+            " detail->>'url'"
+            " FROM tenant_default.unit WHERE state = %s AND run ="
             " (SELECT max(id) FROM tenant_default.run WHERE status = 'running')",
             (state,),
         ).fetchall()

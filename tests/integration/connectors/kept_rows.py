@@ -21,6 +21,7 @@ class Ended(NamedTuple):
     """How the ledger says that a unit stands."""
 
     kind: str
+    resource_type: str
     state: str
     complete_listing: bool
 
@@ -44,10 +45,13 @@ class KeptRows:
         rows = self._read("SELECT resource_type, id, body::text FROM {}.resource WHERE deleted_run IS NULL")
         return {(kind, id_): written(body) for kind, id_, body in rows}
 
-    def units(self) -> dict[str, Ended]:
-        """Units of the newest run by key."""
-        newest = "SELECT key, kind, state, complete_listing FROM {0}.unit WHERE run = (SELECT max(id) FROM {0}.run)"
-        return {row[0]: Ended(*row[1:]) for row in self._read(newest)}
+    def units(self) -> list[Ended]:
+        """Units of the newest run, as they were planned."""
+        newest = (
+            "SELECT kind, resource_type, state, complete_listing FROM {0}.unit"
+            " WHERE run = (SELECT max(id) FROM {0}.run) ORDER BY ordinal"
+        )
+        return [Ended(*row) for row in self._read(newest)]
 
     def job_deleted(self) -> bool | None:
         """Whether the newest run's export was deleted at the server; None without an export."""

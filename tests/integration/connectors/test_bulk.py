@@ -71,7 +71,7 @@ async def test_a_refused_since_becomes_a_full_export(store: KeptRows) -> None:
         report = await run(served, store, since="2026-01-01T00:00:00Z", types=("Patient", "Condition"))
     assert report.status == "complete"
     assert "_since" in " ".join(report.notes)
-    assert all(unit.complete_listing for unit in store.units().values())
+    assert all(unit.complete_listing for unit in store.units())
 
 
 async def test_associated_data_that_the_server_refuses_is_never_left_out_silently(store: KeptRows) -> None:
@@ -125,7 +125,7 @@ async def test_an_export_until_an_instant_earns_that_instant_and_no_more(store: 
         report = await run(served, store, types=("Patient", "Condition"), bulk=BulkOptions(until=until))
     assert report.status in {"complete", "nothing"}
     assert set(store.watermarks().values()) <= {until}
-    assert not any(unit.complete_listing for unit in store.units().values())
+    assert not any(unit.complete_listing for unit in store.units())
 
 
 async def test_elements_never_overwrite_a_whole_resource_and_delete_nothing(store: KeptRows) -> None:
@@ -402,7 +402,7 @@ async def test_a_storm_of_refusals_and_failures_over_2000_files_needs_no_operato
         )
         report = await run(served, store, profile={"retry_floor": 40, "retry_share": 0.05})
         expected = reachable(served)
-    assert len([key for key in store.units() if key.startswith("file:")]) > 1800
+    assert len([unit for unit in store.units() if unit.kind == "file"]) > 1800
     assert (report.status, report.holes) == ("complete", [])
     assert report.retries > 120
     assert store.live() == expected

@@ -31,7 +31,8 @@ async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
         kind="search",
         resource_type="Condition",
         patient_id="p1",
-        detail={"path": "Condition?patient=p1", "template": "GET /Condition?patient={id}"},
+        template="GET /Condition?patient={id}",
+        detail={"path": "Condition?patient=p1"},
     )
     async with raw_server(listing) as server, client(Endpoint(server.base_url)) as ehr:
         fetcher = SearchFetcher(ehr, server.base_url, profile_for("generic"), capability=Capability())

@@ -71,11 +71,11 @@ def scope(**changes: Any) -> RunScope:
 
 
 def search(
-    kind: str = "Observation", patient: str | None = "p1", split: str = "", *, way: Way | None = None, **detail: Any
+    kind: str = "Observation", patient: str | None = "p1", split: str = "", *, way: Way | None = None, **asked: Any
 ) -> Unit:
     key = f"search:{kind}:{patient or 'all'}:{split}"
     by = way or (DIRECTORY if patient is None else _narrowed(SEARCH, split))
-    return Unit(key=key, kind="search", resource_type=kind, patient_id=patient, detail=detail, way=by)
+    return Unit(key=key, kind="search", resource_type=kind, patient_id=patient, split=split, way=by, **asked)
 
 
 def _narrowed(way: Way, split: str) -> Way:
@@ -209,13 +209,12 @@ class _Reader:
 
 
 def _unit(kind: str, row: AbsentRow) -> Unit:
-    detail = {"id": row.id}
-    return Unit(key=f"{kind}:{row.resource_type}:{row.id}", kind=kind, resource_type=row.resource_type, detail=detail)
+    return Unit(key=f"{kind}:{row.resource_type}:{row.id}", kind=kind, resource_type=row.resource_type, ids=(row.id,))
 
 
 def asked_for(url: str, run: int) -> list[str]:
     """Ids that a run asked for because it missed them, in order."""
-    found = rows(url, "SELECT detail ->> 'id' FROM unit WHERE run = %s AND kind = 'confirm' ORDER BY ordinal", run)
+    found = rows(url, "SELECT ids[1] FROM unit WHERE run = %s AND kind = 'confirm' ORDER BY ordinal", run)
     return [row[0] for row in found]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -127,7 +128,14 @@ async def test_holes_of_the_previous_run_are_asked_first(store: Store):
 
 
 async def test_a_unit_comes_back_as_it_was_planned_and_planning_twice_changes_nothing(store: Store):
-    unit = search(split="category=laboratory", path="Observation", count=7)
+    unit = replace(
+        search(split="category=laboratory", incremental=True, since=T1),
+        template="GET /Observation?patient=…",
+        ids=("o1", "o2"),
+        of_chart="p2",
+        page=3,
+        detail={"path": "Observation", "count": 7},
+    )
     async with await store.begin_run(scope()) as run:
         await run.plan([unit])
         await run.plan([unit, P2])

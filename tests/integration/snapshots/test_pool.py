@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import anyio
 import pytest
 
 from snapshots.errors import MigrationError, StoreError, StoreUnavailableError
 from snapshots.migrate import migrations
 from snapshots.pool import Store, open_store
-from snapshots.record import Said
+from snapshots.record import Said, unit_key
 from tests.integration.snapshots.stored import (
     SCHEMA,
     asked_for,
@@ -45,6 +47,49 @@ async def test_many_processes_may_create_a_tenant_at_once(store_url: str):
     assert rows(store_url, "SELECT count(*) FROM tenant_crowd.schema_migration") == [(len(migrations()),)]
 
 
+def make_as_of_version(store_url: str, version: int) -> None:
+    """Make the store's schema what the program of an earlier version left."""
+    execute(store_url, f"DROP SCHEMA {SCHEMA} CASCADE")
+    execute(store_url, f"CREATE SCHEMA {SCHEMA}")
+    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
+    execute(store_url, f"CREATE TABLE schema_migration ({record_of_steps})")
+    for step in migrations()[:version]:
+        execute(store_url, step.statements)
+        execute(store_url, f"INSERT INTO schema_migration (version, name) VALUES ({step.version}, '{step.name}')")
+
+
+OPEN_RUN_OF_NAMED_KEYS = """
+INSERT INTO connection (name) VALUES ('mercy');
+INSERT INTO run (connection, kind, mode, selection, types, since)
+VALUES (1, 'sync', 'crawl', 'all', '{}', '{}');
+INSERT INTO unit (run, key, kind, resource_type, patient_id, detail) VALUES
+    (1, 'search:Goal:p1:category=x', 'search', 'Goal', 'p1', '{"path": "Goal?patient=p1", "template": "GET /Goal?patient=…",
+        "split": "category=x", "incremental": true, "since": "2024-01-01T00:00:00Z", "expected": true}'),
+    (1, 'batch:Patient:1', 'batch', 'Patient', NULL, '{"path": "Patient?_id=p1,p2", "ids": ["p1", "p2"], "template": "t"}'),
+    (1, 'file:output:2:7', 'file', 'Goal', NULL, '{"url": "u", "count": 3, "incremental": false, "template": "output file 7"}'),
+    (1, 'attachment:DocumentReference:d1:0', 'attachment', 'DocumentReference', NULL,
+        '{"id": "d1", "place": 0, "url": "Binary/1", "patient": "p1", "template": "GET /Binary/{id}"}');
+INSERT INTO attachment_use (connection, resource_type, resource_id, place, inline, version, run)
+VALUES (1, 'DocumentReference', 'd1', 0, false, 1, 1), (1, 'DocumentReference', 'd2', 0, false, 1, 1);
+"""
+
+
+async def test_a_run_that_was_open_when_keys_still_named_patients_goes_on_with_the_same_units(store_url: str):
+    make_as_of_version(store_url, 9)
+    execute(store_url, OPEN_RUN_OF_NAMED_KEYS)
+    async with open_store(store_url) as store, await store.begin_run(scope()) as run:
+        searched, batch, listed, attached = await run.pending()
+        assert searched.key == unit_key("search", "Goal", "p1", "category=x")
+        assert (searched.split, searched.incremental, searched.since) == ("category=x", True, "2024-01-01T00:00:00Z")
+        assert searched.detail == {"path": "Goal?patient=p1", "expected": True}
+        assert (batch.key, batch.ids) == (unit_key("batch", "Patient", 1), ("p1", "p2"))
+        assert (listed.key, listed.page) == (unit_key("file", "output", 2, 7), 2)
+        assert listed.detail == {"url": "u", "count": 3, "list": "output", "position": 7, "lists_all": True}
+        assert (attached.ids, attached.of_chart, attached.detail["place"]) == (("d1",), "p1", 0)
+        due = await run.attachments.due(fresh=timedelta(days=1), limit=9, leftovers=True)
+        assert [use.resource_id for use in due] == ["d2"]
+
+
 BEFORE_EVIDENCE = """
 INSERT INTO connection (name) VALUES ('mercy');
 INSERT INTO run (connection, kind, mode, selection, types, since, status, finished_at, full_listing)
@@ -60,13 +105,7 @@ INSERT INTO lag VALUES (1, 'all', 'Observation', 'p2', NULL, 1);
 
 
 async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_complete_and_misses_nothing(store_url: str):
-    execute(store_url, f"DROP SCHEMA {SCHEMA} CASCADE")
-    execute(store_url, f"CREATE SCHEMA {SCHEMA}")
-    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
-    execute(store_url, f"CREATE TABLE schema_migration ({record_of_steps})")
-    for step in migrations()[:6]:
-        execute(store_url, step.statements)
-        execute(store_url, f"INSERT INTO schema_migration (version, name) VALUES ({step.version}, '{step.name}')")
+    make_as_of_version(store_url, 6)
     execute(store_url, BEFORE_EVIDENCE)
     async with open_store(store_url) as store:
         assert rows(store_url, "SELECT id, first_way FROM resource ORDER BY 1") == [

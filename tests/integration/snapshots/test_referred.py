@@ -113,7 +113,7 @@ async def test_a_run_that_an_upgrade_interrupts_lists_again_what_nobody_noticed(
     execute(store_url, "DROP TABLE mention")
     execute(store_url, migrations()[8].statements)
     async with await store.begin_run(scope()) as run:
-        assert [(unit.key, unit.detail.get("place")) for unit in await run.pending()] == [
+        assert [(unit.key, unit.reached) for unit in await run.pending()] == [
             (UNIT.key, None),
             (file().key, None),
             (patients.key, None),

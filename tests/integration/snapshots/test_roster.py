@@ -218,8 +218,7 @@ async def test_aliases_are_kept_and_taken_back(store: Store):
 
 
 async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_asked_one_by_one(store: Store):
-    detail = {"ids": ["p1", "p2", "p3"]}
-    batch = Unit(key="batch:Patient:1", kind="batch", resource_type="Patient", detail=detail)
+    batch = Unit(key="batch:Patient:1", kind="batch", resource_type="Patient", ids=("p1", "p2", "p3"))
     one = Unit(key="read:Patient:p3", kind="read", resource_type="Patient", patient_id="p3")
     async with await store.begin_run(scope()) as run:
         await run.plan([batch, one])

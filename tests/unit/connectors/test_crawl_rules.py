@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import pytest
@@ -19,8 +20,9 @@ from connectors.fhir import record_from
 from connectors.fhir_base import FhirBase
 from connectors.instants import moment
 from connectors.outcomes import Issue
+from connectors.unit_details import SearchDetail
 from connectors.vendors import PROFILES, profile_for
-from snapshots.record import Alias, Deferral, Record, Unit, UnitState
+from snapshots.record import Alias, Deferral, Ending, Record, Unit, UnitState
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 EPIC, CERNER, GENERIC = PROFILES["epic"], PROFILES["cerner"], PROFILES["generic"]
@@ -31,8 +33,11 @@ def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> R
     return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}), FhirBase("https://x"))
 
 
-def unit(kind: str = "Observation", patient: str | None = "p1", **detail: object) -> Unit:
-    return Unit(key="k", kind="search", resource_type=kind, patient_id=patient, detail={"template": "GET /x", **detail})
+def unit(kind: str = "Observation", patient: str | None = "p1", **asked: Any) -> Unit:
+    detail = SearchDetail(path="x").packed
+    return Unit(
+        key="k", kind="search", resource_type=kind, patient_id=patient, template="GET /x", detail=detail, **asked
+    )
 
 
 # -- since
@@ -90,12 +95,17 @@ def deferrals(*known: Deferral, heed: bool = True, **profile: object) -> Deferra
     return Deferrals(known, profile_for("epic", profile), lambda: NOW, heed_restricted=heed)
 
 
+def words(found: Deferrals, resource_type: str, patient: str) -> str:
+    hindrance = found.hindrance(resource_type, patient)
+    return hindrance.reason if hindrance else ""
+
+
 def test_a_pause_lasts_to_the_next_midnight_where_the_hospital_is() -> None:
     found = deferrals(time_zone="America/Chicago")
     words = found.pause("DocumentReference")
     assert found.learned[0].until == datetime(2026, 5, 2, 5, tzinfo=UTC)
     assert "2026-05-02 00:00 America/Chicago" in words
-    assert found.hindrance("DocumentReference", "p9") == words
+    assert found.hindrance("DocumentReference", "p9") == (Ending.PAUSED, words)
     assert found.hindrance("Observation", "p9") is None
 
 
@@ -104,7 +114,7 @@ def test_what_is_restricted_is_heeded_until_its_time_unless_a_person_asks() -> N
     over = Deferral("Observation", "p2", "restricted", NOW - timedelta(days=1))
     paused = Deferral("DocumentReference", None, "paused", NOW + timedelta(hours=1))
     found = deferrals(soon, over, paused)
-    assert "asked again after 2026-05-02" in (found.hindrance("Observation", "p1") or "")
+    assert "asked again after 2026-05-02" in words(found, "Observation", "p1")
     assert found.hindrance("Observation", "p2") is None
     by_hand = deferrals(soon, paused, heed=False)
     assert by_hand.hindrance("Observation", "p1") is None
@@ -116,9 +126,9 @@ def test_a_bare_403_holds_for_the_run_and_a_code_for_longer() -> None:
     found.refuse("Goal", "p1", "forbidden", by_code=False, every_type=False)
     found.refuse("Goal", "p2", "break-the-glass", by_code=True, every_type=False)
     found.refuse("Goal", "p3", "break-the-glass", by_code=True, every_type=True)
-    assert found.hindrance("Goal", "p1") == "forbidden"
+    assert found.hindrance("Goal", "p1") == (Ending.RESTRICTED, "forbidden")
     assert [one[:2] for one in found.learned] == [("Goal", "p2"), ("*", "p3")]
-    assert found.hindrance("Condition", "p3") == "break-the-glass"
+    assert found.hindrance("Condition", "p3") == (Ending.RESTRICTED, "break-the-glass")
 
 
 def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_through() -> None:
@@ -126,7 +136,7 @@ def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_
     for patient in ("p1", "p2", "p3"):
         assert found.hindrance("Goal", patient) is None
         found.refuse("Goal", patient, "restricted", by_code=False, every_type=False)
-    assert "refuses this type for every patient" in (found.hindrance("Goal", "p4") or "")
+    assert "refuses this type for every patient" in words(found, "Goal", "p4")
     found.let_through("Goal")
     assert found.hindrance("Goal", "p4") is None
 

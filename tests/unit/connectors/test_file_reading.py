@@ -22,7 +22,12 @@ LINES = st.lists(st.one_of(GOOD, GOOD, OTHER, BAD, BLANK), max_size=30)
 
 def unit(resource_type: str = "Goal", kind: str = "file", **detail: object) -> Unit:
     return Unit(
-        key="file:output:1:1", kind=kind, resource_type=resource_type, detail={"template": "output file 1", **detail}
+        key="file:output:1:1",
+        kind=kind,
+        resource_type=resource_type,
+        page=1,
+        template="output file 1",
+        detail={"url": "x", **detail},
     )
 
 

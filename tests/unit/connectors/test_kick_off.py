@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import orjson
@@ -29,6 +30,7 @@ from connectors.errors import PlanError
 from connectors.vendors.cerner import CERNER
 from connectors.vendors.epic import EPIC
 from connectors.vendors.generic import GENERIC
+from snapshots.record import BulkJob
 
 BASE = "https://x/r4"
 TYPES = st.lists(st.sampled_from(["Patient", "Condition", "Goal", "Observation"]), unique=True, max_size=4).map(tuple)
@@ -134,9 +136,17 @@ def test_whatever_is_refused_the_tries_end_and_never_ask_for_less(
     )
 
 
+def job_of(asked: Asked, form: Form) -> BulkJob:
+    """The job as the store gives it back."""
+    kept = orjson.loads(orjson.dumps(dict(proofs(asked, form))))
+    return BulkJob(
+        kicked_off_at=datetime(2026, 1, 1, tzinfo=UTC), request="", asked=kept, elements=bool(asked.elements)
+    )
+
+
 @given(ASKED, FORMS)
 def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: Asked, form: Form) -> None:
-    kept = proofs_from(orjson.loads(orjson.dumps(dict(proofs(asked, form)))))
+    kept = proofs_from(job_of(asked, form))
     for resource_type in ("Patient", "Observation", "Goal"):
         whole = asked.since is None and asked.until is None and not asked.elements
         filtered = any(each.startswith(f"{resource_type}?") for each in asked.type_filters)
@@ -147,7 +157,7 @@ def test_a_form_that_was_only_tried_is_not_trusted_to_have_been_understood() -> 
     asked = Asked(level="system", types=("Patient", "Goal"))
     step = next_try(asked, Form(), Refusal(status=400), [(asked, Form())])
     assert step is not None
-    assert not proofs_from(proofs(step[0], step[1])).all_types_understood
+    assert not proofs_from(job_of(step[0], step[1])).all_types_understood
 
 
 def test_named_patients_leave_in_a_body_and_never_by_get() -> None:

@@ -13,7 +13,8 @@ from connectors.bulk.kick_off import Proofs
 from connectors.bulk.listing import Listing
 from connectors.bulk.manifest import manifest_from
 from connectors.errors import ProtocolError
-from snapshots.record import PlannedFile
+from connectors.unit_details import FileDetail
+from snapshots.record import Unit
 
 
 def listing(*urls: str, kind: str = "Observation") -> Listing:
@@ -21,8 +22,9 @@ def listing(*urls: str, kind: str = "Observation") -> Listing:
     return Listing(manifest_from(body, page=1, proofs=Proofs()))
 
 
-def planned(position: int, url: str) -> PlannedFile:
-    return PlannedFile(f"file:output:1:{position}", "Observation", url, None)
+def planned(position: int, url: str) -> Unit:
+    detail = FileDetail(list="output", position=position, url=url).packed
+    return Unit(key=str(position), kind="file", resource_type="Observation", page=1, detail=detail)
 
 
 def test_files_that_share_a_path_are_told_apart_by_what_their_queries_have_kept() -> None:

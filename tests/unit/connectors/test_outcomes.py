@@ -147,7 +147,14 @@ def test_any_bytes_are_read_as_an_outcome_or_unreadable(body: bytes) -> None:
 
 
 def _error_file(body: bytes, cut: int = 0) -> FileReading:
-    unit = Unit(key="error-file:error:1:1", kind="error-file", resource_type="*", detail={"template": "error file 1"})
+    unit = Unit(
+        key="error-file:error:1:1",
+        kind="error-file",
+        resource_type="*",
+        page=1,
+        template="error file 1",
+        detail={"url": "x"},
+    )
     reading = FileReading(unit, FhirBase("https://x"))
     reading.feed(body[:cut])
     reading.feed(body[cut:])

@@ -128,7 +128,7 @@ def test_batches_ask_for_everything_once_in_lists_that_the_vendor_takes(
     vendor: str, most: int, found: list[tuple[str, str]]
 ) -> None:
     due = [ReferenceTarget("Observation", identity, patient) for patient, identity in sorted(found)]
-    batches = [unit.detail["ids"] for unit in fetcher(vendor).units(due)]
+    batches = [list(unit.ids) for unit in fetcher(vendor).units(due)]
     assert [identity for batch in batches for identity in batch] == [target.id for target in due]
     assert all(len(batch) <= most and sum(map(len, batch)) <= 2_000 for batch in batches)
     owner = {target.id: target.patient_id for target in due}
@@ -138,5 +138,5 @@ def test_batches_ask_for_everything_once_in_lists_that_the_vendor_takes(
 
 def test_a_unit_of_references_names_no_id_in_its_key_or_template() -> None:
     (unit,) = fetcher("cerner").units([ReferenceTarget("Practitioner", "secret-id", "secret-patient")])
-    assert "secret" not in unit.key + unit.detail["template"]
+    assert "secret" not in unit.key + unit.template
     assert unit.patient_id is None

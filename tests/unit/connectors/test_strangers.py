@@ -96,7 +96,8 @@ def read_page(body: bytes) -> None:
         kind="search",
         resource_type="Observation",
         patient_id="p1",
-        detail={"split": "category=laboratory", "since": "2026-01-01T00:00:00Z"},
+        split="category=laboratory",
+        since="2026-01-01T00:00:00Z",
     )
     for name in ("generic", "epic"):
         Inspection.of(unit, PROFILES[name], capability_from(CAPABILITY), None).look(page.records, Tally())

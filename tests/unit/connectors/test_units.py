@@ -56,10 +56,10 @@ def test_every_patient_and_type_has_its_units_each_key_once_and_no_id_in_a_templ
     named = [f"id-{i}" for i in ids]
     units = [*plan.patients(named), *plan.charts(named)]
     assert len({unit.key for unit in units}) == len(units)
-    batched = {(one, "Patient") for u in units if u.kind == "batch" for one in u.detail["ids"]}
+    batched = {(one, "Patient") for u in units if u.kind == "batch" for one in u.ids}
     single = {(u.patient_id, u.resource_type) for u in units if u.kind != "batch"}
     assert batched | single == {(i, t) for i in named for t in of}
-    assert not any(u.patient_id in u.detail["template"] for u in units if u.patient_id)
+    assert not any(u.patient_id in u.template for u in units if u.patient_id)
 
 
 def test_patients_are_asked_by_the_fifty_where_a_vendor_takes_a_list_and_one_by_one_elsewhere() -> None:
@@ -67,7 +67,7 @@ def test_patients_are_asked_by_the_fifty_where_a_vendor_takes_a_list_and_one_by_
 
     def sizes(vendor: str, of: list[str]) -> list[int]:
         plan = UnitPlan(of, PROFILES[vendor], Capability(), FULL, check_patients=True)
-        return [len(u.detail.get("ids", "1")) for u in plan.patients(ids)]
+        return [len(u.ids or "1") for u in plan.patients(ids)]
 
     assert sizes("cerner", ["Patient"]) == [50, 50, 20]
     assert sizes("epic", ["Patient"]) == sizes("va", ["Patient"]) == sizes("cerner", ["Goal"]) == [1] * 120
@@ -84,7 +84,7 @@ def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
 
     def asked(profile: Any, kind: str) -> tuple[str, bool]:
         unit = charts(["p"], [kind], profile, marks)[0]
-        return unit.detail["path"].partition("p")[2], unit.detail["incremental"]
+        return unit.detail["path"].partition("p")[2], unit.incremental
 
     assert "issued=ge2024-01-01T00:00:00Z" in asked(EPIC, "Observation")[0]
     assert "recorded-date=ge2024-01-01T00:00:00Z" in asked(EPIC, "Condition")[0]
@@ -97,16 +97,14 @@ def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
 
 def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_were() -> None:
     marks = owed({"Condition": T2}, {("Condition", "late"): T1, ("Condition", "lost"): None}, "ok", "late", "lost")
-    since = {
-        u.patient_id: u.detail.get("since") for u in charts(["ok", "late", "lost", "new"], ["Condition"], CERNER, marks)
-    }
+    since = {u.patient_id: u.since for u in charts(["ok", "late", "lost", "new"], ["Condition"], CERNER, marks)}
     assert since == {"ok": T2, "late": T1, "lost": None, "new": None}
     assert marks.behind(["ok", "late", "new", "lost"]) == ("late", "lost", "ok", "new")
 
 
 def test_an_instant_given_by_hand_holds_for_new_patients_too_and_not_for_those_who_are_behind_it() -> None:
     marks = owed({"Condition": T2}, {("Condition", "late"): T1}, all_=True)
-    since = {u.patient_id: u.detail["since"] for u in charts(["new", "late"], ["Condition"], CERNER, marks)}
+    since = {u.patient_id: u.since for u in charts(["new", "late"], ["Condition"], CERNER, marks)}
     assert since == {"new": T2, "late": T1}
 
 
@@ -117,7 +115,7 @@ def test_a_chart_asked_again_in_full_has_keys_of_its_own() -> None:
         charts(["p"], ["Condition"], CERNER, marks, again=":merged", in_full=True),
     )
     assert first.key != second.key
-    assert (first.detail["incremental"], second.detail["incremental"]) == (True, False)
+    assert (first.incremental, second.incremental) == (True, False)
 
 
 def test_a_directory_is_one_unit_a_type() -> None:
