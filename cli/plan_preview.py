@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cli.preview import Preview
-from connectors.store_port import Attachments, BulkJobs, Evidence, PaceStore, References, Roster, RunStore
+from connectors.store_port import Attachments, BulkJobs, Evidence, Knowledge, PaceStore, References, Roster, RunStore
 from snapshots.record import (
     AbsentRow,
     Alias,
@@ -220,6 +220,39 @@ class PreviewAttachments(Attachments):
         return ()
 
 
+class PreviewKnowledge(Knowledge):
+    """What earlier runs have earned; moves nothing."""
+
+    def __init__(self, preview: Preview, peek: Peek | None) -> None:
+        self._preview = preview
+        self._peek = peek
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """Give what earlier runs have earned."""
+        return {} if self._peek is None else await self._peek.knowledge.watermarks()
+
+    async def received_types(self) -> frozenset[str]:
+        """Give the types that came before."""
+        return frozenset() if self._peek is None else await self._peek.knowledge.received_types()
+
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """Give when the last full listing was."""
+        return None if self._peek is None else await self._peek.knowledge.last_full_listing(granted)
+
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks are read."""
+        if self._peek is not None:
+            self._peek.speak_for(knowledge)
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Keep for the plan from when each type will be asked."""
+        self._preview.since = dict(marks)
+
+    async def namesakes(self) -> Sequence[str]:
+        """Give none: a preview has no store."""
+        return ()
+
+
 class PreviewStore(RunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
@@ -260,6 +293,11 @@ class PreviewStore(RunStore):
         """Keep nothing."""
 
     @property
+    def knowledge(self) -> PreviewKnowledge:
+        """What earlier runs have earned."""
+        return PreviewKnowledge(self._preview, self._peek)
+
+    @property
     def pace(self) -> PreviewPace:
         """Nothing is remembered."""
         return PreviewPace()
@@ -288,31 +326,6 @@ class PreviewStore(RunStore):
     def jobs(self) -> PreviewJobs:
         """No job was kicked off, none will be."""
         return PreviewJobs()
-
-    async def watermarks(self) -> Mapping[str, str]:
-        """Give what earlier runs have earned."""
-        return {} if self._peek is None else await self._peek.watermarks()
-
-    async def received_types(self) -> frozenset[str]:
-        """Give the types that came before."""
-        return frozenset() if self._peek is None else await self._peek.received_types()
-
-    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """Give when the last full listing was."""
-        return None if self._peek is None else await self._peek.last_full_listing(granted)
-
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks are read."""
-        if self._peek is not None:
-            self._peek.speak_for(knowledge)
-
-    def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Keep for the plan from when each type will be asked."""
-        self._preview.since = dict(marks)
-
-    async def namesakes(self) -> Sequence[str]:
-        """Give none: a preview has no store."""
-        return ()
 
     async def finish(
         self,

@@ -11,11 +11,12 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from connectors.capability import Capability
+from connectors.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.endings import ending_of
-from connectors.errors import AuthError, ConnectorError, FetchError, TerminalFetchError
+from connectors.errors import AuthError, FetchError, TerminalFetchError
 from connectors.fhir import UnreadableResourceError, record_from
 from connectors.fhir_base import FhirBase
-from connectors.pipeline import Emit, Fetched, run_units
+from connectors.pipeline import Emit, Fetched
 from connectors.profile import VendorProfile
 from connectors.run import Run
 from connectors.transport.call import Call
@@ -27,7 +28,6 @@ CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
 _LEAST_READS = 200  # of missed rows, a run; or a share of its requests, where that is more
 _SHARE = 0.05
-_WORKERS_PER_SLOT = 2
 _SAID = {
     Ending.GONE: Said.GONE,
     Ending.MERGED: Said.MERGED,
@@ -47,7 +47,7 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
     reader = _Reader(run.client, run.request.base_url, run.request.profile)
     left = max(_LEAST_READS, int(run.client.requests * _SHARE))
     run.show("looking for what is no longer listed")
-    await _fetch_pending(run, reader)  # of a run that was killed
+    await _read_pending(run, reader)  # of a run that was killed
     await evidence.note_departed(PATIENTS)
     left -= await _ask(run, reader, readable, left)
     await evidence.note_missed()
@@ -90,7 +90,7 @@ async def _ask(run: Run, reader: _Reader, readable: Sequence[str] | None, limit:
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
     await evidence.note_asked(due)
-    await _fetch_pending(run, reader)
+    await _read_pending(run, reader)
     return len(due)
 
 
@@ -107,27 +107,19 @@ def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:
         )
 
 
-async def _fetch_pending(run: Run, reader: _Reader) -> None:
-    before: list[Unit] = []
-    while pending := await run.store.pending(None, _KINDS):
-        if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
-        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
-        run.show("asking for what is no longer listed")
-        try:
-            await run_units(
-                pending,
-                reader.fetch,
-                run.store,
-                workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
-                on_batch=run.settled,
-                notice=run.received,
-                let_in=True,
-            )
-        except AuthError as error:
-            run.notes.append(f"what is no longer listed could not be asked for: {error}")
-            return
-        before = pending
+async def _read_pending(run: Run, reader: _Reader) -> None:
+    try:
+        await fetch_pending(
+            run,
+            _KINDS,
+            reader.fetch,
+            doing="asking for what is no longer listed",
+            workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+            notice=run.received,
+            let_in=lambda: True,
+        )
+    except AuthError as error:
+        run.notes.append(f"what is no longer listed could not be asked for: {error}")
 
 
 class _Reader:

@@ -202,6 +202,28 @@ class Attachments(Protocol):
         """(state, note, how many) of what this run wanted, those aside that are stored with their text."""
 
 
+class Knowledge(Protocol):
+    """Up to when what one open run covers is known to be complete; every call is one transaction."""
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """Per resource type, the instant up to which this connection and selection are known to be complete."""
+
+    async def received_types(self) -> frozenset[str]:
+        """Types of which any run of this connection has received something: a search of them exists."""
+
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
+
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Say which types (or "*") are asked for news only, and from when."""
+
+    async def namesakes(self) -> Sequence[str]:
+        """Other connections with the same base_url, where this run is its connection's first."""
+
+
 class RunStore(Protocol):
     """One open run of one connection, which holds that connection's lock until it is finished or closed."""
 
@@ -224,6 +246,10 @@ class RunStore(Protocol):
     @property
     def references(self) -> References:
         """What the run's resources refer to."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """Up to when the run's selection is known to be complete."""
 
     @property
     def pace(self) -> PaceStore:
@@ -269,24 +295,6 @@ class RunStore(Protocol):
     @property
     def jobs(self) -> BulkJobs:
         """The connection's bulk export jobs."""
-
-    async def watermarks(self) -> Mapping[str, str]:
-        """Per resource type, the instant up to which this connection and selection are known to be complete."""
-
-    async def received_types(self) -> frozenset[str]:
-        """Types of which any run of this connection has received something: a search of them exists."""
-
-    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
-
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
-
-    def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Say which types (or "*") are asked for news only, and from when."""
-
-    async def namesakes(self) -> Sequence[str]:
-        """Other connections with the same base_url, where this run is its connection's first."""
 
     async def finish(
         self,

@@ -168,7 +168,7 @@ def _left_behind(store: RunStore) -> list[str]:
 
 async def _namesakes(run: Run) -> list[str]:
     """Say so where another connection of this store has the same EHR: a connection that was renamed begins from nothing."""
-    others = await run.store.namesakes()
+    others = await run.store.knowledge.namesakes()
     if not others:
         return []
     known = ", ".join(others)
@@ -191,7 +191,7 @@ async def _fetch_listings(
             run.notes.append(f"{error} The declared export does not exist: crawled instead.")
         else:
             return _Earned(watermark, None)
-    await run.store.speak_for(crawl_knowledge(run), granted)
+    await run.store.knowledge.speak_for(crawl_knowledge(run), granted)
     watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted))
     profile = run.request.profile
     return _Earned(watermark, timedelta(seconds=profile.overlap_s) if profile.incremental else None)
@@ -270,10 +270,10 @@ async def _since(run: Run, granted: Sequence[str]) -> Mapping[str, str]:
         return {"*": request.since}
     if not profile.incremental:
         return {}
-    last = await run.store.last_full_listing(granted)
+    last = await run.store.knowledge.last_full_listing(granted)
     if last is None or run.now() - last > timedelta(days=profile.reconcile_every_d):
         return {}
-    return await run.store.watermarks()
+    return await run.store.knowledge.watermarks()
 
 
 def _suspended(run: Run, error: TransientFetchError) -> RunReport:

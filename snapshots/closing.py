@@ -23,6 +23,7 @@ from snapshots.sql import load
 
 _SQL = load("closing")
 _LEDGER = load("ledger")
+_KNOWLEDGE = load("knowledge")
 _ROSTER = load("roster")
 ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
 
@@ -208,7 +209,7 @@ async def _move_watermarks(
     """
     if await _is(conn, "blocks_all", closing.own):
         return {}
-    before = {row[0]: row[1] async for row in await conn.execute(_LEDGER["watermarks"], closing.own)}
+    before = {row[0]: row[1] async for row in await conn.execute(_KNOWLEDGE["watermarks"], closing.own)}
     listed = {end.resource_type for end in ends if end.listed and not end.doubtful} - {ALL_TYPES}
     exported = {end.resource_type for end in ends if end.exported}
     stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - exported)})

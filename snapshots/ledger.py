@@ -6,7 +6,7 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -24,6 +24,7 @@ from snapshots.closing import Earned, close_run, count, fail_run
 from snapshots.errors import UnitConflictError, store_border
 from snapshots.evidence import StoredEvidence
 from snapshots.ingest import Taking, prepare, take_in
+from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
 from snapshots.record import Batch, Deletion, LeftBehind, Quarantined, Record, RunReport, Unit, Way
 from snapshots.references import StoredReferences, note_mentions
@@ -85,6 +86,11 @@ class OpenRun:
     def left_behind(self) -> LeftBehind:
         """What was given up since the connection's base_url has changed."""
         return self._left_behind
+
+    @property
+    def knowledge(self) -> StoredKnowledge:
+        """Up to when the run's selection is known to be complete."""
+        return StoredKnowledge(self._session)
 
     @property
     def pace(self) -> StoredPace:
@@ -312,42 +318,6 @@ class OpenRun:
                 f"run {self.id}: {len(results) - settled.rowcount} of {len(results)} units to be settled are not in its ledger; "
                 "nothing of the batch was written. Plan units before settling them."
             )
-
-    async def watermarks(self) -> Mapping[str, str]:
-        """Give, per resource type, the instant up to which this connection and selection are known to be complete."""
-        async with self._session.transaction("reading watermarks") as own:
-            return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
-
-    async def namesakes(self) -> Sequence[str]:
-        """Give other connections with the same base_url, where this run is its connection's first."""
-        async with self._session.transaction("comparing connections") as own:
-            return [row[0] async for row in await self._conn.execute(_SQL["namesakes"], own)]
-
-    async def received_types(self) -> frozenset[str]:
-        """Give the types of which this connection has ever sent something."""
-        async with self._session.transaction("reading what came before") as own:
-            return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
-
-    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """Give when the last run began that listed everything of this selection, in this way, with a login no narrower."""
-        async with self._session.transaction("reading watermarks") as own:
-            row = await (
-                await self._conn.execute(
-                    _SQL["last_full_listing"],
-                    {**own, "granted": list(granted), "types": list(self._open.scope.types)},
-                )
-            ).fetchone()
-        return row[0] if row else None
-
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks this run reads and moves, and what its login may read: known once it is planned."""
-        self._open.knowledge = knowledge
-        async with self._session.transaction("noting what is asked") as own:
-            await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
-
-    def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Say which types (or "*") are asked for news only, and from when."""
-        self._open.marks = dict(marks)
 
     async def finish(
         self,

@@ -44,7 +44,7 @@ async def fetch_at_some_level(
     """
     refused: _Refused = []
     for level in await _levels(run, capability):
-        await run.store.speak_for(f"{run.store.selection} by export {level}", granted)
+        await run.store.knowledge.speak_for(f"{run.store.selection} by export {level}", granted)
         try:
             watermark = await fetch_by_bulk(run, capability, readable, await since(), level)
         except ExportRefusedError as error:

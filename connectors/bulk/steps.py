@@ -19,18 +19,17 @@ from connectors.bulk.named_patients import check_patients, known_patients, named
 from connectors.bulk.start import ExportStart
 from connectors.capability import Capability
 from connectors.crawl.cohort import Cohort, CohortFinder
-from connectors.errors import ConnectorError, FetchError, PlanError, ProtocolError
+from connectors.drain import fetch_pending
+from connectors.errors import FetchError, PlanError, ProtocolError
 from connectors.fhir_base import FhirBase
 from connectors.instants import moment
-from connectors.pipeline import run_units
 from connectors.plan import bulk_types
 from connectors.profile import BulkLevel
 from connectors.run import Readable, Run, instant
 from connectors.unit_details import NoFileDetail
-from snapshots.record import Batch, BulkJob, Unit, UnitResult, UnitState
+from snapshots.record import Batch, BulkJob, UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
-_UNITS_AT_ONCE = 2_000  # of the ledger in memory: exports of 20,000 files have been seen (F30)
 
 
 async def fetch_by_bulk(
@@ -47,7 +46,7 @@ async def fetch_by_bulk(
     if job is None or job.status_url is None:
         job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
     proved = proofs_from(job)
-    store.ask_since({"*": proved.since or ""} if proved.incremental else {})
+    store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
     export = ExportJob(
         run.client,
@@ -171,23 +170,22 @@ async def _begun(run: Run, capability: Capability, asked: Asked) -> BulkJob:
 
 async def _download(run: Run, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:
     """Every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
-    before: list[Unit] = []
-    while pending := await run.store.pending(_UNITS_AT_ONCE, kinds):
-        if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same files are pending again.")
-        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
-        run.show("downloading files")
-        if not before and (warning := links.warning(len(pending))) is not None and warning not in run.notes:
+
+    def warn(number: int) -> None:
+        warning = links.warning(number)
+        if warning is not None and warning not in run.notes:
             run.notes.append(warning)
-        await run_units(
-            pending,
-            files.fetch,
-            run.store,
-            workers=run.request.profile.file_concurrency,
-            on_batch=run.settled,
-            notice=run.listed,
-        )
-        before = pending
+
+    await fetch_pending(
+        run,
+        kinds,
+        files.fetch,
+        doing="downloading files",
+        workers=run.request.profile.file_concurrency,
+        notice=run.listed,
+        let_in=lambda: False,
+        on_pending=warn,
+    )
 
 
 async def _note_nothing(run: Run) -> None:

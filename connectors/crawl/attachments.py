@@ -16,8 +16,7 @@ from urllib.parse import unquote_to_bytes
 from connectors.crawl.attached import PATHS
 from connectors.crawl.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
 from connectors.documents.reading import DocumentReader
-from connectors.errors import ConnectorError
-from connectors.pipeline import run_units
+from connectors.drain import fetch_pending
 from connectors.profile import VendorProfile
 from connectors.run import Readable, Run
 from connectors.unit_details import AttachmentDetail
@@ -55,7 +54,7 @@ async def fetch_attachments(run: Run, readable: Readable) -> None:
 async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
     profile, attachments = run.request.profile, run.store.attachments
     fetcher = AttachmentFetcher(run.client, run.request.base_url, profile, reader)
-    await _fetch_pending(run, fetcher)  # of a run that was killed
+    await _ask_pending(run, fetcher)  # of a run that was killed
     fresh, leftovers = timedelta(days=profile.reference_fresh_d), run.request.kind == "sync"
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
         decided, asked = [], []
@@ -73,18 +72,12 @@ async def _fetch_by_url(run: Run, reader: DocumentReader) -> None:
         if asked:
             await run.store.plan(map(_unit, asked))
             await attachments.note_asked(asked)
-            await _fetch_pending(run, fetcher)
+            await _ask_pending(run, fetcher)
 
 
-async def _fetch_pending(run: Run, fetcher: AttachmentFetcher) -> None:
-    before: list[Unit] = []
-    while pending := await run.store.pending(_DUE_AT_ONCE, (KIND,)):
-        if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
-        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
-        workers = min(_WORKERS, run.request.profile.max_concurrency)
-        await run_units(pending, fetcher.fetch, run.store, workers=workers, on_batch=run.settled, let_in=True)
-        before = pending
+async def _ask_pending(run: Run, fetcher: AttachmentFetcher) -> None:
+    workers = min(_WORKERS, run.request.profile.max_concurrency)
+    await fetch_pending(run, (KIND,), fetcher.fetch, doing=None, workers=workers, let_in=lambda: True)
 
 
 def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tuple[str, str | None] | None:

@@ -15,14 +15,11 @@ from connectors.crawl.mentions import MentionFinder
 from connectors.crawl.reference_fetch import ReferenceFetcher
 from connectors.crawl.reference_paths import followed_types, paths_to
 from connectors.crawl.resolution import Resolver
-from connectors.errors import ConnectorError
-from connectors.pipeline import run_units
+from connectors.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.run import Readable, Run, SyncRequest
-from snapshots.record import Unit
 
 KIND = "reference"
 _DUE_AT_ONCE = 5_000  # references in memory
-_WORKERS_PER_SLOT = 2
 
 
 def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
@@ -49,7 +46,7 @@ async def follow_references(run: Run, capability: Capability, readable: Readable
     paths = paths_to(types, profile)
     run.show("following references")
     await references.follow(types)
-    await _fetch_pending(run, fetcher)  # of a run that was killed
+    await _ask_pending(run, fetcher)  # of a run that was killed
     outcome = await references.note_answers()
     for depth in range(profile.reference_depth):
         more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
@@ -58,7 +55,7 @@ async def follow_references(run: Run, capability: Capability, readable: Readable
             await run.store.plan(fetcher.units(due))
             await references.note_asked(depth=depth + 1)
             more = True
-            await _fetch_pending(run, fetcher)
+            await _ask_pending(run, fetcher)
             outcome = await references.note_answers()
         if not more:
             break
@@ -67,22 +64,16 @@ async def follow_references(run: Run, capability: Capability, readable: Readable
     run.notes += [*_notes(outcome), *_astray(resolver)]
 
 
-async def _fetch_pending(run: Run, fetcher: ReferenceFetcher) -> None:
-    before: list[Unit] = []
-    while pending := await run.store.pending(_DUE_AT_ONCE, (KIND,)):
-        if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
-        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
-        await run_units(
-            pending,
-            fetcher.fetch,
-            run.store,
-            workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
-            on_batch=run.settled,
-            notice=run.received,
-            let_in=True,
-        )
-        before = pending
+async def _ask_pending(run: Run, fetcher: ReferenceFetcher) -> None:
+    await fetch_pending(
+        run,
+        (KIND,),
+        fetcher.fetch,
+        doing=None,
+        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        notice=run.received,
+        let_in=lambda: True,
+    )
 
 
 _WORDS = {"missing": "not there", "restricted": "restricted by the server for this client"}

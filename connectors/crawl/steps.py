@@ -22,15 +22,13 @@ from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.search import SearchFetcher
 from connectors.crawl.since import Owed, since_parameter
 from connectors.crawl.units import UnitPlan, directory_units
-from connectors.errors import ConnectorError, PlanError
-from connectors.pipeline import run_units
+from connectors.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.errors import PlanError
 from connectors.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.run import Readable, Run, instant
 from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
 
 _KINDS = ("search", "read", "batch")
-_UNITS_AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
-_WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
 
 
 async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, since: Mapping[str, str]) -> str | None:
@@ -57,7 +55,7 @@ async def fetch_by_crawl(run: Run, capability: Capability, readable: Readable, s
 
 async def _said_of_types(run: Run, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
     """Once for all types: that most of them are asked for in vain, and how to ask for the others only."""
-    empty = search.empty_types - await run.store.received_types()
+    empty = search.empty_types - await run.store.knowledge.received_types()
     worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
     if not worth:
         return []
@@ -86,7 +84,7 @@ async def _crawl(run: Run, capability: Capability, plan: TypePlan, since: Mappin
     by_hand = "*" in since
     wanted = dict.fromkeys(types, since["*"]) if by_hand else since
     marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
-    run.store.ask_since(marks)
+    run.store.knowledge.ask_since(marks)
     run.is_full = not marks
     owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
     whole = [t for t in plan.types if t not in marks] if since else []
@@ -146,7 +144,7 @@ class _Crawl:
             request.profile,
             self.capability,
             self.owed,
-            expected={*request.types, *await self.run.store.received_types()},
+            expected={*request.types, *await self.run.store.knowledge.received_types()},
             known=self.stored,
             check_patients=request.cohort is not None or request.group is not None,
         )
@@ -210,11 +208,11 @@ class _Crawl:
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
             notes_dates=profile.incremental and run.request.kind == "sync",
         )
-        await _fetch_pending(run, search)
+        await _search_pending(run, search)
         further = await self._units(self.plan.types)
         while units := await self._further(further):
             await run.store.plan(units)
-            if not await _fetch_pending(run, search):
+            if not await _search_pending(run, search):
                 break
         run.notes += search.notes()
         await roster.defer(deferrals.learned)
@@ -233,25 +231,16 @@ class _Crawl:
         ]
 
 
-async def _fetch_pending(run: Run, search: SearchFetcher) -> bool:
-    """Every unit that is pending, some thousands at a time: a ledger may be larger than memory. Tells if there were any."""
-    before: list[Unit] = []
-    while pending := await run.store.pending(_UNITS_AT_ONCE, _KINDS):
-        if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
-        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
-        run.show("fetching charts")
-        await run_units(
-            pending,
-            search.fetch,
-            run.store,
-            workers=run.request.profile.max_concurrency * _WORKERS_PER_SLOT,
-            on_batch=run.settled,
-            notice=run.listed,
-            let_in=run.progress.records > 0,
-        )
-        before = pending
-    return bool(before)
+async def _search_pending(run: Run, search: SearchFetcher) -> bool:
+    return await fetch_pending(
+        run,
+        _KINDS,
+        search.fetch,
+        doing="fetching charts",
+        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        notice=run.listed,
+        let_in=lambda: run.progress.records > 0,
+    )
 
 
 def _unresolved(cohort: Cohort) -> list[Unit]:

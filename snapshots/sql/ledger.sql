@@ -41,12 +41,6 @@ WHERE run.id = %(run)s
 -- Give a connection its number.
 INSERT INTO connection (name, base_url) VALUES (%(connection)s, %(base_url)s) RETURNING id
 
--- name: namesakes
--- Other connections of the same EHR, where this run is the connection's first.
-SELECT o.name FROM connection c JOIN connection o ON o.base_url = c.base_url AND o.id <> c.id
-WHERE c.id = %(connection)s AND NOT EXISTS (SELECT FROM run WHERE connection = c.id AND id < %(run)s)
-    AND EXISTS (SELECT FROM run WHERE connection = o.id) ORDER BY 1
-
 -- name: interrupted
 -- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
 -- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
@@ -71,10 +65,6 @@ DELETE FROM seen WHERE run = ANY(%(runs)s)
 INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest, everything, started_at)
 VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s, %(everything)s, %(at)s)
 RETURNING id, started_at
-
--- name: speak_for
--- Whose watermarks the run moves, and which types its login may read.
-UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run)s
 
 -- name: resume
 -- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
@@ -160,19 +150,3 @@ INSERT INTO run_count AS c (run, resource_type, new, changed, unchanged, deleted
 SELECT %(run)s, * FROM unnest(%(types)s::text[], %(new)s::int[], %(changed)s::int[], %(unchanged)s::int[], %(deleted)s::int[])
 ON CONFLICT (run, resource_type) DO UPDATE SET new = c.new + excluded.new, changed = c.changed + excluded.changed,
     unchanged = c.unchanged + excluded.unchanged, deleted = c.deleted + excluded.deleted
-
--- name: received_types
--- Types of which any run of this connection has received something.
-SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
-WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
-
--- name: watermarks
--- Up to when each type of this connection and knowledge is known to be complete.
-SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
-
--- name: last_full_listing
--- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
--- types, and could read all that this run's login may.
-SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
-    AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
-    AND granted @> %(granted)s::text[]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.user_site import Site
 from tests.histories.stage import Stage
+from tests.user_site import Site
 
 VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mocks.serving import Served
 from tests.acceptance.faulted import FAILED, PARTIAL, Case, Night, charts, charts_only, rule
-from tests.acceptance.user_site import Key, reachable
+from tests.user_site import Key, reachable
 
 CRAWL = ("--mode", "crawl")
 OF_A_COHORT = {"group": None, "cohort": "file:cohort.csv"}

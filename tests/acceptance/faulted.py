@@ -20,7 +20,7 @@ from mocks.serving import Served
 from mocks.synthetic import generate
 from mocks.synthetic.json_bytes import to_json_bytes
 from tests.acceptance.raw_front import Front, Wording, fronted, plain
-from tests.acceptance.user_site import Key, Site, in_process, mock, reachable, source, written
+from tests.user_site import Key, Site, in_process, mock, reachable, source, written
 
 COMPLETE, PARTIAL, FAILED, BUSY = 0, 3, 5, 6
 # no fault may make a test wait: what a server asks for, and what it takes to give a silent one up, are cut short

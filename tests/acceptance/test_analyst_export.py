@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from snapshots.pool import open_store
 from snapshots.record import Batch, Deletion, Record, RunScope
-from tests.acceptance.user_site import Site, csv_rows, mock, source, written
+from tests.user_site import Site, csv_rows, mock, source, written
 
 VIEWS = {
     "patient", "encounter", "condition", "observation", "medication_request", "allergy_intolerance", "immunization",

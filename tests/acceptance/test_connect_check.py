@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.acceptance.user_site import Site, mock
+from tests.user_site import Site, mock
 
 
 def check(site: Site, code: int) -> dict[tuple[str, str], dict[str, Any]]:

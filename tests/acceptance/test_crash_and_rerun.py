@@ -10,7 +10,7 @@ import pytest
 
 from mocks.request_log import RequestLog
 from mocks.serving import Served
-from tests.acceptance.user_site import Site, mock, reachable
+from tests.user_site import Site, mock, reachable
 
 
 class KillAfter:

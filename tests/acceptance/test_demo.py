@@ -15,7 +15,7 @@ import pytest
 from cli.demo import print_next
 from cli.exit_codes import ExitCode
 from config.settings import Settings
-from tests.acceptance.user_site import CHARTFERRY
+from tests.user_site import CHARTFERRY
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from tests.acceptance.user_site import Site, mock
+from tests.user_site import Site, mock
 
 
 def test_a_sync_by_the_command_stores_every_note_with_its_text(site: Site, store_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mocks.faults import Action, FaultRule, Match
-from tests.acceptance.user_site import Site, mock, reachable
+from tests.user_site import Site, mock, reachable
 
 
 def test_an_ehr_that_goes_away_is_told_everywhere_asked_once_and_healed(site: Site) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.acceptance.user_site import CHARTFERRY, Site, key_pair
+from tests.user_site import CHARTFERRY, Site, key_pair
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from mocks.faults import Action, FaultRule, Match
-from tests.acceptance.user_site import REFERRED, Site, by_key, mentions, mock, reachable
+from tests.user_site import REFERRED, Site, by_key, mentions, mock, reachable
 
 
 def chart_of(expected: dict, patient: str) -> dict:

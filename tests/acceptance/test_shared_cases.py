@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from tests.acceptance.small_server import Small, bundle, lines, row, small_server, statement
-from tests.acceptance.user_site import Site, mock, reachable
 from tests.fix_store import database
+from tests.user_site import Site, mock, reachable
 
 BOM = b"\xef\xbb\xbf"
 PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.acceptance.small_server import bundle, row, small_server, statement
-from tests.acceptance.user_site import Site
+from tests.user_site import Site
 
 PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tests.acceptance.user_site import Key, Site, csv_rows, mock, reachable
+from tests.user_site import Key, Site, csv_rows, mock, reachable
 
 VIEW_OF = {
     "Patient": "patient",

@@ -10,7 +10,7 @@ import psycopg
 from mocks.faults import Action, FaultRule, Match
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.acceptance.user_site import Site, key_pair, mock
+from tests.user_site import Site, key_pair, mock
 
 
 def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:

@@ -21,8 +21,8 @@ import psycopg
 
 from mocks.serving import Served
 from tests.acceptance.faulted import charts, charts_only, live
-from tests.acceptance.user_site import Site, mock, reachable, source
 from tests.chaos.weather import STORMY_RUNS, Strike, Weather
+from tests.user_site import Site, mock, reachable, source
 
 CALM_RUNS = (
     3  # after the weather has cleared one is enough; a second may be asked to wait for what the first left behind

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import anyio
 import psycopg
 from psycopg import sql
 
@@ -14,7 +15,20 @@ from snapshots.beginning import utc_now
 from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
-from tests.acceptance.user_site import written
+from tests.user_site import written
+
+
+async def cut_off(work: Awaitable[Any], when: Callable[[], bool]) -> None:
+    """Do the work until `when` says that it is time to be killed."""
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while not when():  # noqa: ASYNC110  what is waited for lies in another thread's server, or in the database
+            await anyio.sleep(0.02)
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, tasks.cancel_scope)
+        await work
 
 
 class Ended(NamedTuple):

@@ -19,8 +19,8 @@ from connectors.transport.client import EhrClient
 from connectors.vendors import profile_for
 from mocks.serving import Served
 from snapshots.record import RunReport
-from tests.acceptance.user_site import key_pair
 from tests.integration.connectors.kept_rows import KeptRows
+from tests.user_site import key_pair
 
 
 class Nights:

@@ -25,9 +25,9 @@ from connectors.transport.client import EhrClient
 from connectors.vendors import profile_for
 from connectors.waits import Wait
 from snapshots.record import RunReport
-from tests.acceptance.user_site import key_pair
 from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.wire import Seen, Wire, http, wire
+from tests.user_site import key_pair
 
 PATIENT = '{"resourceType":"Patient","id":"p1"}'
 OBSERVATION = '{"resourceType":"Observation","id":"o1","subject":{"reference":"Patient/p1"}}'

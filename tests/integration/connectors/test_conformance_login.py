@@ -11,10 +11,10 @@ from urllib.parse import parse_qs
 import pytest
 from joserfc import jwk, jwt
 
-from tests.acceptance.user_site import key_pair
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.scripted_export import Answer, bearer, export_server, manifest, outcome
 from tests.integration.connectors.wire import Seen
+from tests.user_site import key_pair
 
 pytestmark = pytest.mark.anyio
 

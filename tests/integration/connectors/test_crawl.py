@@ -14,10 +14,10 @@ from connectors.run import CohortSource
 from mocks.faults import Action, FaultRule, Match
 from mocks.mock_config import MockConfig
 from mocks.serving import Served, serve
-from tests.acceptance.user_site import key_pair
 from tests.fix_ehr import small_data
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.nights import Nights
+from tests.user_site import key_pair
 
 pytestmark = pytest.mark.anyio
 DAY = timedelta(days=1)

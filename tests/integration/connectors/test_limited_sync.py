@@ -17,9 +17,9 @@ from connectors.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.pool import Store, open_store
-from tests.acceptance.user_site import mock, reachable
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.test_sync import run
+from tests.user_site import mock, reachable
 
 pytestmark = pytest.mark.anyio
 

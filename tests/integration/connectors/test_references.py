@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from connectors.pipeline import run_units
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
-from tests.acceptance.user_site import mock, reachable
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
 from tests.integration.connectors.test_sync import run
 from tests.integration.snapshots.stored import rows
+from tests.user_site import mock, reachable
 
 pytestmark = pytest.mark.anyio
 
@@ -199,30 +198,29 @@ async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_re
     assert asked <= 5
 
 
-async def test_a_run_that_was_killed_while_following_goes_on_and_asks_little_twice(
-    store: KeptRows, monkeypatch: Any
-) -> None:
-    class PowerCutError(Exception):
-        pass
+async def test_a_run_that_was_killed_while_following_goes_on_and_asks_nothing_twice(store: KeptRows) -> None:
+    pills = [resource("Medication", f"m{n}") for n in range(6)]
+    who = {"subject": to("Patient/p1")}
+    orders = [
+        resource("MedicationRequest", f"o{n}", **who, medicationReference=to(f"Medication/m{n}")) for n in range(6)
+    ]
+    with mock("va", data=[*chart(), *SHARED, *orders, *pills]) as served:
+        served.faults.add(FaultRule(match=Match(path="Medication/m"), first=4, last=6, action=Action(stall=True)))
+        stored: set[str] = set()
 
-    async def cut(units: Any, *given: Any, **how: Any) -> None:
-        if units[0].kind != "reference":
-            return await run_units(units, *given, **how)
-        if len(units) > 2:
-            await run_units(units[:2], *given, **how)
-        raise PowerCutError
+        def three_are_stored() -> bool:
+            stored.update(id_ for kind, id_ in store.live() if kind == "Medication" and id_ != "pill")
+            return len(stored) == 3
 
-    with mock("epic", data=[*chart(), *SHARED]) as served:
-        monkeypatch.setattr("connectors.crawl.references.run_units", cut)
-        for _ in range(2):
-            with pytest.raises(PowerCutError):
-                await run(served, store)
-        monkeypatch.undo()
+        await cut_off(run(served, store), three_are_stored)
+        before = len(served.log)
+        served.faults.clear()
         report = await run(served, store)
-        expected, asked = reachable(served), reads(served)
+        expected, asked = reachable(served), reads(served, before)
     assert report.status == "complete"
     assert store.live() == expected
     assert max(asked.values()) == 1
+    assert not any(f"Medication/{pill}" in path for pill in stored for path in asked)
 
 
 async def test_batches_go_by_id_lists_where_the_server_takes_them(store: KeptRows) -> None:

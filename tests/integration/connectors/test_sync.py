@@ -20,8 +20,8 @@ from connectors.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.record import RunReport
-from tests.acceptance.user_site import key_pair, mock, reachable, written
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.user_site import key_pair, mock, reachable, written
 
 pytestmark = pytest.mark.anyio
 

@@ -113,7 +113,7 @@ async def full_run(
 ) -> RunReport:
     """Plan, write everything in one batch, finish and close."""
     async with run:
-        await run.speak_for(run.selection, [])
+        await run.knowledge.speak_for(run.selection, [])
         await run.plan(units)
         ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
         await run.write(Batch(records=records, results=ended))
@@ -145,7 +145,7 @@ async def weighed(
     """
     begun = scope() if asked is None else asked
     async with await store.begin_run(begun) as run:
-        await run.speak_for(begun.selection, [])
+        await run.knowledge.speak_for(begun.selection, [])
         if begun.mode == "bulk":
             kicked_off = datetime.now(UTC)
             job = BulkJob(

@@ -702,7 +702,7 @@ async def test_quarantine_that_no_unit_answers_for_leaves_a_file_that_misses_not
         report = await run.finish(watermark=T1, requests=0, retries=0)
     assert (report.status, report.quarantined, len(live(store_url))) == ("partial", 1, 3)
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {}
+        assert await run.knowledge.watermarks() == {}
 
 
 async def test_a_failed_run_buries_and_doubts_nothing(store: Store, store_url: str):

@@ -166,8 +166,8 @@ async def test_a_hole_of_no_patient_blocks_the_watermark_of_its_type_and_no_othe
     brought = [record("a", 1), record("c", 1, kind="Condition")]
     await full_run(await store.begin_run(scope()), brought, units, results=results, watermark=T1)
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {"Condition": T1}
-        assert await run.last_full_listing([]) is None
+        assert await run.knowledge.watermarks() == {"Condition": T1}
+        assert await run.knowledge.last_full_listing([]) is None
 
 
 @pytest.mark.parametrize(
@@ -181,31 +181,31 @@ async def test_a_hole_that_hides_deletions_or_errors_blocks_every_watermark(stor
     results = [settled(P1), failed(unit)]
     await full_run(await store.begin_run(scope()), [], [P1, unit], results=results, watermark=T1)
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {}
+        assert await run.knowledge.watermarks() == {}
 
 
 async def test_a_complete_run_moves_the_watermarks_of_its_selection_only(store: Store):
     asked = scope(types=("Observation", "Goal"))
     await full_run(await store.begin_run(asked), [record("a", 1)], [P1, search("Goal")], watermark=T1)
     async with await store.begin_run(asked) as run:
-        assert await run.watermarks() == {"Observation": T1}  # of Goal there is nothing at all
-        assert await run.last_full_listing([]) is not None
+        assert await run.knowledge.watermarks() == {"Observation": T1}  # of Goal there is nothing at all
+        assert await run.knowledge.last_full_listing([]) is not None
     async with await store.begin_run(scope(selection="group:9")) as run:
-        assert await run.watermarks() == {}
+        assert await run.knowledge.watermarks() == {}
 
 
 async def test_a_run_from_an_instant_after_the_watermark_leaves_it_where_it_was(store: Store):
     await full_run(await store.begin_run(scope()), [record("a", 1)], [P1], watermark=T1)
     await full_run(await store.begin_run(scope(since={"*": "2024-01-15T00:00:00Z"})), [], [P1], watermark=T2)
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {"Observation": T1}
+        assert await run.knowledge.watermarks() == {"Observation": T1}
 
 
 async def test_a_pull_moves_no_watermark(store: Store):
     await full_run(await store.begin_run(scope(kind="pull")), [], [P1], watermark=None)
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {}
-        assert await run.last_full_listing([]) is None
+        assert await run.knowledge.watermarks() == {}
+        assert await run.knowledge.last_full_listing([]) is None
 
 
 async def test_a_bulk_job_survives_a_crash(store: Store):
@@ -265,7 +265,7 @@ async def test_an_export_that_was_asked_for_a_type_by_name_knows_it_though_there
     asked = scope(mode="bulk", types=("Observation", "Goal"))
     await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file()], watermark=T1)
     async with await store.begin_run(asked) as run:
-        assert await run.watermarks() == {"Observation": T1, "Goal": T1}
+        assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T1}
 
 
 async def test_a_run_in_full_by_hand_does_not_go_on_with_one_that_asked_for_news(store: Store):
@@ -277,32 +277,32 @@ async def test_a_run_in_full_by_hand_does_not_go_on_with_one_that_asked_for_news
 
 async def test_a_full_listing_counts_for_the_same_knowledge_types_and_for_no_wider_login(store: Store):
     async with await store.begin_run(scope()) as run:
-        await run.speak_for("all, crawled", ["Observation", "Goal"])
+        await run.knowledge.speak_for("all, crawled", ["Observation", "Goal"])
         await run.plan([P1])
         await run.write(Batch(records=[record("a", 1)], results=[settled(P1, records=1)]))
         await run.finish(watermark=T1, requests=0, retries=0)
     async with await store.begin_run(scope()) as run:
-        await run.speak_for("all, crawled", ["Observation"])
-        assert await run.last_full_listing(["Observation"]) is not None
-        assert await run.last_full_listing(["Observation", "Goal", "Condition"]) is None
-        assert await run.watermarks() == {"Observation": T1}
-        await run.speak_for("all, exported", ["Observation"])
-        assert (await run.last_full_listing(["Observation"]), await run.watermarks()) == (None, {})
+        await run.knowledge.speak_for("all, crawled", ["Observation"])
+        assert await run.knowledge.last_full_listing(["Observation"]) is not None
+        assert await run.knowledge.last_full_listing(["Observation", "Goal", "Condition"]) is None
+        assert await run.knowledge.watermarks() == {"Observation": T1}
+        await run.knowledge.speak_for("all, exported", ["Observation"])
+        assert (await run.knowledge.last_full_listing(["Observation"]), await run.knowledge.watermarks()) == (None, {})
     async with await store.begin_run(scope(types=("Goal",))) as run:
-        await run.speak_for("all, crawled", [])
-        assert await run.last_full_listing([]) is None
+        await run.knowledge.speak_for("all, crawled", [])
+        assert await run.knowledge.last_full_listing([]) is None
 
 
 async def test_a_connections_first_run_names_its_namesakes_and_later_ones_do_not(store: Store):
     await full_run(await store.begin_run(scope(base_url="https://ehr/r4")), [], [P1])
     twin = scope(connection="twin", base_url="https://ehr/r4")
     async with await store.begin_run(twin) as run:
-        assert await run.namesakes() == ["mercy"]
+        assert await run.knowledge.namesakes() == ["mercy"]
         await run.fail(reason="only looked", requests=0, retries=0)
     async with await store.begin_run(twin) as run:
-        assert await run.namesakes() == []
+        assert await run.knowledge.namesakes() == []
     async with await store.begin_run(scope(connection="another", base_url="https://ehr/dstu2")) as run:
-        assert await run.namesakes() == []
+        assert await run.knowledge.namesakes() == []
 
 
 async def test_a_report_claims_what_is_complete_by_which_way_for_how_many_and_up_to_when(store: Store):
@@ -362,4 +362,4 @@ async def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap
         await run.write(Batch(records=[record("a", 1), record("g", 1, kind="Goal")], results=results))
         await run.finish(watermark=T2, requests=0, retries=0, overlap=timedelta(hours=6))
     async with await store.begin_run(scope()) as run:
-        assert await run.watermarks() == {"Observation": T1, "Goal": T2}
+        assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T2}

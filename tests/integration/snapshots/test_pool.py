@@ -117,8 +117,8 @@ async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_comp
         for table in ("watermark", "roster", "lag"):
             assert rows(store_url, f"SELECT count(*) FROM {table}") == [(0,)]
         async with await store.begin_run(scope()) as run:
-            await run.speak_for("all", [])
-            assert (await run.watermarks(), await run.last_full_listing([])) == ({}, None)
+            await run.knowledge.speak_for("all", [])
+            assert (await run.knowledge.watermarks(), await run.knowledge.last_full_listing([])) == ({}, None)
             await run.fail(reason="only looked", requests=0, retries=0)
         units = [read("p1"), search()]
         report = await weighed(

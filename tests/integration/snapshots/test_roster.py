@@ -51,7 +51,7 @@ async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], asked: A
 
 async def state(store: Store) -> tuple[dict, set, dict]:
     async with await store.begin_run(COHORT) as run:
-        found = dict(await run.watermarks()), set(await run.roster.covered()), dict(await run.roster.lags())
+        found = dict(await run.knowledge.watermarks()), set(await run.roster.covered()), dict(await run.roster.lags())
         await run.fail(reason="only looked", requests=0, retries=0)
         return found
 
@@ -75,8 +75,8 @@ async def test_a_patient_that_fails_again_keeps_its_older_instant_until_it_catch
 async def test_a_full_listing_that_failed_for_one_patient_is_owed_to_that_patient_alone(store: Store):
     await crawl(store, T1, (P1, settled), (P2, failed))
     async with await store.begin_run(COHORT) as run:
-        assert await run.last_full_listing([]) is not None
-        assert await run.watermarks() == {"Observation": T1}
+        assert await run.knowledge.last_full_listing([]) is not None
+        assert await run.knowledge.watermarks() == {"Observation": T1}
         assert await run.roster.lags() == {("Observation", "p2"): None}
 
 

@@ -23,7 +23,7 @@ from connectors.transport.call import Reply
 from connectors.transport.retry_table import issue_codes
 from connectors.vendors import PROFILES
 from snapshots.record import Deletion
-from tests.acceptance.user_site import key_pair
+from tests.user_site import key_pair
 
 BASE = FhirBase("https://x")
 BOM = b"\xef\xbb\xbf"

@@ -1,0 +1,55 @@
+"""Up to when what a selection covers is known to be complete: `EhrMemory.knowledge`.
+
+How watermarks move is `closing`'s; who is behind them, `roster`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+from snapshots.run_session import RunSession
+from snapshots.sql import load
+
+_SQL = load("knowledge")
+
+
+class StoredKnowledge:
+    """What is known of one run's selection, as it is listed. Every call is one transaction."""
+
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+        self._conn = session.conn
+        self._open = session.open
+
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks the run reads and moves, and what its login may read: known once it is planned."""
+        self._open.knowledge = knowledge
+        async with self._session.transaction("noting what is asked") as own:
+            await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Say which types (or "*") are asked for news only, and from when."""
+        self._open.marks = dict(marks)
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """Give, per resource type, the instant up to which the connection and selection are known to be complete."""
+        async with self._session.transaction("reading watermarks") as own:
+            return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
+
+    async def received_types(self) -> frozenset[str]:
+        """Give the types of which the connection has ever sent something."""
+        async with self._session.transaction("reading what came before") as own:
+            return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
+
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """Give when the last run began that listed everything of the selection, in this way, with a login no narrower."""
+        values = {"granted": list(granted), "types": list(self._open.scope.types)}
+        async with self._session.transaction("reading watermarks") as own:
+            row = await (await self._conn.execute(_SQL["last_full_listing"], {**own, **values})).fetchone()
+        return row[0] if row else None
+
+    async def namesakes(self) -> Sequence[str]:
+        """Give other connections with the same base_url, where this run is its connection's first."""
+        async with self._session.transaction("comparing connections") as own:
+            return [row[0] async for row in await self._conn.execute(_SQL["namesakes"], own)]

@@ -1,0 +1,25 @@
+-- name: received_types
+-- Types of which any run of this connection has received something.
+SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
+WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
+
+-- name: watermarks
+-- Up to when each type of this connection and knowledge is known to be complete.
+SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+
+-- name: last_full_listing
+-- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
+-- types, and could read all that this run's login may.
+SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
+    AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
+    AND granted @> %(granted)s::text[]
+
+-- name: speak_for
+-- Whose watermarks the run moves, and which types its login may read.
+UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run)s
+
+-- name: namesakes
+-- Other connections of the same EHR, where this run is the connection's first.
+SELECT o.name FROM connection c JOIN connection o ON o.base_url = c.base_url AND o.id <> c.id
+WHERE c.id = %(connection)s AND NOT EXISTS (SELECT FROM run WHERE connection = c.id AND id < %(run)s)
+    AND EXISTS (SELECT FROM run WHERE connection = o.id) ORDER BY 1
