@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from config.connections import Connection
-from connectors.crawl.search import SearchFetcher
-from connectors.pipeline import run_units
-from connectors.store_port import RunStore
-from connectors.transport.client import EhrClient
-from connectors.vendors import profile_for
+from connectors.core.pipeline import run_units
+from connectors.fhir.memories import EhrRunStore
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.vendors import profile_for
 from snapshots.record import Batch, Unit
 
 
@@ -51,7 +51,7 @@ async def _crawl(base_url: str, patients: Sequence[str], connections: int, types
     async with EhrClient(connection, profile, clock=time.time, sleep=asyncio.sleep, rng=random.Random()) as client:
         search = SearchFetcher(client, base_url, profile)
         cpu, begins = time.process_time(), time.perf_counter()
-        await run_units(units, search.fetch, cast("RunStore", store), workers=2 * connections)
+        await run_units(units, search.fetch, cast("EhrRunStore", store), workers=2 * connections)
         return {
             "requests": client.requests,
             "resources": store.records,

@@ -1,12 +1,13 @@
-"""How a proof looks: a table and its verdict for people, JSON for machines.
+"""How a proof looks to people: a table and its verdict. Its JSON is `render`'s, as that of a report is.
 
-What is in it is decided by `connectors.prove`. Where not everything could be asked, the verdict itself says so.
+What is in it is decided by `connectors.fhir.prove.prove`. Where not everything could be asked, the verdict itself says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cli.render import print_table, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +25,8 @@ _GRAVEST_FIRST = ("fewer", "unanswered", "more", "not asked", "equal")
 _NAMED_TYPES = 8  # in the verdict's line
 
 
-def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
-    """Return a proof as `prove --json` and `runs --json` print it; the keys are a contract."""
-    fields = asdict(certificate)
-    fields["types"] = [{"type": one.pop("resource_type"), **one} for one in fields["types"]]
-    fields["findings"] = [{"type": one.pop("resource_type"), **one} for one in fields["findings"]]
-    open_questions = sum(one.not_asked for one in certificate.types)
-    return {"verdict": certificate.verdict, "could_not_be_asked": open_questions, **fields}
-
-
 def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
     """Print what a proof found: a line for each type with something to say (with `every`, for all), then what was not equal."""
-    from cli.render import print_table, tell
-
     silent = [] if every else [one for one in certificate.types if not _says_something(one)]
     spoken = [one for one in certificate.types if one not in silent]
 

@@ -147,9 +147,9 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
 
 
 def _key_problems(connection: Connection, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
-    from connectors.auth.assertion import load_signing_key
-    from connectors.errors import AuthError
-    from connectors.vendors import PROFILES
+    from connectors.core.errors import AuthError
+    from connectors.fhir.auth.assertion import load_signing_key
+    from connectors.fhir.vendors import PROFILES
 
     try:
         load_signing_key(
@@ -187,7 +187,7 @@ def connection_warnings(connection: Connection) -> Iterator[str]:
 
 def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
     """Yield why a plain `sync` cannot know its patients: the server lists none, and the file names none."""
-    from connectors.vendors import profile_for
+    from connectors.fhir.vendors import profile_for
 
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode
@@ -208,7 +208,7 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
 
 
 def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
-    from connectors.vendors import profile_for
+    from connectors.fhir.vendors import profile_for
 
     path = f"connections.{name}"
     for key, value in dict(connection).items():

@@ -1,6 +1,6 @@
 """What `chartferry config check --connect` asks: the store, then each connection's EHR, step by step.
 
-What each step finds is `snapshots.inquiry`'s and `connectors.inquiry`'s; what is wrong in the file alone, `config_check`'s.
+What each step finds is `snapshots.inquiry`'s and `connectors.fhir.inquiry`'s; what is wrong in the file alone, `config_check`'s.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ async def check_connection(connection: Connection, problems: Sequence[Problem]) 
 
 
 def _key(connection: Connection) -> str:
-    from connectors.auth.assertion import load_signing_key
-    from connectors.vendors import profile_for
+    from connectors.fhir.auth.assertion import load_signing_key
+    from connectors.fhir.vendors import profile_for
 
     secret = connection.secrets["key"].read(os.environ).reveal()
     profile = profile_for(connection.vendor, connection.profile)

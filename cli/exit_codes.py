@@ -60,7 +60,7 @@ def leaf(error: BaseException) -> BaseException:
 def of_error(error: BaseException) -> ExitCode | None:
     """Return the exit code of an expected error, None for one that nobody foresaw."""
     from config.errors import ConfigError
-    from connectors.errors import ConnectorError, PlanError
+    from connectors.core.errors import ConnectorError, PlanError
     from exports.errors import ExportError, ViewError
     from exports.errors import PlanError as ExportPlanError
     from mocks.faults import FaultScriptError

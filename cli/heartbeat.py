@@ -1,6 +1,6 @@
 """Keeps telling: shows a run again every second while it has no step to tell, and says what a slow start or end waits for.
 
-What is waited for is `connectors.waits`', how it looks `progress`'.
+What is waited for is `connectors.core.waits`', how it looks `progress`'.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from cli.render import say
 
 if TYPE_CHECKING:
-    from connectors.run import Progress
-    from connectors.transport.client import EhrClient
+    from connectors.fhir.run import EhrProgress
+    from connectors.fhir.transport.client import EhrClient
 
 EVERY_S = 1.0
 
@@ -39,11 +39,13 @@ async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0
 
 
 @asynccontextmanager
-async def beating(client: EhrClient, show: Callable[[Progress], None]) -> AsyncIterator[Callable[[Progress], None]]:
+async def beating(
+    client: EhrClient, show: Callable[[EhrProgress], None]
+) -> AsyncIterator[Callable[[EhrProgress], None]]:
     """Yield the function to call at every step; what it was last called with is shown again while nothing calls it."""
-    last: Progress | None = None
+    last: EhrProgress | None = None
 
-    def step(progress: Progress) -> None:
+    def step(progress: EhrProgress) -> None:
         nonlocal last
         last = progress
         progress.waiting = None  # something moves

@@ -87,7 +87,7 @@ def connection_to(
     served: Served, *, name: str, key: Path | None, folder: Path, tenant: str | None = None
 ) -> MockConnection:
     """Return the connection for a running mock; writes a cohort file where the vendor is crawled and lists no patients."""
-    from connectors.vendors import profile_for
+    from connectors.fhir.vendors import profile_for
 
     profile = profile_for(served.vendor)
     cohort = None

@@ -15,7 +15,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cli.preview import Preview
-from connectors.store_port import Attachments, BulkJobs, Evidence, Knowledge, PaceStore, References, Roster, RunStore
+from connectors.fhir.memories import (
+    Attachments,
+    BulkJobs,
+    EhrRunStore,
+    Evidence,
+    Knowledge,
+    PaceStore,
+    References,
+    Roster,
+)
 from snapshots.record import (
     AbsentRow,
     Alias,
@@ -253,7 +262,7 @@ class PreviewKnowledge(Knowledge):
         return ()
 
 
-class PreviewStore(RunStore):
+class PreviewStore(EhrRunStore):
     """A run that forgets everything but its plan, and has nothing to do."""
 
     id = 0
@@ -365,7 +374,7 @@ class PreviewRuns:
         self._store = store
 
     @asynccontextmanager
-    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[RunStore]:
+    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[EhrRunStore]:
         """Yield a run that keeps only its plan."""
         self._preview.mode = scope.mode
         if self._store is None:

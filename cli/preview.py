@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 if TYPE_CHECKING:
-    from connectors.transport.call import Call, Reply
-    from connectors.transport.client import EhrClient
+    from connectors.fhir.transport.call import Call, Reply
+    from connectors.fhir.transport.client import EhrClient
 
 
 @dataclass(kw_only=True)

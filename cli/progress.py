@@ -22,7 +22,7 @@ WAIT_SHOWN_S = 2.0
 
 
 class AWait(Protocol):
-    """What holds a run up (`connectors.waits.Wait` has it); moments are epoch seconds."""
+    """What holds a run up (`connectors.core.waits.Wait` has it); moments are epoch seconds."""
 
     @property
     def reason(self) -> str:
@@ -38,7 +38,7 @@ class AWait(Protocol):
 
 
 class RunProgress(Protocol):
-    """What is shown of a run (`connectors.sync.Progress` has it)."""
+    """What is shown of a run (`connectors.fhir.run.EhrProgress` has it)."""
 
     connection: str
     phase: str

@@ -1,6 +1,6 @@
 """`chartferry prove`: ask the EHR what it has and compare it with the store; a table or one JSON object, and exit 0 or 3.
 
-What is asked and how it is judged is `connectors.prove`'s.
+What is asked and how it is judged is `connectors.fhir.prove.prove`'s.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.certificate import certificate_as_json, print_certificate
+from cli.certificate import print_certificate
 from cli.exit_codes import ExitCode
 from cli.invocation import (
     ConfigOption,
@@ -21,7 +21,7 @@ from cli.invocation import (
     settings_of,
 )
 from cli.progress import run_progress
-from cli.render import emit_json
+from cli.render import certificate_as_json, emit_json
 from cli.supervise import supervise
 from cli.sync import checked_types
 

@@ -9,16 +9,15 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.certificate import certificate_as_json
-
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snapshots.record import Hole, RunReport
+    from snapshots.record import Certificate, Hole, RunReport
 
 KB = 1000
 _WIDEST = 1000  # to find out how wide a table would like to be
@@ -158,6 +157,15 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
         **({"cohort": dict(report.cohort)} if report.cohort else {}),
         "certificates": [certificate_as_json(certificate) for certificate in report.certificates],
     }
+
+
+def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
+    """Return a proof as `prove --json` and `runs --json` print it; the keys are a contract."""
+    fields = asdict(certificate)
+    fields["types"] = [{"type": one.pop("resource_type"), **one} for one in fields["types"]]
+    fields["findings"] = [{"type": one.pop("resource_type"), **one} for one in fields["findings"]]
+    open_questions = sum(one.not_asked for one in certificate.types)
+    return {"verdict": certificate.verdict, "could_not_be_asked": open_questions, **fields}
 
 
 def _hole(hole: Hole) -> str:

@@ -1,6 +1,6 @@
 """`chartferry sync`: one run for each connection, a table or one JSON object, and the worst run's exit code.
 
-Chooses what to run and shows what came out. Building is left to `wiring`, the run itself to `connectors.sync`.
+Chooses what to run and shows what came out. Building is left to `wiring`, the run itself to `connectors.fhir.sync`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def run_all(
     async def all_of_them(show: Show) -> None:
         import anyio
 
-        from connectors.transport.politeness import Origins
+        from connectors.fhir.transport.politeness import Origins
 
         places, origins = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME), Origins()
 

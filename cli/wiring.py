@@ -29,11 +29,11 @@ from config.settings import Settings, problems_of, refused
 
 if TYPE_CHECKING:
     from cli.preview import Preview
-    from connectors.auth.credentials import Credentials
-    from connectors.inquiry import Step
-    from connectors.sync import CohortSource, LogIn, Progress, SyncRequest
-    from connectors.transport.client import EhrClient
-    from connectors.transport.politeness import Origins
+    from connectors.fhir.auth.credentials import Credentials
+    from connectors.fhir.inquiry import Step
+    from connectors.fhir.sync import CohortSource, EhrProgress, LogIn, SyncRequest
+    from connectors.fhir.transport.client import EhrClient
+    from connectors.fhir.transport.politeness import Origins
     from snapshots.ledger import OpenRun
     from snapshots.pool import Store
     from snapshots.record import Certificate, RunReport, RunScope
@@ -89,8 +89,8 @@ def profile_problems(connection: Connection) -> Iterator[Problem]:
         return
     from pydantic import ValidationError
 
-    from connectors.profile import VendorProfile
-    from connectors.vendors import profile_for
+    from connectors.fhir.profile import VendorProfile
+    from connectors.fhir.vendors import profile_for
 
     try:
         profile_for(connection.vendor, connection.profile)
@@ -125,7 +125,7 @@ def read_patients(source: str) -> Mapping[str, int]:
 
     The values are PHI.
     """
-    from connectors.crawl.cohort import parse_cohort
+    from connectors.fhir.cohort.finder import parse_cohort
 
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
@@ -163,7 +163,7 @@ async def opened_store(settings: Settings, tenant: str) -> AsyncIterator[Store]:
 
 
 def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
-    from connectors.sync import CohortSource
+    from connectors.fhir.sync import CohortSource
 
     system = None if wanted.patients_are_ids else connection.cohort_system
     if wanted.stored_patients or (wanted.patients is None and wanted.group is None and connection.cohort == STORED):
@@ -180,7 +180,7 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
 
 
 def _credentials(connection: Connection) -> Credentials:
-    from connectors.auth.credentials import Credentials
+    from connectors.fhir.auth.credentials import Credentials
 
     secrets = {key: ref.read(os.environ).reveal() for key, ref in connection.secrets.items()}
     return Credentials(
@@ -197,8 +197,8 @@ def _credentials(connection: Connection) -> Credentials:
 
 
 def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
-    from connectors.sync import SyncRequest
-    from connectors.vendors import profile_for
+    from connectors.fhir.sync import SyncRequest
+    from connectors.fhir.vendors import profile_for
 
     return SyncRequest(
         connection=connection.name,
@@ -216,7 +216,7 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
 
 
 def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng: random.Random) -> LogIn:
-    from connectors.auth.login import log_in
+    from connectors.fhir.auth.login import log_in
 
     credentials = _credentials(connection)
 
@@ -232,7 +232,7 @@ async def run_connection(
     connection: Connection,
     store: Store,
     wanted: Wanted,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[EhrProgress], None],
     origins: Origins | None = None,
 ) -> RunReport:
     """Do one run of one connection: profile, tokens, client, request; errors of every room are let through.
@@ -252,14 +252,14 @@ async def prove_connection(
     connection: Connection,
     store: Store,
     wanted: Wanted,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[EhrProgress], None],
     *,
     sample: int | None,
     seed: int | None,
 ) -> Certificate:
     """Compare what one connection's EHR has with what the store holds; errors of every room are let through."""
-    from connectors.prove import ProofRequest, prove
-    from connectors.transport.client import EhrClient
+    from connectors.fhir.prove.prove import ProofRequest, prove
+    from connectors.fhir.transport.client import EhrClient
 
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
@@ -281,8 +281,8 @@ async def prove_connection(
 
 async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     """Find out whether a connection's EHR is there and lets us in; quickly, with few tries and no wait for quiet hours to end."""
-    from connectors.inquiry import inquire
-    from connectors.transport.client import EhrClient
+    from connectors.fhir.inquiry import inquire
+    from connectors.fhir.transport.client import EhrClient
 
     wanted = _request(connection, Wanted())
     quick = wanted.profile.model_copy(
@@ -304,7 +304,7 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
 
 
 async def preview_connection(
-    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[Progress], None]
+    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[EhrProgress], None]
 ) -> Preview:
     """Find out what a run would ask, without asking it; what earlier runs know is read from the store, if there is one."""
     from cli.plan_preview import PreviewRuns
@@ -320,7 +320,7 @@ async def preview_connection(
     return preview
 
 
-def _planning(progress: Progress) -> Progress:
+def _planning(progress: EhrProgress) -> EhrProgress:
     """A plan goes through a run's phases and does none of them."""
     return replace(progress, phase="planning", units=0, units_done=0)
 
@@ -330,12 +330,12 @@ async def _run(
     wanted: Wanted,
     open_run: Callable[[RunScope, Callable[[], datetime]], Any],
     wrap: Callable[[EhrClient], Any],
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[EhrProgress], None],
     *,
     origins: Origins | None = None,
 ) -> RunReport:
-    from connectors.sync import sync
-    from connectors.transport.client import EhrClient
+    from connectors.fhir.sync import sync
+    from connectors.fhir.transport.client import EhrClient
 
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret

@@ -1,6 +1,7 @@
 """What a connection's bulk exports are asked for beyond types: the table `bulk = { … }` of its configuration.
 
-Owns the shape and what its keys allow. How each is said to a server, and what an answer to it proves, is `connectors.bulk`'s.
+Owns the shape and what its keys allow. How each is said to a server, and what an answer to it proves, is
+`connectors.fhir.bulk`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One connection: an EHR endpoint of one tenant, as the configuration names it.
 
-Owns the shape and what its keys allow. How to speak to the vendor is left to `connectors.vendors`; whether files
-exist, to `chartferry config check`; the vendor-profile overrides are checked by cli, which may know `connectors.profile`.
+Owns the shape and what its keys allow. How to speak to the vendor is left to `connectors.fhir.vendors`; whether files
+exist, to `chartferry config check`; the vendor-profile overrides are checked by cli, which may know `connectors.fhir.profile`.
 """
 
 from __future__ import annotations

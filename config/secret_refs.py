@@ -1,6 +1,6 @@
 """Secrets by reference: `file:PATH` or `env:NAME` in the configuration, read only when needed, masked whenever shown.
 
-Owns the reference and the masked value. What a key's text means (PEM, JWK, JWKS) is left to `connectors.auth`.
+Owns the reference and the masked value. What a key's text means (PEM, JWK, JWKS) is left to `connectors.fhir.auth`.
 """
 
 from __future__ import annotations

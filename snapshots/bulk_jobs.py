@@ -1,6 +1,6 @@
 """The bulk export jobs of a connection, this run's and those that earlier runs left at the server: `store_port.BulkJobs`.
 
-What a job's files are is the ledger's (units); what is asked of the server, and when, is left to `connectors.bulk`.
+What a job's files are is the ledger's (units); what is asked of the server, and when, is left to `connectors.fhir.bulk`.
 """
 
 from __future__ import annotations

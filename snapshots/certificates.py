@@ -1,6 +1,6 @@
 """Certificates as the store keeps them: one row a proof, its findings as JSON that names patients by their hash only.
 
-What is compared is `connectors.prove`'s, what the store holds is told by `proof_session`.
+What is compared is `connectors.fhir.prove.prove`'s, what the store holds is told by `proof_session`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a run makes of rows that it missed: whom to ask for by id, and what is believed when the run ends.
 
 Only a way that listed a row before can miss it, and one word is not enough (docs/completeness.md has the decision table). Asking
-is left to `connectors.confirmation`; watermarks, rosters and the run's state to `closing`.
+is left to `connectors.fhir.confirmation`; watermarks, rosters and the run's state to `closing`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def controlled_types(conn: AsyncConnection[Any], own: Mapping[str, Any]) -
 
 
 class StoredEvidence:
-    """What one open run missed; the real `connectors.store_port.Evidence`. Every call is one transaction."""
+    """What one open run missed; the real `connectors.fhir.memories.Evidence`. Every call is one transaction."""
 
     def __init__(self, session: RunSession) -> None:
         self._session = session

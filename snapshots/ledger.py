@@ -1,4 +1,4 @@
-"""One open run: its lock, its units, its batches; the real `connectors.store_port.RunStore`.
+"""One open run: its lock, its units, its batches; the real `connectors.fhir.memories.RunStore`.
 
 Every call is one transaction. How records are merged is `ingest`'s, which records are to blame for a refused batch
 `refusals`', how a run ends `closing`'s, and what is said of it `reports`'.

@@ -1,7 +1,7 @@
 """What is remembered of a connection's pace between runs, and what a run has sent so far.
 
-How the pace is found is `connectors.transport`'s; here it is kept. While a run is at work its numbers ride along with batches,
-so that a process that is killed takes the last seconds' count with it and no more.
+How the pace is found is `connectors.fhir.transport`'s; here it is kept. While a run is at work its numbers ride along with
+batches, so that a process that is killed takes the last seconds' count with it and no more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAVE_EVERY_S = 2.0
 
 
 class StoredPace:
-    """The pace of one open run's connection; the real `connectors.store_port.PaceStore`."""
+    """The pace of one open run's connection; the real `connectors.fhir.memories.PaceStore`."""
 
     def __init__(self, session: RunSession, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session

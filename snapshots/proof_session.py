@@ -1,7 +1,7 @@
 """The database session of one proof of completeness: what the store holds of a patient and type.
 
 A proof holds no lock: a sync may begin at any time, and `run_at_work` tells. What is compared with what is left to
-`connectors.prove`, how certificates are kept to `certificates`.
+`connectors.fhir.prove.prove`, how certificates are kept to `certificates`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which patients a selection covers, what each is behind with, what not to ask before when, and who was merged into whom.
 
 A selection's watermark of a type holds for the patients of its roster; of one that is behind, a lag says from where. Both move
-only when a run ends (`end_of_crawl`, called by `closing` in its transaction). What to do with them is `connectors.crawl`'s.
+only when a run ends (`end_of_crawl`, called by `closing` in its transaction). What to do with them is `connectors.fhir.search`'s.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVERY_PATIENT = ""
 
 
 class RunRoster:
-    """The roster of one open run's selection; the real `connectors.store_port.Roster`. Every call is one transaction."""
+    """The roster of one open run's selection; the real `connectors.fhir.memories.Roster`. Every call is one transaction."""
 
     def __init__(self, session: RunSession) -> None:
         self._session = session

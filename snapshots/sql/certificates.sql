@@ -73,7 +73,7 @@ SELECT resource_type, patient_id, min(reason) FROM unit
 WHERE run = %(run)s AND state = 'failed' AND (patient_id IS NULL OR patient_id = ANY(%(patients)s)) GROUP BY 1, 2
 
 -- name: asked
--- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.crawl.verdicts).
+-- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.fhir.search.verdicts).
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
     AND (records > 0 OR ending <> 'not-served')
 

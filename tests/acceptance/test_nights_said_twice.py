@@ -110,8 +110,8 @@ def test_n22_one_resource_in_two_far_places_of_an_export_with_other_content_writ
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # far apart means: not in one transaction
-    monkeypatch.setattr("connectors.bulk.download._PIECE_BYTES", 2_000)
-    monkeypatch.setattr("connectors.pipeline.BATCH_RECORDS", 1)
+    monkeypatch.setattr("connectors.fhir.bulk.download._PIECE_BYTES", 2_000)
+    monkeypatch.setattr("connectors.core.pipeline.BATCH_RECORDS", 1)
     nights = stage.nights(EXPORT)
     nights.put(patient("p1"), observation("a1", "p1"))
     nights.happens(AddMany(OBSERVATION, "x", 60, "p1"))

@@ -50,7 +50,7 @@ _CONTEXT = multiprocessing.get_context(
     "forkserver"
 )  # what a sync imports is imported once; each run is a process all the same
 _CONTEXT.set_forkserver_preload(
-    ["cli.main", "cli.wiring", "connectors.sync", "connectors.auth.login", "snapshots.pool"]
+    ["cli.main", "cli.wiring", "connectors.fhir.sync", "connectors.fhir.auth.login", "snapshots.pool"]
 )
 
 

@@ -1,4 +1,4 @@
-"""Plays one history: the real `connectors.sync` on a real store, the EHR in memory, a clock that only the history moves.
+"""Plays one history: the real `connectors.fhir.sync` on a real store, the EHR in memory, a clock that only the history moves.
 
 Nights cost milliseconds: one embedded Postgres and one tenant for all histories of a process, emptied between them; requests
 never leave the process; sleeping moves the clock. A kill is an exception that nothing of the product catches, after which
@@ -17,10 +17,10 @@ from typing import Any
 import anyio.lowlevel
 
 from config.connections import Connection
-from connectors.profile import VendorProfile
-from connectors.sync import CohortSource, SyncRequest, sync
-from connectors.transport.client import EhrClient
-from connectors.vendors import profile_for
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.sync import CohortSource, SyncRequest, sync
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.vendors import profile_for
 from snapshots.pool import Store
 from snapshots.record import RunReport, RunScope
 from tests.histories import steps as s

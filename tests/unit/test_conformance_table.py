@@ -16,7 +16,7 @@ ROWS = [
     for line in PAGE.splitlines()
     if re.match(r"\| [A-Z]\d+", line)
 ]
-CODE_ROOTS = ("connectors", ".")
+CODE_ROOTS = ("connectors/fhir", "connectors/core", ".")
 
 
 @lru_cache

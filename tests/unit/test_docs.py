@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from cli.exit_codes import ExitCode
 from cli.main import app
-from connectors.vendors import PROFILES
+from connectors.fhir.vendors import PROFILES
 from exports.catalogue import builtin_names
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,12 @@ from typing import Any
 import anyio
 
 from config.connections import Connection
-from connectors.auth.credentials import Credentials
-from connectors.auth.login import log_in
-from connectors.run import CohortSource
-from connectors.sync import SyncRequest, sync
-from connectors.transport.client import EhrClient
-from connectors.vendors import profile_for
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.run import CohortSource
+from connectors.fhir.sync import SyncRequest, sync
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.vendors import profile_for
 from mocks.serving import Served
 from snapshots.record import RunReport
 from tests.integration.connectors.kept_rows import KeptRows

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from config.bulk_options import BulkOptions
-from connectors.sync import CohortSource
+from connectors.fhir.sync import CohortSource
 from mocks.faults import Action, FaultRule, Match
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.test_sync import run

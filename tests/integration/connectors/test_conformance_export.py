@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote
 import psycopg
 import pytest
 
-from connectors.run import CohortSource
+from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from connectors.run import CohortSource
+from connectors.fhir.run import CohortSource
 from mocks.faults import Action, FaultRule, Match
 from mocks.mock_config import MockConfig
 from mocks.serving import Served, serve

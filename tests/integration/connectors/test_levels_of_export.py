@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.run import CohortSource
+from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.scripted_export import Answer, ExportServer, accepted, export_server, outcome
 

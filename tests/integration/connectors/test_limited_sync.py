@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from config.connections import Connection
-from connectors.transport.call import Call
-from connectors.transport.client import EhrClient
-from connectors.vendors import profile_for
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.pool import Store, open_store

@@ -8,7 +8,7 @@ from email.utils import formatdate
 
 import pytest
 
-from connectors.errors import (
+from connectors.core.errors import (
     BudgetExhaustedError,
     EhrDownError,
     QuietHoursError,

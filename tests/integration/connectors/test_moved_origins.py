@@ -83,7 +83,7 @@ def paged() -> Callable[[str], Any]:
 
 
 async def crawl(server: Any, store: KeptRows, profile: dict[str, Any]) -> Any:
-    from connectors.run import CohortSource
+    from connectors.fhir.run import CohortSource
 
     return await server.sync(
         store, profile, mode="crawl", cohort=CohortSource(values=("p1",)), types=("Patient", "Observation")

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from connectors.errors import EhrDownError, TransientFetchError
-from connectors.transport.politeness import Origins
+from connectors.core.errors import EhrDownError, TransientFetchError
+from connectors.fhir.transport.politeness import Origins
 from snapshots.record import PaceState
 from tests.integration.connectors.wire import NOW, Endpoint, Waits, always, call, client, http, wire
 

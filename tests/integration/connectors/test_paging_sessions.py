@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from connectors.run import CohortSource
+from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
 from tests.integration.connectors.test_sync import run

@@ -271,7 +271,7 @@ async def test_references_to_other_servers_are_counted_and_never_asked(store: Ke
 
 
 async def test_a_pull_has_its_references_and_asks_for_nobody_elses(store: KeptRows) -> None:
-    from connectors.sync import CohortSource
+    from connectors.fhir.sync import CohortSource
 
     with mock("epic", data=[*chart("p1"), *chart("p2"), *SHARED]) as served:
         report = await run(served, store, kind="pull", cohort=CohortSource(values=("p2",)))

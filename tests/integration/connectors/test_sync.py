@@ -12,11 +12,11 @@ import anyio
 import pytest
 
 from config.connections import Connection
-from connectors.auth.credentials import Credentials
-from connectors.auth.login import log_in
-from connectors.sync import CohortSource, SyncRequest, sync
-from connectors.transport.client import EhrClient
-from connectors.vendors import profile_for
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.sync import CohortSource, SyncRequest, sync
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.record import RunReport

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.capability import Capability
-from connectors.crawl.search import SearchFetcher
-from connectors.pipeline import Fetched
-from connectors.vendors import profile_for
+from connectors.core.pipeline import Fetched
+from connectors.fhir.capability import Capability
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.vendors import profile_for
 from snapshots.record import Record, Unit, UnitResult
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
 from tests.integration.connectors.wire import Endpoint, client

@@ -10,10 +10,7 @@ import orjson
 import pytest
 from joserfc import jwk, jwt
 
-from connectors.auth.credentials import Credentials
-from connectors.auth.login import log_in
-from connectors.auth.token_source import StaticBearer
-from connectors.errors import (
+from connectors.core.errors import (
     AuthError,
     BudgetExhaustedError,
     DiscoveryError,
@@ -22,8 +19,11 @@ from connectors.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.profile import VendorProfile
-from connectors.transport.call import Token
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.auth.token_source import StaticBearer
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Token
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from connectors.errors import ConnectorError, TerminalFetchError, TransientFetchError, UnsafeLinkError
-from connectors.transport.call import Token
+from connectors.core.errors import ConnectorError, TerminalFetchError, TransientFetchError, UnsafeLinkError
+from connectors.fhir.transport.call import Token
 from tests.integration.connectors.wire import NOW, Endpoint, always, call, client, http, wire
 
 pytestmark = pytest.mark.anyio

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connectors.profile import VendorProfile
-from connectors.transport.call import Call
-from connectors.transport.client import EhrClient
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
 
 NOW = 1_800_000_000.0
 

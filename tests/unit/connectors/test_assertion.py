@@ -8,9 +8,9 @@ import orjson
 import pytest
 from joserfc import jwk, jwt
 
-from connectors.auth.assertion import load_signing_key
-from connectors.errors import AuthError
-from connectors.profile import VendorProfile
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.assertion import load_signing_key
+from connectors.fhir.profile import VendorProfile
 
 PROFILE = VendorProfile(name="x", label="X")
 RSA = jwk.RSAKey.generate_key(2048, {"kid": "rsa-1"})

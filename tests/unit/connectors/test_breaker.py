@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.breaker import LONGEST_OPEN_S, Breaker
+from connectors.fhir.transport.breaker import LONGEST_OPEN_S, Breaker
 
 
 def opened(failures=3, open_s=100.0):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from connectors.capability import ASKED_BY_PATIENT
-from connectors.compartment import PATHS, PATIENT_COMPARTMENT
+from connectors.fhir.capability import ASKED_BY_PATIENT
+from connectors.fhir.patients.compartment import PATHS, PATIENT_COMPARTMENT
 from tests.unit.connectors.r4_compartment import KEPT, path_of, table
 
 DEFINITIONS = json.loads(KEPT.read_text())

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, moment, weighed
+from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, moment, weighed
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 BEFORE, LATER = "2026-02-01T00:00:00Z", "2026-03-02T00:00:00.000+00:00"

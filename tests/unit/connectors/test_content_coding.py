@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.content_coding import (
+from connectors.fhir.transport.content_coding import (
     PIECE_BYTES,
     UNASKED,
     BombError,

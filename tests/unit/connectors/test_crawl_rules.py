@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.capability import Capability
-from connectors.crawl.deferrals import Deferrals
-from connectors.crawl.inspection import Inspection
-from connectors.crawl.merges import aliases_in, with_survivors
-from connectors.crawl.since import Owed, date_of, newest, since_parameter, window_parameter
-from connectors.crawl.verdicts import Tally, ended
-from connectors.fhir import record_from
-from connectors.fhir_base import FhirBase
-from connectors.instants import moment
-from connectors.outcomes import Issue
-from connectors.unit_details import SearchDetail
-from connectors.vendors import PROFILES, profile_for
+from connectors.fhir.capability import Capability
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.instants import moment
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.patients.merges import aliases_in, with_survivors
+from connectors.fhir.records import record_from
+from connectors.fhir.search.deferrals import Deferrals
+from connectors.fhir.search.inspection import Inspection
+from connectors.fhir.search.since import Owed, date_of, newest, since_parameter, window_parameter
+from connectors.fhir.search.verdicts import Tally, ended
+from connectors.fhir.unit_details import SearchDetail
+from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.record import Alias, Deferral, Ending, Record, Unit, UnitState
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.errors import ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.transport.call import Call
-from connectors.transport.explain import error_for
-from connectors.transport.retry_table import Seen, judge
+from connectors.core.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.explain import error_for
+from connectors.fhir.transport.retry_table import Seen, judge
 
 GROUP = "GET /Group/{group}/$export"
 STATUS = "GET the export's status URL"

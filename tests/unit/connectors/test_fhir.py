@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir import (
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.records import (
     NotABundleError,
     UnreadableResourceError,
     deletions_from,
@@ -17,9 +19,7 @@ from connectors.fhir import (
     page_from,
     record_from,
 )
-from connectors.fhir_base import FhirBase
-from connectors.outcomes import Issue
-from connectors.vendors import PROFILES
+from connectors.fhir.vendors import PROFILES
 from snapshots.record import Deletion
 
 BASE = FhirBase("https://ehr.example.org/r4/")

@@ -8,8 +8,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.file_reading import FileReading
-from connectors.fhir_base import FhirBase
+from connectors.fhir.bulk.file_reading import FileReading
+from connectors.fhir.fhir_base import FhirBase
 from snapshots.record import Unit
 
 BASE = FhirBase("https://ehr.example.org/fhir")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.crawl.since import newest
-from connectors.instants import http_date, moment
-from connectors.transport.retry_table import retry_after_s, server_time
+from connectors.fhir.instants import http_date, moment
+from connectors.fhir.search.since import newest
+from connectors.fhir.transport.retry_table import retry_after_s, server_time
 from snapshots.closing import Earned, reached
 
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)

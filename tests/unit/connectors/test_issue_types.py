@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from connectors.crawl.verdicts import named
-from connectors.fhir import Issue, codes_of
-from connectors.issue_types import shown
+from connectors.fhir.issue_types import shown
+from connectors.fhir.records import Issue, codes_of
+from connectors.fhir.search.verdicts import named
 
 
 def test_codes_of_fhir_and_numbers_of_vendors_are_shown_and_any_other_is_not() -> None:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from config.secret_refs import SecretRef
 from config.settings import read_settings
-from connectors.auth.assertion import load_signing_key
-from connectors.auth.token_table import judge_token
-from connectors.bulk.kick_off import Proofs
-from connectors.bulk.manifest import looks_like_manifest, manifest_from
-from connectors.fhir import deletions_from, page_from, record_from
-from connectors.fhir_base import FhirBase
-from connectors.json_answers import UnreadableJsonError, json_from, pieces_of
-from connectors.transport.call import Reply
-from connectors.transport.retry_table import issue_codes
-from connectors.vendors import PROFILES
+from connectors.fhir.auth.assertion import load_signing_key
+from connectors.fhir.auth.token_table import judge_token
+from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_of
+from connectors.fhir.records import deletions_from, page_from, record_from
+from connectors.fhir.transport.call import Reply
+from connectors.fhir.transport.retry_table import issue_codes
+from connectors.fhir.vendors import PROFILES
 from snapshots.record import Deletion
 from tests.user_site import key_pair
 

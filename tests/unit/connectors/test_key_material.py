@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk, jwt
 
-from connectors.auth.assertion import load_signing_key
-from connectors.auth.key_material import read_key
-from connectors.errors import AuthError
-from connectors.profile import VendorProfile
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.assertion import load_signing_key
+from connectors.fhir.auth.key_material import read_key
+from connectors.fhir.profile import VendorProfile
 
 PROFILE = VendorProfile(name="x", label="X")
 RSA = rsa.generate_private_key(65537, 2048)

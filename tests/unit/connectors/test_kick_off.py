@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.kick_off import (
+from connectors.core.errors import PlanError
+from connectors.fhir.bulk.kick_off import (
     DISPENSABLE,
     Asked,
     Form,
@@ -25,11 +26,10 @@ from connectors.bulk.kick_off import (
     wants_partial,
     with_company,
 )
-from connectors.capability import Capability, capability_from
-from connectors.errors import PlanError
-from connectors.vendors.cerner import CERNER
-from connectors.vendors.epic import EPIC
-from connectors.vendors.generic import GENERIC
+from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.vendors.cerner import CERNER
+from connectors.fhir.vendors.epic import EPIC
+from connectors.fhir.vendors.generic import GENERIC
 from snapshots.record import BulkJob
 
 BASE = "https://x/r4"

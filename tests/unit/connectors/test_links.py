@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.errors import UnsafeLinkError
-from connectors.transport.links import origin, redirect_target, resolve, safe_url
+from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url
 
 BASE = "https://ehr.example/api/FHIR/R4"
 

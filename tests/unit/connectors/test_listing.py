@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.kick_off import Proofs
-from connectors.bulk.listing import Listing
-from connectors.bulk.manifest import manifest_from
-from connectors.errors import ProtocolError
-from connectors.unit_details import FileDetail
+from connectors.core.errors import ProtocolError
+from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.bulk.listing import Listing
+from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.unit_details import FileDetail
 from snapshots.record import Unit
 
 

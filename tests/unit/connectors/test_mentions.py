@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.crawl.mentions import MentionFinder
-from connectors.crawl.reference_paths import paths_to
-from connectors.crawl.resolution import Resolver
-from connectors.vendors import PROFILES
+from connectors.fhir.linked.mentions import MentionFinder
+from connectors.fhir.linked.reference_paths import paths_to
+from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.vendors import PROFILES
 from snapshots.record import Record, ReferencePath, ReferenceTarget
 from tests.unit.connectors.spelling import SPELLINGS, spelt
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.crawl.attachment_fetch import place_of
-from connectors.crawl.paging import follow
-from connectors.crawl.resolution import Resolver
-from connectors.errors import UnsafeLinkError
-from connectors.fhir_base import FhirBase
-from connectors.transport.links import origin, redirect_target, resolve, safe_url, written_origin
-from connectors.vendors import profile_for
+from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.linked.attachment_fetch import place_of
+from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.search.paging import follow
+from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url, written_origin
+from connectors.fhir.vendors import profile_for
 
 BASE = "https://ehr.example.org/fhir"
 HOME = "https://ehr.example.org"

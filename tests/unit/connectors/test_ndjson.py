@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.ndjson import LineSplitter, OverlongLine
+from connectors.fhir.bulk.ndjson import LineSplitter, OverlongLine
 
 
 def split(*chunks: bytes, max_line: int = 1000) -> list:

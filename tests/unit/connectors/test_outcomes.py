@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.file_reading import FileReading
-from connectors.fhir import page_from
-from connectors.fhir_base import FhirBase
-from connectors.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
-from connectors.transport.retry_table import issue_codes
+from connectors.fhir.bulk.file_reading import FileReading
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
+from connectors.fhir.records import page_from
+from connectors.fhir.transport.retry_table import issue_codes
 from snapshots.record import Unit
 
 JSON = st.recursive(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.pace import MOST_PATIENCE, WINDOW, Pace
+from connectors.fhir.transport.pace import MOST_PATIENCE, WINDOW, Pace
 
 SIGNALS = st.lists(
     st.tuples(st.sampled_from(["good", "slow", "refused", "strained"]), st.floats(0, 5), st.floats(0, 60)), max_size=400

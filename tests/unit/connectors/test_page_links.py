@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.kick_off import Proofs
-from connectors.bulk.manifest import manifest_from
-from connectors.fhir import page_from
-from connectors.fhir_base import FhirBase
-from connectors.page_links import Links, links_from
+from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.page_links import Links, links_from
+from connectors.fhir.records import page_from
 
 URL = "https://ehr.example.org/r4?page=2"
 IANA = "www.iana.org/assignments"

@@ -7,9 +7,9 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from connectors.errors import AuthError, TransientFetchError
-from connectors.pipeline import LINE_BYTES, Emit, Fetched, run_units
-from connectors.store_port import RunStore
+from connectors.core.errors import AuthError, TransientFetchError
+from connectors.core.pipeline import LINE_BYTES, Emit, Fetched, run_units
+from connectors.core.store_port import RunStore
 from snapshots.record import Batch, Record, Unit, UnitResult, UnitState
 
 pytestmark = pytest.mark.anyio

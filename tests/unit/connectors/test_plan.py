@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.capability import Capability, capability_from
-from connectors.errors import PlanError
-from connectors.plan import bulk_levels, bulk_types, choose_mode, crawl_types, named
-from connectors.vendors import PROFILES, profile_for
+from connectors.core.errors import PlanError
+from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.plan import bulk_levels, bulk_types, choose_mode, crawl_types, named
+from connectors.fhir.vendors import PROFILES, profile_for
 
 EPIC, CERNER, VA, GENERIC = (PROFILES[name] for name in ("epic", "cerner", "va", "generic"))
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.poll_waits import poll_wait_s
-from connectors.vendors import profile_for
+from connectors.fhir.bulk.poll_waits import poll_wait_s
+from connectors.fhir.vendors import profile_for
 
 PROFILE = profile_for("generic", {"poll_first_s": 1, "poll_cap_s": 300})
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.bulk.progress_told import progress_told
+from connectors.fhir.bulk.progress_told import progress_told
 
 
 @pytest.mark.parametrize(

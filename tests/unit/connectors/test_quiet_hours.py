@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from connectors.profile import VendorProfile
-from connectors.transport.quiet_hours import QuietHours
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.quiet_hours import QuietHours
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.quota import Allowance, Quota, allowance_from
+from connectors.fhir.transport.quota import Allowance, Quota, allowance_from
 
 NOW = 1_800_000_000.0
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.capability import ASKED_BY_PATIENT, Capability
-from connectors.crawl.reference_fetch import ReferenceFetcher
-from connectors.crawl.reference_paths import PATHS, followed_types, paths_to
-from connectors.crawl.resolution import Resolver
-from connectors.vendors import PROFILES, profile_for
+from connectors.fhir.capability import ASKED_BY_PATIENT, Capability
+from connectors.fhir.linked.reference_fetch import ReferenceFetcher
+from connectors.fhir.linked.reference_paths import PATHS, followed_types, paths_to
+from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.record import ReferenceTarget
 
 BASE = "https://ehr.example.org/api/FHIR/R4"

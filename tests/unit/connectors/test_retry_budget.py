@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.retry_budget import PACED_SHARE, RetryBudget
+from connectors.fhir.transport.retry_budget import PACED_SHARE, RetryBudget
 
 
 @given(st.lists(st.booleans(), max_size=300), st.floats(0, 2), st.integers(0, 30))

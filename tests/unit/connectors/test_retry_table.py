@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.transport.call import Call
-from connectors.transport.retry_table import (
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.retry_table import (
     FEW_TRIES,
     TYPO_TRIES,
     Seen,

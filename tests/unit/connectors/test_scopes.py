@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.auth.scopes import granted_scopes, requested_scopes, syntax_for
-from connectors.errors import PlanError
-from connectors.profile import VendorProfile
+from connectors.core.errors import PlanError
+from connectors.fhir.auth.scopes import granted_scopes, requested_scopes, syntax_for
+from connectors.fhir.profile import VendorProfile
 
 PROFILE = VendorProfile(name="x", label="X")
 TYPES = st.sampled_from(["Patient", "Observation", "Condition", "Encounter", "Binary"])

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.auth.token_table import judge_token
-from connectors.bulk.kick_off import Proofs
-from connectors.bulk.manifest import manifest_from
-from connectors.capability import capability_from
-from connectors.crawl.inspection import Inspection
-from connectors.crawl.merges import aliases_in
-from connectors.crawl.verdicts import Tally
-from connectors.errors import AuthError, ProtocolError
-from connectors.fhir import NotABundleError, UnreadableResourceError, deletions_from, page_from
-from connectors.fhir_base import FhirBase
-from connectors.transport.call import Reply
-from connectors.transport.retry_table import issue_codes
-from connectors.vendors import PROFILES
+from connectors.core.errors import AuthError, ProtocolError
+from connectors.fhir.auth.token_table import judge_token
+from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.capability import capability_from
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.patients.merges import aliases_in
+from connectors.fhir.records import NotABundleError, UnreadableResourceError, deletions_from, page_from
+from connectors.fhir.search.inspection import Inspection
+from connectors.fhir.search.verdicts import Tally
+from connectors.fhir.transport.call import Reply
+from connectors.fhir.transport.retry_table import issue_codes
+from connectors.fhir.vendors import PROFILES
 from snapshots.record import Unit
 
 BASE = FhirBase("https://ehr.example/fhir")

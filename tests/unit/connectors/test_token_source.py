@@ -13,13 +13,13 @@ import orjson
 import pytest
 from joserfc import jwk, jwt
 
-from connectors.auth.credentials import Credentials
-from connectors.auth.discovery import Discovery
-from connectors.auth.token_source import MAX_LAUNCHES, StaticBearer, TokenSource
-from connectors.auth.token_table import judge_token
-from connectors.errors import AuthError, PlanError, TransientFetchError
-from connectors.profile import VendorProfile
-from connectors.transport.call import Reply
+from connectors.core.errors import AuthError, PlanError, TransientFetchError
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.discovery import Discovery
+from connectors.fhir.auth.token_source import MAX_LAUNCHES, StaticBearer, TokenSource
+from connectors.fhir.auth.token_table import judge_token
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Reply
 
 pytestmark = pytest.mark.anyio
 

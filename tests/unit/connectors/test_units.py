@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.capability import Capability
-from connectors.crawl.since import FULL, Owed
-from connectors.crawl.units import UnitPlan, directory_units
-from connectors.vendors import PROFILES, profile_for
+from connectors.fhir.capability import Capability
+from connectors.fhir.search.since import FULL, Owed
+from connectors.fhir.search.units import UnitPlan, directory_units
+from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.record import Unit
 
 T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from connectors.fhir import record_from
-from connectors.fhir_base import FhirBase
-from connectors.validation import Validator
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.records import record_from
+from connectors.fhir.validation import Validator
 
 BASE = FhirBase("https://ehr.example.org/fhir")
 GOOD = record_from(b'{"resourceType":"Patient","id":"p1","gender":"female"}', BASE)

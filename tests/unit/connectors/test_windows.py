@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.crawl.windows import FINEST, Able, Piece, divide, places, query_of, trouble_of
-from connectors.errors import TerminalFetchError, TransientFetchError
+from connectors.core.errors import TerminalFetchError, TransientFetchError
+from connectors.fhir.search.windows import FINEST, Able, Piece, divide, places, query_of, trouble_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # three of them apart, back to the 1850 that the oldest window begins with

@@ -1,0 +1,47 @@
+"""Fetches what is pending until nothing is: some thousand units at a time, since a ledger may be larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from connectors.core.errors import ConnectorError
+from connectors.core.pipeline import FetchUnit, Notice, Noticed, run_units
+from connectors.core.run import Run
+from snapshots.record import Unit
+
+AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
+WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
+
+
+async def fetch_pending(
+    run: Run,
+    kinds: Collection[str],
+    fetch: FetchUnit,
+    *,
+    doing: str | None,
+    workers: int,
+    let_in: Callable[[], bool],
+    notice: Notice = Noticed,
+    on_pending: Callable[[int], None] = lambda number: None,
+) -> bool:
+    """Fetch all units of these kinds, those that come to light meanwhile too; tell if there were any.
+
+    `doing` is shown; `let_in`: whether this run's login has been accepted before (`run_units`).
+
+    Raises:
+        ConnectorError: the store gives the same units again, which it should have settled.
+    """
+    before: list[Unit] = []
+    while pending := await run.store.pending(AT_ONCE, kinds):
+        if pending == before:
+            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
+        run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
+        if doing is not None:
+            run.show(doing)
+        if not before:
+            on_pending(len(pending))
+        await run_units(
+            pending, fetch, run.store, workers=workers, on_batch=run.settled, notice=notice, let_in=let_in()
+        )
+        before = pending
+    return bool(before)

@@ -1,0 +1,247 @@
+"""Moves what fetchers find into the store: many fetchers, one bounded line, one writer that gathers batches.
+
+Data commits with, or before, the result of its unit; memory is bounded by the bytes in line and the batch's size. What is
+fetched is `crawl`'s and `bulk`'s business; how it is stored, the store's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import anyio
+
+from connectors.core.errors import AuthError, FetchError, UnsafeLinkError
+from connectors.core.store_port import RunStore
+from snapshots.record import (
+    Alias,
+    Batch,
+    Deletion,
+    Document,
+    Quarantined,
+    Record,
+    ReferenceTarget,
+    Unit,
+    UnitResult,
+    UnitState,
+)
+
+# One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
+# 200 MB that a process may take.
+BATCH_BYTES = 8_000_000
+BATCH_RECORDS = 8_000
+# How long a batch waits for company. Small pages that trickle in would each pay for a transaction, 1 ms of CPU here and more than
+# the request; a crash costs this much more work at the most.
+LINGER_S = 0.2
+ENOUGH_BYTES = 500_000  # worth a transaction at once
+# What may wait in line for the writer. Bytes, not pieces: while a batch commits (some 30 ms), small pages must not keep the
+# fetchers from asking on, and large ones must not fill the memory.
+LINE_BYTES = 8_000_000
+_PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
+_REFUSED_AT_MOST = 3  # in a row whose requests no login opens: it is the client that is refused, and not they
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A piece of what one unit gave; the last piece carries its result."""
+
+    records: Sequence[Record] = ()
+    deletions: Sequence[Deletion] = ()
+    quarantined: Sequence[Quarantined] = ()
+    documents: Sequence[Document] = ()
+    aliases: Sequence[Alias] = ()
+    mentions: Sequence[ReferenceTarget] = ()
+    result: UnitResult | None = None
+    place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and how far it has come with this piece
+    size: int = 0  # bytes of bodies
+
+
+class Noticed(NamedTuple):
+    """Records on their way to the store, with what was noticed as they passed by."""
+
+    records: Sequence[Record]
+    mentions: Sequence[ReferenceTarget] = ()
+
+
+Emit = Callable[[Fetched], Awaitable[None]]
+FetchUnit = Callable[[Unit, Emit], Awaitable[UnitResult]]
+Notice = Callable[[Sequence[Record]], Noticed]
+OnBatch = Callable[[Sequence[UnitResult], int], None]  # how units ended, records written
+
+
+async def run_units(
+    units: Sequence[Unit],
+    fetch: FetchUnit,
+    store: RunStore,
+    *,
+    workers: int,
+    on_batch: OnBatch = lambda results, records: None,
+    notice: Notice = Noticed,
+    let_in: bool = False,
+) -> None:
+    """Fetch every unit, `workers` at a time, and settle each in the store.
+
+    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient or one thing alone,
+    where others are let in (`let_in`: this run's login has been accepted before); every other error stops all: what was
+    committed stays, and the run can be resumed.
+    """
+    if not units:
+        return
+    waiting = iter(units)
+    line = _Line()
+    refusals = _Refusals(let_in=let_in)
+
+    async def put(piece: Fetched) -> None:
+        if piece.records:  # here and not by the writer: the store is at work meanwhile
+            noticed = notice(piece.records)
+            piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
+        await line.put(piece)
+
+    async def work() -> None:
+        for unit in waiting:
+            try:
+                result = await fetch(unit, put)
+            except (FetchError, UnsafeLinkError) as error:
+                result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+            except AuthError as error:
+                refusals.note(unit, error)
+                result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
+            else:
+                refusals.forget()
+            await line.put(Fetched(result=result))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_write_all, line, store, on_batch)
+            async with anyio.create_task_group() as fetchers:
+                for _ in range(min(workers, len(units))):
+                    fetchers.start_soon(work)
+            line.end()
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    refusals.end()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that stopped the tasks: the group's others are its consequences."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Refusals:
+    """Tells what the EHR keeps from us (VA: a token a patient; elsewhere a 401 in place of 403) from a client that it refuses."""
+
+    def __init__(self, *, let_in: bool) -> None:
+        self._refused: set[str] = set()
+        self._let_in = let_in
+        self._last: AuthError | None = None
+
+    def forget(self) -> None:
+        """Note that somebody's request was answered."""
+        self._refused.clear()
+        self._let_in = True
+
+    def note(self, unit: Unit, error: AuthError) -> None:
+        """Note a refusal; raises it where it is not one patient's, or one thing's, own."""
+        of_login = (
+            error.code is not None
+        )  # said by the token endpoint; else by the EHR, to a token that has just been given
+        if of_login and unit.patient_id is None:
+            raise error
+        self._last = error
+        self._refused.add(unit.patient_id or unit.key)
+        if len(self._refused) >= _REFUSED_AT_MOST:
+            raise error
+
+    def end(self) -> None:
+        """Raise the last refusal of a client that was let in nowhere."""
+        if self._last is not None and not self._let_in and self._last.code is None:
+            raise self._last
+
+
+class _Line:
+    """Pieces on their way to the one writer, first come first served. Half the CPU of anyio's stream, and bounded by bytes."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Fetched] = deque()
+        self._size = 0
+        self._ended = False
+        self._room: anyio.Event | None = None
+        self._news: anyio.Event | None = None
+
+    async def put(self, piece: Fetched) -> None:
+        """Add a piece, once there is room."""
+        while self._size >= LINE_BYTES:
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+        self._pieces.append(piece)
+        self._size += piece.size + _PIECE_BYTES
+        self._tell()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._tell()
+
+    def take(self) -> Fetched | None:
+        """The next piece, if one is there."""
+        if not self._pieces:
+            return None
+        piece = self._pieces.popleft()
+        self._size -= piece.size + _PIECE_BYTES
+        if self._room is not None and self._size < LINE_BYTES:
+            self._room.set()
+            self._room = None
+        return piece
+
+    async def filled(self) -> bool:
+        """Wait until a piece is there; False: none will ever be."""
+        while not self._pieces and not self._ended:
+            self._news = self._news or anyio.Event()
+            await self._news.wait()
+        return bool(self._pieces)
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+
+async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch) -> None:
+    while await line.filled():
+        pieces = await _gathered(line)
+        records = [record for piece in pieces for record in piece.records]
+        results = [piece.result for piece in pieces if piece.result is not None]
+        await store.write(
+            Batch(
+                records=records,
+                mentions=[target for piece in pieces for target in piece.mentions],
+                deletions=[deletion for piece in pieces for deletion in piece.deletions],
+                quarantined=[item for piece in pieces for item in piece.quarantined],
+                results=results,
+                places=dict(piece.place for piece in pieces if piece.place is not None),
+                documents=[document for piece in pieces for document in piece.documents],
+                aliases=[alias for piece in pieces for alias in piece.aliases],
+            )
+        )
+        on_batch(results, len(records))
+
+
+async def _gathered(line: _Line) -> list[Fetched]:
+    """What is there, up to a full batch; and where that is little, what comes within LINGER_S."""
+    pieces: list[Fetched] = []
+    size = count = 0
+    with anyio.move_on_after(LINGER_S):
+        while size < BATCH_BYTES and count < BATCH_RECORDS:
+            piece = line.take()
+            if piece is not None:
+                pieces.append(piece)
+                size += piece.size
+                count += len(piece.records)
+            elif size >= ENOUGH_BYTES or not await line.filled():
+                break
+    return pieces

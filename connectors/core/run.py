@@ -1,0 +1,53 @@
+"""What the steps of one run share, whatever its source: the store, the clock, how far it is, and what is to be told.
+
+A kind of source adds what its own steps share (`connectors.fhir.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from connectors.core.store_port import RunStore
+from connectors.core.waits import Wait
+from snapshots.record import UnitResult, UnitState
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is; the same object is passed at every step."""
+
+    connection: str
+    phase: str = "starting"
+    units_done: int = 0
+    units: int = 0
+    records: int = 0
+    waiting: Wait | None = None  # what holds everything up now
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What the steps of one run share."""
+
+    store: RunStore
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]]
+    on_progress: Callable[[Any], None]  # takes what `progress` is
+    progress: Progress
+    failed_units: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def show(self, phase: str | None = None) -> None:
+        """Tell whoever watches how far the run is."""
+        self.progress.phase = phase or self.progress.phase
+        self.progress.units = max(self.progress.units, self.progress.units_done)  # more came to light than was planned
+        self.on_progress(self.progress)
+
+    def settled(self, results: Sequence[UnitResult], records: int) -> None:
+        """Count units that ended, and records that were written."""
+        self.failed_units += sum(result.state is UnitState.FAILED for result in results)
+        self.progress.units_done += len(results)
+        self.progress.records += records
+        self.show()

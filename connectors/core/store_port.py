@@ -1,0 +1,69 @@
+"""What every connector needs from a store, as a protocol; `snapshots.ledger` is the real one.
+
+One `RunStore` is one open run. Calls come from one task at a time. Every call is one transaction: it happened whole, or not
+at all; after a crash, opening the same scope again finds exactly what was committed. What one kind of source remembers beside its
+units is its own protocol: an EHR's is `connectors.fhir.memories`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from snapshots.record import Batch, RunReport, Unit
+
+
+class RunStore(Protocol):
+    """One open run of one connection, which holds that connection's lock until it is finished or closed."""
+
+    @property
+    def id(self) -> int:
+        """The run's number."""
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run first began, also when this is its resumption: the watermark's upper bound."""
+
+    @property
+    def planned(self) -> bool:
+        """True when a resumed run already has its units: do not plan again, continue with `pending`."""
+
+    async def plan(self, units: Iterable[Unit]) -> int:
+        """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are.
+
+        They are taken as they come: a plan may be larger than memory.
+        """
+
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+        """Units still to do, the first `limit`: those that were holes of the previous run first, then in planned order.
+
+        Whoever fetches takes only the `kinds` that it fetches; None gives all.
+        """
+
+    async def write(self, batch: Batch) -> None:
+        """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
+
+        Whole and in order, also after a crash of the store's server; surely on its disk once a later `jobs.save` or `finish`
+        has returned.
+
+        Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
+        """
+
+    async def finish(
+        self,
+        *,
+        watermark: str | None,
+        requests: int,
+        retries: int,
+        notes: Sequence[str] = (),
+        overlap: timedelta | None = None,
+    ) -> RunReport:
+        """Judge what was missed, move the watermark of every type that was listed as asked, close the run.
+
+        `watermark` None moves none (a pull); with an `overlap` it goes no further than that before the newest date that came.
+        State moves last: this is one transaction after all data has committed.
+        """
+
+    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+        """Close the run as failed (login refused, discovery impossible): everything committed stays, nothing is tombstoned."""

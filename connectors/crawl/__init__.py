@@ -1,1 +1,0 @@
-"""crawl owns fetching by FHIR search: the cohort of patients and the paging of one search."""

@@ -1,0 +1,64 @@
+"""The signed assertion with which a client proves who it is (SMART client-confidential-asymmetric; vendors.md 5.2, 5.3).
+
+Keys are read by `key_material` and stay in memory; Authlib makes the assertion of RFC 7523 and signs it with joserfc (ES384
+signatures are raw R||S, as RFC 7518 wants). Asking the token endpoint is left to `token_source`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from authlib.oauth2.rfc7523 import private_key_jwt_sign
+from joserfc import jwk
+
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.key_material import CURVES, read_key
+from connectors.fhir.profile import VendorProfile
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key and how to sign with it; its material has no repr."""
+
+    alg: str
+    kid: str | None
+    key: jwk.Key = field(repr=False)
+
+    def assertion(self, *, client_id: str, audience: str, now: float, life_s: int) -> str:
+        """A fresh JWT: issued at `now` (epoch seconds), with a new `jti`, good for `life_s`, at most 300."""
+        issued = int(now)
+        signed: str = private_key_jwt_sign(
+            self.key,
+            client_id,
+            audience,
+            alg=self.alg,
+            header={"typ": "JWT"} | ({} if self.kid is None else {"kid": self.kid}),
+            claims={"jti": str(uuid.uuid4())},
+            issued_at=issued,
+            expires_at=issued + min(life_s, 300),
+        )
+        return signed
+
+
+def load_signing_key(
+    material: str, profile: VendorProfile, *, kid: str | None, alg: str | None, passphrase: str | None = None
+) -> SigningKey:
+    """The key to sign with, out of PEM, JWK or JWKS text; `kid` chooses in a set, `alg` overrides what fits the key.
+
+    Raises AuthError, which says what is wrong and never quotes the material.
+    """
+    key = read_key(material, kid=kid, passphrase=passphrase)
+    chosen = alg or key.alg or _fitting(key, profile)
+    fits = chosen.startswith(("RS", "PS")) if isinstance(key, jwk.RSAKey) else CURVES.get(key.curve_name) == chosen
+    if not fits:
+        raise AuthError(
+            f"the connection's key cannot sign {chosen}; set `alg` to {_fitting(key, profile)}, or give another key"
+        )
+    return SigningKey(alg=chosen, kid=kid or key.kid, key=key)
+
+
+def _fitting(key: jwk.RSAKey | jwk.ECKey, profile: VendorProfile) -> str:
+    if isinstance(key, jwk.RSAKey):
+        return profile.assertion_alg_rsa
+    return CURVES.get(key.curve_name, profile.assertion_alg_ec)

@@ -1,0 +1,113 @@
+"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendors.md 5.1).
+
+Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
+notes, never gates. A profile's `token_url` wins over everything found. Logging in is left to `token_source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin
+
+from connectors.core.errors import DiscoveryError, FetchError, TransientFetchError, UnsafeLinkError
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.links import safe_url
+
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+_OK = 200
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What the server says about logging in. `token_url` None: it does not say, and needs none (open servers)."""
+
+    token_url: str | None
+    capabilities: frozenset[str] = frozenset()
+    auth_methods: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
+    """Ask the server; raises DiscoveryError when nothing says where to log in, TransientFetchError when it is down."""
+    smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
+    stated = profile.token_url or _text(smart.get("token_endpoint"))
+    metadata_error: FetchError | None = None
+    metadata_said = ""
+    if stated is None:
+        metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.accept)
+        stated = _oauth_token_uri(metadata)
+    if stated is None:
+        down = next((error for error in (metadata_error, smart_error) if isinstance(error, TransientFetchError)), None)
+        if down is not None:
+            raise down
+        answers = f"the first {smart_said}, the second {metadata_said}"
+        if smart_said == metadata_said:
+            answers = f"both {smart_said}"
+        raise DiscoveryError(
+            f"neither .well-known/smart-configuration nor metadata says where to log in: {answers}; check base_url, or set "
+            'profile.token_url, or auth = "none" if this server is open'
+        )
+    return Discovery(
+        token_url=_token_url(stated, client.base_url, profile.rewrite_origins),
+        capabilities=frozenset(_texts(smart.get("capabilities"))),
+        auth_methods=_texts(
+            smart.get("token_endpoint_auth_methods_supported")
+            or smart.get("token_endpoint_auth_methods")  # so misspelt by Veradigm (vendors.md 3.1)
+        ),
+        raw=smart,
+    )
+
+
+async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], FetchError | None, str]:
+    """The document, or the error that came instead, and in words what the server did."""
+    call = Call("GET", client.base_url + path, f"GET {path}", "discovery", accept, auth=False)
+    try:
+        body = (await client.send(call)).body
+    except FetchError as error:
+        unreadable = ", but no JSON" if error.status == _OK else ""
+        return {}, error, f"answered {error.status}{unreadable}"
+    try:
+        document = json_from(body)
+    except UnreadableJsonError:
+        document = None
+    if not isinstance(document, dict):
+        return {}, None, "answered 200, but no JSON object"
+    return document, None, "answered 200, without a token endpoint"
+
+
+def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
+    try:
+        return safe_url(urljoin(base_url + "/", stated), base_url, moved)
+    except UnsafeLinkError as error:
+        raise DiscoveryError(
+            f"the token endpoint that was found is not safe to use: {error}; set profile.token_url"
+        ) from error
+
+
+def _oauth_token_uri(metadata: Mapping[str, Any]) -> str | None:
+    for rest in _dicts(metadata.get("rest")):
+        security = rest.get("security")
+        for extension in _dicts(security.get("extension")) if isinstance(security, dict) else ():
+            if extension.get("url") == _OAUTH_URIS:
+                for part in _dicts(extension.get("extension")):
+                    if part.get("url") == "token":
+                        return _text(part.get("valueUri"))
+    return None
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that stands in its place."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
+def _text(value: Any) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

@@ -1,0 +1,57 @@
+"""Logs one connection in: discovery, then a token source that the client uses from then on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.discovery import Discovery, discover
+from connectors.fhir.auth.scopes import Granted
+from connectors.fhir.auth.token_source import StaticBearer, TokenSource
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.client import EhrClient
+
+
+@dataclass(frozen=True)
+class Login:
+    """How logging in went. `granted` None: nothing says what the token may do."""
+
+    discovery: Discovery
+    granted: Granted | None = None
+
+    def readable(self, resource_type: str) -> bool:
+        """Whether this type may be asked for, as far as known: where the server does not say, asking will tell."""
+        return self.granted is None or self.granted.may_read(resource_type)
+
+
+async def log_in(
+    client: EhrClient,
+    credentials: Credentials,
+    profile: VendorProfile,
+    types: Iterable[str],
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+    rng: random.Random,
+) -> Login:
+    """Give `client` its tokens for reading `types` (empty: all that the wildcard scope allows), and fetch the first.
+
+    Where tokens are bound to patients none is fetched yet. Raises DiscoveryError, AuthError, PlanError, TransientFetchError.
+    """
+    if credentials.auth == "none":
+        client.tokens = None
+        return Login(Discovery(token_url=None))
+    if credentials.auth == "bearer":
+        if not credentials.bearer_token:
+            raise AuthError('auth = "bearer" needs a bearer_token; set it to file:… or env:…')
+        client.tokens = StaticBearer(credentials.bearer_token.strip())
+        return Login(Discovery(token_url=None))
+    discovery = await discover(client, profile)
+    tokens = TokenSource(credentials, profile, discovery, types, send=client.once, clock=clock, sleep=sleep, rng=rng)
+    client.tokens = tokens
+    if not profile.token_per_patient:
+        await tokens.token()
+    return Login(discovery, tokens.granted())

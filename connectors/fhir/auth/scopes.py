@@ -1,0 +1,79 @@
+"""Scopes: which ones to ask for, in the syntax the server speaks, and what the granted ones allow (vendors.md 5.6). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from connectors.core.errors import PlanError
+from connectors.fhir.profile import VendorProfile
+
+Syntax = Literal["v1", "v2"]
+
+_SCOPE = re.compile(r"(?:(?:system|patient|user)/)?([A-Za-z]+|\*)\.([A-Za-z]+|\*)(\?.*)?")
+_SUFFIX: dict[Syntax, str] = {"v1": "read", "v2": "rs"}
+_READ = frozenset({"read", "*"})
+_SEARCH = frozenset({"read", "search", "*"})
+_V2 = re.compile(r"c?r?u?d?s?")
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What a token may do. `partly` are types granted with a filter only (`…?category=…`): their listings may lack some."""
+
+    readable: frozenset[str]
+    searchable: frozenset[str]
+    partly: frozenset[str]
+
+    def may_read(self, resource_type: str) -> bool:
+        """Whether resources of this type may be read, and exported in bulk."""
+        return bool({resource_type, "*"} & self.readable)
+
+    def may_search(self, resource_type: str) -> bool:
+        """Whether this type may be searched."""
+        return bool({resource_type, "*"} & self.searchable)
+
+
+def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
+    """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendors.md 5.1)."""
+    if profile.scope_syntax != "auto":
+        return profile.scope_syntax
+    offered = set(capabilities)
+    return "v2" if "permission-v2" in offered and "permission-v1" not in offered else "v1"
+
+
+def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Syntax) -> str:
+    """The `scope` of a token request: one by type, or the wildcard where no type is known and the EHR takes it.
+
+    Raises PlanError when neither is possible.
+    """
+    wanted = sorted(set(types))
+    if not wanted and not profile.scope_wildcards:
+        raise PlanError(f"{profile.label} wants a scope for every resource type; set the connection's types or scopes")
+    scopes = [f"system/{name}.{_SUFFIX[syntax]}" for name in wanted or ["*"]]
+    return " ".join(dict.fromkeys((*profile.extra_scopes, *scopes)))
+
+
+def granted_scopes(scope: str) -> Granted:
+    """What a granted `scope` allows. Takes v1, v2, split `.r` and `.s`, filters, a missing `system/` and any letter case."""
+    readable: set[str] = set()
+    searchable: set[str] = set()
+    bare: set[str] = set()
+    filtered: set[str] = set()
+    for part in scope.split():
+        found = _SCOPE.fullmatch(part)
+        if found is None:
+            continue
+        name, rights = found[1], found[2].lower()
+        v2 = _V2.fullmatch(rights) is not None
+        reads, searches = rights in _READ or (v2 and "r" in rights), rights in _SEARCH or (v2 and "s" in rights)
+        if reads:
+            readable.add(name)
+        if searches:
+            searchable.add(name)
+        if reads or searches:
+            (filtered if found[3] else bare).add(name)
+    partly = frozenset() if "*" in bare else frozenset(filtered - bare)
+    return Granted(frozenset(readable), frozenset(searchable), partly)

@@ -1,0 +1,27 @@
+"""Deletes an export at its server: the sign that its files are stored, and what frees a vendor's one place for the next."""
+
+from __future__ import annotations
+
+from connectors.core.errors import ConnectorError
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+
+_ANSWERS = frozenset({200, 202, 204, 404})  # any 2xx; 404: gone already, as HAPI's [R] SF (F29)
+
+
+async def delete_export(client: EhrClient, profile: VendorProfile, status_url: str) -> str | None:
+    """Send the DELETE; what keeps it from working comes back in words, and never stops anything."""
+    call = Call(
+        method="DELETE",
+        url=status_url,
+        template="DELETE the export's status URL",
+        purpose="delete",
+        ok=_ANSWERS,
+        token_origins=frozenset(profile.bulk_file_hosts),
+    )
+    try:
+        await client.send(call)
+    except ConnectorError as error:
+        return str(error)
+    return None

@@ -1,0 +1,395 @@
+"""Downloads the files of an export, verifies them, and goes on where a cut one stopped, if its server can.
+
+Lines are `file_reading`'s, links `file_links`'. Lines of a file that is fetched again from its start reach the store twice: the
+merge makes that harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import anyio.lowlevel
+import tenacity
+
+from connectors.core.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.core.pipeline import Emit
+from connectors.fhir.bulk.byte_ranges import Part, part_of
+from connectors.fhir.bulk.file_links import FileLinks
+from connectors.fhir.bulk.file_reading import FileReading
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.profile import IssueGrade, VendorProfile
+from connectors.fhir.records import codes_of, grade
+from connectors.fhir.transport.body import BodyReader
+from connectors.fhir.transport.call import Call, StreamReply
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.links import origin, resolve
+from connectors.fhir.unit_details import DoubtDetail, FileDetail
+from snapshots.record import Unit, UnitResult, UnitState
+
+_PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
+# read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
+_TURN_BYTES = 65_536
+_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
+_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
+# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
+_SAME_COUNTS, _SAME_CUTS = 2, 3
+_GRAVE = frozenset({"error", "fatal"})
+_NOT_EXPORTED: frozenset[IssueGrade] = frozenset(
+    {"fatal", "pause", "restart"}
+)  # of a grave issue: data is not here that is due
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_RESUMES = 50  # of one file within one process: each must have brought something
+_PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
+
+
+class _FileBrokenOffError(TransientFetchError):
+    """The file began and did not end well: it is asked for again. A file that never began is not ours to retry."""
+
+
+@dataclass
+class _Attempts:
+    """What the tries of one file share."""
+
+    unit: Unit
+    reading: FileReading
+    cut: BodyReader | None = None  # what came of a try that was cut, and can go on
+    etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
+    first_byte: int = 0  # of the file, in the answer that is being read
+    size: int | None = None  # of the file on the wire, where its first answer said it
+    part: Part | None = None  # that is being read; None: the answer is the file
+    ends: bool = False  # the last answer said itself that it ended, and that the file does
+    defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
+    times: int = 0  # ... and how often it did so, the same each time
+
+    @property
+    def next_byte(self) -> int:
+        """Where the next try begins: 0 unless the server lets it go on."""
+        return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
+
+    def begin_anew(self) -> None:
+        """Forget what came: the next answer is the file from its start."""
+        self.reading = FileReading(self.unit, self.reading.base)
+        self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
+
+    def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
+        """How far the file has come, for a run that must go on after a crash; decompression does not outlive one."""
+        found = self.reading.place() if self.etag and body.is_plain else None
+        return None if found is None else (self.unit.key, {**found, "etag": self.etag})
+
+
+@dataclass
+class _Tally:
+    """What is told once a run, not once a file."""
+
+    issues: list[Issue] = field(default_factory=list)
+    unread: int = 0  # places of error files that nobody can read
+    error_files: int = 0
+    mislabelled: Counter[str] = field(default_factory=Counter)
+    miscounted: int = 0
+    unproved: int = 0
+    empty: int = 0
+    lost: int = 0
+    resumed: int = 0
+    doubts: list[str] = field(default_factory=list)
+
+
+class FileFetcher:
+    """Fetches file units of one connection's export."""
+
+    def __init__(
+        self,
+        client: EhrClient,
+        profile: VendorProfile,
+        links: FileLinks,
+        *,
+        base: FhirBase,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._client = client
+        self._profile = profile
+        self._links = links
+        self._base = base
+        self._sleep = sleep
+        self._tally = _Tally()
+
+    async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
+        """Emit every record of the file, and say how it ended.
+
+        Raises:
+            FetchError: the file could not be had; the unit is a hole.
+        """
+        if unit.page is None:  # of the manifest itself: there is nothing to fetch
+            return self._doubted(unit)
+        if not FileDetail.of(unit).url:
+            raise ProtocolError(f"{unit.template}: the manifest lists it without a URL.")
+        url = await self._links.current(unit)
+        attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
+        place = unit.reached
+        if place is not None:  # a run that was interrupted has stored so much of it
+            attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
+            attempts.first_byte = place["bytes"]
+        try:
+            result = await self._tries(attempts, url, emit)
+        except TerminalFetchError as error:
+            if error.status not in _EXPIRED:
+                raise
+            # the manifest's link has ended, or the one to the object store that it led to, which asking it again renews (F21)
+            url = await self._links.renewed(unit, url) or url
+            result = await self._tries(attempts, url, emit)
+        self._links.worked(unit, url)
+        return result
+
+    async def _tries(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
+        last_came = fruitless = 0
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
+            nonlocal last_came, fruitless
+            came, before = attempts.next_byte, last_came
+            last_came = came
+            fruitless += came <= before
+            return fruitless >= self._profile.max_tries or state.attempt_number >= _RESUMES
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_FileBrokenOffError),
+            stop=stop,
+            wait=tenacity.wait_exponential(multiplier=self._profile.retry_base_s, max=self._profile.retry_cap_s),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(self._once, attempts, url, emit)
+
+    async def _once(self, attempts: _Attempts, url: str, emit: Emit) -> UnitResult:
+        unit = attempts.unit
+        try:
+            for _ in range(_PARTS):
+                async with self._client.stream(self._call(attempts, url)) as reply:
+                    self._take_up(attempts, reply)
+                    await self._read(attempts, reply, emit)
+                if attempts.cut is None:
+                    break
+            else:
+                raise ProtocolError(f"{unit.template}: the server gives it in more than {_PARTS} parts.")
+        except TerminalFetchError as error:
+            if error.status != _UNSATISFIABLE or not attempts.next_byte:
+                raise
+            attempts.begin_anew()
+            self._ask_again(f"{unit.template}: the server no longer has the rest of it.")
+        return await self._judged(attempts, emit)
+
+    def _call(self, attempts: _Attempts, url: str) -> Call:
+        cut, unit, start = attempts.cut, attempts.unit, attempts.next_byte
+        rest = {} if not start else {"Range": f"bytes={start}-", "If-Range": attempts.etag}
+        return Call(
+            method="GET",
+            url=url,
+            template=f"GET {unit.template}",
+            purpose="file",
+            accept="application/fhir+ndjson",
+            headers=rest,
+            auth=self._wants_token(unit, url),
+            token_origins=frozenset(self._profile.bulk_file_hosts),
+            ok=frozenset({_OK, _PARTIAL} if start else {_OK}),
+            continues=cut,
+        )
+
+    def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
+        """Go on where the last try was cut, if this answer does; else begin anew."""
+        if reply.status == _PARTIAL:
+            start = attempts.next_byte
+            found = part_of(reply.headers, start=start, etag=attempts.etag, size=attempts.size)
+            if isinstance(found, str) or (attempts.cut is None and not reply.body.is_plain):
+                attempts.begin_anew()
+                why = found if isinstance(found, str) else "the rest of it came compressed"
+                self._ask_again(f"{attempts.unit.template}: {why}.")
+            self._tally.resumed += attempts.part is None or attempts.part.end != start
+            attempts.part, attempts.size = found, found.size
+            reply.body.goes_on = not found.is_last
+            return
+        attempts.begin_anew()
+        tag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
+        may_go_on = tag.startswith('"') and "bytes" in reply.headers.get("accept-ranges", "").lower()
+        attempts.etag = tag if may_go_on else ""
+        attempts.size = int(length) if _LENGTH.fullmatch(length) else None
+
+    async def _read(self, attempts: _Attempts, reply: StreamReply, emit: Emit) -> None:
+        reading = attempts.reading
+        try:
+            async for chunk in reply.chunks:
+                for start in range(0, len(chunk), _TURN_BYTES):
+                    reading.feed(chunk[start : start + _TURN_BYTES])
+                    if reading.size >= _PIECE_BYTES:
+                        await _hand_on(reading, emit, attempts.place(reply.body))
+                    else:
+                        await anyio.lowlevel.checkpoint()
+        except BudgetExhaustedError:
+            raise
+        except TransientFetchError as error:  # the client has taken this retry out of the budget
+            if attempts.etag and reply.body.is_whole_so_far:
+                attempts.cut = reply.body
+            else:
+                attempts.begin_anew()
+            raise _FileBrokenOffError(str(error), status=error.status) from error
+        part = attempts.part
+        if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
+            attempts.begin_anew()
+            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than its server says.")
+        if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
+            attempts.cut = reply.body
+            return
+        attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
+        reading.finish()
+        attempts.ends = reply.body.proves_its_end or part is not None
+
+    async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
+        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
+        unit, reading = attempts.unit, attempts.reading
+        # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
+        # so either way, counted likewise
+        promised, records = reading.detail.count, reading.lines - reading.headers
+        # of deletions, which come as Bundles, it may mean these or what is in them
+        held = (
+            (reading.lines, max(reading.lines, reading.deleted))
+            if unit.kind == "deleted-file"
+            else (records, reading.lines)
+        )
+        short = promised is not None and held[1] < promised
+        if reading.last_line_unreadable or short:
+            seen = (reading.lines, reading.total)
+            attempts.times = attempts.times + 1 if attempts.defect == seen else 1
+            attempts.defect = seen
+            if attempts.times < (_SAME_CUTS if reading.last_line_unreadable else _SAME_COUNTS):
+                if reading.last_line_unreadable:
+                    reading.give_up_last_line()
+                    self._ask_again(f"{unit.template} ends in the middle of line {reading.lines}.")
+                self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {promised}.")
+        self._tally.miscounted += promised is not None and held[0] > promised
+        await _hand_on(reading, emit)
+        counted = promised is not None and held[0] >= promised
+        if not counted and not attempts.ends:
+            self._tally.unproved += 1
+        if unit.kind == "error-file":
+            return self._told(unit, reading, whole=counted or attempts.ends)
+        # nothing at all is what a file looks like that its server failed to write, whatever length it says
+        proved = counted or (attempts.ends and reading.lines > 0)
+        return self._ended(unit, reading, promised if short else None, proved=proved)
+
+    def _ask_again(self, message: str) -> NoReturn:
+        """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
+        raise _FileBrokenOffError(message) if self._client.budget.take_retry() else BudgetExhaustedError(message)
+
+    def _wants_token(self, unit: Unit, url: str) -> bool:
+        """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
+        said = FileDetail.of(unit).requires_token
+        return (
+            bool(said)
+            if said is not None
+            else origin(resolve(url, self._client.base_url, self._profile.rewrite_origins))
+            == origin(self._client.base_url)
+        )
+
+    def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:
+        """What the server says of its own export. It does not say of which types, so the gravest counts for all.
+
+        Warnings are normal, as Epic's 59205 (F27). An `error` or a `fatal` means that something was not exported: a hole, unless
+        the vendor's codes are known to mean less (Epic: 4118, no permission); then nothing is taken for deleted. What cannot be
+        read may say so too, and is a hole.
+        """
+        self._tally.error_files += 1
+        self._tally.issues += reading.issues
+        self._tally.unread += reading.unreadable
+        grave = [issue for issue in reading.issues if issue.severity in _GRAVE]
+        meanings = self._profile.issue_codes
+        lost = [issue for issue in grave if grade([issue], meanings) in _NOT_EXPORTED]
+        reasons = []
+        if lost:
+            codes = ", ".join(codes_of(lost)) or "no codes"
+            reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
+        if reading.unreadable:
+            reasons.append(f"{reading.unreadable} places of it could not be read: see quarantine")
+        if reasons:
+            self._tally.lost += 1
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=whole and not grave)
+
+    def _doubted(self, unit: Unit) -> UnitResult:
+        """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""
+        found = DoubtDetail.of(unit)
+        if found.more:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=found.doubt)
+        self._tally.doubts.append(found.doubt)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=found.doubt)
+
+    @property
+    def lost(self) -> int:
+        """How many error files are holes: they came, what they tell of did not."""
+        return self._tally.lost
+
+    def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
+        if any(issue.severity in _GRAVE for issue in reading.issues):
+            raise ProtocolError(
+                f"{unit.template} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
+            )
+        for other in reading.other_types:
+            self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
+        reasons = []
+        if reading.unreadable:
+            reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
+        if promised is not None:
+            reasons.append(f"{reading.lines} lines came, also when asked again, and the manifest promises {promised}")
+        if reading.subsetted and not reading.detail.elements:
+            reasons.append(f"{reading.subsetted} resources came SUBSETTED, though whole ones were asked for")
+        if reasons:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
+        # what came under a wrong type says nothing of what the named type no longer has
+        lists_all = reading.detail.lists_all and not reading.other_types
+        if lists_all and not reading.lines and not proved and unit.kind == "file":
+            self._tally.empty += 1
+        lists_all = lists_all and proved
+        return UnitResult(
+            key=unit.key, state=UnitState.SETTLED, complete_listing=lists_all, records=reading.lines - reading.headers
+        )
+
+    def notes(self) -> list[str]:
+        """Sentences for the run's report."""
+        tally, found = self._tally, []
+        if tally.error_files:
+            grave = sum(issue.severity in _GRAVE for issue in tally.issues)
+            codes = ", ".join(codes_of(tally.issues)) or "no codes"
+            unread = f", and {tally.unread} places that cannot be read" if tally.unread else ""
+            kept = (
+                "; what the export does not list is kept, since it may be what failed" if grave or tally.unread else ""
+            )
+            found.append(
+                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes}){unread}{kept}"
+            )
+        found += tally.doubts
+        if tally.unproved:
+            found.append(
+                f"{tally.unproved} files came with nothing that proves them whole (Content-Length, chunks, gzip, or a `count` in "
+                "the manifest): one that was cut at a line's end would look the same, so what they do not list is kept"
+            )
+        if tally.empty:
+            found.append(
+                f"{tally.empty} files hold no line, and the manifest does not count them: not taken to prove that there is "
+                "nothing of their types"
+            )
+        if tally.mislabelled:
+            what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(tally.mislabelled.items()))
+            found.append(f"the manifest names other types than its files hold, stored as what they are: {what}")
+        if tally.miscounted:
+            found.append(f"{tally.miscounted} files hold more lines than the manifest counts; all are stored")
+        if tally.resumed:
+            found.append(f"{tally.resumed} cut downloads went on where they stopped")
+        return found
+
+
+async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:
+    fetched = reading.take()
+    if fetched is not None:
+        await emit(fetched if place is None else replace(fetched, place=place))

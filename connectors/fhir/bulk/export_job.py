@@ -1,0 +1,247 @@
+"""Follows one export job from its status URL to its last manifest page, whose files become units page by page.
+
+How it began is `start`'s, how files are fetched `download`'s. Everything that is waited for is in the store before the waiting,
+so a crash goes on with it (Bulk Data IG 6.2, 6.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from connectors.core.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.bulk.kick_off import Proofs, proofs_from
+from connectors.fhir.bulk.listing import Listing, last_positions
+from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
+from connectors.fhir.bulk.poll_waits import poll_wait_s
+from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.instants import http_date, moment
+from connectors.fhir.issue_types import shown
+from connectors.fhir.memories import EhrRunStore
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call, Reply
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.links import elsewhere, origin, resolve, safe_url
+from connectors.fhir.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
+from connectors.fhir.unit_details import NoFileDetail
+from snapshots.record import BulkJob, Unit, unit_key
+
+_ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
+_EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_STATUS = re.compile(r"[1-5][0-9]{2}")
+_MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
+
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+OnProgress = Callable[[str], None]
+
+
+class ExportJob:
+    """One job of one run, begun or resumed."""
+
+    def __init__(
+        self, client: EhrClient, base_url: str, profile: VendorProfile, store: EhrRunStore, *, now: Clock, sleep: Sleep
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._store = store
+        self._now = now
+        self._sleep = sleep
+        self._next_page: str | None = None  # after the last of the job's pages, where it is known
+        self._troubles = 0
+
+    async def advance(self, job: BulkJob, on_progress: OnProgress) -> BulkJob:
+        """Wait until the server tells of more files, write their units, and give the job as it then is.
+
+        `manifest_complete` says that there will be no more; before, the files so far can be fetched. Types that were asked for by
+        name and have no file are then units of kind "no-file".
+
+        Raises:
+            TerminalFetchError: the server says that the job failed or is gone.
+            TransientFetchError: no end within the profile's `job_timeout_s`, or the server stayed away; the job may still live.
+        """
+        self._check_home(job)
+        proofs = proofs_from(job)
+        wait = self._profile.poll_first_s
+        job = await self._rest(job)
+        while True:
+            url = self._next_page or (job.pages[-1] if job.pages else job.status_url or "")
+            reply, status = await self._asked(job, url)
+            if status == _COMPLETE or (proofs.partial and looks_like_manifest(reply.body)):
+                found = await self._page(job, url, reply, proofs, is_last=status == _COMPLETE)
+                if found is not None and (status == _COMPLETE or self._next_page is not None):
+                    return found
+                if found is not None:  # files to fetch meanwhile; the server is asked again when it said
+                    return await self._due(found, reply, wait)
+                if self._next_page is not None:
+                    continue
+            on_progress(progress_told(reply.headers.get("x-progress")))
+            job = await self._pause(job, reply, wait)
+            wait = min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    def _check_home(self, job: BulkJob) -> None:
+        """Refuse a status URL where this EHR is not known to live, and keep it: a run that failed would begin another job."""
+        home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
+        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
+        if there not in home:
+            raise TransientFetchError(
+                f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
+                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
+                "else use --mode crawl."
+            )
+
+    async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
+        """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
+        known = url in job.pages
+        number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
+        manifest = manifest_from(reply.body, page=number, proofs=proofs)
+        following = (
+            resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
+        )
+        if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
+            raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
+        self._next_page = following
+        ends = is_last and following is None
+        grown = await self._planned(manifest)
+        if known and not grown and not ends:
+            return None
+        job = replace(
+            job,
+            pages=job.pages if known else (*job.pages, url),
+            transaction_time=self._earlier(job.transaction_time, manifest.transaction_time, reply),
+            expires_at=_expires(reply) or job.expires_at,
+        )
+        if ends:
+            await self._store.plan(await self._without_file(proofs))
+            job = replace(job, manifest_complete=True, progress=None, next_poll_at=None)
+        await self._store.jobs.save(job)
+        return job
+
+    def _earlier(self, known: str | None, said: str | None, reply: Reply) -> str | None:
+        """The earliest transactionTime that can be believed: one ahead of the clocks would make later runs ask for nothing."""
+        found, server = moment(said, zoned=True), http_date(reply.headers.get("date"))
+        latest = max(filter(None, (self._now(), server))) + _CLOCKS_DIFFER
+        if said is None or found is None or found > latest:
+            return known
+        before = moment(known)
+        return said if before is None or found < before else known
+
+    async def _planned(self, manifest: Manifest) -> bool:
+        """Make units of files that are none yet; whether there were any. A page may be listed anew, and longer each time.
+
+        Raises:
+            ProtocolError: a file that it listed before is not listed any more, or as another.
+        """
+        await self._store.plan(manifest.doubts())
+        planned = await self._store.jobs.planned_files(manifest.page)
+        listing = Listing(manifest)
+        for file in planned:
+            listing.find(file)
+        if len(listing.found) == sum(map(len, manifest.entries.values())):
+            return False
+        await self._store.plan(manifest.units(besides=listing.found, after=last_positions(planned)))
+        return True
+
+    async def _without_file(self, proofs: Proofs) -> list[Unit]:
+        """Types that the export has nothing of; none where its manifest gives reason to doubt that it tells everything."""
+        there = set(await self._store.jobs.planned_types(("file",)))
+        errors = await self._store.jobs.planned_types(("error-file",))
+        doubtful = not there or "*" in there or errors or not proofs.all_types_understood
+        if doubtful or (
+            "Patient" in proofs.types and "Patient" not in there
+        ):  # an export without anyone in it proves nothing
+            return []
+        return [
+            Unit(
+                key=unit_key("no-file", t),
+                kind="no-file",
+                resource_type=t,
+                way=proofs.ways(t)[0],
+                way_of_none=proofs.ways(t)[1],
+                incremental=proofs.incremental,
+                detail=NoFileDetail(lists_all=proofs.lists_all(t)).packed,
+            )
+            for t in proofs.types
+            if t not in there
+        ]
+
+    async def page_again(self, job: BulkJob, number: int) -> tuple[Listing, datetime | None] | None:
+        """Ask for one page of the manifest anew, for its fresh links and when they end; None if it is not there now."""
+        reply, status = await self._asked(job, job.pages[number - 1])
+        if status != _COMPLETE and not looks_like_manifest(reply.body):
+            return None
+        manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job))
+        return Listing(manifest, paths_may_change=True), _expires(reply)
+
+    async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:
+        """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""
+        call = Call(
+            method="GET",
+            url=url,
+            template="GET the export's status URL",
+            purpose="status",
+            accept="application/json",
+            ok=frozenset({_COMPLETE, _ACCEPTED}),
+            token_origins=frozenset(self._profile.bulk_file_hosts),
+        )
+        reply = await self._client.send(call)
+        said = reply.headers.get("x-export-status", "").split()
+        status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
+        if status == _COMPLETE and not reply.body.strip():
+            self._troubles += 1
+            if self._troubles < _EMPTY_ANSWERS:
+                return reply, _ACCEPTED
+            raise TransientFetchError(
+                f"{call.template}: HTTP {reply.status} without a manifest, {self._troubles} times in a row."
+            )
+        if status < _REFUSED:
+            self._troubles = 0
+            return reply, status
+        codes = issue_codes(reply.body)
+        self._troubles += 1
+        if TRANSIENT_CODES.intersection(codes) and self._troubles < self._profile.max_tries:
+            return reply, _ACCEPTED
+        found = f"X-Export-Status {status}" + (f", issue codes {', '.join(shown(codes))}" if codes else "")
+        raise TerminalFetchError(
+            f"{call.template}: the server's export failed ({found}); sync again starts a new one",
+            status=status,
+            codes=codes,
+        )
+
+    async def _pause(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
+        waited = (self._now() - job.kicked_off_at).total_seconds()
+        if waited > self._profile.job_timeout_s:
+            raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.job_timeout_s).")
+        return await self._rest(await self._due(job, reply, wait))
+
+    async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
+        """Note when the job may be polled next: after `wait`, and not before the server said."""
+        now = self._now()
+        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll_cap_s)
+        age = (now - job.kicked_off_at).total_seconds()
+        pause = poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age)
+        progress = reply.headers.get("x-progress")
+        job = replace(
+            job,
+            progress=progress_told(progress) if progress else job.progress,
+            next_poll_at=now + timedelta(seconds=pause),
+        )
+        await self._store.jobs.save(job)
+        return job
+
+    async def _rest(self, job: BulkJob) -> BulkJob:
+        """Wait until the job may be polled, also when the wait began before a crash."""
+        if job.next_poll_at is not None:
+            remaining = (job.next_poll_at - self._now()).total_seconds()
+            if remaining > 0:
+                await self._sleep(min(remaining, self._profile.poll_cap_s))
+        return job
+
+
+def _expires(reply: Reply) -> datetime | None:
+    """When the manifest's links end (Bulk Data IG: HTTP-date in Expires); None where it makes no sense."""
+    return http_date(reply.headers.get("expires"))

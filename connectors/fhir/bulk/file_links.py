@@ -1,0 +1,110 @@
+"""Keeps the links of an export's files fresh: before they end, and when a server says that one has ended (F21, Bulk Data IG 6.4).
+
+One fetch of a manifest page renews the links of all its files, however many workers find theirs expired. A page that brought no
+better link is left alone for a while, and longer each time: its other files would ask for it one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import anyio
+
+from connectors.core.errors import ConnectorError, ProtocolError
+from connectors.fhir.bulk.export_job import ExportJob
+from connectors.fhir.bulk.listing import Listing
+from connectors.fhir.unit_details import FileDetail
+from snapshots.record import BulkJob, Unit
+
+_MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
+_SOON = timedelta(hours=1)
+_IN_VAIN = timedelta(minutes=1)  # before a page that brought nothing is asked again; doubled each time
+_MOST_DOUBLED = 16
+
+
+class FileLinks:
+    """The current link of every file of one job."""
+
+    def __init__(self, export: ExportJob, job: BulkJob, *, now: Callable[[], datetime]) -> None:
+        self._export = export
+        self._now = now
+        self._listings: dict[int, Listing] = {}  # pages that were asked again
+        self._pages_asked: dict[int, datetime] = {}
+        # pages whose last answer brought no link that works, and how many such in a row
+        self._in_vain: dict[int, int] = {}
+        self._lock = anyio.Lock()
+        self.job = job
+
+    async def current(self, unit: Unit) -> str:
+        """The unit's link, renewed where it is about to end."""
+        url = FileDetail.of(unit).url
+        ends = self.job.expires_at
+        try:
+            url = self._fresh(unit) or url
+            if ends is not None and ends - _MARGIN <= self._now() and not self._asked_lately(unit):
+                return await self.renewed(unit, url) or url
+        except ProtocolError:
+            return url  # it may still work; if not, `renewed` says why there is no other
+        return url
+
+    async def renewed(self, unit: Unit, ended: str) -> str | None:
+        """A link other than `ended`; None where the server has no other.
+
+        Raises:
+            ProtocolError: the page, asked again, does not list this file, or not so that it can be told from others.
+        """
+        async with self._lock:
+            known = self._fresh(unit)
+            if known is not None and known != ended:
+                return known
+            number = _page(unit)
+            if self._is_in_vain(number):
+                return None
+            self._pages_asked[number] = self._now()
+            self._in_vain[number] = self._in_vain.get(number, 0) + 1  # until it is seen to have brought something
+            try:
+                found = await self._export.page_again(self.job, number)
+            except ConnectorError:
+                return None  # the file's own error says more
+            if found is None:
+                return None
+            self._listings[number], expires_at = found
+            self.job = replace(self.job, expires_at=expires_at or self.job.expires_at)
+            fresh = self._fresh(unit)
+            return fresh if fresh != ended else None
+
+    def worked(self, unit: Unit, url: str) -> None:
+        """A renewed link led to its file: its page is worth asking again when links end the next time."""
+        if url != FileDetail.of(unit).url:
+            self._in_vain.pop(_page(unit), None)
+
+    def _is_in_vain(self, number: int) -> bool:
+        times = self._in_vain.get(number, 0)
+        return times > 0 and self._now() < self._pages_asked[number] + _IN_VAIN * 2 ** min(times - 1, _MOST_DOUBLED)
+
+    def _fresh(self, unit: Unit) -> str | None:
+        """The unit's link as its page lists it anew; None while it was not asked again."""
+        listing = self._listings.get(_page(unit))
+        if listing is None:
+            return None
+        return listing.find(unit).url
+
+    def warning(self, files: int) -> str | None:
+        """What to tell where the server will drop the export soon."""
+        ends = self.job.expires_at
+        if ends is None or ends - self._now() > _SOON or not files:
+            return None
+        return (
+            f"the server keeps the export's files until {ends:%Y-%m-%d %H:%M} UTC only, and {files} are still to come"
+        )
+
+    def _asked_lately(self, unit: Unit) -> bool:
+        """Servers exist whose Expires is in the past for good: they are asked for fresh links once, not before every file."""
+        asked = self._pages_asked.get(_page(unit))
+        return asked is not None and self.job.expires_at is not None and asked >= self.job.expires_at - _MARGIN
+
+
+def _page(unit: Unit) -> int:
+    return unit.page or 1

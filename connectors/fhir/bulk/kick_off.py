@@ -1,0 +1,335 @@
+"""What an export is asked for, and the forms in which servers of four versions want to be asked. Pure.
+
+Sending (Bulk Data IG, "Request"), and what is done about a refusal that stays, is left to `bulk.start`; what the files then
+prove is written down here, with the question, and kept with the job.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+from urllib.parse import quote
+
+import orjson
+
+from connectors.core.errors import PlanError
+from connectors.fhir.capability import Capability
+from connectors.fhir.profile import BulkLevel, VendorProfile
+from connectors.fhir.ways import export_way, mark
+from snapshots.record import BulkJob, Way
+
+PATHS: Mapping[BulkLevel, str] = {
+    "system": "$export",
+    "patient": "Patient/$export",
+    "patient-list": "Patient/$export",
+    "group": "Group/{group}/$export",
+}
+_STU3, _STU4 = 3, 4
+_WRONG_METHOD = frozenset({405, 415})
+_WRONG_REQUEST = frozenset({400, 422})
+_ASYNC = "http://hl7.org/fhir/uv/bulkdata/CodeSystem/include-associated-data"
+
+# what may be left out where a server refuses it: the export then brings more, or in another form, never less than was asked
+# (`_type`, `patient` and includeAssociatedData never: without them it would not be what was asked for)
+DISPENSABLE: Mapping[str, tuple[str, Any]] = {
+    "organizeOutputBy": ("organize_by", None),
+    "allowPartialManifests": ("partial", False),
+    "_elements": ("elements", ()),
+    "_until": ("until", None),
+    "_typeFilter": ("type_filters", ()),
+    "_since": ("since", None),
+}
+_NAMES = (*DISPENSABLE, "_type", "patient", "includeAssociatedData", "_outputFormat")
+_NAMED = {name: re.compile(rf"(?<![\w-]){re.escape(name)}(?!\w)", re.IGNORECASE) for name in _NAMES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What one export is asked for, whatever the form."""
+
+    level: BulkLevel
+    group: str | None = None
+    patients: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    type_filters: tuple[str, ...] = ()
+    elements: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    organize_by: str | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a kick-off is written. `declared` is False for a form that was only tried after a refusal."""
+
+    method: Literal["GET", "POST"] = "GET"
+    repeated: bool = False
+    comma: Literal["percent", "backslash"] = "percent"
+    version: int = 2
+    lenient: bool = False
+    separate_status: bool = False
+    declared: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class KickOff:
+    """One kick-off request. `template` stands in messages and reports in place of `url`."""
+
+    method: str
+    url: str
+    template: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An answer that says no: no job was begun. `named` are parameters that its text names."""
+
+    status: int
+    codes: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
+    too_soon: bool = False
+    retry_after_s: float | None = None
+
+
+def first_form(profile: VendorProfile, capability: Capability, asked: Asked) -> Form:
+    """The form that the profile says, or that the server declares by the guide's version, or STU2's."""
+    stu4 = capability.bulk_version is not None and capability.bulk_version >= _STU4
+    method: Literal["GET", "POST"] = "POST" if asked.patients or stu4 else "GET"
+    return Form(
+        method=method if profile.kickoff_method == "auto" or asked.patients else profile.kickoff_method,
+        repeated=stu4 if profile.kickoff_lists == "auto" else profile.kickoff_lists == "repeat",
+        comma=profile.type_filter_comma,
+        version=capability.bulk_version or 2,
+        lenient=profile.bulk_lenient,
+        separate_status=profile.bulk_separate_status,
+    )
+
+
+def wants_partial(profile: VendorProfile, capability: Capability) -> bool:
+    """Whether to ask for manifests that come before the export is done."""
+    if profile.bulk_partial == "auto":
+        return capability.bulk_version is not None and capability.bulk_version >= _STU3
+    return profile.bulk_partial == "yes"
+
+
+def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, ...]:
+    """The `_type` list, with a companion where the vendor refuses these types alone."""
+    if not types or profile.bulk_companion is None or not set(types) <= set(profile.bulk_not_alone):
+        return types
+    return (*types, profile.bulk_companion)
+
+
+def check(asked: Asked, profile: VendorProfile) -> None:
+    """Refuse what would silently bring less than was meant.
+
+    Raises:
+        PlanError: filters of types that are not asked for; more patients than one kick-off may name.
+    """
+    filtered = {one.partition("?")[0] for one in asked.type_filters}
+    if stray := sorted(filtered - set(asked.types)):
+        named = ", ".join(stray)
+        raise PlanError(
+            f"`bulk.type_filters` filter {named}, and the export does not name {'them' if len(stray) > 1 else 'it'}: "
+            f"a filter needs its type in `types` or --types. Add {named} there."
+        )
+    if len(asked.patients) > profile.bulk_patients_max:
+        raise PlanError(
+            f"{len(asked.patients)} patients are too many to name in one kick-off (profile.bulk_patients_max = "
+            f"{profile.bulk_patients_max}): make a Group of them at the EHR and set `group`, or use --mode crawl."
+        )
+
+
+def kick_off(base_url: str, asked: Asked, form: Form) -> KickOff:
+    """The request in this form. Nothing of a patient, group or filter stands in its template."""
+    path = PATHS[asked.level].format(group=quote(asked.group or "", safe=""))
+    shown = f"{form.method} /{PATHS[asked.level]}"
+    if asked.since is not None:
+        shown += f"?_since={asked.since}"
+    prefer = ["respond-async"]
+    prefer += ["handling=lenient"] if form.lenient else []
+    prefer += ["separate-export-status"] if form.separate_status else []
+    headers = {"Prefer": ", ".join(prefer)}
+    if form.method == "GET":
+        query = _query(asked, form)
+        return KickOff(
+            method="GET", url=f"{base_url}/{path}{f'?{query}' if query else ''}", template=shown, headers=headers
+        )
+    body = orjson.dumps({"resourceType": "Parameters", "parameter": list(_parameters(asked, form))})
+    headers["Content-Type"] = "application/fhir+json"
+    return KickOff(method="POST", url=f"{base_url}/{path}", template=shown, headers=headers, body=body)
+
+
+def _lists(asked: Asked, form: Form) -> list[tuple[str, list[str]]]:
+    """Parameters that take lists, each with the values that leave: one joined value, or all of them."""
+    filters = [_filter(one, form) for one in asked.type_filters]
+    listed = (
+        ("_type", list(asked.types)),
+        ("_typeFilter", filters),
+        ("_elements", list(asked.elements)),
+        ("includeAssociatedData", list(asked.include)),
+    )
+    return [(name, values if form.repeated else [",".join(values)]) for name, values in listed if values]
+
+
+def _filter(text: str, form: Form) -> str:
+    """One filter with its own commas guarded from servers that split lists at commas, all up to STU3 (vendors.md 6.1)."""
+    if form.version >= _STU4 and form.repeated:
+        return text
+    return text.replace(",", "\\," if form.comma == "backslash" else "%2C")
+
+
+def _query(asked: Asked, form: Form) -> str:
+    values = [(name, value) for name, listed in _lists(asked, form) for value in listed]
+    values += [
+        ("_since", asked.since or ""),
+        ("_until", asked.until or ""),
+        ("organizeOutputBy", asked.organize_by or ""),
+    ]
+    values += [("allowPartialManifests", "true" if asked.partial else "")]
+    return "&".join(f"{name}={_quoted(name, value)}" for name, value in values if value)
+
+
+def _quoted(name: str, value: str) -> str:
+    """A list's commas stay commas: Cerner's are documented so; a filter's own `%` and `?` are encoded once more."""
+    return quote(value, safe=":," if name != "_typeFilter" else ",")
+
+
+def _parameters(asked: Asked, form: Form) -> Any:
+    for name, values in _lists(asked, form):
+        for value in values:
+            if name == "includeAssociatedData":
+                coded = {"valueCoding": {"system": _ASYNC, "code": value}}
+                yield {"name": name, **(coded if form.version >= _STU4 else {"valueCode": value})}
+            else:
+                yield {"name": name, "valueString": value}
+    for patient in asked.patients:
+        yield {"name": "patient", "valueReference": {"reference": f"Patient/{patient}"}}
+    for name, instant in (("_since", asked.since), ("_until", asked.until)):
+        if instant is not None:
+            yield {"name": name, "valueInstant": instant}
+    if asked.organize_by is not None:
+        yield {"name": "organizeOutputBy", "valueString": asked.organize_by}
+    if asked.partial:
+        yield {"name": "allowPartialManifests", "valueBoolean": True}
+
+
+def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tuple[str, ...] = ()) -> Refusal:
+    """Read a refusal: its text only for names of our parameters and the vendor's words of "too soon", never to be shown."""
+    text = body.decode("utf-8", "replace")
+    named = frozenset(name for name, pattern in _NAMED.items() if pattern.search(text))
+    return Refusal(
+        status=status,
+        codes=codes,
+        named=named,
+        too_soon=any(words in text.lower() for words in profile.kickoff_too_soon),
+    )
+
+
+def next_try(
+    asked: Asked, form: Form, refusal: Refusal, tried: Sequence[tuple[Asked, Form]]
+) -> tuple[Asked, Form, str | None] | None:
+    """What to ask after a refusal, with a note where less is asked; None where asking again is no use.
+
+    A parameter that the refusal names and that can be spared is left out; else the list's form and the method are changed; then,
+    where nothing was named, what can be spared is left out one by one. Every step is new, so that this ends.
+    """
+    steps: list[tuple[Asked, Form, str | None]] = []
+    other: Literal["GET", "POST"] = "POST" if form.method == "GET" else "GET"
+    switched = replace(form, method=other, declared=False)
+    may_switch = other == "POST" or not asked.patients
+    if refusal.status in _WRONG_METHOD and may_switch:
+        steps.append((asked, switched, None))
+    if refusal.status in _WRONG_REQUEST:
+        spared = [name for name in DISPENSABLE if _is_sent(asked, name)]
+        named = [name for name in spared if name in refusal.named]
+        if named:
+            steps.append((_without(asked, named), form, _left_out(named)))
+        about_lists = not refusal.named or refusal.named & {
+            "_type",
+            "_typeFilter",
+            "_elements",
+            "includeAssociatedData",
+        }
+        if about_lists and any(
+            len(values) > 1 for values in (asked.types, asked.type_filters, asked.elements, asked.include)
+        ):
+            steps.append((asked, replace(form, repeated=not form.repeated, declared=False), None))
+        if not refusal.named:
+            if may_switch:
+                steps.append((asked, switched, None))
+            steps += [(_without(asked, [name]), form, _left_out([name])) for name in spared]
+    return next((step for step in steps if (step[0], step[1]) not in tried), None)
+
+
+def _is_sent(asked: Asked, name: str) -> bool:
+    field, without = DISPENSABLE[name]
+    return bool(getattr(asked, field) != without)
+
+
+def _without(asked: Asked, names: Sequence[str]) -> Asked:
+    changes: dict[str, Any] = dict(DISPENSABLE[name] for name in names)
+    return replace(asked, **changes)
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"the server refuses {', '.join(names)}: exported without, which brings more than was asked, never less"
+
+
+def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
+    """What the export's files will prove, as JSON to be kept with the job; `Proofs` reads it again."""
+    every = [f"elements {one}" for one in asked.elements] + ([f"until {asked.until}"] if asked.until else [])
+    filtered = {one.partition("?")[0] for one in asked.type_filters}
+    by_type = {t: [one for one in asked.type_filters if one.partition("?")[0] == t] for t in filtered}
+    return {
+        "level": asked.level,
+        "beside": mark(asked.group or "", *asked.patients),
+        "narrowed": {"*": mark(*every) if every else "", **{t: mark(*every, *some) for t, some in by_type.items()}},
+        "incremental": asked.since is not None,
+        "since": asked.since,
+        "types": list(asked.types),
+        # a form that was only tried may be misread: of a repeated `_type` a server may take the last alone
+        "all_types_understood": form.declared,
+        "filtered": sorted({one.partition("?")[0] for one in asked.type_filters}),
+        "until": asked.until,
+        "organized": asked.organize_by is not None,
+        "partial": asked.partial,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proofs:
+    """What a job's files prove and do not: as it was kicked off, whatever a resumed run would ask by now."""
+
+    incremental: bool = False
+    since: str | None = None
+    types: Sequence[str] = ()
+    all_types_understood: bool = True
+    filtered: Sequence[str] = ()
+    elements: bool = False
+    until: str | None = None
+    organized: bool = False
+    partial: bool = False
+    level: BulkLevel = "system"
+    beside: str = ""
+    narrowed: Mapping[str, str] = field(default_factory=dict)
+
+    def ways(self, resource_type: str) -> tuple[Way, Way | None]:
+        """By which way the export lists a type; and what of it belongs to no patient, where that is another way."""
+        return export_way(self.level, self.narrowed.get(resource_type, self.narrowed.get("*", "")), self.beside)
+
+    def lists_all(self, resource_type: str) -> bool:
+        """Whether a whole file of this type shows what has vanished."""
+        narrowed = self.incremental or self.elements or self.until is not None
+        return not narrowed and resource_type not in self.filtered
+
+
+def proofs_from(job: BulkJob) -> Proofs:
+    """Read what `proofs` wrote; keys of a newer version are passed over."""
+    known = {one.name for one in fields(Proofs)}
+    return Proofs(**{key: value for key, value in job.asked.items() if key in known} | {"elements": job.elements})

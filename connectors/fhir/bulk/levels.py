@@ -1,0 +1,107 @@
+"""At which level an export is asked for: everyone by Patient or by system, a Group, named patients. One is tried after the other.
+
+Which levels are worth a try is `plan`'s, one export `steps`'. A level that was refused has begun no job, so that another is no
+second export; what each level lists is listed by a way of its own, and so has watermarks of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from connectors.core.errors import ConnectorError, ExportRefusedError, PlanError
+from connectors.fhir.bulk.kick_off import PATHS, proofs_from
+from connectors.fhir.bulk.steps import fetch_by_bulk
+from connectors.fhir.capability import Capability
+from connectors.fhir.issue_types import shown
+from connectors.fhir.plan import bulk_levels
+from connectors.fhir.profile import BulkLevel
+from connectors.fhir.run import EhrRun, Readable
+
+_NO_OPERATION = frozenset({404, 405, 501})
+_Refused = list[tuple[BulkLevel, ExportRefusedError]]
+
+
+class NoExportHereError(ConnectorError):
+    """The mode was ours to choose, and the export that the server declares is not there."""
+
+
+async def fetch_at_some_level(
+    run: EhrRun,
+    capability: Capability,
+    readable: Readable,
+    granted: Sequence[str],
+    since: Callable[[], Awaitable[Mapping[str, str]]],
+) -> str | None:
+    """Export at the first level that the server takes, and give the watermark that this earns.
+
+    `since` says from when to ask, once the store knows of whom this run speaks.
+
+    Raises:
+        PlanError: no level fits the request.
+        NoExportHereError: the declared export does not exist, and crawling was as good a choice.
+        ExportRefusedError: every level was refused; the message names each.
+        FetchError: as `fetch_by_bulk`.
+    """
+    refused: _Refused = []
+    for level in await _levels(run, capability):
+        await run.store.knowledge.speak_for(f"{run.store.selection} by export {level}", granted)
+        try:
+            watermark = await fetch_by_bulk(run, capability, readable, await since(), level)
+        except ExportRefusedError as error:
+            refused.append((level, error))
+            continue
+        if refused:
+            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} in place of that")
+        return watermark
+    raise _refusal(run, refused)
+
+
+async def _levels(run: EhrRun, capability: Capability) -> Sequence[BulkLevel]:
+    """The levels to try; that of the job, where one is under way already."""
+    job = await run.store.jobs.current()
+    if job is not None and job.status_url is not None:
+        return (proofs_from(job).level,)
+    request = run.request
+    insisted = "bulk" in (request.mode, request.profile.mode)
+    named = request.cohort is not None and request.group is None and request.mode == "bulk"
+    found = bulk_levels(request.profile, capability, group=request.group, named=named, insisted=insisted)
+    if not found:
+        raise PlanError("The server offers no bulk level that this request can use: try --mode crawl.")
+    return found
+
+
+def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
+    request, (_, last) = run.request, refused[-1]
+    ours_to_choose = request.mode == "auto" and request.profile.mode == "auto" and request.group is None
+    if ours_to_choose and all(error.status in _NO_OPERATION for _, error in refused):
+        return NoExportHereError(f"{_sentence(refused)}.")
+    if request.group is not None or request.cohort is not None:
+        return last  # one level, and what may be wrong is what was named
+    untried = [
+        f"/{PATHS['group']}: not tried, no Group is named" for level in request.profile.bulk_levels if level == "group"
+    ]
+    return ExportRefusedError(
+        f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, its administrators know at which level: name it in "
+        "profile.bulk_levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
+        "documents; else use --mode crawl." + (f" {last}" if len(refused) == 1 else ""),
+        status=last.status,
+        codes=last.codes,
+    )
+
+
+def _sentence(refused: _Refused) -> str:
+    named = _named(refused)
+    return named[0].upper() + named[1:]
+
+
+def _named(refused: _Refused) -> str:
+    """The levels, each with its status and codes."""
+    found = [
+        f"/{PATHS[level]}: HTTP {error.status}"
+        + (f" (issue codes {', '.join(shown(error.codes))})" if error.codes else "")
+        + (f", its answer names {', '.join(error.named)}" if error.named else "")
+        for level, error in refused
+    ]
+    return (
+        f"this server refused the bulk export at {'each level' if len(found) > 1 else 'this level'}: {'; '.join(found)}"
+    )

@@ -1,0 +1,28 @@
+"""How long to wait before a job is polled again. Pure.
+
+What the server asks for is the least: beside it our own waits grow, since servers that always say one second have jobs of hours.
+Only once it is asked earlier: servers that always say the same long wait (HAPI: 120 s) say so of exports of seconds too.
+"""
+
+from __future__ import annotations
+
+from connectors.fhir.profile import VendorProfile
+
+_LONG_S = 60.0  # a wait that is worth one early question
+
+
+def poll_wait_s(profile: VendorProfile, *, asked_s: float | None, own_s: float, age_s: float) -> float:
+    """Seconds to wait, within the profile's bounds.
+
+    Args:
+        profile: The vendor's.
+        asked_s: What Retry-After asks for; None where it says nothing that makes sense.
+        own_s: Our own wait, which grows from poll to poll.
+        age_s: How long ago the job was kicked off. An answer before `poll_early_s` have passed puts no question off beyond them,
+            so that there is one early one; later it is as told.
+    """
+    wait_s = min(max(own_s, profile.poll_floor_s, asked_s or 0.0), profile.poll_cap_s)
+    early_s = profile.poll_early_s - age_s
+    if asked_s is not None and asked_s > _LONG_S and early_s > 0:
+        return min(wait_s, max(early_s, own_s, profile.poll_floor_s))
+    return wait_s

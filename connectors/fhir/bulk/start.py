@@ -1,0 +1,262 @@
+"""Begins an export: the intent is stored before the kick-off is sent, its status URL before the answer is used.
+
+So a kill between the two is known afterwards as what it is, a job that may run and that nobody can find. How a kick-off is
+written, and what to try after a refusal, is `kick_off`'s; what follows the beginning, `export_job`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from connectors.core.errors import (
+    ConnectorError,
+    ExportRefusedError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+)
+from connectors.fhir.bulk.deletion import delete_export
+from connectors.fhir.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
+from connectors.fhir.bulk.poll_waits import poll_wait_s
+from connectors.fhir.issue_types import shown
+from connectors.fhir.memories import BulkJobs
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call, Reply
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.links import resolve
+from connectors.fhir.transport.retry_table import asked_wait_s, issue_codes
+from snapshots.record import BulkJob, EarlierJob
+
+_SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
+_REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
+# of an export of named patients: servers refuse them all for one whom they do not know (HAPI: 404, 410)
+_NOT_FOUND = frozenset({404, 410})
+_OF_PATIENTS = _NOT_FOUND | {400, 422}
+_NOT_THERE = frozenset({"not-found", "deleted"})
+_MOST_TRIES = 12  # of forms, all different
+
+Clock = Callable[[], datetime]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class ExportStart:
+    """Begins one run's export."""
+
+    def __init__(
+        self,
+        client: EhrClient,
+        base_url: str,
+        profile: VendorProfile,
+        jobs: BulkJobs,
+        *,
+        now: Clock,
+        sleep: Sleep,
+        note: Callable[[str], None],
+        on_progress: Callable[[str], None],
+        known: Callable[[Sequence[str]], Awaitable[tuple[str, ...]]],
+    ) -> None:
+        """`known` tells whom of the named patients the server knows; asked once, where it refuses them all."""
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._jobs = jobs
+        self._now = now
+        self._sleep = sleep
+        self._note = note
+        self._on_progress = on_progress
+        self._known = known
+
+    async def begin(self, asked: Asked, form: Form) -> BulkJob:
+        """Kick the export off, in the form that the server takes, and store its status URL.
+
+        Raises:
+            TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
+            ExportRefusedError: refused for what it asks for; there is no job.
+            FetchError: refused for another reason, as an export too soon after the last.
+        """
+        earlier = await self._jobs.earlier()
+        await self._wait_for_lost_ones(earlier)
+        await self._free(one for one in earlier if one.stored)
+        began = self._now()
+        wait, tried, first = self._profile.poll_first_s, [(asked, form)], None
+        named = asked.patients
+        while True:
+            request = kick_off(self._base_url, asked, form)
+            intent = BulkJob(
+                kicked_off_at=self._now(),
+                request=request.template,
+                asked=proofs(asked, form),
+                elements=bool(asked.elements),
+            )
+            await self._jobs.save(intent)
+            answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if asked.patients else frozenset()))
+            if isinstance(answer, Reply):
+                return await self._begun(intent, request, answer)
+            await self._jobs.forget()
+            if answer.too_soon or answer.status in (_BUSY, _DUPLICATE):
+                if await self._free(await self._jobs.earlier()):
+                    continue
+                wait = await self._waited(request, answer, began, wait)
+                continue
+            first = first or answer
+            step = next_try(asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
+            if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
+                known, named = await self._known(named) if named else (), ()  # once
+                if known and known != asked.patients:
+                    asked, first = replace(asked, patients=known), None
+                    tried.append((asked, form))
+                    continue
+            if step is None:
+                raise _refused(request, first, len(tried), len(asked.patients))
+            asked, form, note = step
+            tried.append((asked, form))
+            if note is not None:
+                self._note(note)
+
+    async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | Refusal:
+        """The answer, if it is one; an error where it is none of ours to judge, or where nobody knows what became of it."""
+        call = Call(
+            method=request.method,
+            url=request.url,
+            template=request.template,
+            purpose="kickoff",
+            accept="application/fhir+json",
+            headers=request.headers,
+            body=request.body,
+            ok=refusals | {_SYNCHRONOUS, _ACCEPTED},
+        )
+        try:
+            reply = await self._client.send(call)
+        except TransientFetchError as error:
+            if error.status in refusals:  # a refusal in HTML
+                return Refusal(status=error.status or 0, codes=error.codes)
+            message = (
+                f"{error}. An export may have begun at the server all the same: nothing was kicked off again. Sync again: "
+                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then asks anew."
+            )
+            raise TransientFetchError(message, status=error.status, codes=error.codes) from error
+        except (TerminalFetchError, ProtocolError) as error:
+            await self._jobs.forget()
+            if error.status is None:
+                raise
+            raise ExportRefusedError(str(error), status=error.status, codes=error.codes) from error
+        except ConnectorError:
+            await self._jobs.forget()
+            raise
+        if reply.status not in refusals:
+            return reply
+        refusal = refusal_from(reply.status, reply.body, self._profile, codes=issue_codes(reply.body))
+        after_s = self._seconds(reply)
+        return replace(refusal, retry_after_s=after_s)
+
+    async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> BulkJob:
+        location = reply.headers.get("content-location") or reply.headers.get("location")
+        if reply.status != _ACCEPTED or not location:
+            found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
+            text = f"{request.template} did not start an asynchronous export: {found}. Try --mode crawl."
+            if reply.status == _ACCEPTED:  # begun, and nowhere to be found
+                raise ProtocolError(text, status=reply.status)
+            await self._jobs.forget()
+            raise ExportRefusedError(text, status=reply.status)
+        after_s = self._seconds(reply)
+        if after_s is not None:
+            after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
+        next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
+        job = replace(
+            intent, status_url=resolve(location, self._base_url, self._profile.rewrite_origins), next_poll_at=next_poll
+        )
+        await self._jobs.save(job)
+        return job
+
+    def _seconds(self, reply: Reply) -> float | None:
+        return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll_cap_s)
+
+    async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
+        """Leave a kick-off whose answer was lost its time: a job that it began ends, or shows itself by a 429 to the next."""
+        own = await self._jobs.current()
+        lost = [one.job for one in earlier if one.job.status_url is None] + ([own] if own is not None else [])
+        if not lost:
+            return
+        since = (self._now() - max(job.kicked_off_at for job in lost)).total_seconds()
+        remaining = self._profile.kickoff_again_s - since
+        if remaining > 0:
+            self._on_progress(
+                f"the last kick-off's answer was lost, {remaining:.0f} s are left for a job that it may have begun"
+            )
+            await self._client.waits.sleeper("the last kick-off was never answered", self._sleep)(remaining)
+        self._note("an earlier kick-off was never answered; a job that it may have begun cannot be found again")
+        for one in earlier:
+            if one.job.status_url is None:
+                await self._jobs.settle_earlier(one.run)
+
+    async def _free(self, jobs: Iterable[EarlierJob]) -> bool:
+        """Delete jobs of earlier runs at the server; whether any went: its place is free."""
+        freed = False
+        for one in jobs:
+            url = one.job.status_url if self._profile.delete_job else None
+            if url is not None and await delete_export(self._client, self._profile, url) is None:
+                await self._jobs.settle_earlier(one.run)
+                freed = True
+        return freed
+
+    async def _waited(self, request: KickOff, refusal: Refusal, began: datetime, wait: float) -> float:
+        """Wait while another export is in progress, and give the next wait. A 429 began no job: asking again is safe."""
+        if refusal.too_soon:
+            raise await self._too_soon(request, refusal)
+        if refusal.status == _DUPLICATE:
+            raise TerminalFetchError(
+                f"{request.template}: the server has an export with these parameters already (HTTP 409), and this store knows "
+                "none of it. Delete that job at its status URL, or ask for other types.",
+                status=refusal.status,
+                codes=refusal.codes,
+            )
+        waited = (self._now() - began).total_seconds()
+        pause = max(wait, refusal.retry_after_s or 0)
+        if waited + pause > self._profile.kickoff_wait_s:
+            message = (
+                f"{request.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of "
+                "this client is in progress. Sync again when it has ended, or delete it at its status URL."
+            )
+            raise TransientFetchError(message, status=refusal.status, codes=refusal.codes)
+        self._on_progress("another export of this client is in progress")
+        await self._client.waits.sleeper("another export of this client is in progress", self._sleep)(pause)
+        return min(wait * 2 or 1, self._profile.poll_cap_s)
+
+    async def _too_soon(self, request: KickOff, refusal: Refusal) -> TerminalFetchError:
+        window = timedelta(seconds=self._profile.kickoff_window_s or 86_400)
+        last = await self._jobs.last_kicked_off()
+        if last is not None and last + window > self._now():
+            when = f"after {last + window:%Y-%m-%d %H:%M} UTC, {window.total_seconds() / 3600:.0f} h after our last export of it"
+        else:
+            when = (
+                f"in {window.total_seconds() / 3600:.0f} h at the latest; another client with this id has exported it"
+            )
+        return TerminalFetchError(
+            f"{request.template}: exported too recently for this EHR (HTTP {refusal.status}). Sync again {when}, or use "
+            "--mode crawl. Nothing was asked again.",
+            status=refusal.status,
+            codes=refusal.codes,
+        )
+
+
+def _is_of_a_patient(refusal: Refusal) -> bool:
+    """Whether a refusal says of something that it is not there."""
+    by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
+    return refusal.status in _NOT_FOUND or by_code
+
+
+def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> ExportRefusedError:
+    codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
+    named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
+    others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
+    known = f" None of the {patients:,} patients named is told to be unknown." if patients else ""
+    what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
+    return ExportRefusedError(
+        f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others}{known} Check {what}the "
+        "connection's types, group and `bulk` table against what this EHR documents.",
+        status=refusal.status,
+        codes=refusal.codes,
+        named=tuple(sorted(refusal.named)),
+    )

@@ -1,0 +1,278 @@
+"""The steps of a run that fetches by bulk export: kick-off, manifest, files, deletion at the server.
+
+Each piece knows its own trade (`start`, `export_job`, `download`); here they are put in order. State is the store's: a resumed
+run goes on with the job and the files that it finds there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from connectors.core.drain import fetch_pending
+from connectors.core.errors import FetchError, PlanError, ProtocolError
+from connectors.fhir.bulk.deletion import delete_export
+from connectors.fhir.bulk.download import FileFetcher
+from connectors.fhir.bulk.export_job import ExportJob
+from connectors.fhir.bulk.file_links import FileLinks
+from connectors.fhir.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
+from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients
+from connectors.fhir.bulk.start import ExportStart
+from connectors.fhir.capability import Capability
+from connectors.fhir.cohort.finder import Cohort, CohortFinder
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.instants import moment
+from connectors.fhir.plan import bulk_types
+from connectors.fhir.profile import BulkLevel
+from connectors.fhir.run import EhrRun, Readable, instant
+from connectors.fhir.unit_details import NoFileDetail
+from snapshots.record import Batch, BulkJob, UnitResult, UnitState
+
+BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
+
+
+async def fetch_by_bulk(
+    run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
+) -> str | None:
+    """Export at this level, download and store; gives the watermark that this earns: the server's transaction time.
+
+    Raises:
+        ExportRefusedError: the server does not export so; no job has begun.
+        FetchError: the job failed; or, transient, the server stayed away and the job may still live.
+    """
+    request, store = run.request, run.store
+    job = await store.jobs.current()
+    if job is None or job.status_url is None:
+        job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
+    proved = proofs_from(job)
+    store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
+    run.is_full = not proved.incremental
+    export = ExportJob(
+        run.client,
+        request.base_url,
+        request.profile,
+        store,
+        now=run.now,
+        sleep=run.sleeper("the EHR prepares the export"),
+    )
+    links = FileLinks(export, job, now=run.now)
+    files = FileFetcher(
+        run.client,
+        request.profile,
+        links,
+        base=FhirBase(request.base_url, request.profile.rewrite_origins),
+        sleep=run.sleeper("a file that broke off is asked for again"),
+    )
+    try:
+        while not job.manifest_complete:
+            run.show("waiting for the export")
+            job = await export.advance(job, lambda text: run.show(f"server prepares the export: {text}"))
+            links.job = job
+            if not job.manifest_complete:
+                await _download(run, files, links, {"file"})
+        await _note_nothing(run)
+        await _settle_empty(run)
+        await _download(run, files, links, {"file"})
+        # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
+        await _download(run, files, links, {"deleted-file", "error-file"})
+        run.failed_units -= files.lost  # told of by error files, which are here: the server need not keep them
+    finally:
+        run.notes += files.notes()
+    await check_patients(run)
+    run.notes += await _vanished(run, job)
+    await _release(run, job)
+    return _watermark(run, job)
+
+
+async def _asked(
+    run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
+) -> Asked:
+    request, profile, bulk = run.request, run.request.profile, run.request.bulk
+    plan = bulk_types(request.types, profile, readable)
+    run.notes += [note for note in plan.notes if note not in run.notes]
+    asked = Asked(
+        level=level,
+        group=request.group if level == "group" else None,
+        patients=await named_patients(run, level),
+        types=with_company(plan.types, profile),
+        since=await _since(run, level, since, plan.types),
+        until=bulk.until,
+        type_filters=bulk.type_filters,
+        elements=bulk.elements,
+        include=bulk.include_associated_data,
+        organize_by=bulk.organize_by,
+        partial=wants_partial(profile, capability),
+    )
+    if asked.types != plan.types:
+        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was asked as well"
+        run.notes += [note] if note not in run.notes else []
+    check(asked, profile)
+    return asked
+
+
+async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
+    """From when to export; None: everything, where somebody or something is not known up to there.
+
+    An export asks everybody from one instant: patients and types that are behind it, and members who have joined since the last
+    full one, would lose what came before.
+    """
+    found = _bulk_since(since, types) if run.request.profile.bulk_since else None
+    if "*" in since:
+        return found
+    roster, group = run.store.roster, run.request.group if level == "group" else None
+    members = await _members(run, group) if group is not None else None
+    if found is None or await roster.lags():
+        return None
+    if group is None:
+        return found
+    if members is None:
+        run.notes.append(
+            "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
+        )
+        return found
+    joined = set(members.patients) - await roster.covered()
+    if joined or members.unresolved:
+        run.notes.append(
+            f"exported in full: {len(joined) or 'some'} patients joined the Group since the last full export"
+        )
+        return None
+    return found
+
+
+async def _members(run: EhrRun, group: str) -> Cohort | None:
+    """Whom a Group has, as it says itself; None where it cannot be read. The store keeps them, where all are told."""
+    try:
+        members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
+    except (PlanError, ProtocolError, FetchError):
+        return None
+    if not members.unresolved:
+        await run.store.roster.note_members(members.patients)
+    return members
+
+
+async def _begun(run: EhrRun, capability: Capability, asked: Asked) -> BulkJob:
+    run.show(f"kicking off a {asked.level} export")
+    profile = run.request.profile
+    start = ExportStart(
+        run.client,
+        run.request.base_url,
+        profile,
+        run.store.jobs,
+        now=run.now,
+        sleep=run.sleep,
+        note=run.notes.append,
+        on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
+        known=lambda patients: known_patients(run, capability, patients),
+    )
+    return await start.begin(asked, first_form(profile, capability, asked))
+
+
+async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:
+    """Every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
+
+    def warn(number: int) -> None:
+        warning = links.warning(number)
+        if warning is not None and warning not in run.notes:
+            run.notes.append(warning)
+
+    await fetch_pending(
+        run,
+        kinds,
+        files.fetch,
+        doing="downloading files",
+        workers=run.request.profile.file_concurrency,
+        notice=run.passing.listed,
+        let_in=lambda: False,
+        on_pending=warn,
+    )
+
+
+async def _note_nothing(run: EhrRun) -> None:
+    if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+        group = (
+            ". The Group may be empty, or of patients whom this client may not see: look at its members at the EHR, and at the "
+            "connection's `group`"
+        )
+        run.notes.append(
+            "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+            + (group if run.request.group is not None else "")
+        )
+
+
+async def _settle_empty(run: EhrRun) -> None:
+    """Types that were asked for by name and have no file: there is nothing of them."""
+    nothing = [
+        UnitResult(
+            key=unit.key,
+            state=UnitState.SETTLED,
+            complete_listing=NoFileDetail.of(unit).lists_all,
+        )
+        for unit in await run.store.pending(kinds=("no-file",))
+    ]
+    if nothing:
+        await run.store.write(Batch(results=nothing))
+        run.settled(nothing, 0)
+
+
+async def _vanished(run: EhrRun, job: BulkJob) -> list[str]:
+    """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
+    proofs = proofs_from(job)
+    if proofs.types or proofs.incremental or run.failed_units:
+        return []
+    missing = await run.store.jobs.vanished_types()
+    if not missing:
+        return []
+    return [
+        (
+            f"earlier exports brought {', '.join(missing)}, and this one has no file of that: what is stored was left as it is, "
+            "since an export without `types` does not prove anything gone; name types to be sure"
+        )
+    ]
+
+
+async def _release(run: EhrRun, job: BulkJob) -> None:
+    """Delete the export at the server once every file is stored; never while one is missing (Bulk Data IG, "Delete").
+
+    What earlier runs left there goes with it: this export has what they were kept for.
+    """
+    if run.failed_units:
+        run.notes.append(f"the export is kept at the server, since {run.failed_units} of its files could not be stored")
+        return
+    jobs, profile = run.store.jobs, run.request.profile
+    await jobs.save(job)  # a commit that is on the disk, and with it every batch before it
+    if not profile.delete_job or job.status_url is None:
+        return
+    refused = await delete_export(run.client, profile, job.status_url)
+    if refused is None:
+        await jobs.save(replace(job, deleted=True))
+    else:
+        run.notes.append(f"the finished export could not be deleted at the server, the next run tries again: {refused}")
+    for one in await jobs.earlier():
+        if one.job.status_url is not None and await delete_export(run.client, profile, one.job.status_url) is None:
+            await jobs.settle_earlier(one.run)
+
+
+def _watermark(run: EhrRun, job: BulkJob) -> str:
+    """The server's transaction time, or `_until` where that lies before it; without both, our kick-off less the overlap."""
+    earned = job.transaction_time
+    if earned is None:
+        earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.overlap_s))
+        run.notes.append(
+            "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync asks since the "
+            f"kick-off, less {run.request.profile.overlap_s:.0f} s (profile.overlap_s)"
+        )
+    until = proofs_from(job).until
+    if until is None:
+        return earned
+    bound, reached = moment(until), moment(earned)
+    return earned if bound is not None and reached is not None and reached < bound else until
+
+
+def _bulk_since(since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
+    """One instant for one kick-off: the oldest of the types' watermarks; none if a wanted type has no watermark yet."""
+    if not since or any(t not in since and "*" not in since for t in types):
+        return None  # `last_full_listing` has seen to it that without types the last full listing was without types too
+    moments = {text: moment(text) for text in since.values()}
+    read = {text: found for text, found in moments.items() if found is not None}
+    return min(read, key=lambda text: read[text]) if len(read) == len(moments) else None

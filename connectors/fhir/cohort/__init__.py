@@ -1,0 +1,1 @@
+"""Which patients somebody means: ids and MRNs of a file, members of a Group."""

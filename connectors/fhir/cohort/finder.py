@@ -1,0 +1,234 @@
+"""Finds out which patients a crawl is for: a list of ids, MRNs to look up, or a Group's members. `listing` lists everyone.
+
+Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by
+number, never by name: a cohort's values are PHI.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+
+from connectors.core.errors import FetchError, PlanError, ProtocolError, TerminalFetchError, UnsafeLinkError
+from connectors.core.pipeline import Fetched
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.run import CohortSource
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.verdicts import is_whole
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.unit_details import SearchDetail
+from snapshots.record import Unit, unit_key
+
+_HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
+_LOOK_UP = "GET /Patient?identifier=…"
+_NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
+
+
+_WORDS = {
+    "same_patient": "naming a patient named before",
+    "not_verified": "answered with a patient who does not have that identifier",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """The patients of a crawl, in order, each once; and what to tell the operator about the rest."""
+
+    patients: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    unresolved: int = 0  # values that named no patient, or several, or could not be looked up
+    of_group: bool = False  # they are the members of a Group, not what somebody named
+    report: Mapping[str, Any] = field(default_factory=dict)  # numbers and line numbers, never a value
+
+
+def parse_cohort(text: str) -> Mapping[str, int]:
+    """The first column of a CSV or plain list, each value with the line it first stands in, from 1.
+
+    Blank lines, `#` comments and a heading are skipped, repeats dropped. A quoted field ends in its line.
+    """
+    values: dict[str, int] = {}
+    headed = False
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        row = next(csv.reader([line]), [])
+        value = row[0].strip() if row else ""
+        first, headed = not headed, True
+        if not value or (first and value.lower() in _HEADINGS):
+            continue
+        values.setdefault(value.removeprefix("Patient/"), number)
+    return values
+
+
+_NO_MEMBERS = (
+    "the Group has no active members, as far as the server says: look at them at the EHR, and at the connection's `group`; or "
+    "name patients with `cohort`"
+)
+
+
+class CohortFinder:
+    """Asks one EHR which patients a crawl is for."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._profile = profile
+        self._search = SearchFetcher(client, base_url, profile)
+
+    async def named(self, source: CohortSource) -> Cohort:
+        """The patients that a file or a caller names: by id as they stand, MRNs looked up."""
+        if source.identifier_system is None:
+            return Cohort(patients=source.values, report={"asked": len(source.values)})
+        return await self.by_identifier(source.identifier_system, source.values, source.lines)
+
+    async def by_identifier(self, system: str, values: Sequence[str], lines: Sequence[int] = ()) -> Cohort:
+        """Look up MRNs by `identifier=system|value`, one search each (Epic takes no list), concurrently under the limits.
+
+        A Patient who does not bear the identifier is not believed: a server may ignore the parameter, and give somebody.
+        """
+        found: dict[int, tuple[str, ...] | None] = {}
+        unlike: set[int] = set()
+        limit = anyio.CapacityLimiter(self._profile.max_concurrency)
+
+        async def look_up(number: int, value: str) -> None:
+            detail = SearchDetail(path=f"Patient?identifier={quote(f'{system}|{value}', safe='')}").packed
+            unit = Unit(
+                key=unit_key("cohort", number), kind="search", resource_type="Patient", template=_LOOK_UP, detail=detail
+            )
+            patients: dict[str, bool] = {}
+
+            async def take(fetched: Fetched) -> None:
+                patients.update(
+                    (r.id, _bears(r.body, system, value)) for r in fetched.records if r.resource_type == "Patient"
+                )
+
+            async with limit:
+                try:
+                    tally = await self._search.gather(unit, take)
+                except TerminalFetchError as error:
+                    found[number] = () if error.status in _NOBODY and not patients else None
+                except (FetchError, UnsafeLinkError):  # one entry's trouble is not the others'
+                    found[number] = None
+                else:
+                    bearers = tuple(one for one, bears in patients.items() if bears)
+                    # what did not come, or could not be read, may be the patient, or a second one
+                    found[number] = bearers if is_whole(unit, tally, self._profile) else None
+                    if patients and not bearers:
+                        unlike.add(number)
+
+        async with anyio.create_task_group() as tasks:
+            for number, value in enumerate(values):
+                tasks.start_soon(look_up, number, value)
+        return _resolved(found, unlike, lines or range(1, len(values) + 1))
+
+    async def of_group(self, group: str) -> Cohort:
+        """Read a Group's members.
+
+        Raises:
+            PlanError: the server does not let this client read the Group; the message says what to do instead.
+        """
+        call = self._call(f"{self._base_url}/Group/{quote(group, safe='')}", "GET /Group/{group}", "read")
+        try:
+            reply = await self._client.send(call)
+        except TerminalFetchError as error:
+            raise PlanError(
+                f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
+            ) from error
+        try:
+            found = json_from(reply.body)
+        except UnreadableJsonError:
+            found = None
+        members = (
+            found.get("member") or [] if isinstance(found, dict) and found.get("resourceType") == "Group" else None
+        )
+        if isinstance(members, dict):
+            members = [members]
+        if not isinstance(members, list):
+            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.")
+        # whose membership cannot be read is a member that is not told
+        references = [_reference(member) for member in members if not _is_inactive(member)]
+        patients = [one for one in map(self._base.patient, references) if one is not None]
+        quantity = found.get("quantity")
+        hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
+        places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
+        notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
+        unresolved = sum(places.values())
+        if not references and not hidden:
+            notes = (_NO_MEMBERS,)
+        return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
+
+    def _call(self, url: str, template: str, purpose: str) -> Call:
+        return Call(
+            method="GET",
+            url=url,
+            template=template,
+            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
+            accept=self._profile.accept,
+        )
+
+
+def _reference(member: Any) -> str:
+    """What a Group's member refers to; "" where that cannot be read."""
+    entity = member.get("entity") if isinstance(member, dict) else None
+    reference = entity.get("reference") if isinstance(entity, dict) else None
+    return reference if isinstance(reference, str) else ""
+
+
+def _is_inactive(member: Any) -> bool:
+    said = member.get("inactive") if isinstance(member, dict) else None
+    return said is True or (isinstance(said, str) and said.strip().lower() == "true")
+
+
+def _bears(body: bytes, system: str, value: str) -> bool:
+    """Whether a Patient has the identifier; `system` may also be its type's text, where a site is configured by that."""
+    try:
+        identifiers = json_from(body).get("identifier")
+    except UnreadableJsonError:
+        return False  # harmless: an entry that names nobody is a hole
+    for one in identifiers if isinstance(identifiers, list) else [identifiers]:
+        if not isinstance(one, dict) or str(one.get("value", "")).strip() != value.strip():
+            continue
+        kind = one.get("type")
+        if (one.get("system") or "") == system or (isinstance(kind, dict) and kind.get("text") == system):
+            return True
+    return False
+
+
+def _resolved(found: Mapping[int, tuple[str, ...] | None], unlike: Container[int], lines: Sequence[int]) -> Cohort:
+    """The patients that looking up gave, and by line which entries gave none, several, the same one again, or no answer.
+
+    `unlike` are the entries whose answer was only Patients without that identifier.
+    """
+    first: dict[str, int] = {}
+    kinds = ("not_found", "found_twice", "same_patient", "not_looked_up", "not_verified")
+    places: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for number in sorted(found):
+        ids = found[number]
+        if ids is None:
+            places["not_looked_up"].append(lines[number])
+        elif number in unlike:
+            places["not_verified"].append(lines[number])
+        elif len(ids) != 1:
+            places["found_twice" if ids else "not_found"].append(lines[number])
+        elif first.setdefault(ids[0], number) != number:
+            places["same_patient"].append(lines[number])
+    words = {name: name.replace("_", " ") for name in places} | _WORDS
+    notes = tuple(f"cohort entries {words[name]}: {_some(which)}" for name, which in places.items() if which)
+    unresolved = sum(len(places[name]) for name in kinds if name != "same_patient")
+    report = {"asked": len(found), **{name: which for name, which in places.items() if which}}
+    return Cohort(patients=tuple(first), notes=notes, unresolved=unresolved, report=report)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    shown = 20
+    rest = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
+    return f"line {', '.join(map(str, numbers[:shown]))}{rest}"

@@ -1,0 +1,175 @@
+"""Asks by their ids for rows that a listing no longer had: the second word before anything is believed to be gone.
+
+Which rows those are, and what is believed in the end, is `snapshots.evidence`'s; here they are read, some listed rows of the same
+types beside them, since a 404 means something only where a row that is there can be read. docs/completeness.md tells the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from urllib.parse import quote
+
+from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.core.errors import AuthError, FetchError, TerminalFetchError
+from connectors.core.pipeline import Emit, Fetched
+from connectors.fhir.capability import Capability
+from connectors.fhir.endings import ending_of
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.records import UnreadableResourceError, record_from
+from connectors.fhir.run import EhrRun
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.ways import PATIENTS
+from snapshots.record import AbsentRow, Deletion, Ending, Quarantined, Said, Unit, UnitResult, UnitState, unit_key
+
+CONFIRM, CONTROL = "confirm", "control"
+_KINDS = (CONFIRM, CONTROL)
+_LEAST_READS = 200  # of missed rows, a run; or a share of its requests, where that is more
+_SHARE = 0.05
+_SAID = {
+    Ending.GONE: Said.GONE,
+    Ending.MERGED: Said.MERGED,
+    Ending.RESTRICTED: Said.WITHHELD,
+    Ending.NOT_FOUND: Said.NOT_FOUND,
+}
+
+
+async def confirm_absences(run: EhrRun, capability: Capability) -> None:
+    """Find what this run has missed and ask for it by id, within bounds; what is not asked for stays doubted.
+
+    First the patients who are no longer listed, since what their charts should have depends on whether they live; then rows;
+    then, after a full listing, some of the rows that no listing could have shown. An EHR that fails meanwhile costs the answers.
+    """
+    evidence = run.store.evidence
+    readable = capability.readable_types
+    reader = _Reader(run.client, run.request.base_url, run.request.profile)
+    left = max(_LEAST_READS, int(run.client.requests * _SHARE))
+    run.show("looking for what is no longer listed")
+    await _read_pending(run, reader)  # of a run that was killed
+    await evidence.note_departed(PATIENTS)
+    left -= await _ask(run, reader, readable, left)
+    await evidence.note_missed()
+    left -= await _ask(run, reader, readable, left)
+    if run.request.kind == "sync" and run.is_full:
+        await _look_after_unwitnessed(run, reader, readable, left)
+    if reader.asked:
+        run.notes.append(f"{reader.asked:,} that were not listed were asked for by their ids")
+
+
+async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
+    evidence, profile = run.store.evidence, run.request.profile
+    await evidence.note_listings(run.now())
+    period = timedelta(days=profile.reconcile_every_d)
+    fresh = timedelta(days=profile.reference_fresh_d)
+    most = max(0, min(left, profile.unwitnessed_reads))
+    unwitnessed = await evidence.rotate(readable, most, at=run.now(), period=period, fresh=fresh)
+    await _ask(run, reader, readable, left)
+    if unwitnessed:
+        counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
+        run.notes.append(
+            f"no listing of this connection shows {counts}, which are kept: up to {profile.unwitnessed_reads} a run are read to "
+            "see whether they are still there"
+        )
+
+
+async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, limit: int) -> int:
+    """Read what is due, at most so many; gives how many that were."""
+    if limit <= 0:
+        return 0
+    evidence = run.store.evidence
+    due = await evidence.due(readable, limit)
+    heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
+    if not heard:
+        return 0
+    types = sorted(
+        {*heard, "Patient"} - reader.controlled
+    )  # there may be nothing listed of a type, to be read beside it
+    controls = await evidence.controls(types)
+    reader.controlled.update(types)
+    await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
+    await evidence.note_asked(due)
+    await _read_pending(run, reader)
+    return len(due)
+
+
+def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:
+    """A unit a row."""
+    for row in rows:
+        yield Unit(
+            key=unit_key(kind, row.resource_type, row.id),
+            kind=kind,
+            resource_type=row.resource_type,
+            template=f"GET /{row.resource_type}/{{id}}",
+            ids=(row.id,),
+            of_chart=row.patient_id,
+        )
+
+
+async def _read_pending(run: EhrRun, reader: _Reader) -> None:
+    try:
+        await fetch_pending(
+            run,
+            _KINDS,
+            reader.fetch,
+            doing="asking for what is no longer listed",
+            workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+            notice=run.passing.received,
+            let_in=lambda: True,
+        )
+    except AuthError as error:
+        run.notes.append(f"what is no longer listed could not be asked for: {error}")
+
+
+class _Reader:
+    """Reads single rows, and takes every answer for what it says, however little that is."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._profile = profile
+        self.controlled: set[str] = set()  # types of which listed rows are read in this run
+        self.asked = 0
+
+    async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
+        """Emit the row, or the EHR's word on it. The unit settles either way: what is not known is doubted, not failed."""
+        (identity,) = unit.ids
+        self.asked += unit.kind == CONFIRM
+        call = Call(
+            method="GET",
+            url=f"{self._base_url}/{unit.resource_type}/{quote(identity, safe='')}",
+            template=unit.template,
+            purpose="read",
+            accept=self._profile.accept,
+            launch=unit.of_chart if self._profile.token_per_patient else None,
+        )
+        records = 0
+        try:
+            reply = await self._client.send(call)
+            record = record_from(reply.body, self._base, unit.key)
+        except TerminalFetchError as error:
+            await emit(Fetched(deletions=self._words(unit, identity, self._said(error))))
+        except FetchError:
+            await emit(Fetched(deletions=self._words(unit, identity, Said.UNANSWERED)))
+        except UnreadableResourceError as error:
+            bad = Quarantined(unit.resource_type, "read", str(error), reply.body)
+            words = self._words(unit, identity, Said.UNANSWERED)
+            await emit(Fetched(quarantined=[bad], deletions=words))
+        else:
+            records = int((record.resource_type, record.id) == (unit.resource_type, identity))
+            said = [] if records else self._words(unit, identity, self._led_away(unit, identity, record.resource_type))
+            await emit(Fetched(records=[record] if records else [], deletions=said, size=len(record.body)))
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
+
+    def _words(self, unit: Unit, identity: str, said: Said) -> list[Deletion]:
+        """A control that fails says nothing of its row: it was listed a moment ago."""
+        return [Deletion(unit.resource_type, identity, said)] if unit.kind == CONFIRM else []
+
+    def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
+        """Another Patient than was asked for is a merge, whom a crawl will meet; anything else is no answer."""
+        return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
+
+    def _said(self, error: TerminalFetchError) -> Said:
+        return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"), Said.UNANSWERED)

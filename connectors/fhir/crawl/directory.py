@@ -1,0 +1,66 @@
+"""Lists every patient of a server that lists them: a search like all others, done before the run's units can be planned.
+
+How its pages are walked, and asked in parts, is `search`'s; what the list then means for the run's plan, `steps`'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from connectors.core.errors import FetchError, UnsafeLinkError
+from connectors.core.pipeline import Fetched
+from connectors.fhir.capability import Capability
+from connectors.fhir.run import EhrRun
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.since import FULL
+from connectors.fhir.search.units import directory_units
+from connectors.fhir.search.verdicts import ended
+from snapshots.record import Batch, Unit, UnitResult, UnitState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """The patients that were listed, each once, in order; and the listing's unit with its end, for the ledger."""
+
+    patients: tuple[str, ...]
+    unit: Unit
+    result: UnitResult
+
+
+async def list_patients(run: EhrRun, capability: Capability) -> Directory:
+    """Every patient that the server lists, their Patients stored; a listing that breaks off is a hole, and proves nobody gone.
+
+    Raises:
+        FetchError: it broke off before it gave anybody.
+        UnsafeLinkError: likewise, for a link that led away.
+    """
+    request = run.request
+    (unit,) = directory_units(("Patient",), request.profile, capability, FULL)
+    search = SearchFetcher(
+        run.client, request.base_url, request.profile, capability=capability, began=run.store.started_at
+    )
+    patients: dict[str, None] = {}
+
+    async def take(fetched: Fetched) -> None:
+        patients.update((record.id, None) for record in fetched.records if record.resource_type == "Patient")
+        # the ledger has no such unit yet: what the store refuses is not to be laid at its door
+        records = [record._replace(unit_key=None) for record in fetched.records]
+        quarantined = [one._replace(unit_key=None) for one in fetched.quarantined]
+        noticed = run.passing.listed(records)
+        await run.store.write(
+            Batch(records=noticed.records, mentions=noticed.mentions, quarantined=quarantined, aliases=fetched.aliases)
+        )
+        run.settled((), len(records))
+
+    try:
+        tally = await search.gather(unit, take)
+    except (FetchError, UnsafeLinkError) as error:
+        if not patients:
+            raise
+        result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))
+    else:
+        tally.count = len(patients)
+        result = ended(unit, tally, request.profile)
+        if result.state is UnitState.SETTLED and result.reason is not None:
+            run.notes.append(f"Patient: {result.reason}")
+    return Directory(patients=tuple(patients), unit=unit, result=result)

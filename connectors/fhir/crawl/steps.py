@@ -1,0 +1,262 @@
+"""The steps of a run that fetches by search: find the patients, plan a unit a patient and type, fetch them all.
+
+Each piece knows its own trade (`cohort`, `units`, `since`, `search`); here they are put in order. A resumed run finds its units
+in the store. What a fetch brings to light, merged patients and Patients that a batch did not bring, is planned and fetched after
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import blake2b
+from itertools import chain
+
+from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.core.errors import PlanError
+from connectors.fhir.capability import Capability
+from connectors.fhir.cohort.finder import Cohort, CohortFinder
+from connectors.fhir.crawl.directory import Directory, list_patients
+from connectors.fhir.linked.reference_paths import followed_types
+from connectors.fhir.patients.merges import with_survivors
+from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
+from connectors.fhir.run import EhrRun, Readable, instant
+from connectors.fhir.search.deferrals import Deferrals
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.since import Owed, since_parameter
+from connectors.fhir.search.units import UnitPlan, directory_units
+from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
+
+_KINDS = ("search", "read", "batch")
+
+
+async def fetch_by_crawl(
+    run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str]
+) -> str | None:
+    """Find the patients, fetch their charts and store them; gives the watermark that this earns: the run's begin less overlap.
+
+    The begin is told on the server's clock where that is behind ours: by it resources are dated.
+
+    Raises:
+        PlanError: it is not said which patients, and the server lists none.
+        FetchError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
+    """
+    profile = run.request.profile
+    plan = crawl_types(run.request.types, profile, capability, readable)
+    run.notes += plan.notes
+    crawl = await _crawl(run, capability, plan, since)
+    fresh = not run.store.planned
+    if fresh:
+        await crawl.plan_all()
+    search = await crawl.fetch_all()
+    if fresh and run.request.kind == "sync" and not run.request.types:  # else not all was asked here, or by choice
+        run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
+    return instant(run.store.started_at - timedelta(seconds=profile.overlap_s + run.client.behind_s))
+
+
+async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
+    """Once for all types: that most of them are asked for in vain, and how to ask for the others only."""
+    empty = search.empty_types - await run.store.knowledge.received_types()
+    worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
+    if not worth:
+        return []
+    vain = sum(t in empty for t in plan.types)
+    named = ", ".join(f'"{t}"' for t in worth)
+    return [
+        (
+            f"of {len(plan.types)} types that are asked for each patient, {vain} brought nothing: to ask for the others only, "
+            f"set `types = [{named}]`"
+        )
+    ]
+
+
+def crawl_knowledge(run: EhrRun) -> str:
+    """Whose watermarks a crawl moves. What other splits would list is not known by these."""
+    selection = run.store.selection
+    splits = sorted((t, *some) for t, some in run.request.profile.search_splits.items())
+    mark = blake2b(repr(splits).encode(), digest_size=6).hexdigest() if splits else "whole"
+    return f"{selection} by crawl {mark}"
+
+
+async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Mapping[str, str]) -> _Crawl:
+    """What this run owes to whom, as the store has it."""
+    profile, roster = run.request.profile, run.store.roster
+    types = (*plan.types, *plan.directory)
+    by_hand = "*" in since
+    wanted = dict.fromkeys(types, since["*"]) if by_hand else since
+    marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
+    run.store.knowledge.ask_since(marks)
+    run.is_full = not marks
+    owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
+    whole = [t for t in plan.types if t not in marks] if since else []
+    if whole and not run.store.planned:
+        run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
+    stored = {one.id: one for one in await roster.stored_patients()} if run.request.kind == "sync" else {}
+    return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases(), stored=stored)
+
+
+@dataclass(kw_only=True)
+class _Crawl:
+    """One run's crawl under way."""
+
+    run: EhrRun
+    capability: Capability
+    plan: TypePlan
+    owed: Owed
+    aliases: Sequence[Alias]
+    stored: Mapping[str, StoredPatient]  # every patient that the store knows
+
+    async def plan_all(self) -> None:
+        """Find the patients and write the units of all of them."""
+        run, request = self.run, self.run.request
+        run.show("finding the patients")
+        finder = CohortFinder(run.client, request.base_url, request.profile)
+        cohort, listing = await self._cohort(finder)
+        listed = listing.unit if listing else None
+        # who is not listed is not gone by that: indexes forget patients whom the server still serves (HAPI)
+        unlisted = self._unlisted(cohort.patients) if listing else ()
+        patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
+        await self._describe(cohort, patients, led_on)
+        patients = self.owed.behind(patients)
+        units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
+        further = await self._units(("Patient",))
+        directory = () if request.kind == "pull" else self.plan.directory
+        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - frozenset(
+            request.named_patients
+        )
+        run.progress.units = await run.store.plan(
+            chain(
+                [listed] if listed else [],
+                _unresolved(cohort),
+                directory_units(directory, request.profile, self.capability, self.owed),
+                units.patients(patients),
+                (further.patient(patient) for patient in unlisted),
+                units.charts(patient for patient in patients if patient not in led_on and patient not in dead),
+            )
+        )
+        results = [*([listing.result] if listing else []), *_unresolved_results(cohort)]
+        await run.store.write(Batch(results=results))
+        run.settled(results, 0)
+
+    async def _units(self, types: Sequence[str]) -> UnitPlan:
+        request = self.run.request
+        return UnitPlan(
+            types,
+            request.profile,
+            self.capability,
+            self.owed,
+            expected={*request.types, *await self.run.store.knowledge.received_types()},
+            known=self.stored,
+            check_patients=request.cohort is not None or request.group is not None,
+        )
+
+    def _unlisted(self, listed: Sequence[str]) -> tuple[str, ...]:
+        """Patients whom the store has beside those listed; a full run asks for tombstones too: whoever was dead may be back."""
+        known = frozenset(listed)
+        full = not self.owed.marks
+        return tuple(one.id for one in self.stored.values() if one.id not in known and (full or one.has_chart))
+
+    async def _cohort(self, finder: CohortFinder) -> tuple[Cohort, Directory | None]:
+        """The patients, and the listing that found them if there was one."""
+        request = self.run.request
+        if request.cohort is not None and request.cohort.stored:
+            return Cohort(patients=self._unlisted(())), None
+        if request.cohort is not None:
+            return await finder.named(request.cohort), None
+        if request.group is not None:
+            return await finder.of_group(request.group), None
+        if not request.profile.lists_patients:
+            raise PlanError(
+                f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
+            )
+        found = await list_patients(self.run, self.capability)
+        return Cohort(patients=found.patients), found
+
+    async def _describe(self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str]) -> None:
+        run = self.run
+        run.notes += cohort.notes
+        if run.request.kind == "pull":
+            return
+        covered = await run.store.roster.covered()
+        numbers = {
+            "patients": len(patients),
+            "new": sum(patient not in covered for patient in patients),
+            "removed": len(covered.difference(patients)),
+            "merged": len(led_on),
+        }
+        await run.store.roster.describe_cohort({**cohort.report, **numbers})
+        if covered and numbers["new"]:
+            run.notes.append(f"patients new to this selection, listed in full: {numbers['new']:,}")
+        if numbers["removed"]:
+            named = run.request.cohort is not None or run.request.group is not None
+            what = "of this selection, whose data stays" if named else "in the EHR's list of patients"
+            run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
+        if led_on:
+            run.notes.append(f"patients asked for by the id they were merged into: {len(led_on):,}")
+
+    async def fetch_all(self) -> SearchFetcher:
+        """Fetch what is planned, and what that brings to light; gives what fetched it, which knows what came."""
+        run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
+        heed = run.request.kind != "pull" and run.request.since != "none"
+        deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
+        search = SearchFetcher(
+            run.client,
+            run.request.base_url,
+            profile,
+            capability=self.capability,
+            deferrals=deferrals,
+            began=run.store.started_at,
+            formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
+            notes_dates=profile.incremental and run.request.kind == "sync",
+        )
+        await _search_pending(run, search)
+        further = await self._units(self.plan.types)
+        while units := await self._further(further):
+            await run.store.plan(units)
+            if not await _search_pending(run, search):
+                break
+        run.notes += search.notes()
+        await roster.defer(deferrals.learned)
+        return search
+
+    async def _further(self, units: UnitPlan) -> list[Unit]:
+        """Patients that a batch did not bring, one by one; the whole chart of whoever turned out to be merged, or alive again."""
+        roster = self.run.store.roster
+        merged = dict.fromkeys(alias.surviving_id for alias in await roster.new_aliases())
+        back = dict.fromkeys(patient for patient in await roster.revived() if patient not in merged)
+        again = ":full" if self.owed.marks else ""
+        return [
+            *(units.patient(patient) for patient in await roster.unanswered()),
+            *(units.patient(patient) for patient in merged),
+            *units.charts((*merged, *back), again=again, in_full=True),
+        ]
+
+
+async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
+    return await fetch_pending(
+        run,
+        _KINDS,
+        search.fetch,
+        doing="fetching charts",
+        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        notice=run.passing.listed,
+        let_in=lambda: run.progress.records > 0,
+    )
+
+
+def _unresolved(cohort: Cohort) -> list[Unit]:
+    """Cohort entries, or members of a Group, that named no patient are one hole: what they stand for was not fetched."""
+    return (
+        [Unit(key=unit_key("cohort", "unresolved"), kind="cohort", resource_type="Patient")]
+        if cohort.unresolved
+        else []
+    )
+
+
+def _unresolved_results(cohort: Cohort) -> list[UnitResult]:
+    what = "cohort entries named no patient, or several"
+    if cohort.of_group:
+        what = "members of the Group were not told, or name no patient"
+    reason = f"{cohort.unresolved} {what}: see the run's notes"
+    return [UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) for unit in _unresolved(cohort)]

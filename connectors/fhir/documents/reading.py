@@ -1,0 +1,55 @@
+"""Reads documents in a process of their own: bounded in time and memory, and killed where that is not enough.
+
+The event loop never waits for a parser. What is read out of the bytes is `text_of`'s.
+"""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+
+import anyio
+import anyio.to_process
+
+from connectors.fhir.documents.text_of import UnreadableDocumentError, text_of
+
+READ_TIME_S = 30.0  # of one document, waiting for its turn not counted
+READ_MEMORY_BYTES = 1 << 30  # of the process: a decompression bomb ends there
+_PROCESSES = 1  # parsers are CPU-bound, and the machine has other work
+
+
+class DocumentReader:
+    """Reads the text of documents, one at a time."""
+
+    def __init__(self, *, time_s: float = READ_TIME_S) -> None:
+        self._time_s = time_s
+        self._turn = anyio.CapacityLimiter(_PROCESSES)
+
+    async def read(self, content: bytes, content_type: str) -> tuple[str | None, str | None]:
+        """The text, or why there is none."""
+        if content_type.partition(";")[0].strip().lower() == "text/plain" and not content.startswith(
+            (b"%PDF", b"{\\rtf")
+        ):
+            return _within_bounds(content, content_type)  # no parser, no danger
+        async with self._turn:
+            with anyio.move_on_after(self._time_s):
+                try:
+                    return await anyio.to_process.run_sync(_bounded, content, content_type, cancellable=True)
+                except anyio.BrokenWorkerProcess:
+                    return None, "reading it broke the process that read it"
+        return None, f"reading it took longer than {self._time_s:g} s"
+
+
+def _bounded(content: bytes, content_type: str) -> tuple[str | None, str | None]:
+    with suppress(ValueError, OSError):  # a limit that is lower already, or none on this system
+        resource.setrlimit(resource.RLIMIT_AS, (READ_MEMORY_BYTES, READ_MEMORY_BYTES))
+    return _within_bounds(content, content_type)
+
+
+def _within_bounds(content: bytes, content_type: str) -> tuple[str | None, str | None]:
+    try:
+        return text_of(content, content_type), None
+    except UnreadableDocumentError as error:
+        return None, str(error)
+    except MemoryError:
+        return None, f"reading it took more than {READ_MEMORY_BYTES >> 20} MB"

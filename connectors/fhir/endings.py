@@ -1,0 +1,55 @@
+"""What an answer that will not change means: the one place that reads it out of a status and its codes. Pure.
+
+What follows for a unit, a document or a row is its caller's: `verdicts`, `reference_fetch`, `attachment_fetch`, `confirmation`
+and `proof_question` all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from connectors.core.errors import FetchError
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.profile import IssueGrade
+from connectors.fhir.records import grade
+from snapshots.record import Ending
+
+_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
+What = Literal["search", "patient", "read"]
+# statuses that say "nothing like that here": to a search 404 too, of a type that the server has none of (vendors.md section 7)
+_NOT_SERVED: Mapping[What, frozenset[int]] = MappingProxyType(
+    {"search": frozenset({404, 501}), "patient": frozenset({501}), "read": frozenset({405, 501})}
+)
+_BY_MEANING: Mapping[IssueGrade, Ending] = MappingProxyType(
+    {
+        "gone": Ending.GONE,
+        "merged": Ending.MERGED,
+        "missing": Ending.NOT_FOUND,
+        "pause": Ending.PAUSED,
+        "restricted": Ending.RESTRICTED,
+    }
+)
+
+
+def meaning_of(error: FetchError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
+    """Give what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
+    return grade((Issue("note", code, ()) for code in error.codes), meanings)
+
+
+def ending_of(error: FetchError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
+    """Give what a refusal means for what was asked: all of a type ("search"), a patient, or another resource by its id ("read").
+
+    A code that the vendor's profile knows says more than the status beside it. FAILED: nothing that can be told.
+    """
+    known = _BY_MEANING.get(meaning_of(error, meanings))
+    if known is not None:
+        return known
+    if error.status == _GONE and asked != "search":
+        return Ending.GONE
+    if error.status == _NOT_FOUND and asked != "search":
+        return Ending.NOT_FOUND
+    if error.status in _NOT_SERVED[asked] or "not-supported" in error.codes:
+        return Ending.NOT_SERVED
+    return Ending.RESTRICTED if error.status == _FORBIDDEN else Ending.FAILED

@@ -1,0 +1,268 @@
+"""Is a connection's EHR there, and does it let us in? One step after another, each with what was found and what to do.
+
+Asks little: no chart but one search of one entry, no export. Ends a connection's steps where the next cannot work. How it is
+printed, and what of the configuration is wrong before anything is asked, is left to `cli.config_check`.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+import anyio
+from anyio.abc import SocketStream
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+from connectors.core.errors import AuthError, ConnectorError, PlanError, QuietHoursError
+from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.plan import bulk_types, choose_mode, crawl_types, named
+from connectors.fhir.run import Readable, SyncRequest
+from connectors.fhir.sync import types_for_scopes
+from connectors.fhir.transport.call import Call, Endpoint
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.tls import tls_context
+
+Verdict = Literal["ok", "warn", "fail"]
+LogIn = Callable[[tuple[str, ...]], Awaitable[Readable]]
+REACH_S = 10.0  # for a name, and for a connection
+_CERTIFICATE_WARNED = timedelta(days=21)
+_R4 = "4."
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing that was tried. Neither text holds an id, a URL below the origin, or a secret."""
+
+    name: str  # "dns" | "tls" | "metadata" | "token" | "scopes" | "search"
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+async def inquire(
+    request: SyncRequest, endpoint: Endpoint, client: EhrClient, log_in: LogIn, *, now: Callable[[], datetime]
+) -> AsyncIterator[Step]:
+    """Yield the steps of one connection, the last one a "fail" where it ended early."""
+    if endpoint.proxy is None:
+        async for step in _reached(endpoint, now):
+            yield step
+            if step.verdict == "fail":
+                return
+    else:
+        yield Step(name="dns", verdict="ok", found="left to the proxy, as is TLS up to it")
+    capability = Capability()
+    try:
+        capability = await _capability(request, client)
+    except ConnectorError as error:
+        yield _failed("metadata", error, "check base_url: /metadata is asked below it")
+        return
+    except UnreadableJsonError:
+        yield Step(
+            name="metadata",
+            verdict="fail",
+            found="the answer to GET /metadata is no CapabilityStatement",
+            advice="check base_url, and whether a portal or a firewall answers in its place",
+        )
+        return
+    yield _declared(capability)
+    try:
+        mode = choose_mode(
+            request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
+        )
+        needed, referred = types_for_scopes(request, capability, mode)
+        readable = await _logged_in(log_in, needed, referred)
+        wanted = needed or _wanted(request, capability, mode)
+    except ConnectorError as error:
+        yield _failed("token", error, "")
+        return
+    yield Step(name="token", verdict="ok", found="logged in" if client.tokens is not None else "no login is configured")
+    yield _scopes(readable, wanted, referred)
+    if mode == "bulk" and request.group is not None:
+        yield Step(
+            name="search",
+            verdict="ok",
+            found="not tried: this connection exports a Group, and a kick-off would begin that",
+        )
+        return
+    yield await _searched(request, client)
+
+
+async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIterator[Step]:
+    parts = urlsplit(endpoint.base_url)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
+    try:
+        with anyio.fail_after(REACH_S):
+            addresses = {found[4][0] for found in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError, TimeoutError):
+        advice = "check base_url and this machine's resolver; behind a proxy, set the connection's proxy"
+        yield Step(name="dns", verdict="fail", found=f"{host} has no address here", advice=advice)
+        return
+    yield Step(
+        name="dns", verdict="ok", found=f"{host} has {len(addresses)} address{'' if len(addresses) == 1 else 'es'}"
+    )
+    secure = parts.scheme == "https"
+    name = "tls" if secure else "tcp"
+    try:
+        with anyio.fail_after(REACH_S):
+            context = tls_context(endpoint) if secure else None
+            stream: TLSStream | SocketStream
+            if context is not None:
+                stream = await anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
+            else:
+                stream = await anyio.connect_tcp(host, port)
+    except ssl.SSLCertVerificationError as error:
+        advice = (
+            "set ca_bundle to the PEM of the authority that signed it, if it is your own; else ask the EHR's operator"
+        )
+        yield Step(
+            name=name, verdict="fail", found=f"the certificate is not trusted: {error.verify_message}", advice=advice
+        )
+    except ssl.SSLError as error:
+        advice = (
+            "TLS 1.2 or newer is needed; where the EHR wants a client certificate, set client_cert and client_cert_key"
+        )
+        yield Step(
+            name=name, verdict="fail", found=f"the handshake failed ({error.reason or 'no reason'})", advice=advice
+        )
+    except PlanError as error:
+        yield Step(name=name, verdict="fail", found=str(error))
+    except (OSError, TimeoutError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
+        advice = "check port, firewall and VPN; behind a proxy, set the connection's proxy"
+        yield Step(name=name, verdict="fail", found=f"port {port} of {host} cannot be reached ({said})", advice=advice)
+    else:
+        yield (
+            _connected(stream, now())
+            if isinstance(stream, TLSStream)
+            else Step(name=name, verdict="ok", found=f"port {port} answers, without TLS")
+        )
+        await anyio.aclose_forcefully(stream)
+
+
+def _connected(stream: TLSStream, now: datetime) -> Step:
+    version = stream.extra(TLSAttribute.tls_version)  # noqa: S610  of anyio, not of Django
+    end = stream.extra(TLSAttribute.peer_certificate, None)  # noqa: S610
+    text = None if end is None else str(end.get("notAfter", ""))
+    if not text:
+        return Step(name="tls", verdict="ok", found=version)
+    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+    soon = until - now < _CERTIFICATE_WARNED
+    return Step(
+        name="tls",
+        verdict="warn" if soon else "ok",
+        found=f"{version}, certificate good until {until:%Y-%m-%d}",
+        advice="ask the EHR's operator to renew it" if soon else "",
+    )
+
+
+async def _capability(request: SyncRequest, client: EhrClient) -> Capability:
+    url = f"{request.base_url}/metadata"
+    call = Call(method="GET", url=url, template="GET /metadata", purpose="discovery", auth=False)
+    return capability_from(json_from((await client.send(call)).body))
+
+
+def _declared(capability: Capability) -> Step:
+    version = capability.fhir_version
+    if not capability.search_params and not capability.bulk_levels:
+        advice = "check base_url; a sync plans by the vendor's profile alone"
+        return Step(name="metadata", verdict="warn", found="it declares nothing that can be asked", advice=advice)
+    said = f"FHIR {version or 'of no said version'}, {len(capability.search_params)} types"
+    if version is not None and not version.startswith(_R4):
+        advice = "chartferry reads R4: take the base URL of the EHR's R4 endpoint"
+        return Step(name="metadata", verdict="warn", found=said, advice=advice)
+    return Step(name="metadata", verdict="ok", found=said)
+
+
+async def _logged_in(log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
+    """Log in as a sync does: for all types, or, where the app is not registered for what charts refer to, for charts alone."""
+    try:
+        return await log_in((*needed, *referred))
+    except AuthError as error:
+        if not referred or not (error.code or "").endswith(("invalid_scope", "empty-scopes")):
+            raise
+    return await log_in(needed)
+
+
+def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:
+    """The types that a sync asks for, where a wildcard stands for all of them in the login."""
+    if mode == "bulk":
+        return bulk_types(request.types, request.profile, bool).types
+    return crawl_types(request.types, request.profile, capability, bool).types
+
+
+def _scopes(readable: Readable, needed: tuple[str, ...], referred: tuple[str, ...]) -> Step:
+    lacking = sorted({t for t in needed if not readable(t)})
+    if needed and len(lacking) == len(set(needed)):
+        advice = "have the app registered for system scopes of these types, or name the connection's scopes"
+        return Step(
+            name="scopes", verdict="fail", found=f"none of the types is granted: {named(lacking)}", advice=advice
+        )
+    if lacking:
+        advice = "have the app registered for them, or leave them out of types"
+        return Step(name="scopes", verdict="warn", found=f"not granted: {named(lacking)}", advice=advice)
+    if further := sorted({t for t in referred if not readable(t)}):
+        advice = "charts come without what they refer to of these types; have the app registered for them"
+        return Step(name="scopes", verdict="warn", found=f"not granted: {named(further)}", advice=advice)
+    return Step(name="scopes", verdict="ok", found="what is asked for is granted, as far as the server says")
+
+
+async def _searched(request: SyncRequest, client: EhrClient) -> Step:
+    """One small question: a crawl's Group, the first of the cohort, or one Patient of all."""
+    profile, cohort = request.profile, request.cohort
+    launch = None
+    if cohort is None and request.group is not None:
+        path, template, what = f"Group/{quote(request.group, safe='')}", "GET /Group/{group}", "the Group"
+    elif cohort is not None and cohort.values and cohort.identifier_system is not None:
+        value = quote(f"{cohort.identifier_system}|{cohort.values[0]}", safe="")
+        path, template, what = (
+            f"Patient?identifier={value}",
+            "GET /Patient?identifier={mrn}",
+            "the cohort's first entry",
+        )
+    elif cohort is not None and cohort.values:
+        launch = cohort.values[0]
+        path, template, what = f"Patient/{quote(launch, safe='')}", "GET /Patient/{id}", "the cohort's first patient"
+        if profile.patient_by == "_id":
+            path, template = f"Patient?_id={quote(launch, safe='')}", "GET /Patient?_id={id}"
+    else:
+        path, template, what = "Patient?_count=1", "GET /Patient?_count=1", "one Patient"
+    purpose: Literal["read", "search"] = "search" if "?" in path else "read"
+    call = Call(
+        method="GET",
+        url=f"{request.base_url}/{path}",
+        template=template,
+        purpose=purpose,
+        accept=profile.accept,
+        launch=launch if profile.token_per_patient else None,
+    )
+    try:
+        body = json_from((await client.send(call)).body)
+    except QuietHoursError as error:
+        return Step(name="search", verdict="warn", found=str(error))
+    except ConnectorError as error:
+        if cohort is None and request.mode != "crawl":
+            advice = "an export may be allowed all the same; `chartferry sync --plan` says which"
+            return Step(name="search", verdict="warn", found=f"{what}: {error}", advice=advice)
+        return _failed("search", error, "check the cohort's ids, and what the app may read")
+    except UnreadableJsonError:
+        return Step(name="search", verdict="fail", found=f"{template}: the answer is not JSON", advice="check base_url")
+    if isinstance(body, dict) and body.get("resourceType") in ("Bundle", "Patient", "Group"):
+        nobody = body["resourceType"] == "Bundle" and not body.get("entry")
+        if nobody:
+            advice = "check the cohort, or whether this client may see patients"
+            return Step(name="search", verdict="warn", found=f"{template} finds nobody", advice=advice)
+        return Step(name="search", verdict="ok", found=f"{what} can be read ({template})")
+    return Step(name="search", verdict="fail", found=f"{template}: the answer is no {what}", advice="check base_url")
+
+
+def _failed(name: str, error: ConnectorError, advice: str) -> Step:
+    if isinstance(error, QuietHoursError):
+        return Step(name=name, verdict="warn", found=str(error))
+    return Step(name=name, verdict="fail", found=str(error), advice=advice)

@@ -1,0 +1,195 @@
+"""Fetches what references lead to: one `_id` search for several, or a read for one.
+
+What is due comes from the store through `references`; how a reference is read is `resolution`'s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from urllib.parse import quote
+
+from connectors.core.errors import ProtocolError, TerminalFetchError
+from connectors.core.pipeline import Emit, Fetched
+from connectors.fhir.capability import Capability
+from connectors.fhir.endings import ending_of
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
+from connectors.fhir.search.pager import Pager
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState, unit_key
+
+RESTRICTED = "restricted by the server for this client"
+NOT_THERE = "not there"
+_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
+_REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
+_LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
+_OK = 200
+
+
+class ReferenceFetcher:
+    """Fetches reference units of one connection."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._pager = Pager(client, base_url, profile)
+        self._profile = profile
+        self._capability = capability
+        self._came: set[str] = set()
+        self._refusals: Counter[str] = Counter()
+
+    def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
+        """Batches of what is due, which stands ordered by type and patient."""
+        for (resource_type, patient), some in groupby(due, self._together):
+            for batch in self._batches(resource_type, [target.id for target in some]):
+                yield Unit(
+                    key=unit_key("reference", resource_type, *batch),
+                    kind="reference",
+                    resource_type=resource_type,
+                    template=self._template(resource_type, batch),
+                    ids=tuple(batch),
+                    of_chart=patient,
+                )
+
+    def _together(self, target: ReferenceTarget) -> tuple[str, str | None]:
+        profile = self._profile
+        apart = profile.token_per_patient or target.resource_type in profile.id_batch_one_patient
+        return target.resource_type, target.patient_id if apart else None
+
+    def _batches(self, resource_type: str, ids: Sequence[str]) -> Iterator[list[str]]:
+        most = self._profile.id_batch_by_type.get(resource_type, self._profile.id_batch)
+        if not self._searches_by_id(resource_type):
+            most = 1
+        batch: list[str] = []
+        length = 0
+        for identity in ids:
+            if batch and (len(batch) == most or length + len(identity) > _URL_CHARACTERS):
+                yield batch
+                batch, length = [], 0
+            batch.append(identity)
+            length += len(identity) + 1
+        if batch:
+            yield batch
+
+    def _searches_by_id(self, resource_type: str) -> bool:
+        declared = self._capability.search_params.get(resource_type)
+        return not declared or ("_id" in declared and resource_type in self._capability.searchable)
+
+    def _template(self, resource_type: str, ids: Sequence[str]) -> str:
+        return f"GET /{resource_type}/{{id}}" if len(ids) == 1 else f"GET /{resource_type}?_id=…"
+
+    async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
+        """Emit what the unit's ids lead to, and say how it ended.
+
+        Raises:
+            FetchError: the unit is a hole.
+            UnsafeLinkError: a next link led away from the EHR.
+        """
+        count, remarks = await self._ask(unit, list(unit.ids), emit)
+        reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
+        ending = Ending.RESTRICTED if RESTRICTED in remarks else Ending.LISTED
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
+
+    async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
+        """How many came, and what there is to remark of the others."""
+        resource_type = unit.resource_type
+        if self._refusals[resource_type] >= _REFUSALS and resource_type not in self._came:
+            return 0, {RESTRICTED}
+        if len(ids) == 1:
+            return await self._read(unit, ids[0], emit)
+        try:
+            came, remarks = await self._search(unit, ids, emit)
+        except (TerminalFetchError, ProtocolError):
+            # one id that the server dislikes (another patient's, poison, restricted) refuses the whole list: find it
+            half = len(ids) // 2
+            return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
+        missing = [identity for identity in ids if identity not in came]
+        if not missing or remarks:
+            return len(came), remarks
+        # a server may answer a list in part, with or without a word: only a read says that something is not there
+        capped = len(came) < len(missing) <= _LISTS_MORE * len(came)
+        again = [missing] if capped else [[identity] for identity in missing]
+        count, remarks = await self._ask_all(unit, again, emit)
+        return len(came) + count, remarks
+
+    async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[str]]:
+        count, remarks = 0, set[str]()
+        for ids in lists:
+            more, said = await self._ask(unit, ids, emit)
+            count += more
+            remarks |= said
+        return count, remarks
+
+    async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[str]]:
+        resource_type = unit.resource_type
+        call = self._call(unit, f"{resource_type}/{quote(identity, safe='')}", f"GET /{resource_type}/{{id}}", "read")
+        try:
+            reply = await self._client.send(call)
+        except TerminalFetchError as error:
+            return 0, {await self._refused(unit, identity, error, emit)}
+        try:
+            record = record_from(reply.body, self._base, unit.key)
+        except UnreadableResourceError as error:
+            await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
+            return 0, set()
+        if record.resource_type != resource_type:
+            raise ProtocolError(f"{call.template} gave a {record.resource_type}.")
+        self._came.add(resource_type)
+        await emit(Fetched(records=[record], size=len(record.body)))
+        return 1, set()
+
+    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
+        ending = ending_of(error, self._profile.issue_codes, asked="read")
+        if ending is Ending.GONE:
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
+            return "deleted in the EHR"
+        if ending is Ending.RESTRICTED:
+            self._refusals[unit.resource_type] += 1
+            return RESTRICTED
+        if ending is Ending.NOT_FOUND:
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.NOT_FOUND)]))
+            return NOT_THERE
+        if ending is Ending.NOT_SERVED:
+            return "cannot be read here"
+        raise error
+
+    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[str]]:
+        """The ids that came, and what there is to remark of the others."""
+        resource_type = unit.resource_type
+        listed = ",".join(quote(identity, safe="") for identity in ids)
+        template = f"GET /{resource_type}?_id=…"
+        issues: list[Issue] = []
+        came: set[str] = set()
+
+        async def take(page: Page, page_url: str) -> None:
+            issues.extend(page.issues)
+            came.update(record.id for record in page.records if record.resource_type == resource_type)
+            size = sum(len(record.body) for record in page.records)
+            await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
+
+        def call_for(url: str, first: bool) -> Call:
+            return self._call(unit, url, template, "search")
+
+        await self._pager.walk(f"{self._base_url}/{resource_type}?_id={listed}", call_for, take, unit_key=unit.key)
+        meaning = grade(issues, self._profile.issue_codes)
+        if meaning in ("fatal", "pause", "restart"):
+            raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
+        if came:
+            self._came.add(resource_type)
+        return came, {RESTRICTED} if meaning == "restricted" else set()
+
+    def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
+        return Call(
+            method="GET",
+            url=url if "://" in url else f"{self._base_url}/{url}",
+            template=template,
+            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
+            accept=self._profile.accept,
+            launch=unit.of_chart if self._profile.token_per_patient else None,
+        )

@@ -1,0 +1,94 @@
+"""Follows references to what no search by patient lists: breadth first, batch by batch, after a crawl or an export.
+
+Each round asks for what the round before brought mention of; the store remembers what was mentioned and how it was answered, so
+that circles end, a killed run goes on, and nothing is asked that is fresh. Which paths are looked at is `reference_paths`' data;
+what one batch asks and how an answer is read, `reference_fetch`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.fhir.capability import Capability
+from connectors.fhir.linked.mentions import MentionFinder
+from connectors.fhir.linked.reference_fetch import ReferenceFetcher
+from connectors.fhir.linked.reference_paths import followed_types, paths_to
+from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.run import EhrRun, Readable, SyncRequest
+
+KIND = "reference"
+_DUE_AT_ONCE = 5_000  # references in memory
+
+
+def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
+    """What finds, in all that a run lists, the references that it will follow; None where it follows none."""
+    types = followed_types(request.types, request.profile, capability, readable)
+    resolver = Resolver(request.base_url, request.profile.rewrite_origins)
+    return MentionFinder(paths_to(types, request.profile), resolver) if types else None
+
+
+async def follow_references(run: EhrRun, capability: Capability, readable: Readable, resolver: Resolver) -> None:
+    """Fetch what the run's resources refer to, and what that refers to, until nothing new is mentioned.
+
+    A batch that fails is a hole, and raises nothing; what it asked for is asked again by the next run. What the EHR does not
+    have, or will not show, is noted and left alone while that knowledge is fresh.
+    """
+    profile = run.request.profile
+    types = followed_types(run.request.types, profile, capability, readable)
+    references = run.store.references
+    fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
+    fresh = timedelta(days=profile.reference_fresh_d)
+    paths = paths_to(types, profile)
+    run.show("following references")
+    await references.follow(types)
+    await _ask_pending(run, fetcher)  # of a run that was killed
+    outcome = await references.note_answers()
+    for depth in range(profile.reference_depth):
+        more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
+        leftovers = depth == 0 and run.request.kind == "sync"
+        while due := await references.due(types, depth=depth + 1, fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
+            await run.store.plan(fetcher.units(due))
+            await references.note_asked(depth=depth + 1)
+            more = True
+            await _ask_pending(run, fetcher)
+            outcome = await references.note_answers()
+        if not more:
+            break
+    else:
+        run.notes.append(f"references were followed {profile.reference_depth} steps and no further")
+    run.notes += [*_notes(outcome), *_astray(resolver)]
+
+
+async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
+    await fetch_pending(
+        run,
+        (KIND,),
+        fetcher.fetch,
+        doing=None,
+        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        notice=run.passing.received,
+        let_in=lambda: True,
+    )
+
+
+_WORDS = {"missing": "not there", "restricted": "restricted by the server for this client"}
+
+
+def _notes(outcome: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return [
+        f"{resource_type}: {count} mentioned and {_WORDS[state]}"
+        for resource_type, states in sorted(outcome.items())
+        for state, count in sorted(states.items())
+        if state in _WORDS
+    ]
+
+
+def _astray(resolver: Resolver) -> list[str]:
+    notes = []
+    if count := resolver.astray["foreign"]:
+        notes.append(f"references to other servers, never followed: {count}")
+    if count := resolver.astray["odd"]:
+        notes.append(f"references that could not be read: {count}")
+    return notes

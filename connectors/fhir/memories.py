@@ -1,0 +1,311 @@
+"""What an EHR's connector remembers in the store beside its units, as protocols; modules of `snapshots` are the real ones.
+
+Each memory is one concern of one open run, and every call one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from connectors.core.store_port import RunStore
+from snapshots.record import (
+    AbsentRow,
+    Alias,
+    AttachmentUse,
+    BulkJob,
+    Certificate,
+    Deferral,
+    EarlierJob,
+    LeftBehind,
+    PaceState,
+    ProvedRun,
+    ReferencePath,
+    ReferenceTarget,
+    StoredPatient,
+    Traffic,
+    Unit,
+    Way,
+)
+
+
+class BulkJobs(Protocol):
+    """The export jobs of one open run's connection; every call is one transaction, on the disk when it returns."""
+
+    async def current(self) -> BulkJob | None:
+        """The run's job: kicked off, or, without a status URL, sent and never answered."""
+
+    async def save(self, job: BulkJob) -> None:
+        """Insert or update the run's job."""
+
+    async def forget(self) -> None:
+        """Take back the intent: the server refused the kick-off, so that there is no job."""
+
+    async def earlier(self) -> Sequence[EarlierJob]:
+        """Jobs of earlier runs, all closed, that were never deleted at the server; newest first."""
+
+    async def settle_earlier(self, run: int) -> None:
+        """An earlier run's job is gone from the server, or cannot be found any more."""
+
+    async def last_kicked_off(self) -> datetime | None:
+        """When an earlier run of the same selection last began an export."""
+
+    async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
+        """Those of the patients of whom this run has received no Patient."""
+
+    async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+        """Types of the run's units of these kinds."""
+
+    async def planned_files(self, page: int) -> Sequence[Unit]:
+        """The files of one manifest page that are units of the run."""
+
+    async def vanished_types(self) -> Sequence[str]:
+        """Types that earlier exports of this selection had files of, and this one has none of."""
+
+
+class References(Protocol):
+    """What one open run's resources refer to; every call is one transaction."""
+
+    async def follow(self, types: Collection[str]) -> None:
+        """Note which types this run follows references to."""
+
+    async def collect(
+        self,
+        paths: Sequence[ReferencePath],
+        resolve: Callable[[str], ReferenceTarget | None],
+        *,
+        depth: int,
+        fresh: timedelta,
+    ) -> bool:
+        """Note what resources `depth` steps from a listing refer to and did not come with the run; tell if there is anything.
+
+        At 0 that is what `Batch.mentions` told of; further on, what stands at `paths` of what was fetched.
+        """
+
+    async def due(
+        self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
+    ) -> Sequence[ReferenceTarget]:
+        """What is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
+
+    async def note_asked(self, *, depth: int) -> None:
+        """Note what the run's reference units ask for (`Unit.ids`)."""
+
+    async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
+        """Note how settled reference units were answered; give by type how many are found, missing, restricted, wanted."""
+
+
+class Roster(Protocol):
+    """Whom one open run's selection covers, and what they are behind with; every call is one transaction.
+
+    Who was asked for is taken from the ledger when the run is finished: then the roster, lags and watermarks move together.
+    """
+
+    async def covered(self) -> frozenset[str]:
+        """The patients that the selection's watermarks speak for; all others are to be listed in full."""
+
+    async def lags(self) -> Mapping[tuple[str, str], str | None]:
+        """By (type, patient), up to when a patient is complete for whom the type's watermark does not hold; None: not at all."""
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """What the EHR said not to ask before a time that has not come."""
+
+    async def defer(self, deferrals: Sequence[Deferral]) -> None:
+        """Note what is not to be asked before a time."""
+
+    async def aliases(self) -> Sequence[Alias]:
+        """The merges that any run of the connection met."""
+
+    async def new_aliases(self) -> Sequence[Alias]:
+        """The merges that this run was the first to meet (`Batch.aliases`); an id that is its own alias is merged no more."""
+
+    async def unanswered(self) -> Sequence[str]:
+        """Patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
+
+    async def stored_patients(self) -> Sequence[StoredPatient]:
+        """The connection's patients, tombstones included, in order."""
+
+    async def revived(self) -> Sequence[str]:
+        """Patients whose Patient this run has brought back to life."""
+
+    async def note_members(self, patients: Sequence[str]) -> None:
+        """Note whom the Group has that this run exports, as the Group itself says."""
+
+    async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
+        """Add to what the report says of the cohort: numbers and line numbers, never a value."""
+
+
+class Evidence(Protocol):
+    """What one open run missed, and whom to ask for it; every call is one transaction."""
+
+    async def note_departed(self, way: Way) -> None:
+        """Note patients whom the selection covered and this run did not list or, by this way, ask for."""
+
+    async def note_missed(self) -> None:
+        """Note every row that a way has listed before and that its complete listing in this run no longer had."""
+
+    async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
+
+    async def not_found_types(self) -> Sequence[str]:
+        """Types of which this run has been told that something is not there."""
+
+    async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
+        """Rows of these types that this run has listed."""
+
+    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
+        """Note that units ask for these rows."""
+
+    async def note_listings(self, at: datetime) -> None:
+        """Note by which ways this run has listed types in full."""
+
+    async def rotate(
+        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
+    ) -> Mapping[str, int]:
+        """Note some rows that no listing of the period could have, to be asked for too; how many there are, by type."""
+
+
+class PaceStore(Protocol):
+    """What one open run's connection remembers of its pace, and what the run has sent."""
+
+    @property
+    def counted(self) -> Traffic:
+        """What is counted into the run already: `finish` and `fail` take what came since."""
+
+    async def load(self) -> PaceState:
+        """What the connection's last run left."""
+
+    def note(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this with one of the next batches; `traffic` is all that this process has sent."""
+
+    async def save(self, state: PaceState, traffic: Traffic) -> None:
+        """Keep this now."""
+
+
+class Attachments(Protocol):
+    """The documents that one open run's resources have attached; every call is one transaction."""
+
+    async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> Sequence[AttachmentUse]:
+        """Attachments to get by URL, or to decide on; `leftovers`: also what earlier runs could not get."""
+
+    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
+        """Note that units ask for these by their URLs."""
+
+    async def inline(
+        self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
+    ) -> Sequence[tuple[AttachmentUse, str | None]]:
+        """Some attachments that stand in their resource, with their base64 (None: longer than `most` characters)."""
+
+    async def outcome(self) -> Sequence[tuple[str, str, int]]:
+        """(state, note, how many) of what this run wanted, those aside that are stored with their text."""
+
+
+class Knowledge(Protocol):
+    """Up to when what one open run covers is known to be complete; every call is one transaction."""
+
+    async def watermarks(self) -> Mapping[str, str]:
+        """Per resource type, the instant up to which this connection and selection are known to be complete."""
+
+    async def received_types(self) -> frozenset[str]:
+        """Types of which any run of this connection has received something: a search of them exists."""
+
+    async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
+        """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
+
+    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
+
+    def ask_since(self, marks: Mapping[str, str]) -> None:
+        """Say which types (or "*") are asked for news only, and from when."""
+
+    async def namesakes(self) -> Sequence[str]:
+        """Other connections with the same base_url, where this run is its connection's first."""
+
+
+class EhrRunStore(RunStore, Protocol):
+    """One open run of an EHR's connection, with all that is remembered of it."""
+
+    @property
+    def selection(self) -> str:
+        """Which patients were asked for."""
+
+    @property
+    def left_behind(self) -> LeftBehind:
+        """What was given up as the run began, since the connection's base_url has changed."""
+
+    @property
+    def jobs(self) -> BulkJobs:
+        """The connection's bulk export jobs."""
+
+    @property
+    def roster(self) -> Roster:
+        """Which patients the run's selection covers, and what they are behind with."""
+
+    @property
+    def references(self) -> References:
+        """What the run's resources refer to."""
+
+    @property
+    def attachments(self) -> Attachments:
+        """The documents that the run's resources have attached."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the run missed."""
+
+    @property
+    def pace(self) -> PaceStore:
+        """How fast the connection's EHR may be asked."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """Up to when the run's selection is known to be complete."""
+
+
+class ProofStore(Protocol):
+    """What a proof needs from the store; `snapshots.proof_session` is the real one. Calls may come from several tasks."""
+
+    async def newest_sync(self, selection: str) -> ProvedRun | None:
+        """The sync to prove: the newest finished one of this selection, else of any."""
+
+    async def run_at_work(self) -> int | None:
+        """The connection's run that is at work now."""
+
+    async def check_idle(self) -> None:
+        """Raise where a run is at work."""
+
+    async def patients(self) -> list[str]:
+        """The connection's live patients."""
+
+    async def types(self) -> frozenset[str]:
+        """Types of which something live belongs to a patient."""
+
+    async def number(self, resource_type: str, patient: str | None) -> int:
+        """How many live resources; of no patient: all of the type."""
+
+    async def held(self, resource_type: str, patient: str | None) -> Mapping[str, str | None]:
+        """Their ids, each with its lastUpdated."""
+
+    async def by_id(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, tuple[str | None, bool]]:
+        """What is known of these ids: lastUpdated, and whether it is a tombstone."""
+
+    async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:
+        """Why units of the run failed, by type and patient."""
+
+    async def asked(self, run: int) -> frozenset[str]:
+        """Types that the run asked for, and that the server did not say it never serves."""
+
+    async def patient_mark(self, patient: str) -> str:
+        """A patient as reports name it."""
+
+    async def deferrals(self, now: datetime) -> Sequence[Deferral]:
+        """What the connection's runs learned not to ask."""
+
+    async def pace(self) -> PaceState:
+        """The pace that the connection's last run left."""
+
+    async def keep_pace(self, state: PaceState) -> None:
+        """Remember the pace."""
+
+    async def save(self, certificate: Certificate) -> None:
+        """Keep the certificate beside its run."""

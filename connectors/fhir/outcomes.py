@@ -1,0 +1,145 @@
+"""Reads OperationOutcomes in all the shapes that servers give them. Pure.
+
+Only severities and codes are read, never texts: they may carry PHI. What an outcome says is graded by `fhir.grade`; what could
+not be read of it, in whole or in part, is never taken for "no issue".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from connectors.fhir.issue_types import ISSUE_TYPES
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+
+_KIND = "OperationOutcome"
+_SEVERITIES = frozenset({"fatal", "error", "warning", "information", "success"})  # the last: R5
+_MOST_ISSUES = 100_000
+
+
+class Issue(NamedTuple):
+    """One issue of an OperationOutcome, without its texts."""
+
+    severity: str
+    code: str  # "": not said
+    vendor_codes: tuple[str, ...]
+
+
+class Outcome(NamedTuple):
+    """What was read: issues, and how many items beside them nobody can read, any of which may be an error."""
+
+    issues: tuple[Issue, ...]
+    unread: int = 0
+
+
+class UnreadableOutcomeError(ValueError):
+    """Something that is no OperationOutcome, or says nothing that can be read. The message quotes nothing."""
+
+
+def outcome_from(body: bytes) -> Outcome:
+    """Read the outcome that a text is.
+
+    Raises:
+        UnreadableOutcomeError: it is no JSON, or no outcome that can be read.
+    """
+    try:
+        value = json_from(body)
+    except UnreadableJsonError as error:
+        raise UnreadableOutcomeError(str(error)) from None
+    return outcome_of(value)
+
+
+def outcome_of(value: Any) -> Outcome:
+    """Read an outcome out of JSON: an OperationOutcome, with or without its type's name, a list or a Bundle of them.
+
+    Without any issue only where there is an empty list of them. A severity that is missing or unknown counts as an error.
+
+    Raises:
+        UnreadableOutcomeError: there is no outcome, or nothing of it can be read.
+    """
+    issues: list[Issue] = []
+    unread = 0
+    outcomes, strangers = _outcomes(value)
+    for outcome in outcomes:
+        found = outcome.get("issue")
+        listed = [found] if isinstance(found, dict) else found
+        if not isinstance(listed, list):
+            strangers += 1
+            continue
+        for item in listed[:_MOST_ISSUES]:
+            issue = _issue(item) if isinstance(item, dict) else None
+            if issue is None:
+                unread += 1
+            else:
+                issues.append(issue[0])
+                unread += issue[1]
+        unread += max(0, len(listed) - _MOST_ISSUES)
+    if not outcomes or (not issues and unread + strangers):
+        raise UnreadableOutcomeError("no OperationOutcome that can be read")
+    return Outcome(tuple(issues), unread + strangers)
+
+
+def _outcomes(value: Any) -> tuple[list[dict[str, Any]], int]:
+    """The outcomes of a document, and how many items are none."""
+    if isinstance(value, dict):
+        kind = value.get("resourceType")
+        if kind == "Bundle":
+            entries = value.get("entry")
+            value = [one.get("resource") if isinstance(one, dict) else None for one in _listed(entries)]
+        else:
+            value = [value]
+    if not isinstance(value, list):
+        return [], 1
+    found = [one for one in value if isinstance(one, dict) and _is_outcome(one)]
+    return found, len(value) - len(found)
+
+
+def _is_outcome(value: dict[str, Any]) -> bool:
+    kind = value.get("resourceType")
+    return kind == _KIND or (kind is None and "issue" in value)
+
+
+def _issue(item: dict[str, Any]) -> tuple[Issue, int]:
+    """One issue, and how many of its codes nobody can read: a vendor's code may say more than the severity."""
+    said = item.get("severity")
+    severity = said.strip().lower() if isinstance(said, str) else ""
+    own = (
+        [None] if type(item.get("code")) is int else list(_codes(item.get("code")))
+    )  # a number is a vendor's, not FHIR's
+    vendor = [code for one in _listed(item.get("details")) for code in _details(one)]
+    code = next(filter(None, own), "")
+    issue = Issue(
+        severity if severity in _SEVERITIES else "error",
+        code.lower() if code.lower() in ISSUE_TYPES else code,
+        tuple(filter(None, vendor)),
+    )
+    return issue, sum(code is None for code in (*own, *vendor))
+
+
+def _details(details: Any) -> Iterator[str | None]:
+    """The codes of `issue.details`; a text in its place says none."""
+    if isinstance(details, dict):
+        for coding in _listed(details.get("coding")):
+            yield from _codes(coding) if coding is not None else (None,)
+    elif not isinstance(details, str):
+        yield None
+
+
+def _codes(value: Any) -> Iterator[str | None]:
+    """The codes of a code, Coding or CodeableConcept; None for each that nobody can read, nothing where none is said."""
+    said = [value]
+    if isinstance(value, dict):
+        said = [value.get("code")]
+        said += [one.get("code") if isinstance(one, dict) else one for one in _listed(value.get("coding"))]
+    for one in said:
+        if isinstance(one, str):
+            yield from filter(None, (one.strip(),))
+        elif one is not None:
+            yield str(one) if type(one) is int else None
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is, nothing as no item, and what stands in a list's place as its one item."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,65 @@
+"""Reads which page comes after one: `Bundle.link`, and `link` of a bulk manifest. Pure.
+
+Where a link may lead is `transport.links`'.
+
+A page is the last only where its links say so in words that are known. What could be a next page in other words leaves a doubt.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+
+# RFC 8288 compares relation types without case, and lets a registered one be written as a URI
+_IANA = re.compile(r"https?://(?:www\.)?iana\.org/assignments/(?:link-)?relations?(?:/link-relations(?:\.\w+)?)?[/#]+")
+_NEXT = "next"
+# of these a page's content does not go on: R4 Bundle.link, IANA's registry as far as servers use it, and HAPI's "fhir-base"
+_OTHERS = frozenset(
+    ["self", "first", "last", "prev", "previous", "fhir-base", "base", "alternate", "canonical", "collection", "search",
+     "up", "start", "current", "describedby", "help", "license", "about", "related", "via", "service-doc", "stylesheet"]
+)  # fmt: skip
+_MOST_BYTES = 64 << 20
+
+
+class Links(NamedTuple):
+    """What a page's links say of the next: its URL; None: there is none; "": there is, or may be, one that cannot be found."""
+
+    next_url: str | None = None
+    doubtful: bool = False  # something among the links was not understood
+
+
+def links_from(raw: bytes) -> Links:
+    """Read the JSON of a `link` element; b"" where there is none."""
+    if not raw or raw == b"null":
+        return Links()
+    try:
+        found = json_from(raw) if len(raw) <= _MOST_BYTES else None
+    except UnreadableJsonError:
+        found = None
+    if isinstance(found, dict):
+        found = [found]
+    if not isinstance(found, list):
+        return Links("", doubtful=True)
+    urls: dict[str, None] = {}
+    doubtful = False
+    for link in found:
+        relations = _relations(link)
+        if _NEXT in relations:
+            url = link.get("url")
+            urls[url.strip() if isinstance(url, str) else ""] = None
+        elif not relations or not relations <= _OTHERS:
+            doubtful = True
+    there = [url for url in urls if url]
+    if not urls:
+        return Links(None, doubtful)
+    return Links(there[0] if there else "", doubtful or len(there) > 1)
+
+
+def _relations(link: Any) -> frozenset[str]:
+    """The relations of one link, as IANA registers them; none for what is no link."""
+    said = link.get("relation") if isinstance(link, dict) else None
+    if not isinstance(said, str):
+        return frozenset()
+    return frozenset(_IANA.sub("", word) for word in said.lower().split())

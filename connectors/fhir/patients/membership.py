@@ -1,0 +1,103 @@
+"""Reads in whose charts a resource lies: the Patients of this base that it names literally where R4's compartment looks. Pure.
+
+Where that is, is `compartment`'s data; which references are ours, `fhir_base`'s. What names nobody so (an identifier, a contained
+Patient, another server's) may still be of the patient whose search brought it (`filed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.patients.compartment import PATHS
+from snapshots.record import Record
+
+ABSENT = msgspec.Raw()  # of an element that is left raw
+Keys = TypeVar("Keys", bound="Naming")
+Places = tuple[tuple[str, tuple[str, ...]], ...]  # an attribute with raw JSON, and the elements' names below it
+Shape = tuple[str, msgspec.json.Decoder[Keys], Places]  # how a type is read
+
+
+class Naming(msgspec.Struct):
+    """The elements that name the patient of nearly everything. `Any` where real data disagrees with the specification."""
+
+    subject: Any = None
+    patient: Any = None
+    beneficiary: Any = None
+
+
+def shapes(keys: type[Keys], plain: msgspec.json.Decoder[Keys]) -> Mapping[str, Shape[Keys]]:
+    """How each type that names patients is read: as `plain` does; where it names some elsewhere, with those elements left raw."""
+    found: dict[str, Shape[Keys]] = {}
+    for resource_type, paths in PATHS.items():
+        split = [tuple(path.split(".")) for path in paths]
+        places = [(names[0], names[1:]) for names in split if names[0] not in Naming.__struct_fields__ or names[1:]]
+        found[resource_type] = resource_type, plain, ()
+        if places:
+            attributes = {f"{name}_": name for name, _ in places}  # `for` is a word of Python
+            fields = [(attribute, msgspec.Raw, ABSENT) for attribute in attributes]
+            own: Any = msgspec.defstruct(f"{resource_type}Keys", fields, bases=(keys,), rename=attributes)
+            read = msgspec.json.Decoder(own)
+            found[resource_type] = resource_type, read, tuple((f"{name}_", below) for name, below in places)
+    return found
+
+
+def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | None, tuple[str, ...]]:
+    """The patient whom the resource names first, None where it names none; and all others.
+
+    Raises:
+        msgspec.DecodeError: one of the elements is no JSON.
+    """
+    first: str | None = None
+    others: list[str] = []
+    for value in (keys.subject, keys.patient, keys.beneficiary):
+        if value is None:
+            continue
+        if type(value) is dict:  # nearly all
+            reference = value.get("reference")
+            patient = base.patient(reference) if type(reference) is str else None
+            if first is None:
+                first = patient
+            elif patient is not None:
+                others.append(patient)
+        else:
+            others += _patients(value, (), base)
+    for attribute, below in places:
+        raw = getattr(keys, attribute)
+        if raw is not ABSENT and (b"Patient/" in (raw := bytes(raw)) or b"Patient\\/" in raw):
+            others += _patients(msgspec.json.decode(raw), below, base)
+    if not others:
+        return first, ()
+    found = dict.fromkeys(others if first is None else (first, *others))
+    return next(iter(found)), tuple(found)[1:]
+
+
+def filed(records: Sequence[Record], resource_type: str, patient: str | None) -> Sequence[Record]:
+    """What a patient's search brought: records of the type searched that name none of our Patients are that patient's.
+
+    The EHR says so by listing them, and nothing in them speaks against it. What names somebody else only is left as it is, for a
+    server may have ignored the filter (F16); what came along, of another type, was not searched by patient.
+    """
+    if patient is None or resource_type == "Patient":
+        return records
+    return [
+        record._replace(searched=patient)
+        if record.patient_id is None and record.resource_type == resource_type
+        else record
+        for record in records
+    ]
+
+
+def _patients(value: Any, path: Sequence[str], base: FhirBase) -> Iterator[str]:
+    """Whom the references at a path below a value name; lists count by their members, other shapes are passed over."""
+    for one in value if isinstance(value, list) else (value,):
+        if isinstance(one, dict):
+            if path:
+                yield from _patients(one.get(path[0]), path[1:], base)
+            elif isinstance(one.get("reference"), str):
+                patient = base.patient(one["reference"])
+                if patient is not None:
+                    yield patient

@@ -1,0 +1,221 @@
+"""The vendor profile: every way in which EHRs differ, as one typed value with safe defaults.
+
+`connectors/fhir/vendors/*.py` fill it with evidence; a site overrides any field with `profile = { … }` in its configuration. What
+data cannot say is a named pure hook. Units stand in the names. Pure: no I/O, clock or randomness.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Mode = Literal["auto", "bulk", "crawl"]
+BulkLevel = Literal["system", "patient", "group", "patient-list"]  # the last: POST Patient/$export with named patients
+IssueGrade = Literal[
+    "note", "ignored", "incomplete", "restricted", "restart", "gone", "missing", "merged", "pause", "fatal"
+]
+
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
+Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+# "https://host:443:443" too: what a server writes need be no origin that a client could ask
+WrittenOrigin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})*/?$")]
+Origin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?$")]
+ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
+
+NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+class AttachmentPolicy(BaseModel):
+    """Which documents are fetched, whole, and kept with their text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fetch: bool = True
+    max_bytes: int = Field(20_000_000, ge=1, le=500_000_000)  # four of that size are in memory at once
+    # what has text, and the C-CDA, RTF and PDF of captured charts (vendors.md 1.10); "*" stands for anything: "image/*"
+    types: tuple[str, ...] = (
+        "text/*",
+        "application/pdf",
+        "application/rtf",
+        "application/xml",
+        "application/*+xml",
+        "application/json",
+        "application/*+json",
+    )
+    foreign: bool = False  # also from other servers than the EHR's, without the token
+    same_origin: bool = False  # also from the EHR's origin outside base_url (a gateway's other path), with the token
+
+
+class VendorProfile(BaseModel):
+    """How to treat one EHR. Defaults are the specification's; frozen; unknown or mistyped overrides are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    name: str
+    label: str
+
+    # -- login (vendors.md section 5)
+    assertion_alg_rsa: str = "RS384"
+    assertion_alg_ec: str = "ES384"
+    assertion_life_s: int = Field(240, ge=30, le=300)
+    audience: str | None = None  # None: the token URL
+    token_url: str | None = None  # None: from discovery
+    scope_required: bool = True
+    scope_wildcards: bool = True
+    scope_syntax: Literal["auto", "v1", "v2"] = "auto"  # auto: v1 unless only permission-v2 is advertised
+    extra_scopes: tuple[str, ...] = ()
+    token_per_patient: bool = False  # VA: `launch` carries the patient
+    login_refused_waits_s: tuple[float, ...] = (
+        1,
+        5,
+        30,
+    )  # flaky token endpoints refuse good assertions (vendors.md 5.4)
+    client_id_header: str | None = None  # Epic: "Epic-Client-ID"
+    # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
+    cookies: bool = False
+
+    # -- the wire
+    accept: str = "application/fhir+json"
+    max_concurrency: int = Field(5, ge=1, le=500)
+    file_concurrency: int = Field(4, ge=1, le=64)
+    connect_timeout_s: float = Field(30, gt=0)
+    read_timeout_s: float = Field(300, gt=0)  # without a byte of progress; for all headers together
+    max_tries: int = Field(9, ge=1, le=50)  # with the two below: about a minute, up to two (F3: outages last minutes)
+    retry_base_s: float = Field(0.5, gt=0)
+    retry_cap_s: float = Field(60, gt=0)
+    retry_after_cap_s: float = Field(300, gt=0)
+    retry_share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
+    retry_floor: int = Field(100, ge=0)  # ... plus this many
+
+    # -- limits (docs/limits.md)
+    # None: no quota known; rate limit headers are honoured all the same
+    requests_per_minute: int | None = Field(None, ge=1)
+    quiet_hours: str | None = None  # "07:00-19:00"
+    time_zone: str = "UTC"  # of quiet_hours, an IANA name
+    quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: nothing is asked
+    quiet_wait_s: float = Field(14_400, ge=0)  # how long a run waits for their end; for more it does not begin, or ends
+    # calls in a row that nobody answered, each after all its tries: the EHR is down
+    breaker_failures: int = Field(8, ge=1)
+    breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
+    # hosts without a public address that links may lead to; they get no token by this
+    private_hosts: tuple[str, ...] = ()
+    # origins that the EHR writes into its links, and at which of ours each is reached: {"http://localhost:8080" = "https://ehr…"}
+    rewrite_origins: Mapping[WrittenOrigin, Origin] = Field(default_factory=dict)
+
+    # -- search
+    mode: Mode = "auto"
+    types: tuple[
+        str, ...
+    ] = ()  # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
+    page_size: int | None = None  # None: do not send _count
+    page_size_by_type: Mapping[str, int] = Field(default_factory=dict)
+    search_splits: Mapping[str, tuple[str, ...]] = Field(default_factory=lambda: dict(NO_SPLIT))
+    # type -> raw query suffixes, one unit each ("category=laboratory"; "" = without), where one search cannot list all
+    patient_by: Literal["read", "_id"] = "read"
+    lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
+    directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
+    last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
+    last_updated_once: tuple[str, ...] = ()  # of these, types that take it once: no window can be asked, only "since"
+    created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
+    post_search_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
+    divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
+    unwitnessed_reads: int = Field(50, ge=0)  # of rows that no listing shows, a full run
+    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
+    restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
+    max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
+    next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
+    issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
+
+    # -- references and attachments (docs/attachments.md)
+    follow: tuple[str, ...] = (  # types fetched by reference, once everything else is there; empty: none
+        "Observation",
+        "EpisodeOfCare",
+        "Medication",
+        "PractitionerRole",
+        "Practitioner",
+        "Organization",
+        "Location",
+        "Device",
+    )
+    # source type -> element -> types, beside those of crawl/reference_paths.py: {Encounter = {"account" = ["Account"]}}
+    reference_paths: Mapping[Word, Mapping[ElementPath, tuple[str, ...]]] = Field(default_factory=dict)
+    id_batch: int = Field(1, ge=1, le=500)  # ids of one `_id` search; 1: each is read
+    id_batch_by_type: Mapping[str, int] = Field(default_factory=dict)
+    id_batch_one_patient: tuple[str, ...] = ()  # types whose `_id` list must be of one patient
+    reference_fresh_d: float = Field(7, ge=0)  # how long an answer to a reference holds: found, not there, restricted
+    reference_depth: int = Field(10, ge=1)  # steps from a listing; circles end by themselves
+    attachments: AttachmentPolicy = AttachmentPolicy()
+
+    # -- bulk
+    bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference
+    bulk_types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
+    bulk_since: bool = True
+    bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
+    poll_first_s: float = Field(1, ge=0)
+    poll_floor_s: float = Field(1, ge=0)
+    poll_early_s: float = Field(
+        10, ge=0
+    )  # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
+    poll_cap_s: float = Field(300, gt=0)
+    job_timeout_s: float = Field(30 * 86_400, gt=0)
+    kickoff_429_means_running: bool = False
+    kickoff_wait_s: float = Field(
+        3600, ge=0
+    )  # how long a running export of ours is waited for before this one gives up
+    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (Bulk Data IG 6.1, 5xx)
+    kickoff_again_s: float = Field(300, ge=0)
+    kickoff_window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
+    kickoff_too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke
+    kickoff_method: Literal["auto", "GET", "POST"] = "auto"  # auto: POST where patients are named or STU4 is declared
+    kickoff_lists: Literal["auto", "comma", "repeat"] = "auto"  # auto: comma, and repeated where STU4 is declared
+    type_filter_comma: Literal["percent", "backslash"] = "percent"  # how a comma within a `_typeFilter` leaves
+    bulk_lenient: bool = False  # Prefer: handling=lenient: unknown parameters are ignored, and nobody says so
+    bulk_separate_status: bool = False  # Prefer: separate-export-status
+    bulk_partial: Literal["auto", "yes", "no"] = "auto"  # allowPartialManifests; auto: where STU3 or later is declared
+    bulk_not_alone: tuple[str, ...] = ()  # types that a `_type` of nothing else may not name ...
+    bulk_companion: str | None = None  # ... so that this one is asked with them
+    bulk_patients_max: int = Field(10_000, ge=1)  # named in one kick-off
+    delete_job: bool = True
+
+    # -- incremental
+    # auto: by `_lastUpdated`, else by creation, else whole
+    since_mode: Literal["auto", "updated", "created", "full"] = "auto"
+    incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
+    reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
+    overlap_s: int = Field(300, ge=0)  # taken off the watermark
+
+    # -- proof of completeness: how the EHR says how many it has
+    count_query: str | None = (
+        "_summary=count"  # what makes a search answer with a true Bundle.total; None or "": ids are walked
+    )
+    walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
+    bulk_leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _are_hours(cls, hours: str | None) -> str | None:
+        if hours is None:
+            return None
+        begin, dash, end = hours.partition("-")
+        for each in (begin, end) if dash else ():
+            if not _TIME.fullmatch(each):
+                raise ValueError(
+                    f'{each!r} is no time of day: "HH:MM-HH:MM", 00:00 to 23:59, such as "07:00-19:00"; midnight is 00:00'
+                )
+        if not dash:
+            raise ValueError('must be two times of day with a hyphen between, such as "07:00-19:00"')
+        return hours
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError('not a time zone; give an IANA name such as "America/New_York"') from None
+        return name

@@ -1,0 +1,1 @@
+"""Whether the store has what the EHR has: questions, answers, certificates."""

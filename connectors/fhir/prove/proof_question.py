@@ -1,0 +1,299 @@
+"""Asks the EHR one question of a proof: how many resources of one type does one patient have, and which.
+
+A number is believed where the profile says that it can be; where it differs from the store's, or there is none, the ids are
+walked by the crawl's own searches. What is asked at all is `prove`'s, what a difference means `completeness`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+from msgspec import structs
+
+from connectors.core.errors import FetchError, TerminalFetchError, UnsafeLinkError
+from connectors.core.pipeline import Fetched
+from connectors.fhir.capability import Capability
+from connectors.fhir.endings import ending_of
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.memories import ProofStore
+from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
+from connectors.fhir.records import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir.run import SyncRequest
+from connectors.fhir.search.deferrals import Deferrals
+from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.unit_details import SearchDetail
+from snapshots.record import Ending, ProvedRun, Unit, UnitState
+
+# a refusal to be asked this at all; any other answer that will not change leaves the question open
+_REFUSALS = frozenset({401, 405})
+_REFUSED = frozenset({Ending.NOT_SERVED, Ending.RESTRICTED})
+_NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE})
+_NOT_ASKED = frozenset({Ending.RESTRICTED, Ending.PAUSED})
+_LOOKED_UP = 20  # of what a search did not list, so many are read, a question
+_CONTROLS = 3  # listed rows that are read, a question, to learn whether a 404 can be believed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One patient and type, or all of a type; with the searches that list it. Without any: why it cannot be asked."""
+
+    resource_type: str
+    patient: str | None
+    units: tuple[Unit, ...] = ()
+    refusal: str = ""
+
+
+class _Listing(NamedTuple):
+    """How one search ended: why it is not whole, and whether that is a failure and no refusal."""
+
+    reason: str | None
+    ending: Ending
+    failed: bool
+
+
+class Asker:
+    """Asks questions about one run, and says how the store stands to the answers."""
+
+    def __init__(
+        self,
+        request: SyncRequest,
+        client: EhrClient,
+        store: ProofStore,
+        run: ProvedRun,
+        *,
+        capability: Capability,
+        deferrals: Deferrals,
+        began: datetime,
+    ) -> None:
+        self._request = request
+        self._base = FhirBase(request.base_url, request.profile.rewrite_origins)
+        self._profile = request.profile
+        self._client = client
+        self._store = store
+        self._run = run
+        self._deferrals = deferrals
+        self._capability = capability
+        self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
+        self._fetcher = SearchFetcher(
+            client, request.base_url, request.profile, capability=capability, deferrals=deferrals, began=began
+        )
+        # why units of the run failed, by type and patient: said beside what is missing
+        self.holes: Mapping[tuple[str, str | None], str] = {}
+
+    async def answer(self, question: Question) -> Answer:
+        """Ask one question. An EHR that refuses, or gives nothing of use, is an answer too."""
+        scope = EVERYONE if question.patient is None else await self._store.patient_mark(question.patient)
+        stored = await self._store.number(question.resource_type, question.patient)
+        answer = Answer(
+            resource_type=question.resource_type,
+            scope=scope,
+            method="",
+            verdict="not asked",
+            at_ehr=None,
+            stored=stored,
+            reason=question.refusal,
+        )
+        hindrance = self._deferrals.hindrance(question.resource_type, question.patient)
+        if not question.units or hindrance is not None:
+            return self._open(
+                question, replace(answer, reason=question.refusal or (hindrance.reason if hindrance else ""))
+            )
+        counted: int | None = None
+        try:
+            counted = await self._count(question)
+            if counted is not None and counted == stored:
+                return replace(answer, method="count", verdict="equal", at_ehr=counted)
+            return self._open(question, await self._walked(question, answer, counted))
+        except TerminalFetchError as error:
+            ending = ending_of(error, self._profile.issue_codes, asked="search")
+            answer = replace(
+                answer,
+                verdict="not asked" if ending in _REFUSED or error.status in _REFUSALS else "unanswered",
+                reason=f"the server refuses it: HTTP {error.status}",
+                not_served=ending is Ending.NOT_SERVED,
+            )
+        except (FetchError, UnsafeLinkError) as error:
+            answer = replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
+        if counted is not None:  # a number that was given, and is not the store's
+            answer = replace(answer, method="count", verdict="unanswered")
+            answer = weighed(answer, counted=counted, recounted=None, listed=0, stored=stored)
+        return self._open(question, answer)
+
+    def _open(self, question: Question, answer: Answer) -> Answer:
+        """What could not be asked is no more than that; but where the proved run failed too, nothing speaks for it."""
+        key = (question.resource_type, question.patient)
+        hole = self.holes.get(key) or self.holes.get((question.resource_type, None))
+        if hole is None or answer.verdict != "not asked":
+            return answer
+        reason = "; ".join(filter(None, (answer.reason, f"a hole of run {self._run.id}: {hole}")))
+        return replace(answer, verdict="unanswered", reason=reason)
+
+    async def _count(self, question: Question) -> int | None:
+        """The number that the EHR gives; None where it gives none that can be trusted."""
+        query, unit = self._profile.count_query, question.units[0]
+        if not query or len(question.units) > 1 or unit.kind != "search" or SearchDetail.of(unit).expect:
+            return None
+        path = _with(_without_count(SearchDetail.of(unit).path), query)
+        try:
+            reply = await self._client.send(self._call(unit, path, "search"))
+            page = page_from(reply.body, self._base, where="a count")
+        except (TerminalFetchError, NotABundleError):
+            return None  # counting may not be allowed where listing is
+        understood = not page.doubtful and not page.quarantined
+        return page.total if understood and grade(page.issues, self._profile.issue_codes) == "note" else None
+
+    async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
+        """List the ids and compare; a count that differed stands beside them."""
+        listed: dict[str, str | None] = {}
+        incomplete: str | None = None
+        failed = not_served = False
+        for unit in question.units:
+            result = await self._list(unit, listed)
+            if incomplete is None and result.reason is not None:
+                incomplete, not_served = result.reason, result.ending is Ending.NOT_SERVED
+            failed = failed or result.failed
+        held = await self._store.held(question.resource_type, question.patient)
+        foreign = [id_ for id_ in listed if id_ not in held]
+        elsewhere = await self._store.by_id(question.resource_type, foreign) if foreign else {}
+        found = difference(listed, held, elsewhere, self._run.started_at)
+        unlisted = LookedUp() if incomplete else await self._look_up(question, found.unlisted, listed)
+        verdict, reason = judged(found, unlisted=unlisted, incomplete=incomplete)
+        hole = self.holes.get((question.resource_type, question.patient))
+        if hole is not None and verdict == "fewer":
+            reason += f"; a hole of run {self._run.id}: {hole}"
+        if verdict == "not asked" and failed:
+            verdict = "unanswered"
+        stored = len(held) + len(elsewhere) - sum(dead for _, dead in elsewhere.values())
+        answer = replace(
+            answer,
+            method="ids" if counted is None else "count + ids",
+            verdict=verdict,
+            at_ehr=len(listed),
+            stored=stored,
+            missing=len(found.missing),
+            reason=reason,
+            not_served=not_served,
+        )
+        if counted is None:
+            return await self._known(question, answer) if verdict == "equal" and not listed else answer
+        recounted = await self._count(question) if counted > len(listed) else None
+        return weighed(answer, counted=counted, recounted=recounted, listed=len(listed), stored=stored)
+
+    async def _known(self, question: Question, answer: Answer) -> Answer:
+        """Nothing here and nothing there is no equality where it is a patient of whom nobody knows anything."""
+        patient = question.patient
+        if question.resource_type != "Patient" or patient is None or answer.stored:
+            return answer
+        if await self._store.by_id("Patient", [patient]):  # it was there once, and is deleted here and there
+            return answer
+        reason = "the EHR knows no such patient: check the id, or the cohort"
+        return replace(answer, verdict="unanswered", reason=reason)
+
+    async def _list(self, unit: Unit, listed: dict[str, str | None]) -> _Listing:
+        """Add the ids of one search; gives why it is not whole, if it is not."""
+
+        async def collect(fetched: Fetched) -> None:
+            listed.update((r.id, r.last_updated) for r in fetched.records if r.resource_type == unit.resource_type)
+
+        if unit.kind == "read":
+            reason = await self._read_patient(unit, listed)
+            return _Listing(reason, Ending.LISTED if reason is None else Ending.FAILED, failed=reason is not None)
+        thin = self._profile.walk_query
+        path = SearchDetail.of(unit).path
+        if thin is not None:
+            path = _with(path, thin)
+        # an unknown patient is no fault of the question: it is listed as nothing
+        detail = structs.replace(SearchDetail.of(unit), path=path, expect=0)
+        result = await self._fetcher.fetch(replace(unit, detail=detail.packed), collect)
+        if result.state is UnitState.SETTLED and (result.complete_listing or result.ended is Ending.GONE):
+            return _Listing(None, result.ended, failed=False)
+        reason = result.reason or "the server did not list all of it"
+        refusal = result.ended in _NOT_ASKED or self._hindered(unit)
+        return _Listing(reason, result.ended, failed=result.state is UnitState.FAILED and not refusal)
+
+    def _hindered(self, unit: Unit) -> bool:
+        return self._deferrals.hindrance(unit.resource_type, unit.patient_id) is not None
+
+    async def _read_patient(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
+        try:
+            reply = await self._client.send(self._call(unit, SearchDetail.of(unit).path, "read"))
+        except TerminalFetchError as error:
+            if self._is_gone(error):
+                return None
+            raise
+        try:
+            record = record_from(reply.body, self._base)
+        except UnreadableResourceError as error:
+            return f"the answer could not be read: {error}"
+        self._answers_reads.add(record.resource_type)
+        if record.resource_type == unit.resource_type:  # of another id: merged into that, which must be stored
+            listed[record.id] = record.last_updated
+        return None
+
+    def _call(self, unit: Unit, path: str, purpose: Literal["search", "read"]) -> Call:
+        return Call(
+            method="GET",
+            url=f"{self._request.base_url}/{path}",
+            template=unit.template,
+            purpose=purpose,
+            accept=self._profile.accept,
+            launch=unit.patient_id if self._profile.token_per_patient else None,
+        )
+
+    def _is_gone(self, error: TerminalFetchError) -> bool:
+        return ending_of(error, self._profile.issue_codes, asked="read") in _NOT_THERE
+
+    async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
+        """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""
+        readable = missing = 0
+        unknown = max(0, len(unlisted) - _LOOKED_UP)
+        for id_ in unlisted[:_LOOKED_UP]:
+            answer = await self._read(question, id_)
+            readable += answer == "there"
+            missing += answer == "missing"
+            unknown += answer == "unknown"
+        if missing and await self._reads_tell(question, listed):
+            return LookedUp(gone=missing, readable=readable, unknown=unknown)
+        return LookedUp(untold=missing, readable=readable, unknown=unknown)
+
+    async def _reads_tell(self, question: Question, listed: Iterable[str]) -> bool:
+        """Whether a 404 to a read of this type says that the row is gone: reads are declared, and this proof saw one answered.
+
+        There are servers that answer 404 to every read of a type that they only search.
+        """
+        resource_type = question.resource_type
+        if resource_type not in self._capability.reads:
+            return False
+        for id_ in islice(listed, _CONTROLS):
+            if resource_type in self._answers_reads or await self._read(question, id_) == "there":
+                break
+        return resource_type in self._answers_reads
+
+    async def _read(self, question: Question, id_: str) -> Literal["there", "missing", "unknown"]:
+        resource_type = question.resource_type
+        read = replace(question.units[0], template=f"GET /{resource_type}/{{id}}")
+        try:
+            await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
+        except TerminalFetchError as error:
+            return "missing" if self._is_gone(error) else "unknown"
+        except FetchError:
+            return "unknown"
+        self._answers_reads.add(resource_type)
+        return "there"
+
+
+def _with(path: str, query: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{query}"
+
+
+def _without_count(path: str) -> str:
+    kind, _, query = path.partition("?")
+    kept = "&".join(part for part in query.split("&") if part and not part.startswith("_count="))
+    return f"{kind}?{kept}" if kept else kind

@@ -1,0 +1,302 @@
+"""Reads FHIR R4 JSON: resources into records, searchset Bundles into pages; grades what OperationOutcomes say.
+
+Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Outcomes are read by
+`outcomes`, links by `page_links`. Grading of vendor codes comes from the profile; what a grade does to a unit is decided by
+`search.search` and `bulk.download`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.issue_types import shown
+from connectors.fhir.json_answers import UnreadableJsonError, bare, json_from
+from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
+from connectors.fhir.page_links import links_from
+from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
+from connectors.fhir.profile import IssueGrade
+from snapshots.record import Deletion, Quarantined, Record, Way
+
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+_DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
+# FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
+# blank or a control character would lead a URL elsewhere
+_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
+
+
+class _Meta(msgspec.Struct):
+    tag: msgspec.Raw = ABSENT  # read only where there is one
+    versionId: Any = None  # noqa: N815 -- FHIR's spelling
+    lastUpdated: Any = None  # noqa: N815
+
+
+class _Keys(Naming):
+    """The few fields that every resource is read for. `Any` where real data disagrees with the specification."""
+
+    resourceType: Any = None  # noqa: N815
+    id: Any = None
+    meta: _Meta | None = None
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
+
+
+class _Bundle(msgspec.Struct):
+    resourceType: Any = None  # noqa: N815
+    type: Any = None
+    total: Any = None
+    link: msgspec.Raw = msgspec.Raw()
+    entry: list[_Entry] | None = None
+
+
+class _OddBundle(msgspec.Struct):
+    """A Bundle some of whose entries are none."""
+
+    resourceType: Any = None  # noqa: N815
+    type: Any = None
+    total: Any = None
+    link: msgspec.Raw = msgspec.Raw()
+    entry: msgspec.Raw = msgspec.Raw()
+
+
+_KEYS = msgspec.json.Decoder(_Keys)
+_SHAPES = shapes(_Keys, _KEYS)
+_BEGINNING: Mapping[bytes, Shape[_Keys]] = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
+_UNKNOWN: Shape[_Keys] = ("", _KEYS, ())
+_BUNDLE = msgspec.json.Decoder(_Bundle)
+_ODD_BUNDLE = msgspec.json.Decoder(_OddBundle)
+_ENTRY = msgspec.json.Decoder(_Entry)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@lru_cache(maxsize=1024)
+def _is_type(name: str) -> bool:
+    return _TYPE.match(name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page of a search."""
+
+    records: Sequence[Record]
+    quarantined: Sequence[Quarantined]
+    issues: Sequence[Issue]
+    next_url: str | None  # "": there is a next page, and the server does not say where
+    total: int | None = None  # as the server says, of whatever it means by it
+    doubtful: bool = False  # it holds links or issues that nobody understands: it proves nothing complete
+
+
+class UnreadableResourceError(ValueError):
+    """Bytes that are not one FHIR resource. The message says why and quotes nothing."""
+
+
+class NotABundleError(ValueError):
+    """An answer to a search that is not a Bundle."""
+
+
+def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None) -> Record:
+    """Read one resource's keys. A byte order mark is no part of the body.
+
+    `base` tells which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
+
+    Raises:
+        UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
+    """
+    begins = body[:64].split(b'"', 4)  # most writers begin with the type: then one reading is enough
+    expected, decoder, places = _BEGINNING.get(begins[3], _UNKNOWN) if len(begins) > 4 else _UNKNOWN  # noqa: PLR2004
+    version_id = last_updated = None
+    subsetted = False
+    try:
+        keys = decoder.decode(body)
+        resource_type, resource_id, meta = keys.resourceType, keys.id, keys.meta
+        if resource_type != expected:
+            if type(resource_type) is not str or not _is_type(resource_type):
+                raise UnreadableResourceError("no usable resourceType")
+            _, decoder, places = _SHAPES.get(resource_type, _UNKNOWN)
+            keys = decoder.decode(body) if places else keys
+        patient_id, others = patients_of(keys, places, base)
+        if meta is not None:
+            version_id = meta.versionId if type(meta.versionId) is str else None
+            last_updated = meta.lastUpdated if type(meta.lastUpdated) is str else None
+            subsetted = meta.tag is not ABSENT and _is_subsetted(bytes(meta.tag))
+    except _UNREADABLE as error:
+        if body != bare(body):
+            return record_from(bare(body), base, unit_key, way)
+        reason = (
+            "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object of a resource"
+        )
+        raise UnreadableResourceError(reason) from None
+    if type(resource_id) is not str or not _ID.fullmatch(resource_id):
+        raise UnreadableResourceError("no usable id")
+    if resource_type == "Patient":
+        linked = () if patient_id is None else (patient_id, *others)
+        patient_id, others = resource_id, tuple(one for one in linked if one != resource_id)
+    digest = blake2b(body, digest_size=16).digest()
+    return Record(
+        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way, others
+    )
+
+
+def _is_subsetted(tags: bytes) -> bool:
+    """Whether a meta.tag says that elements were left out (FHIR R4, "Search", _elements)."""
+    return b"SUBSETTED" in tags and any(
+        isinstance(tag, dict) and tag.get("code") == "SUBSETTED" for tag in _listed(msgspec.json.decode(tags))
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
+    """Read one searchset Bundle of this base.
+
+    `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
+
+    Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read, or that
+    holds no resource, is quarantined alone.
+
+    Raises:
+        NotABundleError: the answer as a whole is no Bundle; the message says what it is.
+    """
+    bundle, entries = _bundle(bare(body))
+    if bundle.resourceType != "Bundle":
+        named = isinstance(bundle.resourceType, str) and _TYPE.match(bundle.resourceType)
+        raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
+    if bundle.type not in _LISTINGS:
+        raise NotABundleError("the answer is not a searchset but a Bundle of another type")
+    links = links_from(bytes(bundle.link))
+    records: list[Record] = []
+    quarantined: list[Quarantined] = []
+    issues: list[Issue] = []
+    doubtful = links.doubtful
+    for number, entry in enumerate(entries, start=1):
+        raw = bytes(entry.resource)
+        if not raw or raw == b"null":
+            quarantined.append(
+                Quarantined(None, f"{where}, entry {number}", "an entry without a resource", raw, unit_key)
+            )
+            continue
+        record, reason = None, ""
+        try:
+            record = record_from(raw, base, unit_key, way)
+        except UnreadableResourceError as error:
+            reason = str(error)
+        if record is not None and record.resource_type != "OperationOutcome":
+            records.append(record)
+            continue
+        try:  # an outcome may come without an id, and without search.mode (F13)
+            outcome = outcome_from(raw) if b'"OperationOutcome"' in raw else None
+        except UnreadableOutcomeError as error:
+            outcome, reason = None, reason or str(error)
+        if outcome is None:
+            quarantined.append(Quarantined(None, f"{where}, entry {number}", reason, raw, unit_key))
+            continue
+        issues.extend(outcome.issues)
+        doubtful = doubtful or bool(outcome.unread)
+    total = bundle.total if type(bundle.total) is int else None
+    return Page(
+        records=records,
+        quarantined=quarantined,
+        issues=issues,
+        next_url=links.next_url,
+        total=total,
+        doubtful=doubtful,
+    )
+
+
+def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:
+    """A Bundle and its entries. An item that is no entry costs itself and not the page: it stands for a resource that is none."""
+    try:
+        bundle = _BUNDLE.decode(body)
+    except msgspec.ValidationError:
+        pass
+    except _UNREADABLE:
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    else:
+        return bundle, bundle.entry or ()
+    try:
+        odd = _ODD_BUNDLE.decode(body)
+        listed = bytes(odd.entry)
+        items = _ITEMS.decode(listed) if listed.startswith(b"[") else [msgspec.Raw(listed)]
+    except _UNREADABLE:
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    return odd, [_entry(item) for item in items]
+
+
+def _entry(item: msgspec.Raw) -> _Entry:
+    try:
+        return _ENTRY.decode(item)
+    except _UNREADABLE:
+        return _Entry(resource=item)
+
+
+def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
+    """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest).
+
+    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base`.
+
+    Raises:
+        UnreadableResourceError: no Bundle, or one without a deletion.
+    """
+    try:
+        bundle = json_from(body)
+    except UnreadableJsonError:
+        bundle = None
+    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    if isinstance(entries, dict):
+        entries = [entries]
+    if not isinstance(entries, list):
+        raise UnreadableResourceError("not a Bundle of deletions")
+    found, unread = [], 0
+    for entry in entries:
+        request = entry.get("request") if isinstance(entry, dict) else None
+        method, url = (request.get("method"), request.get("url")) if isinstance(request, dict) else (None, None)
+        target = None
+        if isinstance(method, str) and isinstance(url, str) and method.upper() == "DELETE":
+            below = base.below(url) if base is not None and "://" in url and "#" not in url else url
+            target = _DELETE_URL.match(below or "")
+        if target:
+            found.append(Deletion(target[1], target[2]))
+        else:
+            unread += 1
+    if not found:
+        raise UnreadableResourceError("a Bundle without a DELETE request of a resource below the FHIR base")
+    return tuple(found), unread
+
+
+_GRAVITY: Mapping[IssueGrade, int] = {
+    "note": 0, "ignored": 1, "missing": 2, "incomplete": 3, "gone": 4, "merged": 5, "pause": 6, "restricted": 7, "restart": 8,
+    "fatal": 9,
+}  # fmt: skip
+
+
+def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueGrade:
+    """The gravest thing that the issues say, by the profile's meaning of vendor codes; unknown codes by their severity.
+
+    An `error` or `fatal` that nobody knows is taken at its word: the page did not come whole, and must not pass for an empty one.
+    """
+    worst: IssueGrade = "note"
+    for issue in issues:
+        known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
+        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else "note"
+        own = max(known, key=lambda g: _GRAVITY[g], default=unknown)
+        if _GRAVITY[own] > _GRAVITY[worst]:
+            worst = own
+    return worst
+
+
+def codes_of(issues: Iterable[Issue]) -> tuple[str, ...]:
+    """The distinct codes of issues, for messages."""
+    return shown(code for issue in issues for code in (*issue.vendor_codes, issue.code) if code)

@@ -1,0 +1,103 @@
+"""What a crawl does not ask, because the EHR said not to: restricted patients, types it refuses, searches put off to another day.
+
+In memory for one run; `store_port.Roster` carries it from run to run. Every unit that is not asked is a hole all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from connectors.fhir.profile import VendorProfile
+from snapshots.record import Deferral, Ending
+
+RESTRICTED = "restricted by the server for this client"
+_EVERY_TYPE = "*"
+_PATIENTS_REFUSED = 3  # so many, and nobody let through: it is the type that this client may not have (F44)
+
+
+class Hindrance(NamedTuple):
+    """Why something is not asked."""
+
+    ending: Ending  # RESTRICTED or PAUSED
+    reason: str  # for people
+
+
+class Deferrals:
+    """What is known not to be asked, and what a run learns of it."""
+
+    def __init__(
+        self,
+        known: Iterable[Deferral],
+        profile: VendorProfile,
+        now: Callable[[], datetime],
+        *,
+        heed_restricted: bool,
+    ) -> None:
+        """`heed_restricted` False: what was restricted is asked again now, since a person asks for it."""
+        self._profile = profile
+        self._now = now
+        self._zone = ZoneInfo(profile.time_zone)
+        self._until = {
+            (one.resource_type, one.patient_id): one for one in known if heed_restricted or one.reason != "restricted"
+        }
+        self._restricted: dict[tuple[str, str | None], str] = {}
+        self._refused: dict[str, set[str]] = defaultdict(set)
+        self._let_through: set[str] = set()
+        self.learned: list[Deferral] = []
+
+    def hindrance(self, resource_type: str, patient: str | None) -> Hindrance | None:
+        """Why not to ask; None: ask."""
+        for key in ((resource_type, None), (resource_type, patient), (_EVERY_TYPE, patient)):
+            if key in self._restricted:
+                return Hindrance(Ending.RESTRICTED, self._restricted[key])
+            deferral = self._until.get(key)
+            if deferral is not None and deferral.until > self._now():
+                paused = deferral.reason == "paused"
+                return Hindrance(Ending.PAUSED if paused else Ending.RESTRICTED, self._words(deferral))
+        if len(self._refused[resource_type]) >= _PATIENTS_REFUSED and resource_type not in self._let_through:
+            return Hindrance(
+                Ending.RESTRICTED,
+                f"{RESTRICTED}: it refuses this type for every patient (HTTP 403), not asked for the rest; let the app "
+                "have it, or leave it out of `types`",
+            )
+        return None
+
+    def _words(self, deferral: Deferral) -> str:
+        local = deferral.until.astimezone(self._zone)
+        if deferral.reason == "paused":
+            return (
+                f"paused until {local:%Y-%m-%d %H:%M} {self._profile.time_zone}: the server's daily limit was reached"
+            )
+        return f"{RESTRICTED}; asked again after {local:%Y-%m-%d}, or with --since none"
+
+    def let_through(self, resource_type: str) -> None:
+        """The server gave something of this type."""
+        self._let_through.add(resource_type)
+
+    def refuse(self, resource_type: str, patient: str, reason: str, *, by_code: bool, every_type: bool) -> None:
+        """The server restricts a patient's type, or (`every_type`) the patient: not asked again in this run.
+
+        It is remembered beyond the run where a code says so. A bare 403 may be a firewall's whim, or the app's registration,
+        which can be put right any day.
+        """
+        key = (_EVERY_TYPE if every_type else resource_type, patient)
+        self._restricted[key] = reason
+        if not by_code:
+            self._refused[resource_type].add(patient)
+        else:
+            until = self._now() + timedelta(days=self._profile.restricted_retry_d)
+            self.learned.append(Deferral(*key, "restricted", until))
+
+    def pause(self, resource_type: str) -> str:
+        """The server puts this type off: to its next local midnight. Gives the words for the report."""
+        local = self._now().astimezone(self._zone)
+        midnight = (local + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        deferral = Deferral(resource_type, None, "paused", midnight)
+        if (resource_type, None) not in self._until:
+            self.learned.append(deferral)
+        self._until[resource_type, None] = deferral
+        return self._words(deferral)

@@ -1,0 +1,111 @@
+"""Walks the pages of one search: the only way to the next page, whoever asks.
+
+It keeps the guards of `paging`, and begins again where the server's paging session is gone or its matches change between pages.
+What the pages are for is their taker's business; what their end means, `verdicts`'; how a search is asked in parts, `windows`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio.lowlevel
+
+from connectors.core.errors import ProtocolError, TerminalFetchError
+from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.records import NotABundleError, Page, grade, page_from
+from connectors.fhir.search.paging import LoopGuard, Totals, follow
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from snapshots.record import Way
+
+_MAX_WALKS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
+
+CallFor = Callable[[str, bool], Call]  # by URL, and whether it is the first page
+Take = Callable[[Page, str], Awaitable[None]]  # a page, and the URL that it came from
+
+
+class NotAPageError(ProtocolError):
+    """An answer to a search that is no Bundle. `led_to_patient`: a redirect to one Patient gave it, as merged patients do."""
+
+    def __init__(self, message: str, *, status: int | None = None, led_to_patient: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.led_to_patient = led_to_patient
+
+
+class _SessionExpiredError(Exception):
+    """A next link that the server no longer knows: the search starts again from its first page."""
+
+
+class Pager:
+    """Walks the searches of one connection."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._profile = profile
+
+    async def walk(
+        self, url: str, call_for: CallFor, take: Take, *, unit_key: str | None = None, way: Way | None = None
+    ) -> Totals:
+        """Hand every page to `take`, in order; gives what the pages of the last walk said of their number.
+
+        A search is begun again up to three times in all: then its first pages are handed over again. Totals that are `shifted`
+        after that are the server's way.
+
+        Raises:
+            FetchError: a page did not come; those before it were handed over.
+            UnsafeLinkError: a next link led away from the EHR.
+        """
+        totals: Totals | None = None
+        for _ in range(_MAX_WALKS):
+            try:
+                totals = await self._once(url, call_for, take, unit_key, way)
+            except _SessionExpiredError:
+                totals = None
+                continue
+            if not totals.shifted:
+                return totals
+        if totals is None:
+            template = call_for(url, True).template
+            raise ProtocolError(f"{template}: the server's paging session kept expiring.")
+        return totals
+
+    async def _once(self, first: str, call_for: CallFor, take: Take, unit_key: str | None, way: Way | None) -> Totals:
+        url: str | None = first
+        guard, totals = LoopGuard(self._profile.max_pages), Totals()
+        number = 0
+        while url is not None:
+            guard.check(url)
+            number += 1
+            page, page_url = await self._page(call_for(url, number == 1), number, unit_key, way)
+            guard.look([record.id for record in page.records])
+            totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
+            await take(page, page_url)
+            moved = self._profile.rewrite_origins
+            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url, moved)
+        return totals
+
+    async def _page(self, call: Call, number: int, unit_key: str | None, way: Way | None) -> tuple[Page, str]:
+        try:
+            reply = await self._client.send(call)
+        except TerminalFetchError as error:
+            if number > 1 and self._is_expired(error):
+                raise _SessionExpiredError from error
+            raise
+        await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
+        where = f"page {number} of {call.template}"
+        try:
+            return page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way), reply.url
+        except NotABundleError as error:
+            raise NotAPageError(
+                f"{call.template}, page {number}: {error}.",
+                status=reply.status,
+                led_to_patient="/Patient/" in reply.url and "/Patient/" not in call.url,
+            ) from None
+
+    def _is_expired(self, error: TerminalFetchError) -> bool:
+        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
+        return error.status in self._profile.next_expired_statuses or meaning == "restart"

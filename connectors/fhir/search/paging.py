@@ -1,0 +1,113 @@
+"""Decides where the next page of a search is, and when to stop. Pure; asking for it is `search.search`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from urllib.parse import urljoin, urlsplit
+
+from connectors.core.errors import ProtocolError, UnsafeLinkError
+from connectors.fhir.transport.links import NOT_MOVED, elsewhere, origin, safe_url
+
+
+def follow(base_url: str, page_url: str, link: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
+    """The URL of a link found in an answer from `page_url`, byte for byte as the server wrote it where it is absolute.
+
+    Raises:
+        ProtocolError: it is empty: there is more, or may be, and the server does not say where.
+        UnsafeLinkError: it leads to another origin (SMART: a foreign host never gets our requests or token).
+    """
+    if not link:
+        raise ProtocolError(
+            "A page's `next` link is empty, or its links cannot be read: there is more, or may be, and the server does not say "
+            "where."
+        )
+    url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url, moved)
+    if origin(url) != origin(base_url):
+        raise UnsafeLinkError(
+            f"a page's `next` link leads to another origin than the connection's base_url, {origin(url)}; it was not followed; "
+            + elsewhere(url, base_url)
+        )
+    return url
+
+
+_SAME_PAGES = 3  # pages of the very same resources under new links: a server that repeats itself, not one that pages
+_EMPTY_PAGES = 1_000  # in a row; some are lawful (F12)
+
+
+class LoopGuard:
+    """Stops a search whose `next` links repeat (Azure #1102, HAPI #1300) or never end. Holds 16 bytes a page."""
+
+    def __init__(self, max_pages: int) -> None:
+        self._max_pages = max_pages
+        self._seen: set[bytes] = set()
+        self._contents: dict[bytes, int] = {}
+        self._empty = 0
+
+    def look(self, ids: Sequence[str]) -> None:
+        """Note what one page brought.
+
+        Raises:
+            ProtocolError: pages with new links keep bringing the same, or nothing at all.
+        """
+        self._empty = 0 if ids else self._empty + 1
+        mark = blake2b("\n".join(ids).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        repeats = self._contents[mark] = self._contents.get(mark, 0) + 1 if ids else 0
+        if repeats > _SAME_PAGES or self._empty > _EMPTY_PAGES:
+            what = "the same resources" if ids else "nothing"
+            raise ProtocolError(f"The server's `next` links do not end: page after page brings {what}.")
+
+    def check(self, url: str) -> None:
+        """Note one page's URL.
+
+        Raises:
+            ProtocolError: it came before, or there are more pages than the profile's `max_pages`.
+        """
+        mark = blake2b(url.encode(), digest_size=8).digest()
+        if mark in self._seen:
+            raise ProtocolError("The server's `next` links go in a circle: the same page was named twice.")
+        if len(self._seen) >= self._max_pages:
+            raise ProtocolError(
+                f"The search has more than {self._max_pages} pages: raise profile.max_pages if that is right."
+            )
+        self._seen.add(mark)
+
+
+class Totals:
+    """Holds what a search's pages say of their number against what came in all pages, each resource once.
+
+    A total below what has come already is not the whole search's (Epic's is the page's, vendors.md 1.6), and counts for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._unreadable = 0
+        self._last: int | None = None
+        self._meant_for_all = True
+        self._changed = False
+
+    def see(self, total: int | None, keys: Iterable[tuple[str, str]], unreadable: int = 0) -> None:
+        """Note one page: its total, types and ids of its resources, and how many entries could not be read."""
+        self._ids.update(map(hash, keys))
+        self._unreadable += unreadable
+        if total is None:
+            return
+        self._meant_for_all = self._meant_for_all and total >= self._came
+        self._changed = self._changed or self._last not in {None, total}
+        self._last = total
+
+    @property
+    def missing(self) -> int:
+        """How many matches the server told of and did not give; 0 where its pages disagree about the total (`shifted`)."""
+        if self._last is None or self._changed or not self._meant_for_all:
+            return 0
+        return max(0, self._last - self._came)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendors.md 4.3)."""
+        return self._meant_for_all and self._changed
+
+    @property
+    def _came(self) -> int:
+        return len(self._ids) + self._unreadable

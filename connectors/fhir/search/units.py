@@ -1,0 +1,189 @@
+"""The units of a crawl: one a patient, type and split, with what its fetcher needs to ask it again. Pure.
+
+Which types and patients is `plan`'s and `cohort`'s; from when each is asked, `since`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import islice
+from urllib.parse import quote
+
+from connectors.fhir.capability import Capability
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.search.since import Owed, SinceParameter, since_parameter
+from connectors.fhir.unit_details import SearchDetail
+from connectors.fhir.ways import DIRECTORY, PATIENTS, search_way
+from snapshots.record import Unit, unit_key
+
+_PATIENT = "Patient"
+
+
+class UnitPlan:
+    """Makes units for one server. `expected` are types that must be there, since the user named them or the server has sent such.
+
+    A search of those that does not exist is a hole. Of others it is a note: servers declare many a type and answer 404, having
+    none of it.
+    """
+
+    def __init__(
+        self,
+        types: Sequence[str],
+        profile: VendorProfile,
+        capability: Capability,
+        owed: Owed,
+        *,
+        expected: Container[str] = (),
+        known: Container[str] = (),
+        check_patients: bool = False,
+    ) -> None:
+        """`known` are patients of whom the store has a Patient: that the server has none any more is news of them, and no hole.
+
+        `check_patients` asks for each Patient even where that type is not asked for, without storing it.
+
+        An id that the server does not know would otherwise pass for a patient without data.
+        """
+        self._types = types
+        self._profile = profile
+        self._capability = capability
+        self._owed = owed
+        self._expected = expected
+        self._known = known
+        self._ways = {split: search_way(split) for splits in profile.search_splits.values() for split in splits}
+        self._ways[""] = search_way("")
+        self._asks_patient = check_patients or _PATIENT in types
+        self._by = {t: since_parameter(t, profile, capability) for t in types}
+        self._splits = {t: profile.search_splits.get(t, ("",)) for t in types if t != _PATIENT}
+        self._suffixes: dict[tuple[str, str | None], list[str]] = {}
+
+    @property
+    def _stores_patient(self) -> bool:
+        return _PATIENT in self._types
+
+    def patients(self, patients: Iterable[str]) -> Iterator[Unit]:
+        """The Patient of each, in `_id` batches where the vendor takes them."""
+        if not self._asks_patient:
+            return
+        size = self._batch_size()
+        waiting = iter(patients)
+        number = 0
+        while ids := list(islice(waiting, size)):
+            number += 1
+            if len(ids) == 1:
+                yield self.patient(ids[0])
+                continue
+            yield Unit(
+                key=unit_key("batch", _PATIENT, number),
+                kind="batch",
+                resource_type=_PATIENT,
+                way=PATIENTS,
+                template="GET /Patient?_id=…",
+                ids=tuple(ids),
+            )
+
+    def _batch_size(self) -> int:
+        profile = self._profile
+        declared = self._capability.search_params.get(_PATIENT)
+        if not self._stores_patient or profile.token_per_patient or (declared and "_id" not in declared):
+            return 1
+        return profile.id_batch_by_type.get(_PATIENT, profile.id_batch)
+
+    def patient(self, patient: str, *, store: bool | None = None) -> Unit:
+        """The Patient alone."""
+        quoted = quote(patient, safe="")
+        read = self._profile.patient_by == "read"
+        return Unit(
+            key=unit_key("read", _PATIENT, patient),
+            kind="read" if read else "search",
+            resource_type=_PATIENT,
+            patient_id=patient,
+            way=PATIENTS,
+            template="GET /Patient/{id}" if read else "GET /Patient?_id=…",
+            detail=SearchDetail(
+                path=f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
+                expect=1,
+                known=patient in self._known,
+                store=self._stores_patient if store is None else store,
+            ).packed,
+        )
+
+    def of(self, patient: str) -> Iterator[Unit]:
+        """Everything of one patient, its Patient too if that is asked for."""
+        if self._asks_patient:
+            yield self.patient(patient)
+        yield from self.charts([patient])
+
+    def charts(self, patients: Iterable[str], *, again: str = "", in_full: bool = False) -> Iterator[Unit]:
+        """The searches of each patient, patient by patient, so that a chart is whole as early as can be.
+
+        A type's splits stand apart from each other: what the first is refused, the others need not ask. `again` is put to the
+        keys of searches that this run may have planned in another way; `in_full` asks for everything whatever is stored.
+        """
+        rounds = max((len(splits) for splits in self._splits.values()), default=0)
+        for patient in patients:
+            since = {t: None if in_full else self._since(t, patient) for t in self._splits}
+            for place in range(rounds):
+                for resource_type, splits in self._splits.items():
+                    if place < len(splits):
+                        yield self._search(patient, resource_type, place, since[resource_type], again)
+
+    def _since(self, resource_type: str, patient: str) -> str | None:
+        return self._owed.since(resource_type, patient) if self._by[resource_type] else None
+
+    def _search(self, patient: str, resource_type: str, place: int, since: str | None, again: str) -> Unit:
+        split = self._splits[resource_type][place]
+        suffixes = self._suffixes.get((resource_type, since))
+        if suffixes is None:
+            by = self._by[resource_type]
+            suffixes = [
+                _query(one, _page_size(resource_type, self._profile), since, by) for one in self._splits[resource_type]
+            ]
+            self._suffixes[resource_type, since] = suffixes
+        parameter = self._capability.patient_parameter(resource_type) or "patient"
+        quoted = quote(patient, safe="")
+        return Unit(
+            key=unit_key("search", resource_type, patient, f"{split}{again}"),
+            kind="search",
+            resource_type=resource_type,
+            patient_id=patient,
+            way=self._ways[split],
+            template=f"GET /{resource_type}?{parameter}=…{f'&{split}' if split else ''}",
+            split=split,
+            incremental=since is not None,
+            since=since,
+            detail=SearchDetail(
+                path=f"{resource_type}?{parameter}={quoted}{suffixes[place]}",
+                expected=resource_type in self._expected,
+            ).packed,
+        )
+
+
+def directory_units(types: Sequence[str], profile: VendorProfile, capability: Capability, owed: Owed) -> Iterator[Unit]:
+    """One unit a type that is listed whole."""
+    for resource_type in types:
+        by = since_parameter(resource_type, profile, capability)
+        since = owed.of_nobody(resource_type) if by else None
+        query = _query("", _page_size(resource_type, profile), since, by).lstrip("&")
+        yield Unit(
+            key=unit_key("search", resource_type, "all"),
+            kind="search",
+            resource_type=resource_type,
+            way=DIRECTORY,
+            template=f"GET /{resource_type}",
+            incremental=since is not None,
+            since=since,
+            detail=SearchDetail(path=f"{resource_type}?{query}" if query else resource_type).packed,
+        )
+
+
+def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
+    return profile.page_size_by_type.get(resource_type, profile.page_size)
+
+
+def _query(split: str, page_size: int | None, since: str | None, by: SinceParameter | None) -> str:
+    parts = [split] if split else []
+    if since is not None and by is not None:
+        parts.append(f"{by.name}=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF
+    if page_size is not None:
+        parts.append(f"_count={page_size}")
+    return "".join(f"&{part}" for part in parts)

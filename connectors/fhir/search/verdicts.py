@@ -1,0 +1,197 @@
+"""What the end of a search means for its unit: settled, complete or not, or a hole. Pure; nothing here quotes an answer.
+
+A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendors.md section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from connectors.core.errors import TerminalFetchError
+from connectors.fhir.issue_types import shown
+from connectors.fhir.outcomes import Issue
+from connectors.fhir.profile import IssueGrade, VendorProfile
+from connectors.fhir.records import codes_of, grade
+from connectors.fhir.search.deferrals import RESTRICTED
+from connectors.fhir.unit_details import SearchDetail
+from snapshots.record import Deletion, Ending, Said, Unit, UnitResult, UnitState
+
+MERGED = "merged into another patient, whose chart is fetched"
+PUT_OFF = "the server puts this search off to another day"
+_GRAVE = frozenset({"error", "fatal"})
+_ENDINGS: dict[IssueGrade, Ending] = {"pause": Ending.PAUSED, "restricted": Ending.RESTRICTED}
+_HOLES: dict[IssueGrade, str] = {
+    "pause": PUT_OFF,
+    "fatal": "the server could not produce all of it",
+    "restart": "the server's paging session kept expiring",
+    "restricted": RESTRICTED,
+}
+_NOTES: dict[IssueGrade, str] = {
+    "ignored": "the server says that it ignored a part of the search",
+    "incomplete": "the server says that more may exist than it shows this client",
+    "restricted": RESTRICTED,
+}
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What the pages of one unit brought."""
+
+    issues: list[Issue] = field(default_factory=list)
+    count: int = 0
+    unreadable: int = 0
+    doubtful: bool = False  # a page held links or issues that nobody understands
+    redacted: int = 0  # placeholders of what the client may not see (F37)
+    astray: int = 0  # of another patient, category or time than was asked for (F16)
+    unfiltered: bool = False  # the server refused the date filter: everything was listed
+    dateless: bool = False  # asked in windows of a date that a resource may not have
+    lost: int = 0  # places that the server cannot produce
+    lost_codes: tuple[str, ...] = ()
+    merged: bool = False
+    withheld: int = 0  # matches that the server told of, and neither gave nor linked to
+    shifted: bool = False  # the number of matches kept changing while pages were read
+    newest: datetime | None = None  # of the dates that news are asked by
+
+
+def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
+    """How a unit ends whose pages all came, but for places that were `lost`."""
+    worst = grade(tally.issues, profile.issue_codes)
+    if hole := _hole(unit, tally, worst):
+        ending = _ENDINGS.get(worst, Ending.FAILED)
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count, ending=ending)
+    if tally.count < SearchDetail.of(unit).expect and not tally.merged:
+        return _unknown(unit)
+    remarks = _remarks(tally, worst)
+    # what came beside what was asked for proves no row absent, and hides none
+    partial = worst in {"incomplete", "restricted"} or tally.redacted or tally.shifted
+    ending = Ending.MERGED if tally.merged else Ending.PARTIAL if partial else Ending.LISTED
+    return UnitResult(
+        key=unit.key,
+        state=UnitState.SETTLED,
+        reason="; ".join(remarks) or None,
+        complete_listing=not remarks and not unit.incremental,
+        records=tally.count,
+        ending=ending,
+        newest=None if tally.newest is None else tally.newest.isoformat(),
+    )
+
+
+def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
+    """Whether a search that was only to find somebody brought all that it could: nothing unread, kept back or in doubt."""
+    hole = _hole(unit, tally, grade(tally.issues, profile.issue_codes))
+    return hole is None and not (tally.doubtful or tally.shifted)
+
+
+def _unknown(unit: Unit) -> UnitResult:
+    """A Patient whom the server does not give: a hole, but for one that the store has, of whom this is news."""
+    known = SearchDetail.of(unit).known
+    return UnitResult(
+        key=unit.key,
+        state=UnitState.SETTLED if known else UnitState.FAILED,
+        reason="no longer there" if known else "the server knows no such patient: check the id, or the cohort",
+        ending=Ending.NOT_FOUND,
+    )
+
+
+def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
+    if tally.unreadable:
+        return f"{tally.unreadable} entries could not be read: see quarantine"
+    if tally.withheld:
+        return f"the server says that there are {tally.withheld} more, and gives no `next` link to them: check its page size"
+    if tally.lost:
+        return lost_places(tally)
+    grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)
+    if worst in _HOLES and grave:
+        return named(_HOLES[worst], codes_of(tally.issues))
+    if tally.dateless:
+        return "too large to be asked at once, and asked by date: what has no date was not reached"
+    return None
+
+
+def lost_places(tally: Tally) -> str:
+    """What a hole around poison is called."""
+    what = "a record" if tally.lost == 1 else f"{tally.lost} records"
+    return named(f"the server cannot produce {what} of this search; the rest was asked around it", tally.lost_codes)
+
+
+def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
+    remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
+    if tally.doubtful:
+        remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
+    if tally.redacted:
+        remarks.append("redacted placeholders came in place of records that this client may not see")
+    if tally.astray:
+        remarks.append("records came that were not asked for: the server ignored a filter; they are kept")
+    if tally.unfiltered:
+        remarks.append("the server refused the date filter: listed whole")
+    if tally.shifted:
+        remarks.append("the number of matches kept changing while pages were read")
+    if tally.merged:
+        remarks.append(MERGED)
+    return remarks
+
+
+class Refusal(NamedTuple):
+    """How a unit ends whose search or read was refused for good, and what else follows from it."""
+
+    result: UnitResult
+    deletions: Sequence[Deletion] = ()
+
+
+def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bool) -> Refusal | None:
+    """Judge an answer that will not change; None: it is a hole by its own words.
+
+    `served`: the server has given something of this type, so that "no such search" cannot be.
+    """
+    of_patient = asks_for_patient(unit)
+    if ending is Ending.GONE and of_patient:
+        return Refusal(_settled(unit, "deleted in the EHR", ending), [_word(unit, Said.GONE)])
+    if ending is Ending.MERGED:
+        if of_patient:
+            return Refusal(
+                _failed(unit, "merged, and the server does not say into whom: ask it, or drop the id", ending)
+            )
+        return Refusal(_settled(unit, MERGED, ending))
+    if ending is Ending.NOT_FOUND:
+        if of_patient:
+            return Refusal(_unknown(unit), [_word(unit, Said.NOT_FOUND)])
+        # of an unknown patient: its Patient unit is the hole, once
+        return Refusal(_settled(unit, "the server knows no such patient", ending))
+    if ending is Ending.NOT_SERVED:
+        answer = f"HTTP {error.status}"
+        if served or SearchDetail.of(unit).expected:
+            reason = (
+                f"the server answers {answer} to this search, though the type was asked for by name, or served before"
+            )
+            return Refusal(_failed(unit, reason, ending))
+        return Refusal(_settled(unit, f"not served here: {answer}", ending))
+    if ending is Ending.PAUSED:
+        return Refusal(_failed(unit, PUT_OFF, ending))
+    if ending is Ending.RESTRICTED:
+        return Refusal(_failed(unit, named(RESTRICTED, error.codes), ending))
+    return None
+
+
+def asks_for_patient(unit: Unit) -> bool:
+    """Whether a unit asks for one Patient, and not for what belongs to one."""
+    return unit.resource_type == "Patient" and unit.patient_id is not None
+
+
+def _word(unit: Unit, said: Said) -> Deletion:
+    return Deletion("Patient", unit.patient_id or "", said, unit.way)
+
+
+def _settled(unit: Unit, reason: str, ending: Ending) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, ending=ending)
+
+
+def _failed(unit: Unit, reason: str, ending: Ending) -> UnitResult:
+    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, ending=ending)
+
+
+def named(text: str, codes: Sequence[str]) -> str:
+    """A text with issue codes behind it."""
+    return f"{text} ({', '.join(shown(codes))})" if codes else text

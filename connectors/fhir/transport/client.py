@@ -1,0 +1,399 @@
+"""The calls of one connection to its EHR: limits, judgement and retries around each.
+
+What leaves for whom is `sender`'s, what an answer means `retry_table`'s, how much is asked at a time and whether at all
+`limits`', tokens are `auth`'s. URLs and bodies are PHI: nothing here logs, and errors name a call by its template.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from connectors.core.errors import ProtocolError, TransientFetchError
+from connectors.core.waits import Waits
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.body import BodyReader
+from connectors.fhir.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
+from connectors.fhir.transport.explain import error_for, found
+from connectors.fhir.transport.limits import ConnectionLimits, Place
+from connectors.fhir.transport.politeness import Politeness
+from connectors.fhir.transport.retry_budget import RetryBudget
+from connectors.fhir.transport.retry_table import (
+    Seen,
+    Verdict,
+    asked_wait_s,
+    issue_codes,
+    judge,
+    nobody_home,
+    server_time,
+    signal_of,
+)
+from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained, failed
+from snapshots.record import PaceState
+
+MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
+MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
+BODY_START_BYTES = 512
+PACED_TRIES = 4  # refusals that a call may meet for each further try that it has: they cost the server nothing
+CLOCK_TOLERATED_S = 5.0  # Date is in whole seconds, and an answer is under way for some
+_CLOCKS_COMPARED = 5  # answers: more than one machine may give them
+_UNAUTHORIZED = 401
+
+Sleep = Callable[[float], Awaitable[None]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An answer and the place that it takes until it is closed."""
+
+    answer: Answer
+    place: Place
+
+
+@dataclass(frozen=True)
+class _Try(Generic[T]):
+    """One try: what it saw, how that was judged, and what it brought if it was accepted."""
+
+    seen: Seen
+    verdict: Verdict
+    value: T | None = None
+
+
+class _Tries:
+    """Counts one call's tries against its own limits and the connection's budget, and says when to stop."""
+
+    def __init__(self, most: int, budget: RetryBudget, is_down: Callable[[], bool]) -> None:
+        self.budget_empty = False
+        self._most = most
+        self._budget = budget
+        self._is_down = is_down
+        self._failed = 0
+        self._refused = 0
+
+    def stop(self, state: RetryCallState) -> bool:
+        verdict: Verdict = _tried(state).verdict
+        if verdict.paced:
+            self._refused += 1
+            if self._refused > PACED_TRIES * (self._most - 1) or self._is_down():
+                return True
+            self.budget_empty = not self._budget.take_paced()
+        else:
+            self._failed += 1
+            if self._failed >= min(verdict.tries or self._most, self._most) or self._is_down():
+                return True
+            self.budget_empty = not self._budget.take_retry()
+        return self.budget_empty
+
+
+class _Chunks:
+    """What the caller of `stream` reads: a failure under way is a TransientFetchError that names the call.
+
+    It takes one retry out of the budget, for the caller begins the file again; BudgetExhaustedError says that he should not.
+    """
+
+    def __init__(
+        self, call: Call, reader: BodyReader, budget: RetryBudget, answering: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._answering = answering
+        self._call = call
+        self._reader = reader
+        self._budget = budget
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with self._answering():
+                return await anext(self._reader)
+        except FAILS as error:
+            seen = failed(error)
+        verdict = judge(self._call, seen)
+        again = verdict.action == "retry"
+        empty = again and not self._budget.take_retry()
+        raise error_for(self._call, seen, Verdict(action="retry") if again else verdict, tries=1, budget_empty=empty)
+
+
+class EhrClient:
+    """Sends the calls of one connection within its limits; use as an async context manager.
+
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `politeness` is what the connections to one origin
+    share. `tokens` may be set later: discovery, the token
+    endpoint and calls with `auth=False` need none. `requests` counts what went out: retries, replays, redirects, logins too.
+    """
+
+    def __init__(
+        self,
+        connection: Endpoint,
+        profile: VendorProfile,
+        tokens: Tokens | None = None,
+        *,
+        clock: Callable[[], float],
+        sleep: Sleep,
+        rng: random.Random,
+        politeness: Politeness | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
+        self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
+        self.waits = Waits(clock, sleep)
+        self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
+        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
+        self._profile = profile
+        self._clock = clock
+        self._rng = rng
+        self._sender = Sender(connection, profile)
+        self._clocks_compared = 0
+        self.base_url = self._sender.base_url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._sender.aclose()
+
+    @property
+    def requests(self) -> int:
+        """How many requests went out."""
+        return self._sender.requests
+
+    @property
+    def retries(self) -> int:
+        """How many tries came after the first of a call; a stream that broke counts as one, for it is begun again."""
+        return self.budget.retries
+
+    def restore(self, state: PaceState) -> None:
+        """Go on at the pace, and with the breaker, that the connection's last run left."""
+        self.limits.restore(state)
+
+    def pace_state(self) -> PaceState:
+        """What the connection's next run should know."""
+        return self.limits.state()
+
+    async def send(self, call: Call) -> Reply:
+        """The whole answer, its status one of `call.ok`.
+
+        Raises TransientFetchError when tries (BudgetExhaustedError: budget) are used up or the call was not sent
+        (EhrDownError, QuietHoursError), TerminalFetchError or ProtocolError when asking again is no use, AuthError,
+        UnsafeLinkError.
+        """
+        return await self._with_retries(call, self._try_whole)
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[StreamReply]:
+        """The answer as it comes, retried as `send` until its first bytes are there; raises as `send` does.
+
+        Its place among the connection's requests is taken until the block ends.
+        """
+        held = await self._with_retries(call, self._try_open)
+        response = held.answer.response
+        chunks = _Chunks(call, held.answer.reader, self.budget, self._answering)
+        try:
+            yield StreamReply(response.status_code, response.headers, held.answer.url, chunks, held.answer.reader)
+        finally:
+            await self._close(held)
+
+    async def once(self, call: Call) -> Reply:
+        """Send one request without token, place, redirect, retry or judgement of its status: for the token endpoint.
+
+        Raises TransientFetchError when no whole answer came, TerminalFetchError for an untrusted certificate, ProtocolError
+        for an answer that is too long.
+        """
+        url = self._sender.safe(call)
+        try:
+            with self._answering():
+                answer = await self._sender.once(call, url)
+            try:
+                body = await _whole(call, answer.reader)
+                return Reply(answer.response.status_code, answer.response.headers, body, url)
+            finally:
+                await answer.response.aclose()
+        except FAILS as error:
+            seen = failed(error)
+        raise error_for(call, seen, judge(call, seen), tries=1)
+
+    def _answering(self) -> AbstractContextManager[None]:
+        return self.waits.answer("the EHR's answer", self._profile.read_timeout_s)
+
+    async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
+        probing = await self.limits.admit(call)
+        self.budget.count_request()
+        try:
+            first = await attempt(call)
+            # nearly always; setting the retry loop up costs a sixth of a small request's CPU
+            if first.value is not None:
+                self.budget.count_answer()
+                self.limits.ended(reason=None)
+                return first.value
+            return await self._again(call, attempt, first, most=1 if probing else self._profile.max_tries)
+        except BaseException:
+            if probing:
+                self.limits.probe_lost()
+            raise
+
+    async def _again(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]], first: _Try[T], most: int) -> T:
+        done = [first]
+
+        async def tried_or_again(call: Call) -> _Try[T]:
+            return done.pop() if done else await attempt(call)
+
+        tries = _Tries(most, self.budget, self._is_down)
+        retrying = AsyncRetrying(
+            sleep=self._again_then,
+            retry=_AGAIN,
+            stop=tries.stop,
+            wait=self._wait_s,
+            retry_error_callback=_tried,
+        )
+        tried: _Try[T] = await retrying(tried_or_again, call)
+        if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
+            self.budget.count_answer()
+            self.limits.ended(reason=None)
+        else:
+            self.limits.ended(reason=found(tried.seen, tried.verdict))
+        if tried.value is not None:
+            return tried.value
+        count = retrying.statistics["attempt_number"]
+        raise error_for(call, tried.seen, tried.verdict, tries=count, budget_empty=tries.budget_empty)
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of what the server asked for."""
+        doubled = self._profile.retry_base_s * 2.0 ** min(state.attempt_number - 1, 64)
+        jitter = self._rng.uniform(0, min(self._profile.retry_cap_s, doubled))
+        return (_tried(state).verdict.after_s or 0.0) + jitter
+
+    async def _try_whole(self, call: Call) -> _Try[Reply]:
+        tried = await self._try_open(call)
+        held = tried.value
+        if held is None:
+            return _Try(tried.seen, tried.verdict)
+        try:
+            with self._answering():
+                body = await _whole(call, held.answer.reader)
+            reply = Reply(held.answer.response.status_code, held.answer.response.headers, body, held.answer.url)
+            return _Try(tried.seen, tried.verdict, reply)
+        except FAILS as error:
+            seen = failed(error)
+        finally:
+            await self._close(held)
+        return _Try(seen, judge(call, seen))
+
+    async def _try_open(self, call: Call) -> _Try[_Held]:
+        """One try up to the first piece of the body; an answer that is not accepted is read for its issue codes and closed."""
+        url = self._sender.safe(call)
+        token = await self._token(call, url)  # before the place is taken: a login may take long
+        place = await self.limits.acquire(call.purpose)
+        if self._is_down():  # since this call began to wait
+            self.limits.release(place)
+            raise self.limits.down_error(call)
+        held: _Held | None = None
+        try:
+            try:
+                with self._answering():
+                    held = _Held(await self._answer(call, url, token, place), place)
+                    accepted = held.answer.response.status_code in call.ok
+                    body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
+                seen = self._seen(held.answer, body, () if accepted else issue_codes(body))
+            except FAILS as error:
+                seen = failed(error)
+            verdict = judge(call, seen, kickoff_429_means_running=self._profile.kickoff_429_means_running)
+            self.limits.saw(call, place, seen, signal_of(call, seen, verdict))
+        except BaseException:
+            await self._leave(held, place)
+            raise
+        if held is not None and verdict.action == "ok":
+            return _Try(seen, verdict, held)
+        await self._leave(held, place)
+        return _Try(seen, verdict)
+
+    async def _answer(self, call: Call, url: str, token: Token | None, place: Place) -> Answer:
+        """Request and redirects; a 401 is met by one replay, which is no retry, if there is another token."""
+        answer = await self._sender.follow(call, url, token)
+        if answer.response.status_code == _UNAUTHORIZED and token is not None and self.tokens and not answer.foreign:
+            self.tokens.invalidate(token)
+            try:
+                fresh = await self._token(call, url)
+            except BaseException:
+                await answer.response.aclose()
+                raise
+            if fresh != token:
+                await drained(answer.response)
+                answer = await self._sender.follow(call, url, fresh)
+        place.answered_at = self._clock()
+        if not answer.foreign:
+            self.limits.heard(answer.response.headers.raw)
+            self._compare_clocks(answer.response.headers.get("date"))
+        return answer
+
+    def _compare_clocks(self, date: str | None) -> None:
+        if self._clocks_compared < _CLOCKS_COMPARED and (server := server_time(date)) is not None:
+            self._clocks_compared += 1
+            behind = self._clock() - server
+            self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
+
+    def _is_down(self) -> bool:
+        return self.limits.breaker.down_until is not None and self.limits.breaker.is_open(self._clock())
+
+    async def _token(self, call: Call, url: str) -> Token | None:
+        try:
+            return await self._sender.token(call, url, self.tokens)
+        except TransientFetchError as error:
+            self.limits.ended(reason=str(error))
+            raise
+
+    def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
+        headers = answer.response.headers
+        return Seen(
+            status=answer.response.status_code,
+            media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+            body_start=body[:BODY_START_BYTES],
+            codes=codes,
+            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry_after_cap_s),
+            foreign=answer.foreign,
+            token_sent="authorization" in answer.response.request.headers,
+        )
+
+    async def _leave(self, held: _Held | None, place: Place) -> None:
+        if held is None:
+            self.limits.release(place)
+        else:
+            await self._close(held)
+
+    async def _close(self, held: _Held) -> None:
+        try:
+            await held.answer.response.aclose()
+        finally:
+            self.limits.release(held.place)
+
+
+async def _whole(call: Call, reader: BodyReader) -> bytes:
+    body, ended = await reader.read(MAX_REPLY_BYTES)
+    if not ended:
+        raise ProtocolError(f"{call.template}: the answer is longer than {MAX_REPLY_BYTES >> 20} MB")
+    return body
+
+
+async def _refusal(reader: BodyReader) -> bytes:
+    """What an answer says that is not accepted: its status counts, also when its body is damaged."""
+    try:
+        return (await reader.read(MAX_REFUSAL_BYTES))[0]
+    except FAILS:
+        return b""
+
+
+def _tried(state: RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
+
+
+_AGAIN = retry_if_result(lambda tried: tried.verdict.action == "retry")

@@ -1,0 +1,164 @@
+"""Turns a final verdict into the error to raise: what was tried, what was found, what to do next. Pure.
+
+Messages name the request by its template and quote nothing of the answer but its status and issue codes.
+"""
+
+from __future__ import annotations
+
+from connectors.core.errors import (
+    AuthError,
+    BudgetExhaustedError,
+    ConnectorError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+)
+from connectors.fhir.issue_types import shown
+from connectors.fhir.transport.call import Call, Purpose
+from connectors.fhir.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
+
+_UNAUTHORIZED, _NOT_FOUND, _GONE, _FAILED = 401, 404, 410, 500
+_NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
+
+_FOUND: dict[Failure, str] = {
+    "name": "the host name was not found",
+    "connect": "the connection was refused, or no way leads there",
+    "connect-timeout": "no connection came about within the time allowed",
+    "handshake": "the TLS handshake failed",
+    "proxy": "the proxy did not let it through",
+    "certificate": "the server's certificate is not trusted",
+    "timeout": "no byte came within the time allowed",
+    "dropped": "the connection was lost before the answer was whole",
+    "malformed": "what came back is not HTTP",
+    "coding": "the body is damaged, or ends too early",
+    "unasked": "the body is packed in a way that nobody asked for",
+    "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
+}
+_NEXT_BY_FAILURE: dict[Failure, str] = {
+    "name": "check the host in base_url, and this machine's name resolution (DNS)",
+    "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
+    "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop what we send, or that port "
+    "speaks no TLS; profile.connect_timeout_s says how long to wait",
+    "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
+    "proxy": "check the connection's proxy setting",
+    "certificate": "set ca_bundle to the certificates that this EHR uses",
+    "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
+    "bomb": "ask the EHR's administrators what this answer is",
+    "unasked": "only gzip is asked for (Accept-Encoding), and asking again brings the same: ask who runs the EHR, or the gateway "
+    "before it, to send gzip or nothing",
+}
+_NEXT_BY_STATUS: dict[int, str] = {
+    400: "this EHR does not take the request's parameters; see the profile's search settings",
+    401: "the link has expired, or it asks for a login that was not due",
+    403: "the client's scopes or its user's rights at the EHR do not cover it",
+    404: "check base_url, and whether this EHR offers it",
+    406: "this EHR does not speak the profile's accept type",
+    413: "ask for less at a time: lower profile.page_size",
+    429: "lower profile.max_concurrency, or run at a quieter hour",
+}
+# what a status means to the purpose of a request, where that is more than to any
+_NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
+    ("status", 404): "the job was deleted or has expired; sync again begins a new export",
+    ("status", 410): "the job was deleted or has expired; sync again begins a new export",
+    (
+        "status",
+        413,
+    ): "the export's manifest is larger than the EHR, or a gateway before it, lets through: ask for less at a time "
+    "(fewer `types`, a smaller Group), or have the gateway's limit raised",
+    (
+        "file",
+        400,
+    ): "the link has most likely expired, and the manifest gave no better one; sync again begins a new export",
+    (
+        "file",
+        404,
+    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    "soon after, or ask how long the EHR keeps its exports",
+    (
+        "file",
+        410,
+    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    "soon after, or ask how long the EHR keeps its exports",
+    (
+        "file",
+        413,
+    ): "the file is larger than the EHR, or a gateway before it, lets through: have it write smaller files or the "
+    "gateway's limit raised, or ask for less at a time (fewer `types`, a smaller Group)",
+    (
+        "kickoff",
+        413,
+    ): "the request is larger than the EHR, or a gateway before it, takes: name fewer patients, or make a Group of them",
+}
+_KICK_OFF_FAILED = (
+    "the EHR failed over the request itself, or is overloaded: if it is so again later, one of the parameters is too much for "
+    "it. Try fewer `types`, no `bulk` settings, another Group, or ask its administrators what their log says of this moment"
+)
+_KICK_OFF_NOT_FOUND = "most likely the group's id: check the connection's `group` setting, or --group"
+_LINK_REFUSED = (
+    "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
+    "the link has expired, or wants a login all the same"
+)
+_LATER = "the EHR is down or overloaded; run again later"
+
+
+def found(seen: Seen, verdict: Verdict) -> str:
+    """What came back, in words that carry no PHI."""
+    if seen.status is None:
+        where = f" ({seen.origin})" if seen.failure in NEVER_SENT and seen.origin else ""
+        packed = f" ({seen.coding})" if seen.coding else ""
+        return _FOUND[seen.failure or "dropped"] + where + packed
+    kind = " with a web page instead of FHIR" if verdict.html else ""
+    if verdict.xml:
+        kind = " with XML where JSON was asked for"
+    elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
+        kind = " with nothing in it"
+    codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
+    return f"the answer was {seen.status}{kind}{codes}"
+
+
+def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
+    """The error for a try that was not accepted and is the last one."""
+    times = f" after {tries} tries" if tries > 1 else ""
+    said = f"{call.template}: {found(seen, verdict)}{times}"
+    if verdict.action == "auth":
+        if seen.token_sent:
+            advice = (
+                "check the client's registration and scopes at the EHR, or put a new token where bearer_token points to"
+            )
+            return AuthError(f"{said}, also to a fresh token, if there was one; {advice}")
+        return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
+    if verdict.action == "retry":
+        if budget_empty:
+            text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry_share"
+            return BudgetExhaustedError(text, status=seen.status, codes=seen.codes)
+        return TransientFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
+    if verdict.xml:
+        text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.accept"
+        return ProtocolError(text, status=seen.status, codes=seen.codes)
+    if verdict.action == "protocol":
+        text = f"{said}, which this request cannot mean; check base_url and what this EHR declares"
+        return ProtocolError(text, status=seen.status, codes=seen.codes)
+    if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
+        why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
+        text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
+        return TerminalFetchError(text, status=seen.status, codes=seen.codes)
+    return TerminalFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
+
+
+def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
+    if seen.failure is not None:
+        advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
+        return advice.replace("base_url", "profile.token_url") if call.purpose == "token" else advice
+    if verdict.html and verdict.action == "retry":
+        return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
+    if call.purpose == "kickoff" and seen.status == _FAILED:
+        return _KICK_OFF_FAILED
+    if call.purpose == "kickoff" and seen.status in (_NOT_FOUND, _GONE) and "/Group/" in call.template:
+        return _KICK_OFF_NOT_FOUND
+    if call.purpose == "file" and seen.status == _UNAUTHORIZED and not call.auth:
+        return _LINK_REFUSED
+    if (call.purpose, seen.status) in _NEXT_BY_PURPOSE:
+        return _NEXT_BY_PURPOSE[call.purpose, seen.status or 0]
+    return _NEXT_BY_STATUS.get(
+        seen.status or 0, _LATER if verdict.action == "retry" else "asking again will not change it"
+    )

@@ -1,0 +1,138 @@
+"""Which URLs may be asked, and which may see the token. Pure; the answer never changes a byte of a well-formed link.
+
+Servers behind a gateway write links by the name that they know themselves by (`http://localhost:8080`, an internal host), or a
+port twice. `moved` maps such an origin onto the one that it is reached at (profile.rewrite_origins); no more of the link changes.
+
+Origins are computed by yarl, the parser that the transport connects with: two parsers that disagree are how tokens leak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import urljoin
+
+from yarl import URL
+
+from connectors.core.errors import UnsafeLinkError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_ILLEGAL = re.compile(r"[^\x21-\x7e]+")
+_SHOWABLE = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_AUTHORITY = re.compile(r"(?i)(https?)://([^/?#]*)")
+_PORT_TWICE = re.compile(r"(?i)(https?://[^/?#@]*?(:\d{1,5}))(?:\2)+(?=[/?#]|\Z)")  # Azure behind a gateway: `:443:443`
+NOT_MOVED: Mapping[str, str] = MappingProxyType({})
+_DEFAULT_PORT = {"http": 80, "https": 443}
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of an absolute http(s) URL, default port left out; raises UnsafeLinkError for any other."""
+    if _CONTROL.search(url):
+        raise UnsafeLinkError("a link holds control characters or a backslash; it was not followed")
+    try:
+        parsed = URL(url, encoded=True)
+        host, port = parsed.host, parsed.port
+    except ValueError:
+        host, port = None, None
+    if not host or parsed.scheme not in _DEFAULT_PORT:
+        raise UnsafeLinkError("a link is not an absolute http or https URL; it was not followed")
+    if "@" in parsed.raw_authority:
+        raise UnsafeLinkError("a link carries a user name or password; it was not followed")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parsed.scheme}://{shown}" + ("" if port == _DEFAULT_PORT[parsed.scheme] else f":{port}")
+
+
+def written_origin(url: str) -> str | None:
+    """The origin of an absolute http(s) URL as far as it can be shown, also of one that no client would ask (`host:443:443`)."""
+    found = _AUTHORITY.match(url.strip())
+    if found is None or not found[2]:
+        return None
+    try:
+        return origin(f"{found[1].lower()}://{found[2]}")
+    except UnsafeLinkError:
+        return None if "@" in found[2] or not _SHOWABLE.fullmatch(found[2]) else f"{found[1]}://{found[2]}".lower()
+
+
+def elsewhere(link: str, home: str) -> str:
+    """What to do about a link to another origin than `home`, which it names, without its path."""
+    there = written_origin(link)
+    if there is None:
+        return "profile.rewrite_origins maps an origin that the EHR writes onto the one where it is reached"
+    setting = f'{{ "{there}" = "{written_origin(home) or home}" }}'
+    return f"if {there} is this EHR by another name, set profile.rewrite_origins = {setting}"
+
+
+def resolve(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
+    """A link of the EHR as an absolute URL: absolute ones untouched, relative ones against the FHIR base.
+
+    What cannot stand in a request line (blanks, non-ASCII) is percent-encoded; everything else keeps its bytes, but for an origin
+    that has `moved` and a port that is written twice.
+    """
+    return _joined(base_url.rstrip("/") + "/", link, moved)
+
+
+def redirect_target(location: str, url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
+    """Where a Location header of `url` leads; raises UnsafeLinkError for one that leaves https."""
+    target = _joined(url, location, moved)
+    if origin(target).startswith("http:") and not origin(url).startswith("http:"):
+        raise UnsafeLinkError(
+            f"a redirect leads from https to plain http, {origin(target)}; it was not followed; {elsewhere(target, url)}"
+        )
+    return target
+
+
+def _joined(start: str, link: str, moved: Mapping[str, str]) -> str:
+    link = link.strip()
+    joined: str | None = link
+    if not _SCHEME.match(link):
+        try:
+            joined = urljoin(start, link)
+        except ValueError:
+            joined = None
+    if joined is None or _CONTROL.search(joined):  # outside `except`: urllib quotes the link
+        raise UnsafeLinkError("a link is not a URL; it was not followed")
+    if joined.count(":") > 2:  # noqa: PLR2004 - of the scheme, of the port
+        joined = _PORT_TWICE.sub(r"\1", joined)
+    return _ILLEGAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), _moved(joined, moved))
+
+
+def _moved(link: str, moved: Mapping[str, str]) -> str:
+    found = _AUTHORITY.match(link) if moved else None
+    if found is None:
+        return link
+    there = written_origin(link)
+    for written, reached in moved.items():
+        if there is not None and there == (written_origin(written) or written.lower()):
+            return reached.rstrip("/") + link[found.end() :]
+    return link
+
+
+def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
+    """The URL to ask for `link`: resolved, and never weaker than the base.
+
+    Behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7): on the base's own
+    host those are upgraded; anywhere else a plain http link under an https base raises UnsafeLinkError.
+    """
+    url = resolve(link, base_url, moved)
+    try:
+        there = origin(url)
+    except UnsafeLinkError as error:
+        if written_origin(url) is None:
+            raise
+        raise UnsafeLinkError(f"{error}; {elsewhere(url, base_url)}") from error
+    if not there.startswith("http:") or origin(base_url).startswith("http:"):
+        return url
+    upgraded = "https" + url[len("http") :]
+    parsed = URL(url, encoded=True)
+    if parsed.host == URL(base_url, encoded=True).host and parsed.explicit_port is None:
+        port = URL(base_url, encoded=True).explicit_port
+        return (
+            upgraded
+            if port is None
+            else upgraded.replace(f"//{parsed.raw_authority}", f"//{parsed.raw_authority}:{port}", 1)
+        )
+    raise UnsafeLinkError(
+        f"a link leads from https to plain http, {origin(url)}; it was not followed; {elsewhere(url, base_url)}"
+    )

@@ -1,0 +1,110 @@
+"""How many requests a minute: a site's quota, and what rate limit headers say is left. Pure; who waits is `limits`.
+
+The quota is a token bucket in the form of GCRA (ITU-T I.371): one number, the moment from which the next request is in time,
+so that a run can hand it to the next. A tenth of the quota may come at once; no minute sees more than the quota.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from connectors.fhir.instants import wait_until
+
+MINUTE_S = 60.0
+_ITEM = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})")
+_NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")  # longer ones are infinite as a float, or no int at all
+_WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_REMAINING = re.compile(r"(?:x-)?rate-?limit-remaining(?:-(\w+))?")
+_RESET = re.compile(r"(?:x-)?rate-?limit-reset(?:-\w+)?")
+
+
+class Allowance(NamedTuple):
+    """What a server says: so many more requests within the next `reset_s` seconds."""
+
+    left: int
+    reset_s: float
+
+
+class Quota:
+    """When the next request is in time. `per_minute` None: only what the server says counts."""
+
+    def __init__(self, per_minute: int | None) -> None:
+        self.free_at = 0.0
+        self.per_minute: int | None = None
+        self._interval_s = self._tolerance_s = 0.0
+        self._spread_s = 0.0
+        self._spread_until = 0.0
+        self.tighten(per_minute)
+
+    def tighten(self, per_minute: int | None) -> None:
+        """Keep to this quota too; the smallest holds."""
+        if per_minute is None or (self.per_minute is not None and self.per_minute <= per_minute):
+            return
+        self.per_minute = per_minute
+        burst = max(1, per_minute // 10)
+        self._interval_s = MINUTE_S / max(per_minute - burst, 1)
+        self._tolerance_s = (burst - 1) * self._interval_s
+
+    def rules(self, now: float) -> bool:
+        """Whether requests must be counted at all."""
+        return self.per_minute is not None or now < self._spread_until
+
+    def spreads(self, now: float) -> bool:
+        """Whether what the server says is left is being spread over the time."""
+        return now < self._spread_until
+
+    def take(self, now: float) -> float:
+        """Take one request out of the quota; gives the seconds to wait before sending it."""
+        interval, tolerance = self._interval_s, self._tolerance_s
+        if now < self._spread_until:
+            interval, tolerance = max(interval, self._spread_s), 0.0
+        at = max(self.free_at, now)
+        self.free_at = at + interval
+        return max(0.0, at - tolerance - now)
+
+    def heard(self, said: Allowance, now: float, *, in_use: int) -> float:
+        """Follow the server's own count; gives the moment until which nothing may be sent (0: no such).
+
+        While much is left nothing changes; when less is left than twice the places, the rest is spread over the time.
+        """
+        if said.left <= 0:
+            return now + said.reset_s
+        if said.left <= 2 * in_use:
+            self._spread_s, self._spread_until = said.reset_s / said.left, now + said.reset_s
+        return 0.0
+
+
+def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowance | None:
+    """The tightest allowance that an answer's headers tell; None where they tell none.
+
+    Read are X-RateLimit-* (also by -Second, -Minute, -Hour, -Day as Kong writes them; reset in seconds, epoch seconds or ms), the
+    IETF draft's RateLimit-* and RateLimit (`limit=, remaining=, reset=`; `"policy";r=;t=`) with RateLimit-Policy (`;w=`).
+    """
+    found: list[tuple[int, float | None]] = []
+    reset: float | None = None
+    window: float | None = None
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        if remaining := _REMAINING.fullmatch(name):
+            if _NUMBER.fullmatch(value):
+                found.append((int(float(value)), _WINDOWS.get(remaining[1] or "")))
+        elif _RESET.fullmatch(name):
+            reset = _seconds(value, now) if reset is None else reset
+        elif name == "ratelimit":
+            items = {item[1]: int(item[2]) for item in _ITEM.finditer(value.lower())}
+            left, then = items.get("remaining", items.get("r")), items.get("reset", items.get("t"))
+            if left is not None:
+                found.append((left, None if then is None else float(then)))
+        elif name == "ratelimit-policy":
+            items = {item[1]: int(item[2]) for item in _ITEM.finditer(value.lower())}
+            window = float(items["w"]) if "w" in items else window
+    if not found:
+        return None
+    rest = reset if reset is not None else window if window is not None else MINUTE_S
+    return min((Allowance(left, rest if own is None else own) for left, own in found), key=lambda said: said.left)
+
+
+def _seconds(value: str, now: float) -> float | None:
+    return wait_until(float(value), now=now) if _NUMBER.fullmatch(value) else None

@@ -1,0 +1,238 @@
+"""The one table that says what an answer, or the lack of one, means: use it, ask again, give up, log in again.
+
+Pure. Sources: vendors.md sections 2.4, 5.4, 6.1, 6.2, 7 and the fault catalogue (8). Only machine-readable codes of an
+OperationOutcome are read; its text may carry PHI. How long the wait becomes, and whether the budget allows it, is left to
+`client`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from connectors.fhir.instants import http_date, wait_until
+from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
+from connectors.fhir.transport.call import Call
+
+Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
+Signal = Literal["fine", "refused", "strained", "nothing"]
+Failure = Literal[
+    "name",
+    "connect",
+    "connect-timeout",
+    "handshake",
+    "proxy",
+    "certificate",
+    "timeout",
+    "dropped",
+    "malformed",
+    "coding",
+    "unasked",
+    "bomb",
+]
+
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
+STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
+SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
+FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
+TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
+NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
+NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
+TRANSIENT_CODES = frozenset(
+    {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
+)  # 6.2
+OUTCOME_BYTES = 1 << 20  # an OperationOutcome longer than this is not read for codes
+MAX_CODES = 16
+
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SECONDS = re.compile(r"[+-]?\d+(\.\d+)?")
+_HTML = re.compile(
+    rb"(?i)\s*(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body|title|script)\b", re.DOTALL
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one try brought: a status and the start of its body, or the failure that came instead."""
+
+    status: int | None = None
+    failure: Failure | None = None
+    media_type: str = ""
+    body_start: bytes = b""
+    codes: tuple[str, ...] = ()
+    retry_after_s: float | None = None
+    coding: str | None = None  # of a body that is packed as nobody asked for
+    origin: str | None = None  # of the server that was not reached, without path
+    foreign: bool = False  # redirected to an origin that does not get the token
+    token_sent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to do. `after_s`: not before; `tries`: at most so many in all, where less than the profile's."""
+
+    action: Action
+    after_s: float | None = None
+    tries: int | None = None
+    paced: bool = False  # a refusal that asking less answers: it has a retry budget of its own
+    html: bool = False
+    xml: bool = False
+
+
+def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) -> Verdict:
+    """The table, first match wins.
+
+    | seen | verdict |
+    | --- | --- |
+    | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
+    | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
+    | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
+    | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
+    | … with XML where JSON was asked | protocol |
+    | … otherwise | ok |
+    | 401 | auth (terminal where no token was due) |
+    | status poll, 4xx or 5xx with an OperationOutcome | retry if its code is transient, else terminal: the job failed |
+    | kick-off 429 where that means "a job is running" | one try: the caller deletes the stale job |
+    | 500 with issue code `required` | terminal: a stored record is poison (Cerner) |
+    | 408, 429, 500, 502, 503, 504 | retry; 5xx of a kick-off once only |
+    | 2xx and 3xx | protocol |
+    | everything else | terminal |
+    """
+    once = 1 if call.purpose == "kickoff" else None
+    if seen.status is None:
+        return _judge_failure(call, seen.failure, once)
+    if seen.status in call.ok:
+        return _judge_accepted(call, seen)
+    html = is_html(seen)
+    if seen.status == 401:  # noqa: PLR2004 - status codes are this table's subject
+        return Verdict(action="auth" if call.auth and not seen.foreign else "terminal", html=html)
+    if call.purpose == "status" and seen.status >= 400 and seen.codes and seen.status != 429:  # noqa: PLR2004
+        action: Action = "retry" if TRANSIENT_CODES.intersection(seen.codes) else "terminal"
+        return Verdict(action=action, after_s=seen.retry_after_s)
+    if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
+        return Verdict(action="terminal")
+    if seen.status in RETRYABLE:
+        paced = seen.status == 429 and (once is None or not kickoff_429_means_running)  # noqa: PLR2004
+        if paced:  # refused before it began: safe to repeat, a kick-off too
+            once = None
+        if seen.status == 504 and call.purpose == "search":  # noqa: PLR2004
+            once = SLOW_TRIES
+        return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, paced=paced, html=html)
+    if seen.status < 400:  # noqa: PLR2004
+        return Verdict(action="protocol", html=html)
+    return Verdict(action="terminal", html=html)
+
+
+def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
+    if failure in ("certificate", "bomb", "unasked"):
+        return Verdict(action="terminal")
+    if call.purpose == "discovery" and failure in NOBODY_THERE:
+        return Verdict(action="retry", tries=TYPO_TRIES)
+    return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
+
+
+def signal_of(call: Call, seen: Seen, verdict: Verdict) -> Signal:
+    """What a try says about how much the EHR can take: fine, refused, strained, or nothing.
+
+    A kick-off or a poll that comes too often says nothing about the number of requests at a time.
+    """
+    if seen.status is None:
+        return "strained" if seen.failure == "timeout" else "nothing"
+    if seen.status == 429:  # noqa: PLR2004
+        return "refused" if verdict.paced and call.purpose not in ("kickoff", "status") else "nothing"
+    if seen.status in STRAINED:
+        return "strained"
+    return "fine" if verdict.action in ("ok", "terminal") and not verdict.html else "nothing"
+
+
+def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
+    """Whether a try was not answered by the EHR itself, but by nobody, a gateway, a web page or a refusal to listen.
+
+    A 500 with issue codes is the EHR speaking of one record; a damaged body came from somebody; a 429 to a kick-off or a poll
+    says that a job runs, or that it was polled too soon.
+    """
+    if seen.status is None:
+        return seen.failure not in ("coding", "bomb", "unasked")
+    if seen.status == 500 and not seen.codes:  # noqa: PLR2004
+        return True
+    if seen.status == 429:  # noqa: PLR2004
+        return call.purpose not in ("kickoff", "status")
+    return seen.status in STRAINED or seen.status == 408 or (verdict.html and verdict.action == "retry")  # noqa: PLR2004
+
+
+def _judge_accepted(call: Call, seen: Seen) -> Verdict:
+    if not expects_json(call.accept):
+        return Verdict(action="ok")
+    if not seen.body_start.strip():  # a job's 202 and an empty file have none; a page and a resource always do
+        empty = seen.status == 200 and call.purpose in {"search", "read"}  # noqa: PLR2004
+        return Verdict(action="retry", tries=FEW_TRIES) if empty else Verdict(action="ok")
+    if seen.status == 206 and seen.media_type != "text/html":  # noqa: PLR2004 - begins anywhere, so in a note's markup too
+        return Verdict(action="ok")
+    if is_html(seen):
+        once = 1 if call.purpose == "kickoff" else FEW_TRIES
+        return Verdict(action="retry", tries=once, html=True)
+    if seen.body_start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return Verdict(action="protocol", xml=True)
+    return Verdict(action="ok")
+
+
+def expects_json(accept: str) -> bool:
+    """Whether an Accept header asks for JSON or NDJSON."""
+    return "json" in accept
+
+
+def is_html(seen: Seen) -> bool:
+    """Whether the answer is a web page, by its label or by its first bytes."""
+    return seen.media_type in ("text/html", "application/xhtml+xml") or bool(_HTML.match(seen.body_start))
+
+
+def issue_codes(body: bytes) -> tuple[str, ...]:
+    """`issue.code` and `issue.details.coding.code` of an OperationOutcome, each once, in order; () for anything else.
+
+    Never its text. What does not look like a code is left out: servers write free text into odd places.
+    """
+    if len(body) > OUTCOME_BYTES or b"OperationOutcome" not in body:
+        return ()
+    try:
+        issues = outcome_from(body).issues
+    except UnreadableOutcomeError:
+        return ()  # harmless: codes refine what the status says, and without them the status alone is judged
+    found = dict.fromkeys(
+        code for issue in issues for code in (issue.code, *issue.vendor_codes) if _CODE.fullmatch(code)
+    )
+    return tuple(found)[:MAX_CODES]
+
+
+def asked_wait_s(headers: Mapping[str, str], *, now: float, cap_s: float) -> float | None:
+    """Seconds that an answer's Retry-After asks for, within 0 and `cap_s`; None where it has none that makes sense.
+
+    Its moments are of the server's own clock, which may be off: its Date is what they are measured from, else `now`.
+    """
+    wanted = headers.get("retry-after")
+    if wanted is None:
+        return None
+    return retry_after_s(wanted, now=server_time(headers.get("date")) or now, cap_s=cap_s)
+
+
+def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | None:
+    """Seconds to wait by a Retry-After header, within 0 and `cap_s`; None where there is none or it makes no sense.
+
+    Takes seconds (also negative and fractional), epoch seconds or ms and HTTP-dates, past moments meaning now. What asks for
+    more than a week is an accident, and no answer. `now` is epoch seconds. Five hours were seen from Cerner (vendors.md F6),
+    hence the cap.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        wait_s = wait_until(float(text), now=now)
+    else:
+        found = http_date(text)
+        wait_s = None if found is None else wait_until(max(found.timestamp() - now, 0.0), now=now)
+    return None if wait_s is None else min(wait_s, cap_s)
+
+
+def server_time(value: str | None) -> float | None:
+    """A Date header as epoch seconds; None where there is none or it makes no sense."""
+    found = http_date((value or "").strip())
+    return None if found is None else found.timestamp()

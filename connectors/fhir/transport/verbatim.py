@@ -1,0 +1,189 @@
+"""The aiohttp transport under httpx's API, taught to keep its hands off URLs; sends one request, once.
+
+`httpx-aiohttp` re-quotes URLs, keeps cookies, resends on a lost connection and calls a dropped connection a connect time-out
+(seen with 0.2.0 and aiohttp 3.14). Here the URL travels as `extensions["url"]`, a `yarl.URL` that is not re-encoded; the
+httpx request itself only names the origin, so that nothing which prints a request can print PHI. What failures mean is left
+to `retry_table`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Self
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from yarl import URL
+
+from connectors.fhir.transport.addresses import AddressGuard, GuardedResolver
+from connectors.fhir.transport.cookies import OriginCookies
+
+READ_BUFFER_BYTES = 1 << 17
+
+
+class CertificateError(httpx.ConnectError):
+    """The server's certificate is not trusted, or not for this host."""
+
+
+class NameNotFoundError(httpx.ConnectError):
+    """The host's name has no address."""
+
+
+class HandshakeError(httpx.ConnectError):
+    """The port was reached and does not speak TLS as we do: another protocol, or nothing in common."""
+
+
+class _AnswerLostError(aiohttp.ClientError):
+    """The connection ended before an answer; not one of the errors after which aiohttp silently sends again."""
+
+
+# first match wins: subclasses stand before their parents
+_MEANING: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
+    (aiohttp.ClientConnectorCertificateError, CertificateError),
+    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ClientConnectorSSLError, HandshakeError),
+    (aiohttp.ClientConnectorDNSError, NameNotFoundError),
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
+    (aiohttp.ClientPayloadError, httpx.ReadError),
+    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (_AnswerLostError, httpx.ReadError),
+    (aiohttp.ClientConnectionError, httpx.ReadError),
+    (aiohttp.ClientError, httpx.RemoteProtocolError),
+    (TimeoutError, httpx.ReadTimeout),
+    (OSError, httpx.ReadError),
+)
+_CAUGHT = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def _meaning(error: BaseException, request: httpx.Request) -> httpx.TransportError:
+    """The httpx error for an aiohttp one. Only its name goes along: aiohttp's texts hold whole URLs."""
+    kind = next(to for came, to in _MEANING if isinstance(error, came))
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionResetError):
+        kind = HandshakeError  # the port took the connection, then hung up on our ClientHello
+    return kind(type(error).__name__, request=request)
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET again after a lost connection: a kick-off is a GET, and retries have a budget."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        pass
+    raise _AnswerLostError
+
+
+class VerbatimStream(httpx.AsyncByteStream):
+    """The body as it comes off the socket: undecoded, read once."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
+        self._response = response
+        self._request = request
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._response.content.readany()
+        except _CAUGHT as error:
+            failure = _meaning(error, self._request)
+        else:
+            if chunk:
+                return chunk
+            raise StopAsyncIteration
+        raise failure  # outside `except`, so that aiohttp's error, with its URL, is not its context
+
+    async def aclose(self) -> None:
+        """Give the connection back, or drop it where the body was not read to its end."""
+        self._response.release()
+        await self._response.wait_for_close()
+
+
+class VerbatimTransport(AiohttpTransport):
+    """One connection pool: no environment, no decompression, no redirects, no second sending; cookies of one origin, or none."""
+
+    def __init__(
+        self,
+        *,
+        tls: Callable[[], ssl.SSLContext],
+        proxy: str | None,
+        guard: AddressGuard,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        cookies_of: str | None = None,
+    ) -> None:
+        """`cookies_of` is the one origin whose cookies are kept and sent back to it."""
+        super().__init__(verify=False, trust_env=False, client=self._new_session)
+        self._cookies_of = cookies_of
+        self._tls = tls
+        self._guard = guard
+        self._context: ssl.SSLContext | None = (
+            None  # made late: reading certificates takes 30 ms; plain http needs none
+        )
+        self._proxy_url = None if proxy is None else URL(proxy)
+        self._read_timeout_s = read_timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` to `request.extensions["url"]`; raises httpx.TransportError without a URL in its text.
+
+        Raises UnsafeLinkError where `guard` lets the host or its addresses not through.
+        """
+        url: URL = request.extensions["url"]
+        self._guard.check_host(url.host or "")
+        if not isinstance(self.client, aiohttp.ClientSession):
+            self.client = self._new_session()
+        if url.scheme == "https" and self._context is None:
+            self._context = self._tls()
+        try:
+            async with asyncio.timeout(None) as headers_due:
+                response = await self.client.request(
+                    request.method,
+                    url,
+                    headers=request.headers,
+                    data=request.content or None,
+                    allow_redirects=False,
+                    ssl=self._context or True,
+                    proxy=self._proxy_url,
+                    trace_request_ctx=headers_due,
+                )
+        except _CAUGHT as error:
+            failure = _meaning(error, request)
+        else:
+            return httpx.Response(
+                response.status,
+                headers=list(response.raw_headers),
+                stream=VerbatimStream(response, request),
+                request=request,
+            )
+        raise failure
+
+    async def _sent(self, session: object, context: Any, params: object) -> None:
+        """Bound the whole wait for an answer's headers: aiohttp's own time-out begins anew with each byte and each 1xx."""
+        due: asyncio.Timeout = context.trace_request_ctx
+        due.reschedule(asyncio.get_running_loop().time() + self._read_timeout_s)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        sent = aiohttp.TraceConfig()
+        sent.on_request_headers_sent.append(self._sent)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(  # `limits` says how much is used at a time
+                limit=0, resolver=GuardedResolver(self._guard)
+            ),
+            cookie_jar=aiohttp.DummyCookieJar() if self._cookies_of is None else OriginCookies(self._cookies_of),
+            timeout=self._timeout,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            middlewares=(_send_once,),
+            trace_configs=[sent],
+        )

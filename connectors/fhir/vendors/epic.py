@@ -1,0 +1,114 @@
+"""Epic: crawled by patient with category splits; bulk by Group on request only (vendors.md section 1)."""
+
+from __future__ import annotations
+
+from connectors.fhir.profile import VendorProfile
+
+EPIC = VendorProfile(
+    name="epic",
+    label="Epic",
+    # EO lists no `scope` among the request's parameters; the grant follows the app's registration (TM) [D][R]
+    scope_required=False,
+    # non-OAuth auth needs it, some sites need it with OAuth too: CF client.py sends it always [D] EO, [R] CF
+    client_id_header="Epic-Client-ID",
+    assertion_life_s=240,  # at most 5 min ahead at receipt, else invalid_client [D] EO
+    max_concurrency=5,  # CF MAX_CONNECTIONS; no published rate, load must stay under 1 % of the operational database [R] CF, BR
+    page_size=None,  # default page is 1000; 1-999 honoured [R] TM
+    mode="crawl",  # bulk is one request per group, client and 24 h; smart-fetch crawls by default [D] ET, [R] SF
+    types=(
+        "Patient",
+        "AllergyIntolerance",
+        "CarePlan",
+        "CareTeam",
+        "Claim",
+        "Condition",
+        "Coverage",
+        "Device",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Encounter",
+        "ExplanationOfBenefit",
+        "FamilyMemberHistory",
+        "Goal",
+        "ImagingStudy",
+        "Immunization",
+        "MedicationAdministration",
+        "MedicationDispense",
+        "MedicationRequest",
+        "Observation",
+        "Procedure",
+        "QuestionnaireResponse",
+        "RelatedPerson",
+        "ServiceRequest",
+    ),  # of these, what the site's CapabilityStatement declares; EpisodeOfCare needs a site code: cannot be crawled [R] SF
+    search_splits={
+        # patient + category or code, else 400 59108; procedure, therapy, activity give server errors [R] TM, SF filtering.py
+        "Observation": (
+            "category=social-history",
+            "category=vital-signs",
+            "category=imaging",
+            "category=laboratory",
+            "category=survey",
+            "category=exam",
+        ),
+        # without category a mix chosen by site, so the plain search is asked as well [R] TM captures
+        "Condition": ("", "category=problem-list-item", "category=encounter-diagnosis", "category=health-concern"),
+    },
+    # `_lastUpdated` is not supported on clinical types, and meta is absent: full listing and content hash [R] TM
+    last_updated_types=(),
+    # what was made since, not what was changed: the periodic full listing (reconcile_every_d) finds changes [R] SF resources.py
+    created_params={
+        "AllergyIntolerance": "date",
+        "Condition": "recorded-date",
+        "DiagnosticReport": "issued",
+        "DocumentReference": "date",
+        "MedicationRequest": "authoredon",
+        "Observation": "issued",
+        "ServiceRequest": "authored",
+    },
+    post_search_over=1_800,  # supported; everything stands in the body, where no proxy cuts it [D] EA changelog
+    # a changed or expired session is 400 with 4113; that code restarts the search, no status of its own is known [D] EA
+    next_expired_statuses=(404, 410),
+    issue_codes={
+        # [D] Epic "Troubleshooting" via EA; rows marked + from Epic's bulk documents or captures (vendors.md 1.7)
+        "4100": "missing",  # invalid parameter, such as a patient id that does not exist
+        "4101": "note",  # found nothing
+        "4102": "missing",  # read with an invalid id
+        "4103": "gone",  # record deleted
+        "4104": "fatal",  # a required element could not be produced
+        "4107": "merged",  # comes with a redirect to the survivor
+        "4113": "restart",  # cached search session expired
+        "4117": "note",  # Immunization lacks CVX
+        "4118": "restricted",  # user not authorised
+        "4119": "incomplete",  # more data may exist than this user sees
+        "4122": "ignored",  # unknown parameter
+        "4130": "restricted",  # break-the-glass
+        "4131": "restricted",
+        "4134": "restricted",
+        "4135": "pause",  # daily cap of document queries
+        "40000": "fatal",  # a code mapping is missing at the site: permanent, as 4104
+        "59100": "ignored",  # unknown parameter
+        "59101": "ignored",  # bad value of an optional one
+        "59102": "missing",
+        "59109": "incomplete",  # optional element ignored: the filter was not applied
+        "59133": "incomplete",
+        "59204": "incomplete",  # + sub-resources suppressed: client not authorised
+        "59205": "incomplete",  # + the same for the user
+    },
+    restricts_patient=("4131",),  # break-the-glass forbids the patient, 4130 the resource [D] EA
+    bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM
+    bulk_since=False,  # rejected or ignored [D] ET
+    kickoff_method="GET",  # [D] ET
+    kickoff_lists="comma",
+    type_filter_comma="backslash",  # the document says so; %2C works too [D] ET, [R] SF
+    bulk_not_alone=("Patient",),  # `_type=Patient` alone failed with 59159 on a real site [R] FHIRBridge
+    bulk_companion="AllergyIntolerance",  # small [I]
+    kickoff_429_means_running=True,  # one live export per client and group [R] SF; the refusal's status: not found
+    kickoff_window_s=86_400,  # one request per client, group and 24 h; a site's table may say otherwise [D] ET
+    poll_first_s=60,  # Epic asks for 10 min under 100 patients; sooner polls were not refused [D] ET, [I]
+    poll_cap_s=600,
+    # Bundle.total is the size of the page; `_summary=count` gives the true number [R] TM. Types that are searched by category are
+    # walked all the same: one Observation may be in two categories [R] SF
+    count_query="_summary=count",
+    overlap_s=86_400,
+)
