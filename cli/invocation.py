@@ -85,8 +85,9 @@ DebugOption = Annotated[
 def settings_of(config: Path | None) -> Settings:
     """Read the configuration that this call means; ConfigError names every problem."""
     from config.settings import load_settings
+    from connectors.fhir.vendors import PROFILES
 
-    return load_settings(config, os.environ)
+    return load_settings(config, os.environ, vendors=PROFILES)
 
 
 # those that take a value, and those that take none
