@@ -198,7 +198,8 @@ SELECT EXISTS (SELECT FROM absence WHERE run = %(run)s)
 
 -- name: groups
 -- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
--- came: an answer about one of them may bring another, whom a redirect leads to.
+-- came: an answer about one of them may bring another, whom a redirect leads to. What was only said to be gone is held against what
+-- is stored of the patients whom this run speaks for.
 SELECT a.resource_type, a.way, count(*)::int,
     CASE WHEN a.resource_type = 'Patient' THEN (
         SELECT count(*) FROM (
@@ -213,6 +214,12 @@ SELECT a.resource_type, a.way, count(*)::int,
     (
         SELECT count(*) FROM resource r
         WHERE a.way IS NULL AND r.resource_type = a.resource_type AND r.connection = %(connection)s AND r.deleted_at IS NULL
+            AND (r.patient_id IS NULL OR NOT EXISTS (
+                SELECT FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
+            ) OR EXISTS (
+                SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+                    AND m.patient_id = r.patient_id
+            ))
     )::int
 FROM absence a
 CROSS JOIN LATERAL (
@@ -226,17 +233,19 @@ WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'm
 GROUP BY 1, 2
 
 -- name: patient_groups
--- The same by patient: how many rows of a type are newly missed, of how many that are stored; only of patients who are alive, as
--- they themselves or any row of their charts say that came.
+-- The same by patient: how many rows of a type are newly missed, or said to be gone, of how many that are stored; only of patients
+-- who are alive, as they themselves or any row of their charts say that came. Where rows were only said to be gone, as in an export
+-- of news, who is not said to be gone himself is alive.
 SELECT m.resource_type, m.patient_id, m.missed, (
     SELECT count(*) FROM resource r WHERE r.resource_type = m.resource_type AND r.connection = %(connection)s
         AND r.patient_id = m.patient_id AND r.deleted_at IS NULL
 )::int
 FROM (
-    SELECT a.resource_type, a.patient_id, count(*)::int AS missed FROM absence a
+    SELECT a.resource_type, a.patient_id, count(*)::int AS missed, bool_and(a.way IS NULL) AS told FROM absence a
     LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
         AND e.state <> 'old-tombstone'
-    WHERE a.run = %(run)s AND a.way IS NOT NULL AND a.patient_id IS NOT NULL AND a.resource_type <> 'Patient' AND e.id IS NULL
+    WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted')) AND a.patient_id IS NOT NULL
+        AND a.resource_type <> 'Patient' AND e.id IS NULL
         AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
     GROUP BY 1, 2 HAVING count(*) >= %(mass)s
 ) m
@@ -246,6 +255,10 @@ WHERE EXISTS (
             p.last_changed_run = %(run)s
             OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = p.resource_type AND s.id = p.id)
         )
+) OR m.told AND EXISTS (
+    SELECT FROM resource p WHERE p.resource_type = 'Patient' AND p.connection = %(connection)s AND p.id = m.patient_id
+        AND p.deleted_at IS NULL
+        AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.id = p.id)
 )
 
 -- name: due

@@ -1,0 +1,113 @@
+"""Histories that a second outside reviewer invented: servers that say one thing in many words, or give no answer at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.histories import steps as s
+from tests.histories.answers import BASE, Answer, Job, Server, _outcome, _within
+from tests.histories.ehr import told
+from tests.histories.nights import Night, Nights, observation
+from tests.histories.stage import Stage
+from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Add, AddMany, Ask, Drop, Join, Lie, Sick, Site
+
+CHART = (PATIENT, OBSERVATION)
+Hook = Callable[[Server, list[str], Mapping[str, list[str]]], Answer | None]
+
+
+class _Odd(Server):
+    """What `hook` answers stands in place of the server's own answer."""
+
+    hook: Hook | None = None
+
+    def answer(self, method: str, url: str, body: bytes) -> Answer:
+        parts = urlsplit(url)
+        path = parts.path[len(urlsplit(BASE).path) :].strip("/").split("/")
+        found = self.hook(self, path, parse_qs(parts.query)) if self.hook is not None else None
+        return found if found is not None else super().answer(method, url, body)
+
+    def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
+        answer = super()._kick_off(path, query, body)
+        if answer.status == 202:
+            number = str(len(self._jobs))
+            self._jobs[number] = self.exported_as(self._jobs[number])
+        return answer
+
+    exported_as: Callable[[Job], Job] = staticmethod(lambda job: job)
+
+
+def odd(nights: Nights) -> _Odd:
+    server = _Odd(nights._ehr)
+    nights._server = server  # type: ignore[assignment]
+    return server
+
+
+def unjudged(
+    nights: Nights,
+    ask: Ask | None = None,
+    *,
+    since: str = "auto",
+    faults: tuple[s.Fault, ...] = (),
+    kill: s.Kill | None = None,
+    later: timedelta = timedelta(days=1),
+) -> Night:
+    """A night that the oracle cannot judge, since it does not know what the server does, or that only these assertions judge."""
+    nights._moment += later
+    nights._report, nights._dies_at = None, ""
+    nights._run_to_end(nights._run(s.Run(ask or nights._home, since=since, faults=faults, kill=kill)))
+    return nights._night()
+
+
+def pats(*ids: str) -> tuple[Add, ...]:
+    return tuple(Add(PATIENT, one, one, age_d=300) for one in ids)
+
+
+def obs(id_: str, of: str | None, age_d: int = 300) -> Add:
+    return Add(OBSERVATION, id_, of, age_d=age_d)
+
+
+def deleting(*urls: str) -> Callable[[Job], Job]:
+    """An export whose `deleted` list names these."""
+    entries = [{"request": {"method": "DELETE", "url": one}} for one in urls]
+    line = json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    return lambda job: job._replace(deleted=[*job.deleted, line])
+
+
+# a list of deletions that is too long to be true
+@pytest.mark.parametrize("heard", [True, False], ids=["a row of the patient came", "nothing of him came"])
+def test_a_deleted_list_that_names_all_rows_of_a_living_patient_is_only_doubted(stage: Stage, *, heard: bool) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("system", "patient"), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), AddMany(OBSERVATION, "a", 60, "p1"), AddMany(OBSERVATION, "b", 200, "p2"))
+    nights.sync()
+    nights.happens(Add(CONDITION, "c", "p1" if heard else "p2", age_d=0))
+    server.exported_as = deleting(*(f"Observation/a{n}" for n in range(60)))
+    night = unjudged(nights)
+    assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.exported_as = staticmethod(lambda job: job)
+    nights.end()
+
+
+def test_a_deleted_list_that_names_all_rows_of_a_small_group_is_only_doubted(stage: Stage) -> None:
+    # held against the connection's 500 rows it would be no mass
+    ids = [f"a{n}" for n in range(10)]
+    rows = [f"o{one}x{n}" for one in ids for n in range(10)]
+    a, b = Ask("group:A", "bulk", CHART), Ask("group:B", "bulk", CHART)
+    nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats(*ids, "big"), *(obs(row, row[1:].partition("x")[0]) for row in rows))
+    nights.happens(AddMany(OBSERVATION, "b", 400, "big"), *(Join("A", one) for one in ids), Join("B", "big"))
+    nights.sync(a)
+    nights.sync(b)
+    server.exported_as = deleting(*(f"Observation/{row}" for row in rows))
+    night = unjudged(nights, a)
+    assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.exported_as = staticmethod(lambda job: job)
+    well = unjudged(nights, a)
+    assert (well.status, well.live, well.evidence) == ("complete", nights.at_ehr, {})
