@@ -28,6 +28,7 @@ CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
 _LEAST_READS = 200  # of missed rows, a run; or a share of its requests, where that is more
 _SHARE = 0.05
+_FOR_ROWS = 4  # one read in so many is kept for rows, however many patients are no longer listed
 _WORKERS_PER_SLOT = 2
 _NOT_FOUND, _GONE, _FORBIDDEN = 404, 410, 403
 
@@ -45,7 +46,7 @@ async def confirm_absences(run: Run, capability: Capability) -> None:
     run.show("looking for what is no longer listed")
     await _fetch_pending(run, reader)  # of a run that was killed
     await evidence.note_departed(PATIENTS)
-    left -= await _ask(run, reader, readable, left)
+    left -= await _ask(run, reader, readable, left - left // _FOR_ROWS)
     await evidence.note_missed()
     left -= await _ask(run, reader, readable, left)
     if run.request.kind == "sync" and run.is_full:

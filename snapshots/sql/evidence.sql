@@ -263,27 +263,32 @@ WHERE EXISTS (
 
 -- name: due
 -- What was missed and is to be asked for by its id: no word of it yet, and no part of a mass, which no number of reads explains.
--- Patients first, what was withheld before last.
-SELECT a.resource_type, a.id, a.patient_id FROM absence a
-CROSS JOIN LATERAL (
-    SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
-        AND last_changed_run <> %(run)s OFFSET 0
-) r
-WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
-    AND (%(readable)s::text[] IS NULL OR a.resource_type = ANY(%(readable)s::text[]))
-    AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
-    AND NOT EXISTS (
-        SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
-        WHERE m.resource_type = a.resource_type AND m.way = a.way
-    )
-    AND NOT EXISTS (
-        SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
-        WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
-    )
-ORDER BY a.resource_type = 'Patient' DESC, EXISTS (
-    SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
-        AND e.state = 'withheld' AND e.run <> %(run)s
-), a.resource_type, a.id LIMIT %(limit)s
+-- Every way's types in turn, so that many rows of one do not keep the others from being asked for; what was withheld before last.
+SELECT d.resource_type, d.id, d.patient_id FROM (
+    SELECT a.resource_type, a.id, a.patient_id, a.way, EXISTS (
+        SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+            AND e.state = 'withheld' AND e.run <> %(run)s
+    ) AS was_withheld
+    FROM absence a
+    CROSS JOIN LATERAL (
+        SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
+            AND last_changed_run <> %(run)s OFFSET 0
+    ) r
+    WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
+        AND (%(readable)s::text[] IS NULL OR a.resource_type = ANY(%(readable)s::text[]))
+        AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
+        AND NOT EXISTS (
+            SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
+            WHERE m.resource_type = a.resource_type AND m.way = a.way
+        )
+        AND NOT EXISTS (
+            SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
+            WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
+        )
+) d
+ORDER BY d.was_withheld, row_number() OVER (PARTITION BY d.was_withheld, d.resource_type, d.way ORDER BY d.id),
+    d.resource_type = 'Patient' DESC, d.resource_type, d.id
+LIMIT %(limit)s
 
 -- name: note_asked
 -- Note what is asked for by its id.

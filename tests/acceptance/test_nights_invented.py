@@ -111,3 +111,28 @@ def test_a_deleted_list_that_names_all_rows_of_a_small_group_is_only_doubted(sta
     server.exported_as = staticmethod(lambda job: job)
     well = unjudged(nights, a)
     assert (well.status, well.live, well.evidence) == ("complete", nights.at_ehr, {})
+
+
+# more is missed than can be asked for
+def test_rows_are_asked_for_though_many_of_another_type_are_missed_as_well(stage: Stage) -> None:
+    home = Ask("cohort:p1,p2", "crawl", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, incremental=False))
+    nights.happens(*pats("p1", "p2"), AddMany(CONDITION, "k", 700, "p1"), AddMany(CONDITION, "s", 500, "p1"))
+    nights.happens(*(obs(f"z{n}", "p2") for n in range(12)))
+    nights.sync()
+    nights.happens(Drop(CONDITION, "s*"))  # which takes all reads of two nights
+    for _ in (2, 3, 4):
+        night = nights.sync(faults=(Sick(tuple(f"Observation/z{n}" for n in range(5))),))
+        assert nights.at_ehr <= night.live
+    nights.end()
+
+
+def test_rows_are_asked_for_though_many_patients_are_no_longer_in_the_cohort(stage: Stage) -> None:
+    ids = [f"q{n}" for n in range(450)]
+    home = Ask("cohort:p1", "crawl", CHART)
+    nights = stage.nights(Site(home=home, incremental=False))
+    nights.happens(*pats("p1", *ids), *(obs(f"z{n}", "p1") for n in range(12)))
+    nights.sync(Ask(f"cohort:{','.join(['p1', *ids])}", "crawl", CHART))
+    for _ in (2, 3, 4):
+        night = nights.sync(faults=(Sick(tuple(f"Observation/z{n}" for n in range(5))),))
+        assert nights.at_ehr <= night.live
