@@ -22,7 +22,7 @@ from connectors.run import Run
 from connectors.transport.call import Call
 from connectors.transport.client import EhrClient
 from connectors.ways import PATIENTS
-from snapshots.record import AbsentRow, Deletion, Quarantined, Said, Unit, UnitResult, UnitState
+from snapshots.record import AbsentRow, Batch, Deletion, Quarantined, Said, Unit, UnitResult, UnitState
 
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
@@ -122,8 +122,21 @@ async def _fetch_pending(run: Run, reader: _Reader) -> None:
             )
         except AuthError as error:
             run.notes.append(f"what is no longer listed could not be asked for: {error}")
+            await _leave_unanswered(run)
             return
         before = pending
+
+
+async def _leave_unanswered(run: Run) -> None:
+    """Settle what was not asked for in the end: that nobody answered is kept, since it is no word of any row."""
+    pending = await run.store.pending(None, _KINDS)
+    results = [UnitResult(key=unit.key, state=UnitState.SETTLED) for unit in pending]
+    words = [
+        Deletion(unit.resource_type, str(unit.detail["id"]), Said.UNANSWERED)
+        for unit in pending
+        if unit.kind == CONFIRM
+    ]
+    await run.store.write(Batch(results=results, deletions=words))
 
 
 class _Reader:
@@ -167,15 +180,16 @@ class _Reader:
             await emit(Fetched(records=[record] if records else [], deletions=said, size=len(record.body)))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
 
-    def _words(self, unit: Unit, identity: str, said: Said) -> list[Deletion]:
+    def _words(self, unit: Unit, identity: str, said: Said | None) -> list[Deletion]:
         """A control that fails says nothing of its row: it was listed a moment ago."""
-        return [Deletion(unit.resource_type, identity, said)] if unit.kind == CONFIRM else []
+        return [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == CONFIRM else []
 
     def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
         """Another Patient than was asked for is a merge, whom a crawl will meet; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
-    def _said(self, error: TerminalFetchError) -> Said:
+    def _said(self, error: TerminalFetchError) -> Said | None:
+        """None: the read itself is refused. Whether that is so of this row or of its whole type, the controls show."""
         meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
         if error.status == _GONE or meaning == "gone":
             return Said.GONE
@@ -185,4 +199,4 @@ class _Reader:
             return Said.WITHHELD
         if error.status == _NOT_FOUND or meaning == "missing":
             return Said.NOT_FOUND
-        return Said.UNANSWERED
+        return None

@@ -485,6 +485,8 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
         WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
+    -- that it could not be read is not that it is not there, whatever the listings say
+    WHEN k.asked AND (k.said = 'unanswered' OR k.said IS NULL AND k.controlled) THEN 'doubted'
     -- to leave a selection is no listing's word; to be said twice not to be there is
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found')
         AND (k.resource_type <> 'Patient' OR k.scope = 'everything' OR k.said IN ('gone', 'not-found') AND k.can_be_read) THEN 'settled'
@@ -496,7 +498,8 @@ FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.i
 -- What a second listing missed and this run did not ask for is gone only if what it did ask for of that way and type was.
 UPDATE absence a SET fate = 'doubted' WHERE a.run = %(run)s AND a.fate = 'settled' AND NOT a.asked AND EXISTS (
     SELECT FROM absence b WHERE b.run = %(run)s AND b.resource_type = a.resource_type AND b.way = a.way AND b.asked
-        AND (b.said IN ('withheld', 'unanswered') OR b.fate IN ('contradicted', 'dropped', 'contrary'))
+        AND (b.said IN ('withheld', 'unanswered') OR b.said IS NULL AND b.fate = 'doubted'
+            OR b.fate IN ('contradicted', 'dropped', 'contrary'))
 )
 
 -- name: disbelieve

@@ -136,3 +136,56 @@ def test_rows_are_asked_for_though_many_patients_are_no_longer_in_the_cohort(sta
     for _ in (2, 3, 4):
         night = nights.sync(faults=(Sick(tuple(f"Observation/z{n}" for n in range(5))),))
         assert nights.at_ehr <= night.live
+
+
+# reads that give no answer
+@pytest.mark.parametrize("answer", ["500", "503", "400", "a log-in page", "another row"])
+def test_a_row_that_could_not_be_read_is_not_buried_by_a_second_listing(stage: Stage, answer: str) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+
+    def read(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path not in ([OBSERVATION, "o0"], [OBSERVATION, "o1"]):
+            return None
+        if answer.isdigit():
+            return _outcome(int(answer), "exception")
+        if answer == "another row":
+            return Answer(200, server._ehr.body(server._ehr.rows[OBSERVATION, "o7"]))
+        return Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"})
+
+    server.hook = read
+    for _ in (2, 3):
+        night = unjudged(nights, faults=(Sick(("Observation/o0", "Observation/o1")),))
+        assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.hook = None
+    nights.end()
+
+
+def test_two_listings_still_settle_a_row_where_no_row_of_its_type_can_be_read(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+    nights.happens(Drop(OBSERVATION, "o0"))
+    server.hook = lambda server, path, query: _outcome(405, "not-supported") if path[:-1] == [OBSERVATION] else None
+    assert unjudged(nights).dead == set()
+    night = unjudged(nights)
+    assert (night.status, night.dead) == ("complete", {"Observation/o0"})
+
+
+@pytest.mark.parametrize("at", range(3, 9))
+def test_a_doubted_row_whose_read_was_asked_when_the_run_was_killed_is_asked_for_again(stage: Stage, at: int) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+    sick = (Sick(("Observation/o0",)),)
+    server.hook = lambda server, path, query: _outcome(503) if path == [OBSERVATION, "o0"] else None
+    assert unjudged(nights, faults=sick).holes == {"Observation doubted"}
+    server.hook = None
+    unjudged(nights, faults=sick, kill=s.Kill("request", at))
+    night = unjudged(nights, faults=sick, later=timedelta(minutes=5))
+    assert night.dead == set()
+    nights.end()
