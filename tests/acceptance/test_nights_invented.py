@@ -189,3 +189,29 @@ def test_a_doubted_row_whose_read_was_asked_when_the_run_was_killed_is_asked_for
     night = unjudged(nights, faults=sick, later=timedelta(minutes=5))
     assert night.dead == set()
     nights.end()
+
+
+# a row that is two patients'
+def test_what_was_buried_is_listed_in_full_by_who_asks_for_another_of_its_patients(stage: Stage) -> None:
+    first, second = Ask("cohort:p1", "crawl", CHART), Ask("group:B", "crawl", CHART)
+    nights = stage.nights(Site(home=first, reconcile_every_d=60))
+    server = odd(nights)
+
+    def by_either(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path != [OBSERVATION] or "patient" not in query:
+            return None
+        name = f'"Patient/{query["patient"][0].removeprefix("Patient/")}"'
+        rows = [row for row in server._ehr.of_type(OBSERVATION) if server._ehr.listed(row)]
+        rows = [row for row in rows if name in json.dumps(server._ehr.body(row))]
+        rows = [row for row in rows if all(_within(row.at, one) for one in query.get("_lastUpdated", ()))]
+        return server._page(OBSERVATION, dict(query), sorted(rows, key=lambda row: row.id))
+
+    server.hook = by_either
+    nights.happens(*pats("p1", "p2"), obs("k1", "p1", 0), obs("k2", "p2", 0), Join("B", "p2"))
+    nights.put(observation("both", "p1", performer=[{"reference": "Patient/p2"}]))
+    unjudged(nights, first)
+    unjudged(nights, second)
+    lied = unjudged(nights, first, since="none", faults=(Lie(("Observation/both",)),))
+    assert lied.dead == {"Observation/both"}
+    back = unjudged(nights, second)
+    assert (back.status, back.live) == ("complete", nights.at_ehr)
