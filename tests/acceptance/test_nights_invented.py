@@ -215,3 +215,23 @@ def test_what_was_buried_is_listed_in_full_by_who_asks_for_another_of_its_patien
     assert lied.dead == {"Observation/both"}
     back = unjudged(nights, second)
     assert (back.status, back.live) == ("complete", nights.at_ehr)
+
+
+# an export of yesterday
+def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_first(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), *(obs(f"o{n}", "p1") for n in range(5)), obs("k", "p2", 0))
+    nights.sync()
+    nights.happens(s.Change(OBSERVATION, "o0"))
+    nights.sync(Ask("pull:p1", "crawl", CHART))
+
+    def yesterday(job: Job) -> Job:
+        told_of = deleting("Observation/o0", "Observation/o1")(job)
+        return told_of._replace(files={}, time=told(nights._ehr.now() - timedelta(hours=26)))
+
+    server.exported_as = yesterday
+    night = unjudged(nights, later=timedelta(hours=2))
+    assert night.dead == {"Observation/o1"}  # of which nothing newer is known
+    server.exported_as = staticmethod(lambda job: job)
+    nights.end()
