@@ -20,6 +20,7 @@ from connectors.crawl.reference_paths import followed_types
 from connectors.crawl.references import follow_references, mention_finder
 from connectors.crawl.steps import crawl_knowledge, fetch_by_crawl
 from connectors.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
+from connectors.instants import CLOCKS_DIFFER, moment
 from connectors.json_answers import UnreadableJsonError, json_from
 from connectors.plan import bulk_types, choose_mode, crawl_types
 from connectors.run import CohortSource, Progress, Readable, Run, SyncRequest
@@ -273,7 +274,13 @@ async def _since(run: Run, granted: Sequence[str]) -> Mapping[str, str]:
     last = await run.store.last_full_listing(granted)
     if last is None or run.now() - last > timedelta(days=profile.reconcile_every_d):
         return {}
-    return await run.store.watermarks()
+    watermarks = await run.store.watermarks()
+    # what was known up to an instant that has not come was dated by a clock that was wrong: news since then would be none
+    latest = run.now() + timedelta(seconds=run.client.ahead_s) + CLOCKS_DIFFER
+    if any(found is not None and found > latest for found in map(moment, watermarks.values())):
+        run.notes.append("an earlier run was dated ahead of the clocks: listed in full")
+        return {}
+    return watermarks
 
 
 def _suspended(run: Run, error: TransientFetchError) -> RunReport:

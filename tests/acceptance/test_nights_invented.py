@@ -235,3 +235,24 @@ def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_firs
     assert night.dead == {"Observation/o1"}  # of which nothing newer is known
     server.exported_as = staticmethod(lambda job: job)
     nights.end()
+
+
+# a clock that was wrong
+@pytest.mark.parametrize("days", [2, 30])
+def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days: int) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0))
+    nights.sync()
+    right = nights._ehr.site
+    nights._ehr.site = right._replace(skew_s=days * 86_400)
+    nights.happens(obs("ahead", "p1", 0))
+    unjudged(nights)
+    nights._ehr.site = right
+    nights.happens(obs("new", "p1", 0), s.Change(OBSERVATION, "o1"))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+    assert any("ahead of the clocks" in note for note in night.notes)
+    nights.happens(obs("newer", "p2", 0))
+    after = unjudged(nights)
+    assert (after.status, after.live) == ("complete", nights.at_ehr)
+    assert after.counts[2] <= 1  # news alone, and what is dated ahead
