@@ -256,3 +256,17 @@ def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days
     after = unjudged(nights)
     assert (after.status, after.live) == ("complete", nights.at_ehr)
     assert after.counts[2] <= 1  # news alone, and what is dated ahead
+
+
+# numbers and links in other words
+@pytest.mark.parametrize("total", ["5", 5.0])
+def test_a_total_in_another_shape_still_tells_that_rows_are_missing(stage: Stage, total: object) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False, reads=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(5)))
+    nights.sync()
+    none = {"resourceType": "Bundle", "type": "searchset", "total": total, "entry": []}
+    server.hook = lambda server, path, query: Answer(200, none) if path == [OBSERVATION] else None
+    for _ in (2, 3):
+        night = unjudged(nights)
+        assert (night.status, night.dead) == ("partial", set())
