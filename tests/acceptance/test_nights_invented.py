@@ -270,3 +270,30 @@ def test_a_total_in_another_shape_still_tells_that_rows_are_missing(stage: Stage
     for _ in (2, 3):
         night = unjudged(nights)
         assert (night.status, night.dead) == ("partial", set())
+
+
+# Groups that do not say who is in them
+GROUP = {"resourceType": "Group", "id": "A", "type": "person", "actual": True}
+
+
+@pytest.mark.parametrize("member", [False, "", 0, "none"])
+def test_members_that_cannot_be_read_are_not_nobody(stage: Stage, member: object) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
+    nights.sync()
+    server.hook = lambda server, path, query: Answer(200, {**GROUP, "member": member}) if path[0] == "Group" else None
+    assert unjudged(nights).status == "failed"
+    server.hook = None
+    nights.end()
+
+
+def test_an_export_of_news_says_so_where_its_group_tells_no_members(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
+    server = odd(nights)
+    server.hook = lambda server, path, query: Answer(200, GROUP) if path == ["Group", "A"] else None
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2", 200), Join("A", "p1"))
+    unjudged(nights)
+    nights.happens(Join("A", "p2"))
+    night = unjudged(nights)
+    assert nights.at_ehr <= night.live or any("joined it since" in note for note in night.notes)
