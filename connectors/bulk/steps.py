@@ -141,7 +141,7 @@ async def _since(run: Run, level: BulkLevel, since: Mapping[str, str], types: tu
 
 
 async def _members(run: Run, group: str) -> Cohort | None:
-    """Whom a Group has, as it says itself, for the store to keep if all are told; None where it cannot be read or tells nobody."""
+    """Whom a Group says that it has, for the store to keep if all are told; None where it cannot be read or tells nobody."""
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
     except (PlanError, ProtocolError, FetchError):
