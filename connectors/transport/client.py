@@ -140,7 +140,7 @@ class EhrClient:
         politeness: Politeness | None = None,
     ) -> None:
         self.tokens = tokens
-        self.behind_s = self.ahead_s = 0.0  # how far the server's clock is behind or ahead of ours, as its first answers say
+        self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
