@@ -76,7 +76,8 @@ WITH again AS (
 ), unasked AS (  -- what it was told of absent rows is of another night: they are asked for again
     DELETE FROM unit WHERE run = %(run)s AND kind IN ('confirm', 'control')
 ), unsaid AS (
-    UPDATE absence SET said = NULL, asked = false WHERE run = %(run)s AND said IN ('not-found', 'gone', 'withheld', 'unanswered')
+    UPDATE absence SET said = CASE WHEN said NOT IN ('not-found', 'gone', 'withheld', 'unanswered') THEN said END, asked = false
+    WHERE run = %(run)s AND (asked OR said IN ('not-found', 'gone', 'withheld', 'unanswered'))
 )
 UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT FROM unit WHERE unit.run = %(run)s)
 

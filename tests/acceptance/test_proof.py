@@ -132,6 +132,21 @@ def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(sit
     assert not any("no longer at the EHR" in one for one in reasons)
 
 
+@pytest.mark.parametrize("body", ["operation-outcome", "html"])
+def test_a_read_that_is_answered_with_something_else_does_not_show_a_row_to_be_there(site: Site, body: str) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        gone, _ = patient_of(served, "Condition")
+        served.dataset.delete("Condition", gone)
+        served.faults.add({"match": {"path": "/Condition/"}, "action": {"status": 200, "body": body}})
+        certificate = prove(site, name, "--all", "--types", "Condition", code=0)
+    assert certificate["verdict"] == "more"
+    reasons = [one["reason"] for one in certificate["findings"]]
+    assert any("not looked up" in one for one in reasons)
+    assert not any("still at the EHR" in one for one in reasons)
+
+
 def test_a_row_counts_for_every_patient_who_is_a_member_of_it(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)

@@ -147,9 +147,9 @@ class CohortFinder:
             found = json_from(reply.body)
         except UnreadableJsonError:
             found = None
-        members = (
-            found.get("member") or [] if isinstance(found, dict) and found.get("resourceType") == "Group" else None
-        )
+        members = found.get("member") if isinstance(found, dict) and found.get("resourceType") == "Group" else False
+        if members is None:
+            members = []
         if isinstance(members, dict):
             members = [members]
         if not isinstance(members, list):
