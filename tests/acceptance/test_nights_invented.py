@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.histories import steps as s
-from tests.histories.answers import BASE, Answer, Job, Server, _outcome, _within
+from tests.histories.answers import BASE, Answer, Job, Server, _issue, _outcome, _within
 from tests.histories.ehr import told
 from tests.histories.nights import Night, Nights, observation
 from tests.histories.stage import Stage
@@ -235,6 +235,26 @@ def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_firs
     assert night.dead == {"Observation/o1"}  # of which nothing newer is known
     server.exported_as = staticmethod(lambda job: job)
     nights.end()
+
+
+# an export that says itself that there may be more
+@pytest.mark.parametrize("severity", ["error", "warning"])
+def test_an_export_that_may_leave_something_out_moves_no_watermark(stage: Stage, severity: str) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("system",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o", "p1"), Add(CONDITION, "c", "p1", age_d=30))
+
+    def without_conditions(job: Job) -> Job:
+        line = json.dumps(_issue(severity, "suppressed", vendor_code="4119"))
+        return job._replace(files={t: rows for t, rows in job.files.items() if t != CONDITION}, errors=[line])
+
+    server.exported_as = without_conditions
+    night = unjudged(nights)
+    assert (night.status, night.known) == ("complete", {})
+    server.exported_as = staticmethod(lambda job: job)
+    after = unjudged(nights)
+    assert (after.status, after.live) == ("complete", nights.at_ehr)
 
 
 # a clock that was wrong
