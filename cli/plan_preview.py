@@ -298,6 +298,10 @@ class PreviewStore(EhrRunStore):
         """Nothing: no unit is fetched."""
         return []
 
+    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
+        """Give none: nothing is fetched."""
+        return {}
+
     async def write(self, batch: Batch) -> None:
         """Keep nothing."""
 

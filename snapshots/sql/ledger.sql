@@ -107,6 +107,12 @@ WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 LIMIT %(limit)s
 
+-- name: remarks
+-- What settled units had to remark, for people.
+SELECT resource_type, reason, count(*)::int FROM unit
+WHERE run = %(run)s AND kind = ANY(%(kinds)s::text[]) AND state = 'settled' AND reason IS NOT NULL
+GROUP BY 1, 2 ORDER BY 1, 2
+
 -- name: let_disk_follow
 -- Commit this batch without waiting for the disk. Commits reach it in their order, and the next commit that does wait (a job, the
 -- run's end) waits for all before it: a Postgres that crashes may lose the newest batches, each whole, with the units it settled.

@@ -10,6 +10,7 @@ from tests.histories.director import history
 from tests.histories.stage import Stage, server
 
 SEEDS = 100
+FELL_ONCE = (500_086,)  # a run that went on after a kill did not tell what the killed one had been told
 CHUNKS = 4  # test processes work on them side by side
 
 
@@ -17,7 +18,7 @@ CHUNKS = 4  # test processes work on them side by side
 def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int) -> None:
     fell = []
     with server() as url, closing(Stage(url, f"histories{chunk}")) as stage:
-        for seed in range(1 + chunk, SEEDS + 1, CHUNKS):
+        for seed in (*range(1 + chunk, SEEDS + 1, CHUNKS), *FELL_ONCE[chunk::CHUNKS]):
             failure, runs = stage.play(history(seed))
             if failure is not None:
                 fell.append(f"seed {seed}: {failure}; runs: {'; '.join(runs)} (./run histories --seeds {seed})")
