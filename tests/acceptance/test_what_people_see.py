@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import psycopg
 
 from mocks.faults import Action, FaultRule, Match
+from mocks.keys import make_key_pair
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
 from tests.acceptance.user_site import Site, key_pair, mock, until
@@ -33,7 +34,7 @@ def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_noth
 
 
 def test_a_run_says_why_it_failed_and_what_to_do_next(site: Site) -> None:
-    with serve(MockConfig(vendor="cerner", patients=1, jwks=key_pair("epic").jwks)) as served:
+    with serve(MockConfig(vendor="cerner", patients=1, jwks=make_key_pair().jwks)) as served:
         name = site.connect(served)
         failed = site.sync(code=5)["runs"][0]["id"]
     shown = site.run("runs", str(failed)).stdout
