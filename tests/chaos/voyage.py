@@ -294,7 +294,7 @@ class CrashingPostgres:
                 conn.execute(f"DROP DATABASE voyage_{self._number} WITH (FORCE)")  # type: ignore[arg-type,call-overload] # a number
         self._number += 1
         with psycopg.connect(self._url, autocommit=True) as conn:
-            conn.execute(f"CREATE DATABASE voyage_{self._number} TEMPLATE migrated")  # type: ignore[arg-type,call-overload]
+            conn.execute(f"CREATE DATABASE voyage_{self._number} TEMPLATE migrated STRATEGY FILE_COPY")  # type: ignore[arg-type,call-overload]
         return self._of(f"voyage_{self._number}")
 
     def crash(self) -> None:
