@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -13,7 +12,7 @@ import pytest
 from mocks.serving import Served
 from snapshots.pool import Store
 from snapshots.record import RunScope
-from tests.user_site import Site, mock
+from tests.acceptance.user_site import Site, mock, until
 
 
 def prove(site: Site, name: str, *words: str, code: int) -> dict:
@@ -339,11 +338,6 @@ def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) ->
     assert "chartferry sync" in done.stderr
 
 
-def until_asked(served: Served, searches: int) -> None:
-    while len(served.log.of("search")) < searches:
-        time.sleep(0.02)
-
-
 @pytest.mark.anyio
 async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, anyio_backend: str) -> None:
     with mock("generic") as served:
@@ -363,7 +357,7 @@ async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store,
         site.sync("--types", "Patient,Condition")
         served.log.clear()
         proof = site.start("prove", name, "--all", "--json")
-        await anyio.to_thread.run_sync(until_asked, served, 3)
+        await anyio.to_thread.run_sync(until, lambda: len(served.log.of("search")) >= 3, proof)
         scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=())
         async with await store.begin_run(scope):
             out, err = proof.communicate()
