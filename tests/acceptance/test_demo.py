@@ -16,7 +16,7 @@ import pytest
 from cli.demo import print_next
 from cli.exit_codes import ExitCode
 from config.settings import Settings
-from tests.acceptance.user_site import CHARTFERRY, Done, in_process
+from tests.user_site import CHARTFERRY, Done, in_process
 
 
 def run(folder: Path, *words: str) -> Done:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.fault_cases import CASES
 from tests.acceptance.faulted import BUSY, COMPLETE, FAILED, PROFILE, Case, faulted, live, rule
-from tests.acceptance.user_site import Site, in_process, mock, reachable, until
+from tests.user_site import Site, in_process, mock, reachable, until
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

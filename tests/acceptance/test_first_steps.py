@@ -13,7 +13,7 @@ import pytest
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.acceptance.user_site import CHARTFERRY, Done, Site, in_process, key_pair, until
+from tests.user_site import CHARTFERRY, Done, Site, in_process, key_pair, until
 
 
 def run(folder: Path, *words: str) -> Done:

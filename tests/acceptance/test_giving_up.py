@@ -6,7 +6,7 @@ import signal
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.acceptance.user_site import Site, key_pair, until
+from tests.user_site import Site, key_pair, until
 
 SLOW = MockConfig(vendor="cerner", patients=2, jwks=key_pair("cerner").jwks, polls=1_000, retry_after_s=0)
 

@@ -8,13 +8,14 @@ from tests.histories.director import history
 from tests.histories.stage import Stage
 
 SEEDS = 100
+FELL_ONCE = (500_086,)  # a run that went on after a kill did not tell what the killed one had been told
 CHUNKS = 10  # test processes work on them side by side
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int, stage: Stage) -> None:
     fell = []
-    for seed in range(1 + chunk, SEEDS + 1, CHUNKS):
+    for seed in (*range(1 + chunk, SEEDS + 1, CHUNKS), *FELL_ONCE[chunk::CHUNKS]):
         failure, runs = stage.play(history(seed))
         if failure is not None:
             fell.append(f"seed {seed}: {failure}; runs: {'; '.join(runs)} (./run histories --seeds {seed})")

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from mocks.keys import make_key_pair
-from tests.acceptance.user_site import Site, key_pair, listed, mock, reachable, written
+from tests.user_site import Site, key_pair, listed, mock, reachable, written
 
 
 @pytest.mark.quick

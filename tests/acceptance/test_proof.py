@@ -12,7 +12,7 @@ import pytest
 from mocks.serving import Served
 from snapshots.pool import Store
 from snapshots.record import RunScope
-from tests.acceptance.user_site import Site, mock, until
+from tests.user_site import Site, mock, until
 
 
 def prove(site: Site, name: str, *words: str, code: int) -> dict:

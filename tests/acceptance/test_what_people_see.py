@@ -11,7 +11,7 @@ from mocks.faults import Action, FaultRule, Match
 from mocks.keys import make_key_pair
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.acceptance.user_site import Site, key_pair, mock, until
+from tests.user_site import Site, key_pair, mock, until
 
 
 def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:

@@ -19,8 +19,11 @@ from connectors.core.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.profile import VendorProfile
-from connectors.transport.call import Token
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.auth.token_source import StaticBearer
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Token
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
 
