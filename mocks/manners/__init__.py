@@ -1,4 +1,4 @@
-"""manners own how each vendor's server behaves: one file a vendor, as data and small functions with their evidence."""
+"""manners owns how each vendor's server behaves: one file per vendor, with data and small functions and their evidence."""
 
 from __future__ import annotations
 
