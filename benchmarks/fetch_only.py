@@ -20,8 +20,9 @@ from connectors.core.pipeline import run_units
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import profile_for
-from snapshots.record import Batch, Unit
+from snapshots.record import Batch, Unit, unit_key
 
 
 class _Nowhere:
@@ -38,10 +39,14 @@ def _units(patients: Sequence[str], types: Sequence[str]) -> Iterator[Unit]:
         for kind in types:
             read = kind == "Patient"
             path = f"Patient/{patient}" if read else f"{kind}?patient={patient}&_count=500"
-            detail = {"path": path, "template": f"GET /{kind}", "split": "", "incremental": False, "expected": True}
             yield Unit(
-                key=f"{kind}:{patient}", kind="read" if read else "search", resource_type=kind, patient_id=patient, detail=detail
-            )  # fmt: skip
+                key=unit_key(kind, patient),
+                kind="read" if read else "search",
+                resource_type=kind,
+                patient_id=patient,
+                template=f"GET /{kind}",
+                detail=SearchDetail(path=path, expected=True).packed,
+            )
 
 
 async def _crawl(base_url: str, patients: Sequence[str], connections: int, types: Sequence[str]) -> dict[str, float]:

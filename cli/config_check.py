@@ -54,8 +54,9 @@ def check(
     Exit codes: 0 all is well (apart from notes and warnings), 2 a problem in the configuration, 5 with --connect: a step failed.
     """
     from cli.wiring import checked_tenant
+    from connectors.fhir.vendors import PROFILES
 
-    settings, problems = read_settings(config, os.environ)
+    settings, problems = read_settings(config, os.environ, vendors=PROFILES)
     connections = settings.of_tenant(tenant)
     found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
     # warn about one connection even if another has a problem

@@ -87,8 +87,9 @@ DebugOption = Annotated[
 def settings_of(config: Path | None) -> Settings:
     """Read the configuration for this call; ConfigError names every problem."""
     from config.settings import load_settings
+    from connectors.fhir.vendors import PROFILES
 
-    return load_settings(config, os.environ)
+    return load_settings(config, os.environ, vendors=PROFILES)
 
 
 # option -> whether it takes a value

@@ -5,6 +5,7 @@ Each subcommand has its own module, which imports what it needs when it runs; so
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -75,11 +76,17 @@ app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serve)
 
 
+@functools.cache
+def _command() -> typer.core.TyperGroup:
+    command = typer.main.get_command(app)  # reads the signature of every command
+    assert isinstance(command, typer.core.TyperGroup)
+    return command
+
+
 def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error becomes a message on stderr."""
     invocation = Invocation()
-    command = typer.main.get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)
+    command = _command()
     try:
         result = command.main(
             args=placed(arguments, command), prog_name="chartferry", obj=invocation, standalone_mode=False

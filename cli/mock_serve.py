@@ -18,7 +18,6 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
 from cli.render import emit_json, say, tell
-from config.connections import VENDORS
 
 if TYPE_CHECKING:
     from mocks.mock_config import MockConfig
@@ -35,7 +34,7 @@ MS = 1000
 
 def serve(
     *,
-    vendor: Annotated[str, typer.Option("--vendor", metavar="|".join(VENDORS), help="Vendor to imitate.")],
+    vendor: Annotated[str, typer.Option("--vendor", metavar="VENDOR", help="Vendor to imitate.")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -65,8 +64,10 @@ def serve(
     debug: DebugOption = False,
 ) -> int:
     """Serve a mock EHR that imitates a vendor, until interrupted; prints the connection to it."""
-    if vendor not in VENDORS:
-        raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(VENDORS)}")
+    from mocks.manners import MANNERS
+
+    if vendor not in MANNERS:
+        raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(MANNERS)}")
     if data is not None and not data.is_dir():
         raise typer.BadParameter(f"--data {data}: not a folder; name a folder of NDJSON(.gz) files by type")
     from cli.mock_connection import connection_to, mock_jwks

@@ -298,6 +298,10 @@ class PreviewStore(EhrRunStore):
         """Return no unit, so that none is fetched."""
         return []
 
+    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
+        """Return none: nothing is fetched."""
+        return {}
+
     async def write(self, batch: Batch) -> None:
         """Keep nothing."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from config.base_urls import base_url_problem
 from config.bulk_options import BulkOptions
@@ -21,9 +22,7 @@ from config.errors import Problem
 from config.resource_types import type_problem
 from config.secret_refs import SecretRef
 
-Vendor = Literal["epic", "cerner", "allscripts", "va", "generic"]
 Auth = Literal["smart", "secret", "bearer", "none"]
-VENDORS: tuple[str, ...] = get_args(Vendor)
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
 NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, starting with a letter or digit"
@@ -40,6 +39,14 @@ NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
 
 def _base(info: ValidationInfo) -> Path:
     return (info.context or {}).get("base") or Path.cwd()
+
+
+def _vendor(value: object, info: ValidationInfo) -> object:
+    """Check the vendor against the known ones, if the caller passes them: `connectors.fhir.vendors` knows them."""
+    known = (info.context or {}).get("vendors")
+    if known and value not in known:
+        raise PydanticCustomError("literal_error", "no such vendor", {"expected": ", ".join(map(repr, known))})
+    return value
 
 
 def _secret_ref(value: object, info: ValidationInfo) -> object:
@@ -154,7 +161,7 @@ class Connection(BaseModel):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
-    vendor: Vendor
+    vendor: Annotated[str, BeforeValidator(_vendor)]
     base_url: Annotated[str, BeforeValidator(_http_url)]
 
     auth: Auth = "none"

@@ -7,7 +7,7 @@ that profile overrides are valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -101,17 +101,20 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
     )
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load_settings(path: Path | None, environ: Mapping[str, str], *, vendors: Collection[str] = ()) -> Settings:
     """Read and check the configuration; ConfigError carries every problem with key path, found and allowed."""
-    settings, problems = read_settings(path, environ)
+    settings, problems = read_settings(path, environ, vendors=vendors)
     if problems:
         raise refused(settings.source, problems)
     return settings
 
 
-def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
+def read_settings(
+    path: Path | None, environ: Mapping[str, str], *, vendors: Collection[str] = ()
+) -> tuple[Settings, list[Problem]]:
     """Read as much as possible, and return it with every problem; connections whose shape is wrong are left out.
 
+    `vendors` are the known vendors; if empty, any word may name a vendor.
     Raises ConfigError only if nothing can be read at all: no file, or no TOML.
     """
     source = find_config(path, environ)
@@ -122,11 +125,12 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
     if unread:
         raise refused(source, unread)
 
+    context = {"base": source.parent, "vendors": tuple(vendors)}
     problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export"), ""))
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
-    export = _parse(ExportDefaults, _table(tree, "export", problems), "export", source.parent, problems)
-    tenants = _tenants(_table(tree, "tenants", problems), source.parent, problems)
-    connections = _connections(_table(tree, "connections", problems), source.parent, set(tenants), problems)
+    export = _parse(ExportDefaults, _table(tree, "export", problems), "export", context, problems)
+    tenants = _tenants(_table(tree, "tenants", problems), context, problems)
+    connections = _connections(_table(tree, "connections", problems), context, set(tenants), problems)
     settings = Settings(
         source=source,
         store_url=store_url,
@@ -202,18 +206,18 @@ def _store_url(table: dict[str, Any], base: Path, environ: Mapping[str, str], pr
     return url
 
 
-def _tenants(table: dict[str, Any], base: Path, problems: list[Problem]) -> dict[str, Tenant]:
+def _tenants(table: dict[str, Any], context: Mapping[str, Any], problems: list[Problem]) -> dict[str, Tenant]:
     found = {}
     for name, entry in table.items():
         if not re.match(NAME_PATTERN, name):
             problems.append(Problem(f"tenants.{name}", repr(name), NAME_RULE))
-        tenant = _parse(Tenant, entry, f"tenants.{name}", base, problems)
+        tenant = _parse(Tenant, entry, f"tenants.{name}", context, problems)
         found[name] = tenant or Tenant()
     return found
 
 
 def _connections(
-    table: dict[str, Any], base: Path, tenants: set[str], problems: list[Problem]
+    table: dict[str, Any], context: Mapping[str, Any], tenants: set[str], problems: list[Problem]
 ) -> dict[str, Connection]:
     found = {}
     for name, entry in table.items():
@@ -232,7 +236,7 @@ def _connections(
                     f"no such key: the table's name is the connection's name, [{path}]",
                 )
             )
-        connection = _parse(Connection, {**entry, "name": name}, path, base, problems)
+        connection = _parse(Connection, {**entry, "name": name}, path, context, problems)
         problems.extend(auth_problems(entry, path))
         tenant = entry.get("tenant", "default")
         if tenants and isinstance(tenant, str) and tenant not in {"default", *tenants}:
@@ -245,9 +249,11 @@ def _connections(
     return found
 
 
-def _parse(model: type[Model], table: Any, path: str, base: Path, problems: list[Problem]) -> Model | None:
+def _parse(
+    model: type[Model], table: Any, path: str, context: Mapping[str, Any], problems: list[Problem]
+) -> Model | None:
     try:
-        return model.model_validate(table, context={"base": base})
+        return model.model_validate(table, context=dict(context))
     except ValidationError as exc:
         problems.extend(problems_of(exc, model, path))
         return None

@@ -386,6 +386,7 @@ async def _note_words(conn: AsyncConnection[Any], deletions: Sequence[Deletion],
         "ids": text_array([deletion.id.encode() for deletion in deletions]),
         "ways": int_array([None if deletion.way is None else numbers[deletion.way] for deletion in deletions]),
         "said": text_array([encoded(deletion.said) for deletion in deletions]),
+        "as_of": taking.as_of,
         **taking.own,
     }
     await conn.execute(_SQL["note_words"], values)

@@ -6,7 +6,7 @@ Every call is one transaction. How records are merged is `ingest`'s, which recor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -206,6 +206,12 @@ class OpenRun:
                     way_of_none,
                 ) in found
             ]
+
+    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
+        """Give what settled units of these kinds had to remark, for people: (type, reason) -> how many."""
+        async with self._session.transaction("reading the ledger") as own:
+            found = await self._conn.execute(_SQL["remarks"], {**own, "kinds": list(kinds)})
+            return {(resource_type, reason): count async for resource_type, reason, count in found}
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction.

@@ -1,4 +1,4 @@
-"""Postgres' binary formats, packed by hand: arrays as parameters and rows of COPY. Pure bytes in, bytes out.
+"""Postgres' binary formats, packed by hand: arrays as parameters and rows of COPY. Values in, bytes out.
 
 Hand-packing costs 2 µs a resource, psycopg's own adaptation of the same lists five times that; which rows to send is
 decided in `ingest`.

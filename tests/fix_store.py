@@ -1,18 +1,15 @@
 """A real Postgres for tests: one server per test process, one fresh, migrated database per test.
 
-The server is embedded, and belongs to this process alone (a short directory of its own, removed at the end). Or it is the one
-that CHARTFERRY_TEST_POSTGRES names, by the URL of a superuser: then only its databases are this process's own.
+The server is embedded, and belongs to this process alone. Or it is the one that CHARTFERRY_TEST_POSTGRES names, by the URL of a
+superuser: then only its databases are this process's own.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -20,8 +17,8 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from snapshots.embedded import embedded_postgres
 from snapshots.pool import Store, open_store
+from tests.passing_postgres import passing_postgres
 
 OUTSIDE = "CHARTFERRY_TEST_POSTGRES"
 _OWN = f"cf_{os.getpid()}"  # test processes may share an outside server
@@ -54,22 +51,14 @@ def _server() -> Iterator[str]:
     if outside := os.environ.get(OUTSIDE):
         yield outside
         return
-    directory = Path(tempfile.mkdtemp(prefix="cf-"))
-    try:
-        with embedded_postgres(directory) as server:
-            with psycopg.connect(server, autocommit=True) as conn:
-                # nothing here outlives the tests; without waiting for the disk a database is made in half the time
-                conn.execute("ALTER SYSTEM SET fsync = off")
-                conn.execute("SELECT pg_reload_conf()")
-            yield server
-    finally:
-        shutil.rmtree(directory)
+    with passing_postgres() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[str]:
     """URL of a server, and of a database of this process's own there."""
-    with _server() as server, database(server, _OWN) as own:
+    with _server() as url, database(url, _OWN) as own:
         yield own
 
 
@@ -89,7 +78,7 @@ def migrated(store_server: str) -> Iterator[str]:
 @pytest.fixture
 def store_url(store_server: str, migrated: str) -> Iterator[str]:
     """URL of a database of this test's own, with the default tenant's schema and nothing in it."""
-    with database(store_server, f"{_OWN}_{next(_numbers)}", f"TEMPLATE {migrated}") as url:
+    with database(store_server, f"{_OWN}_{next(_numbers)}", f"TEMPLATE {migrated} STRATEGY FILE_COPY") as url:
         yield url
 
 

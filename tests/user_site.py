@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import threading
 import unittest.mock
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -24,10 +26,11 @@ from typing import Any
 from cli.main import call
 from mocks.keys import KeyPair, make_key_pair
 from mocks.mock_config import MockConfig
+from mocks.server import load_dataset
 from mocks.serving import Served, serve
 
 CHARTFERRY = str(Path(sys.executable).with_name("chartferry"))
-_ALGORITHM = {"va": "RS256", "cerner": "RS384"}
+_ALGORITHM = {"va": "RS256"}  # takes no other; each time that a command reads an RSA key costs 50 ms
 _KEYS: dict[str, KeyPair] = {}
 
 Key = tuple[str, str]
@@ -148,6 +151,14 @@ class Site:
         )
 
 
+def until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait till it has happened, while the process that brings it about lives; without taking the processor from it."""
+    while not happened():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None, "it ended before that"
+
+
 def in_process(*words: str, stdin: str = "") -> Done:
     """The command as `chartferry` runs it, without the time that a process takes to start."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
@@ -168,9 +179,20 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
+def _digits(digits: str) -> tuple[str, str]:
+    return ("number", digits)
+
+
+_read = json.JSONDecoder(parse_float=_digits, parse_int=_digits).decode
+
+
+@functools.lru_cache(maxsize=1 << 13)
 def written(text: str | bytes) -> Any:
-    """JSON with numbers as they are written: 1.0 and 1.00 are different."""
-    return json.loads(text, parse_float=lambda digits: ("number", digits), parse_int=lambda digits: ("number", digits))
+    """JSON with numbers as they are written: 1.0 and 1.00 are different. To be read only: who asks again gets the same.
+
+    Most tests judge the same charts, several times each: without the cache that was half of what acceptance tests computed.
+    """
+    return _read(text if isinstance(text, str) else text.decode())
 
 
 def by_key(lines: Iterable[bytes]) -> dict[Key, Any]:
@@ -223,13 +245,17 @@ def listed(served: Served) -> dict[Key, Any]:
 def reachable(served: Served) -> dict[Key, Any]:
     """What a careful client can get from this mock: what is listed, and what that refers to, again and again."""
     found, everything = listed(served), source(served)
-    fresh = list(found.values())
+    fresh = set(found)
     while fresh:
-        mentioned = {key for resource in fresh for key in mentions(resource)}
-        wanted = {key for key in mentioned if key[0] in REFERRED and key in everything and key not in found}
-        found |= {key: everything[key] for key in wanted}
-        fresh = [everything[key] for key in wanted]
+        mentioned = set().union(*(_mentioned(served.dataset.get(*key).raw) for key in fresh))  # type: ignore[union-attr]
+        fresh = {key for key in mentioned if key[0] in REFERRED and key in everything and key not in found}
+        found |= {key: everything[key] for key in fresh}
     return found
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _mentioned(raw: bytes) -> frozenset[Key]:
+    return frozenset(mentions(written(raw)))
 
 
 def mentions(value: Any) -> Iterable[Key]:
@@ -263,4 +289,14 @@ def number(value: Any) -> Decimal:
 def mock(vendor: str, **knobs: Any) -> Any:
     """A running mock of the vendor: quick polls, few patients."""
     defaults = {"patients": 4, "polls": 1, "retry_after_s": 0, "jwks": key_pair(vendor).jwks}
-    return serve(MockConfig(vendor=vendor, **{**defaults, **knobs}))  # type: ignore[arg-type]
+    config = MockConfig(vendor=vendor, **{**defaults, **knobs})  # type: ignore[arg-type]
+    if config.data is None:
+        config = dataclasses.replace(config, data=_synthetic(config.patients, config.seed, documents=config.documents))
+    return serve(config)
+
+
+@functools.cache
+def _synthetic(patients: int, seed: int, *, documents: bool) -> list[bytes]:
+    """The charts that a mock would make of these words, made once."""
+    dataset = load_dataset(MockConfig(patients=patients, seed=seed, documents=documents))
+    return [row.raw for kind in dataset.types for row in dataset.of_type(kind)]

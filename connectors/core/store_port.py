@@ -7,7 +7,7 @@ units is its own protocol: an EHR's is `connectors.fhir.memories`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -40,6 +40,9 @@ class RunStore(Protocol):
 
         Whoever fetches takes only the `kinds` that it fetches; None gives all.
         """
+
+    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
+        """What settled units of these kinds had to remark, for people: (type, reason) -> how many."""
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.

@@ -22,7 +22,18 @@ from connectors.fhir.run import EhrRun
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.ways import PATIENTS
-from snapshots.record import AbsentRow, Deletion, Ending, Quarantined, Said, Unit, UnitResult, UnitState, unit_key
+from snapshots.record import (
+    AbsentRow,
+    Batch,
+    Deletion,
+    Ending,
+    Quarantined,
+    Said,
+    Unit,
+    UnitResult,
+    UnitState,
+    unit_key,
+)
 
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
@@ -34,6 +45,7 @@ _SAID = {
     Ending.RESTRICTED: Said.WITHHELD,
     Ending.NOT_FOUND: Said.NOT_FOUND,
 }
+_FOR_ROWS = 4  # one read in so many is kept for rows, however many patients are no longer listed
 
 
 async def confirm_absences(run: EhrRun, capability: Capability) -> None:
@@ -49,7 +61,7 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     run.show("looking for what is no longer listed")
     await _read_pending(run, reader)  # of a run that was killed
     await evidence.note_departed(PATIENTS)
-    left -= await _ask(run, reader, readable, left)
+    left -= await _ask(run, reader, readable, left - left // _FOR_ROWS)
     await evidence.note_missed()
     left -= await _ask(run, reader, readable, left)
     if run.request.kind == "sync" and run.is_full:
@@ -120,6 +132,20 @@ async def _read_pending(run: EhrRun, reader: _Reader) -> None:
         )
     except AuthError as error:
         run.notes.append(f"what is no longer listed could not be asked for: {error}")
+        await _leave_unanswered(run)
+
+
+async def _leave_unanswered(run: EhrRun) -> None:
+    """Settle what was not asked for in the end: that nobody answered is kept, since it is no word of any row."""
+    pending = await run.store.pending(None, _KINDS)
+    results = [UnitResult(key=unit.key, state=UnitState.SETTLED) for unit in pending]
+    words = [
+        Deletion(unit.resource_type, identity, Said.UNANSWERED)
+        for unit in pending
+        if unit.kind == CONFIRM
+        for identity in unit.ids
+    ]
+    await run.store.write(Batch(results=results, deletions=words))
 
 
 class _Reader:
@@ -163,13 +189,14 @@ class _Reader:
             await emit(Fetched(records=[record] if records else [], deletions=said, size=len(record.body)))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
 
-    def _words(self, unit: Unit, identity: str, said: Said) -> list[Deletion]:
+    def _words(self, unit: Unit, identity: str, said: Said | None) -> list[Deletion]:
         """A control that fails says nothing of its row: it was listed a moment ago."""
-        return [Deletion(unit.resource_type, identity, said)] if unit.kind == CONFIRM else []
+        return [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == CONFIRM else []
 
     def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
         """Another Patient than was asked for is a merge, whom a crawl will meet; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
-    def _said(self, error: TerminalFetchError) -> Said:
-        return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"), Said.UNANSWERED)
+    def _said(self, error: TerminalFetchError) -> Said | None:
+        """None: the read itself is refused. Whether that is so of this row or of its whole type, the controls show."""
+        return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"))

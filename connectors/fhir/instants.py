@@ -6,12 +6,13 @@ What no server of ours can mean is no date: `0001-01-01` is what .NET writes for
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 _EARLIEST, _LATEST = 1900, 9999  # years: the first with records of the living, and the end of time
 _EPOCH_SECONDS, _EPOCH_MS = 1e9, 1e12  # what is larger is a moment, and not so many seconds from now
 _WEEK_S = 7 * 86_400.0
+CLOCKS_DIFFER = timedelta(minutes=5)  # by so much, and nobody need be wrong
 _MISSING = {4: "-01-01", 7: "-01"}  # of a FHIR date by its length: a year, a year and month
 
 

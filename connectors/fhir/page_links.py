@@ -47,7 +47,7 @@ def links_from(raw: bytes) -> Links:
     for link in found:
         relations = _relations(link)
         if _NEXT in relations:
-            url = link.get("url")
+            url = link.get("url", link.get("href"))
             urls[url.strip() if isinstance(url, str) else ""] = None
         elif not relations or not relations <= _OTHERS:
             doubtful = True
@@ -58,8 +58,9 @@ def links_from(raw: bytes) -> Links:
 
 
 def _relations(link: Any) -> frozenset[str]:
-    """The relations of one link, as IANA registers them; none for what is no link."""
-    said = link.get("relation") if isinstance(link, dict) else None
-    if not isinstance(said, str):
+    """The relations of one link, as IANA registers them; none for what is no link. Some write `rel`, as Atom and JSON:API do."""
+    said = link.get("relation", link.get("rel")) if isinstance(link, dict) else None
+    words = [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, str)]
+    if isinstance(said, list) and len(words) < len(said):
         return frozenset()
-    return frozenset(_IANA.sub("", word) for word in said.lower().split())
+    return frozenset(_IANA.sub("", word) for one in words for word in one.lower().split())

@@ -26,6 +26,7 @@ from connectors.fhir.profile import IssueGrade
 from snapshots.record import Deletion, Quarantined, Record, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+_TOTAL = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
@@ -205,15 +206,21 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
             continue
         issues.extend(outcome.issues)
         doubtful = doubtful or bool(outcome.unread)
-    total = bundle.total if type(bundle.total) is int else None
     return Page(
         records=records,
         quarantined=quarantined,
         issues=issues,
         next_url=links.next_url,
-        total=total,
+        total=_total(bundle.total),
         doubtful=doubtful,
     )
+
+
+def _total(said: Any) -> int | None:
+    """How many a page says that there are; some write the number as a text, or with a fraction."""
+    text = str(said) if type(said) in {int, float, str} else ""
+    found = _TOTAL.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:

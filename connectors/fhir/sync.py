@@ -16,6 +16,7 @@ from connectors.fhir.bulk.levels import NoExportHereError, fetch_at_some_level
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.confirmation import confirm_absences
 from connectors.fhir.crawl.steps import crawl_knowledge, fetch_by_crawl
+from connectors.fhir.instants import CLOCKS_DIFFER, moment
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.linked.attachments import fetch_attachments
 from connectors.fhir.linked.passing_by import Notices
@@ -279,7 +280,13 @@ async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
     last = await run.store.knowledge.last_full_listing(granted)
     if last is None or run.now() - last > timedelta(days=profile.reconcile_every_d):
         return {}
-    return await run.store.knowledge.watermarks()
+    watermarks = await run.store.knowledge.watermarks()
+    # what was known up to an instant that has not come was dated by a clock that was wrong: news since then would be none
+    latest = run.now() + timedelta(seconds=run.client.ahead_s) + CLOCKS_DIFFER
+    if any(found is not None and found > latest for found in map(moment, watermarks.values())):
+        run.notes.append("an earlier run was dated ahead of the clocks: listed in full")
+        return {}
+    return watermarks
 
 
 def _suspended(run: EhrRun, error: TransientFetchError) -> RunReport:

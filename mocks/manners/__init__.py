@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 
-from mocks.manners.allscripts import ALLSCRIPTS
-from mocks.manners.cerner import CERNER
-from mocks.manners.epic import EPIC
 from mocks.manners.families import FAMILIES
-from mocks.manners.generic import GENERIC
 from mocks.manners.manner import Manner
-from mocks.manners.va import VA
 
 __all__ = ["FAMILIES", "MANNERS"]
 
-MANNERS: Mapping[str, Manner] = MappingProxyType(
-    {manner.vendor: manner for manner in (EPIC, CERNER, ALLSCRIPTS, VA, GENERIC)}
-)
+
+def _manners() -> Iterator[Manner]:
+    """Return the manner of each module here that is named for a vendor; families are variants of one."""
+    for found in iter_modules(__path__):
+        module = import_module(f"{__name__}.{found.name}")
+        own = (value for value in vars(module).values() if isinstance(value, Manner))
+        yield from (manner for manner in own if manner.vendor == found.name)
+
+
+MANNERS: Mapping[str, Manner] = MappingProxyType({manner.vendor: manner for manner in _manners()})

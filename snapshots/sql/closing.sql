@@ -56,9 +56,12 @@ VALUES (%(run)s, concat('unlisted:', %(resource_type)s::text), 'unlisted', %(res
 ON CONFLICT DO NOTHING
 
 -- name: blocks_all
--- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; of an export, patients that it did not
--- bring. Patients that a crawl did not find are no such hole: once they are found they are new to the roster, and listed in full.
+-- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; an export that says itself that there may
+-- be more than it gives; of an export, patients that it did not bring. Patients that a crawl did not find are no such hole: once they
+-- are found they are new to the roster, and listed in full.
 SELECT EXISTS (
+    SELECT FROM unit WHERE run = %(run)s AND kind = 'error-file' AND ending = 'partial'
+) OR EXISTS (
     SELECT FROM unit u WHERE run = %(run)s AND state = 'failed' AND (
         resource_type = '*' OR kind IN ('deleted-file', 'error-file')
         OR kind = 'cohort' AND NOT EXISTS (

@@ -198,7 +198,8 @@ SELECT EXISTS (SELECT FROM absence WHERE run = %(run)s)
 
 -- name: groups
 -- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
--- came: an answer about one of them may bring another, whom a redirect leads to.
+-- came: an answer about one of them may bring another, whom a redirect leads to. What was only said to be gone is held against what
+-- is stored of the patients whom this run speaks for.
 SELECT a.resource_type, a.way, count(*)::int,
     CASE WHEN a.resource_type = 'Patient' THEN (
         SELECT count(*) FROM (
@@ -213,6 +214,12 @@ SELECT a.resource_type, a.way, count(*)::int,
     (
         SELECT count(*) FROM resource r
         WHERE a.way IS NULL AND r.resource_type = a.resource_type AND r.connection = %(connection)s AND r.deleted_at IS NULL
+            AND (r.patient_id IS NULL OR NOT EXISTS (
+                SELECT FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
+            ) OR EXISTS (
+                SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+                    AND m.patient_id = r.patient_id
+            ))
     )::int
 FROM absence a
 CROSS JOIN LATERAL (
@@ -226,17 +233,19 @@ WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'm
 GROUP BY 1, 2
 
 -- name: patient_groups
--- The same by patient: how many rows of a type are newly missed, of how many that are stored; only of patients who are alive, as
--- they themselves or any row of their charts say that came.
+-- The same by patient: how many rows of a type are newly missed, or said to be gone, of how many that are stored; only of patients
+-- who are alive, as they themselves or any row of their charts say that came. Where rows were only said to be gone, as in an export
+-- of news, who is not said to be gone himself is alive.
 SELECT m.resource_type, m.patient_id, m.missed, (
     SELECT count(*) FROM resource r WHERE r.resource_type = m.resource_type AND r.connection = %(connection)s
         AND r.patient_id = m.patient_id AND r.deleted_at IS NULL
 )::int
 FROM (
-    SELECT a.resource_type, a.patient_id, count(*)::int AS missed FROM absence a
+    SELECT a.resource_type, a.patient_id, count(*)::int AS missed, bool_and(a.way IS NULL) AS told FROM absence a
     LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
         AND e.state <> 'old-tombstone'
-    WHERE a.run = %(run)s AND a.way IS NOT NULL AND a.patient_id IS NOT NULL AND a.resource_type <> 'Patient' AND e.id IS NULL
+    WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted')) AND a.patient_id IS NOT NULL
+        AND a.resource_type <> 'Patient' AND e.id IS NULL
         AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
     GROUP BY 1, 2 HAVING count(*) >= %(mass)s
 ) m
@@ -246,31 +255,40 @@ WHERE EXISTS (
             p.last_changed_run = %(run)s
             OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = p.resource_type AND s.id = p.id)
         )
+) OR m.told AND EXISTS (
+    SELECT FROM resource p WHERE p.resource_type = 'Patient' AND p.connection = %(connection)s AND p.id = m.patient_id
+        AND p.deleted_at IS NULL
+        AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.id = p.id)
 )
 
 -- name: due
 -- What was missed and is to be asked for by its id: no word of it yet, and no part of a mass, which no number of reads explains.
--- Patients first, what was withheld before last.
-SELECT a.resource_type, a.id, a.patient_id FROM absence a
-CROSS JOIN LATERAL (
-    SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
-        AND last_changed_run <> %(run)s OFFSET 0
-) r
-WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
-    AND (%(readable)s::text[] IS NULL OR a.resource_type = ANY(%(readable)s::text[]))
-    AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
-    AND NOT EXISTS (
-        SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
-        WHERE m.resource_type = a.resource_type AND m.way = a.way
-    )
-    AND NOT EXISTS (
-        SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
-        WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
-    )
-ORDER BY a.resource_type = 'Patient' DESC, EXISTS (
-    SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
-        AND e.state = 'withheld' AND e.run <> %(run)s
-), a.resource_type, a.id LIMIT %(limit)s
+-- Every way's types in turn, so that many rows of one do not keep the others from being asked for; what was withheld before last.
+SELECT d.resource_type, d.id, d.patient_id FROM (
+    SELECT a.resource_type, a.id, a.patient_id, a.way, EXISTS (
+        SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
+            AND e.state = 'withheld' AND e.run <> %(run)s
+    ) AS was_withheld
+    FROM absence a
+    CROSS JOIN LATERAL (
+        SELECT FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
+            AND last_changed_run <> %(run)s OFFSET 0
+    ) r
+    WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked
+        AND (%(readable)s::text[] IS NULL OR a.resource_type = ANY(%(readable)s::text[]))
+        AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
+        AND NOT EXISTS (
+            SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
+            WHERE m.resource_type = a.resource_type AND m.way = a.way
+        )
+        AND NOT EXISTS (
+            SELECT FROM unnest(%(mass_patient_types)s::text[], %(mass_patients)s::text[]) AS m (resource_type, patient_id)
+            WHERE m.resource_type = a.resource_type AND m.patient_id = a.patient_id
+        )
+) d
+ORDER BY d.was_withheld, row_number() OVER (PARTITION BY d.was_withheld, d.resource_type, d.way ORDER BY d.id),
+    d.resource_type = 'Patient' DESC, d.resource_type, d.id
+LIMIT %(limit)s
 
 -- name: note_asked
 -- Note what is asked for by its id.
@@ -467,6 +485,8 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.way IS NULL AND k.said IN ('not-found', 'gone') THEN CASE
         WHEN k.heard_before AND k.prior IN ('not-found', 'doubted') THEN 'confirmed' ELSE 'not-found' END
     WHEN k.way IS NULL THEN 'open'
+    -- that it could not be read is not that it is not there, whatever the listings say
+    WHEN k.asked AND (k.said = 'unanswered' OR k.said IS NULL AND k.controlled) THEN 'doubted'
     -- to leave a selection is no listing's word; to be said twice not to be there is
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found')
         AND (k.resource_type <> 'Patient' OR k.scope = 'everything' OR k.said IN ('gone', 'not-found') AND k.can_be_read) THEN 'settled'
@@ -478,7 +498,8 @@ FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.i
 -- What a second listing missed and this run did not ask for is gone only if what it did ask for of that way and type was.
 UPDATE absence a SET fate = 'doubted' WHERE a.run = %(run)s AND a.fate = 'settled' AND NOT a.asked AND EXISTS (
     SELECT FROM absence b WHERE b.run = %(run)s AND b.resource_type = a.resource_type AND b.way = a.way AND b.asked
-        AND (b.said IN ('withheld', 'unanswered') OR b.fate IN ('contradicted', 'dropped', 'contrary'))
+        AND (b.said IN ('withheld', 'unanswered') OR b.said IS NULL AND b.fate = 'doubted'
+            OR b.fate IN ('contradicted', 'dropped', 'contrary'))
 )
 
 -- name: disbelieve
@@ -567,11 +588,12 @@ SELECT resource_type, fate, count(*)::int FROM absence WHERE run = %(run)s AND f
 
 -- name: lower
 -- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
--- before it asks for news again. What this run's own full listing brought back, it knows.
+-- before it asks for news again, whichever of a row's patients it asks for. What this run's own full listing brought back, it knows.
 WITH shaken AS (
     SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known FROM absence a
     CROSS JOIN LATERAL (
-        SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id OFFSET 0
+        SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
+        UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = a.resource_type AND id = a.id
     ) r
     WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found')
     UNION SELECT resource_type, patient_id, %(full)s FROM revived WHERE run = %(run)s

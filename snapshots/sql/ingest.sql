@@ -255,12 +255,16 @@ SELECT resource_type, sum(changed)::int, sum(unchanged)::int FROM (
 
 -- name: note_words
 -- Note what the EHR said of resources that it did not give. What is believed of it is decided when the run ends; of what is not
--- stored, or is a tombstone, nothing need be.
+-- stored, or is a tombstone, nothing need be. A list of deletions that is older than what is known of a row is no word of it: it is
+-- asked for by its id.
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id, said)
-SELECT DISTINCT ON (s.resource_type, s.id) %(run)s, s.resource_type, s.id, s.way, r.patient_id, s.said
+SELECT DISTINCT ON (s.resource_type, s.id) %(run)s, s.resource_type, s.id, s.way, r.patient_id, CASE
+    WHEN s.said = 'deleted' AND r.last_changed_run <> %(run)s AND (
+        SELECT coalesce(x.as_of, x.started_at) > %(as_of)s::timestamptz FROM run x WHERE x.id = r.last_changed_run
+    ) THEN NULL ELSE s.said END
 FROM unnest(%(types)s, %(ids)s, %(ways)s, %(said)s) WITH ORDINALITY AS s (resource_type, id, way, said, n)
 CROSS JOIN LATERAL (
-    SELECT patient_id FROM resource
+    SELECT patient_id, last_changed_run FROM resource
     WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id AND (
         deleted_at IS NULL OR EXISTS (
             SELECT FROM absence k WHERE k.run = %(run)s AND k.resource_type = s.resource_type AND k.id = s.id

@@ -76,7 +76,8 @@ WITH again AS (
 ), unasked AS (  -- what it was told of absent rows is of another night: they are asked for again
     DELETE FROM unit WHERE run = %(run)s AND kind IN ('confirm', 'control')
 ), unsaid AS (
-    UPDATE absence SET said = NULL, asked = false WHERE run = %(run)s AND said IN ('not-found', 'gone', 'withheld', 'unanswered')
+    UPDATE absence SET said = CASE WHEN said NOT IN ('not-found', 'gone', 'withheld', 'unanswered') THEN said END, asked = false
+    WHERE run = %(run)s AND (asked OR said IN ('not-found', 'gone', 'withheld', 'unanswered'))
 )
 UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT FROM unit WHERE unit.run = %(run)s)
 
@@ -105,6 +106,12 @@ FROM unit
 WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[]))
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 LIMIT %(limit)s
+
+-- name: remarks
+-- What settled units had to remark, for people.
+SELECT resource_type, reason, count(*)::int FROM unit
+WHERE run = %(run)s AND kind = ANY(%(kinds)s::text[]) AND state = 'settled' AND reason IS NOT NULL
+GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: let_disk_follow
 -- Commit this batch without waiting for the disk. Commits reach it in their order, and the next commit that does wait (a job, the

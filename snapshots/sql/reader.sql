@@ -104,7 +104,7 @@ r.resource_type = ANY({types}::text[])
 
 -- name: mentioned
 -- Keys of what the charts of these patients mention, and of what that mentions, where it is of no patient: Medication, Practitioner, …
-WITH RECURSIVE mention (connection, key) AS (
+WITH RECURSIVE mention (connection, reference) AS (
     SELECT r.connection, substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
     FROM {rows} r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
     WHERE {selected}
@@ -117,7 +117,7 @@ SELECT s.connection, s.resource_type, s.id FROM mention m CROSS JOIN LATERAL ({s
 -- name: shared
 -- What a mention leads to, where it is of no patient.
 SELECT r.connection, r.resource_type, r.id, r.body FROM {rows} r
-WHERE r.resource_type = split_part(m.key, '/', 1) AND r.connection = m.connection AND r.id = split_part(m.key, '/', 2)
+WHERE r.resource_type = split_part(m.reference, '/', 1) AND r.connection = m.connection AND r.id = split_part(m.reference, '/', 2)
     AND r.patient_id IS NULL AND {selected} AND NOT EXISTS (
         SELECT FROM {members} o WHERE o.connection = r.connection AND o.resource_type = r.resource_type AND o.id = r.id
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.chaos.voyage import CrashingPostgres, sailing
 from tests.chaos.weather import FAULTS, WAYS, weather
+from tests.passing_postgres import folder_for_a_server
 
 # short ones; together: every way but two, kills of both kinds, changes and deletions in the source
 SEEDS = (1, 2, 3, 4, 6, 7)
@@ -18,7 +18,7 @@ SEEDS = (1, 2, 3, 4, 6, 7)
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[CrashingPostgres]:
-    root = Path(tempfile.mkdtemp(prefix="cf-"))  # its socket's path must be short
+    root = folder_for_a_server()
     server = CrashingPostgres(root / "pg")
     yield server
     server.close()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.fault_cases import CASES
 from tests.acceptance.faulted import BUSY, COMPLETE, FAILED, PROFILE, Case, faulted, live, rule
-from tests.user_site import Site, in_process, mock, reachable
+from tests.user_site import Site, in_process, mock, reachable, until
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -30,8 +30,7 @@ def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Si
     with mock("cerner", polls=30, patients=2) as served:
         site.connect(served)
         first = site.start("sync", "--json")
-        while first.poll() is None and not any(entry.purpose == "kickoff" for entry in served.log):
-            pass
+        until(lambda: served.log.of("kickoff"), first)
         second = in_process("sync", "--json", "--config", str(site.folder / "chartferry.toml"))
         said, _ = first.communicate()
         kickoffs = sum(entry.purpose == "kickoff" for entry in served.log)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.user_site import CHARTFERRY, Site, key_pair
+from tests.user_site import CHARTFERRY, Done, Site, in_process, key_pair, until
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CHARTFERRY, *words], cwd=folder, capture_output=True, text=True, check=False)
+def run(folder: Path, *words: str) -> Done:
+    with contextlib.chdir(folder):
+        return in_process(*words)
 
 
-@contextmanager
+@contextlib.contextmanager
 def mock(folder: Path, *words: str) -> Iterator[str]:
     """Serve a mock with the command; yield the configuration that it prints."""
     command = [CHARTFERRY, "mock", "serve", *words]
@@ -29,7 +30,7 @@ def mock(folder: Path, *words: str) -> Iterator[str]:
         lines = list(iter(process.stdout.readline, "\n"))
         yield "".join(lines)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner", "allscripts", "va", "generic"])
@@ -38,9 +39,9 @@ def test_what_a_mock_prints_is_a_configuration_that_syncs(tmp_path: Path, store_
         config = tmp_path / "chartferry.toml"
         config.write_text(f'[store]\nurl = "{store_url}"\n\n{printed}')
         checked = run(tmp_path, "config", "check")
-        assert (checked.returncode, checked.stderr) == (0, "")
+        assert (checked.code, checked.stderr) == (0, "")
         done = run(tmp_path, "sync", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.code == 0, done.stdout + done.stderr
         (report,) = json.loads(done.stdout)["runs"]
         assert report["patients"] == 1
         shown = run(tmp_path, "runs", str(report["id"]), "--json")
@@ -74,8 +75,7 @@ def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
     with serve(config) as served:
         name = site.connect(served)
         process = site.start("sync", "--json")
-        while not served.log.of("search"):
-            assert process.poll() is None
+        until(lambda: served.log.of("search"), process)
         process.send_signal(number)
         out, err = process.communicate()
         assert process.returncode == code, err
@@ -91,8 +91,7 @@ def test_a_second_sync_of_a_busy_connection_says_which_run_is_at_work(site: Site
     with serve(config) as served:
         site.connect(served)
         process = site.start("sync")
-        while not served.log.of("search"):
-            assert process.poll() is None
+        until(lambda: served.log.of("search"), process)
         answer = site.sync(code=6)
         assert "run 1" in answer["errors"][0]["error"]
         process.send_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ import signal
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.user_site import Site, key_pair
+from tests.user_site import Site, key_pair, until
 
 SLOW = MockConfig(vendor="cerner", patients=2, jwks=key_pair("cerner").jwks, polls=1_000, retry_after_s=0)
 
@@ -14,10 +14,9 @@ SLOW = MockConfig(vendor="cerner", patients=2, jwks=key_pair("cerner").jwks, pol
 def _stopped(site: Site, served: object) -> int:
     """Begin a sync, stop it while its export is prepared, and give its number."""
     process = site.start("sync")
-    while not served.log.of("status"):  # type: ignore[attr-defined]
-        assert process.poll() is None
+    until(lambda: served.log.of("status"), process)  # type: ignore[attr-defined]
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate()
     return int(site.run("runs", "--json").json["runs"][0]["id"])
 
 
@@ -39,10 +38,9 @@ def test_a_run_that_is_discarded_lets_the_next_sync_begin_anew(site: Site) -> No
         done = site.run("runs", "discard", str(old))
         assert (done.code, f"run {old} is closed" in done.stdout) == (0, True)
         process = site.start("sync")
-        while [entry.status for entry in served.log.of("kickoff")].count(202) < 2:
-            assert process.poll() is None
+        until(lambda: [entry.status for entry in served.log.of("kickoff")].count(202) >= 2, process)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate()
         newest = site.run("runs", "--connection", name, "--json").json["runs"][0]["id"]
     assert newest != old
     assert site.run("runs", "discard", "4711").code == 2

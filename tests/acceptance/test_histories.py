@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from tests.histories.director import history
-from tests.histories.stage import Stage, server
+from tests.histories.stage import Stage
 
 SEEDS = 100
-CHUNKS = 4  # test processes work on them side by side
+FELL_ONCE = (500_086,)  # a run that went on after a kill did not tell what the killed one had been told
+CHUNKS = 10  # test processes work on them side by side
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int) -> None:
+def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int, stage: Stage) -> None:
     fell = []
-    with server() as url, closing(Stage(url, f"histories{chunk}")) as stage:
-        for seed in range(1 + chunk, SEEDS + 1, CHUNKS):
-            failure, runs = stage.play(history(seed))
-            if failure is not None:
-                fell.append(f"seed {seed}: {failure}; runs: {'; '.join(runs)} (./run histories --seeds {seed})")
+    for seed in (*range(1 + chunk, SEEDS + 1, CHUNKS), *FELL_ONCE[chunk::CHUNKS]):
+        failure, runs = stage.play(history(seed))
+        if failure is not None:
+            fell.append(f"seed {seed}: {failure}; runs: {'; '.join(runs)} (./run histories --seeds {seed})")
     assert not fell, "\n".join(fell)

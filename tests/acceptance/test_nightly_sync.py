@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.user_site import Site, listed, mock, reachable, written
+from mocks.keys import make_key_pair
+from tests.user_site import Site, key_pair, listed, mock, reachable, written
 
 
 @pytest.mark.quick
@@ -116,9 +117,7 @@ def test_only_the_types_asked_for_are_fetched(site: Site, words: tuple[str, ...]
 
 
 def test_a_wrong_key_is_refused_with_what_to_do_and_without_the_key(site: Site) -> None:
-    from tests.user_site import key_pair
-
-    with mock("epic", jwks=key_pair("cerner").jwks) as served:
+    with mock("epic", jwks=make_key_pair().jwks) as served:
         site.connect(served)
         done = site.run("sync")
     assert done.code == 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -13,7 +12,7 @@ import pytest
 from mocks.serving import Served
 from snapshots.pool import Store
 from snapshots.record import RunScope
-from tests.user_site import Site, mock
+from tests.user_site import Site, mock, until
 
 
 def prove(site: Site, name: str, *words: str, code: int) -> dict:
@@ -130,6 +129,21 @@ def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(sit
     reasons = [one["reason"] for one in certificate["findings"]]
     assert any("reads do not tell" in one for one in reasons)
     assert not any("no longer at the EHR" in one for one in reasons)
+
+
+@pytest.mark.parametrize("body", ["operation-outcome", "html"])
+def test_a_read_that_is_answered_with_something_else_does_not_show_a_row_to_be_there(site: Site, body: str) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        gone, _ = patient_of(served, "Condition")
+        served.dataset.delete("Condition", gone)
+        served.faults.add({"match": {"path": "/Condition/"}, "action": {"status": 200, "body": body}})
+        certificate = prove(site, name, "--all", "--types", "Condition", code=0)
+    assert certificate["verdict"] == "more"
+    reasons = [one["reason"] for one in certificate["findings"]]
+    assert any("not looked up" in one for one in reasons)
+    assert not any("still at the EHR" in one for one in reasons)
 
 
 def test_a_row_counts_for_every_patient_who_is_a_member_of_it(site: Site) -> None:
@@ -324,11 +338,6 @@ def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) ->
     assert "chartferry sync" in done.stderr
 
 
-def until_asked(served: Served, searches: int) -> None:
-    while len(served.log.of("search")) < searches:
-        time.sleep(0.02)
-
-
 @pytest.mark.anyio
 async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, anyio_backend: str) -> None:
     with mock("generic") as served:
@@ -348,7 +357,7 @@ async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store,
         site.sync("--types", "Patient,Condition")
         served.log.clear()
         proof = site.start("prove", name, "--all", "--json")
-        await anyio.to_thread.run_sync(until_asked, served, 3)
+        await anyio.to_thread.run_sync(until, lambda: len(served.log.of("search")) >= 3, proof)
         scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=())
         async with await store.begin_run(scope):
             out, err = proof.communicate()

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 import psycopg
 
 from mocks.faults import Action, FaultRule, Match
+from mocks.keys import make_key_pair
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
-from tests.user_site import Site, key_pair, mock
+from tests.user_site import Site, key_pair, mock, until
 
 
 def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:
@@ -33,7 +34,7 @@ def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_noth
 
 
 def test_a_run_says_why_it_failed_and_what_to_do_next(site: Site) -> None:
-    with serve(MockConfig(vendor="cerner", patients=1, jwks=key_pair("epic").jwks)) as served:
+    with serve(MockConfig(vendor="cerner", patients=1, jwks=make_key_pair().jwks)) as served:
         name = site.connect(served)
         failed = site.sync(code=5)["runs"][0]["id"]
     shown = site.run("runs", str(failed)).stdout
@@ -45,10 +46,9 @@ def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: 
     with serve(MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.05)) as served:
         site.connect(served)
         process = site.start("sync")
-        while not served.log.of("search"):
-            assert process.poll() is None
+        until(lambda: served.log.of("search"), process)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate()
     with psycopg.connect(site._store_url, autocommit=True) as conn:
         conn.execute("UPDATE tenant_default.run SET started_at = started_at - interval '9 hours'")
         conn.execute("UPDATE tenant_default.unit SET ended_at = ended_at - interval '9 hours'")

@@ -27,7 +27,7 @@ from tests.user_site import Site, mock, reachable, source
 CALM_RUNS = (
     3  # after the weather has cleared one is enough; a second may be asked to wait for what the first left behind
 )
-RUN_S = 60
+RUN_S = 1500  # for what hangs; on a busy machine a run may be slow
 PARTIAL, FAILED = 3, 5
 KILLED = -signal.SIGKILL
 CHANGED, DELETED = 3, 2
@@ -296,7 +296,7 @@ class CrashingPostgres:
                 conn.execute(f"DROP DATABASE voyage_{self._number} WITH (FORCE)")  # type: ignore[arg-type,call-overload] # a number
         self._number += 1
         with psycopg.connect(self._url, autocommit=True) as conn:
-            conn.execute(f"CREATE DATABASE voyage_{self._number} TEMPLATE migrated")  # type: ignore[arg-type,call-overload]
+            conn.execute(f"CREATE DATABASE voyage_{self._number} TEMPLATE migrated STRATEGY FILE_COPY")  # type: ignore[arg-type,call-overload]
         return self._of(f"voyage_{self._number}")
 
     def crash(self) -> None:

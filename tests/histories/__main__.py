@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from tests.histories.stage import server
 from tests.histories.worker import Told, enter, played
+from tests.passing_postgres import passing_postgres
 
 DEFAULT = "1-1000"
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def _known(record: Path) -> dict[int, str]:
 
 
 def _all(seeds: list[int], jobs: int, shrink: int) -> Iterator[Told]:
-    with server() as url:
+    with passing_postgres() as url:
         context = multiprocessing.get_context("spawn")
         with context.Pool(jobs, enter, (url, shrink)) as pool:
             yield from pool.imap_unordered(played, seeds)

@@ -1,21 +1,16 @@
-"""Where histories are played: one embedded Postgres for the process, one tenant, and a loop that goes on from one to the next."""
+"""Where histories are played: one tenant of a Postgres, and a loop that goes on from one to the next."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import waiting
 
 from snapshots.beginning import begin, utc_now
-from snapshots.embedded import embedded_postgres
 from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
 from snapshots.record import RunScope
@@ -24,21 +19,6 @@ from tests.histories.oracle import Failure
 from tests.histories.player import Player
 from tests.histories.steps import History, Site
 from tests.histories.store_view import StoreView
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """The URL of an embedded Postgres that lasts as long as the block, and does not wait for its disk."""
-    directory = Path(tempfile.mkdtemp(prefix="cf-"))
-    try:
-        with embedded_postgres(directory) as url:
-            with psycopg.connect(url, autocommit=True) as conn:
-                for setting in ("fsync = off", "jit = off", "autovacuum = off"):
-                    conn.execute(f"ALTER SYSTEM SET {setting}")  # type: ignore[arg-type,call-overload]  # one of these
-                conn.execute("SELECT pg_reload_conf()")
-            yield url
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class _Lasting(psycopg.AsyncConnection[Any]):

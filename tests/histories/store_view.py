@@ -180,9 +180,9 @@ class StoreView:
         return {(row[0], row[1]) for row in self._conn.execute(query, {"id": patient})}
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What an unchanged night leaves as it was."""
+        """What an unchanged night leaves as it was; in an order that the content alone makes, and no plan of the moment."""
         return {
-            table: self._conn.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3").fetchall()  # type: ignore[arg-type,call-overload]
+            table: self._conn.execute(f"SELECT {columns} FROM {table} AS t ORDER BY t::text").fetchall()  # type: ignore[arg-type,call-overload]
             for table, columns in _STATE.items()
             if table in self._tables
         }

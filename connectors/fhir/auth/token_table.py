@@ -22,7 +22,7 @@ MARGIN_SHARE = 0.1
 
 _OUTAGE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _WORD = re.compile(r"[a-z0-9_.:-]{1,100}")
-_CERNER_URN = re.compile(r"urn:cerner:error:[a-z0-9:-]+")
+_ERROR_URN = re.compile(r"urn:[a-z]+:error:[a-z0-9:-]+")
 # What a refusal is about, by the words that servers use (Okta, Entra, Keycloak, PingFederate, the SMART bulk server). Only the
 # advice goes by them: what is done next goes by codes.
 _ABOUT: Mapping[Blame, re.Pattern[str]] = {
@@ -108,7 +108,7 @@ def _code(fields: dict[str, Any] | None) -> str | None:
     if isinstance(error, str) and _WORD.fullmatch(error):
         return error
     uri = (fields or {}).get("error_uri")
-    urn = _CERNER_URN.search(unquote(uri)) if isinstance(uri, str) else None
+    urn = _ERROR_URN.search(unquote(uri)) if isinstance(uri, str) else None
     return urn[0] if urn else None
 
 

@@ -1,7 +1,7 @@
-"""Downloads the files of an export, verifies them, and goes on where a cut one stopped, if its server can.
+"""Downloads the files of an export, verifies them, and resumes a cut file where it stopped, if the server can.
 
-Lines are `file_reading`'s, links `file_links`'. Lines of a file that is fetched again from its start reach the store twice: the
-merge makes that harmless.
+`file_reading` reads the lines, `file_links` renews the links. If a file is fetched again from its start, its lines reach the store
+twice; the merge makes that harmless.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from connectors.fhir.transport.call import Call, StreamReply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import origin, resolve
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.record import Unit, UnitResult, UnitState
+from snapshots.record import Ending, Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
@@ -39,9 +39,9 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired li
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 _GRAVE = frozenset({"error", "fatal"})
-_NOT_EXPORTED: frozenset[IssueGrade] = frozenset(
-    {"fatal", "pause", "restart"}
-)  # of a grave issue: data is not here that is due
+# grades of a grave issue that mean that data are missing
+_NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
+_NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something
 _PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
@@ -297,8 +297,8 @@ class FileFetcher:
         """What the server says of its own export. It does not say of which types, so the gravest counts for all.
 
         Warnings are normal, as Epic's 59205 (F27). An `error` or a `fatal` means that something was not exported: a hole, unless
-        the vendor's codes are known to mean less (Epic: 4118, no permission); then nothing is taken for deleted. What cannot be
-        read may say so too, and is a hole.
+        the vendor's codes are known to mean less (Epic: 4118, no permission; 4119, more may exist): then nothing is taken for
+        deleted, and nothing is known to be complete. What cannot be read may say so too, and is a hole.
         """
         self._tally.error_files += 1
         self._tally.issues += reading.issues
@@ -315,7 +315,13 @@ class FileFetcher:
         if reasons:
             self._tally.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=whole and not grave)
+        partial = grade(reading.issues, meanings) in _NOT_SHOWN
+        return UnitResult(
+            key=unit.key,
+            state=UnitState.SETTLED,
+            complete_listing=whole and not grave and not partial,
+            ending=Ending.PARTIAL if partial else Ending.LISTED,
+        )
 
     def _doubted(self, unit: Unit) -> UnitResult:
         """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""

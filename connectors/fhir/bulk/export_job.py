@@ -17,7 +17,7 @@ from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.bulk.progress_told import progress_told
-from connectors.fhir.instants import http_date, moment
+from connectors.fhir.instants import CLOCKS_DIFFER, http_date, moment
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.profile import VendorProfile
@@ -30,7 +30,6 @@ from snapshots.record import BulkJob, Unit, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
-_CLOCKS_DIFFER = timedelta(minutes=5)
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
@@ -124,7 +123,7 @@ class ExportJob:
     def _earlier(self, known: str | None, said: str | None, reply: Reply) -> str | None:
         """The earliest transactionTime that can be believed: one ahead of the clocks would make later runs ask for nothing."""
         found, server = moment(said, zoned=True), http_date(reply.headers.get("date"))
-        latest = max(filter(None, (self._now(), server))) + _CLOCKS_DIFFER
+        latest = max(filter(None, (self._now(), server))) + CLOCKS_DIFFER
         if said is None or found is None or found > latest:
             return known
         before = moment(known)

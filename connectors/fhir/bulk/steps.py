@@ -141,11 +141,13 @@ async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types:
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
-    """Whom a Group has, as it says itself; None where it cannot be read. The store keeps them, where all are told."""
+    """Whom a Group says that it has, for the store to keep if all are told; None where it cannot be read or tells nobody."""
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
     except (PlanError, ProtocolError, FetchError):
         return None
+    if not members.patients and not members.unresolved:
+        return None  # servers leave the members of large Groups out
     if not members.unresolved:
         await run.store.roster.note_members(members.patients)
     return members

@@ -28,6 +28,7 @@ from connectors.fhir.unit_details import SearchDetail
 from snapshots.record import Unit, unit_key
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
+_DIGITS = 10  # a Group of more members is none
 _LOOK_UP = "GET /Patient?identifier=…"
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
 
@@ -147,9 +148,9 @@ class CohortFinder:
             found = json_from(reply.body)
         except UnreadableJsonError:
             found = None
-        members = (
-            found.get("member") or [] if isinstance(found, dict) and found.get("resourceType") == "Group" else None
-        )
+        members = found.get("member") if isinstance(found, dict) and found.get("resourceType") == "Group" else False
+        if members is None:
+            members = []
         if isinstance(members, dict):
             members = [members]
         if not isinstance(members, list):
@@ -157,8 +158,8 @@ class CohortFinder:
         # whose membership cannot be read is a member that is not told
         references = [_reference(member) for member in members if not _is_inactive(member)]
         patients = [one for one in map(self._base.patient, references) if one is not None]
-        quantity = found.get("quantity")
-        hidden = max(0, quantity - len(members)) if type(quantity) is int else 0
+        quantity = str(found.get("quantity", ""))  # some servers write numbers as text
+        hidden = max(0, int(quantity) - len(members)) if quantity.isdecimal() and len(quantity) < _DIGITS else 0
         places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())

@@ -23,7 +23,7 @@ from connectors.fhir.patients.merges import with_survivors
 from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.fhir.run import EhrRun, Readable, instant
 from connectors.fhir.search.deferrals import Deferrals
-from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
 from connectors.fhir.search.since import Owed, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
 from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
@@ -209,6 +209,7 @@ class _Crawl:
             began=run.store.started_at,
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
             notes_dates=profile.incremental and run.request.kind == "sync",
+            remarks=await run.store.remarks(_KINDS) if run.store.planned else NO_REMARKS,
         )
         await _search_pending(run, search)
         further = await self._units(self.plan.types)

@@ -233,8 +233,9 @@ class Asker:
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
         self._answers_reads.add(record.resource_type)
-        if record.resource_type == unit.resource_type:  # of another id: merged into that, which must be stored
-            listed[record.id] = record.last_updated
+        if record.resource_type != unit.resource_type:
+            return "the answer is no Patient"
+        listed[record.id] = record.last_updated  # of another id: merged into that, which must be stored
         return None
 
     def _call(self, unit: Unit, path: str, purpose: Literal["search", "read"]) -> Call:
@@ -280,10 +281,13 @@ class Asker:
         resource_type = question.resource_type
         read = replace(question.units[0], template=f"GET /{resource_type}/{{id}}")
         try:
-            await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
+            reply = await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
+            record = record_from(reply.body, self._base)
         except TerminalFetchError as error:
             return "missing" if self._is_gone(error) else "unknown"
-        except FetchError:
+        except (FetchError, UnreadableResourceError):
+            return "unknown"
+        if (record.resource_type, record.id) != (resource_type, id_):  # an outcome, or somebody else's page
             return "unknown"
         self._answers_reads.add(resource_type)
         return "there"

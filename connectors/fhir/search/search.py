@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from urllib.parse import quote
 
 import anyio
@@ -41,6 +42,7 @@ from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said,
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
 _NO_LONGER = frozenset({404, 410})
+NO_REMARKS: Mapping[tuple[str, str], int] = MappingProxyType({})
 _PUT_OFF = frozenset({Ending.PAUSED, Ending.RESTRICTED})
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -59,10 +61,12 @@ class SearchFetcher:
         began: datetime | None = None,
         formers: Container[str] = (),
         notes_dates: bool = False,
+        remarks: Mapping[tuple[str, str], int] = NO_REMARKS,
     ) -> None:
         """`began` is when the run did; without it nothing is asked in windows of time.
 
         `formers` are ids known to lead to a survivor. `notes_dates`: results tell the newest date, since news will be asked.
+        `remarks` are those of units that an interrupted run has settled: type and reason, with how many.
         """
         self._client = client
         self._base_url = base_url
@@ -78,7 +82,7 @@ class SearchFetcher:
         self._empty: set[str] = set()
         self._without_since: set[str] = set()
         self._asking: dict[tuple[str, str], anyio.Event] = {}
-        self._remarks: Counter[tuple[str, str]] = Counter()
+        self._remarks = Counter(dict(remarks))
 
     @property
     def empty_types(self) -> frozenset[str]:

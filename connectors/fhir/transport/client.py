@@ -140,7 +140,7 @@ class EhrClient:
         politeness: Politeness | None = None,
     ) -> None:
         self.tokens = tokens
-        self.behind_s = 0.0  # how far the server's clock is behind ours, as its first answers say
+        self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
@@ -340,6 +340,7 @@ class EhrClient:
             self._clocks_compared += 1
             behind = self._clock() - server
             self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
+            self.ahead_s = max(self.ahead_s, -behind)
 
     def _is_down(self) -> bool:
         return self.limits.breaker.down_until is not None and self.limits.breaker.is_open(self._clock())

@@ -6,17 +6,22 @@ of docs/vendors.md; [D] documented, [R] reported, [I] inferred.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from connectors.fhir.profile import VendorProfile
-from connectors.fhir.vendors.allscripts import ALLSCRIPTS
-from connectors.fhir.vendors.cerner import CERNER
-from connectors.fhir.vendors.epic import EPIC
-from connectors.fhir.vendors.generic import GENERIC
-from connectors.fhir.vendors.va import VA
 
-PROFILES: Mapping[str, VendorProfile] = {profile.name: profile for profile in (EPIC, CERNER, ALLSCRIPTS, VA, GENERIC)}
+
+def _profiles() -> Iterator[VendorProfile]:
+    """The profile of each module here."""
+    for found in iter_modules(__path__):
+        module = import_module(f"{__name__}.{found.name}")
+        yield from (value for value in vars(module).values() if isinstance(value, VendorProfile))
+
+
+PROFILES: Mapping[str, VendorProfile] = {profile.name: profile for profile in _profiles()}
 
 
 def profile_for(vendor: str, overrides: Mapping[str, Any] | None = None) -> VendorProfile:

@@ -41,7 +41,7 @@ def test_a_signal_lets_the_command_close_and_becomes_the_exit_code(number: signa
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        assert process.wait(20) == code
+        assert process.wait() == code
         assert process.stdout.read() == "closed\n"
         shown = process.stderr.read()
         assert "run the same command again" in shown

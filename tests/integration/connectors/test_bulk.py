@@ -12,7 +12,7 @@ from connectors.fhir.sync import CohortSource
 from mocks.faults import Action, FaultRule, Match
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.test_sync import run
-from tests.user_site import mock, reachable
+from tests.user_site import mock, reachable, source
 
 pytestmark = pytest.mark.anyio
 
@@ -362,7 +362,7 @@ async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: Kept
             await run(served, store, types=("Observation",))
         before = len(store.live())
         report = await run(served, store, types=("Observation",))
-        expected = {key: body for key, body in reachable(served).items() if key[0] == "Observation"}
+        expected = source(served, ["Observation"])
         asked = [entry for entry in served.log if entry.purpose == "file"]
     assert 0 < before < len(expected)
     assert (report.status, report.holes, len(kickoffs(served))) == ("complete", [], 1)

@@ -240,14 +240,17 @@ async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> Non
     assert not [path for path in paths if ".." in path or " " in path or "%" in path]
 
 
-async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(store: KeptRows) -> None:
+@pytest.mark.parametrize("quantity", [9, "9"])
+async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(
+    store: KeptRows, quantity: object
+) -> None:
     entities = [
         {"reference": "Patient/p0"},
         {"reference": "Group/more"},
         {"identifier": {"value": "7"}},
         {"reference": "urn:uuid:1"},
     ]
-    group = {"resourceType": "Group", "id": "g", "quantity": 9, "member": [{"entity": one} for one in entities]}
+    group = {"resourceType": "Group", "id": "g", "quantity": quantity, "member": [{"entity": one} for one in entities]}
 
     def grouped(server: RawServer, asked: Asked) -> bytes | None:
         return answer(group) if asked.path == "/Group/g" else None

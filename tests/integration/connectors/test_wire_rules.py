@@ -24,9 +24,17 @@ from connectors.fhir.auth.login import log_in
 from connectors.fhir.auth.token_source import StaticBearer
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Token
+from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Time that only waits move."""
+    return BACKEND
+
 
 KEY = jwk.ECKey.generate_key("P-384", {"kid": "k1"})
 SMART = Credentials(auth="smart", client_id="c1", key=orjson.dumps(KEY.as_dict(private=True)).decode())

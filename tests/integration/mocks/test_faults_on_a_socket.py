@@ -52,7 +52,7 @@ def test_a_stalled_request_stays_without_an_answer_and_does_not_hold_up_the_end(
     ehr = serve_ehr("generic", open=True)
     ehr.faults.add({"nth": 1, "action": {"stall": True}})
     with client(ehr) as http, pytest.raises(httpx.ReadTimeout):
-        http.get("Patient", timeout=0.1)
+        http.get("Patient", timeout=httpx.Timeout(None, read=0.1))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_quota_refuses_what_is_above_it_and_tells_what_is_left(serve_ehr: Serv
 
 @pytest.mark.anyio
 async def test_more_requests_at_once_than_allowed_are_throttled(serve_ehr: ServeEhr) -> None:
-    ehr = serve_ehr("generic", open=True, max_concurrency=3, latency_s=0.2)
+    ehr = serve_ehr("generic", open=True, max_concurrency=3, latency_s=1)
     async with httpx.AsyncClient(base_url=ehr.base_url + "/") as http:
         answers = await asyncio.gather(*(http.get("Location/loc-1") for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * 3

@@ -150,6 +150,14 @@ async def test_what_was_doubted_and_is_missed_again_by_a_later_run_is_gone(store
     assert (live(store_url), open_evidence(store_url)) == (IDS - {"a2"}, {})
 
 
+async def test_what_was_doubted_and_could_not_be_read_stays_doubted(store: Store, store_url: str):
+    await weighed(store, ALL, ASKED)
+    await weighed(store, LESS, ASKED, limit=0)
+    report = await weighed(store, LESS, ASKED, answers={"a2": Said.UNANSWERED})
+    assert said(report) == ("partial", 0, ["Observation"])
+    assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
+
+
 async def test_what_came_back_after_a_doubt_must_be_missed_twice_again(store: Store, store_url: str):
     for night in (ALL, LESS, ALL, LESS):
         report = await weighed(store, night, ASKED, limit=0)
@@ -162,7 +170,7 @@ async def test_a_doubt_is_not_settled_by_a_run_that_has_newly_missed_a_mass(stor
     await weighed(store, [A1, *many], [P1], limit=0)
     report = await weighed(store, [A1], [P1])
     assert (report.deleted, len(live(store_url))) == (0, 32)
-    settled_now = await weighed(store, [A1], [P1])
+    settled_now = await weighed(store, [A1], [P1], limit=0)
     assert (settled_now.status, live(store_url)) == ("complete", {"a1"})
 
 
@@ -234,7 +242,7 @@ async def test_when_a_way_misses_most_of_a_type_nothing_is_asked_and_two_runs_mu
     doubted = await weighed(store, MANY[:2], [P1, P2])
     assert asked_for(store_url, doubted.id) == []
     assert (said(doubted), len(live(store_url))) == (("partial", 0, ["Observation"]), 30)
-    believed = await weighed(store, MANY[:2], [P1, P2])
+    believed = await weighed(store, MANY[:2], [P1, P2], limit=0)
     assert (believed.status, believed.deleted, live(store_url)) == ("complete", 28, {"m00", "m01"})
 
 

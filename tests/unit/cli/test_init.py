@@ -8,8 +8,9 @@ import pytest
 
 from cli.init import TEMPLATE
 from cli.main import call
-from config.connections import VENDORS, Connection
+from config.connections import Connection
 from config.settings import ExportDefaults, load_settings
+from connectors.fhir.vendors import PROFILES
 
 
 def uncommented() -> str:
@@ -27,7 +28,7 @@ def test_every_commented_example_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text(uncommented())
     settings = load_settings(path, {})
-    assert {each.vendor for each in settings.connections.values()} == set(VENDORS)
+    assert {each.vendor for each in settings.connections.values()} == set(PROFILES)
     assert {each.auth for each in settings.connections.values()} == {"smart", "secret", "bearer", "none"}
 
 

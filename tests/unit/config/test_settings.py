@@ -25,8 +25,11 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+VENDORS = ("epic", "cerner", "generic", "va")
+
+
 def load(folder: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
-    return load_settings(write(folder, text), environ or {})
+    return load_settings(write(folder, text), environ or {}, vendors=VENDORS)
 
 
 def problems_in(folder: Path, text: str) -> dict[str, tuple[str, str]]:
@@ -37,7 +40,7 @@ def problems_in(folder: Path, text: str) -> dict[str, tuple[str, str]]:
 
 def outcome(path: Path) -> Settings | tuple[Problem, ...]:
     try:
-        return load_settings(path, {})
+        return load_settings(path, {}, vendors=VENDORS)
     except ConfigError as exc:
         return exc.problems
 

@@ -188,8 +188,18 @@ def test_a_resource_marked_as_an_outcome_is_a_resource() -> None:
 def test_a_next_link_without_a_url_is_no_end_and_other_odd_links_and_totals_cost_only_themselves() -> None:
     condition = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": None}}
     links = [{"relation": None, "url": None}, {"relation": "next", "url": 7}]
-    page = page_from(b"\xef\xbb\xbf" + _bundle(condition, link=links, total="1"), BASE, where="page 1")
+    page = page_from(b"\xef\xbb\xbf" + _bundle(condition, link=links, total="one"), BASE, where="page 1")
     assert ([record.id for record in page.records], page.next_url, page.total) == (["c1"], "", None)
+
+
+@pytest.mark.parametrize("total", [5, "5", " 5 ", 5.0, "5.0"])
+def test_a_total_counts_in_whatever_shape_a_number_is_written(total: object) -> None:
+    assert page_from(_bundle(total=total), BASE, where="page 1").total == 5
+
+
+@pytest.mark.parametrize("total", [None, True, "", "many", -1, 5.5, [5], {}])
+def test_a_total_that_is_no_number_of_rows_is_none(total: object) -> None:
+    assert page_from(_bundle(total=total), BASE, where="page 1").total is None
 
 
 def test_numbers_in_an_entry_keep_their_written_form() -> None:

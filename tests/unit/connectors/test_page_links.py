@@ -42,11 +42,19 @@ def test_links_that_are_known_to_lead_elsewhere_are_passed_over(relation: str) -
 @pytest.mark.parametrize(
     "stranger",
     [None, 7, "next", [], {}, {"relation": None, "url": URL}, {"relation": "more", "url": URL}, {"relation": "nextPage"},
-     {"rel": "next", "href": URL}, {"relation": ["next"], "url": URL}, {"relation": ""}],
+     {"rel": 7, "href": URL}, {"relation": [7], "url": URL}, {"relation": []}, {"relation": ""}],
 )  # fmt: skip
 def test_a_link_that_nobody_understands_leaves_a_doubt_and_costs_only_itself(stranger: Any) -> None:
     assert links(stranger) == (None, True)
     assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
+
+
+@pytest.mark.parametrize(
+    "link", [{"rel": "next", "href": URL}, {"relation": ["next"], "url": URL}, {"rel": "Next", "url": URL}]
+)
+def test_a_next_link_in_other_words_is_followed(link: Any) -> None:
+    assert links(link) == (URL, False)
+    assert links({key: value for key, value in link.items() if key in {"rel", "relation"}}).next_url == ""
 
 
 @pytest.mark.parametrize("raw", [b'"next"', b"7", b"true", b"{", b"[{]", b"{}x"])
@@ -79,6 +87,11 @@ JSON = st.recursive(
 )
 
 
+def _is_self(said: Any) -> bool:
+    words = said if isinstance(said, list) else [said]
+    return all(isinstance(one, str) for one in words) and set(" ".join(words).lower().split()) == {"self"}
+
+
 @given(JSON)
 def test_any_json_as_links_ends_a_listing_only_where_all_of_them_are_known_to_lead_elsewhere(value: Any) -> None:
     raw = orjson.dumps(value)
@@ -86,7 +99,7 @@ def test_any_json_as_links_ends_a_listing_only_where_all_of_them_are_known_to_le
     known = [{"relation": one.get("relation")} if isinstance(one, dict) else one for one in (
         value if isinstance(value, list) else [] if value is None else [value]
     )]  # fmt: skip
-    elsewhere = all(isinstance(one, dict) and str(one["relation"]).strip().lower() == "self" for one in known)
+    elsewhere = all(isinstance(one, dict) and _is_self(one["relation"]) for one in known)
     assert (found == Links(None, doubtful=False)) == elsewhere
     page = page_from(orjson.dumps({"resourceType": "Bundle", "link": value}), FhirBase("https://x"), where="page 1")
     manifest = manifest_from(orjson.dumps({"output": [], "link": value}), page=1, proofs=Proofs())

@@ -1,0 +1,319 @@
+"""Histories that a second outside reviewer invented: servers that say one thing in many words, or give no answer at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.histories import steps as s
+from tests.histories.answers import BASE, Answer, Job, Server, _issue, _outcome, _within
+from tests.histories.ehr import told
+from tests.histories.nights import Night, Nights, observation
+from tests.histories.stage import Stage
+from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Add, AddMany, Ask, Drop, Join, Lie, Sick, Site
+
+CHART = (PATIENT, OBSERVATION)
+Hook = Callable[[Server, list[str], Mapping[str, list[str]]], Answer | None]
+
+
+class _Odd(Server):
+    """What `hook` answers stands in place of the server's own answer."""
+
+    hook: Hook | None = None
+
+    def answer(self, method: str, url: str, body: bytes) -> Answer:
+        parts = urlsplit(url)
+        path = parts.path[len(urlsplit(BASE).path) :].strip("/").split("/")
+        found = self.hook(self, path, parse_qs(parts.query)) if self.hook is not None else None
+        return found if found is not None else super().answer(method, url, body)
+
+    def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
+        answer = super()._kick_off(path, query, body)
+        if answer.status == 202:
+            number = str(len(self._jobs))
+            self._jobs[number] = self.exported_as(self._jobs[number])
+        return answer
+
+    exported_as: Callable[[Job], Job] = staticmethod(lambda job: job)
+
+
+def odd(nights: Nights) -> _Odd:
+    server = _Odd(nights._ehr)
+    nights._server = server  # type: ignore[assignment]
+    return server
+
+
+def unjudged(
+    nights: Nights,
+    ask: Ask | None = None,
+    *,
+    since: str = "auto",
+    faults: tuple[s.Fault, ...] = (),
+    kill: s.Kill | None = None,
+    later: timedelta = timedelta(days=1),
+) -> Night:
+    """A night that the oracle cannot judge, since it does not know what the server does, or that only these assertions judge."""
+    nights._moment += later
+    nights._report, nights._dies_at = None, ""
+    nights._run_to_end(nights._run(s.Run(ask or nights._home, since=since, faults=faults, kill=kill)))
+    return nights._night()
+
+
+def pats(*ids: str) -> tuple[Add, ...]:
+    return tuple(Add(PATIENT, one, one, age_d=300) for one in ids)
+
+
+def obs(id_: str, of: str | None, age_d: int = 300) -> Add:
+    return Add(OBSERVATION, id_, of, age_d=age_d)
+
+
+def deleting(*urls: str) -> Callable[[Job], Job]:
+    """An export whose `deleted` list names these."""
+    entries = [{"request": {"method": "DELETE", "url": one}} for one in urls]
+    line = json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    return lambda job: job._replace(deleted=[*job.deleted, line])
+
+
+# a list of deletions that is too long to be true
+@pytest.mark.parametrize("heard", [True, False], ids=["a row of the patient came", "nothing of him came"])
+def test_a_deleted_list_that_names_all_rows_of_a_living_patient_is_only_doubted(stage: Stage, *, heard: bool) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("system", "patient"), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), AddMany(OBSERVATION, "a", 60, "p1"), AddMany(OBSERVATION, "b", 200, "p2"))
+    nights.sync()
+    nights.happens(Add(CONDITION, "c", "p1" if heard else "p2", age_d=0))
+    server.exported_as = deleting(*(f"Observation/a{n}" for n in range(60)))
+    night = unjudged(nights)
+    assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.exported_as = staticmethod(lambda job: job)
+    nights.end()
+
+
+def test_a_deleted_list_that_names_all_rows_of_a_small_group_is_only_doubted(stage: Stage) -> None:
+    # held against the connection's 500 rows it would be no mass
+    ids = [f"a{n}" for n in range(10)]
+    rows = [f"o{one}x{n}" for one in ids for n in range(10)]
+    a, b = Ask("group:A", "bulk", CHART), Ask("group:B", "bulk", CHART)
+    nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats(*ids, "big"), *(obs(row, row[1:].partition("x")[0]) for row in rows))
+    nights.happens(AddMany(OBSERVATION, "b", 400, "big"), *(Join("A", one) for one in ids), Join("B", "big"))
+    nights.sync(a)
+    nights.sync(b)
+    server.exported_as = deleting(*(f"Observation/{row}" for row in rows))
+    night = unjudged(nights, a)
+    assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.exported_as = staticmethod(lambda job: job)
+    well = unjudged(nights, a)
+    assert (well.status, well.live, well.evidence) == ("complete", nights.at_ehr, {})
+
+
+# more is missed than can be asked for
+def test_rows_are_asked_for_though_many_of_another_type_are_missed_as_well(stage: Stage) -> None:
+    home = Ask("cohort:p1,p2", "crawl", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, incremental=False))
+    nights.happens(*pats("p1", "p2"), AddMany(CONDITION, "k", 700, "p1"), AddMany(CONDITION, "s", 500, "p1"))
+    nights.happens(*(obs(f"z{n}", "p2") for n in range(12)))
+    nights.sync()
+    nights.happens(Drop(CONDITION, "s*"))  # which takes all reads of two nights
+    for _ in (2, 3, 4):
+        night = nights.sync(faults=(Sick(tuple(f"Observation/z{n}" for n in range(5))),))
+        assert nights.at_ehr <= night.live
+    nights.end()
+
+
+def test_rows_are_asked_for_though_many_patients_are_no_longer_in_the_cohort(stage: Stage) -> None:
+    ids = [f"q{n}" for n in range(450)]
+    home = Ask("cohort:p1", "crawl", CHART)
+    nights = stage.nights(Site(home=home, incremental=False))
+    nights.happens(*pats("p1", *ids), *(obs(f"z{n}", "p1") for n in range(12)))
+    nights.sync(Ask(f"cohort:{','.join(['p1', *ids])}", "crawl", CHART))
+    for _ in (2, 3, 4):
+        night = nights.sync(faults=(Sick(tuple(f"Observation/z{n}" for n in range(5))),))
+        assert nights.at_ehr <= night.live
+
+
+# reads that give no answer
+@pytest.mark.parametrize("answer", ["500", "503", "400", "a log-in page", "another row"])
+def test_a_row_that_could_not_be_read_is_not_buried_by_a_second_listing(stage: Stage, answer: str) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+
+    def read(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path not in ([OBSERVATION, "o0"], [OBSERVATION, "o1"]):
+            return None
+        if answer.isdigit():
+            return _outcome(int(answer), "exception")
+        if answer == "another row":
+            return Answer(200, server._ehr.body(server._ehr.rows[OBSERVATION, "o7"]))
+        return Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"})
+
+    server.hook = read
+    for _ in (2, 3):
+        night = unjudged(nights, faults=(Sick(("Observation/o0", "Observation/o1")),))
+        assert (night.dead, night.holes) == (set(), {"Observation doubted"})
+    server.hook = None
+    nights.end()
+
+
+def test_two_listings_still_settle_a_row_where_no_row_of_its_type_can_be_read(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+    nights.happens(Drop(OBSERVATION, "o0"))
+    server.hook = lambda server, path, query: _outcome(405, "not-supported") if path[:-1] == [OBSERVATION] else None
+    assert unjudged(nights).dead == set()
+    night = unjudged(nights)
+    assert (night.status, night.dead) == ("complete", {"Observation/o0"})
+
+
+@pytest.mark.parametrize("at", range(3, 9))
+def test_a_doubted_row_whose_read_was_asked_when_the_run_was_killed_is_asked_for_again(stage: Stage, at: int) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
+    nights.sync()
+    sick = (Sick(("Observation/o0",)),)
+    server.hook = lambda server, path, query: _outcome(503) if path == [OBSERVATION, "o0"] else None
+    assert unjudged(nights, faults=sick).holes == {"Observation doubted"}
+    server.hook = None
+    unjudged(nights, faults=sick, kill=s.Kill("request", at))
+    night = unjudged(nights, faults=sick, later=timedelta(minutes=5))
+    assert night.dead == set()
+    nights.end()
+
+
+# a row that is two patients'
+def test_what_was_buried_is_listed_in_full_by_who_asks_for_another_of_its_patients(stage: Stage) -> None:
+    first, second = Ask("cohort:p1", "crawl", CHART), Ask("group:B", "crawl", CHART)
+    nights = stage.nights(Site(home=first, reconcile_every_d=60))
+    server = odd(nights)
+
+    def by_either(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path != [OBSERVATION] or "patient" not in query:
+            return None
+        name = f'"Patient/{query["patient"][0].removeprefix("Patient/")}"'
+        rows = [row for row in server._ehr.of_type(OBSERVATION) if server._ehr.listed(row)]
+        rows = [row for row in rows if name in json.dumps(server._ehr.body(row))]
+        rows = [row for row in rows if all(_within(row.at, one) for one in query.get("_lastUpdated", ()))]
+        return server._page(OBSERVATION, dict(query), sorted(rows, key=lambda row: row.id))
+
+    server.hook = by_either
+    nights.happens(*pats("p1", "p2"), obs("k1", "p1", 0), obs("k2", "p2", 0), Join("B", "p2"))
+    nights.put(observation("both", "p1", performer=[{"reference": "Patient/p2"}]))
+    unjudged(nights, first)
+    unjudged(nights, second)
+    lied = unjudged(nights, first, since="none", faults=(Lie(("Observation/both",)),))
+    assert lied.dead == {"Observation/both"}
+    back = unjudged(nights, second)
+    assert (back.status, back.live) == ("complete", nights.at_ehr)
+
+
+# an export of yesterday
+def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_first(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), *(obs(f"o{n}", "p1") for n in range(5)), obs("k", "p2", 0))
+    nights.sync()
+    nights.happens(s.Change(OBSERVATION, "o0"))
+    nights.sync(Ask("pull:p1", "crawl", CHART))
+
+    def yesterday(job: Job) -> Job:
+        told_of = deleting("Observation/o0", "Observation/o1")(job)
+        return told_of._replace(files={}, time=told(nights._ehr.now() - timedelta(hours=26)))
+
+    server.exported_as = yesterday
+    night = unjudged(nights, later=timedelta(hours=2))
+    assert night.dead == {"Observation/o1"}  # of which nothing newer is known
+    server.exported_as = staticmethod(lambda job: job)
+    nights.end()
+
+
+# an export that says itself that there may be more
+@pytest.mark.parametrize("severity", ["error", "warning"])
+def test_an_export_that_may_leave_something_out_moves_no_watermark(stage: Stage, severity: str) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("system",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o", "p1"), Add(CONDITION, "c", "p1", age_d=30))
+
+    def without_conditions(job: Job) -> Job:
+        line = json.dumps(_issue(severity, "suppressed", vendor_code="4119"))
+        return job._replace(files={t: rows for t, rows in job.files.items() if t != CONDITION}, errors=[line])
+
+    server.exported_as = without_conditions
+    night = unjudged(nights)
+    assert (night.status, night.known) == ("complete", {})
+    server.exported_as = staticmethod(lambda job: job)
+    after = unjudged(nights)
+    assert (after.status, after.live) == ("complete", nights.at_ehr)
+
+
+# a clock that was wrong
+@pytest.mark.parametrize("days", [2, 30])
+def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days: int) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0))
+    nights.sync()
+    right = nights._ehr.site
+    nights._ehr.site = right._replace(skew_s=days * 86_400)
+    nights.happens(obs("ahead", "p1", 0))
+    unjudged(nights)
+    nights._ehr.site = right
+    nights.happens(obs("new", "p1", 0), s.Change(OBSERVATION, "o1"))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+    assert any("ahead of the clocks" in note for note in night.notes)
+    nights.happens(obs("newer", "p2", 0))
+    after = unjudged(nights)
+    assert (after.status, after.live) == ("complete", nights.at_ehr)
+    assert after.counts[2] <= 1  # news alone, and what is dated ahead
+
+
+# numbers and links in other words
+@pytest.mark.parametrize("total", ["5", 5.0])
+def test_a_total_in_another_shape_still_tells_that_rows_are_missing(stage: Stage, total: object) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False, reads=False))
+    server = odd(nights)
+    nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(5)))
+    nights.sync()
+    none = {"resourceType": "Bundle", "type": "searchset", "total": total, "entry": []}
+    server.hook = lambda server, path, query: Answer(200, none) if path == [OBSERVATION] else None
+    for _ in (2, 3):
+        night = unjudged(nights)
+        assert (night.status, night.dead) == ("partial", set())
+
+
+# Groups that do not say who is in them
+GROUP = {"resourceType": "Group", "id": "A", "type": "person", "actual": True}
+
+
+@pytest.mark.parametrize("member", [False, "", 0, "none"])
+def test_members_that_cannot_be_read_are_not_nobody(stage: Stage, member: object) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
+    nights.sync()
+    server.hook = lambda server, path, query: Answer(200, {**GROUP, "member": member}) if path[0] == "Group" else None
+    assert unjudged(nights).status == "failed"
+    server.hook = None
+    nights.end()
+
+
+def test_an_export_of_news_says_so_where_its_group_tells_no_members(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
+    server = odd(nights)
+    server.hook = lambda server, path, query: Answer(200, GROUP) if path == ["Group", "A"] else None
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2", 200), Join("A", "p1"))
+    unjudged(nights)
+    nights.happens(Join("A", "p2"))
+    night = unjudged(nights)
+    assert nights.at_ehr <= night.live or any("joined it since" in note for note in night.notes)

@@ -1,0 +1,90 @@
+"""A run's store in memory: the core of what `snapshots.ledger.OpenRun` does, for tests of what comes before a store.
+
+`tests/integration/snapshots/test_run_store_contract.py` holds both to the same behaviour.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from connectors.core.store_port import RunStore
+from snapshots.errors import UnitConflictError
+from snapshots.record import Batch, Record, RunReport, Unit, UnitResult, UnitState
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class MemoryRunStore(RunStore):
+    """One open run. What it has taken in can be looked at: `records`, `batches`, `results`."""
+
+    id = 1
+    started_at = BEGAN
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.records: dict[tuple[str, str], Record] = {}
+        self.results: dict[str, UnitResult] = {}
+        self._units: dict[str, Unit] = {}
+        self._kept: dict[tuple[str, str], Record] = {}  # tombstones included
+
+    @property
+    def planned(self) -> bool:
+        return bool(self._units)
+
+    async def plan(self, units: Iterable[Unit]) -> int:
+        given = list(units)
+        for unit in given:
+            self._units.setdefault(unit.key, unit)
+        return len(given)
+
+    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+        found = [
+            unit
+            for unit in self._units.values()
+            if unit.key not in self.results and (kinds is None or unit.kind in kinds)
+        ]
+        return found[:limit]
+
+    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
+        return Counter(
+            (self._units[one.key].resource_type, one.reason)
+            for one in self.results.values()
+            if one.state is UnitState.SETTLED and one.reason and self._units[one.key].kind in kinds
+        )
+
+    async def write(self, batch: Batch) -> None:
+        unknown = [result.key for result in batch.results if result.key not in self._units]
+        if unknown:
+            raise UnitConflictError(f"{len(unknown)} units to be settled are not planned")
+        self.batches.append(batch)
+        for record in batch.records:
+            self.records[record.resource_type, record.id] = record
+        for key, place in batch.places.items():
+            self._units[key] = replace(self._units[key], reached=place)
+        for result in batch.results:
+            self.results[result.key] = result
+
+    async def finish(
+        self,
+        *,
+        watermark: str | None,
+        requests: int,
+        retries: int,
+        notes: Sequence[str] = (),
+        overlap: timedelta | None = None,
+    ) -> RunReport:
+        holes = any(one.state is UnitState.FAILED for one in self.results.values()) or bool(await self.pending())
+        status = "partial" if holes else "complete" if self.records else "nothing"
+        return self._report(status, notes)
+
+    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+        return replace(self._report("failed", notes), error=reason)
+
+    def _report(self, status: str, notes: Sequence[str]) -> RunReport:
+        received = Counter(resource_type for resource_type, _ in self.records)
+        return RunReport(
+            id=self.id, connection="memory", status=status, mode="crawl", resources=received, notes=tuple(notes)
+        )
