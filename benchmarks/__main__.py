@@ -1,6 +1,6 @@
 """The bench command: `python -m benchmarks [MEASUREMENT…]` prints one table and writes bench-results/<UTC time>.json.
 
-Exit codes: 0 every bar is met, 1 one is missed, 2 a measurement failed.
+Exit codes: 0 every bar is met, 1 a bar is missed, 2 a measurement failed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ QUIET_LOAD = 0.5
 
 
 def main() -> int:
-    """Run the measurements asked for, one after the other; return the exit code."""
+    """Run the requested measurements, one after the other; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="./run bench", description="Measurements, each with its limit measured beside it."
+        prog="./run bench", description="Measurements, each beside a limit measured in the same run."
     )
     parser.add_argument(
         "measurements", nargs="*", metavar="MEASUREMENT", help=f"any of {', '.join(MEASUREMENTS)}; default: all"
     )
     parser.add_argument("--megabytes", type=int, default=100, help="size of the generated data (default 100)")
     parser.add_argument(
-        "--runs", type=int, default=3, help="turns of each measurement; figures are medians (default 3)"
+        "--runs", type=int, default=3, help="how often to repeat each measurement; figures are medians (default 3)"
     )
     parser.add_argument("--results", type=Path, default=Path("bench-results"), help="folder for the JSON")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.measurements if name not in MEASUREMENTS]
     if unknown:
-        parser.error(f"unknown measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+        parser.error(f"unknown measurement {', '.join(unknown)}; allowed: {', '.join(MEASUREMENTS)}")
     load = os.getloadavg()[0]
     if load > QUIET_LOAD:
-        tell(f"the machine is busy (load {load:.2f}): figures and limits will both suffer")
+        tell(f"the machine is busy (load {load:.2f}): figures and limits will both be worse")
     figures: list[Figure] = []
     failed = False
     with (

@@ -1,7 +1,7 @@
 """bulk_sync measures `chartferry sync --mode bulk` into an empty store against a bare COPY of the same bytes into a jsonb table.
 
-References and attachments are off in all figures but their own two, whose limit is the files alone. The mock runs in its own
-process and answers the first poll with the manifest, so that what is timed is work and not waiting.
+References and attachments are off in all figures except two, whose limit is the files alone. The mock runs in its own process and
+answers the first poll with the manifest, so that the figures measure work, not waiting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.processes import Measured
 from benchmarks.workplace import CLIENT_ID, DataSet, Workplace, copy_in, tell
 
 BAR = 0.6
-BAR_ENTIRE, BAR_ENTIRE_AGAIN = 0.85, 0.8  # of the files alone
+BAR_ENTIRE, BAR_ENTIRE_AGAIN = 0.85, 0.8  # for the files alone
 SHARED = frozenset({"Group", "Location", "Medication", "Organization", "Practitioner", "PractitionerRole"})
 
 
@@ -27,7 +27,7 @@ def run(place: Workplace) -> list[Figure]:
     with mock_ehr(
         vendor="generic", data=data.gz, client_id=CLIENT_ID, jwks=place.jwks, polls=0, retry_after_s=0
     ) as ehr:
-        _sync(place, ehr["base_url"])  # not counted: the mock makes its files at their first download, and keeps them
+        _sync(place, ehr["base_url"])  # not counted: the mock makes its files at the first download, and keeps them
         for turn in range(place.runs):
             tell(f"bulk sync, {data.megabytes:.0f} MB, turn {turn + 1} of {place.runs}")
             with place.table(data) as table:
@@ -74,7 +74,7 @@ def run(place: Workplace) -> list[Figure]:
 
 
 def _sync(place: Workplace, base_url: str, *, whole: bool = False) -> tuple[Measured, Measured]:
-    """Sync into an empty tenant and, unchanged, once more; the tenant is dropped again."""
+    """Sync into an empty tenant, then again without changes; drop the tenant."""
     tenant = place.tenant()
     profile = {} if whole else {"follow": [], "attachments": {"fetch": False}}
     connection = {"vendor": "generic", "base_url": base_url, "mode": "bulk", "profile": profile}
@@ -86,7 +86,7 @@ def _sync(place: Workplace, base_url: str, *, whole: bool = False) -> tuple[Meas
 
 
 def arrived(data: DataSet, received: Mapping[str, int]) -> str:
-    """Say what arrived. A group export holds the patients' compartments; of shared resources come those that a chart mentions."""
+    """Return what arrived. A group export has the patients' compartments, and only the shared resources that a chart mentions."""
     lost = {
         kind: rows - received.get(kind, 0)
         for kind, rows in data.rows_by_type.items()

@@ -1,7 +1,7 @@
-"""chart_pull reproduces the figures that made this architecture known: one chart of about 5 MB, got in three ways.
+"""chart_pull reproduces the figures that led to this architecture: one chart of about 5 MB, fetched in three ways.
 
-Baseline: page after page as the server cuts them, uncompressed, one request at a time, through a rate-limited EHR: about 15 s.
-Then `chartferry pull` through the same EHR, and `chartferry pull --stored`, which delivers the snapshot and asks no EHR at all.
+Baseline: page after page of the server's size, uncompressed, one request at a time, through a rate-limited EHR: about 15 s. Then
+`chartferry pull` through the same EHR, and `chartferry pull --stored`, which delivers the snapshot without contacting an EHR.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.workplace import Workplace, make_data_set, tell
 from mocks.synthetic import generate_chart
 
 CHART_MB = 5.0
-PAGE = 50  # rows, where the client does not ask for more
+PAGE = 50  # rows, if the client does not ask for more
 LATENCY_S = 0.1  # of every answer
 BANDWIDTH = 1_000_000.0  # bytes/s of the whole EHR: 5 s for the chart, the rest of the 15 s is latency
 SECONDS_BAR = 1.0

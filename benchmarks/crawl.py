@@ -1,9 +1,9 @@
 """crawl measures `chartferry sync --mode crawl` over 20 connections, at 0 and at 50 ms latency of every answer.
 
-At 0 ms the charts are whole, served 100 rows a page at the most: how fast resources come into the store. At 50 ms they are cut
-short: how full the connections are kept. Beside both runs a bare aiohttp loop of as many workers that asks for the same pages,
-and the same crawl without a store; the server is `lean_server`, so that client and Postgres are what is measured. References and
-attachments, steps of their own after the searches, are off; at 0 ms a second crawl has them on.
+At 0 ms the charts are whole, with at most 100 rows per page: this measures how fast resources reach the store. At 50 ms they are
+shortened: this measures how full the connections are kept. Beside both run a bare aiohttp loop with as many workers that requests
+the same pages, and the same crawl without a store. The server is `lean_server`, so that the figures measure client and Postgres.
+References and attachments, which are separate steps after the searches, are off; at 0 ms a second crawl has them on.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CPU_BAR_MS = 1.0
 CONCURRENCY = 20
 LATENCY_S = 0.05
 PAGE_ROWS = 100  # Epic pages may hold 1,000 rows, Cerner's of Observations 200 (vendors.md 1.4, 2.4)
-PATIENTS = 1_600  # 16,000 requests: 40 s at the ideal rate, so that login and tail weigh little
-VISITS = 4  # the charts are cut short: requests are measured here, not bytes
+PATIENTS = 1_600  # 16,000 requests: 40 s at the ideal rate, so that login and the end matter little
+VISITS = 4  # the charts are shortened: this measures requests, not bytes
 TYPES = (
     "AllergyIntolerance", "Condition", "DiagnosticReport", "DocumentReference", "Encounter", "Immunization",
     "MedicationRequest", "Observation", "Patient", "Procedure",
@@ -53,7 +53,7 @@ def run(place: Workplace) -> list[Figure]:
 
 @dataclass
 class _Turn:
-    """What one turn of all measured at one latency."""
+    """The results of one turn at one latency."""
 
     bare: float  # requests/s
     sync: Mapping[str, Any]
@@ -68,7 +68,7 @@ def _at(place: Workplace, data: DataSet, latency_s: float) -> list[Figure]:
     turns: list[_Turn] = []
     with lean_ehr(data.plain, types=TYPES, page_size=PAGE_ROWS, latency_s=latency_s) as ehr:
         base_url, patients = ehr["base_url"], ehr["patient_ids"]
-        _, started = sync(place, base_url, patients[:1])  # ten requests: what a start costs
+        _, started = sync(place, base_url, patients[:1])  # ten requests: the cost of a start
         for turn in range(place.runs):
             tell(f"crawl at {latency_s * 1000:.0f} ms, turn {turn + 1} of {place.runs}")
             bare = asyncio.run(bare_loop(base_url, patients))
@@ -130,7 +130,7 @@ def sync(
     connections: int = CONCURRENCY,
     searches_only: bool = True,
 ) -> tuple[Mapping[str, Any], Measured]:
-    """Crawl these patients into an empty tenant, which is dropped afterwards; give the run's report and the measured command."""
+    """Crawl these patients into an empty tenant, then drop it; return the run's report and the measured command."""
     tenant = place.tenant()
     profile: dict[str, Any] = {"max_concurrency": connections, "page_size": PAGE_ROWS}
     if searches_only:
@@ -148,7 +148,7 @@ def sync(
 
 
 def received(report: Mapping[str, Any]) -> int:
-    """The number of resources that a run received."""
+    """Return the number of resources that a run received."""
     return sum(report["resources"].values())
 
 
@@ -167,7 +167,7 @@ def _rows_limit(place: Workplace, data: DataSet) -> float:
 
 
 def _short_charts(seed: int = 43) -> Iterator[dict[str, Any]]:
-    """Yield patients with their first visits only: an entry refers to earlier ones, so a chart's beginning is whole."""
+    """Yield patients with their first visits only: entries refer only to earlier ones, so a chart's beginning is complete."""
     hospital = shared_resources(seed)
     yield from hospital
     for number in range(PATIENTS):
@@ -183,14 +183,14 @@ def _short_charts(seed: int = 43) -> Iterator[dict[str, Any]]:
 
 
 def cohort(folder: Path, patients: Sequence[str]) -> Path:
-    """Write the patients' ids as chartferry and smart-fetch read them."""
+    """Write the patients' ids in a form that chartferry and smart-fetch read."""
     path = folder / f"cohort-{len(patients)}.csv"
     path.write_text("\n".join(chain(["id"], patients)) + "\n")
     return path
 
 
 async def bare_loop(base_url: str, patients: Sequence[str]) -> float:
-    """Ask for every page of every search, keeping nothing; give requests/s."""
+    """Request every page of every search, keep nothing; return requests/s."""
     urls = iter([
         f"{base_url}/Patient/{patient}" if kind == "Patient" else f"{base_url}/{kind}?patient={patient}&_count={PAGE_ROWS}"
         for patient in patients

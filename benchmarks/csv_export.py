@@ -1,6 +1,6 @@
 """csv_export measures `chartferry export --format csv`, all built-in views, against a bare COPY out of the rows they read.
 
-The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating. The command's start is taken off.
+The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating. The command's start is subtracted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""fetch_only owns the crawl without a store: the same client, fetcher and pipeline, whose batches go nowhere.
+"""fetch_only owns the crawl without a store: the same client, fetcher and pipeline, but the batches are discarded.
 
 As a program (`python -m benchmarks.fetch_only BASE_URL COHORT_FILE CONNECTIONS TYPE…`) it prints one JSON line: requests,
-resources, seconds, and the CPU seconds of the crawl itself. What `chartferry sync` takes more is what storing costs.
+resources, seconds, and the CPU seconds of the crawl itself. The additional time of `chartferry sync` is the cost of storing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from snapshots.record import Batch, Unit, unit_key
 
 
 class _Nowhere:
-    """Counts what would be written."""
+    """Counts the rows that would be written."""
 
     records = 0
 
@@ -66,7 +66,7 @@ async def _crawl(base_url: str, patients: Sequence[str], connections: int, types
 
 
 def main() -> None:
-    """Crawl and tell."""
+    """Crawl, and print the result."""
     base_url, cohort, connections, *types = sys.argv[1:]
     patients = Path(cohort).read_text().split()[1:]
     sys.stdout.write(json.dumps(asyncio.run(_crawl(base_url, patients, int(connections), types))) + "\n")

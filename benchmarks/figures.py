@@ -1,6 +1,6 @@
-"""figures owns what a measurement says: a value, the limit measured beside it, the bar it must reach, and peak memory.
+"""figures owns the result of a measurement: a value, the limit measured beside it, the bar it must reach, and peak memory.
 
-How a value came about is left to the modules that measure; this one prints the table and writes the JSON.
+The measuring modules produce the values; this one prints the table and writes the JSON.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 MEMORY_BAR_MB = 200.0
-WIDTH_ELSEWHERE = 150  # columns where nobody watches: no cell is cut
+WIDTH_ELSEWHERE = 150  # columns if the output is no terminal: no cell is cut
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured value. The ratio is value / limit; the bar applies to the ratio, or to the value where `bar_on` says so."""
+    """One measured value. The ratio is value / limit; the bar applies to the ratio, or to the value if `bar_on` says so."""
 
     name: str
     value: float
@@ -33,19 +33,19 @@ class Figure:
     limit: float | None = None
     limit_name: str = ""
     bar: float | None = None
-    bar_on: Literal["ratio", "at most", "at least"] = "ratio"  # a ratio of at least so much; or the value itself
-    peak_mb: float | None = None  # VmHWM of the chartferry process; Postgres and the mock are processes of their own
+    bar_on: Literal["ratio", "at most", "at least"] = "ratio"  # minimum of the ratio, or of the value
+    peak_mb: float | None = None  # VmHWM of the chartferry process; Postgres and the mock are separate processes
     samples: tuple[float, ...] = ()
     note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """Value over limit; None where no limit was measured."""
+        """The value divided by the limit; None if no limit was measured."""
         return self.value / self.limit if self.limit else None
 
     @property
     def passed(self) -> bool | None:
-        """Whether the bars are met, the one for memory included; None where there is none."""
+        """Whether all bars are met, including the one for memory; None if there is none."""
         checks = []
         if self.bar is not None:
             compared = {
@@ -61,7 +61,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """What two clients did under the same fault, each in a few words, as it was seen."""
+    """What two clients did under the same fault, each in a few words, as observed."""
 
     fault: str
     ours: str
@@ -69,7 +69,7 @@ class Behaviour:
 
 
 def print_behaviours(behaviours: Sequence[Behaviour], theirs: str) -> None:
-    """Print what was seen as one table on stdout."""
+    """Print the observations as one table on stdout."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("fault", "chartferry", theirs):
         table.add_column(column, overflow="fold")

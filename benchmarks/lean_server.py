@@ -1,9 +1,9 @@
-"""lean_server owns a server that costs next to nothing, so that what is measured beside it is the client and Postgres.
+"""lean_server owns a server that costs almost nothing, so that benchmarks measure the client and Postgres.
 
 Every answer is rendered before the first request: pages of searches by patient and type, a bulk manifest and its files, each
-plain and gzipped. It speaks honest HTTP/1.1 (keep-alive, Content-Length, gzip where asked for) and judges nothing: strictness and
-faults are the mocks'. As a program (`python -m benchmarks.lean_server`) it reads its settings as a JSON line, prints where it
-serves as another, and ends when its input does.
+plain and gzipped. It speaks correct HTTP/1.1 (keep-alive, Content-Length, gzip on request) and checks nothing: strictness and
+faults are for the mocks. As a program (`python -m benchmarks.lean_server`) it reads its settings as a JSON line, prints its
+addresses as another, and ends when its input ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BACKLOG = 1024
 GROUP = "everyone"
 _SHARED = ("Device", "Location", "Medication", "Organization", "Practitioner", "PractitionerRole")
-_MEMORY = 64  # answers over which the timers' lateness is averaged
+_MEMORY = 64  # number of answers over which the timers' delay is averaged
 _SEARCH = re.compile(rb"/fhir/([A-Za-z]+)\?(?:.*&)?(patient|_id)=(?:Patient(?:/|%2F))?([^&]+)")
 _NUMBER = re.compile(rb"[?&]page=(\d+)")
 _REFERENCE = re.compile(rb'"(?:subject|patient|beneficiary)":\{[^{}]*?"reference":"(?:[^"]*/)?Patient/([^"/]+)"')
@@ -42,9 +42,9 @@ Rendered = tuple[bytes, bytes]  # a whole answer, plain and gzipped
 def lean_ehr(data: Path, **settings: Any) -> Iterator[dict[str, Any]]:
     """Serve the NDJSON files of a folder until the block ends.
 
-    Settings: `latency_s` of every answer; `page_size`, rows a page whatever the client asks for; `types` to render pages of;
-    `rows_per_file` and `files`, where a bulk export is offered. Gives `base_url`, `patient_ids`, `pages`, `rows`, `files`,
-    `file_rows`, and, once the block has ended, the mean `latency_s` that was really served.
+    Settings: `latency_s` of every answer; `page_size`, rows per page whatever the client asks for; `types` to render pages for;
+    `rows_per_file` and `files`, to offer a bulk export. Yields `base_url`, `patient_ids`, `pages`, `rows`, `files`,
+    `file_rows`, and, once the block has ended, the mean `latency_s` that was really achieved.
     """
     command = [sys.executable, "-m", "benchmarks.lean_server"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -62,7 +62,7 @@ def lean_ehr(data: Path, **settings: Any) -> Iterator[dict[str, Any]]:
 
 
 def render(status: str, body: bytes, media_type: bytes = _FHIR, *headers: bytes) -> Rendered:
-    """Give a whole answer, plain and gzipped."""
+    """Return a whole answer, plain and gzipped."""
 
     def answer(sent: bytes, *more: bytes) -> bytes:
         lines = [f"HTTP/1.1 {status}".encode(), b"Content-Type: " + media_type, b"Content-Length: %d" % len(sent)]
@@ -72,7 +72,7 @@ def render(status: str, body: bytes, media_type: bytes = _FHIR, *headers: bytes)
 
 
 class Answers:
-    """Everything that can be asked, rendered."""
+    """Every possible answer, rendered."""
 
     def __init__(self, base_url: str, data: Path, settings: dict[str, Any]) -> None:
         self.base_url = base_url
@@ -124,7 +124,7 @@ class Answers:
                 number += 1
 
     def _render_reads(self, file: Path) -> None:
-        """Patients, and what charts refer to: the hospital's few. What may be asked by id, one or many."""
+        """Render what can be requested by id, one or many: the Patients, and the few resources that all charts refer to."""
         rows = file.read_bytes().splitlines() if file.stem in {"Patient", *_SHARED} else []
         for row in rows:
             found = _ID.search(row)
@@ -150,7 +150,7 @@ class Answers:
         }  # fmt: skip
 
     def to(self, method: bytes, target: bytes) -> Rendered:
-        """Give the answer to one request."""
+        """Return the answer to one request."""
         found = self.exact.get(target)
         if found is not None:
             return found
@@ -193,7 +193,7 @@ def _capability(types: list[str]) -> dict[str, Any]:
 
 
 class Delay:
-    """Latency that is right on average: timers fire 0.2 to 0.5 ms late on a virtual machine, so they are set earlier."""
+    """Latency that is right on average: timers fire 0.2 to 0.5 ms late on a virtual machine, so this sets them earlier."""
 
     def __init__(self, latency_s: float) -> None:
         self.latency_s = latency_s
@@ -203,7 +203,7 @@ class Delay:
         self._loop = asyncio.get_running_loop()
 
     def later(self, write: Callable[[bytes], None], answer: bytes) -> None:
-        """Write the answer when its time has come, counted from now."""
+        """Write the answer once its latency has passed, counted from now."""
         begins = self._loop.time()
 
         def due() -> None:
@@ -217,7 +217,7 @@ class Delay:
 
 
 class LeanConnection(asyncio.Protocol):
-    """One connection of a client that sends a request, then waits for its answer."""
+    """One connection to a client that sends a request, then waits for its answer."""
 
     def __init__(self, answers: Answers, delay: Delay) -> None:
         self._answers = answers
@@ -225,12 +225,12 @@ class LeanConnection(asyncio.Protocol):
         self._held = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note where to answer."""
+        """Note the transport for the answers."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request whose head is whole; none has a body."""
+        """Answer every request whose head is complete; none has a body."""
         self._held = self._held + data if self._held else data
         while (end := self._held.find(b"\r\n\r\n")) >= 0:
             head, self._held = self._held[:end], self._held[end + 4 :]
@@ -248,7 +248,7 @@ class LeanConnection(asyncio.Protocol):
 
 
 def _listen() -> socket.socket:
-    # the protocol by name: asyncio switches Nagle's algorithm off only on sockets that say that they are TCP
+    # name the protocol: asyncio turns Nagle's algorithm off only on sockets that declare TCP
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)
@@ -274,7 +274,7 @@ async def _serve(settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve what the first line of input asks for until the input ends."""
+    """Serve with the settings in the first line of input until the input ends."""
     settings = json.loads(sys.stdin.readline())
     # epoll's timeout is rounded up to whole milliseconds, select's is not: an answer is 50.0 ms late, not 50.5
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:

@@ -1,4 +1,4 @@
-"""loaded_store owns one synced store of the generated data that both export measurements read."""
+"""loaded_store owns a store with the generated data, which both export measurements read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.workplace import CLIENT_ID, Workplace, tell
 
 @contextmanager
 def loaded_store(place: Workplace) -> Iterator[tuple[str, Path]]:
-    """Sync the generated data into a fresh tenant; give the tenant and its configuration; drop it afterwards."""
+    """Sync the generated data into a new tenant, yield the tenant and its configuration, then drop it."""
     data = place.data()
     tenant = place.tenant()
-    tell(f"syncing {data.megabytes:.0f} MB, to be exported")
+    tell(f"syncing {data.megabytes:.0f} MB for the exports")
     with mock_ehr(
         vendor="generic", data=data.gz, client_id=CLIENT_ID, jwks=place.jwks, polls=0, retry_after_s=0
     ) as ehr:

@@ -1,8 +1,8 @@
-"""mock_process owns running one mock EHR in a process of its own, so that its CPU and memory are not the client's.
+"""mock_process owns running one mock EHR in a separate process, so that its CPU and memory do not count for the client.
 
-As a program (`python -m benchmarks.mock_process`) it reads a MockConfig as JSON from its first line of input, prints where it
-serves as a JSON line, and ends when its input does. Its latency is exact: an answer begins `latency_s` after its request came,
-however long the mock's one thread took to make it, so that the semaphore's ideal can be reached by whoever keeps it full.
+As a program (`python -m benchmarks.mock_process`) it reads a MockConfig as JSON from its first line of input, prints its
+addresses as a JSON line, and ends when its input ends. Its latency is exact: an answer begins `latency_s` after its request came,
+however long the mock's one thread took to make it, so that a client that keeps its semaphore full can reach the ideal rate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BACKLOG = 1024
 
 @contextmanager
 def mock_ehr(**config: Any) -> Iterator[dict[str, Any]]:
-    """Serve a mock EHR until the block ends; give `base_url`, `group_ids` and `patient_ids`. `config` is as MockConfig's."""
+    """Serve a mock EHR until the block ends; yield `base_url`, `group_ids` and `patient_ids`. `config`: MockConfig's fields."""
     command = [sys.executable, "-m", "benchmarks.mock_process"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -46,7 +46,7 @@ def mock_ehr(**config: Any) -> Iterator[dict[str, Any]]:
 
 
 class LatentApp:
-    """An ASGI app whose answers begin a fixed time after their requests came."""
+    """An ASGI app whose answers begin a fixed time after their requests."""
 
     def __init__(self, app: ASGIApp, latency_s: float) -> None:
         self._app = app
@@ -58,14 +58,14 @@ class LatentApp:
 
         async def later(message: Message) -> None:
             if message["type"] == "http.response.start":
-                await asyncio.sleep(due - time.monotonic())  # returns at once where it is due already
+                await asyncio.sleep(due - time.monotonic())  # returns at once if the time has passed
             await send(message)
 
         await self._app(scope, receive, later)
 
 
 def _listen() -> socket.socket:
-    # asyncio switches Nagle's algorithm off only for sockets whose protocol is named; with it on, an answer that is written in
+    # asyncio turns Nagle's algorithm off only for sockets whose protocol is named; with it on, an answer that is written in
     # two pieces waits 40 ms for the client's delayed ACK
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -74,7 +74,7 @@ def _listen() -> socket.socket:
 
 
 def main() -> None:
-    """Serve what the first line of input asks for until the input ends."""
+    """Serve with the settings in the first line of input until the input ends."""
     asked = json.loads(sys.stdin.readline())
     latency_s = asked.pop("latency_s", 0.0)
     app = create_app(MockConfig(**asked | {"data": Path(asked["data"])}))

@@ -1,6 +1,6 @@
 """ndjson_export measures `chartferry export --format ndjson` of the whole store against a bare COPY out of the same rows.
 
-The command's start, which does not grow with the data, is measured by an export of patients only and taken off for the bar.
+The command's start, which does not grow with the data, is measured by an export of patients only, and subtracted for the bar.
 """
 
 from __future__ import annotations

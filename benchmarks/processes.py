@@ -19,12 +19,12 @@ _SAMPLE_S = 0.01
 
 
 class CommandFailedError(Exception):
-    """A measured command ended with another code than 0; the message has its last words."""
+    """A measured command did not end with code 0; the message has its last output."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One command that ended well. Seconds are from before the start of the process until it was gone."""
+    """One command that ended with code 0. Seconds run from before the start of the process until its end."""
 
     seconds: float
     peak_mb: float
@@ -33,19 +33,19 @@ class Measured:
 
     @property
     def json(self) -> Any:
-        """Its output read as JSON: the last line, where it printed several."""
+        """Its output parsed as JSON: the last line if it printed several."""
         return json.loads(self.output.strip().splitlines()[-1])
 
 
 def measure(arguments: Sequence[str], cwd: Path) -> Measured:
     """Run a command to its end and measure it.
 
-    Peak memory is the kernel's high-water mark (VmHWM), read every 10 ms. `ru_maxrss` would not do: it counts the pages of
-    this process, which the child has until its exec. Python keeps the modules that it has compiled, as it does for users, also
-    where whoever measures has told theirs not to: compiling ours anew is an eighth of a small sync's CPU.
+    Peak memory is the kernel's high-water mark (VmHWM), read every 10 ms. `ru_maxrss` is unsuitable: it counts the pages of
+    this process, which the child shares until its exec. Python caches compiled modules, as it does for users, even if the caller
+    has turned that off: compiling ours again takes an eighth of a small sync's CPU.
 
     Raises:
-        CommandFailedError: it ended with another code than 0.
+        CommandFailedError: it did not end with code 0.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

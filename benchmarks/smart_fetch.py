@@ -1,8 +1,8 @@
 """smart_fetch measures chartferry beside smart-fetch, on the same server and in turns: one bulk export, one crawl, six faults.
 
-Each is timed as a user would time it, from the start of the command to its end; smart-fetch writes files, chartferry stores in
-Postgres what it compares, keys and can undo. For both the server is `lean_server`; smart-fetch's five connections are not to be
-changed, so the crawl is measured with five for both.
+Each is timed as a user would time it, from the start of the command to its end. smart-fetch writes files; chartferry stores in
+Postgres, with comparison, keys and history. `lean_server` serves both. smart-fetch's five connections cannot be changed, so both
+crawl with five.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.workplace import Workplace, tell
 CONNECTIONS = 5
 ROWS_PER_FILE = 5_000
 
-# all that `smart-fetch bulk --type` takes (1.0.3); both are asked for these
+# all that `smart-fetch bulk --type` accepts (1.0.3); both fetch these
 THEIR_TYPES = frozenset({
     "AllergyIntolerance", "Condition", "Device", "DiagnosticReport", "DocumentReference", "Encounter", "EpisodeOfCare",
     "Immunization", "MedicationDispense", "MedicationRequest", "Observation", "Patient", "Procedure",
@@ -31,7 +31,7 @@ THEIR_TYPES = frozenset({
 
 
 def run(place: Workplace) -> list[Figure]:
-    """Measure both in turns; the figures are medians. What both do under faults is left in the workplace."""
+    """Measure both in turns; the figures are medians. The workplace keeps what both do under faults."""
     smart_fetch_program()
     figures = [*_bulk(place), *_crawl(place)]
     place.behaviours += smart_fetch_faults.run(place)
@@ -45,7 +45,7 @@ def _bulk(place: Workplace) -> list[Figure]:
     plain: list[float] = []
     with lean_ehr(data.plain, files=10**6, rows_per_file=ROWS_PER_FILE) as ehr:
         types = sorted(THEIR_TYPES & data.rows_by_type.keys())
-        count = ehr["file_rows"]  # the server gives every file whatever is asked for: the same to both
+        count = ehr["file_rows"]  # the server sends every file whatever is requested: the same to both
         for turn in range(place.runs):
             tell(f"bulk beside smart-fetch, turn {turn + 1} of {place.runs}")
             for rates, compress in ((packed, True), (plain, False)):

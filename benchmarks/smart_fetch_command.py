@@ -1,7 +1,7 @@
-"""smart_fetch_command owns smart-fetch as a program: its own virtual environment, from `smart-fetch.lock`, and how it is called.
+"""smart_fetch_command owns smart-fetch as a program: its virtual environment, from `smart-fetch.lock`, and its command lines.
 
-It is beside us in benchmarks only, and never in an environment of ours. What is measured with it is `smart_fetch`'s, what is
-seen of it under faults `smart_fetch_faults`'.
+Only benchmarks use it, and never in chartferry's environment. `smart_fetch` measures it; `smart_fetch_faults` observes it under
+faults.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ ENVIRONMENT = Path(__file__).resolve().parents[1] / ".venv-smart-fetch"
 
 
 def smart_fetch_program() -> Path:
-    """Give the path of smart-fetch; its environment is made at the first call, and anew when the lock has changed.
+    """Return the path of smart-fetch; make its environment at the first call, and again if the lock has changed.
 
     Raises:
-        CommandFailedError: it could not be made, for want of a network most likely.
+        CommandFailedError: the environment could not be made, most likely because there is no network.
     """
     stamp = ENVIRONMENT / ".installed"
     program = ENVIRONMENT / "bin" / "smart-fetch"
     if stamp.is_file() and stamp.read_bytes() == LOCK.read_bytes():
         return program
-    tell("installing smart-fetch into an environment of its own")
+    tell("installing smart-fetch into a separate environment")
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     _do([sys.executable, "-m", "venv", str(ENVIRONMENT)])
     pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -39,7 +39,7 @@ def smart_fetch_program() -> Path:
 
 
 def smart_fetch_version() -> str:
-    """Give the version that the lock names."""
+    """Return the version in the lock file."""
     lines = LOCK.read_text().splitlines()
     return next(line.split("==")[1].split()[0] for line in lines if line.startswith("smart-fetch=="))
 
@@ -47,7 +47,7 @@ def smart_fetch_version() -> str:
 def smart_fetch(
     verb: str, out: Path, base_url: str, types: Sequence[str], *options: str, compress: bool = True
 ) -> list[str]:
-    """Give the command line of one `smart-fetch crawl` or `bulk`. Its own splits of searches are off: both ask the same."""
+    """Return the command line of a `smart-fetch crawl` or `bulk`. It must not split searches, so that both send the same ones."""
     return [
         str(smart_fetch_program()), verb, str(out), "--fhir-url", base_url, "--type", ",".join(types), "--no-default-filters",
         *([] if compress else ["--no-compression"]), *options,

@@ -1,7 +1,7 @@
-"""smart_fetch_faults watches chartferry and smart-fetch meet the same faults, on mocks of the same making, and says what it saw.
+"""smart_fetch_faults exposes chartferry and smart-fetch to the same faults, on equal mocks, and reports what happened.
 
-Every fault strikes a first run; then it ends and the same command is run again. What is missing is counted against the source,
-row by row: in the store for us, in the files for smart-fetch. Nothing is assumed: the table is observed.
+Every fault affects a first run; then the fault ends and the same command runs again. Missing rows are counted against the source,
+row by row: in the store for chartferry, in the files for smart-fetch. Nothing is assumed: the table shows observations.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from mocks.serving import Served, serve
 PATIENTS = 12
 PAGE_ROWS = 20
 TYPES = ("Patient", "Condition", "Immunization", "Observation")
-_LONGEST_S = 600.0  # smart-fetch waits whole minutes between tries where the server does not say how long
+_LONGEST_S = 600.0  # smart-fetch waits whole minutes between tries if the server does not say how long
 Keys = set[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """One fault: how it reads, what the mock does, and how the run is begun. `killed_at`: SIGKILL after so many requests."""
+    """One fault: its description, what the mock does, and how the run starts. `killed_at`: SIGKILL after so many requests."""
 
     text: str
     mode: str = "crawl"
@@ -48,11 +48,11 @@ class _Fault:
 
 
 def _tokens_astray(served: Served) -> str:
-    """The `next` links named `localhost`, which is not the base URL's origin, 127.0.0.1."""
+    """Count the tokens sent to `localhost` by `next` links; that is not the base URL's origin, 127.0.0.1."""
     sent = sum(
         entry.had_authorization and entry.headers.get("host", "").startswith("localhost") for entry in served.log
     )
-    return f"token sent to the other origin {sent} times" if sent else "no token left its origin"
+    return f"token sent to the other origin {sent} times" if sent else "the token stayed at its origin"
 
 
 FAULTS = (
@@ -75,7 +75,7 @@ FAULTS = (
         }],
     ),
     _Fault(
-        text="a firewall's web page, HTTP 200, in place of one page",
+        text="a firewall's web page, HTTP 200, instead of one page",
         rules=[{"match": {"purpose": "search", "path": "/Observation"}, "nth": 3, "action": {"wrong_content": True}}],
     ),
     _Fault(
@@ -95,7 +95,7 @@ FAULTS = (
 
 @dataclass
 class _Run:
-    """What one run of a client came to."""
+    """The result of one run of a client."""
 
     code: int
     seconds: float
@@ -105,7 +105,7 @@ class _Run:
 
 
 def run(place: Workplace) -> list[Behaviour]:
-    """Strike both clients with every fault; give what was seen."""
+    """Expose both clients to every fault; return the observations."""
     key = place.folder / "key.jwks"
     shutil.copyfile(place.folder / "key.jwk.json", key)
     seen = []
@@ -120,7 +120,7 @@ def run(place: Workplace) -> list[Behaviour]:
 
 
 class _Chartferry:
-    """Our own command, with an empty tenant of its own."""
+    """The chartferry command, with its own empty tenant."""
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
@@ -148,7 +148,7 @@ class _Chartferry:
 
 
 class _SmartFetch:
-    """smart-fetch, with an empty folder of its own."""
+    """smart-fetch, with its own empty folder."""
 
     def __init__(self, place: Workplace, key: Path) -> None:
         self._folder = place.folder
@@ -171,7 +171,7 @@ class _SmartFetch:
         for file in self._out.glob("*.ndjson.gz"):
             if file.name.startswith("log."):
                 continue
-            unpacked = zlib.decompressobj(31).decompress(file.read_bytes())  # also of a file that was left half written
+            unpacked = zlib.decompressobj(31).decompress(file.read_bytes())  # also in a file that was left half written
             for line in unpacked.splitlines():
                 try:
                     resource = json.loads(line)
@@ -200,7 +200,7 @@ def _struck(place: Workplace, fault: _Fault, client: _Chartferry | _SmartFetch) 
         second = _run(fault, client, served, None)
     client.close()
     if fault.killed_at is not None:
-        return f"{_told(second, 'rerun: ')}, {second.twice} searches asked again"
+        return f"{_told(second, 'rerun: ')}, {second.twice} searches sent again"
     return "; ".join(part for part in (_told(first, ""), also, _told(second, "rerun: ")) if part)
 
 
@@ -229,5 +229,5 @@ def _told(run: _Run, prefix: str) -> str:
         whole += f", {run.broken_lines} broken lines in its files"
     said = "exit 0" if run.code == 0 else f"exit {run.code}"
     if run.code == 0 and run.missing:
-        said = "exit 0, IN SILENCE"
+        said = "exit 0, SILENTLY"
     return f"{prefix}{said}, {whole}, {run.seconds:.0f} s"

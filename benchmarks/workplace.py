@@ -1,7 +1,7 @@
-"""workplace owns what measurements share: a folder, an embedded Postgres held running, generated data, and configurations.
+"""workplace owns what measurements share: a folder, a running embedded Postgres, generated data, and configurations.
 
-Every measured run gets a tenant of its own, so that it writes into an empty store; the tenant is dropped afterwards. Deleting
-the folder is left to `__main__`.
+Every measured run gets its own tenant, so that it writes into an empty store; the tenant is dropped afterwards. `__main__`
+deletes the folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class DataSet:
-    """Generated resources on disk: `gz/` as the mock serves them, `plain/` for the bare COPY."""
+    """Generated resources on disk: `gz/` for the mock, `plain/` for the bare COPY."""
 
     gz: Path
     plain: Path
@@ -47,7 +47,7 @@ class DataSet:
 
     @property
     def megabytes(self) -> float:
-        """Size as plain NDJSON, in 10^6 bytes."""
+        """The size as plain NDJSON, in 10^6 bytes."""
         return self.bytes / 1e6
 
 
@@ -74,21 +74,21 @@ class Workplace:
         self.pieces.close()
 
     def data(self) -> DataSet:
-        """Return the generated data set of the size asked for, made at the first call."""
+        """Return the generated data set of the configured size, made at the first call."""
         if self._data is None:
             tell(f"generating {self.megabytes} MB of synthetic charts")
             self._data = make_data_set(self.folder / "data", _until(self.megabytes))
         return self._data
 
     def tenant(self) -> str:
-        """Return a tenant name that was not used before."""
+        """Return an unused tenant name."""
         return f"bench{next(self._names)}"
 
     def drop(self, tenant: str) -> None:
-        """Drop a tenant's schema and give the space back."""
+        """Drop a tenant's schema and free its space."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(f"tenant_{tenant}")))
-            connection.execute("CHECKPOINT")  # so that the next measurement does not pay for this one's dirty pages
+            connection.execute("CHECKPOINT")  # so that this measurement's dirty pages do not slow the next one
 
     def configure(self, tenant: str, connection: Mapping[str, Any], *, name: str = "ehr") -> Path:
         """Write a chartferry.toml with one connection of the tenant; return its path."""
@@ -112,7 +112,7 @@ class Workplace:
 
     @contextmanager
     def table(self, data: DataSet) -> Iterator[str]:
-        """Give an empty one-column jsonb table, dropped afterwards."""
+        """Yield an empty one-column jsonb table, then drop it."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("DROP TABLE IF EXISTS public.bare; CREATE TABLE public.bare (body jsonb)")
             try:
@@ -162,7 +162,7 @@ def _until(megabytes: int, seed: int = 42) -> Iterator[dict[str, Any]]:
 def copy_in(url: str, table: str, data: DataSet) -> None:
     """COPY the plain files into the one-column table over one connection, in one transaction: the ingest limit.
 
-    CSV with a quote and a delimiter that JSON text cannot hold takes each line as it is.
+    CSV with a quote and a delimiter that JSON text cannot contain takes each line unchanged.
     """
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         statement = f"COPY {table} FROM STDIN (FORMAT csv, QUOTE e'\\x01', DELIMITER e'\\x02')"
@@ -174,7 +174,7 @@ def copy_in(url: str, table: str, data: DataSet) -> None:
 
 
 def copy_out(url: str, table: str) -> int:
-    """COPY the table out as text and throw it away: the export limit. Return the number of bytes."""
+    """COPY the table out as text and discard it: the export limit. Return the number of bytes."""
     size = 0
     with (
         psycopg.connect(url) as connection,
@@ -187,7 +187,7 @@ def copy_out(url: str, table: str) -> int:
 
 
 def gunzipped_size(path: Path) -> int:
-    """Return how many bytes a gzip file holds."""
+    """Return the uncompressed size of a gzip file."""
     unpack, size = zlib.decompressobj(31), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -196,7 +196,7 @@ def gunzipped_size(path: Path) -> int:
 
 
 def tell(text: str) -> None:
-    """Say on stderr what is being measured: stdout is for the table."""
+    """Print on stderr what is being measured: stdout is for the table."""
     sys.stderr.write(f"bench: {text}\n")
     sys.stderr.flush()
 

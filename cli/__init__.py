@@ -1,1 +1,1 @@
-"""cli turns words into use cases and outcomes into exit codes; the only place that builds objects."""
+"""cli turns command lines into calls of use cases, and outcomes into exit codes; only cli builds objects."""

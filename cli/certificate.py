@@ -1,6 +1,6 @@
-"""How a proof looks to people: a table and its verdict. Its JSON is `render`'s, as that of a report is.
+"""Prints a proof for people: a table and its verdict. `render` makes its JSON, as it does for reports.
 
-What is in it is decided by `connectors.fhir.prove.prove`. Where not everything could be asked, the verdict itself says so.
+`connectors.fhir.prove.prove` decides what it contains. If not everything could be asked, the verdict itself says so.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _IN_WORDS = {
     "equal": "proved equal",
     "more": "nothing is missing; the store holds more than the EHR still has",
     "fewer": "NOT equal: the store holds fewer than the EHR",
-    "unanswered": "NOT proved: questions were left open",
+    "unanswered": "NOT proved: some questions were not answered",
     "not asked": "nothing could be compared",
 }
 _GRAVEST_FIRST = ("fewer", "unanswered", "more", "not asked", "equal")
-_NAMED_TYPES = 8  # in the verdict's line
+_NAMED_TYPES = 8  # types named in the verdict's line
 
 
 def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
-    """Print what a proof found: a line for each type with something to say (with `every`, for all), then what was not equal."""
+    """Print a proof: a line for each type with differences (with `every`, for all types), then what was not equal."""
     silent = [] if every else [one for one in certificate.types if not _says_something(one)]
     spoken = [one for one in certificate.types if one not in silent]
 
@@ -51,7 +51,7 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
         tell(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
     hidden = certificate.findings_unnamed + (0 if every else max(0, len(shown) - most))
     if hidden:
-        tell(f"and {hidden:,} more findings: `chartferry runs {certificate.run}` names those that are kept")
+        tell(f"and {hidden:,} more findings: `chartferry runs {certificate.run}` lists those that were kept")
     for note in certificate.notes:
         tell(f"{'note':17}{note}")
     whom = (
@@ -71,7 +71,7 @@ def _says_something(one: TypeProof) -> bool:
 
 
 def _in_one_line(types: Sequence[TypeProof]) -> str:
-    """What is said of types that are equal as far as they could be asked."""
+    """Return one line about the types that are equal as far as they could be asked."""
     equal = [one for one in types if one.equal]
     resources = sum(one.stored for one in equal)
     said = f"{'equal':17}{len(equal)} {'type' if len(equal) == 1 else 'types'}, {resources:,} resources"
@@ -83,7 +83,7 @@ def _in_one_line(types: Sequence[TypeProof]) -> str:
 
 
 def _not_asked(findings: Sequence[Finding]) -> list[str]:
-    """A line a reason: which types could not be asked."""
+    """Return one line per reason: which types could not be asked."""
     by_reason: dict[str, dict[str, None]] = {}
     for finding in findings:
         if finding.verdict == "not asked":
@@ -97,7 +97,7 @@ def _not_asked(findings: Sequence[Finding]) -> list[str]:
 
 
 def in_words(certificate: Certificate) -> str:
-    """The verdict, with what it does not speak of."""
+    """Return the verdict, with what it does not cover."""
     verdict = certificate.verdict
     partly = [one for one in certificate.types if one.not_asked]
     if verdict not in ("equal", "more") or not partly:

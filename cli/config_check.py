@@ -1,7 +1,7 @@
-"""`chartferry config check`: every problem of the configuration at once, down to keys that cannot be read.
+"""`chartferry config check`: every problem in the configuration at once, including keys that cannot be read.
 
-`config` knows what the file may say; here it meets the vendor profiles, the file system and the environment. Store and EHRs are
-asked only with --connect (`connect_check`).
+`config` knows what the file may say; this module also checks it against the vendor profiles, the file system and the environment.
+It contacts the store and the EHRs only with --connect (`connect_check`).
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def check(
     connect: Annotated[
         bool,
         typer.Option(
-            "--connect", help="Also ask the store and each EHR: name, TLS, metadata, login, scopes, a search."
+            "--connect", help="Also check the store and each EHR: name, TLS, metadata, login, scopes, a search."
         ),
     ] = False,
 ) -> int:
-    """Check the configuration: each problem with its key path, what was found and what is allowed.
+    """Check the configuration; report each problem with its key, what was found and what is allowed.
 
-    Exit codes: 0 all is well (notes and warnings aside), 2 the configuration, 5 with --connect: a step failed.
+    Exit codes: 0 all is well (apart from notes and warnings), 2 a problem in the configuration, 5 with --connect: a step failed.
     """
     from cli.wiring import checked_tenant
     from connectors.fhir.vendors import PROFILES
@@ -59,7 +59,7 @@ def check(
     settings, problems = read_settings(config, os.environ, vendors=PROFILES)
     connections = settings.of_tenant(tenant)
     found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
-    # what is unwise in one connection is said also where another has a problem
+    # warn about one connection even if another has a problem
     warnings = [
         *settings_warnings(settings),
         *(text for name, each in connections.items() if not found[name] for text in connection_warnings(each)),
@@ -98,7 +98,7 @@ def check(
         tell(f"note  {warning}")
     if failed:
         where = ", ".join(dict.fromkeys(one.where for one in failed))
-        tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); what to do stands behind each")
+        tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); each line above says what to do")
         return ExitCode.FAILED
     tell(f"{settings.source}: all is well, {_count(len(connections), 'connection')}")
     return ExitCode.COMPLETE
@@ -112,7 +112,7 @@ async def _connected(
     store: bool,
     told: bool,
 ) -> list[Checked]:
-    """Ask the store and every connection; each step is told as it ends, since the next may take long."""
+    """Check the store and every connection; print each step as it ends, since the next may take long."""
     from cli.connect_check import check_all
 
     checked = []
@@ -124,7 +124,7 @@ async def _connected(
 
 
 def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield what `config` alone cannot see: secrets and files that cannot be read, overrides that the profile refuses."""
+    """Yield the problems that `config` alone cannot see: unreadable secrets and files, overrides that the profile refuses."""
     from cli.wiring import profile_problems
 
     path = f"connections.{connection.name}"
@@ -140,7 +140,7 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
         yield from _key_problems(connection, path, read["key"], read.get("key_passphrase"))
     for key, file in connection.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
-            found = "may not be read by this user" if file.exists() else "does not exist"
+            found = "this user may not read" if file.exists() else "does not exist"
             found = "is a folder" if file.is_dir() else found
             found += "; folders are separated by /" if "\\" in str(file) else ""
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
@@ -161,7 +161,7 @@ def _key_problems(connection: Connection, path: str, text: str, passphrase: str 
 
 
 def settings_warnings(settings: Settings) -> Iterator[str]:
-    """Yield what works in the file as a whole and is still unwise."""
+    """Yield warnings about the whole file: settings that work but are unwise."""
     if settings.passwords and settings.source.stat().st_mode & READABLE_BY_OTHERS:
         for path in settings.passwords:
             yield (
@@ -173,34 +173,34 @@ def settings_warnings(settings: Settings) -> Iterator[str]:
 
 
 def connection_warnings(connection: Connection) -> Iterator[str]:
-    """Yield what works and is still unwise."""
+    """Yield warnings about one connection: settings that work but are unwise."""
     path = f"connections.{connection.name}"
     if connection.base_url.startswith("http://") and not any(host in connection.base_url for host in LOCAL_HOSTS):
-        yield f"{path}.base_url is http: charts and tokens travel in the clear"
+        yield f"{path}.base_url is http: charts and tokens travel unencrypted"
     for key, ref in connection.secrets.items():
         if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
             yield f"{path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
     if connection.cohort_system and not connection.cohort:
-        yield f"{path}.cohort_system does nothing without cohort"
+        yield f"{path}.cohort_system has no effect without cohort"
     if connection.cohort is None and connection.group is None:
         yield from _whose_charts(connection, path)
 
 
 def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
-    """Yield why a plain `sync` cannot know its patients: the server lists none, and the file names none."""
+    """Yield why a plain `sync` cannot know its patients: the server does not list them, and the file does not name them."""
     from connectors.fhir.vendors import profile_for
 
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode
     whose = f"{path}: neither cohort nor group"
     if mode == "bulk" and not {"system", "patient"} & set(profile.bulk_levels):
-        yield f"{whose}: a bulk export here is of one Group; set group, or name it with `sync --group`"
+        yield f"{whose}: this vendor exports by Group; set group, or name one with `sync --group`"
     elif mode == "crawl" and not profile.lists_patients:
-        yield f'{whose}: {connection.vendor} lists no patients; set cohort = "file:…", or name them with `sync --patients`'
+        yield f'{whose}: {connection.vendor} does not list patients; set cohort = "file:…", or name them with `sync --patients`'
 
 
 def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yield (key path, value, where it comes from) of everything that counts, vendor profiles included."""
+    """Yield (key path, value, source) of every setting, vendor profiles included."""
     yield "store.url", masked_url(settings.store_url), _origin(settings, "store.url")
     for key, value in settings.export.model_dump().items():
         yield f"export.{key}", _text(value), _origin(settings, f"export.{key}")
@@ -228,7 +228,7 @@ def _effective_of(name: str, connection: Connection, settings: Settings) -> Iter
 
 
 def _shortened(value: str) -> str:
-    """Keep a table readable where a value is long (client ids of 1,000 characters exist); --json has it whole."""
+    """Shorten long values to keep the table readable (client ids of 1,000 characters exist); --json prints them whole."""
     return value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}… ({len(value):,} characters)"
 
 

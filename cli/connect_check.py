@@ -1,6 +1,6 @@
-"""What `chartferry config check --connect` asks: the store, then each connection's EHR, step by step.
+"""`chartferry config check --connect`: checks the store, then each connection's EHR, step by step.
 
-What each step finds is `snapshots.inquiry`'s and `connectors.fhir.inquiry`'s; what is wrong in the file alone, `config_check`'s.
+`snapshots.inquiry` and `connectors.fhir.inquiry` do the steps; `config_check` checks the file alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """One thing that was tried; as JSON, its keys are a contract."""
+    """The result of one step; as JSON, its keys are a contract."""
 
     where: str  # "store", or a connection's name
     step: str
@@ -27,13 +27,13 @@ class Checked:
     advice: str = ""
 
     def line(self) -> str:
-        """Write it as people read it."""
+        """Format it for people."""
         advice = f"; {self.advice}" if self.advice else ""
         return f"{self.verdict:6}{self.where:18}{self.step:11}{self.found}{advice}"
 
 
 async def check_store(settings: Settings, connections: Sequence[Connection]) -> AsyncIterator[Checked]:
-    """Yield what the store's steps found."""
+    """Yield the results of the store's steps."""
     from snapshots.inquiry import inquire_store
 
     tenants = sorted({each.tenant for each in connections}) or ["default"]
@@ -42,7 +42,7 @@ async def check_store(settings: Settings, connections: Sequence[Connection]) -> 
 
 
 async def check_connection(connection: Connection, problems: Sequence[Problem]) -> AsyncIterator[Checked]:
-    """Yield what one connection's steps found; where the file has a problem with it, nothing is asked. Raises nothing."""
+    """Yield the results of one connection's steps; if the file has a problem with it, contact nothing. Raises nothing."""
     from cli.exit_codes import explain
     from cli.wiring import inquire_connection
 
@@ -56,7 +56,7 @@ async def check_connection(connection: Connection, problems: Sequence[Problem]) 
             yield Checked(where=name, step="key", verdict="ok", found=_key(connection))
         async for step in inquire_connection(connection):
             yield Checked(where=name, step=step.name, verdict=step.verdict, found=step.found, advice=step.advice)
-    except Exception as exc:  # noqa: BLE001  one connection's border: the others are asked all the same
+    except Exception as exc:  # noqa: BLE001  ends here: the other connections are checked anyway
         yield Checked(where=name, step="asking", verdict="fail", found=explain(exc)[1])
 
 
@@ -73,7 +73,7 @@ def _key(connection: Connection) -> str:
 async def check_all(
     settings: Settings, connections: Sequence[Connection], problems: Mapping[str, Sequence[Problem]], *, store: bool
 ) -> AsyncIterator[Checked]:
-    """Yield all steps of the store (unless its URL is a problem itself), then of each connection."""
+    """Yield all steps of the store (unless its URL itself is a problem), then of each connection."""
     if store:
         async for checked in check_store(settings, connections):
             yield checked

@@ -1,7 +1,7 @@
-"""`chartferry demo`: the whole way of the data on made-up patients, in one folder, with nothing prepared.
+"""`chartferry demo`: everything from EHR to files, with synthetic patients, in one folder, without preparation.
 
-Four mock EHRs (each a process of its own), an embedded Postgres, a sync of all, an export; then what came from where and which
-files there are. It calls the same code as `sync` and `export`.
+Starts four mock EHRs (one process each) and an embedded Postgres, syncs and exports all, and shows what each EHR delivered and
+which files were written. It calls the same code as `sync` and `export`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXAMPLES = ("chartferry demo", "chartferry demo --dir /tmp/charts --patients 100
 VENDORS = {"epic": "north-epic", "cerner": "east-cerner", "allscripts": "south-allscripts", "va": "west-va"}
 STORE = "store"
 FAULTS = """\
-# the demo's Epic stumbles now and then, so that there are retries to see
+# the demo's Epic fails now and then, so that you see retries
 [[rules]]
 match = { purpose = "search" }
 every = 60
@@ -40,14 +40,14 @@ action = { status = 503, headers = { Retry-After = "0" } }
 def demo(
     context: typer.Context,
     *,
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Everything goes in here.")] = Path(
-        "chartferry-demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Folder for everything that the demo writes.")
+    ] = Path("chartferry-demo"),
     patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """See chartferry at work: four mock EHRs, a Postgres of its own, sync, NDJSON and CSV. Safe to repeat."""
+    """See chartferry at work: four mock EHRs, an embedded Postgres, sync, NDJSON and CSV. Safe to repeat."""
     from cli.mock_processes import mock_ehrs
     from cli.wiring import Wanted
     from config.settings import load_settings
@@ -56,8 +56,8 @@ def demo(
     began = time.monotonic()
     invocation = invocation_of(context)
     root = folder.resolve()
-    say(f"Everything below is made up. It stays in {root}")
-    with embedded_postgres(root / STORE):  # held from sync to export: stopping and starting it again takes seconds
+    say(f"All data below are synthetic and stay in {root}")
+    with embedded_postgres(root / STORE):  # kept running from sync to export: a restart takes seconds
         say(f"1/3  starting {len(VENDORS)} mock EHRs with {patients} patients each ({_since(began)} so far)")
         with mock_ehrs(VENDORS, patients=patients, folder=root / "mocks", faults={"epic": FAULTS}) as tables:
             settings = load_settings(_write_config(root, tables), {})
@@ -79,9 +79,7 @@ def demo(
 def _write_config(root: Path, tables: Sequence[str]) -> Path:
     from cli.mock_connection import write_private
 
-    head = (
-        f'# written by `chartferry demo`; the mock EHRs run only while it does\n\n[store]\nurl = "embedded:{STORE}"\n'
-    )
+    head = f'# written by `chartferry demo`; the mock EHRs run only while the demo does\n\n[store]\nurl = "embedded:{STORE}"\n'
     path = root / "chartferry.toml"
     write_private(path, "\n".join([head, *tables]))
     return path
@@ -100,7 +98,7 @@ def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResu
 def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
     reports = [outcome.report for outcome in outcomes if outcome.report]
     print_table(
-        ("vendor", "way", "status", "patients#", "resources#", "new#", "unchanged#", "requests#", "retries#", "seconds#"),
+        ("vendor", "mode", "status", "patients#", "resources#", "new#", "unchanged#", "requests#", "retries#", "seconds#"),
         [
             (
                 outcome.connection.vendor, report.mode, report.status, report.patients, sum(report.resources.values()),
@@ -109,7 +107,7 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
             for outcome in outcomes
             if (report := outcome.report)
         ],
-        title="what came from where",
+        title="what each EHR delivered",
     )  # fmt: skip
     types = sorted({name for report in reports for name in report.resources})
     print_table(
@@ -124,16 +122,16 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
 
 
 def print_next(root: Path, settings: Settings, took: str, code: ExitCode) -> None:
-    """Say what to do now: look at what there is, or, where not all went well, go on."""
-    folder = shlex.quote(str(root))  # whole: `./run demo` works in the checkout, whoever called it may stand elsewhere
+    """Say what to do next: look at the results, or, if not all went well, run it again."""
+    folder = shlex.quote(
+        str(root)
+    )  # absolute: `./run demo` changes to the checkout, but its caller may be in another folder
     if code != ExitCode.COMPLETE:
-        tell(
-            f"\nThe demo did not end well (after {took}); what stopped it stands above. Run it again: it goes on where it was."
-        )
+        tell(f"\nThe demo did not end well (after {took}); the reason is above. Run it again: it resumes where it was.")
         tell(f"  {program()} runs --config {folder}/{settings.source.name}")
-        tell(f"If it stays so, begin anew in another folder (--dir), or remove {folder}.")
+        tell(f"If it fails again, start over in another folder (--dir), or remove {folder}.")
         return
-    tell(f"\nall of it in {took}. Look around:")
+    tell(f"\nDone in {took}. Look around:")
     tell(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
     tell(f"  zcat {folder}/export/observation.csv.gz | head -3")
     tell(f"  {program()} runs --config {folder}/{settings.source.name}")

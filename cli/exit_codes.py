@@ -1,6 +1,6 @@
-"""What `chartferry` says by its exit code, and which error means which; documented in cron/README.md, stable.
+"""The exit codes of `chartferry`, and which error gives which; stable, documented in docs/operations.md and cron/README.md.
 
-Knows the error trees of all rooms by name; imports each only once something has failed, so that starting stays quick.
+Knows the error trees of all packages by name; imports them only after something has failed, so that starting stays quick.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class ExitCode(IntEnum):
     """The exit codes of every command. 128+n: ended by signal n; 124 and 127 are the launcher's."""
 
     COMPLETE = 0
-    UNEXPECTED = 1  # a fault of ours
-    USAGE = 2  # the command line or the configuration
+    UNEXPECTED = 1  # a bug in chartferry
+    USAGE = 2  # a mistake on the command line or in the configuration
     PARTIAL = 3  # some holes, each named by the report; the next run fills them first
     NOTHING = 4  # nothing to do: no connection, no row
-    FAILED = 5  # the EHR, the store or the disk did not let us; the message says what to do
-    BUSY = 6  # another run of the same connection is at work
+    FAILED = 5  # the EHR, the store or the disk prevented it; the message says what to do
+    BUSY = 6  # another run of the same connection is in progress
 
 
 SIGNAL_BASE = 128
@@ -32,7 +32,7 @@ OF_STATUS = {
     "failed": ExitCode.FAILED,
 }
 
-# from the one that an operator must see to the one that needs nobody
+# from the code that an operator must see to the one that needs no attention
 _WORST_FIRST = (
     ExitCode.UNEXPECTED,
     ExitCode.FAILED,
@@ -45,12 +45,12 @@ _WORST_FIRST = (
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the code of a whole command from those of its runs: the worst; NOTHING only when no run did anything."""
+    """Return the worst code of a command's runs; NOTHING only if no run did anything."""
     return min(codes, key=_WORST_FIRST.index, default=ExitCode.NOTHING)
 
 
 def leaf(error: BaseException) -> BaseException:
-    """Return the error inside an exception group that explains it: one of ours if there is one, else the first."""
+    """Return the error inside an exception group that explains it: one of chartferry's own if there is one, else the first."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [leaf(inner) for inner in error.exceptions]
@@ -58,7 +58,7 @@ def leaf(error: BaseException) -> BaseException:
 
 
 def of_error(error: BaseException) -> ExitCode | None:
-    """Return the exit code of an expected error, None for one that nobody foresaw."""
+    """Return the exit code of an expected error, None for an unexpected one."""
     from config.errors import ConfigError
     from connectors.core.errors import ConnectorError, PlanError
     from exports.errors import ExportError, ViewError
@@ -77,7 +77,7 @@ def of_error(error: BaseException) -> ExitCode | None:
 def explain(error: BaseException) -> tuple[ExitCode, str]:
     """Return the exit code and the message of any error.
 
-    The message of an unforeseen one is not quoted, only its type and where it came from: it may hold a row.
+    Of an unexpected error it quotes only the type and the place, not the message, which may contain a row.
     """
     error = leaf(error)
     code = of_error(error)
@@ -86,6 +86,6 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
     return ExitCode.UNEXPECTED, (
-        f"unexpected {type(error).__name__}{place}: a fault of chartferry, not of yours. What was committed is safe, and the "
-        "same command may be run again. --debug shows the traceback; look for patient data before you send it to anyone."
+        f"unexpected {type(error).__name__}{place}: this is a bug in chartferry. What was committed is safe, and you can "
+        "run the same command again. --debug shows the traceback; check it for patient data before you send it to anyone."
     )

@@ -1,4 +1,4 @@
-"""`chartferry export`: one consistent moment of the store as files for analysts, with a manifest. Asks no EHR."""
+"""`chartferry export`: one consistent snapshot of the store as files for analysts, with a manifest. Contacts no EHR."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXAMPLES = (
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv")
-LATER = {"parquet": "comes later", "bundle": "is for one patient: `chartferry pull --format bundle`"}
+LATER = {"parquet": "not supported yet", "bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
 def export(
@@ -47,11 +47,13 @@ def export(
     *,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Folder to write; default: \\[export] out.", show_default=False),
+        typer.Option("--out", metavar="DIR", help="Folder to write to; default: \\[export] out.", show_default=False),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="ndjson,csv", help="Default: \\[export] format, both.", show_default=False),
+        typer.Option(
+            "--format", metavar="ndjson,csv", help="Default: \\[export] format, else both.", show_default=False
+        ),
     ] = None,
     views: Annotated[
         list[str] | None,
@@ -67,22 +69,26 @@ def export(
     ] = None,
     connections: Annotated[
         list[str] | None,
-        typer.Option("--connection", metavar="NAME", help="Only from these; may be repeated.", show_default=False),
+        typer.Option(
+            "--connection", metavar="NAME", help="Only from this connection; may be repeated.", show_default=False
+        ),
     ] = None,
     patients: Annotated[
         str | None,
-        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one a line.", show_default=False),
+        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Fail where a value does not fit its column; default: leave it empty, count it."),
+        typer.Option(
+            "--strict", help="Fail if a value does not fit its column; default: leave the cell empty and count it."
+        ),
     ] = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Write gzip NDJSON by type and CSV by view, and a manifest.json with counts and checksums.
+    """Write gzip NDJSON by type, CSV by view, and a manifest.json with counts and checksums.
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
@@ -114,7 +120,7 @@ def export(
 async def run_export(
     settings: Settings, tenant: str, request: ExportRequest, invocation: Invocation
 ) -> tuple[ExportResult, float]:
-    """Export from the tenant's store, with progress on stderr; the seconds are of the export, without opening the store."""
+    """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
     from cli import wiring
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
@@ -155,15 +161,15 @@ def print_result(result: ExportResult) -> None:
     tell(f"{result.out / 'manifest.json'}: counts and checksums; runs {runs}, as of {result.as_of.isoformat()}")
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
-        tell(f"not in it: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
+        tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
     for line in said_of_odd_values(result.files):
         tell(line)
     if not result.rows:
-        tell("nothing is stored of what was asked for: `chartferry runs` shows what was fetched")
+        tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
 
 
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
-    """What is said of cells that were left empty, and of resources left out, since a value did not fit: a line each, or none."""
+    """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
     empty = [
         f"{file.path.removesuffix('.csv.gz')}.{column} {number(cells)}"
         for file in files
@@ -173,20 +179,20 @@ def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
     lines = []
     if empty:
         lines.append(
-            f"left empty, since the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
+            f"left empty, because the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
         )
     if left_out:
-        lines.append(f"left out, since the view's criteria could not be decided: {', '.join(left_out)}")
+        lines.append(f"left out, because the view's criteria could not be decided: {', '.join(left_out)}")
     return lines
 
 
 def _folder(out: str | None, settings: Settings) -> Path:
     if out is None:
         if settings.export.out is None:
-            raise typer.BadParameter("--out DIR is needed, or `out` in [export] of the configuration")
+            raise typer.BadParameter("give --out DIR, or set `out` in [export] of the configuration")
         return settings.export.out
     if "://" in out:
-        raise typer.BadParameter(f"--out {out}: writing to URLs comes later; name a folder")
+        raise typer.BadParameter(f"--out {out}: writing to URLs is not supported yet; name a folder")
     return Path(out)
 
 

@@ -1,6 +1,6 @@
-"""Keeps telling: shows a run again every second while it has no step to tell, and says what a slow start or end waits for.
+"""Keeps the progress display alive: refreshes it every second, and says what a slow start or end waits for.
 
-What is waited for is `connectors.core.waits`', how it looks `progress`'.
+`connectors.core.waits` knows what a run waits for; `progress` formats it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EVERY_S = 1.0
 
 @asynccontextmanager
 async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0) -> AsyncIterator[None]:
-    """Say what is waited for where the block takes longer than `after_s`, and how long by now at every `every_s`."""
+    """If the block takes longer than `after_s`, say what it waits for, and repeat every `every_s` with the time so far."""
 
     async def tell() -> None:
         began = asyncio.get_running_loop().time()
@@ -42,7 +42,7 @@ async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0
 async def beating(
     client: EhrClient, show: Callable[[EhrProgress], None]
 ) -> AsyncIterator[Callable[[EhrProgress], None]]:
-    """Yield the function to call at every step; what it was last called with is shown again while nothing calls it."""
+    """Yield the function to call at every step; between calls, the last progress is shown again."""
     last: EhrProgress | None = None
 
     def step(progress: EhrProgress) -> None:

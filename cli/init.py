@@ -1,6 +1,6 @@
 """`chartferry init`: write a commented chartferry.toml, and say what to do next.
 
-The text is tested: it loads as it stands, and so does every example in it once its comment signs are taken away.
+Tests load the template as it is, and every example in it with its "#:" removed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from cli.render import emit_json, tell
 from config.settings import FILE_NAME
 
 TEMPLATE = """\
-# chartferry.toml: where the EHRs are, who we are there, and where charts are kept.
-# Lines that begin with "#:" are examples: take the "#:" away and fill in yours.
-# `chartferry config check` says everything that is wrong; relative paths are relative to this file.
+# chartferry.toml: where the EHRs are, how to log in to them, and where to keep the charts.
+# Lines that begin with "#:" are examples: remove the "#:" and fill in your own values.
+# `chartferry config check` lists every mistake. Relative paths are relative to this file.
 
 [store]
-# "embedded" is a Postgres of our own under your data directory (root: /var/lib/chartferry), "embedded:DIR" one where you choose.
-# A server of yours (15 or later) by URL: "postgresql://chartferry@db.example.org/charts"; or "env:NAME", which takes the
-# whole URL, password and all, from the environment.
+# "embedded" runs a private Postgres in your data directory (root: /var/lib/chartferry), "embedded:DIR" one in DIR.
+# To use your own server (15 or later), give its URL: "postgresql://chartferry@db.example.org/charts"; or "env:NAME", which
+# takes the whole URL, including the password, from the environment.
 url = "embedded"
 
 # Organisations whose data must never mix. Optional: without a tenant, a connection belongs to "default".
 #: [tenants.mercy]
 #: label = "Mercy Hospital"
 
-# One table for each EHR endpoint. The name is yours: small letters, digits, - and _.
+# One table per EHR endpoint. Choose the name: lower-case letters, digits, - and _.
 
 # Epic, by SMART backend login. Register the public key with the client id at fhir.epic.com.
 #: [connections.mercy-epic]
@@ -40,12 +40,12 @@ url = "embedded"
 #: base_url = "https://ehr.example.org/interconnect/api/FHIR/R4"
 #: client_id = "0a1b2c3d-0000-0000-0000-000000000000"
 #: key = "file:keys/mercy-epic.jwk.json"   # private key: JWK, JWKS or PEM; or "env:NAME"
-#: key_passphrase = "env:MERCY_PASSPHRASE" # where the key is encrypted
+#: key_passphrase = "env:MERCY_PASSPHRASE" # if the key is encrypted
 #: kid = "2026-01"                         # default: the one in the key file
-#: cohort = "file:cohort.csv"              # the patients to crawl: FHIR ids, one a line; or MRNs with cohort_system
+#: cohort = "file:cohort.csv"              # the patients to crawl: FHIR ids, one per line; or MRNs with cohort_system
 #: cohort_system = "urn:oid:1.2.840.114350.1.13.0.1.7.5.737384.0"
 #: types = ["Patient", "Condition", "Observation", "MedicationRequest"]   # default: the vendor profile's
-#: schedule = "15 2 * * *"                 # documents when cron calls it
+#: schedule = "15 2 * * *"                 # for your information: when cron runs it
 #: profile = { max_concurrency = 3, page_size = 100 }   # any value of the vendor profile
 
 # Oracle Health (Cerner), bulk export of one Group.
@@ -67,17 +67,17 @@ url = "embedded"
 #: client_secret = "env:CLINIC_SECRET"
 #: group = "all-patients"
 
-# VA Lighthouse, one token a patient (ICNs in the cohort file).
+# VA Lighthouse, one token per patient (ICNs in the cohort file).
 #: [connections.va]
 #: vendor = "va"
 #: base_url = "https://sandbox-api.va.gov/services/fhir/v0/r4"
 #: client_id = "0oa00000000000000000"
 #: key = "file:keys/va.pem"
-#: alg = "RS256"                           # default: what the vendor and the key call for
+#: alg = "RS256"                           # default: what the vendor and the key require
 #: kid = "va-2026"
 #: cohort = "file:icns.txt"
 
-# Any FHIR R4 server. Nothing but the base URL is needed where it asks for no login.
+# Any FHIR R4 server. If it requires no login, the base URL is enough.
 #: [connections.sandbox]
 #: vendor = "generic"
 #: base_url = "https://hapi.example.org/fhir"
@@ -87,13 +87,13 @@ url = "embedded"
 #: client_cert_key = "certs/us.key"
 #: proxy = "http://proxy.example.org:3128"
 
-# Behind a gateway that hands out tokens itself.
+# Behind a gateway that issues tokens itself.
 #: [connections.gateway]
 #: vendor = "generic"
 #: base_url = "https://gateway.example.org/fhir"
 #: bearer_token = "env:GATEWAY_TOKEN"
 
-# What `chartferry export` does where its command line is silent.
+# Defaults for `chartferry export`.
 #: [export]
 #: out = "export"
 #: format = ["ndjson", "csv"]
@@ -106,7 +106,7 @@ NEXT = """\
 wrote {path}
 
 next:
-  1. take "#:" away from the example that is nearest to your EHR, and fill in yours
+  1. remove "#:" from the example that is closest to your EHR, and fill in your own values
   2. {program} config check{config}
   3. {program} sync{config}
   4. {program} export{config} --out export
@@ -126,7 +126,7 @@ def init(
         typer.Argument(metavar="[FILE]", help="Where to write; default: ./chartferry.toml", show_default=False),
     ] = None,
 ) -> int:
-    """Write a commented chartferry.toml. An existing file is never overwritten."""
+    """Write a commented chartferry.toml. Never overwrites an existing file."""
     path = out or config or Path("chartferry.toml")
     text = TEMPLATE if tenant is None else TEMPLATE.replace('"mercy"', f'"{tenant}"').replace(".mercy]", f".{tenant}]")
     try:
@@ -136,7 +136,7 @@ def init(
     except (FileExistsError, NotADirectoryError) as exc:
         if not path.is_file():
             raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None
-        raise typer.BadParameter(f"{path} exists and is left as it is; name another file") from None
+        raise typer.BadParameter(f"{path} already exists and was not changed; name another file") from None
     except OSError as exc:
         raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None
     if json:

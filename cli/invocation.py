@@ -1,6 +1,6 @@
-"""What one call of `chartferry` was told besides its own words: --config, --tenant, --json, --debug, on every command.
+"""The options that every command has: --config, --tenant, --json, --debug.
 
-Owns these four options and the one place that reads the configuration for a command. Building the rest is left to `wiring`.
+Owns these four options and is the only place that reads the configuration for a command. `wiring` builds the rest.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Invocation:
-    """Filled by the options' callbacks while the command line is read; `main` looks at it when something fails."""
+    """The options' callbacks fill it while the command line is parsed; `main` reads it when something fails."""
 
     json: bool = False
     debug: bool = False
 
     @property
     def terminal(self) -> bool:
-        """Whether somebody watches: progress may move, tables may have colours."""
+        """Whether stderr is a terminal, so that progress may move and tables may have colours."""
         return sys.stderr.isatty()
 
 
@@ -51,7 +51,7 @@ def invocation_of(context: typer.Context) -> Invocation:
 
 
 def program() -> str:
-    """Return what to type for `chartferry`: the bare word where PATH leads to this installation, else its path."""
+    """Return what to type for `chartferry`: the bare word if PATH leads to this installation, else its path."""
     ours = Path(sys.executable).with_name("chartferry")
     found = shutil.which("chartferry")
     if not ours.exists() or (found and Path(found).resolve() == ours.resolve()):
@@ -64,7 +64,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Configuration; default: $CHARTFERRY_CONFIG, ./chartferry.toml, then the user's.",
+        help="Configuration file; default: $CHARTFERRY_CONFIG, ./chartferry.toml, then the user's.",
         show_default=False,
     ),
 ]
@@ -74,28 +74,30 @@ TenantOption = Annotated[
 ]
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="One JSON object on stdout, for machines.", callback=_note_json, is_eager=True),
+    typer.Option("--json", help="Print one JSON object on stdout, for machines.", callback=_note_json, is_eager=True),
 ]
 DebugOption = Annotated[
     bool,
-    typer.Option("--debug", help="Tracebacks of unexpected errors.", callback=_note_debug, is_eager=True, hidden=False),
+    typer.Option(
+        "--debug", help="Show tracebacks of unexpected errors.", callback=_note_debug, is_eager=True, hidden=False
+    ),
 ]
 
 
 def settings_of(config: Path | None) -> Settings:
-    """Read the configuration that this call means; ConfigError names every problem."""
+    """Read the configuration for this call; ConfigError names every problem."""
     from config.settings import load_settings
     from connectors.fhir.vendors import PROFILES
 
     return load_settings(config, os.environ, vendors=PROFILES)
 
 
-# those that take a value, and those that take none
+# option -> whether it takes a value
 _SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False}
 
 
 def placed(arguments: Sequence[str], command: typer.core.TyperGroup) -> list[str]:
-    """Return the command line with the shared options that stand before a command put behind its name, where it reads them."""
+    """Return the command line with the shared options before a command moved behind its name, where the command reads them."""
     words: list[str] = []
     early: list[str] = []
     rest = list(arguments)

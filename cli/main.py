@@ -1,6 +1,6 @@
-"""The `chartferry` command: its words, and how errors become a message and an exit code.
+"""The `chartferry` command: its subcommands, and how errors become a message and an exit code.
 
-Each command has a module of its own, which imports what it needs when it runs; so `--help` is quick.
+Each subcommand has its own module, which imports what it needs when it runs; so `--help` is quick.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SIGINT_EXIT = SIGNAL_BASE + 2
 
 app = typer.Typer(
     name="chartferry",
-    help="Carries patient charts out of EHRs: login, bulk or search, Postgres snapshots, NDJSON and CSV.",
-    epilog="First steps: `chartferry demo` needs nothing; `chartferry init` begins with your own EHR.",
+    help="Copy patient charts out of EHRs: log in, fetch by bulk or search, store in Postgres, export NDJSON and CSV.",
+    epilog="First steps: `chartferry demo` needs no preparation; `chartferry init` starts with your own EHR.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-mock_app = typer.Typer(help="Serve a mock EHR, to try things out.", no_args_is_help=True)
+config_app = typer.Typer(help="Check the configuration.", no_args_is_help=True)
+mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(mock_app, name="mock")
 
@@ -58,7 +58,7 @@ def _words(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show the shared options in the help; where they stand before a command, `placed` hands them to it."""
+    """Show the shared options in the help; `placed` moves those before a command behind it."""
 
 
 def _examples(lines: Sequence[str]) -> str:
@@ -84,7 +84,7 @@ def _command() -> typer.core.TyperGroup:
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; every error has become a message on stderr."""
+    """Run one command and return its exit code; every error becomes a message on stderr."""
     invocation = Invocation()
     command = _command()
     try:
@@ -107,7 +107,7 @@ def call(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return SIGPIPE_EXIT
-    except Exception as exc:  # noqa: BLE001  the outermost border: whatever it is, the user gets a message and a code
+    except Exception as exc:  # noqa: BLE001  the outermost handler: any error becomes a message and an exit code
         return _fail(leaf(exc), invocation)
     return result if isinstance(result, int) else ExitCode.COMPLETE
 

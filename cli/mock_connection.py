@@ -1,6 +1,6 @@
-"""The configuration that fits a mock EHR: its key, its cohort where the vendor is crawled, and the TOML that names them.
+"""The configuration for a mock EHR: its key, its cohort if the vendor is crawled, and the TOML that names them.
 
-Shared by `mock serve`, which shows it, and `demo`, which uses it.
+`mock serve` prints it, `demo` uses it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def mock_jwks(path: Path, vendor: str) -> dict[str, Any]:
-    """Return the public keys for a private key file, which is made if it is not there; a later start finds it again."""
+    """Return the public keys for a private key file; create the file if it is missing, so that a later start reuses it."""
     from joserfc.jwk import import_key
 
     from mocks.keys import make_key_pair
@@ -42,9 +42,7 @@ def mock_jwks(path: Path, vendor: str) -> dict[str, Any]:
         try:
             key = import_key(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as exc:
-            raise ConfigError(
-                f"{path} is there and is not a JWK; remove it, or name another folder with --keys"
-            ) from exc
+            raise ConfigError(f"{path} exists but is not a JWK; remove it, or name another folder with --keys") from exc
         return {"keys": [{**key.as_dict(private=False), "key_ops": ["verify"]}]}
     algs = MANNERS[vendor].algs
     alg = next(each for each in ("ES384", "RS384", "RS256") if each in algs)
@@ -55,7 +53,7 @@ def mock_jwks(path: Path, vendor: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class MockConnection:
-    """A connection to a mock EHR, as the configuration says it."""
+    """A connection to a mock EHR, as in the configuration."""
 
     name: str
     vendor: str
@@ -64,7 +62,7 @@ class MockConnection:
     key: Path | None = None
     group: str | None = None
     cohort: Path | None = None
-    audience: str | None = None  # None: the token URL, as everywhere but VA
+    audience: str | None = None  # None: the token URL, as everywhere except VA
     tenant: str | None = None
 
     def toml(self) -> str:
@@ -86,7 +84,7 @@ class MockConnection:
 def connection_to(
     served: Served, *, name: str, key: Path | None, folder: Path, tenant: str | None = None
 ) -> MockConnection:
-    """Return the connection for a running mock; writes a cohort file where the vendor is crawled and lists no patients."""
+    """Return the connection to a running mock; write a cohort file if the vendor is crawled and lists no patients."""
     from connectors.fhir.vendors import profile_for
 
     profile = profile_for(served.vendor)

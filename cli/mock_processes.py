@@ -1,6 +1,6 @@
-"""Mock EHRs as processes of their own, for the demo: started together, asked for their configuration, ended with us.
+"""Mock EHRs in separate processes, for the demo: starts them together, reads their configuration, ends them with us.
 
-Each is `chartferry mock serve --json`; it ends when our end of its stdin closes, so that even a killed demo leaves none behind.
+Each is `chartferry mock serve --json`. It ends when our end of its stdin closes, so that even a killed demo leaves none behind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ END_S = 10.0
 def mock_ehrs(
     vendors: Mapping[str, str], *, patients: int, folder: Path, faults: Mapping[str, str]
 ) -> Iterator[list[str]]:
-    """Yield the TOML tables of the connections to one mock each: vendor -> connection name; `faults` are scripts by vendor."""
+    """Start a mock per vendor and yield the TOML tables of their connections.
+
+    `vendors` maps a vendor to its connection's name, `faults` a vendor to its script.
+    """
     with ExitStack() as running:
         processes = [
             running.enter_context(
@@ -72,4 +75,4 @@ def _announced(process: subprocess.Popen[str], vendor: str) -> str:
         return str(json.loads(line)["toml"])
     except (ValueError, KeyError):
         said = process.communicate()[1].strip() if process.stderr else ""
-        raise ConfigError(f"the mock EHR of {vendor} did not start: {said or 'it said nothing'}") from None
+        raise ConfigError(f"the mock EHR of {vendor} did not start: {said or 'it printed nothing'}") from None

@@ -1,7 +1,7 @@
-"""`chartferry mock serve`: a mock EHR on a real socket, with the configuration that connects to it.
+"""`chartferry mock serve`: a mock EHR on a real socket, and the configuration that connects to it.
 
-Stdout carries the configuration (TOML, or one JSON object), so that it can be written to a file; the mock then serves until it
-is interrupted.
+Prints the configuration on stdout (TOML, or one JSON object), so that it can be written to a file, then serves until it is
+interrupted.
 """
 
 from __future__ import annotations
@@ -34,41 +34,42 @@ MS = 1000
 
 def serve(
     *,
-    vendor: Annotated[str, typer.Option("--vendor", metavar="VENDOR", help="Whose manners to have.")],
+    vendor: Annotated[str, typer.Option("--vendor", metavar="VENDOR", help="Vendor to imitate.")],
     data: Annotated[
         Path | None,
         typer.Option(
             "--data", metavar="DIR", help="NDJSON(.gz) files by type; default: synthetic.", show_default=False
         ),
     ] = None,
-    patients: Annotated[int, typer.Option("--patients", min=1, help="How many synthetic patients.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same patients.")] = 1,
+    patients: Annotated[int, typer.Option("--patients", min=1, help="Number of synthetic patients.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic patients: same seed, same patients.")] = 1,
     faults: Annotated[
         Path | None, typer.Option("--faults", metavar="FILE", help="Scripted faults, TOML or JSON.", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")] = 0,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = LOCAL,
-    open_: Annotated[bool, typer.Option("--open", help="Ask for no login.")] = False,
-    latency_ms: Annotated[int, typer.Option("--latency-ms", min=0, help="Added to every answer.")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Accept requests without a token.")] = False,
+    latency_ms: Annotated[int, typer.Option("--latency-ms", min=0, help="Delay of every answer.")] = 0,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the connection; default: mock-VENDOR.", show_default=False)
+        str | None,
+        typer.Option("--name", help="Name of the printed connection; default: mock-VENDOR.", show_default=False),
     ] = None,
-    keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Where key and cohort files go.")] = Path(
+    keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder for the key and cohort files.")] = Path(
         "mock-keys"
     ),
-    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="End when stdin is closed.")] = False,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="Stop when stdin is closed.")] = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Serve a mock EHR with a vendor's manners until interrupted; prints the connection that fits it."""
+    """Serve a mock EHR that imitates a vendor, until interrupted; prints the connection to it."""
     from mocks.manners import MANNERS
 
     if vendor not in MANNERS:
         raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(MANNERS)}")
     if data is not None and not data.is_dir():
-        raise typer.BadParameter(f"--data {data}: a folder of NDJSON(.gz) files by type")
+        raise typer.BadParameter(f"--data {data}: not a folder; name a folder of NDJSON(.gz) files by type")
     from cli.mock_connection import connection_to, mock_jwks
     from mocks.serving import run_forever
 
@@ -99,7 +100,7 @@ def serve(
             emit_json(found)
         else:
             tell(connection.toml())
-        say(f"# {vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; Ctrl-C ends it")
+        say(f"# {vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; press Ctrl-C to stop")
 
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()

@@ -1,9 +1,9 @@
-"""What a sync would ask, without asking it.
+"""Finds out what a sync would request, without requesting it.
 
-The use case runs against a store that keeps nothing and a client that stops before the first kick-off; so a
-preview cannot drift from the real thing. It asks the EHR only what planning needs: discovery, login, who the patients are.
-What earlier runs know (watermarks, who is covered) is read from the store where there is one, so that the `_since` shown is
-the one that will be sent; nothing is written. What a plan says, and the client that stops, is `preview`'s.
+Runs the use case itself, with a store that keeps nothing and a client that stops before the first kick-off; so a preview cannot
+drift from the real thing. It sends only what planning needs: discovery, login, the list of patients. If there is a store, it
+reads what earlier runs know (watermarks, covered patients), so that it shows the `_since` that will be sent; it writes nothing.
+`preview` has the plan and the client that stops.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
 
 class PreviewJobs(BulkJobs):
-    """No job, before and after."""
+    """Has no job and keeps none."""
 
     async def current(self) -> BulkJob | None:
-        """Give none."""
+        """Return none."""
         return None
 
     async def save(self, job: BulkJob) -> None:
@@ -63,79 +63,79 @@ class PreviewJobs(BulkJobs):
         """Do nothing."""
 
     async def earlier(self) -> Sequence[EarlierJob]:
-        """Give none: a preview has no store."""
+        """Return none: a preview has no store."""
         return ()
 
     async def settle_earlier(self, run: int) -> None:
         """Do nothing."""
 
     async def last_kicked_off(self) -> datetime | None:
-        """Give none: a preview has no store."""
+        """Return none: a preview has no store."""
         return None
 
     async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return ()
 
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return ()
 
     async def planned_files(self, page: int) -> Sequence[Unit]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return ()
 
     async def vanished_types(self) -> Sequence[str]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return ()
 
 
 class PreviewRoster(Roster):
-    """Whom earlier runs cover, and what they owe; nobody and nothing where there were none. Keeps nothing."""
+    """The patients whom earlier runs cover, and their lags; empty if there were no runs. Keeps nothing."""
 
     def __init__(self, peek: Peek | None) -> None:
         self._known = None if peek is None else peek.roster
 
     async def covered(self) -> frozenset[str]:
-        """Give whom the selection's watermarks speak for."""
+        """Return the patients whom the selection's watermarks cover."""
         return frozenset() if self._known is None else await self._known.covered()
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
-        """Give what they are behind with."""
+        """Return their lags."""
         return {} if self._known is None else await self._known.lags()
 
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
-        """Give none."""
+        """Return none."""
         return ()
 
     async def defer(self, deferrals: Sequence[Deferral]) -> None:
         """Forget them."""
 
     async def aliases(self) -> Sequence[Alias]:
-        """Give the merges that are known."""
+        """Return the known merges."""
         return () if self._known is None else await self._known.aliases()
 
     async def new_aliases(self) -> Sequence[Alias]:
-        """Give none."""
+        """Return none."""
         return ()
 
     async def unanswered(self) -> Sequence[str]:
-        """Give none."""
+        """Return none."""
         return ()
 
     async def stored_patients(self) -> Sequence[StoredPatient]:
-        """Give the patients that the store has."""
+        """Return the patients in the store."""
         return () if self._known is None else await self._known.stored_patients()
 
     async def revived(self) -> Sequence[str]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return ()
 
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note nothing."""
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
-        """Do nothing: the plan's notes say it."""
+        """Do nothing: the plan's notes have it."""
 
 
 class PreviewEvidence(Evidence):
@@ -148,15 +148,15 @@ class PreviewEvidence(Evidence):
         """Note nothing."""
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     async def not_found_types(self) -> Sequence[str]:
-        """Give none."""
+        """Return none."""
         return ()
 
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
@@ -168,7 +168,7 @@ class PreviewEvidence(Evidence):
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
-        """Give nothing."""
+        """Return nothing."""
         return {}
 
 
@@ -178,7 +178,7 @@ class PreviewPace(PaceStore):
     counted = Traffic()
 
     async def load(self) -> PaceState:
-        """Give an empty one."""
+        """Return an empty state."""
         return PaceState()
 
     def note(self, state: PaceState, traffic: Traffic) -> None:
@@ -199,14 +199,14 @@ class PreviewReferences(References):
         return False
 
     async def due(self, *given: Any, **how: Any) -> Sequence[ReferenceTarget]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     async def note_asked(self, *, depth: int) -> None:
         """Keep nothing."""
 
     async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
-        """Give nothing."""
+        """Return nothing."""
         return {}
 
 
@@ -217,53 +217,53 @@ class PreviewAttachments(Attachments):
         """Keep nothing."""
 
     async def due(self, **how: Any) -> Sequence[AttachmentUse]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     async def inline(self, *given: Any, **how: Any) -> Sequence[tuple[AttachmentUse, str | None]]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     async def outcome(self) -> Sequence[tuple[str, str, int]]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
 
 class PreviewKnowledge(Knowledge):
-    """What earlier runs have earned; moves nothing."""
+    """What earlier runs know; moves no watermark."""
 
     def __init__(self, preview: Preview, peek: Peek | None) -> None:
         self._preview = preview
         self._peek = peek
 
     async def watermarks(self) -> Mapping[str, str]:
-        """Give what earlier runs have earned."""
+        """Return the watermarks of earlier runs."""
         return {} if self._peek is None else await self._peek.knowledge.watermarks()
 
     async def received_types(self) -> frozenset[str]:
-        """Give the types that came before."""
+        """Return the types that earlier runs received."""
         return frozenset() if self._peek is None else await self._peek.knowledge.received_types()
 
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """Give when the last full listing was."""
+        """Return the time of the last full listing."""
         return None if self._peek is None else await self._peek.knowledge.last_full_listing(granted)
 
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks are read."""
+        """Choose whose watermarks to read."""
         if self._peek is not None:
             self._peek.speak_for(knowledge)
 
     def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Keep for the plan from when each type will be asked."""
+        """Note in the plan since when each type will be requested."""
         self._preview.since = dict(marks)
 
     async def namesakes(self) -> Sequence[str]:
-        """Give none: a preview has no store."""
+        """Return none: a preview has no store."""
         return ()
 
 
 class PreviewStore(EhrRunStore):
-    """A run that forgets everything but its plan, and has nothing to do."""
+    """A run that keeps only its plan, and has nothing to do."""
 
     id = 0
     planned = False
@@ -277,7 +277,7 @@ class PreviewStore(EhrRunStore):
 
     @property
     def selection(self) -> str:
-        """Which patients are asked for."""
+        """The patients that the run requests."""
         return self._scope.selection
 
     @property
@@ -295,11 +295,11 @@ class PreviewStore(EhrRunStore):
         return len(units)
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
-        """Nothing: no unit is fetched."""
+        """Return no unit, so that none is fetched."""
         return []
 
     async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """Give none: nothing is fetched."""
+        """Return none: nothing is fetched."""
         return {}
 
     async def write(self, batch: Batch) -> None:
@@ -307,12 +307,12 @@ class PreviewStore(EhrRunStore):
 
     @property
     def knowledge(self) -> PreviewKnowledge:
-        """What earlier runs have earned."""
+        """What earlier runs know."""
         return PreviewKnowledge(self._preview, self._peek)
 
     @property
     def pace(self) -> PreviewPace:
-        """Nothing is remembered."""
+        """A pace that remembers nothing."""
         return PreviewPace()
 
     @property
@@ -322,7 +322,7 @@ class PreviewStore(EhrRunStore):
 
     @property
     def roster(self) -> PreviewRoster:
-        """Whom earlier runs cover."""
+        """The patients whom earlier runs cover."""
         return PreviewRoster(self._peek)
 
     @property
@@ -337,7 +337,7 @@ class PreviewStore(EhrRunStore):
 
     @property
     def jobs(self) -> PreviewJobs:
-        """No job was kicked off, none will be."""
+        """No job was started, and none will be."""
         return PreviewJobs()
 
     async def finish(
@@ -370,7 +370,7 @@ class PreviewStore(EhrRunStore):
 
 
 class PreviewRuns:
-    """Opens preview runs, as a store opens real ones; `store` None: there is none yet."""
+    """Opens preview runs, as a store opens real ones; `store` is None if there is none yet."""
 
     def __init__(self, preview: Preview, now: datetime, store: Store | None = None) -> None:
         self._preview = preview

@@ -1,4 +1,4 @@
-"""What `sync --plan` prints: for each connection, how it would be fetched, for whom, and how many requests at least."""
+"""`sync --plan`: prints for each connection how it would be fetched, for which patients, and with how many requests at least."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MANY = 100  # types to name before "… more"
 def preview_all(
     settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
 ) -> list[Preview]:
-    """Plan each connection's run, one after another; one that cannot be planned says why."""
+    """Plan each connection's run, one after another; a connection that cannot be planned says why."""
     from cli.preview import Preview
     from cli.wiring import opened_store, preview_connection, start_logging
     from snapshots.errors import StoreError
@@ -39,10 +39,10 @@ def preview_all(
                 if store_exists(settings.store_url):
                     store = await stack.enter_async_context(opened_store(settings, connection.tenant))
             except StoreError as exc:
-                unread = f"shown as a first run, since what earlier ones know cannot be read: {exc}"
+                unread = f"planned as a first run, because the knowledge of earlier runs cannot be read: {exc}"
             try:
                 preview = await preview_connection(connection, wanted, store, show)
-            except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its answer and the exit code
+            except Exception as exc:  # noqa: BLE001  ends here: the error becomes this connection's plan and the exit code
                 preview = Preview(connection=connection.name, error=explain(exc)[1])
         preview.notes = (*preview.notes, unread) if unread else preview.notes
         return preview
@@ -56,7 +56,7 @@ def preview_all(
 
 
 def show_plans(previews: Sequence[Preview], *, json: bool) -> ExitCode:
-    """Print the plans; FAILED if one could not be made."""
+    """Print the plans; return FAILED if one could not be made."""
     code = ExitCode.COMPLETE if previews else ExitCode.NOTHING
     if any(preview.error for preview in previews):
         code = ExitCode.FAILED
@@ -72,7 +72,7 @@ def show_plans(previews: Sequence[Preview], *, json: bool) -> ExitCode:
 
 
 def _since(preview: Preview) -> list[str]:
-    """From when types are asked; patients who are new, or behind, are asked from where they are."""
+    """Return since when each type is requested; patients who are new or behind have their own start."""
     if not preview.since:
         return ["  everything, without _since: a full listing"]
     by_instant: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ def _describe(preview: Preview) -> str:
     if preview.error:
         lines.append(f"{preview.connection}: cannot be planned: {preview.error}")
     elif preview.request:
-        types = ", ".join(filter(None, preview.types)) or "whatever the server gives"
+        types = ", ".join(filter(None, preview.types)) or "whatever the server exports"
         since = f"_since={preview.since['*']}" if preview.since else "everything, without _since"
         lines.append(f"{preview.connection}: bulk export by {preview.request}; types: {types}; {since}")
     else:

@@ -1,6 +1,6 @@
-"""What a plan says of one connection, and the client that stops before the first kick-off.
+"""The plan of one connection, and the client that stops before the first kick-off.
 
-How the use case is run to get there is `plan_preview`'s, how it is printed `plan_report`'s.
+`plan_preview` runs the use case to get there; `plan_report` prints the plan.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Preview:
-    """What a run would ask. `units` counts searches or files by type; a bulk export's units are known only by its server."""
+    """What a run would request. `units` counts searches by type; only the server knows the units of a bulk export."""
 
     connection: str
     mode: str = "crawl"
     request: str | None = None  # the bulk kick-off, as template
     types: tuple[str, ...] = ()
-    since: Mapping[str, str] = field(default_factory=dict)  # type, or "*" for an export -> the instant asked from
+    since: Mapping[str, str] = field(default_factory=dict)  # type, or "*" for an export -> start instant
     patients: int = 0
     units: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Preview:
 
 
 class KickOffReachedError(Exception):
-    """The plan is a bulk export, and this is where it would begin."""
+    """The plan is a bulk export, and the run has reached its kick-off."""
 
     def __init__(self, call: Call) -> None:
         super().__init__(call.template)
@@ -48,13 +48,13 @@ class KickOffReachedError(Exception):
 
 
 class PreviewClient:
-    """An EhrClient that stops before a kick-off; everything else goes through."""
+    """An EhrClient that stops before a kick-off; it sends everything else."""
 
     def __init__(self, client: EhrClient) -> None:
         self._client = client
 
     async def send(self, call: Call) -> Reply:
-        """Send what planning needs; KickOffReachedError in place of a kick-off."""
+        """Send what planning needs; raise KickOffReachedError instead of a kick-off."""
         if call.purpose == "kickoff":
             raise KickOffReachedError(call)
         return await self._client.send(call)

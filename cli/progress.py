@@ -1,6 +1,6 @@
-"""Shows how far runs are: moving bars with ETA where somebody watches, a plain line now and then elsewhere.
+"""Shows the progress of runs: moving bars with ETA on a terminal, a plain line now and then elsewhere.
 
-Everything goes to stderr. What is shown are counts, phases and connection names; never an id or a URL.
+Everything goes to stderr. It shows counts, phases and connection names, never an id or a URL.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ WAIT_SHOWN_S = 2.0
 
 
 class AWait(Protocol):
-    """What holds a run up (`connectors.core.waits.Wait` has it); moments are epoch seconds."""
+    """What a run waits for (`connectors.core.waits.Wait` implements it); times are epoch seconds."""
 
     @property
     def reason(self) -> str:
-        """Why, without an id or a URL."""
+        """The reason, without an id or a URL."""
 
     @property
     def since(self) -> float:
@@ -34,11 +34,11 @@ class AWait(Protocol):
 
     @property
     def until(self) -> float:
-        """When it ends at the latest."""
+        """The latest time at which it ends."""
 
 
 class RunProgress(Protocol):
-    """What is shown of a run (`connectors.fhir.run.EhrProgress` has it)."""
+    """What is shown of a run (`connectors.fhir.run.EhrProgress` implements it)."""
 
     connection: str
     phase: str
@@ -54,7 +54,7 @@ class RunProgress(Protocol):
 
     @property
     def waiting(self) -> AWait | None:
-        """What holds it up now."""
+        """What the run waits for now."""
 
 
 Show = Callable[[RunProgress], None]
@@ -89,7 +89,7 @@ class PlainLines:
         phase, waited, at = self._last.get(progress.connection, ("", "", now))
         waiting = waits(progress, self._now())
         told = progress.waiting.reason if progress.waiting is not None and waiting else ""
-        # what is waited for comes and goes while others work on: a new reason has a line, its end none
+        # waits come and go while other tasks work on: a new reason gets a line, its end does not
         if phase == progress.phase and (not told or told == waited) and now - at < LINE_EVERY_S:
             return
         self._last[progress.connection] = (progress.phase, told or (waited if phase == progress.phase else ""), now)
@@ -97,7 +97,7 @@ class PlainLines:
 
 
 def counts(progress: RunProgress, elapsed_s: float) -> str:
-    """Write a run's state as a line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
+    """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
         parts.append(f"{progress.units_done:,} of {_counted(progress.units, 'unit')}")
@@ -118,7 +118,7 @@ def _counted(count: int, word: str) -> str:
 
 
 def pace(progress: RunProgress) -> list[str]:
-    """Write what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
+    """Format what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
     parts = []
     if progress.retries:
         left = "" if progress.retries_left is None else f" ({progress.retries_left:,} left)"
@@ -133,7 +133,7 @@ def pace(progress: RunProgress) -> list[str]:
 
 
 def waits(progress: RunProgress, now: float) -> list[str]:
-    """Write what holds a run up, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
+    """Format what a run waits for, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
     wait = progress.waiting
     if wait is None or max(now, wait.until) - wait.since <= WAIT_SHOWN_S:
         return []
@@ -184,28 +184,28 @@ def _bars() -> Iterator[Show]:
 
 
 class FileProgress(Protocol):
-    """What is shown of a file being written (`exports.run.Progress` has it)."""
+    """What is shown of a file being written (`exports.run.Progress` implements it)."""
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file's name."""
 
     @property
     def rows(self) -> int:
-        """Rows so far."""
+        """The rows written so far."""
 
     @property
     def expected_rows(self) -> int | None:
-        """Rows that it will have, where that is known."""
+        """The rows that it will have, if known."""
 
     @property
     def done(self) -> bool:
-        """Whether it is in its place."""
+        """Whether the file is complete and in place."""
 
 
 @contextmanager
 def file_progress(*, terminal: bool) -> Iterator[Callable[[FileProgress], None]]:
-    """Yield the function to call as files grow: a bar for the file at work, or a line every LINE_EVERY_S elsewhere."""
+    """Yield the function to call as files grow: a bar for the current file, or a line every LINE_EVERY_S elsewhere."""
     if not terminal:
         yield _plain_files()
         return

@@ -1,6 +1,6 @@
-"""`chartferry prove`: ask the EHR what it has and compare it with the store; a table or one JSON object, and exit 0 or 3.
+"""`chartferry prove`: ask the EHR what it has and compare that with the store; a table or one JSON object, and exit 0 or 3.
 
-What is asked and how it is judged is `connectors.fhir.prove.prove`'s.
+`connectors.fhir.prove.prove` decides what to ask and judges the answers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ _CODES = {
 def prove(
     context: typer.Context,
     *,
-    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Whose sync to prove.", show_default=False)],
+    connection: Annotated[
+        str, typer.Argument(metavar="CONNECTION", help="The connection whose last sync to check.", show_default=False)
+    ],
     sample: Annotated[
         int | None,
         typer.Option(
@@ -59,7 +61,7 @@ def prove(
     everyone: Annotated[bool, typer.Option("--all", help="Ask about every patient, and show every type.")] = False,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", help="Of the sample; default: the run's number.", show_default=False),
+        typer.Option("--seed", metavar="N", help="Seed of the sample; default: the run's number.", show_default=False),
     ] = None,
     types: Annotated[
         list[str] | None,
@@ -70,10 +72,10 @@ def prove(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Compare what the EHR has with what the store holds, patient by patient and type by type, after a sync.
+    """After a sync, compare what the EHR has with what the store holds, patient by patient and type by type.
 
     Exit codes: 0 nothing is missing, 3 the store holds fewer than the EHR (or the EHR did not answer), 4 nothing could be
-    compared, 5 failed, 6 a sync is at work, 2 usage or configuration.
+    compared, 5 failed, 6 a sync is in progress, 2 usage or configuration.
     """
     from cli.wiring import choose_connections
 
@@ -104,7 +106,7 @@ def prove(
 
 
 def code_of(certificate: Certificate) -> ExitCode:
-    """Return the exit code of a proof: 3 for what is missing, else 6 for one that gave way to a sync."""
+    """Return the exit code of a proof: 3 if something is missing, else 6 if it stopped for a sync."""
     code = _CODES[certificate.verdict]
     return ExitCode.BUSY if certificate.gave_way and code != ExitCode.PARTIAL else code
 

@@ -1,6 +1,6 @@
-"""`chartferry pull`: one patient's whole chart, now from the EHR or as it is stored, as one file or on stdout.
+"""`chartferry pull`: one patient's whole chart, from the EHR or from the store, as one file or on stdout.
 
-The patient's id is PHI: it stands in no log line, no file name and no message.
+The patient's id is PHI: it appears in no log line, file name or message.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STDOUT = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Pull:
-    """What was asked for. `patient` has no place in a repr."""
+    """What the command line requests. `patient` must not appear in the repr."""
 
     connection: Connection
     patient: str
@@ -64,12 +64,14 @@ class Pull:
 def pull(
     context: typer.Context,
     *,
-    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Where the patient is.", show_default=False)],
+    connection: Annotated[
+        str, typer.Argument(metavar="CONNECTION", help="The connection to fetch the patient from.", show_default=False)
+    ],
     patient: Annotated[
         str,
         typer.Argument(
             metavar="PATIENT",
-            help="- reads the FHIR id (VA: ICN) from stdin; an id written here is visible to others on this machine.",
+            help="- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here.",
             show_default=False,
         ),
     ],
@@ -78,14 +80,14 @@ def pull(
         typer.Option(
             "--out",
             metavar="FILE|-",
-            help="Default: CONNECTION-TIME.ndjson.gz here; - is stdout, uncompressed; csv: a folder.",
+            help="Default: CONNECTION-TIME.ndjson.gz in this folder; - is stdout, uncompressed; csv: a folder.",
             show_default=False,
         ),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file for each built-in view.")
+        str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file per built-in view.")
     ] = "ndjson",
-    stored: Annotated[bool, typer.Option("--stored", help="Deliver what the store has; do not ask the EHR.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Write what the store has, without asking the EHR.")] = False,
     types: Annotated[
         list[str] | None,
         typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
@@ -95,16 +97,16 @@ def pull(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Fetch one patient's whole chart and deliver it. A pull never moves a watermark.
+    """Fetch one patient's whole chart and write it to a file. A pull never moves a watermark.
 
-    Exit codes: 0 complete, 3 delivered with holes (named), 4 nothing known of this patient, 5 failed, 6 busy.
+    Exit codes: 0 complete, 3 written with holes (each is named), 4 nothing known about this patient, 5 failed, 6 busy.
     """
     from cli.wiring import choose_connections
 
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
     if out == STDOUT and (format_ == "csv" or json):
-        raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, and no --json beside it")
+        raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, without --json")
     settings = settings_of(config)
     (chosen,) = choose_connections(settings, tenant, [connection])
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -126,14 +128,14 @@ def _patient(word: str) -> str:
     if word != STDOUT:
         return word.strip().removeprefix("Patient/")
     if sys.stdin.isatty():
-        say("the patient's FHIR id (VA: ICN), then Enter:")
+        say("Type the patient's FHIR id (VA: ICN), then press Enter:")
         return sys.stdin.readline().strip().removeprefix("Patient/")
     from cli.wiring import read_patients
 
     patients = tuple(read_patients(STDOUT))
     if len(patients) != 1:
         raise typer.BadParameter(
-            f"stdin names {len(patients)} patients; a pull is for one, `sync --patients -` for many"
+            f"stdin names {len(patients)} patients; pull takes one, `sync --patients -` takes many"
         )
     return patients[0]
 
@@ -199,7 +201,7 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         )
         return code
     if report is not None and _is_unknown(report) and not files:
-        say(f"{asked.connection.name}: the EHR knows no such patient; check the id (a FHIR id, not an MRN)")
+        say(f"{asked.connection.name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)")
         return code
     if report is not None:
         print_holes([report], write=say)
@@ -208,13 +210,13 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         for line in said_of_odd_values(files):
             say(line)
     elif code != ExitCode.FAILED:
-        where = "the store has" if asked.stored else "the EHR gave"
-        say(f"{asked.connection.name}: {where} nothing of this patient; check the id (a FHIR id, not an MRN)")
+        where = "the store has" if asked.stored else "the EHR returned"
+        say(f"{asked.connection.name}: {where} nothing about this patient; check the id (a FHIR id, not an MRN)")
     return code
 
 
 def _is_unknown(report: RunReport) -> bool:
-    """Whether the EHR itself says that it has no Patient of this id: what else it then refuses says no more."""
+    """Whether the EHR itself says that it has no Patient with this id; its other refusals then add nothing."""
     from snapshots.record import Ending
 
     return report.error is None and any(

@@ -1,6 +1,6 @@
-"""What people and machines see on stdout: tables and JSON; and what people see beside it on stderr.
+"""Output: tables and JSON on stdout, messages for people on stderr.
 
-Owns how a report looks. What is in it is decided by the use cases; nothing here reads settings or the store.
+Owns how a report looks; the use cases decide what it contains. Reads neither settings nor the store.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from snapshots.record import Certificate, Hole, RunReport
 
 KB = 1000
-_WIDEST = 1000  # to find out how wide a table would like to be
-WIDTH_ELSEWHERE = 200  # columns where nobody watches: wide enough that no cell is cut
+_WIDEST = 1000  # for measuring how wide a table would be
+WIDTH_ELSEWHERE = 200  # columns when the output is not a terminal: wide enough that no cell is cut
 
 
 def emit_json(value: Any) -> None:
@@ -43,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return text as a terminal may show it: servers' strings must not move its cursor, turn its colours or its direction."""
+    """Return text that is safe on a terminal: a server's strings must not move the cursor or change colours or direction."""
     return "".join(c if c == "\n" or c.isprintable() else " " if c in "\t\r" else "" for c in text)
 
 
@@ -54,15 +54,15 @@ def say(text: str) -> None:
 
 
 def tell(text: str = "") -> None:
-    """Print a line of the answer itself on stdout."""
+    """Print a line of the result on stdout."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table on stdout; columns whose heading ends with "#" hold numbers and stand to the right.
+    """Print a table on stdout; columns whose heading ends with "#" hold numbers and are right-aligned.
 
-    Where a terminal is too narrow, columns of nothing but zeros are left out, and so are the lines.
+    If the terminal is too narrow, columns of only zeros are left out, and so are the table's lines.
     """
     from rich.console import Console
     from rich.measure import Measurement
@@ -95,7 +95,7 @@ def _table(
 
 
 def number(value: object) -> str:
-    """Write a number as people read it: 38,472; 3.4; nothing for None."""
+    """Format a number for people: 38,472; 3.4; nothing for None."""
     if value is None:
         return ""
     if isinstance(value, int):
@@ -104,7 +104,7 @@ def number(value: object) -> str:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes as people read it: 512 B, 49.1 kB, 1.2 GB."""
+    """Format a number of bytes for people: 512 B, 49.1 kB, 1.2 GB."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < KB or unit == "GB":
@@ -114,7 +114,7 @@ def size(count: int) -> str:
 
 
 def by_type(resources: Mapping[str, int], *, most: int = 5) -> str:
-    """Write counts by type, the largest first: "Observation 1,203, Encounter 240, … 9 more types"."""
+    """Format counts by type, the largest first: "Observation 1,203, Encounter 240, … 9 more types"."""
     ordered = sorted(resources.items(), key=lambda item: (-item[1], item[0]))
     text = ", ".join(f"{name} {count:,}" for name, count in ordered[:most])
     left = len(ordered) - most
@@ -122,7 +122,7 @@ def by_type(resources: Mapping[str, int], *, most: int = 5) -> str:
 
 
 def run_as_json(report: RunReport) -> dict[str, Any]:
-    """Return a run as `sync --json` and `runs --json` print it; the keys are a contract."""
+    """Return a run for `sync --json` and `runs --json`; the keys are a contract."""
     return {
         "id": report.id,
         "connection": report.connection,
@@ -160,7 +160,7 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
 
 
 def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
-    """Return a proof as `prove --json` and `runs --json` print it; the keys are a contract."""
+    """Return a proof for `prove --json` and `runs --json`; the keys are a contract."""
     fields = asdict(certificate)
     fields["types"] = [{"type": one.pop("resource_type"), **one} for one in fields["types"]]
     fields["findings"] = [{"type": one.pop("resource_type"), **one} for one in fields["findings"]]
@@ -173,7 +173,7 @@ def _hole(hole: Hole) -> str:
 
 
 def _holes_by_reason(report: RunReport) -> list[str]:
-    """A line a reason, the most frequent first, with how often, and in which types."""
+    """Return one line per reason, the most frequent first, with its count and types."""
     groups: dict[str, list[Hole]] = {}
     for hole in report.holes:
         groups.setdefault(hole.reason, []).append(hole)
@@ -203,9 +203,9 @@ def run_row(report: RunReport) -> tuple[object, ...]:
 def print_holes(
     reports: Iterable[RunReport], *, most: int = 10, every: bool = False, write: Callable[[str], None] = tell
 ) -> None:
-    """Print what runs could not fetch, why they failed and what they noted, below their table.
+    """Print the holes, errors and notes of runs, below their table.
 
-    Holes of one reason are one line, at most `most` of them; with `every`, each hole has its own.
+    Holes with the same reason share one line, at most `most` lines; with `every`, each hole has its own line.
     """
     for report in reports:
         lines = [_hole(hole) for hole in report.holes] if every else _holes_by_reason(report)

@@ -1,4 +1,4 @@
-"""`chartferry runs`: the runs of a tenant, everything about one, or the giving up of one that is in the way."""
+"""`chartferry runs`: lists a tenant's runs, shows everything about one, or discards one that is in the way."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ def runs(
         list[str] | None,
         typer.Argument(
             metavar="[[discard] RUN]",
-            help="A run's number; with `discard`: give it up if it is open, else the export job that it left.",
+            help="A run's number; `discard`: give up the run if it is open, else the export job that it left.",
             show_default=False,
         ),
     ] = None,
     connection: Annotated[
-        str | None, typer.Option("--connection", metavar="NAME", help="Only this connection's.", show_default=False)
+        str | None,
+        typer.Option("--connection", metavar="NAME", help="Only this connection's runs.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many runs at most, newest first.")] = 20,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """List the newest runs, show one with its holes, notes and counts by type, or give one up (discard)."""
+    """List the newest runs; show one with its holes, notes and counts by type; or give one up (discard)."""
     from cli.wiring import choose_connections, choose_tenant
 
     run, discards = read_words(words or [])
@@ -65,25 +66,25 @@ def runs(
             {"status": "complete" if reports else "nothing", "runs": listed, "down": [one._asdict() for one in down]}
         )
     elif not reports:
-        tell("no runs yet: `chartferry sync` makes the first")
+        tell("no runs yet: `chartferry sync` starts the first")
     else:
         print_table(RUN_COLUMNS, map(run_row, reports))
         if run is not None:
             _print_details(reports[0])
         for one in down:
             until, found = f"{one.until.astimezone(UTC):%H:%M} UTC", f": {one.reason}" if one.reason else ""
-            tell(f"down     {one.connection}: until {until}{found}; a sync before then asks once")
+            tell(f"down     {one.connection}: until {until}{found}; a sync before then sends one request")
     return ExitCode.COMPLETE if reports else ExitCode.NOTHING
 
 
 def read_words(words: list[str]) -> tuple[int | None, bool]:
-    """Return the run that is meant, if any, and whether it is to be given up; a usage error for anything else."""
+    """Return the run's number, if any, and whether to discard it; raise a usage error for anything else."""
     discards = words[:1] == [DISCARD]
     numbers = words[1:] if discards else words
     if discards and not numbers:
         raise typer.BadParameter("which run? `chartferry runs` lists them; then: `chartferry runs discard RUN`")
     if len(numbers) > 1 or not all(number.isascii() and number.isdigit() and int(number) < MOST for number in numbers):
-        raise typer.BadParameter(f"{' '.join(words)}: a run's number, or `discard` and a run's number")
+        raise typer.BadParameter(f"{' '.join(words)}: give a run's number, or `discard` and a run's number")
     return (int(numbers[0]) if numbers else None), discards
 
 
@@ -105,11 +106,11 @@ def _tell_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
         tell(f"run {run} has ended and left no export job: there is nothing to give up")
         return code
     if found.run_closed:
-        tell(f"run {run} is closed; what it stored stays, and the next sync asks anew")
+        tell(f"run {run} is closed; what it stored stays, and the next sync starts a new run")
     if found.job == "dropped":
-        tell(f"run {run}: its export job is forgotten here; if the EHR still keeps it, it ends there by itself")
+        tell(f"run {run}: chartferry has forgotten its export job; if the EHR still keeps the job, it expires there")
     elif found.job is not None:
-        tell(f"run {run}: its export job is left for the next sync, which deletes it at the EHR")
+        tell(f"run {run}: the next sync deletes its export job at the EHR")
     return code
 
 
@@ -135,14 +136,14 @@ def _print_details(report: RunReport) -> None:
 
 
 def what_next(report: RunReport) -> str:
-    """Return the command to give now, and why; nothing for a run that is complete or at work."""
+    """Return the next command, and why; nothing for a run that is complete or in progress."""
     pulled = report.kind == "pull"
     again = f"`chartferry pull {report.connection} -`" if pulled else f"`chartferry sync {report.connection}`"
     match report.status:
         case "partial":
-            return f"{again} asks {'again' if pulled else 'for the holes first'}"
+            return f"{again} {'tries again' if pulled else 'requests the holes first'}"
         case "interrupted":
-            return f"{again} goes on with it; `chartferry runs discard {report.id}` gives it up"
+            return f"{again} resumes it; `chartferry runs discard {report.id}` gives it up"
         case "failed":
-            return f"{again}, once what it failed for is mended; `chartferry config check` looks at the configuration"
+            return f"fix the cause, then {again}; `chartferry config check` checks the configuration"
     return ""

@@ -1,6 +1,6 @@
-"""Runs one asynchronous command so that SIGINT and SIGTERM end it cleanly: cancel, let it close, then say how to go on.
+"""Runs one asynchronous command so that SIGINT and SIGTERM end it cleanly: cancel, let it close, then say how to resume.
 
-What "closing" means is left to the use case: what is committed stays, the run stays resumable.
+The use case decides what closing means: committed data stay, and the run stays resumable.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 SIGNAL_BASE = 128
-# Records and pages die by their reference counts. Python's own 700 would look for cycles at every second page, through all that
-# a plan and the libraries hold: 3 % of a crawl's CPU, in pauses of 30 to 50 ms during which nothing is sent.
+# Reference counts free records and pages. With Python's default of 700, the collector would search everything that a plan and the
+# libraries hold at every second page: 3 % of a crawl's CPU, in pauses of 30 to 50 ms during which nothing is sent.
 _COLLECT_EVERY = 50_000
 
 
 class InterruptedBySignalError(Exception):
-    """The command was asked to stop and did so cleanly. `signal` is the number."""
+    """A signal stopped the command, and it ended cleanly. `signal` is the number."""
 
     def __init__(self, number: int, resume: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {resume}")
@@ -30,9 +30,9 @@ class InterruptedBySignalError(Exception):
 
 
 def supervise(
-    command: Callable[[], Awaitable[Result]], *, resume: str = "run the same command again to go on"
+    command: Callable[[], Awaitable[Result]], *, resume: str = "run the same command again to resume"
 ) -> Result:
-    """Run the command to its end; InterruptedBySignalError when a signal ended it. A second signal ends at once."""
+    """Run the command to its end; raise InterruptedBySignalError if a signal ended it. A second signal exits at once."""
     gc.set_threshold(_COLLECT_EVERY)
     return asyncio.run(_supervised(command, resume))
 
@@ -49,7 +49,7 @@ async def _supervised(command: Callable[[], Awaitable[Result]], resume: str) -> 
         received.append(number)
         if len(received) > 1:
             os._exit(SIGNAL_BASE + number)
-        # psycopg warns of each statement that the cancelling cuts off; nobody can do anything about it
+        # psycopg warns about each statement that is cancelled; nobody can act on that
         for library in ("psycopg", "psycopg.pool"):
             logging.getLogger(library).setLevel(logging.ERROR)
         task.cancel()

@@ -1,6 +1,6 @@
-"""`chartferry sync`: one run for each connection, a table or one JSON object, and the worst run's exit code.
+"""`chartferry sync`: one run per connection, a table or one JSON object, and the worst run's exit code.
 
-Chooses what to run and shows what came out. Building is left to `wiring`, the run itself to `connectors.fhir.sync`.
+Chooses what to run and prints the results. `wiring` builds the objects, `connectors.fhir.sync` does the run.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ EXAMPLES = (
     "chartferry sync st-lukes --mode bulk --group e3iabhmS8rsueyz7 --plan",
 )
 
-CONNECTIONS_AT_A_TIME = (
-    4  # each run holds some 30 MB of pages and files in flight; limits towards an EHR are per connection
-)
+# each run has some 30 MB of pages and files in flight; limits towards an EHR are per connection
+CONNECTIONS_AT_A_TIME = 4
 MODES = ("auto", "bulk", "crawl")
 Mode = Literal["auto", "bulk", "crawl"]
 
@@ -66,7 +65,7 @@ def sync(
     *,
     connections: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant.", show_default=False),
+        typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant's.", show_default=False),
     ] = None,
     mode: Annotated[
         str | None,
@@ -74,11 +73,11 @@ def sync(
     ] = None,
     since: Annotated[
         str,
-        typer.Option("--since", metavar="auto|none|INSTANT", help="auto: from the watermark; none: list everything."),
+        typer.Option("--since", metavar="auto|none|INSTANT", help="auto: since the watermark; none: list everything."),
     ] = "auto",
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="INSTANT", help="Bulk: only what changed before.", show_default=False),
+        typer.Option("--until", metavar="INSTANT", help="Bulk: only what changed before INSTANT.", show_default=False),
     ] = None,
     types: Annotated[
         list[str] | None,
@@ -92,19 +91,19 @@ def sync(
         typer.Option(
             "--patients",
             metavar="FILE|-|store",
-            help="Patients to fetch, one a line; store: those stored of the connection.",
+            help="Patients to fetch, one per line; store: all in the store.",
             show_default=False,
         ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked; fetch nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be requested; fetch nothing.")] = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped goes on where it was.
+    """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped resumes where it was.
 
-    Exit codes: 0 complete, 3 partial (holes, named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
+    Exit codes: 0 complete, 3 partial (each hole is named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """
     from cli.plan_report import preview_all, show_plans
     from cli.wiring import Wanted, choose_connections, file_name, read_patients
@@ -112,7 +111,7 @@ def sync(
     settings = settings_of(config)
     chosen = choose_connections(settings, tenant, connections or [])
     if (group or patients) and len(chosen) != 1:
-        raise typer.BadParameter("--group and --patients belong to one connection: name it")
+        raise typer.BadParameter("--group and --patients apply to one connection: name it")
     wanted = Wanted(
         mode=checked_mode(mode),
         since=checked_since(since),
@@ -146,7 +145,7 @@ def run_all(
     *,
     log_level: str = "INFO",
 ) -> list[Outcome]:
-    """Run the connections, some at a time, each in its tenant's store; one's failure is not another's."""
+    """Run the connections, some at a time, each in its tenant's store; one failure does not affect the others."""
     from cli import wiring
 
     outcomes: dict[str, Outcome] = {}
@@ -162,7 +161,7 @@ def run_all(
             async with places:
                 run = lambda: wiring.run_connection(connection, store, wanted, show, origins)  # noqa: E731
                 outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
-                if not invocation.terminal:  # where somebody watches, the table says it
+                if not invocation.terminal:  # at a terminal, the table shows it
                     log_outcome(outcomes[connection.name], wanted.kind)
 
         async with anyio.create_task_group() as tasks:
@@ -175,7 +174,7 @@ def run_all(
         with run_progress(terminal=invocation.terminal) as show:
             wiring.start_logging(invocation, log_level)
             supervise(
-                lambda: all_of_them(show), resume="every run stays resumable: run the same command again to go on"
+                lambda: all_of_them(show), resume="every run stays resumable: run the same command again to resume"
             )
     return [outcomes[connection.name] for connection in connections]
 
@@ -198,10 +197,10 @@ async def _tenant(
 async def outcome_of(
     connection: Connection, run: Callable[[], Awaitable[RunReport]], *, debug: bool = False
 ) -> Outcome:
-    """Do one run and say how it ended, whatever happens: the other connections go on."""
+    """Do one run and return how it ended, whatever happens, so that the other connections continue."""
     try:
         report = await run()
-    except Exception as exc:  # noqa: BLE001  one connection's border: the error becomes its outcome and the exit code
+    except Exception as exc:  # noqa: BLE001  ends here: the error becomes this connection's outcome and the exit code
         if debug:
             traceback.print_exception(exc)
         code, message = explain(exc)
@@ -210,7 +209,7 @@ async def outcome_of(
 
 
 def log_outcome(outcome: Outcome, kind: str) -> None:
-    """Write the one log line of a run: counts and how it ended, no PHI."""
+    """Write the run's single log line: counts and how it ended, no PHI."""
     import structlog
 
     log = structlog.get_logger("chartferry")
@@ -245,12 +244,12 @@ def log_outcome(outcome: Outcome, kind: str) -> None:
 
 
 def status_of(code: ExitCode) -> str:
-    """Return the word for a whole command's outcome."""
+    """Return the status word for the outcome of the whole command."""
     return next((status for status, each in OF_STATUS.items() if each == code), "failed")
 
 
 def outcomes_as_json(outcomes: Sequence[Outcome], code: ExitCode) -> dict[str, Any]:
-    """Return what `sync --json` prints. `errors` names connections whose run could not begin."""
+    """Return what `sync --json` prints. `errors` lists the connections whose run could not begin."""
     return {
         "status": status_of(code),
         "runs": [run_as_json(outcome.report) for outcome in outcomes if outcome.report],
@@ -263,7 +262,7 @@ def outcomes_as_json(outcomes: Sequence[Outcome], code: ExitCode) -> dict[str, A
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print the table of runs, then what each could not do."""
+    """Print the table of runs, then what each run could not do."""
     reports = [outcome.report for outcome in outcomes if outcome.report]
     if reports:
         print_table(RUN_COLUMNS, map(run_row, reports))
@@ -274,14 +273,14 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 
 def checked_mode(mode: str | None) -> Mode | None:
-    """Return the mode, or a usage error that lists them."""
+    """Return the mode; raise a usage error that lists the modes."""
     if mode is not None and mode not in MODES:
         raise typer.BadParameter(f"--mode {mode}: one of {', '.join(MODES)}")
     return cast("Mode | None", mode)
 
 
 def checked_since(since: str) -> str:
-    """Return `auto`, `none` or a FHIR instant; a usage error for a moment without its time zone."""
+    """Return `auto`, `none` or a FHIR instant; raise a usage error for a time without its zone."""
     if since in ("auto", "none"):
         return since
     try:
@@ -294,7 +293,7 @@ def checked_since(since: str) -> str:
 
 
 def checked_until(until: str | None) -> str | None:
-    """Return an instant with its zone, or None; a usage error for anything else."""
+    """Return an instant with its zone, or None; raise a usage error for anything else."""
     if until is None:
         return None
     try:
@@ -307,7 +306,7 @@ def checked_until(until: str | None) -> str | None:
 
 
 def checked_group(group: str | None) -> str | None:
-    """Return the Group's id, or a usage error that says what of it is the id."""
+    """Return the Group's id; raise a usage error that says which part of the value is the id."""
     if group is not None and (wrong := group_problem(group)):
         raise typer.BadParameter(f"--group {group}: {wrong}")
     return group

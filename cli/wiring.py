@@ -1,6 +1,6 @@
-"""Builds everything: settings into a store, an EHR client with its tokens, and requests with flags laid over them.
+"""Builds every object: from settings a store, an EHR client with its tokens, and requests, with flags overriding settings.
 
-The only place that does. What the objects then do is the rooms' own business; what comes out of it, the commands'.
+No other module does. The packages decide what the objects do; the commands print the results.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the command line asks of a run, over what the connection's configuration says."""
+    """What the command line sets for a run; it overrides the connection's configuration."""
 
     kind: Literal["sync", "pull"] = "sync"
     mode: Literal["auto", "bulk", "crawl"] | None = None
     since: str = "auto"
     types: tuple[str, ...] = ()
     group: str | None = None
-    # with their lines, or bare; None: the configured cohort
+    # each with its line number, or without; None: the configured cohort
     patients: Mapping[str, int] | tuple[str, ...] | None = None
-    patients_name: str | None = None  # of the file they came from, whatever it says today
-    stored_patients: bool = False  # in place of any: those that the store has of the connection
-    patients_are_ids: bool = False  # True: whatever cohort_system says
-    until: str | None = None  # bulk only; over the connection's bulk.until
+    patients_name: str | None = None  # names the file that they came from, whatever it contains today
+    stored_patients: bool = False  # instead of those: the connection's patients in the store
+    patients_are_ids: bool = False  # True: ignores cohort_system
+    until: str | None = None  # bulk only; overrides the connection's bulk.until
 
 
 def start_logging(invocation: Invocation, level: str = "INFO") -> None:
-    """Send log lines to stderr: JSON unless somebody watches."""
+    """Send log lines to stderr: JSON unless it is a terminal."""
     from config.logs import configure_logging
 
     configure_logging(json=not invocation.terminal, level=level, stream=sys.stderr)
 
 
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
-    """Return the named connections, or all of the tenant; a usage error suggests the name that was meant.
+    """Return the named connections, or all of the tenant's; raise a usage error that suggests the closest name.
 
     ConfigError names what `config` alone cannot see: overrides that the vendors' profiles refuse.
     """
@@ -84,7 +84,7 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
 
 
 def profile_problems(connection: Connection) -> Iterator[Problem]:
-    """Yield the overrides of a connection that its vendor's profile refuses."""
+    """Yield the connection's overrides that its vendor's profile refuses."""
     if not connection.profile:
         return
     from pydantic import ValidationError
@@ -99,7 +99,7 @@ def profile_problems(connection: Connection) -> Iterator[Problem]:
 
 
 def checked_tenant(settings: Settings, tenant: str | None) -> None:
-    """Raise a usage error that names the tenants where the configuration does not know this one."""
+    """Raise a usage error that lists the tenants if the configuration does not know this one."""
     known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
     if tenant is not None and tenant not in known:
         guess = nearest(tenant, known)
@@ -110,18 +110,18 @@ def checked_tenant(settings: Settings, tenant: str | None) -> None:
 
 
 def choose_tenant(settings: Settings, tenant: str | None) -> str:
-    """Return the tenant whose store to open: the named one, else the only one there is; a usage error asks where two are."""
+    """Return the tenant whose store to open: the named one, else the only one; raise a usage error if there are several."""
     if tenant is not None:
         checked_tenant(settings, tenant)
         return tenant
     tenants = sorted({each.tenant for each in settings.connections.values()}) or ["default"]
     if len(tenants) > 1:
-        raise typer.BadParameter(f"data of several tenants never mixes: name one with --tenant ({', '.join(tenants)})")
+        raise typer.BadParameter(f"tenants' data never mix: name one with --tenant ({', '.join(tenants)})")
     return tenants[0]
 
 
 def read_patients(source: str) -> Mapping[str, int]:
-    """Read patients from a file, or stdin for "-": one a line, or the first column of a CSV; each with its line.
+    """Read patients from a file, or from stdin for "-": one per line, or the first column of a CSV; return each with its line.
 
     The values are PHI.
     """
@@ -134,18 +134,18 @@ def read_patients(source: str) -> Mapping[str, int]:
         raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
     patients = parse_cohort(text)
     if not patients:
-        raise ConfigError(f"the patients in {source}: there are none; give one a line")
+        raise ConfigError(f"{source} names no patients; give one per line")
     return patients
 
 
 def file_name(source: str) -> str:
-    """Return the name under which a file of patients keeps its roster: of its place, not of its content."""
+    """Return the name of the roster for a file of patients: it depends on the path, not on the content."""
     return f"file:{sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]}"
 
 
 @asynccontextmanager
 async def opened_store(settings: Settings, tenant: str) -> AsyncIterator[Store]:
-    """Yield the tenant's store, migrated to what this version needs; closed at the end."""
+    """Yield the tenant's store, migrated to this version; close it at the end."""
     from snapshots.errors import describe_server
     from snapshots.pool import embedded_directory, open_store
 
@@ -221,7 +221,7 @@ def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng
     credentials = _credentials(connection)
 
     async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
-        sleep = client.waits.sleeper("the login was not answered, or refused, and is tried again then")
+        sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
         login = await log_in(client, credentials, request.profile, types, clock=time.time, sleep=sleep, rng=rng)
         return login.readable
 
@@ -235,9 +235,9 @@ async def run_connection(
     on_progress: Callable[[EhrProgress], None],
     origins: Origins | None = None,
 ) -> RunReport:
-    """Do one run of one connection: profile, tokens, client, request; errors of every room are let through.
+    """Do one run of one connection: profile, tokens, client, request; errors propagate.
 
-    `origins` are those that this process asks, so that connections to one of them are polite together.
+    Connections to the same origin share its limits through `origins`.
     """
 
     @asynccontextmanager
@@ -257,7 +257,7 @@ async def prove_connection(
     sample: int | None,
     seed: int | None,
 ) -> Certificate:
-    """Compare what one connection's EHR has with what the store holds; errors of every room are let through."""
+    """Compare what one connection's EHR has with what the store holds; errors propagate."""
     from connectors.fhir.prove.prove import ProofRequest, prove
     from connectors.fhir.transport.client import EhrClient
 
@@ -280,7 +280,7 @@ async def prove_connection(
 
 
 async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
-    """Find out whether a connection's EHR is there and lets us in; quickly, with few tries and no wait for quiet hours to end."""
+    """Check that a connection's EHR answers and accepts our login; quickly: few tries, no waiting for quiet hours to end."""
     from connectors.fhir.inquiry import inquire
     from connectors.fhir.transport.client import EhrClient
 
@@ -306,7 +306,7 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
 async def preview_connection(
     connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[EhrProgress], None]
 ) -> Preview:
-    """Find out what a run would ask, without asking it; what earlier runs know is read from the store, if there is one."""
+    """Find out what a run would request, without requesting it; read what earlier runs know from the store, if there is one."""
     from cli.plan_preview import PreviewRuns
     from cli.preview import KickOffReachedError, Preview, PreviewClient
 
@@ -321,7 +321,7 @@ async def preview_connection(
 
 
 def _planning(progress: EhrProgress) -> EhrProgress:
-    """A plan goes through a run's phases and does none of them."""
+    """Show one phase, "planning": a plan passes through a run's phases without doing them."""
     return replace(progress, phase="planning", units=0, units_done=0)
 
 

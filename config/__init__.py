@@ -1,1 +1,1 @@
-"""config owns settings, connections, secret references and logging set-up; it imports no other folder."""
+"""config owns settings, connections, secret references and logging set-up; it imports no other package."""

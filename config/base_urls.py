@@ -1,4 +1,4 @@
-"""What a FHIR base URL may be, and what people paste in its place: a document below it, a search, the login's address. Pure."""
+"""Checks FHIR base URLs, and recognises what people paste instead: a document below the base, a search, a login URL. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LOGIN = re.compile(
 
 
 def base_url_problem(url: str) -> str | None:
-    """Return what is wrong with a base URL, with the one that was probably meant; None for one that may be."""
+    """Return what is wrong with a base URL, with the URL that was probably meant; None if it is acceptable."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return 'must be a whole URL such as "https://ehr.example.org/api/FHIR/R4"'
-    if "@" in url:  # anywhere: a password with a / in it ends the host early
-        return "must not carry a user or password: use client_id and key, or bearer_token"
+        return 'must be a complete URL such as "https://ehr.example.org/api/FHIR/R4"'
+    if "@" in url:  # anywhere in the URL: a password that contains / ends the host early
+        return "must not contain a user name or password: use client_id and key, or bearer_token"
     path = parts.path.rstrip("/")
     meant = _meant(path)
     probably = "" if meant == path else f'; probably "{parts.scheme}://{parts.netloc}{meant}"'
@@ -29,8 +29,8 @@ def base_url_problem(url: str) -> str | None:
         return f"must be the FHIR base URL, without ? or #{probably}"
     if _LOGIN.search(path):
         return (
-            "must be the FHIR base URL, and this looks like the address of a login; that is found by itself below the base, or "
-            "given as profile.token_url"
+            "must be the FHIR base URL, but this looks like a login URL; chartferry finds that from the base URL, or you can set "
+            "profile.token_url"
         )
     return f"must be the FHIR base URL, to which /metadata and /Patient are added{probably}" if probably else None
 
@@ -42,5 +42,5 @@ def _meant(path: str) -> str:
 
 
 def without_ids(url: str) -> str:
-    """Return the URL with stars in place of what follows a resource type: it may be a patient's id."""
+    """Return the URL with stars instead of what follows a resource type, since that may be a patient's id."""
     return _BELOW_A_TYPE.sub(r"/\1/****", url)

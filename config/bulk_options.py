@@ -1,7 +1,7 @@
-"""What a connection's bulk exports are asked for beyond types: the table `bulk = { … }` of its configuration.
+"""The options of a connection's bulk exports besides types: the table `bulk = { … }` of its configuration.
 
-Owns the shape and what its keys allow. How each is said to a server, and what an answer to it proves, is
-`connectors.fhir.bulk`'s.
+Owns the table's shape and the values its keys allow. `connectors.fhir.bulk` knows how to send each option to a server, and
+what an answer to it proves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from config.resource_types import type_problem
 _FILTER = re.compile(r"(?P<type>[A-Za-z]+)\?(?P<query>[^?#\s]+=[^#\s]*)")
 _ELEMENT = re.compile(r"(?:(?P<type>[A-Z][A-Za-z]*)\.)?[a-z][A-Za-z]*")
 _ASSOCIATED = re.compile(r"LatestProvenanceResources|RelevantProvenanceResources|_\S+")
-# of results, not of resources (Bulk Data IG, "_typeFilter"): a server must refuse them
+# they act on results, not on resources (Bulk Data IG, "_typeFilter"): a server must refuse them
 _OF_RESULTS = frozenset({"_sort", "_count", "_include", "_revinclude", "_summary", "_elements", "_total", "_contained"})
 
 
@@ -42,7 +42,9 @@ def _filter(value: object) -> object:
             raise ValueError(wrong)
         names = {part.partition("=")[0].partition(":")[0] for part in found["query"].split("&")}
         if names & _OF_RESULTS:
-            raise ValueError(f"must not hold {', '.join(sorted(names & _OF_RESULTS))}: a filter chooses resources only")
+            raise ValueError(
+                f"must not contain {', '.join(sorted(names & _OF_RESULTS))}: a filter only selects resources"
+            )
     return value
 
 
@@ -59,7 +61,7 @@ def _element(value: object) -> object:
 def _associated(value: object) -> object:
     if isinstance(value, str) and not _ASSOCIATED.fullmatch(value):
         raise ValueError(
-            "must be LatestProvenanceResources, RelevantProvenanceResources, or a server's own that begins with _"
+            "must be LatestProvenanceResources, RelevantProvenanceResources, or a server's own value that begins with _"
         )
     return value
 
@@ -71,21 +73,20 @@ def _resource_type(value: object) -> object:
 
 
 class BulkOptions(BaseModel):
-    """What to ask of a bulk export (Bulk Data IG, "Query parameters"). Frozen; unknown keys are refused."""
+    """Options of a bulk export (Bulk Data IG, "Query parameters"). Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     until: Annotated[str | None, BeforeValidator(_instant)] = None  # changed before this instant
-    type_filters: tuple[Annotated[str, BeforeValidator(_filter)], ...] = ()  # searches; of one type they are OR-ed
-    elements: tuple[Annotated[str, BeforeValidator(_element)], ...] = ()  # root elements, of all types or of one
+    type_filters: tuple[Annotated[str, BeforeValidator(_filter)], ...] = ()  # searches; those of one type are OR-ed
+    elements: tuple[Annotated[str, BeforeValidator(_element)], ...] = ()  # root elements, for all types or for one
     include_associated_data: tuple[Annotated[str, BeforeValidator(_associated)], ...] = ()
-    organize_by: Annotated[str | None, BeforeValidator(_resource_type)] = (
-        None  # files in blocks, one a resource of this type
-    )
+    # files consist of blocks, one per resource of this type
+    organize_by: Annotated[str | None, BeforeValidator(_resource_type)] = None
 
     @property
     def selection(self) -> str:
-        """What sets these exports apart from whole ones in the store's runs and watermarks; "" where nothing is narrowed."""
+        """The suffix that separates narrowed exports from whole ones in the store's runs and watermarks; "" if not narrowed."""
         if not self.type_filters and not self.elements:
             return ""
         text = "\n".join((*sorted(self.type_filters), "", *sorted(self.elements)))

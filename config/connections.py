@@ -1,7 +1,7 @@
-"""One connection: an EHR endpoint of one tenant, as the configuration names it.
+"""One connection: an EHR endpoint of one tenant, as written in the configuration.
 
-Owns the shape and what its keys allow. How to speak to the vendor is left to `connectors.fhir.vendors`; whether files
-exist, to `chartferry config check`; the vendor-profile overrides are checked by cli, which may know `connectors.fhir.profile`.
+Owns the table's shape and the values its keys allow. `connectors.fhir.vendors` knows how to talk to the vendor; `chartferry
+config check` checks that files exist; cli checks the profile overrides, because only cli may import `connectors.fhir.profile`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from config.secret_refs import SecretRef
 Auth = Literal["smart", "secret", "bearer", "none"]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
-NAME_RULE = "small letters, digits, - and _, at most 63, beginning with a letter or digit"
+NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, starting with a letter or digit"
 
-STORED = "store"  # as a cohort: the patients that the store has of the connection
+STORED = "store"  # as a cohort: the connection's patients in the store
 
 NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
     "smart": ("client_id", "key"),
@@ -42,7 +42,7 @@ def _base(info: ValidationInfo) -> Path:
 
 
 def _vendor(value: object, info: ValidationInfo) -> object:
-    """One of those that there are, where whoever reads the file knows them: `connectors.fhir.vendors` does."""
+    """Check the vendor against the known ones, if the caller passes them: `connectors.fhir.vendors` knows them."""
     known = (info.context or {}).get("vendors")
     if known and value not in known:
         raise PydanticCustomError("literal_error", "no such vendor", {"expected": ", ".join(map(repr, known))})
@@ -63,7 +63,9 @@ def _cohort(value: object, info: ValidationInfo) -> object:
     if value == STORED:
         return value
     if isinstance(value, str) and not value.startswith("file:"):
-        raise ValueError('must be "file:PATH", a file with one patient a line, or "store", the patients already stored')
+        raise ValueError(
+            'must be "file:PATH", a file with one patient per line, or "store", the patients already stored'
+        )
     return _file(value, info)
 
 
@@ -82,7 +84,7 @@ def _group(value: object) -> object:
 
 
 def group_problem(text: str) -> str | None:
-    """Return what is wrong with a Group's id; None for one that may be."""
+    """Return what is wrong with a Group's id; None if it is acceptable."""
     identity = re.sub(r"(/\$export)?[/\s]*$", "", re.sub(r"[?#].*", "", text.strip())).rpartition("/")[2]
     if not identity:
         return 'must be the id of a Group, such as "e3iabhmS8rsueyz7"'
@@ -93,12 +95,12 @@ def _proxy(value: object) -> object:
     if isinstance(value, str):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError('must be a whole URL such as "http://proxy.example.org:3128"')
+            raise ValueError('must be a complete URL such as "http://proxy.example.org:3128"')
     return value
 
 
 def _kid(value: object) -> object:
-    """A number is a name of a key too: some registers hand out such."""
+    """Accept a number as a key's name: some registries issue numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -136,14 +138,16 @@ def infer_auth(table: Mapping[str, Any]) -> str:
 
 
 def auth_problems(table: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    """Yield what `auth` needs and the connection lacks."""
+    """Yield what `auth` requires and the connection lacks."""
     auth = infer_auth(table)
     for key in NEEDED_BY_AUTH.get(auth, ()):
         if not table.get(key):
             why = f'auth = "{auth}"' if table.get("auth") else f"the login that the other keys imply ({auth})"
-            yield Problem(f"{path}.{key}", "nothing", f"needed by {why}; see `chartferry init` for an example")
+            yield Problem(f"{path}.{key}", "nothing", f"required by {why}; see `chartferry init` for an example")
     if table.get("key_passphrase") and not table.get("key"):
-        yield Problem(f"{path}.key_passphrase", "a passphrase without a key", "key, the private key that it opens")
+        yield Problem(
+            f"{path}.key_passphrase", "a passphrase without a key", "key, the private key that the passphrase opens"
+        )
     if table.get("key") and table.get("client_secret") and not table.get("auth"):
         yield Problem(
             f"{path}.client_secret", "both key and client_secret", 'one of them, or auth = "smart" | "secret"'
@@ -151,7 +155,7 @@ def auth_problems(table: Mapping[str, Any], path: str) -> Iterator[Problem]:
 
 
 class Connection(BaseModel):
-    """One EHR endpoint of one tenant. Frozen; unknown keys are refused."""
+    """One EHR endpoint of one tenant. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
 
@@ -203,7 +207,7 @@ class Connection(BaseModel):
 
     @property
     def files(self) -> dict[str, Path]:
-        """The files that this connection refers to, by key, secrets aside."""
+        """The files that this connection refers to, by key, without secrets."""
         named = {
             "cohort": self.cohort if isinstance(self.cohort, Path) else None,
             "ca_bundle": self.ca_bundle,

@@ -1,10 +1,10 @@
 """The errors of config, and nothing else.
 
-    ConfigError                    the configuration cannot be used; carries every problem found
-    ├── ConfigNotFoundError        no configuration file where we looked
-    └── SecretUnreadableError      a `file:` or `env:` reference leads to nothing readable
+    ConfigError                    the configuration cannot be used; lists every problem
+    ├── ConfigNotFoundError        no configuration file was found
+    └── SecretUnreadableError      a `file:` or `env:` reference cannot be read
 
-A problem names a key path, what was found there and what is allowed. Values of secret keys are never quoted.
+A problem names a key path, what was found there and what is allowed. It never quotes the values of secret keys.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class Problem(NamedTuple):
     """One thing that is wrong with a configuration."""
 
     path: str  # "connections.mercy-epic.vendor"
-    found: str  # what stands there, without secrets
-    allowed: str  # what may stand there, or what to do
+    found: str  # the value found, without secrets
+    allowed: str  # the values allowed, or what to do
 
     def __str__(self) -> str:
         return f"{self.path}\n    found:   {self.found}\n    allowed: {self.allowed}"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds every one that was found, in the file's order."""
+    """The configuration cannot be used. `problems` has every problem, in the file's order."""
 
     def __init__(self, message: str, *, problems: Sequence[Problem] = (), source: Path | None = None) -> None:
         super().__init__("\n".join([message, *(str(problem) for problem in problems)]))
@@ -35,8 +35,8 @@ class ConfigError(Exception):
 
 
 class ConfigNotFoundError(ConfigError):
-    """No configuration file where we looked; the message lists the places."""
+    """No configuration file was found; the message lists the places searched."""
 
 
 class SecretUnreadableError(ConfigError):
-    """A `file:` or `env:` reference leads to nothing readable; the message names the reference, never the content."""
+    """A `file:` or `env:` reference cannot be read; the message names the reference, never the content."""

@@ -1,7 +1,7 @@
-"""Logging set-up: structlog for us, the standard library's loggers through the same door, one redaction for both.
+"""Logging set-up: chartferry logs with structlog; the standard library's loggers use the same output and the same redaction.
 
-Owns how a line looks (JSON, or a sentence on a terminal), which libraries stay quiet, and what never leaves the process:
-query strings, Bearer tokens, JWTs, passwords. What is worth a line is left to those who log.
+Owns how a line looks (JSON, or a sentence on a terminal), which libraries stay quiet, and what never leaves the process: query
+strings, Bearer tokens, JWTs, passwords. The callers decide what to log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# they log URLs (httpx at INFO, with patient ids and names in the query) or noise; warnings still come through
+# they log URLs (httpx at INFO, with patient ids and names in the query) or noise; their warnings are still logged
 QUIET_LIBRARIES = (
     "httpx",
     "httpcore",
@@ -74,7 +74,7 @@ def redact_text(text: str) -> str:
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Redact every value of an event, at any depth: the last processor before the renderer, for every line there is."""
+    """Redact every value of an event, at any depth: the last processor before the renderer, for every log line."""
     return {key: _redacted(key, value) for key, value in event.items()}
 
 
@@ -91,7 +91,7 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _error_by_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put an exception's type in place of its traceback: messages of foreign exceptions may quote PHI."""
+    """Replace an exception's traceback with its type: messages of other libraries' exceptions may quote PHI."""
     exc_info = event.pop("exc_info", None)
     if exc_info is True:
         exc_info = sys.exc_info()
@@ -103,7 +103,7 @@ def _error_by_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def _sentence(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Write an event as a person reads it: "warning: the connection was lost (error_type ConnectError)"."""
+    """Format an event as a sentence: "warning: the connection was lost (error_type ConnectError)"."""
     details = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("event", "level", "timestamp"))
     level = event.get("level", "info")
     said = f"{event.get('event', '')}{f' ({details})' if details else ''}"
@@ -113,7 +113,7 @@ def _sentence(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
     """Send every log line, ours and the libraries', redacted to `stream`: JSON lines, or sentences for a terminal.
 
-    May be called again; the last call counts. Exceptions appear by type, without traceback.
+    May be called again; the last call wins. Exceptions appear by type, without traceback.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

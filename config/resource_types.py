@@ -1,7 +1,7 @@
 """The names of the resource types of FHIR R4, so that a typo in a configuration or on a command line is found at once.
 
-Source: https://hl7.org/fhir/R4/resourcelist.html (4.0.1), without the abstract Resource and DomainResource. What a server
-offers of them is left to its CapabilityStatement.
+Source: https://hl7.org/fhir/R4/resourcelist.html (4.0.1), without the abstract Resource and DomainResource. A server's
+CapabilityStatement says which of them it offers.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ RESOURCE_TYPES = frozenset(
 
 
 def as_list(words: Iterable[str]) -> str:
-    """Write words as a list of TOML."""
+    """Format words as a TOML list."""
     return "[" + ", ".join(f'"{word}"' for word in words) + "]"
 
 
 def type_problem(word: str) -> str | None:
-    """Return what is wrong with a resource type's name, with the one that was meant; None for a name of R4."""
+    """Return what is wrong with a resource type's name, with the closest name; None for a name in R4."""
     if word in RESOURCE_TYPES:
         return None
     several = [part for part in re.split(r"[,;\s]+", word) if part]
     if several and several != [word]:
-        return f"not one resource type; a list holds one in each pair of quotes: {as_list(several)}"
+        return f"not one resource type; in a list, put each type in its own quotes: {as_list(several)}"
     guess = nearest(word, RESOURCE_TYPES)
     return "not a FHIR resource type" + (f"; did you mean {guess}?" if guess else ' of R4, such as "Observation"')

@@ -1,6 +1,6 @@
 """Secrets by reference: `file:PATH` or `env:NAME` in the configuration, read only when needed, masked whenever shown.
 
-Owns the reference and the masked value. What a key's text means (PEM, JWK, JWKS) is left to `connectors.fhir.auth`.
+Owns the reference and the masked value. `connectors.fhir.auth` interprets a key's text (PEM, JWK, JWKS).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, NoReturn
 from config.errors import SecretUnreadableError
 
 ALLOWED = '"file:PATH" (relative to the configuration file) or "env:NAME"'
-MAX_BYTES = 1_000_000  # a key or token has a few thousand bytes: more is the wrong file
+MAX_BYTES = 1_000_000  # a key or token has a few thousand bytes: a larger file is the wrong file
 
 
 class Secret:
-    """A secret text. `reveal()` gives it; repr, str and format mask it; it cannot be pickled."""
+    """A secret text. `reveal()` returns it; repr, str and format mask it; it cannot be pickled."""
 
     __slots__ = ("_value",)
 
@@ -53,7 +53,7 @@ class SecretRef:
 
     @classmethod
     def parse(cls, text: str, base: Path) -> SecretRef:
-        """Read `file:PATH` (relative to `base`) or `env:NAME`; ValueError, without quoting it, for other text."""
+        """Parse `file:PATH` (relative to `base`) or `env:NAME`; raise ValueError, without quoting the text, for anything else."""
         scheme, colon, where = text.partition(":")
         where = where.strip()
         if not colon or not where or scheme not in ("file", "env"):
@@ -63,10 +63,10 @@ class SecretRef:
         return cls("file", str((base / Path(where).expanduser()).resolve()))
 
     def read(self, environ: Mapping[str, str]) -> Secret:
-        """Return the secret without surrounding white space; SecretUnreadableError says what was found and is next."""
+        """Return the secret without surrounding white space; SecretUnreadableError says what was found and what to do."""
         text = self._from_environ(environ) if self.scheme == "env" else self._from_file()
         if not text.strip():
-            raise SecretUnreadableError(f"{self} is empty: put the secret there, without quotes")
+            raise SecretUnreadableError(f"{self} is empty: write the secret there, without quotes")
         return Secret(text.strip())
 
     def _from_environ(self, environ: Mapping[str, str]) -> str:
@@ -82,14 +82,14 @@ class SecretRef:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise SecretUnreadableError(
-                    f"{self} has more than {MAX_BYTES:,} bytes: it is not a key, check the path"
+                    f"{self} has more than {MAX_BYTES:,} bytes, so it is not a key: check the path"
                 )
             return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise SecretUnreadableError(f"{self} is not text: give a PEM, JWK or JWKS file, not a binary one") from None
         except OSError as exc:
             reason = (exc.strerror or type(exc).__name__).lower()
-            slashes = ", and its folders are separated by /" if "\\" in self.where else ""
+            slashes = ", and separate its folders with /" if "\\" in self.where else ""
             raise SecretUnreadableError(
                 f"{self} cannot be read ({reason}): check the path and its permissions{slashes}"
             ) from exc

@@ -1,7 +1,7 @@
 """The settings of one chartferry: store, tenants, connections and export defaults, read from one TOML file.
 
-Owns finding the file, reading it and naming every problem in it at once. Whether referenced files exist and profile
-overrides fit is left to `chartferry config check`.
+Finds the file, reads it and reports every problem in it at once. `chartferry config check` checks that referenced files exist and
+that profile overrides are valid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
 SECRET_KEYS = ("key", "key_passphrase", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
-_PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq takes it there too
+_PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq accepts a password there too
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,7 +38,7 @@ def _out(value: object, info: ValidationInfo) -> object:
 
 
 class Tenant(BaseModel):
-    """An organisation whose data never mixes with another's."""
+    """An organisation whose data never mix with another's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Tenant(BaseModel):
 
 
 class ExportDefaults(BaseModel):
-    """What `chartferry export` does where its command line is silent."""
+    """Defaults for `chartferry export`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +56,7 @@ class ExportDefaults(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything that the file says, checked and with defaults filled in. Frozen; reprs show no secret."""
+    """The whole configuration, checked and with defaults filled in. Frozen; its repr shows no secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,7 +66,7 @@ class Settings(BaseModel):
     connections: dict[str, Connection] = {}
     export: ExportDefaults = ExportDefaults()
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
-    passwords: tuple[str, ...] = ()  # key paths of URLs that the file writes with a password
+    passwords: tuple[str, ...] = ()  # key paths of URLs in the file that contain a password
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for key, value in super().__repr_args__():
@@ -80,7 +80,7 @@ class Settings(BaseModel):
 def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
     """Return the file to read: `path`, else $CHARTFERRY_CONFIG, else ./chartferry.toml, else the user's.
 
-    ConfigNotFoundError lists the places looked at.
+    ConfigNotFoundError lists the places searched.
     """
     if path is None and environ.get(ENVIRON_CONFIG):
         path = Path(environ[ENVIRON_CONFIG])
@@ -112,10 +112,10 @@ def load_settings(path: Path | None, environ: Mapping[str, str], *, vendors: Col
 def read_settings(
     path: Path | None, environ: Mapping[str, str], *, vendors: Collection[str] = ()
 ) -> tuple[Settings, list[Problem]]:
-    """Read what can be read, with every problem found on the way; connections with a problem of shape are left out.
+    """Read as much as possible, and return it with every problem; connections whose shape is wrong are left out.
 
-    `vendors` are those that there are; none: any word may name one.
-    ConfigError only where nothing can be read at all: no file, or no TOML.
+    `vendors` are the known vendors; if empty, any word may name a vendor.
+    Raises ConfigError only if nothing can be read at all: no file, or no TOML.
     """
     source = find_config(path, environ)
     try:
@@ -145,19 +145,19 @@ def read_settings(
 
 
 def _pasted(path: str, text: str) -> tuple[str, str] | None:
-    return None if path.startswith("tenants.") else pasted_problem(text)  # a label may be written as people write
+    return None if path.startswith("tenants.") else pasted_problem(text)  # a label is free text
 
 
 def shown(key: str, value: object) -> str:
-    """Return a value as a message may quote it: shortened, and not at all where it may be a secret."""
+    """Return a value as a message may quote it: shortened, and not quoted at all if it may be a secret."""
     if any(word in key for word in SECRET_KEYS) and value is not None:
-        return f"a {type(value).__name__} that is not shown, it may be a secret"
+        return f"a {type(value).__name__}, not shown because it may be a secret"
     text = repr(_without_credentials(value) if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 
 
 def _without_credentials(text: str) -> str:
-    """Mask what a URL may carry beside its address: user and password, and everything from its query on."""
+    """Mask a URL's user name and password, and everything from its query on."""
     text = without_ids(text)
     if "://" not in text:
         return re.sub(r"[?].*", "?****", text, flags=re.DOTALL)
@@ -165,7 +165,7 @@ def _without_credentials(text: str) -> str:
 
 
 def refused(source: Path, problems: list[Problem]) -> ConfigError:
-    """Return the error that names these problems of this file."""
+    """Return the error that lists these problems of this file."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return ConfigError(f"{source}: {count}", problems=problems, source=source)
 
@@ -230,7 +230,11 @@ def _connections(
             name = "x"  # noqa: PLW2901  so that its other keys are still checked
         if "name" in entry:
             problems.append(
-                Problem(f"{path}.name", "an unknown key", f"nothing: the table's name is the name, [{path}]")
+                Problem(
+                    f"{path}.name",
+                    "an unknown key",
+                    f"no such key: the table's name is the connection's name, [{path}]",
+                )
             )
         connection = _parse(Connection, {**entry, "name": name}, path, context, problems)
         problems.extend(auth_problems(entry, path))
@@ -256,11 +260,11 @@ def _parse(
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> Iterator[Problem]:
-    """Yield a pydantic error as problems in our words, with secrets unquoted and near names suggested."""
+    """Yield a pydantic error as problems in plain words; never quote secrets, suggest close names."""
     known = {field.alias or name: field for name, field in model.model_fields.items() if name != "name"}
     for one in error.errors(include_url=False):
         if not one["loc"] and one["type"] == "value_error":
-            continue  # a login that is not whole: `auth_problems` names its keys
+            continue  # an incomplete login: `auth_problems` names the missing keys
         key = str(one["loc"][0]) if one["loc"] else ""
         where = ".".join([path, *(str(part) for part in one["loc"])])
         context = one.get("ctx", {})

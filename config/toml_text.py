@@ -1,7 +1,7 @@
-"""Reads the text of a configuration file as TOML, and says of a text that is none what a person did, and in which line.
+"""Reads a configuration file as TOML; if it is not TOML, says which mistake was made, and in which line.
 
-What the tree then means is `settings`'. The usual accidents: a word processor's quotes and dashes, a Windows path in double
-quotes, an editor that saves UTF-16.
+`settings` interprets the tree. The usual mistakes: a word processor's quotes and dashes, a Windows path in double quotes,
+an editor that saves UTF-16.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _MULTI_LINE = ('"""', "'''")
 
 
 def tree_of(raw: bytes) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the tables that the bytes say, and what is wrong: with a problem the tree is empty."""
+    """Return the tables in the bytes, and the problems; with a problem the tree is empty."""
     if b"\x00" in raw[:64]:
         return {}, [_utf16()]
     try:
-        # a byte-order mark before each part of a file that was put together; within a line it is named below
+        # concatenated files have a byte-order mark before each part; one within a line is reported below
         text = re.sub(r"^\ufeff+", "", raw.decode("utf-8"), flags=re.MULTILINE)
     except UnicodeDecodeError as exc:
         return {}, [_not_utf8(raw, exc.start)]
@@ -53,7 +53,7 @@ def _not_utf8(raw: bytes, at: int) -> Problem:
 
 
 def _accidents(text: str) -> Iterator[Problem]:
-    """What people did in place of TOML, line by line; nothing where strings go over lines."""
+    """Yield the usual mistakes, line by line; none if the file has multi-line strings."""
     if any(mark in text for mark in _MULTI_LINE):
         return
     for number, line in enumerate(text.splitlines(), start=1):
@@ -61,17 +61,17 @@ def _accidents(text: str) -> Iterator[Problem]:
         found = _lookalike(code)
         if found is None and has_bad_escape:
             found = (
-                "a backslash in double quotes, where it begins an escape",
-                "folders separated by /, or the text in single quotes: 'C:\\keys\\epic.pem'",
+                "a backslash in double quotes, where it starts an escape",
+                "separate folders with /, or put the text in single quotes: 'C:\\keys\\epic.pem'",
             )
         if found is not None:
             yield Problem(f"line {number}", *found)
 
 
 def _scanned(line: str) -> tuple[str, bool]:
-    """A line without its strings and its comment; and whether a double-quoted string has an escape that is none.
+    """Return a line without its strings and its comment, and whether a double-quoted string has an invalid escape.
 
-    A path to a folder has one too: the quote after its last backslash is escaped, and the string never ends.
+    A path to a folder has one too: its last backslash escapes the quote, and the string never ends.
     """
     code, quote, at, last_escape = "", "", 0, ""
     while at < len(line):
@@ -93,7 +93,7 @@ def _scanned(line: str) -> tuple[str, bool]:
 
 
 def _lookalike(code: str) -> tuple[str, str] | None:
-    """The first sign outside of strings that only looks like one of TOML's, and what to write."""
+    """Return the first character outside strings that only looks like one of TOML's, and what to write instead."""
     for sign in code:
         if sign in DOUBLE_QUOTES:
             return f"{sign}, a typographic quote", 'the straight quote: "'
@@ -103,14 +103,14 @@ def _lookalike(code: str) -> tuple[str, str] | None:
             return f"{sign}, a typographic dash", "the hyphen: -"
         if not sign.isascii() and (sign.isspace() or unicodedata.category(sign) in ("Cf", "Zs")):
             return (
-                f"{unicodedata.name(sign, 'a sign that is not seen').lower()} (U+{ord(sign):04X}), which is not seen",
-                ("a usual space, or nothing"),
+                f"{unicodedata.name(sign, 'an invisible character').lower()} (U+{ord(sign):04X}), which is invisible",
+                ("an ordinary space, or nothing"),
             )
     return None
 
 
 def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text of the tree with its key path."""
+    """Yield every string in the tree with its key path."""
     for key, value in tree.items():
         where = f"{path}.{key}" if path else str(key)
         if isinstance(value, str):
@@ -122,16 +122,16 @@ def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def pasted_problem(text: str) -> tuple[str, str] | None:
-    """Return what is wrong with any value: quotes or spaces that came along, signs that are not seen, a path's escape."""
+    """Return what is wrong with a pasted value: stray quotes or spaces, invisible characters, an escape in a path."""
     if any(end and end in DOUBLE_QUOTES + SINGLE_QUOTES for end in (text[:1], text[-1:])):
         return "a value with typographic quotes around it", "the value in straight quotes, once"
     for sign in text:
         if sign == "\ufeff" or unicodedata.category(sign) == "Cf":
-            return f"a sign in it that is not seen (U+{ord(sign):04X})", "the value without it: type it anew"
+            return f"an invisible character (U+{ord(sign):04X}) in the value", "the value without it: type it again"
         if unicodedata.category(sign) == "Cc":
             shown = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}.get(sign, f"\\u{ord(sign):04X}")
             return (
-                f"a control character, as {shown} in double quotes makes it",
-                "one line; a path has its folders separated by /, or stands in single quotes",
+                f"a control character, which {shown} in double quotes produces",
+                "one line; for a path, separate folders with /, or use single quotes",
             )
     return None

@@ -1,12 +1,12 @@
 """Runs one scheduled command: one at a time, within a deadline, in a clean environment; passes its exit code on.
 
-Standard library only, so that it starts even where the environment of chartferry is broken, and then says so. What the
-command does, and whether a second run of the same connection may begin, is left to the command (the store locks too).
+Uses only the standard library, so that it starts even if chartferry's environment is broken, and can say so. The command itself
+decides what to do, and whether a second run of the same connection may begin (the store has a lock too).
 
     python3 -P cron/launch.py --deadline 6h --log FILE -- chartferry sync
 
-Neither a file name nor a message holds the command's arguments: one of them may be a patient's id.
-Exit codes: the command's own; 6 the same line still runs; 124 deadline passed; 127 no such command; 128+n ended by signal n.
+No file name and no message contains the command's arguments, because one of them may be a patient's id.
+Exit codes: the command's own; 6 the line is still running; 124 deadline passed; 127 command not found; 128+n signal n.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-EXIT_BUSY = 6  # as `chartferry` itself says "busy"
-EXIT_NO_FILE = 5  # as `chartferry` itself says "failed"
+EXIT_BUSY = 6  # the same code as `chartferry`'s own "busy"
+EXIT_NO_FILE = 5  # the same code as `chartferry`'s own "failed"
 EXIT_DEADLINE = 124  # as timeout(1)
 EXIT_NOT_FOUND = 127  # as sh(1)
 SIGNAL_BASE = 128
@@ -60,19 +60,19 @@ def find_command(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def lock_folder(environ: Mapping[str, str]) -> Path:
-    """Return where lock files go: the user's state directory, which outlives a reboot and needs no root."""
+    """Return the folder of lock files: the user's state directory, which survives a reboot and needs no root."""
     state = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/tmp")) / ".local" / "state")  # noqa: S108
     return Path(state) / "chartferry" / "locks"
 
 
 def lock_name(command: Sequence[str]) -> str:
-    """Return a file name for the command and a hash of its whole line; equal lines share it, others never."""
+    """Return a file name made of the command and a hash of its whole line; only equal lines share a name."""
     line = "\0".join([Path(command[0]).name, *command[1:]])
     return f"{'-'.join(_spoken(command))}-{hashlib.sha256(line.encode()).hexdigest()[:16]}.lock"
 
 
 def _spoken(command: Sequence[str]) -> list[str]:
-    """Return what may be said of a command: its program and, where it is plainly a word, its subcommand."""
+    """Return the parts of a command that may appear in messages: its program and, if it is a plain word, its subcommand."""
     program = re.sub(r"[^\w.-]+", "-", Path(command[0]).name)
     return [program, *(word for word in command[1:2] if re.fullmatch(r"[a-z]{2,12}", word))]
 
@@ -101,9 +101,9 @@ def run(
     grace: float,
     log: int | None = None,
 ) -> int:
-    """Run the command to its end, its deadline, or a signal to us (passed on); SIGTERM first, SIGKILL after `grace`.
+    """Run the command until it ends, its deadline passes, or we get a signal (passed on); SIGTERM first, SIGKILL after `grace`.
 
-    What it writes goes to the descriptor `log`, else where our own output goes.
+    Its output goes to the descriptor `log`, or else to our own output.
     """
     child = subprocess.Popen(  # noqa: S603
         command, env=dict(environ), pass_fds=(lock,), start_new_session=True, stdout=log, stderr=log
@@ -151,12 +151,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("command", nargs="+", help="after --: the command and its arguments")
     wanted, unknown = parser.parse_known_args(argv)
     if unknown:  # argparse would quote them
-        parser.error("an option that the launcher does not know; put -- before the command")
+        parser.error("unknown launcher option; put -- before the command")
     return wanted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one line of the crontab; the module's docstring says which exit codes mean what."""
+    """Run one line of the crontab; the module's docstring explains the exit codes."""
     wanted = _arguments(sys.argv[1:] if argv is None else argv)
     environ = clean_environment(os.environ)
     program = find_command(wanted.command[0], environ)
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = [program, *wanted.command[1:]]
     code = run(command, lock=lock, environ=environ, deadline=wanted.deadline, grace=wanted.grace, log=log)
     if code and wanted.log is not None:
-        _say(f"{' '.join(_spoken(wanted.command))} ended with exit code {code}; its words are in {wanted.log}")
+        _say(f"{' '.join(_spoken(wanted.command))} ended with exit code {code}; its output is in {wanted.log}")
     return code
 
 

@@ -1,1 +1,1 @@
-"""exports own handing data to people: views, NDJSON, CSV, manifests. They never touch an EHR and cannot write resources."""
+"""exports owns the files for analysts: views, NDJSON, CSV, manifests. It never contacts an EHR and cannot write resources."""

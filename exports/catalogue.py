@@ -1,6 +1,6 @@
-"""Which views there are: the built-in ViewDefinition files of `exports/views`, and any file of the user's.
+"""Finds and reads views: the built-in ViewDefinition files in `exports/views`, and any file of the user's.
 
-Finds and reads them; whether a definition makes sense is left to `compiler`.
+`compiler` checks whether a definition makes sense.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FOLDER = files("exports").joinpath("views")
 
 @dataclass(frozen=True)
 class LoadedView:
-    """A definition that was read. `digest` is the SHA-256 (hex) of its file's bytes: the manifest tells with it what was run."""
+    """A definition as read. `digest` is the SHA-256 (hex) of its file's bytes; the manifest uses it to identify the view."""
 
     name: str
     definition: dict[str, Any]
@@ -29,7 +29,7 @@ class LoadedView:
 
     @property
     def resource(self) -> str:
-        """The resource type that the view is about; empty where the definition lacks it."""
+        """The resource type of the view; empty if the definition lacks it."""
         return str(self.definition.get("resource", ""))
 
 
@@ -41,11 +41,11 @@ def builtin_names() -> tuple[str, ...]:
 
 
 def load_view(name_or_file: str) -> LoadedView:
-    """A built-in view by its name, or a ViewDefinition from a JSON file.
+    """Load a built-in view by its name, or a ViewDefinition from a JSON file.
 
     Raises:
-        UnknownViewError: neither; names what there is.
-        ViewError: the file is no JSON object, or has no `name`.
+        UnknownViewError: there is neither; the message lists the built-in views.
+        ViewError: the file is not a JSON object, or has no `name`.
     """
     if name_or_file in builtin_names():
         return _loaded(name_or_file, _FOLDER.joinpath(f"{name_or_file}.json").read_bytes())
@@ -65,17 +65,17 @@ def _loaded(told_as: str, content: bytes) -> LoadedView:
     try:
         definition = json.loads(content, parse_float=Decimal)
     except ValueError as error:
-        raise ViewError(told_as, "", f"the file is no JSON: {error}") from error
+        raise ViewError(told_as, "", f"the file is not JSON: {error}") from error
     except RecursionError:
         raise ViewError(told_as, "", "the file is nested too deeply") from None
     if not isinstance(definition, dict):
-        raise ViewError(told_as, "", "the file holds no JSON object", allowed="a ViewDefinition")
+        raise ViewError(told_as, "", "the file does not contain a JSON object", allowed="a ViewDefinition")
     name = definition.get("name")
     if not isinstance(name, str) or not name:
         raise ViewError(
             told_as,
             "name",
-            "a view needs a name: its file is called so",
+            "a view needs a name, which also names its file",
             allowed="a letter, then letters, digits and _",
         )
     return LoadedView(name, definition, hashlib.sha256(content).hexdigest())

@@ -1,4 +1,4 @@
-"""The use case: everything a snapshot holds, as one file or stream. Meant for one patient's chart (`pull --out`)."""
+"""The use case: writes everything in a snapshot as one file or stream. Meant for one patient's chart (`pull --out`)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CHART_FORMATS = ("ndjson", "bundle")
 async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -> DeliveredFile:  # noqa: A002 - the flag's name
     """Write every live resource of the snapshot, Patient first, then by type; as NDJSON or as one Bundle (collection).
 
-    A path that ends in `.gz` is written compressed, any other and a stream plain. A path appears whole or not at all; its mode is
-    0600. Memory does not grow with the chart.
+    A path that ends in `.gz` is written compressed; any other path and a stream are not. The file appears complete or not at all,
+    with mode 0600. Memory does not grow with the chart.
 
     Raises:
         PlanError: no such format.
@@ -46,7 +46,7 @@ async def _stream(content: _Content, stream: BinaryIO, format_: str) -> Delivere
 
 
 class _Content:
-    """The bytes of a chart and, once they have ended, how many resources were in them."""
+    """The bytes of a chart and, once they are read to the end, the number of resources in them."""
 
     def __init__(self, snapshot: Snapshot, types: list[str], format_: str) -> None:
         self._snapshot = snapshot

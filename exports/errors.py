@@ -1,21 +1,21 @@
 """The errors of exports, and nothing else.
 
     ExportError
-    ├── ViewError              a ViewDefinition cannot be used: which view, where in it, what is allowed there
-    │   └── UnknownViewError   no view of that name, no file of that path
-    ├── FhirPathError          an expression cannot be read; `ViewError` wraps it with the place it stands in
-    ├── ViewDataError          the stored data does not fit the view, though the view itself is right
+    ├── ViewError              a ViewDefinition cannot be used; names the view, the place in it, and what is allowed there
+    │   └── UnknownViewError   there is no view with that name and no file at that path
+    ├── FhirPathError          an expression cannot be parsed; `ViewError` wraps it and adds its place
+    ├── ViewDataError          the stored data do not fit the view, though the view itself is correct
     ├── PlanError              the request contradicts itself
     └── DestinationError       the output cannot be written
 
-Messages carry names and JSON paths out of the view, never a value out of a resource.
+Messages contain names and JSON paths from the view, never a value from a resource.
 """
 
 from __future__ import annotations
 
 
 class ExportError(Exception):
-    """Anything that exports raise."""
+    """The base of all errors of exports."""
 
 
 class ViewError(ExportError):
@@ -31,11 +31,11 @@ class ViewError(ExportError):
 
 
 class UnknownViewError(ViewError):
-    """No built-in view has that name, and no file that path."""
+    """There is no built-in view with that name and no file at that path."""
 
 
 class FhirPathError(ExportError):
-    """A FHIRPath expression cannot be read: `problem` at character `offset` (0-based)."""
+    """A FHIRPath expression cannot be parsed: `problem` at character `offset` (0-based)."""
 
     def __init__(self, problem: str, *, offset: int | None = None, allowed: str | None = None) -> None:
         self.problem, self.offset, self.allowed = problem, offset, allowed
@@ -43,7 +43,7 @@ class FhirPathError(ExportError):
 
 
 class ViewDataError(ExportError):
-    """Stored data does not fit a view: two values in a column that holds one, or a value of another type than declared."""
+    """Stored data do not fit a view: two values in a column for one, or a value of another type than declared."""
 
 
 class PlanError(ExportError):

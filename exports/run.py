@@ -1,7 +1,7 @@
-"""The use case: one export of one snapshot into one folder.
+"""The use case: exports one snapshot into one folder.
 
-Reads like the paragraph "Export" of the architecture: request, plan, one snapshot, bytes out, gzip, part files, rename, manifest.
-The snapshot is opened and closed by the caller, who also chose its connections and patients.
+Follows the paragraph "Export" of ARCHITECTURE.md: request, plan, one snapshot, bytes out, gzip, part files, rename, manifest. The
+caller opens and closes the snapshot, and chooses its connections and patients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from snapshots.errors import StoreQueryError
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a file is: rows and uncompressed bytes so far; `expected_rows` None where only the end tells."""
+    """The progress of a file: rows and uncompressed bytes so far; `expected_rows` is None if unknown until the end."""
 
     file: str
     rows: int
@@ -39,7 +39,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote. `rows` is the sum over all files; nothing of the runs `not_included` is in them."""
+    """What an export wrote. `rows` is the sum over all files; the files contain nothing of the runs in `not_included`."""
 
     out: Path
     files: tuple[DeliveredFile, ...]
@@ -54,9 +54,9 @@ async def export(
 ) -> ExportResult:
     """Write the files of a request and their manifest; equal requests on equal runs give equal bytes.
 
-    Nothing is written before every view has been compiled, and nothing of an earlier export is touched before every file is
-    whole. Then its manifest goes, its files are replaced or cleared, and the new manifest comes last. What no export has listed
-    stays as it is.
+    Compiles every view before it writes anything, and completes every new file before it touches the previous export. Then it
+    removes the previous manifest, replaces or deletes the previous files, and writes the new manifest last. Files that no export
+    has listed stay.
 
     Raises:
         ViewError: a view that does not exist or is wrong.
@@ -159,7 +159,7 @@ async def _fill_table(
 
 
 def _told(request: ExportRequest, files: tuple[PlannedFile, ...]) -> dict[str, Any]:
-    """The request as the manifest tells it: no path of this machine, and patients only as a count and a checksum."""
+    """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
     patients = None
     if request.patients is not None:
         ids = sorted(set(request.patients))

@@ -1,7 +1,7 @@
-"""What exports need of a snapshot, as protocols; `snapshots.reader` is the real one.
+"""What exports need from a snapshot, as protocols; `snapshots.reader` implements them.
 
-A snapshot is one consistent moment of the store: what it says does not change while it is read, and equal data gives equal
-bytes, in the order (connection, id).
+A snapshot is one consistent moment of the store: it does not change while it is read, and equal data give equal bytes, in the
+order (connection, id).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class OpenRun(Protocol):
 
     @property
     def run(self) -> int:
-        """Its number."""
+        """The run's number."""
 
     @property
     def connection(self) -> str:
@@ -26,30 +26,30 @@ class OpenRun(Protocol):
 
     @property
     def began(self) -> datetime:
-        """When it began."""
+        """The time at which it began."""
 
 
 class RowChunks(Protocol):
-    """A stream of bytes that knows, once it has ended, how many rows it carried."""
+    """A stream of bytes that counts its rows."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Chunks of any size; a row may be split between two."""
 
     @property
     def rows(self) -> int:
-        """Rows so far; without a header."""
+        """Rows so far, without the header."""
 
     @property
     def rows_by_query(self) -> list[int]:
-        """Rows of each part that has been read to its end; of NDJSON, a part is a connection, in the snapshot's order."""
+        """Rows of each part that was read to its end; in NDJSON, a part is a connection, in the snapshot's order."""
 
 
 class Snapshot(Protocol):
-    """Live resources of a selection, as they stood at one moment."""
+    """The live resources of a selection at one moment."""
 
     @property
     def as_of(self) -> datetime:
-        """The moment that the data stands for; equal for equal data."""
+        """The moment that the data represent; equal for equal data."""
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -57,26 +57,26 @@ class Snapshot(Protocol):
 
     @property
     def not_included(self) -> tuple[OpenRun, ...]:
-        """Runs of these connections that have not ended: nothing of them is in the snapshot."""
+        """Runs of these connections that have not ended; the snapshot contains nothing of them."""
 
     @property
     def connections(self) -> tuple[str, ...]:
-        """The connections of the selection, in the order in which NDJSON has them."""
+        """The connections of the selection, in NDJSON's order."""
 
     async def types(self) -> Mapping[str, int]:
-        """Live rows by resource type, those of the selection only."""
+        """Return the number of live rows by resource type, within the selection."""
 
     async def present(self) -> Mapping[str, int | None]:
-        """The types of which the selection has anything, with about how many rows of each; None: not known."""
+        """Return the types that the selection contains, with the approximate number of rows; None: not known."""
 
     def ndjson(self, resource_type: str) -> RowChunks:
-        """Every live resource of a type as one line of JSON."""
+        """Return every live resource of a type, each as one line of JSON."""
 
     def source(self, resource_type: str) -> Composable:
-        """A FROM item with columns (connection text, id text, body jsonb), for a compiled view."""
+        """Return a FROM item with columns (connection text, id text, body jsonb), for a compiled view."""
 
     def csv(self, query: Composable) -> RowChunks:
-        """The rows of a query as CSV with a header."""
+        """Return the rows of a query as CSV with a header."""
 
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
-        """All rows of a query: for counts, not for data."""
+        """Return all rows of a query: for counts, not for data."""

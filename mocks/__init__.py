@@ -1,4 +1,4 @@
-"""mocks own a believable EHR server with a manner per vendor; they share no code with the client they test.
+"""mocks owns a believable EHR server that imitates each vendor; it shares no code with the client that it tests.
 
     from mocks.keys import make_key_pair
     from mocks.mock_config import MockConfig
@@ -11,6 +11,6 @@
         ehr.faults.add({"match": {"purpose": "file"}, "nth": 2, "action": {"cut_after_bytes": 1000}})
         ehr.log.of("search", "Observation"); ehr.log.max_concurrency
 
-mock_config names every knob, faults the fields of a fault script, manners/ what each vendor does differently and why.
-`run_forever` serves one mock as a process of its own.
+mock_config has every option, faults the fields of a fault script, manners/ what each vendor does differently and why.
+`run_forever` serves one mock in a separate process.
 """

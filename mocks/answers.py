@@ -1,6 +1,6 @@
 """HTTP answers that carry FHIR: OperationOutcomes, JSON bodies, and the exception that ends a request with one.
 
-Which answer a vendor gives is for its manner to say; this only builds them.
+The manner chooses a vendor's answer; this module only builds it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HTML_SHELL = (
 TIMEOUT_PAGE = b"<html><head><title>504 Gateway Time-out</title></head><body>504 Gateway Time-out</body></html>\n"
 
 
-class Refused(Exception):  # noqa: N818 (not an error of ours: an answer that ends the request early)
+class Refused(Exception):  # noqa: N818 (not an error: an answer that ends the request early)
     """Ends the handling of a request with `response`; `note` says why, for the request log."""
 
     def __init__(self, response: Response, note: str = "") -> None:
@@ -34,7 +34,7 @@ class Refused(Exception):  # noqa: N818 (not an error of ours: an answer that en
 
 
 def issue(severity: str, code: str, text: str | None = None, **rest: Any) -> dict[str, Any]:
-    """One OperationOutcome.issue; `text` becomes details.text."""
+    """Return one OperationOutcome.issue; `text` becomes details.text."""
     found: dict[str, Any] = {"severity": severity, "code": code}
     if text is not None:
         found["details"] = {"text": text}
@@ -42,14 +42,14 @@ def issue(severity: str, code: str, text: str | None = None, **rest: Any) -> dic
 
 
 def outcome(*issues: Mapping[str, Any], **rest: Any) -> dict[str, Any]:
-    """An OperationOutcome of these issues."""
+    """Return an OperationOutcome with these issues."""
     return {"resourceType": "OperationOutcome", **rest, "issue": list(issues)}
 
 
 def json_answer(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = FHIR_JSON
 ) -> Response:
-    """Answer with `body` as JSON: bytes as they are, anything else dumped."""
+    """Answer with `body` as JSON: bytes unchanged, anything else serialised."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
     return Response(raw, status, headers=dict(headers or {}), media_type=media_type)
 

@@ -1,4 +1,4 @@
-"""Reads of Binary: which form a request gets, raw or wrapped in JSON, by its Accept header and the vendor's way."""
+"""Reads of Binary: the Accept header and the vendor decide whether a request gets raw bytes or JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mocks.ehr import Ehr
 def binary(request: Request, ehr: Ehr, row: Row) -> Response:
     """Answer one Binary.
 
-    Epic: the attachment's own type gives its bytes, fhir+json a Binary with base64 `data`, everything else XML (SF, 1.5).
-    Millennium: Accept equals the contentType or application/fhir+json; anything else, application/json too, is 406 (CR, 2.8).
-    Others: bytes to who asks for them or does not say, JSON to who asks for FHIR (R4, binary.html).
+    Epic: the attachment's own type returns its bytes, fhir+json a Binary with base64 `data`, anything else XML (SF, 1.5).
+    Millennium: Accept equals the contentType or application/fhir+json; anything else, even application/json, is 406 (CR, 2.8).
+    Others: JSON if the client asks for FHIR, otherwise bytes (R4, binary.html).
     """
     accept = request.headers.get("accept", "*/*")
     content_type = str(row.body.get("contentType", "application/octet-stream"))

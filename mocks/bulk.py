@@ -1,6 +1,6 @@
 """Bulk $export: kick-off, status and deletion, with each manner's strictness (vendors.md section 6).
 
-A job holds the rows of its kick-off: which, is `bulk_export`'s; how they are handed out, `bulk_files`'.
+A job has the rows of its kick-off: `bulk_export` selects them, `bulk_files` serves them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def kickoff(request: Request) -> Response:
 
 
 async def _asked(request: Request, level: BulkLevel, *, lenient: bool) -> Kickoff:
-    """Read the question, and refuse what this server does not take."""
+    """Read the request, and refuse what this server does not accept."""
     ehr: Ehr = request.app.state.ehr
     if ehr.config.bulk_version == _STU4 and request.method != "POST":
         raise Refused(fhir_refusal(405, "not-supported", "$export takes POST"), "GET")
@@ -107,7 +107,7 @@ def _question(asked: Kickoff) -> tuple[object, ...]:
 
 
 def _no_duplicate(ehr: Ehr, client: str | None, asked: Kickoff) -> None:
-    """Soarian: the same `_since` and `_type` again, until the old job is deleted (vendors.md 2.7)."""
+    """Soarian: refuse the same `_since` and `_type` until the old job is deleted (vendors.md 2.7)."""
     if any(job.client_id == client and job.question == _question(asked) for job in ehr.jobs.values()):
         raise Refused(fhir_refusal(409, "duplicate", "A job with these parameters exists"), "duplicate")
 
@@ -180,7 +180,7 @@ async def status(request: Request) -> Response:
 
 
 def _progress(request: Request, ehr: Ehr, job: Job) -> Response:
-    """Answer with what there is by now: nothing, the pages of the manifest that are ready, or all of them."""
+    """Answer with what is ready: nothing, some pages of the manifest, or all of them."""
     number = int(request.query_params.get("page", "1"))
     step = ehr.config.files_per_manifest or len(job.files) or 1
     pages = max(1, -(-len(job.files) // step))

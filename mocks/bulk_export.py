@@ -1,4 +1,4 @@
-"""What a bulk export holds: which resources a kick-off's parameters choose, cut into the files of its job."""
+"""The content of a bulk export: selects the resources by the kick-off's parameters, and splits them into the job's files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
 
 
 def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[Row]:
-    # Group: those of the data only; one that the mock makes up to have something to export is not data
+    # Group: only those in the data; a group that the mock invents for the export is not data
     if kind == "Group" or asked.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
         rows = ehr.dataset.of_type(kind)
     elif len(patients) == len(ehr.dataset.patient_ids):
@@ -116,7 +116,7 @@ def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[
 
 
 def _split(ehr: Ehr, value: str) -> list[str]:
-    """Split a list of filters at its commas: not at those that a backslash guards, nor in STU4, which has no lists."""
+    """Split a list of filters at its commas, except those after a backslash; not in STU4, which has no lists."""
     if ehr.config.bulk_version == _STU4:
         return [value]
     return [one.replace("\\,", ",") for one in re.split(r"(?<!\\),", value)]
@@ -135,7 +135,7 @@ def _header(kind: str, identity: str) -> Row:
 
 
 def _blocks(kind: str, rows: Sequence[Row]) -> list[Row]:
-    """Put rows into blocks, one a patient, each behind its header (Bulk Data IG, organizeOutputBy)."""
+    """Group rows into blocks, one per patient, each after its header (Bulk Data IG, organizeOutputBy)."""
     if kind != "Patient":
         raise Refused(fhir_refusal(400, "not-supported", "organizeOutputBy takes Patient only"), "organizeOutputBy")
     blocks: dict[str, list[Row]] = {}
@@ -146,7 +146,7 @@ def _blocks(kind: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _continue(files: Sequence[BulkFile], kind: str) -> None:
-    """A file that begins within a block repeats its header, and the one before says where it goes on."""
+    """Link files that split a block: the second repeats the header, and the first names the second."""
     for before, after in itertools.pairwise(files):
         first = after.rows[0]
         if first.type != "Parameters" and first.patient is not None:

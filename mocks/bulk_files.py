@@ -1,6 +1,6 @@
-"""The manifest of a bulk export and its files: pages, links that end, redirects to the object store, ranges of bytes.
+"""The manifest of a bulk export and its files: pages, links that expire, redirects to the object store, byte ranges.
 
-Files are compressed once and kept, so that serving 100 MB again costs nothing. What is in them is `bulk_export`'s.
+Files are compressed once and kept, so that serving 100 MB again costs nothing. `bulk_export` decides what they contain.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mocks.search import served
 _CHUNK = 256 * 1024
 _KEPT_FILES = 512
 _GZIP_LEVEL = 1
-_LEASE_S = 2  # a link handed out and not fetched for so long no longer counts as a parallel download
+_LEASE_S = 2  # a link that is not fetched for this long no longer counts as a parallel download
 _STU4 = 4
 
 
 class _FileBytes(Response):
-    """Sends bytes in large chunks, so that a slow reader does not hold them all in the socket's buffer."""
+    """Sends bytes in large chunks, so that with a slow reader they do not all fill the socket's buffer."""
 
     def __init__(self, content: bytes, headers: dict[str, str], media_type: str, status: int = 200) -> None:
         super().__init__(content, status, headers, media_type)
@@ -43,7 +43,7 @@ class _FileBytes(Response):
 
 
 def manifest(ehr: Ehr, job: Job, number: int, pages: int) -> dict[str, Any]:
-    """Write page `number` of so many that can be had by now; error and deleted stand on the last."""
+    """Write page `number` of those that are ready; error and deleted are on the last page."""
     step = ehr.config.files_per_manifest or len(job.files) or 1
     last = number * step >= len(job.files)
     found: dict[str, Any] = {
@@ -67,7 +67,7 @@ def manifest(ehr: Ehr, job: Job, number: int, pages: int) -> dict[str, Any]:
 
 
 def page_url(ehr: Ehr, job: Job, number: int) -> str:
-    """Where a page of the manifest is: the first at the status URL."""
+    """Return the URL of a page of the manifest; the first is the status URL."""
     url = ehr.origin + ehr.layout.status.format(job=job.id)
     return url if number == 1 else f"{url}{'&' if '?' in url else '?'}page={number}"
 
@@ -89,7 +89,7 @@ def _listed(ehr: Ehr, job: Job, file: BulkFile) -> dict[str, Any]:
 
 
 async def file(request: Request) -> Response:
-    """Answer a file: its bytes, or the way to the object store."""
+    """Answer a file: its bytes, or a redirect to the object store."""
     ehr: Ehr = request.app.state.ehr
     grant = authenticate(request)
     job, found = ehr.files.get(request.path_params["file"], (None, None))
@@ -132,7 +132,7 @@ def _s3_refusal(status_code: int, code: str) -> Response:
 
 
 async def stored_object(request: Request) -> Response:
-    """Answer as an object store: no Authorization header beside a signature, no link past its end, none re-encoded."""
+    """Answer as an object store: refuse an Authorization header beside a signature, an expired link, a re-encoded link."""
     ehr: Ehr = request.app.state.ehr
     entry = ehr.signed.get(request.path_params["key"])
     if "authorization" in request.headers:
@@ -160,7 +160,7 @@ def _send(request: Request, ehr: Ehr, found: BulkFile) -> Response:
 
 
 def _ranged(request: Request, content: bytes, headers: dict[str, str], media: str) -> Response:
-    """Answer the rest of a file to a Range of one open interval whose If-Range holds (RFC 9110, 13.1.5 and 14)."""
+    """Answer a Range of one open interval whose If-Range matches with the rest of the file (RFC 9110, 13.1.5 and 14)."""
     tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
     headers |= {"Accept-Ranges": "bytes", "ETag": tag}
     asked = request.headers.get("range", "")

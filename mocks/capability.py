@@ -1,4 +1,4 @@
-"""What a mock says of itself: CapabilityStatement and smart-configuration. Declares exactly what search and bulk do."""
+"""What a mock declares: CapabilityStatement and smart-configuration. Declares exactly what search and bulk do."""
 
 from __future__ import annotations
 

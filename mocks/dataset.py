@@ -1,7 +1,7 @@
-"""The resources that a mock EHR serves: bytes as they came, indexed by type, id and patient.
+"""The resources that a mock EHR serves: unchanged bytes, indexed by type, id and patient.
 
-Nothing is added or taken away: `1.0` stays `1.0`. Which of them a request may see is for search and bulk to say.
-Safe to change from another thread than the server's: every change swaps whole values.
+Adds and removes nothing: `1.0` stays `1.0`. search and bulk decide which resources a request may see. Another thread than the
+server's may change the data: every change swaps whole values.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import orjson
 
 
 class DataError(Exception):
-    """The data to serve cannot be read; the message names file and line."""
+    """The data cannot be read; the message names file and line."""
 
 
 class _Head(msgspec.Struct, rename={"for_": "for"}):
-    """What is indexed of a resource; everything else stays bytes."""
+    """The indexed fields of a resource; everything else stays bytes."""
 
     resourceType: str  # noqa: N815 (FHIR's name)
     id: str
@@ -40,7 +40,7 @@ _read_head = msgspec.json.Decoder(_Head).decode
 
 
 class Row:
-    """One resource: its bytes and what it is found by. Immutable by use: a change makes a new row."""
+    """One resource: its bytes and its index fields. Never modified: a change makes a new row."""
 
     __slots__ = ("_parsed", "id", "patient", "raw", "type", "updated")
 
@@ -54,14 +54,14 @@ class Row:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The resource parsed, at the first need."""
+        """The parsed resource, parsed at first use."""
         if self._parsed is None:
             self._parsed = orjson.loads(self.raw)
         return self._parsed
 
 
 def instant(text: str) -> datetime | None:
-    """Read a FHIR instant, dateTime or date (UTC where it has no zone); None when it is none of them."""
+    """Parse a FHIR instant, dateTime or date (UTC if it has no zone); return None for anything else."""
     padded = {4: "-01-01", 7: "-01"}.get(len(text), "")
     try:
         found = datetime.fromisoformat(text + padded)
@@ -113,7 +113,7 @@ def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:
     files = sorted([*folder.glob("*.ndjson"), *folder.glob("*.ndjson.gz")])
     if not files:
         raise DataError(
-            f"no *.ndjson or *.ndjson.gz in {folder}: give the directory that holds one file per resource type"
+            f"no *.ndjson or *.ndjson.gz in {folder}: give the directory that has one file per resource type"
         )
     for file in files:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
@@ -156,7 +156,7 @@ class Dataset:
             self._by_patient.setdefault((row.type, row.patient), {})[row.id] = row
 
     def _settle_provenance(self) -> None:
-        """A Provenance belongs to the patient of what it is about."""
+        """Return the patient of a Provenance: that of its target."""
         for row in list(self._rows.get("Provenance", {}).values()):
             if row.patient is not None:
                 continue
@@ -169,33 +169,33 @@ class Dataset:
 
     @property
     def types(self) -> list[str]:
-        """Types that have resources, sorted."""
+        """The types that have resources, sorted."""
         return sorted(name for name, rows in self._rows.items() if rows)
 
     @property
     def patient_types(self) -> frozenset[str]:
-        """Types of which some resource names a patient (without Patient itself)."""
+        """The types in which some resource names a patient (without Patient itself)."""
         return frozenset(name for (name, _), rows in self._by_patient.items() if rows and name != "Patient")
 
     @property
     def patient_ids(self) -> list[str]:
-        """Ids of the patients, in the order they came."""
+        """The ids of the patients, in the order they came."""
         return list(self._rows.get("Patient", {}))
 
     def get(self, type_: str, id_: str) -> Row | None:
-        """Give one resource."""
+        """Return one resource."""
         return self._rows.get(type_, {}).get(id_)
 
     def of_type(self, type_: str) -> list[Row]:
-        """Give all resources of a type, in the order they came."""
+        """Return all resources of a type, in the order they came."""
         return list(self._rows.get(type_, {}).values())
 
     def of_patient(self, type_: str, patient: str) -> list[Row]:
-        """Give the resources of a type that name this patient, in the order they came."""
+        """Return the resources of a type that name this patient, in the order they came."""
         return list(self._by_patient.get((type_, patient), {}).values())
 
     def replace(self, resource: Mapping[str, Any] | bytes) -> None:
-        """Put one resource: new, or in place of the one with its type and id."""
+        """Add one resource, or replace the one with its type and id."""
         row = row_of(_dump(resource))
         self._put(row)
         self.deleted.discard((row.type, row.id))
@@ -203,7 +203,7 @@ class Dataset:
         self.version += 1
 
     def delete(self, type_: str, id_: str) -> None:
-        """Take one resource away. Raises KeyError when it is not there."""
+        """Delete one resource. Raises KeyError if it does not exist."""
         row = self._rows[type_].pop(id_)
         if row.patient is not None:
             self._by_patient[type_, row.patient].pop(id_, None)

@@ -1,4 +1,4 @@
-"""The state of one running mock EHR: what every handler reaches for. Behaviour lives in oauth, search and bulk."""
+"""The state of one running mock EHR, which every handler uses. oauth, search and bulk have the behaviour."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mocks.manners.manner import SearchQuery
 from mocks.mock_config import BulkLevel, MockConfig
 from mocks.request_log import RequestLog
 
-STORE_PATH = "/bulk-bucket/"  # of the object store's origin
+STORE_PATH = "/bulk-bucket/"  # below the object store's origin
 
 
 @dataclass(frozen=True)
 class Grant:
-    """An access token: what it may do until when (wall clock of the server), and for whom."""
+    """An access token: what it allows, until when (the server's wall clock), and for which client."""
 
     client_id: str
     scopes: dict[str, frozenset[str]]  # type or "*" -> letters of c r u d s
@@ -34,7 +34,7 @@ class Grant:
 
 @dataclass(slots=True)
 class Session:
-    """A paging session (Epic): where the search goes on."""
+    """A paging session (Epic): where the search continues."""
 
     query: SearchQuery
     rows: list[Row]
@@ -46,13 +46,13 @@ class Session:
 
 @dataclass(slots=True)
 class BulkFile:
-    """One file of a job. `rows` are as of the kick-off, whatever changes later; bytes are made at the first download."""
+    """One file of a job. `rows` are as of the kick-off, whatever changes later; the bytes are made at the first download."""
 
     id: str
     type: str
     rows: list[Row]
     key: tuple[Any, ...]
-    next_id: str | None = None  # the file that goes on with this one's last block
+    next_id: str | None = None  # the file that continues this one's last block
 
 
 @dataclass(slots=True)
@@ -70,16 +70,16 @@ class Job:
     errors: list[BulkFile] = field(default_factory=list)
     deleted: list[BulkFile] = field(default_factory=list)
     organized_by: str | None = None
-    partial: bool = False  # its manifest is shown as far as it goes
-    separate: bool = False  # its status is said in X-Export-Status
-    question: tuple[object, ...] = ()  # Soarian: what no second job may ask
+    partial: bool = False  # its manifest shows the pages that are ready
+    separate: bool = False  # its status is in X-Export-Status
+    question: tuple[object, ...] = ()  # Soarian: parameters that no second job may have
     polled: int = 0
     polled_at: float = 0
     complete: bool = False
 
 
 class Ehr:
-    """Everything that one mock EHR knows. `clock` is the server's wall clock, in seconds."""
+    """The state of one mock EHR. `clock` is the server's wall clock, in seconds."""
 
     def __init__(self, config: MockConfig, dataset: Dataset, clock: Callable[[], float] = time.time) -> None:
         self.config = config
@@ -93,12 +93,13 @@ class Ehr:
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.jobs: dict[str, Job] = {}
         self.files: dict[str, tuple[Job, BulkFile]] = {}
-        self.kickoffs: dict[
-            tuple[str | None, str], float
-        ] = {}  # (client, group) -> when an export of it was completed or begun
-        self.signed: dict[str, tuple[BulkFile, float, str]] = {}  # object store: key -> file, link's end, exact query
-        self.links: dict[str, float] = {}  # links of a manifest that end -> when
-        self.leases: dict[str, float] = {}  # object store: links handed out and not yet fetched -> when
+        # (client, group) -> when an export of it was completed or begun
+        self.kickoffs: dict[tuple[str | None, str], float] = {}
+        self.signed: dict[
+            str, tuple[BulkFile, float, str]
+        ] = {}  # object store: key -> file, end of the link, exact query
+        self.links: dict[str, float] = {}  # links of a manifest that expire -> when
+        self.leases: dict[str, float] = {}  # object store: issued links not yet fetched -> when
         self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self.document_searches: Counter[int] = Counter()  # by the server's day
         self.abort: Callable[[tuple[str, int]], None] | None = None  # closes a client's connection; serving sets it
@@ -106,7 +107,7 @@ class Ehr:
         self.set_origins("http://testserver", "http://objects.testserver")
 
     def set_origins(self, origin: str, store_origin: str) -> None:
-        """Tell where the EHR and its object store are reached."""
+        """Set the addresses of the EHR and its object store."""
         self.origin = origin
         self.store_origin = store_origin
         self.base_url = origin + self.layout.base
@@ -114,11 +115,11 @@ class Ehr:
         self.audience = self.manner.audience or self.token_url
 
     def now(self) -> float:
-        """Give the server's wall clock, skew included."""
+        """Return the server's wall clock, including its skew."""
         return self._clock() + self.config.clock_skew_s
 
     def instant(self) -> str:
-        """Give now as a FHIR instant with milliseconds."""
+        """Return now as a FHIR instant with milliseconds."""
         return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     @property
@@ -128,19 +129,19 @@ class Ehr:
 
     @property
     def bulk_levels(self) -> tuple[BulkLevel, ...]:
-        """Levels of $export that this server offers."""
+        """The levels of $export that this server offers."""
         return self.manner.bulk_levels if self.config.bulk_levels is None else self.config.bulk_levels
 
     @property
     def types(self) -> list[str]:
-        """Types that this server knows: those of the data, and Group where groups can be read."""
+        """The types that this server knows: those of the data, and Group if groups can be read."""
         known = set(self.dataset.types) | {"Patient"}
         known -= {"Group"}
         return sorted(known | ({"Group"} if self.manner.group_read else set()))
 
     @property
     def groups(self) -> dict[str, Row]:
-        """Groups by id: the configured ones (of all patients), else the data's, else the manner's one of all patients."""
+        """Groups by id: the configured ones (of all patients), else the data's, else the manner's group of all patients."""
         found = {row.id: row for row in self.dataset.of_type("Group")}
         if self.config.groups:
             return {id_: found.get(id_) or self._everyone(id_) for id_ in self.config.groups}
@@ -159,7 +160,7 @@ class Ehr:
         return row_of(orjson.dumps({**group, "quantity": len(members), "member": members}))
 
     def members(self, group: Row) -> list[str]:
-        """Give the ids of a group's patients that are in the data."""
+        """Return the ids of a group's patients that are in the data."""
         references = [str(member.get("entity", {}).get("reference", "")) for member in group.body.get("member", ())]
         ids = [reference.rpartition("/")[2] for reference in references if "Patient/" in reference]
         return [id_ for id_ in ids if self.dataset.get("Patient", id_) is not None]

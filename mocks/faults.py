@@ -1,4 +1,4 @@
-"""Scripted faults: which requests go wrong, and how. The gate applies what is picked here.
+"""Scripted faults: which requests go wrong, and how. The gate applies the chosen action.
 
 A script is JSON or TOML, with the fields of FaultRule:
 
@@ -8,7 +8,7 @@ A script is JSON or TOML, with the fields of FaultRule:
     every = 7                                                 # or nth = 3, first = 2 with last = 5, probability = 0.1
     action = { status = 503, headers = { Retry-After = "1" }, body = "html" }
 
-Counting is per rule, over the requests that fit its match, from 1. The first rule that applies to a request wins.
+Each rule counts the requests that fit its match, from 1. The first rule that applies to a request wins.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FaultScriptError(Exception):
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which requests a rule looks at."""
+    """Which requests a rule matches."""
 
     purpose: Purpose | None = None
     method: str | None = None
@@ -39,7 +39,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens. Without `status`, `wrong_content`, `drop` or `stall` the true answer follows, or a rewrite of it."""
+    """What happens. Without `status`, `wrong_content`, `drop` or `stall` the server sends the true answer, or a rewrite of it."""
 
     status: int | None = None
     headers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -52,13 +52,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stall: bool = False  # never answer; the connection stays open
     stall_after_bytes: int | None = None  # of the body as sent; then nothing more, and the connection stays open
     drip_s: float = 0  # between pieces of 64 bytes of the body
-    ignore: tuple[str, ...] = ()  # query parameters that the server then does not look at
-    forget_tokens: bool = False  # first, every token that was given out loses its worth
+    ignore: tuple[str, ...] = ()  # query parameters that the server then ignores
+    forget_tokens: bool = False  # first, all issued tokens become invalid
     rewrite: str | None = None  # the true answer, changed: a name of mocks.rewrites.REWRITES
 
     def __post_init__(self) -> None:
         if self.rewrite is not None and self.rewrite not in REWRITES:
-            raise ValueError(f"no rewrite {self.rewrite!r}; there are: {', '.join(REWRITES)}")
+            raise ValueError(f"no rewrite {self.rewrite!r}; allowed: {', '.join(REWRITES)}")
 
 
 class FaultRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,7 +74,7 @@ class FaultRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FaultScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file of rules."""
+    """A file with rules."""
 
     rules: tuple[FaultRule, ...]
     seed: int = 1
@@ -83,7 +83,7 @@ class FaultScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def read_script(file: Path) -> FaultScript:
     """Read a fault script (.toml or .json). Raises FaultScriptError."""
     try:
-        raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # as editors on Windows write it
+        raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # as Windows editors write it
         if file.suffix == ".toml":
             return msgspec.toml.decode(raw, type=FaultScript)
         return msgspec.json.decode(raw, type=FaultScript)
@@ -134,7 +134,7 @@ class Faults:
         self._rules.clear()
 
     def pick(self, purpose: str, method: str, target: str) -> Action | None:
-        """Give the action for this request, counting it against every rule that it fits."""
+        """Return the action for this request, and count the request for every rule that it fits."""
         if not self._rules:
             return None
         found = None

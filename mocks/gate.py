@@ -1,4 +1,4 @@
-"""What every request passes before and after its handler: the log, limits, scripted faults, latency, bandwidth and gzip."""
+"""The middleware around every handler: the log, limits, scripted faults, latency, bandwidth and gzip."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ class Gate:
 
     @property
     def origin(self) -> str:
-        """Where the EHR is reached."""
+        """The address of the EHR."""
         return self._ehr.origin
 
     def _over_quota(self, outgoing: _Outgoing) -> bool:
         if self._quota is None or outgoing.entry.purpose in (
             "token",
             "object",
-        ):  # other servers, with limits of their own
+        ):  # other servers, with their own limits
             return False
         counted = self._quota.take(time.monotonic())
         outgoing.extra_headers = self._quota.headers(counted, self._ehr.config.rate_limit_headers, self._ehr.now())
@@ -141,12 +141,12 @@ class Gate:
         self._ehr.abort(tuple(scope["client"]))
 
     async def wait_latency(self, since: float) -> None:
-        """Let an answer begin `latency_s` after its request came, however long it took to make: the ideal stays reachable."""
+        """Start an answer `latency_s` after its request came, however long it took to make, so that the ideal stays reachable."""
         if self._ehr.config.latency_s:
             await asyncio.sleep(since + self._ehr.config.latency_s - time.monotonic())
 
     async def pace(self, size: int) -> None:
-        """Wait until `size` bytes have gone through the pipe that all answers share."""
+        """Wait until `size` bytes have passed through the bandwidth that all answers share."""
         rate = self._ehr.config.bandwidth_bytes_s
         if rate is not None and size:
             now = time.monotonic()
@@ -154,7 +154,7 @@ class Gate:
             await asyncio.sleep(self._pipe_free_at - now)
 
     def date(self) -> str | None:
-        """Give the Date header of a server whose clock is off; None leaves it to the web server."""
+        """Return the Date header of a server whose clock is off; None leaves it to the web server."""
         return formatdate(self._ehr.now(), usegmt=True) if self._ehr.config.clock_skew_s else None
 
 
@@ -172,7 +172,7 @@ def _faulty(action: Action) -> Response | None:
 
 
 class _Outgoing:
-    """The way of one answer to the socket: compresses single bodies, paces, counts, and cuts where a fault says so."""
+    """Sends one answer: compresses single bodies, limits their speed, counts bytes, and cuts the body if a fault says so."""
 
     def __init__(self, gate: Gate, entry: LogEntry, headers: dict[str, str], send: Send) -> None:
         self.entry = entry
@@ -261,5 +261,5 @@ class _Outgoing:
             self._cut = True
         await self._gate.pace(len(body))
         self.entry.sent_bytes += len(body)
-        # an answer that is cut never completes: the web server then closes the connection mid body
+        # a cut answer never completes: the web server then closes the connection within the body
         await self._send({"type": "http.response.body", "body": body, "more_body": more or self._cut})

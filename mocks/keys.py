@@ -1,4 +1,4 @@
-"""Throw-away key pairs as JWK, for the demo and for tests. Never for a real EHR: the private half is not protected."""
+"""Throw-away key pairs as JWK, for the demo and for tests. Never use them for a real EHR: the private key is not protected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KeyPair:
 
 
 def make_key_pair(alg: Alg = "ES384", kid: str = "mock-key-1") -> KeyPair:
-    """Make a fresh pair: P-384 for ES384 (quick), RSA 2048 for RS384 and RS256."""
+    """Make a new pair: P-384 for ES384 (fast), RSA 2048 for RS384 and RS256."""
     parameters: Any = {"kid": kid, "use": "sig", "alg": alg}
     key = ECKey.generate_key("P-384", parameters) if alg == "ES384" else RSAKey.generate_key(2048, parameters)
     private = {**dict(key.as_dict(private=True)), "key_ops": ["sign"]}

@@ -1,4 +1,4 @@
-"""Which rows pass the filters of a search: category, code, _lastUpdated, and who a Patient is. Pure."""
+"""Decides which rows match a search: category, code, _lastUpdated, and the search parameters of Patient. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Params = Mapping[str, tuple[str, ...]]
 
 
 def matches(row: Row, params: Params, last_updated: frozenset[str] | None) -> bool:
-    """Tell whether a row passes. `last_updated` names the types on which _lastUpdated is honoured (None: all)."""
+    """Return whether a row matches. `last_updated` names the types on which _lastUpdated is honoured (None: all)."""
     for name in ("category", "code"):
         for value in params.get(name, ()):
             element = row.body.get(name, row.body.get("medicationCodeableConcept") if name == "code" else None)
@@ -33,7 +33,7 @@ def matches(row: Row, params: Params, last_updated: frozenset[str] | None) -> bo
 
 
 def updated_fits(row: Row, value: str) -> bool:
-    """Compare meta.lastUpdated with a prefixed instant; a row without one always fits: the server cannot tell."""
+    """Compare meta.lastUpdated with a prefixed instant; a row without one always matches: the server cannot tell."""
     prefix = value[:2] if value[:2] in _COMPARE else "eq"
     wanted = instant(value.removeprefix(prefix))
     if wanted is None:
@@ -46,7 +46,7 @@ def updated_fits(row: Row, value: str) -> bool:
 
 
 def dates_fit(row: Row, params: Params, dates: Mapping[tuple[str, str], str]) -> bool:
-    """Tell whether a row passes the date filters that a manner knows; one without the date passes none."""
+    """Return whether a row matches the date filters that a manner knows; a row without the date matches none."""
     for (kind, name), element in dates.items():
         if kind != row.type:
             continue

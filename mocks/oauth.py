@@ -1,6 +1,6 @@
-"""The token endpoint, and what a token opens: SMART backend services (vendors.md section 5) with each manner's strictness.
+"""The token endpoint, and what a token allows: SMART backend services (vendors.md section 5) with each manner's strictness.
 
-Assertions are really verified: signature by the registered keys, alg, aud, exp at most 300 s ahead, jti used once.
+It really verifies assertions: signature by the registered keys, alg, aud, exp at most 300 s ahead, jti used once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mocks.manners.manner import read_query
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 LONGEST_LIFE_S = 300
-_LONGEST_JTI = 151  # Epic (EO); nobody asks for more
-_CLOCK_LEEWAY_S = 2  # for iat and nbf only: clocks of one machine never differ by more
+_LONGEST_JTI = 151  # Epic (EO); no server allows more
+_CLOCK_LEEWAY_S = 2  # only for iat and nbf: clocks on one machine never differ by more
 _SCOPE = re.compile(r"(?:system|patient)/(?P<type>[A-Z][A-Za-z]*|\*)\.(?P<access>read|write|\*|c?r?u?d?s?)(?:\?.*)?$")
 _LETTERS = {"read": frozenset("rs"), "write": frozenset("cud"), "*": frozenset("cruds")}
 
@@ -40,7 +40,7 @@ class _LoginError(Exception):
 
 
 async def token_endpoint(request: Request) -> Response:
-    """Answer a token request; the refusal's reason goes into the request log's note."""
+    """Answer a token request; the request log's note gets the reason of a refusal."""
     ehr: Ehr = request.app.state.ehr
     try:
         form = await _form(request)
@@ -120,7 +120,7 @@ def _check_assertion(ehr: Ehr, assertion: str) -> str:
 
 
 def _issuer(ehr: Ehr, assertion: str) -> str:
-    """Tell whose keys to try, as the assertion says before it is verified: another registered client's, else the client's."""
+    """Return the keys to try, by what the unverified assertion claims: another registered client's, else the client's."""
     payload = assertion.split(".")[1] if assertion.count(".") == 2 else ""
     try:
         claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -131,7 +131,7 @@ def _issuer(ehr: Ehr, assertion: str) -> str:
 
 
 def _pick_key(registered: Mapping[str, Any], alg: str, kid: Any) -> RSAKey | ECKey:
-    """Choose as vendors.md 5.2 says: by kid where given, by kty (and curve) fitting alg; exactly one must be left."""
+    """Choose a key as vendors.md 5.2 says: by kid if given, by kty (and curve) fitting alg; exactly one must remain."""
     curve = {"ES256": "P-256", "ES384": "P-384"}.get(alg)
     found = [
         key
@@ -222,7 +222,7 @@ def _launch_patient(form: dict[str, str]) -> str:
 
 
 def authenticate(request: Request) -> Grant | None:
-    """Find the request's grant; None on an open server. Raises Refused (401)."""
+    """Return the request's grant; None on an open server. Raises Refused (401)."""
     ehr: Ehr = request.app.state.ehr
     if ehr.config.open:
         return None
@@ -239,15 +239,15 @@ def authenticate(request: Request) -> Grant | None:
 
 
 def may(ehr: Ehr, grant: Grant | None, kind: str, letter: str) -> bool:
-    """Tell whether a grant opens this type for reading ("r") or searching ("s")."""
+    """Return whether a grant allows reading ("r") or searching ("s") this type."""
     if grant is None:
         return True
-    if ehr.manner.scopes == "literal":  # compared literally, wildcards not matched (LK, vendors.md 4.2)
+    if ehr.manner.scopes == "literal":  # compares literally, does not match wildcards (LK, vendors.md 4.2)
         return not grant.literal.isdisjoint({f"system/{kind}.read", f"patient/{kind}.read"})
     return letter in grant.scopes.get(kind, ()) or letter in grant.scopes.get("*", ())
 
 
 def authorize(ehr: Ehr, grant: Grant | None, kind: str, letter: str) -> None:
-    """Refuse (403) a type that the grant does not open."""
+    """Refuse (403) a type that the grant does not allow."""
     if kind in ehr.config.forbidden_types or not may(ehr, grant, kind, letter):
         raise Refused(ehr.manner.forbidden(ehr.manner.scope_refusal_text), "scope")

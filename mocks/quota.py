@@ -1,4 +1,4 @@
-"""A quota of requests a window, as API gateways keep it, and the headers in which they tell what is left."""
+"""A quota of requests per window, as API gateways enforce it, and the headers that report what is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Counted(NamedTuple):
 
 
 class WindowQuota:
-    """So many requests in each fixed window, refused ones not counted; the window begins with its first request."""
+    """Limits requests in each fixed window, without counting refused ones; a window begins with its first request."""
 
     def __init__(self, requests: int, window_s: float) -> None:
         self.requests = requests
@@ -34,7 +34,7 @@ class WindowQuota:
         return Counted(allowed, self.requests - self._used, self._ends_at - now)
 
     def headers(self, counted: Counted, style: RateLimitHeaders, epoch: float) -> list[tuple[bytes, bytes]]:
-        """Give the headers of one style: X-RateLimit-* (reset as epoch seconds), RateLimit-*, or the draft's two fields."""
+        """Return the headers of one style: X-RateLimit-* (reset as epoch seconds), RateLimit-*, or the draft's two fields."""
         reset = math.ceil(counted.reset_s)
         if style == "x":
             names, reset = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"), math.ceil(epoch + reset)

@@ -1,4 +1,4 @@
-"""What a mock EHR saw: one entry a request, with its purpose as a client would name it. For tests to judge clients by."""
+"""The requests that a mock EHR received: one entry each, with its purpose in a client's terms. Tests judge clients by it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LogEntry:
     headers: Mapping[str, str]
     at: float
     ended_at: float | None = None
-    status: int | None = None  # None: no answer was begun
+    status: int | None = None  # None: no answer was started
     sent_bytes: int = 0
     fault: bool = False
     note: str = ""
@@ -55,7 +55,7 @@ class RequestLog:
         self.max_by_purpose: Counter[str] = Counter()
 
     def begin(self, entry: LogEntry) -> None:
-        """Count a request in."""
+        """Note that a request has begun."""
         self._entries.append(entry)
         self.total += 1
         self.now_running += 1
@@ -65,7 +65,7 @@ class RequestLog:
         self.max_by_purpose[entry.purpose] = max(self.max_by_purpose[entry.purpose], running)
 
     def end(self, entry: LogEntry, now: float) -> None:
-        """Count a request out."""
+        """Note that a request has ended."""
         entry.ended_at = now
         self.now_running -= 1
         self.running_by_purpose[entry.purpose] -= 1
@@ -77,11 +77,11 @@ class RequestLog:
         return len(self._entries)
 
     def of(self, purpose: Purpose, resource_type: str | None = None) -> list[LogEntry]:
-        """Give the entries of one purpose (and type)."""
+        """Return the entries of one purpose (and type)."""
         return [e for e in self if e.purpose == purpose and resource_type in (None, e.resource_type)]
 
     def clear(self) -> None:
-        """Forget the entries and the highs; what is running stays counted."""
+        """Clear the entries and the maxima; running requests stay counted."""
         self._entries.clear()
         self.total = 0
         self.max_concurrency = 0
@@ -89,13 +89,13 @@ class RequestLog:
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Choose the headers worth keeping (never Authorization)."""
+    """Return the headers worth keeping (never Authorization)."""
     return {name: headers[name] for name in _KEPT_HEADERS if name in headers}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where a mock's endpoints lie: absolute paths without a trailing slash. Job and file paths hold `{job}` and `{file}`."""
+    """The paths of a mock's endpoints: absolute, without a trailing slash. Job and file paths contain `{job}` and `{file}`."""
 
     base: str
     token: str
@@ -120,7 +120,7 @@ class Layout:
                 return ("delete" if method == "DELETE" else "status"), None, "job"
             if file.match(path):
                 return "file", None, "file"
-            if base and path == base:  # pages that lie at the base
+            if base and path == base:  # pages at the base
                 return "search", None, "/"
             if not path.startswith(base + "/"):
                 return "other", None, "other"

@@ -1,7 +1,7 @@
-"""How a true answer is made a bad one before it leaves: what servers, gateways and object stores were seen to do, and worse.
+"""Turns true answers into bad ones: what servers, gateways and object stores have been seen to do, and worse.
 
-Each rewrite takes an answer whole and gives another; names are those of a fault's `rewrite`. Which requests are met is for
-`faults` to say, and what happens on the socket for `gate`. Resources are never parsed and dumped: numbers stay as written.
+Each rewrite takes a whole answer and returns another; its name is the value of a fault's `rewrite`. `faults` chooses the
+requests, and `gate` handles the socket. Resources are never parsed and serialised: numbers stay as written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEEP = 20_000
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as the server made it, not compressed; header names in lower case. `url` is what was asked, with its origin."""
+    """One answer as the server made it, uncompressed; header names in lower case. `url` is the requested URL with its origin."""
 
     status: int
     headers: Mapping[str, str]
@@ -29,7 +29,7 @@ class Answer:
     url: str
 
     def with_headers(self, **headers: str) -> Answer:
-        """The same with these headers; underscores stand for hyphens."""
+        """Return the same answer with these headers; underscores mean hyphens."""
         return replace(self, headers={**self.headers, **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
@@ -84,7 +84,7 @@ def _next_is_self(answer: Answer) -> Answer:
 
 
 def _phantom_next(answer: Answer) -> Answer:
-    """A page too many: the last page names a next one, which is empty (HAPI #1300)."""
+    """Add one page too many: the last page links to a next one, which is empty (HAPI #1300)."""
     if "phantom=1" in answer.url:
         return replace(answer, body=b'{"resourceType":"Bundle","type":"searchset","link":[]}')
     links = _links(answer)
@@ -117,7 +117,7 @@ def _with_member(member: bytes) -> Rewrite:
 
 
 def _same_id_twice(body: bytes) -> bytes:
-    """The page's first entry once more before it, with other content: an older state of the same resource."""
+    """Repeat the page's first entry before it, with different content: an older state of the same resource."""
     entries = body.find(b'"entry":[')
     if entries < 0:
         return body
@@ -173,7 +173,7 @@ def _counts(value: Any) -> Rewrite:
 
 
 def _other_host(answer: Answer) -> Answer:
-    """The status URL by another name of the same machine: another origin, as Epic's BulkRequest may be."""
+    """Give the status URL by another name of the same machine: another origin, as Epic's BulkRequest may be."""
     location = answer.headers.get("content-location", "")
     return answer.with_headers(content_location=location.replace("127.0.0.1", "localhost"))
 

@@ -1,4 +1,4 @@
-"""Search and read: which rows a query finds, which page of them, and the Bundle around bytes that nobody touched."""
+"""Search and read: finds the rows of a query, cuts out a page, and wraps their unchanged bytes in a Bundle."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _KEPT_SESSIONS = 5_000
 
 
 def wants_json(request: Request) -> bool:
-    """Tell whether the request asks for JSON in words (Accept or _format)."""
+    """Return whether the request explicitly asks for JSON (Accept or _format)."""
     return "json" in request.headers.get("accept", "") or "json" in request.query_params.get("_format", "")
 
 
 def negotiate(request: Request, ehr: Ehr) -> None:
-    """Refuse what the manner refuses for its Accept header."""
+    """Refuse a request whose Accept header the manner refuses."""
     accept = request.headers.get("accept", "*/*")
     if ehr.manner.accept == "406" and "json" not in accept and "*/*" not in accept:
         raise Refused(empty_answer(406), "Accept")
 
 
 def as_asked(request: Request, ehr: Ehr, body: bytes, kind: str) -> Response:
-    """Answer with FHIR JSON, or with XML where the manner gives it to those who do not ask for JSON."""
+    """Answer with FHIR JSON, or with XML if the client does not ask for JSON and the manner then sends XML."""
     if ehr.manner.accept == "xml" and not wants_json(request):
         xml = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="http://hl7.org/fhir"><!-- as asked --></{kind}>'
         return Response(xml, media_type="application/fhir+xml")
@@ -76,7 +76,7 @@ async def search(request: Request) -> Response:
 
 
 async def _posted(request: Request, ehr: Ehr, raw: str) -> str:
-    """Give the parameters of a POST, of which the manner says whether the query's count."""
+    """Return the parameters of a POST; the manner decides whether those in the query count."""
     if ehr.manner.post_search == "none":
         raise Refused(ehr.manner.unknown_path(), "no POST search")
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
@@ -86,7 +86,7 @@ async def _posted(request: Request, ehr: Ehr, raw: str) -> str:
 
 
 async def _take_time(ehr: Ehr, body: bytes) -> None:
-    """Let a page take as long as its rows cost; a gateway in front gives up at its time limit."""
+    """Wait as long as the page's rows cost; a gateway in front gives up at its time limit."""
     took = ehr.config.row_cost_s * body.count(b'"search":{"mode":"match"}')
     limit = ehr.config.gateway_timeout_s
     await asyncio.sleep(took if limit is None else min(took, limit))
@@ -103,7 +103,7 @@ def _query(ehr: Ehr, kind: str, raw: str) -> SearchQuery:
 
 
 def _unrestricted_only(ehr: Ehr, query: SearchQuery) -> None:
-    """Refuse what is behind break-the-glass (EA, vendors.md 1.7), and parameters that this server does not take."""
+    """Refuse what is behind break-the-glass (EA, vendors.md 1.7), and parameters that this server does not accept."""
     who = query.patient or query.one("_id")
     for key in (f"{query.resource_type}/{who}", f"*/{who}"):
         if key in ehr.config.restricted:
@@ -113,7 +113,7 @@ def _unrestricted_only(ehr: Ehr, query: SearchQuery) -> None:
 
 
 def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None:
-    """Hold a token to the patient of its launch (LK, vendors.md 4.2)."""
+    """Restrict a token to the patient of its launch (LK, vendors.md 4.2)."""
     if grant is None or grant.patient is None:
         return
     if query.resource_type == "Patient":
@@ -163,7 +163,7 @@ def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
 
 
 def _session_page(ehr: Ehr, session: Session) -> bytes:
-    """One page of a session; its next link is a new session, so that a page can be asked for again."""
+    """Return one page of a session; its next link is a new session, so that a page can be requested again."""
     query, start, size = session.query, session.start, session.size
     shown = [] if session.empty else session.rows[start : start + size]
     page = PageAt(f"{ehr.base_url}/{query.resource_type}", query, start, size, len(session.rows))
@@ -187,7 +187,7 @@ def _go_on(ehr: Ehr, query: SearchQuery) -> bytes:
 
 
 async def server_page(request: Request) -> Response:
-    """Answer GET {base}?_getpages=…, where the server's pages lie."""
+    """Answer GET {base}?_getpages=…, the address of the server's pages."""
     ehr: Ehr = request.app.state.ehr
     authenticate(request)
     asked = request.query_params
@@ -222,7 +222,7 @@ def _page(ehr: Ehr, page: PageAt, shown: list[Row], links: Links) -> bytes:
 
 
 def _bundle(ehr: Ehr, rows: list[Row], links: Links, total: int | None, extra: list[dict[str, Any]]) -> bytes:
-    """Splice the rows' own bytes into a searchset."""
+    """Insert the rows' unchanged bytes into a searchset."""
     every = ehr.config.redact_every if ehr.manner.redacts else 0
     entries = [_entry(ehr, _redacted(row) if every and n % every == 0 else row) for n, row in enumerate(rows, start=1)]
     entries += [
@@ -246,13 +246,13 @@ def _entry(ehr: Ehr, row: Row) -> bytes:
 
 
 def _redacted(row: Row) -> Row:
-    """Stand in for a record that the caller may not see (VD, vendors.md 3.3)."""
+    """Return the placeholder for a record that the caller may not see (VD, vendors.md 3.3)."""
     security = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "REDACTED"}
     return row_of(orjson.dumps({"resourceType": row.type, "id": row.id, "meta": {"security": [security]}}))
 
 
 def served(ehr: Ehr, row: Row) -> bytes:
-    """Give a row's bytes as they go out: as they came, unless the configuration asks for a change."""
+    """Return a row's bytes to send: unchanged, unless the configuration asks for a change."""
     if ehr.config.strip_meta and "meta" in row.body:
         members = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])  # values stay as written
         return msgspec.json.encode({name: value for name, value in members.items() if name != "meta"})
@@ -260,7 +260,7 @@ def served(ehr: Ehr, row: Row) -> bytes:
 
 
 def find(ehr: Ehr, query: SearchQuery) -> list[Row]:
-    """Give the rows that a query matches, in the data's order."""
+    """Return the rows that match a query, in the data's order."""
     kind = query.resource_type
     rows: Iterable[Row]
     if kind == "Group":

@@ -1,4 +1,4 @@
-"""The routes of a mock EHR. What each answers is for oauth, capability, search and bulk; how it differs, for the manners."""
+"""The routes of a mock EHR. oauth, capability, search and bulk answer them; the manners have the vendors' differences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_dataset(config: MockConfig) -> Dataset:
 def create_app(config: MockConfig, clock: Callable[[], float] = time.time) -> Starlette:
     """Make the ASGI app of one mock EHR; `app.state.ehr` is its state. Raises DataError.
 
-    Absolute URLs in answers need `ehr.set_origins`, which serving does.
+    Absolute URLs in answers need `ehr.set_origins`, which serving calls.
     """
     ehr = Ehr(config, load_dataset(config), clock)
     layout, base = ehr.layout, ehr.layout.base

@@ -1,4 +1,4 @@
-"""Mock EHRs on real sockets: in a thread for tests and demo, or as a process of their own.
+"""Mock EHRs on real sockets: in a thread for tests, or in a separate process.
 
 One web server listens on two sockets: the EHR's, and the object store's, which is another origin for a client.
 """
@@ -29,7 +29,7 @@ _DATE_TICKS = 50  # the Date header is renewed once a second
 
 
 class ServingError(Exception):
-    """A mock could not be started; the message says where it tried to listen."""
+    """A mock could not start; the message says where it tried to listen."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Served:
 
     @property
     def group_ids(self) -> list[str]:
-        """Ids of the groups that can be exported."""
+        """The ids of the groups that can be exported."""
         return list(self.ehr.groups)
 
     @property
     def group_id(self) -> str:
-        """The first of them."""
+        """The first of those ids."""
         return self.group_ids[0]
 
     @property
     def patient_ids(self) -> list[str]:
-        """Ids of the patients."""
+        """The ids of the patients."""
         return self.ehr.dataset.patient_ids
 
     @property
@@ -72,12 +72,12 @@ class Served:
 
     @property
     def log(self) -> RequestLog:
-        """The requests seen, and `max_concurrency`."""
+        """The requests received, and `max_concurrency`."""
         return self.ehr.log
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, ending within milliseconds: answers in flight are dropped, which no client of a mock may mind."""
+    """uvicorn that stops within milliseconds: it drops answers in flight, which a mock's client must tolerate."""
 
     async def main_loop(self) -> None:
         tick = 0
@@ -105,7 +105,7 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # the protocol by name: asyncio turns Nagle's delay off (40 ms an answer) only on sockets that say that they are TCP
+    # name the protocol: asyncio turns Nagle's delay (40 ms per answer) off only on sockets that declare TCP
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -131,11 +131,11 @@ def _prepare(config: MockConfig, host: str, port: int) -> tuple[_Server, list[so
     server = _Server(
         uvicorn.Config(
             app,
-            http="auto",  # httptools where it is installed, else h11
+            http="auto",  # httptools if installed, else h11
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="critical",  # a cut answer is what was asked for, not an error of the web server
+            log_level="critical",  # a cut answer is intended, not an error of the web server
             access_log=False,
             date_header=not config.clock_skew_s,
             server_header=False,
@@ -179,7 +179,7 @@ def serve(config: MockConfig, port: int = 0, host: str = "127.0.0.1") -> Iterato
 
 
 def run_forever(config: MockConfig, host: str, port: int, announce: Callable[[Served], None]) -> None:
-    """Serve until interrupted (SIGINT, SIGTERM). `announce` is called once, when requests are answered or queued."""
+    """Serve until interrupted (SIGINT, SIGTERM). Calls `announce` once, when requests are answered or queued."""
     server, listeners, served = _prepare(config, host, port)
     announce(served)
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,1 +1,1 @@
-"""delivery owns how bytes reach a place: atomic gzip files and the manifest beside them."""
+"""delivery owns writing files: atomic gzip files and the manifest beside them."""

@@ -1,8 +1,8 @@
-"""Files as they reach a disk: whole or not at all, compressed and counted on the way.
+"""Writes files to disk, complete or not at all, and compresses and counts them on the way.
 
-A file is written beside its place under a name of its own, flushed to the disk, then renamed. Equal data gives equal bytes,
-however it was cut into chunks: the gzip header has no time and no name, and the compressor is fed blocks of one size. What a file
-is about is left to `run`.
+A file is written beside its target under a temporary name, flushed to the disk, then renamed. Equal data give equal bytes,
+however they were cut into chunks: the gzip header has no time and no name, and the compressor gets blocks of one size. `run`
+decides what a file contains.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from exports.errors import DestinationError
 
 LEFTOVER_SUFFIX = ".chartferry-part"
 BLOCK_BYTES = 1 << 20
-FAST_LEVEL = 2  # ISA-L: 1,900 MB/s at 13x on FHIR NDJSON here; its level 3 is slower and hardly smaller
+FAST_LEVEL = 2  # ISA-L: 1,900 MB/s at 13x on FHIR NDJSON here; its level 3 is slower and its output hardly smaller
 SMALL_LEVEL = 6  # zlib: 110 MB/s, a fifth smaller; 45 ms for a chart of 5 MB
-_GZIP_WINDOW = 31  # 15 bits of window, and 16: a gzip header
-_FILE_MODE = 0o600  # what is written here is PHI
+_GZIP_WINDOW = 31  # 15 bits of window, plus 16 for a gzip header
+_FILE_MODE = 0o600  # these files contain PHI
 _FOLDER_MODE = 0o700
 
 
-Compress = Literal["fast", "small", "no"]  # fast: exports of any size; small: one chart, which people send around
+Compress = Literal["fast", "small", "no"]  # fast: exports of any size; small: one chart, which people send to others
 
 
 class _Compressor(Protocol):
@@ -42,7 +42,7 @@ class _Compressor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveredFile:
-    """A file that is in its place. `bytes` and `sha256` are of the file as it is, `uncompressed_bytes` of what is in it."""
+    """A finished file. `bytes` and `sha256` describe the file itself, `uncompressed_bytes` its content."""
 
     path: str  # relative to the folder of the export
     kind: str
@@ -50,11 +50,9 @@ class DeliveredFile:
     bytes: int
     uncompressed_bytes: int
     sha256: str
-    rows_by_connection: dict[str, int] | None = None  # NDJSON of several connections: its lines stand in this order
-    left_empty: dict[str, int] | None = None  # CSV: cells by column that held a value which does not fit it
-    left_out: int | None = (
-        None  # CSV: resources of which the view's own criteria could not say whether they belong in it
-    )
+    rows_by_connection: dict[str, int] | None = None  # NDJSON of several connections: its lines are in this order
+    left_empty: dict[str, int] | None = None  # CSV: by column, the cells whose value did not fit
+    left_out: int | None = None  # CSV: resources for which the view's own criteria could not be decided
 
 
 def _compressor(compress: Compress) -> _Compressor | None:
@@ -75,7 +73,7 @@ class Encoder:
         self.uncompressed_bytes = 0
 
     def write(self, chunk: bytes) -> None:
-        """Take in a chunk of any size."""
+        """Add a chunk of any size."""
         self._pending += chunk
         self.uncompressed_bytes += len(chunk)
         if len(self._pending) >= BLOCK_BYTES:
@@ -101,7 +99,7 @@ class Encoder:
         self.bytes += len(data)
 
     def delivered(self, *, path: str, kind: str, rows: int) -> DeliveredFile:
-        """The account of what was written, after `finish`."""
+        """Return the description of what was written, after `finish`."""
         return DeliveredFile(
             path=path,
             kind=kind,
@@ -139,16 +137,17 @@ class AtomicFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._stream.closed:  # it was not placed
+        if not self._stream.closed:  # it was not renamed
             self._part.unlink(missing_ok=True)
             self._stream.close()
 
     def _own(self, descriptor: int) -> bool:
-        """Take the part file for this process alone and empty it; False where another has it."""
+        """Lock the part file for this process and empty it; return False if another process has it."""
         with destination_errors(self._target):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # between our open and our lock its owner may have renamed it: it is a finished file then, not ours to empty
+                # its owner may have renamed it between our open and our lock: then it is a finished file, and we must not empty
+                # it
                 mine = os.path.samestat(os.fstat(descriptor), os.lstat(self._part))
             except (BlockingIOError, FileNotFoundError):
                 return False
@@ -158,30 +157,30 @@ class AtomicFile:
             return mine
 
     def write(self, chunk: bytes) -> None:
-        """Take in a chunk of any size."""
+        """Add a chunk of any size."""
         with destination_errors(self._target):
             self._encoder.write(chunk)
 
     @property
     def uncompressed_bytes(self) -> int:
-        """Bytes taken in so far."""
+        """Bytes added so far."""
         return self._encoder.uncompressed_bytes
 
     def seal(self, *, kind: str, rows: int) -> DeliveredFile:
-        """End the file: it is whole and on the disk, and waits beside its place."""
+        """Complete the file: it is whole and on the disk, under its temporary name."""
         with destination_errors(self._target):
             self._encoder.finish()
             os.fsync(self._stream.fileno())
         return self._encoder.delivered(path=self._target.name, kind=kind, rows=rows)
 
     def place(self) -> None:
-        """Put the sealed file in its place."""
+        """Rename the sealed file to its target."""
         with destination_errors(self._target):
             self._part.replace(self._target)
             self._stream.close()
 
     def commit(self, *, kind: str, rows: int) -> DeliveredFile:
-        """Put the file in its place; after this it is whole and on the disk."""
+        """Complete and rename the file; after this it is whole and on the disk."""
         delivered = self.seal(kind=kind, rows=rows)
         self.place()
         return delivered
@@ -189,9 +188,9 @@ class AtomicFile:
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """The folder of one export, made where absent (mode 0700), held against other exports until the end.
+    """Yield the folder of one export; create it if it is missing (mode 0700), and lock it against other exports until the end.
 
-    The kernel holds the lock, so a killed export leaves none; the part files it left are removed here.
+    The kernel holds the lock, so a killed export leaves none; part files that it left are removed here.
 
     Raises:
         DestinationError: it is no folder, cannot be written, or another export is writing into it.
@@ -218,7 +217,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def destination_errors(place: Path) -> Iterator[None]:
-    """What the operating system refuses, as a DestinationError that names the place."""
+    """Turn an error of the operating system into a DestinationError that names the place."""
     try:
         yield
     except OSError as error:

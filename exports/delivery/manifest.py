@@ -1,8 +1,8 @@
-"""manifest.json: what an export wrote, of which runs, with counts and checksums.
+"""manifest.json: what an export wrote, from which runs, with counts and checksums.
 
-Taken away before the first file of a new export appears and written after the last: where there is one, it is true. While there
-is none, the former one lies beside under another name: what it listed is an export's own, and may be cleared. It holds nothing
-of the moment or machine of the export, so equal requests on equal runs give equal bytes.
+The manifest is removed before the first file of a new export appears, and written after the last; so a manifest that exists is
+true. Meanwhile the previous manifest is kept under another name: the files that it lists belong to exports and may be deleted.
+The manifest contains nothing about the time or machine of the export, so equal requests on equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exports.snapshot_port import OpenRun
 
 MANIFEST_NAME = "manifest.json"
 _FORMER_NAME = ".manifest.json.chartferry-former"
-# what an export calls its files: a path that somebody wrote into a manifest by hand leads nowhere else
+# the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
 _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(ndjson|csv)\.gz")
 
 
@@ -34,7 +34,7 @@ def manifest_content(
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
 ) -> bytes:
-    """The manifest as JSON with a fixed layout. `runs` have ended; nothing of those `not_included` is in the files."""
+    """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`."""
     document = {
         "chartferry": version,
         "as_of": instant(as_of),
@@ -49,14 +49,14 @@ def manifest_content(
 
 
 def instant(moment: datetime) -> str:
-    """A FHIR instant in UTC."""
+    """Return a FHIR instant in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def retire_manifest(folder: Path) -> frozenset[str]:
-    """Take the old manifest away, since the folder's files will not be what it says; give the names of files that it listed.
+    """Remove the old manifest, since the folder's files will no longer match it; return the names of the files that it listed.
 
-    Also those of a manifest that an export retired which was then killed. What is no manifest of ours lists nothing.
+    Includes the files of a manifest that a killed export had removed. A file that is not our manifest lists nothing.
     """
     manifest, former = folder / MANIFEST_NAME, folder / _FORMER_NAME
     listed = _listed_in(manifest) | _listed_in(former)
@@ -75,14 +75,14 @@ def _listed_in(manifest: Path) -> frozenset[str]:
 
 
 def clear_former(folder: Path, names: Collection[str]) -> None:
-    """Remove files of the former export, and what told of it."""
+    """Delete files of the previous export, and its manifest."""
     for name in (*sorted(names), _FORMER_NAME):
         with destination_errors(folder / name):
             (folder / name).unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, content: bytes) -> None:
-    """Put the manifest in its place, whole."""
+    """Write the manifest, complete."""
     with AtomicFile(folder / MANIFEST_NAME, compress="no") as file:
         file.write(content)
         file.commit(kind="manifest", rows=0)

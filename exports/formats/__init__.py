@@ -1,1 +1,1 @@
-"""formats own how rows become bytes: NDJSON and CSV."""
+"""formats owns how rows become bytes: NDJSON, CSV and Bundles."""

@@ -1,6 +1,6 @@
-"""A FHIR Bundle of type collection, made of NDJSON lines as they stream by.
+"""Turns a stream of NDJSON lines into a FHIR Bundle of type collection.
 
-Each line becomes one entry, byte for byte: a number keeps its written form, and no line is held in memory whole.
+Each line becomes one entry, byte for byte: numbers keep their written form, and no whole line is held in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class BundleEntries:
         self._at_line_start = True
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes of the bundle that a chunk of NDJSON gives."""
+        """Return the Bundle's bytes for a chunk of NDJSON."""
         parts: list[bytes] = []
         lines = chunk.split(b"\n")
         for at, line in enumerate(lines):

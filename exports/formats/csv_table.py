@@ -1,6 +1,6 @@
-"""CSV: the rows of one view, RFC 4180 with a header, null and what does not fit its column as an empty field, lists as JSON text.
+"""CSV: the rows of one view, RFC 4180 with a header; null and values that do not fit are empty fields, lists are JSON text.
 
-Also tells what a database error on a view's data means: Postgres' own words may quote a resource, so they never go further.
+Also explains database errors about a view's data: Postgres' own messages may quote a resource, so they are never passed on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CELL = re.compile(rb'((?:[^",\n][^,\n]*)?|"(?:[^"]|"")*")([,\n])')
 class CsvRows:
     """The rows of a view as CSV; read it once. `left_empty` counts, by column, the cells whose value did not fit it.
 
-    Chunks without a mark, all of them in most exports, pass as they are.
+    Chunks without a mark, which are all chunks in most exports, pass unchanged.
     """
 
     def __init__(self, chunks: RowChunks, columns: Sequence[Column]) -> None:
@@ -38,7 +38,7 @@ class CsvRows:
 
     @property
     def rows_by_query(self) -> list[int]:
-        """Rows of each part that has been read to its end."""
+        """Rows of each part that was read to its end."""
         return self._chunks.rows_by_query
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -46,7 +46,7 @@ class CsvRows:
             yield self._emptied(chunk) if _MARK in chunk else chunk
 
     def _emptied(self, chunk: bytes) -> bytes:
-        """The chunk, whole rows, with its marked cells empty."""
+        """Return the chunk, which consists of whole rows, with its marked cells emptied."""
         parts: list[bytes] = []
         at = done = 0
         for cell in _CELL.finditer(chunk):
@@ -60,34 +60,34 @@ class CsvRows:
 
 
 def csv_rows(snapshot: Snapshot, view: CompiledView) -> CsvRows:
-    """The rows of a view that was compiled with marks, over the snapshot that it was compiled for."""
+    """Return the rows of a view that was compiled with marks, from the snapshot that it was compiled for."""
     return CsvRows(snapshot.csv(view.query), view.columns)
 
 
 def odd_value(view: CompiledView, column: str) -> ViewDataError:
-    """What a strict export says of a cell that it would have to leave empty."""
+    """Return a strict export's error for a cell that it would have to leave empty."""
     (found,) = (one for one in view.columns if one.name == column)
     return ViewDataError(
-        f"view {view.name!r}: column {column} has a value that is no {found.type}, or several where it holds one. Export without "
-        "--strict to have such cells empty and counted, or see the value in the NDJSON"
+        f"view {view.name!r}: column {column} has a value that is not a valid {found.type}, or several where it takes one. "
+        "Export without --strict to leave such cells empty and count them, or look the value up in the NDJSON"
     )
 
 
 def odd_criterion(view: CompiledView, undecided: int) -> ViewDataError:
-    """What a strict export says of resources that it would have to leave out."""
+    """Return a strict export's error for resources that it would have to leave out."""
     return ViewDataError(
-        f"view {view.name!r}: whether {undecided} {view.resource} resources belong in it cannot be decided: its criteria meet a"
-        " value of another type, or several where they look at one. Export without --strict to have them left out and counted"
+        f"view {view.name!r}: cannot decide whether {undecided} {view.resource} resources belong in it, because its criteria meet"
+        " a value of another type, or several where they expect one. Export without --strict to leave them out and count them"
     )
 
 
 def is_data_error(error: StoreQueryError) -> bool:
-    """Whether the data did not fit the query (SQLSTATE classes 21 and 22), and not the query the database."""
+    """Whether the data did not fit the query (SQLSTATE classes 21 and 22), as opposed to a wrong query."""
     return (error.sqlstate or "")[:2] in {"21", "22"}
 
 
 def data_error(view: str, error: StoreQueryError) -> ViewDataError:
-    """What went wrong on the data, without a value of it."""
+    """Return the error for data that do not fit, without quoting a value."""
     cause = error.__cause__
     told = _OURS.search(cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else None
     if told:

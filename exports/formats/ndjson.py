@@ -1,4 +1,4 @@
-"""NDJSON: the resources of one type, one a line, straight from the store's bytes."""
+"""NDJSON: the resources of one type, one per line, straight from the store's bytes."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from exports.snapshot_port import RowChunks, Snapshot
 
 
 def ndjson_rows(snapshot: Snapshot, resource_type: str) -> RowChunks:
-    """Every live resource of a type, as FHIR NDJSON: one JSON object a line, and a line feed after each."""
+    """Return every live resource of a type as FHIR NDJSON: one JSON object per line, each followed by a line feed."""
     return snapshot.ndjson(resource_type)

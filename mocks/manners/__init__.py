@@ -1,4 +1,4 @@
-"""manners own how each vendor's server behaves: one file a vendor, as data and small functions with their evidence."""
+"""manners owns how each vendor's server behaves: one file per vendor, with data and small functions and their evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FAMILIES", "MANNERS"]
 
 
 def _manners() -> Iterator[Manner]:
-    """The manner of each module here that is named for its vendor; families are variants of one."""
+    """Return the manner of each module here that is named for a vendor; families are variants of one."""
     for found in iter_modules(__path__):
         module = import_module(f"{__name__}.{found.name}")
         own = (value for value in vars(module).values() if isinstance(value, Manner))

@@ -1,4 +1,4 @@
-"""Allscripts (Veradigm, Altera), as vendors.md section 3 has it: misspelt discovery, an old content type, 413, soft 404s."""
+"""Allscripts (Veradigm, Altera), as in vendors.md section 3: misspelt discovery, an old content type, 413, soft 404s."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ ALLSCRIPTS = Manner(
     redacts=True,
     too_many_answers_413=True,
     last_updated=None,
-    declares_last_updated=False,  # documented, and not in the CapabilityStatement (VD, AA)
+    declares_last_updated=False,  # documented, but not in the CapabilityStatement (VD, AA)
     group_read=True,
     bulk_levels=("group",),
     bulk_types=frozenset(_BULK_TYPES.split()),

@@ -1,4 +1,4 @@
-"""Oracle Health Millennium (Cerner), as vendors.md section 2 has it: explicit scopes, -pageContext, 307 to an object store."""
+"""Oracle Health Millennium (Cerner), as in vendors.md section 2: explicit scopes, -pageContext, 307 to an object store."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ BULK_TYPES = frozenset(
         "Provenance",
     ]
 )
-NEED_COMPANY = frozenset({"Location", "Organization", "Practitioner", "Provenance"})  # >= 1 clinical type beside them
+NEED_COMPANY = frozenset(
+    {"Location", "Organization", "Practitioner", "Provenance"}
+)  # require >= 1 clinical type beside them
 _MARK = b"\xfb\xff\xbe"  # makes the context begin with "+/++": characters that a careless client re-encodes
 
 
@@ -159,7 +161,7 @@ def _start(query: SearchQuery, size: int) -> int:
         raw = base64.b64decode(context, validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    # a context must come back percent-encoded as it was handed out
+    # the client must return a context with its percent-encoding unchanged
     if raw[:3] != _MARK or f"-pageContext={quote(context, safe='')}" not in query.raw:
         raise Refused(fhir_refusal(400, "invalid", "-pageContext is invalid"), "context not verbatim")
     return int.from_bytes(raw[3:], "big")

@@ -1,4 +1,4 @@
-"""Epic, as vendors.md section 1 has it: XML by default, numeric codes, paging sessions, group export once a day."""
+"""Epic, as in vendors.md section 1: XML by default, numeric codes, paging sessions, group export once a day."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _TEXTS = {
 }
 # categories that answer with server errors (SF filtering.py, vendors.md 1.6)
 _BROKEN_CATEGORIES = frozenset({"procedure", "therapy", "activity"})
-MOST_PATIENTS = 100  # that a Patient search may match (4127)
+MOST_PATIENTS = 100  # how many a Patient search may match (4127)
 
 
 def coded_issue(severity: str, code: str, number: str, **rest: Any) -> dict[str, Any]:
-    """An issue with Epic's number in details.coding (vendors.md 1.7)."""
+    """Return an issue with Epic's number in details.coding (vendors.md 1.7)."""
     text = _TEXTS.get(number, "See the code.")
     details = {"coding": [{"system": _SYSTEM, "code": number, "display": text}], "text": text}
     return {**issue(severity, code), "details": details, **rest}
@@ -116,7 +116,7 @@ def _check(query: SearchQuery) -> None:
 
 
 def _found(query: SearchQuery, rows: list[Row]) -> list[Row]:
-    """Tell no one by birthdate alone, never more than 100 people, and nothing of ids from elsewhere (TM, vendors.md 1.6)."""
+    """Find nobody by birthdate alone, never more than 100 people, and nothing for foreign ids (TM, vendors.md 1.6)."""
     if query.resource_type != "Patient":
         if query.one("_id") and not rows:
             raise _refuse(400, "invalid", "4102", "foreign _id")
@@ -135,7 +135,7 @@ def _file_of_another() -> Response:
 def _check_kickoff(kickoff: Kickoff) -> None:
     if kickoff.types == ("Patient",):  # refused on a real site (FHIRBridge, vendors.md 1.9)
         raise _refuse(400, "business-rule", "59159", "_type=Patient alone")
-    if "_since" in kickoff.params:  # rejected or ignored: rejecting is what a client can notice (vendors.md 1.9)
+    if "_since" in kickoff.params:  # rejected or ignored: a client can notice only rejection (vendors.md 1.9)
         raise _refuse(400, "not-supported", "59100", "_since")
     if "_typeFilter" in kickoff.params and kickoff.types is None:
         raise _refuse(400, "required", "59108", "_typeFilter without _type")
@@ -202,7 +202,7 @@ EPIC = Manner(
     unknown_path=lambda: html_answer(IIS_404, 404),
     unknown_type=lambda: html_answer(IIS_404, 404),
     not_found=_not_found,
-    throttled=lambda: empty_answer(429),  # none documented (EA): the barest form
+    throttled=lambda: empty_answer(429),  # none documented (EA): the simplest form
     session_expired=lambda: _fatal("4113"),  # status 400 is our reading
     poisoned=lambda: _fatal("4104"),
     restricted=lambda code: _fatal(code, status=403),
@@ -223,7 +223,7 @@ EPIC = Manner(
     paging="session",
     links=_links,
     entry_links=True,
-    post_search="body",  # since February 2026 (EA changelog); before, the body was what was ignored
+    post_search="body",  # since February 2026 (EA changelog); before, the body was ignored
     found=_found,
     extra_entries=_extra,
     group_read=True,

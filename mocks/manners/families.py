@@ -1,6 +1,6 @@
 """Plain R4 servers of well-known families, as MockConfig.family names them: what differs from the generic manner.
 
-Not a vendor's EHR each, but what stands behind many a "generic FHIR server". Search and bulk do what the fields here say.
+They are not EHRs of a vendor, but many a "generic FHIR server" is one of them. Search and bulk follow the fields here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TOKEN_PADDING = 3_600  # bytes before base64: links of more than 4 kB (Azure fh
 
 
 def _continuation(start: int) -> str:
-    """A continuation token: opaque, long, and with characters that a careless client encodes again."""
+    """Return a continuation token: opaque, long, and with characters that a careless client encodes again."""
     raw = json.dumps({"start": start, "pad": "x" * _TOKEN_PADDING}).encode()
     return base64.b64encode(raw).decode().replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
 
@@ -47,7 +47,7 @@ def _links_by_token(page: PageAt) -> Links:
 
 
 # pages of the server, not of a type: {base}?_getpages=…; 410 when they are gone; an export's files are Binary resources,
-# which come raw only to who asks for NDJSON; a finished job cannot be deleted (smart-fetch bulk_utils.py: HAPI 404)
+# which a client gets raw only if it asks for NDJSON; a finished job cannot be deleted (smart-fetch bulk_utils.py: HAPI 404)
 HAPI = dataclasses.replace(
     GENERIC,
     layout=Layout(
@@ -57,7 +57,7 @@ HAPI = dataclasses.replace(
         file="/fhir/Binary/{file}",
     ),
     paging="server",
-    total="none",  # told only when it is cheap
+    total="none",  # stated only when it is cheap
     deletes_finished=False,
     wraps_files=True,
     progress=lambda polled, polls, patients: (
@@ -69,7 +69,7 @@ HAPI = dataclasses.replace(
     },
 )
 
-# no path below the host; continuation tokens; an export's files lie in another host's store, and want no token
+# no path below the host; continuation tokens; an export's files are in another host's store, and need no token
 AZURE = dataclasses.replace(
     GENERIC,
     layout=Layout(
@@ -87,7 +87,7 @@ AZURE = dataclasses.replace(
     capability={"publisher": "Microsoft", "software": {"name": "Azure Healthcare APIs"}, "format": ["json"]},
 )
 
-# no search at all; the base holds the server's own settings; patients and groups are exported, and listed by their metadata
+# no search at all; the base contains the server's settings; it exports patients and groups, and its metadata list them
 BULK_DATA_SERVER = dataclasses.replace(
     GENERIC,
     layout=Layout(

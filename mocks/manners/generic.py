@@ -1,4 +1,4 @@
-"""A plain R4 server that is none of the four vendors: HAPI-like search, listing and $export at every level."""
+"""A plain R4 server of no particular vendor: HAPI-like search, listing and $export at every level."""
 
 from __future__ import annotations
 

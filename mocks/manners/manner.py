@@ -1,4 +1,4 @@
-"""The shape of a manner: how one vendor's server differs, as data and small functions. The manners are its neighbours."""
+"""The shape of a manner: data and small functions that describe how one vendor's server differs. The manners are beside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SearchQuery:
     config: MockConfig
 
     def one(self, name: str) -> str | None:
-        """Give the first value of a parameter, None when it is absent or empty."""
+        """Return the first value of a parameter, None if it is absent or empty."""
         return self.params.get(name, ("",))[0] or None
 
 
@@ -44,7 +44,7 @@ class Kickoff:
 
 @dataclass(frozen=True)
 class PageAt:
-    """A page of a search: where it lies in all matches. `url` is the type's search URL without a query."""
+    """A page of a search: its position among all matches. `url` is the type's search URL without a query."""
 
     url: str
     query: SearchQuery
@@ -54,18 +54,18 @@ class PageAt:
 
     @property
     def more(self) -> bool:
-        """Whether rows lie beyond this page."""
+        """Whether there are rows after this page."""
         return self.start + self.size < self.total
 
     def self_url(self, *drop: str) -> str:
-        """The search as asked, percent-encoding untouched, without the parameters in `drop`."""
+        """Return the search as requested, percent-encoding unchanged, without the parameters in `drop`."""
         kept = [part for part in self.query.raw.split("&") if part and part.partition("=")[0] not in drop]
         return f"{self.url}?{'&'.join(kept)}" if kept else self.url
 
 
 @dataclass(frozen=True)
 class SmartFacts:
-    """What a smart-configuration is written from."""
+    """The facts from which a smart-configuration is written."""
 
     origin: str
     base_url: str
@@ -98,7 +98,7 @@ def no_kickoff_check(kickoff: Kickoff) -> None:
 
 
 def all_found(query: SearchQuery, rows: list[Row]) -> list[Row]:
-    """Tell everything that matches."""
+    """Return all matches."""
     return rows
 
 
@@ -113,7 +113,7 @@ class Manner:
 
     vendor: str
     layout: Layout
-    group_id: str = "mock-group-1"  # of all patients, where neither data nor configuration names one
+    group_id: str = "mock-group-1"  # of all patients, if neither data nor configuration names one
     content_type: str = FHIR_JSON
     accept: Literal["json", "xml", "406"] = "json"  # what happens to a request that does not ask for JSON
 
@@ -153,11 +153,11 @@ class Manner:
     check: Callable[[SearchQuery], None] = no_check  # raises Refused
     count: Callable[[str], tuple[int, int | None]] = lambda kind: (20, None)  # default and greatest _count; 0: unpaged
     total: Literal["all", "page", "none"] = "all"
-    counts: bool = True  # takes `_summary=count`; False: passes over it, and answers with a page
-    paging: Literal["offset", "session", "server"] = "offset"  # server: the pages lie at the base, not at the type
+    counts: bool = True  # accepts `_summary=count`; False: ignores it, and answers with a page
+    paging: Literal["offset", "session", "server"] = "offset"  # server: the pages are at the base, not at the type
     start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
         0
-    )  # first row of the page asked for; raises Refused
+    )  # first row of the requested page; raises Refused
     links: Callable[[PageAt], Links]
     entry_links: bool = False
     bundle_id: bool = False
@@ -165,7 +165,9 @@ class Manner:
     too_many_answers_413: bool = False  # above MockConfig.max_rows
     duplicate_across_pages: bool = False
     post_search: Literal["body", "both", "none"] = "both"  # which parameters of a POST count; none: not offered
-    found: Callable[[SearchQuery, list[Row]], list[Row]] = all_found  # what of the matches is told; raises Refused
+    found: Callable[[SearchQuery, list[Row]], list[Row]] = (
+        all_found  # which of the matches are returned; raises Refused
+    )
     extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
     last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
     dates: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (type, parameter) -> element of a date filter
@@ -176,19 +178,19 @@ class Manner:
     group_read: bool = False
     bulk_levels: tuple[BulkLevel, ...] = ("group",)
     bulk_types: frozenset[str] | None = None  # None: the level's whole compartment
-    bulk_beyond_compartment: bool = False  # group and patient level also give Organization and the like
+    bulk_beyond_compartment: bool = False  # group and patient level also export Organization and the like
     patient_list_only: bool = False  # Patient/$export is a POST that names its patients
     check_kickoff: Callable[[Kickoff], None] = no_kickoff_check  # raises Refused
-    bulk_only_if_named: frozenset[str] = frozenset()  # types that only `_type` brings
+    bulk_only_if_named: frozenset[str] = frozenset()  # types exported only if `_type` names them
     drops_unknown_types: bool = False  # of `_type`, where others answer 400
     bulk_counts: bool = True
     bulk_types_by_scope: bool = False
     requires_token_flag: Any = True  # of the manifest
     files_in_store: bool = False  # the manifest names the object store's own links
-    wraps_files: bool = False  # a file is a Binary resource to who does not ask for NDJSON
+    wraps_files: bool = False  # a file is a Binary resource unless the client asks for NDJSON
     deletes_finished: bool = True  # False: DELETE of a finished job is answered like an unknown one
     kickoff_window: bool = False  # one export per group and window
-    one_job: Literal["client", "group"] | None = None  # a job in progress refuses the next kick-off
+    one_job: Literal["client", "group"] | None = None  # a job in progress blocks the next kick-off
     file_redirect: bool = False  # files answer 307 to the object store
     kickoff_body: bool = False
     retry_after: bool = True  # status answers carry one
@@ -196,7 +198,7 @@ class Manner:
     gone: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown job")
     file_of_another: Callable[[], Response] | None = None  # a file asked for by another client; None: as `gone`
 
-    # -- what it says of itself
+    # -- what it declares
     capability: Mapping[str, Any]  # top-level elements of the CapabilityStatement
     export_operation: str = "export"
 
@@ -210,7 +212,7 @@ def read_query(raw: str) -> dict[str, tuple[str, ...]]:
 
 
 def whole_number(query: SearchQuery, name: str, least: int = 0) -> int | None:
-    """Read a numeric parameter; None when absent. Raises Refused (400) when it is no whole number >= least."""
+    """Read a numeric parameter; None if absent. Raises Refused (400) unless it is a whole number >= least."""
     text = query.one(name)
     if text is None:
         return None

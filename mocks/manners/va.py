@@ -1,4 +1,4 @@
-"""VA Lighthouse, as vendors.md section 4 has it: Okta-style audience, one token per patient, page and _count, no bulk."""
+"""VA Lighthouse, as in vendors.md section 4: Okta-style audience, one token per patient, page and _count, no bulk."""
 
 from __future__ import annotations
 

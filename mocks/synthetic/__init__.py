@@ -1,7 +1,7 @@
-"""synthetic owns made-up patients and their clinical history: seeded, valid R4, no real person.
+"""synthetic owns synthetic patients and their clinical history: seeded, valid R4, no real person.
 
 `generate` and `generate_chart` yield resources one by one, `to_json_bytes` writes one as its JSON line, and `write_ndjson`
-writes files by type. Serving them is left to the mock server.
+writes files by type. The mock server serves them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """chart owns what every entry of one synthetic chart shares: ids, meta, the subject, the encounter, and its times of day.
 
-What an entry says is left to `observations` and `clinical`.
+`observations` and `clinical` write the entries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mocks.synthetic.vocabulary import Json
 
 
 class Chart:
-    """One patient's chart: opens entries that carry id, meta and subject. Resources share sub-dicts: do not change them."""
+    """One patient's chart: creates entries with id, meta and subject. Resources share sub-dicts: do not change them."""
 
     __slots__ = ("doctor", "hospital", "last_updated", "person", "site", "subject")
 
@@ -39,7 +39,7 @@ class Chart:
 
 
 class Sitting:
-    """One visit as it happens: what its entries refer to, and when."""
+    """One visit: what its entries refer to, and their times."""
 
     __slots__ = (
         "age",
@@ -79,7 +79,7 @@ class Sitting:
         return self.chart.entry(resource_type, self.meta)
 
     def narrative(self, title: str, *lines: str) -> Json:
-        """Return the `text` that servers generate for people to read (Millennium does for all resources, vendors.md 2.8)."""
+        """Return the `text` that servers generate for human readers (Millennium does so for all resources, vendors.md 2.8)."""
         place = self.chart.hospital.locations[self.chart.site]["display"]
         seen = f"Seen on {self.date} by {self.chart.doctor['display']}, {place}"
         body = "".join(f"<p>{escape(line)}</p>" for line in (*lines, seen))

@@ -1,6 +1,6 @@
 """clinical owns the entries of a visit that are not measured, from its Encounter to the notes about it.
 
-Each function returns one resource of one type as it stands on that day; when there is one is left to `history`.
+Each function returns one resource as of that day; `history` decides when there is one.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def encounter(sitting: Sitting, reasons: list[Json]) -> Json:
 
 
 def condition(sitting: Sitting, code: Json, *, chronic: bool) -> Json:
-    """Return a problem-list-item that lasts, or an encounter-diagnosis that resolved."""
+    """Return a lasting problem-list-item, or an encounter-diagnosis that has resolved."""
     resource = sitting.entry("Condition")
     resource |= {
         "text": sitting.narrative("Condition", code["text"], f"Onset: {sitting.date}"),
@@ -118,7 +118,9 @@ def medication_request(sitting: Sitting, drug: str, reason: Json, *, chronic: bo
         "category": _COMMUNITY,
         "subject": chart.subject,
         "encounter": sitting.encounter,
-        "authoredOn": sitting.date if chart.person.rng.random() < 0.2 else sitting.starts,  # dates mix with instants
+        "authoredOn": sitting.date
+        if chart.person.rng.random() < 0.2
+        else sitting.starts,  # some are dates, some instants
         "requester": chart.doctor,
         "reasonReference": [reason],
         "dosageInstruction": [

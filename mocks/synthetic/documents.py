@@ -1,7 +1,7 @@
-"""documents owns what synthetic notes look like where a site keeps them apart: Binary resources behind DocumentReferences.
+"""documents owns synthetic notes as a site keeps them that stores them separately: Binary resources behind DocumentReferences.
 
 The proportions are those of captured Epic charts (vendors.md 1.10): half have neither url nor contentType, the others are HTML
-with RTF beside it, C-CDA, and PDF. The notes themselves are `clinical`'s.
+with RTF beside it, C-CDA, and PDF. `clinical` writes the notes themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mocks.synthetic.vocabulary import Json
 
 
 def with_documents(resources: Iterable[Json]) -> Iterator[Json]:
-    """Yield the resources, each DocumentReference with its note moved into Binaries of changing kinds, which come before it."""
+    """Yield the resources; move each DocumentReference's note into Binaries of varying kinds, which come before it."""
     number = 0
     for resource in resources:
         if resource["resourceType"] != "DocumentReference":

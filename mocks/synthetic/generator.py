@@ -1,6 +1,6 @@
 """generator owns the order in which synthetic resources come: the shared ones, then patient by patient, then the Group.
 
-Nothing here reads a clock or global randomness: a seed gives the same bytes in every process and on every Python.
+It reads no clock and no global randomness: a seed gives the same bytes in every process and on every Python.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mocks.synthetic.visits import plan_dense, plan_life
 from mocks.synthetic.vocabulary import Json
 
 _CREATED = "2024-01-02T06:00:00.000Z"
-_BYTES_A_VISIT = 35_500  # of the dense plan, measured: the last visit falls close to the present
+_BYTES_A_VISIT = 35_500  # for the dense plan, measured: the last visit is close to the present
 _MEGABYTE = 1_000_000
 
 
 def generate(patients: int, seed: int = 0, *, last_updated: bool = True) -> Iterator[Json]:
-    """Yield FHIR R4 resources of made-up patients: valid by fhir.resources R4B, every reference resolving within the whole.
+    """Yield FHIR R4 resources of synthetic patients: valid by fhir.resources R4B, every reference resolves within them.
 
-    Patient `k` and its chart are the same whatever the number asked for; only the Group, which comes last, lists them all.
+    Patient `k` and its chart are the same whatever the number of patients; only the Group, which comes last, lists them all.
     One patient is in memory at a time. Resources share sub-dicts: copy before changing one. Decimals whose written form
-    matters are `decimal.Decimal`; `to_json_bytes` writes them so. `last_updated=False` leaves `meta` out, as Epic does.
+    matters are `decimal.Decimal`; `to_json_bytes` keeps it. `last_updated=False` leaves `meta` out, as Epic does.
     """
     hospital = make_hospital(seed, last_updated=last_updated)
     yield from hospital
@@ -37,7 +37,7 @@ def generate(patients: int, seed: int = 0, *, last_updated: bool = True) -> Iter
 def generate_patient(
     number: int, seed: int = 0, *, hospital: Hospital | None = None, last_updated: bool = True
 ) -> Iterator[Json]:
-    """Yield one patient and their whole chart; it also refers to the seed's `shared_resources`."""
+    """Yield one patient and their whole chart, which also refers to the seed's `shared_resources`."""
     person = make_person(seed, number)
     chart = Chart(person, hospital or make_hospital(seed, last_updated=last_updated), last_updated=last_updated)
     yield _patient(chart, seed)
@@ -45,7 +45,7 @@ def generate_patient(
 
 
 def generate_chart(seed: int = 0, megabytes: float = 5.0, *, last_updated: bool = True) -> Iterator[Json]:
-    """Yield the chart of one very ill patient, about that many megabytes as NDJSON, with the shared resources and a Group.
+    """Yield the chart of one very ill patient, about that many megabytes of NDJSON, with the shared resources and a Group.
 
     A megabyte is 10^6 bytes. The size is reached to within one visit (some 30 kB).
     """

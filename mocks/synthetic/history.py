@@ -1,4 +1,4 @@
-"""history owns the course of a synthetic chart: which entries each visit leaves, given what the visits before it left."""
+"""history owns the course of a synthetic chart: which entries each visit adds, given the visits before it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mocks.synthetic.vocabulary import (
     Json,
 )
 
-_RENEW_EVERY = 2  # follow-ups between prescriptions of the same lasting drug
+_RENEW_EVERY = 2  # number of follow-ups between prescriptions of the same lasting drug
 
 
 class History:
@@ -46,7 +46,7 @@ class History:
         self.paced = chart.person.rng.random() < 0.12
 
     def tell(self, visits: Iterable[Visit]) -> Iterator[Json]:
-        """Yield every entry of every visit; an entry refers to the patient, the shared resources or this same chart only."""
+        """Yield every entry of every visit; an entry refers only to the patient, the shared resources or this same chart."""
         for visit in visits:
             sitting = self.chart.sitting(visit)
             self.visits += 1
@@ -80,7 +80,7 @@ class History:
         panels = {panel for illness in CHRONIC if illness.name in self.problems for panel in illness.panels}
         if sitting.kind == "wellness" and sitting.age >= 18:
             panels |= {"basic", "count"} if sitting.age < 35 else {"basic", "count", "lipid"}
-        for panel in sorted(panels):  # a set's order changes from process to process
+        for panel in sorted(panels):  # a set's order varies between processes
             yield from laboratory_panel(sitting, panel)
         yield document(sitting)
 

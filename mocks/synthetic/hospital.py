@@ -23,7 +23,7 @@ _DOCTORS = (
 
 @dataclass(frozen=True)
 class Hospital:
-    """The shared resources of a seed, and references to them as they stand in other resources."""
+    """The shared resources of a seed, and the references with which other resources name them."""
 
     resources: tuple[Json, ...]
     organizations: tuple[Json, ...]
@@ -36,7 +36,7 @@ class Hospital:
 
 
 def make_hospital(seed: int, *, last_updated: bool = True) -> Hospital:
-    """Return the hospital of the seed: three sites with a location each, six practitioners, one Medication a drug."""
+    """Return the hospital of the seed: three sites with a location each, six practitioners, one Medication per drug."""
     rng = Random(f"hospital:{seed}")
     meta = {"versionId": "1", "lastUpdated": _LAST_UPDATED} if last_updated else None
     resources: list[Json] = []

@@ -24,8 +24,8 @@ def write_ndjson(directory: Path, patients: int, seed: int = 0) -> dict[str, int
 def write_resources(directory: Path, resources: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Write resources to `directory/<ResourceType>.ndjson.gz` in the order given; return the rows of each type.
 
-    Equal resources give equal bytes (the gzip header carries no time and no name). Memory does not grow with the number
-    of resources. Files of types that do not occur are left alone.
+    Equal resources give equal bytes (the gzip header has no time and no name). Memory does not grow with the number
+    of resources. Files of types that do not occur are not touched.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rows: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""observations owns the Observations of a visit, and the DiagnosticReports that gather them.
+"""observations owns the Observations of a visit, and the DiagnosticReports that group them.
 
 Every Observation has one of the categories that Epic can search. Values come from the person's traits, so they drift with
 age and illness; decimals keep their zeros (`36.60`, `5.0`).
@@ -59,7 +59,7 @@ _IMPRESSIONS = (
 
 
 def written(value: float, digits: int) -> Decimal | int:
-    """Return the value rounded to that many digits, trailing zeros kept; an int for none."""
+    """Return the value rounded to that many digits, with trailing zeros; an int for no digits."""
     return Decimal(format(value, f".{digits}f")) if digits else round(value)
 
 
@@ -170,7 +170,7 @@ def laboratory_panel(sitting: Sitting, name: str) -> Iterator[Json]:
 
 
 def acute_laboratory(sitting: Sitting) -> Iterator[Json]:
-    """Yield what an acute visit orders: CRP (below the limit of detection for some) or urine nitrite (a coded value)."""
+    """Yield the tests of an acute visit: CRP (below the limit of detection for some) or urine nitrite (a coded value)."""
     rng = sitting.chart.person.rng
     if rng.random() < 0.5:
         crp = _laboratory(sitting, CRP, 0.5 + rng.random() ** 3 * 80)
@@ -185,7 +185,7 @@ def acute_laboratory(sitting: Sitting) -> Iterator[Json]:
 
 
 def narrative(sitting: Sitting) -> Iterator[Json]:
-    """Yield what a check-up notes in words and scores: smoking, mood, pain, physical findings."""
+    """Yield what a check-up records in words and scores: smoking, mood, pain, physical findings."""
     person, rng = sitting.chart.person, sitting.chart.person.rng
     if sitting.age >= 14:
         smoking = _observation(sitting, "social-history", SMOKING_STATUS)

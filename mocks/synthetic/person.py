@@ -1,7 +1,7 @@
-"""person owns one made-up patient: who they are, which illnesses they will have, and how their values move with age.
+"""person owns one synthetic patient: who they are, which illnesses they will have, and how their values change with age.
 
-Everything comes from a generator seeded by (seed, number), so patient k is the same however many are asked for. Python
-promises equal `random()` and `getrandbits()` over versions, so nothing else of `random` is used.
+Everything comes from a generator seeded by (seed, number), so patient k is the same whatever the number of patients. Python
+promises equal `random()` and `getrandbits()` across versions, so nothing else of `random` is used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CITIES = (("Lower Wexcombe", "MA", "01999"), ("Port Hallow", "MA", "02999"), ("
 _RACES = (("2106-3", "White"), ("2054-5", "Black or African American"), ("2028-9", "Asian"), ("2131-1", "Other Race"))
 _US_CORE_RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 
-# trait -> (mean at 20 years, change a year, spread among people, noise from visit to visit)
+# trait -> (mean at 20 years, change per year, spread among people, noise from visit to visit)
 _TRAITS: dict[str, tuple[float, float, float, float]] = {
     "systolic": (112, 0.35, 7, 5),
     "diastolic": (72, 0.12, 5, 4),
@@ -71,7 +71,7 @@ _TRAITS: dict[str, tuple[float, float, float, float]] = {
     "platelets": (260, -0.3, 35, 18),
     "a1c": (5.2, 0.004, 0.2, 0.1),
 }
-# what an illness adds to a trait once it has shown
+# what an illness adds to a trait once it has begun
 _SHIFTS: dict[str, dict[str, float]] = {
     "hypertension": {"systolic": 16, "diastolic": 9},
     "diabetes": {"glucose": 48, "a1c": 1.9},
@@ -81,7 +81,7 @@ _SHIFTS: dict[str, dict[str, float]] = {
 
 
 def pick(rng: Random, choices: Sequence[T]) -> T:
-    """Return one of the choices, equally likely."""
+    """Return one of the choices, all equally likely."""
     return choices[int(rng.random() * len(choices))]
 
 
@@ -93,7 +93,7 @@ def new_id(rng: Random) -> str:
 
 @dataclass(slots=True)
 class Person:
-    """One made-up patient, and the random generator that the rest of the history draws from."""
+    """One synthetic patient, and the random generator for the rest of the history."""
 
     rng: Random
     id: str
@@ -105,20 +105,20 @@ class Person:
     adult_height: float
     adult_weight: float
     smoking: int
-    chronic: dict[str, tuple[Chronic, float]]  # name -> illness, age at which it shows
-    leanings: dict[str, float] = field(default_factory=dict)  # how far each trait lies off the mean, for life
+    chronic: dict[str, tuple[Chronic, float]]  # name -> illness, age at which it begins
+    leanings: dict[str, float] = field(default_factory=dict)  # how far each trait differs from the mean, for life
 
     def age_on(self, day: date) -> float:
         """Return the age in years."""
         return (day - self.born).days / DAYS_A_YEAR
 
     def has(self, name: str, age: float) -> bool:
-        """Say whether the chronic illness has shown by that age."""
+        """Return whether the chronic illness has begun by that age."""
         found = self.chronic.get(name)
         return found is not None and found[1] <= age
 
     def trait(self, name: str, age: float) -> float:
-        """Return the trait's value at that age: mean, drift, this person's leaning, illness, and noise of the day."""
+        """Return the trait's value at that age: mean, drift, this person's deviation, illness, and the day's noise."""
         mean, yearly, _, noise = _TRAITS[name]
         value = (
             mean + yearly * (age - 20 if age > 20 else 0.0) + self.leanings[name] + noise * (2 * self.rng.random() - 1)
@@ -144,7 +144,7 @@ def patient_seed(seed: int, number: int) -> Random:
 
 
 def make_person(seed: int, number: int, *, elderly: bool = False) -> Person:
-    """Return patient `number` of the seed; `elderly` makes one with every chronic illness from 40 on."""
+    """Return patient `number` of the seed; `elderly` gives the patient every chronic illness from 40 on."""
     rng = patient_seed(seed, number)
     ident = new_id(rng)
     sex = "female" if rng.random() < 0.51 else "male"
@@ -169,7 +169,7 @@ def make_person(seed: int, number: int, *, elderly: bool = False) -> Person:
 
 
 def patient_resource(person: Person, seed: int, meta: Json, organization: Json, practitioner: Json) -> Json:
-    """Return the Patient resource; identifiers are of example arcs and of the 999- block that no SSN uses."""
+    """Return the Patient resource; identifiers use example arcs and the 999- block that no SSN uses."""
     rng = person.rng
     city, state, code = pick(rng, _CITIES)
     race, race_display = pick(rng, _RACES)

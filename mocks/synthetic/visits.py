@@ -1,4 +1,4 @@
-"""visits owns when a synthetic patient sees a doctor and why: a life of check-ups, follow-ups and acute illness."""
+"""visits owns when and why a synthetic patient sees a doctor: a life of check-ups, follow-ups and acute illness."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _checkup_ages(until: float) -> Iterator[float]:
 
 
 def plan_life(person: Person) -> list[Visit]:
-    """Return every visit of a life in order of day; at least one."""
+    """Return every visit of a life in order of date; at least one."""
     rng, span = person.rng, person.age_on(person.ends)
     visits = [Visit(_day(person, age + rng.random() * 0.08), "wellness") for age in _checkup_ages(span)]
     onset = min((age for _, age in person.chronic.values()), default=span)
@@ -49,7 +49,7 @@ def plan_life(person: Person) -> list[Visit]:
 
 
 def plan_dense(person: Person, number: int, years: int = 30) -> Iterator[Visit]:
-    """Yield `number` visits spread evenly over the last years, as of somebody very ill; then daily ones at the end."""
+    """Yield `number` visits of a very ill patient, spread evenly over the last years; then daily ones at the end."""
     begins = PRESENT - timedelta(days=int(years * DAYS_A_YEAR))
     step = years * DAYS_A_YEAR / number
     kinds: tuple[Kind, ...] = ("wellness", "follow-up", "acute", "follow-up", "emergency", "follow-up")

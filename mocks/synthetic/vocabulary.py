@@ -1,6 +1,6 @@
 """vocabulary owns the codes that synthetic charts are written in: LOINC, SNOMED CT, RxNorm, CVX and the HL7 code systems.
 
-A small set, each code checked to mean what its display says. When and for whom they are used is left to the histories.
+A small set; each code was checked to mean what its display says. The histories decide when and for whom they are used.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _cells(code: str, what: str, unit: str, digits: int, span: tuple[str, str]) 
     return Measure(_loinc(code, f"{what} Blood by Automated count"), unit, unit, digits, *span)
 
 
-# panel -> (its report code, [(measure, trait that drives its value)]); traits live in `person`
+# panel -> (its report code, [(measure, trait that determines its value)]); `person` has the traits
 BASIC_PANEL = _loinc("51990-0", "Basic metabolic panel - Blood")
 LIPID_PANEL = _loinc("57698-3", "Lipid panel with direct LDL - Serum or Plasma")
 BLOOD_COUNT = _loinc("58410-2", "CBC panel - Blood by Automated count")
@@ -136,7 +136,7 @@ POSITIVE = concept(SNOMED, "10828004", "Positive (qualifier value)")
 
 
 class Chronic(NamedTuple):
-    """A lasting illness: its code, the age from which it shows, how likely it is, its drug, the panels that follow it."""
+    """A lasting illness: its code, its age of onset, its probability, its drug, the panels that monitor it."""
 
     name: str
     code: Json
@@ -159,7 +159,7 @@ CHRONIC = (
     Chronic("osteoarthritis", _sct("396275006", "Osteoarthritis (disorder)"), 55, 0.30, "acetaminophen", ()),
 )  # fmt: skip
 
-# (condition, drug or None): what brings people in between
+# (condition, drug or None): reasons for acute visits
 ACUTE = (
     (_sct("444814009", "Viral sinusitis (disorder)"), None),
     (_sct("195662009", "Acute viral pharyngitis (disorder)"), "acetaminophen"),

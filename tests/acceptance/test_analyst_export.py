@@ -163,7 +163,7 @@ def test_an_export_while_a_run_is_open_shows_the_moment_before_it_and_says_so(si
             await run.write(Batch(records=news, deletions=[Deletion("Patient", gone)]))
             assert await anyio.to_thread.run_sync(site.exported) == before
             done = await anyio.to_thread.run_sync(site.run, "export", "--out", "out")
-            assert "not in it: run 2 of site-generic, which has not ended" in done.stdout
+            assert "not included: run 2 of site-generic, which has not ended" in done.stdout
             manifest = json.loads((site.folder / "out" / "manifest.json").read_text())
             assert (manifest["runs"], [one["run"] for one in manifest["not_included"]]) == ([1], [2])
             await run.finish(watermark=None, requests=0, retries=0)

@@ -66,7 +66,7 @@ def test_a_patient_that_the_ehr_does_not_know_is_said_so_in_one_line(site: Site,
     said = [
         line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("hole", "note", f"{name}: the"))
     ]
-    assert said == [f"{name}: the EHR knows no such patient; check the id (a FHIR id, not an MRN)"]
+    assert said == [f"{name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"]
 
 
 def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_hole(site: Site) -> None:

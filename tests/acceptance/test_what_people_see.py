@@ -39,7 +39,7 @@ def test_a_run_says_why_it_failed_and_what_to_do_next(site: Site) -> None:
         failed = site.sync(code=5)["runs"][0]["id"]
     shown = site.run("runs", str(failed)).stdout
     assert f"failed   {name}: " in shown
-    assert f"next     `chartferry sync {name}`" in shown
+    assert f"next     fix the cause, then `chartferry sync {name}`" in shown
 
 
 def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: Site) -> None:
@@ -56,7 +56,7 @@ def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: 
     (run,) = site.run("runs", "--json").json["runs"]
     assert (run["status"], run["seconds"] < 3600) == ("interrupted", True)
     shown = site.run("runs", str(run["id"])).stdout
-    assert "goes on with it" in shown
+    assert "resumes it" in shown
     assert f"chartferry runs discard {run['id']}" in shown
 
 

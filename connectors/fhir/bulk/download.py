@@ -1,7 +1,7 @@
-"""Downloads the files of an export, verifies them, and goes on where a cut one stopped, if its server can.
+"""Downloads the files of an export, verifies them, and resumes a cut file where it stopped, if the server can.
 
-Lines are `file_reading`'s, links `file_links`'. Lines of a file that is fetched again from its start reach the store twice: the
-merge makes that harmless.
+`file_reading` reads the lines, `file_links` renews the links. If a file is fetched again from its start, its lines reach the store
+twice; the merge makes that harmless.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired li
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 _GRAVE = frozenset({"error", "fatal"})
-_NOT_EXPORTED: frozenset[IssueGrade] = frozenset(
-    {"fatal", "pause", "restart"}
-)  # of a grave issue: data is not here that is due
+# grades of a grave issue that mean that data are missing
+_NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
 _NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something

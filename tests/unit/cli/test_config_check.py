@@ -121,7 +121,7 @@ def test_what_is_unwise_is_noted_and_still_well(tmp_path: Path, capsys: pytest.C
     text = site('client_id = "a"', 'key = "file:key.json"').replace("https", "http")
     assert call(write(tmp_path, text)) == 0
     out = capsys.readouterr().out
-    assert "in the clear" in out
+    assert "unencrypted" in out
     assert "chmod 600" in out
 
 

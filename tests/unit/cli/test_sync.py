@@ -69,7 +69,7 @@ def test_an_unknown_connection_is_answered_with_the_one_that_was_meant(
         (["--types", "Patient,observation"], "observation: not a FHIR resource type"),
         (["--types", "Pateint"], "did you mean Patient?"),
         (["--tenant", "nosuch"], "there are: default"),
-        (["--group", "g"], "belong to one connection"),
+        (["--group", "g"], "apply to one connection"),
         (["other", "--patients", "none.csv"], "No such file"),
     ],
 )

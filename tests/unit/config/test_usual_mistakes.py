@@ -33,9 +33,9 @@ def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
         ('schedule = "61 2 * * *"', "connections.site.schedule", "the minute is 0 to 59"),
         ('group = "Group/x"', "connections.site.group", 'the id alone: "x"'),
         ('kid = "\u201cabc\u201d"', "connections.site.kid", "straight quotes"),
-        ('kid = "abc\u200b"', "connections.site.kid", "type it anew"),
-        ('cohort = "file:lists\\new.csv"', "connections.site.cohort", "separated by /"),
-        ('types = ["Patient\u200b"]', "connections.site.types.0", "type it anew"),
+        ('kid = "abc\u200b"', "connections.site.kid", "type it again"),
+        ('cohort = "file:lists\\new.csv"', "connections.site.cohort", "folders with /"),
+        ('types = ["Patient\u200b"]', "connections.site.types.0", "type it again"),
     ],
 )
 def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
@@ -51,8 +51,8 @@ def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
     [
         ("vendor = \u201cgeneric\u201d", "line 1", "typographic quote"),
         ("vendor = \u2018generic\u2019", "line 1", "typographic quote"),
-        ("[connections.site]\nvendor\u00a0= 'generic'", "line 2", "which is not seen"),
-        ("[connections.site]\n\u200bvendor = 'generic'", "line 2", "which is not seen"),
+        ("[connections.site]\nvendor\u00a0= 'generic'", "line 2", "which is invisible"),
+        ("[connections.site]\n\u200bvendor = 'generic'", "line 2", "which is invisible"),
         ("[connections.site]\nx = 'a' \u2013", "line 2", "typographic dash"),
         ('[connections.site]\nkey = "file:C:\\keys\\epic.pem"', "line 2", "a backslash in double quotes"),
         ('[connections.site]\ncohort = "file:lists\\"\n', "line 2", "a backslash in double quotes"),
@@ -105,7 +105,7 @@ def test_a_base_url_that_goes_too_far_is_answered_with_the_base(tmp_path: Path, 
 @pytest.mark.parametrize("tail", ["/oauth2/token", "/token", "/connect/authorize", "/OAuth2"])
 def test_a_base_url_that_is_a_logins_address_is_named_as_one(tmp_path: Path, tail: str) -> None:
     found = found_in(tmp_path, SITE.replace("/fhir", tail))["connections.site.base_url"]
-    assert "address of a login" in found[1]
+    assert "looks like a login URL" in found[1]
 
 
 @pytest.mark.parametrize("base", ["/fhir", "/r4/ec2458f2-1e24-41c8-b71b", "/List2", "/fhir/tokens", "/tenant/Basics"])
@@ -132,12 +132,12 @@ def test_schedules_that_cron_takes_are_taken(text: str) -> None:
         ("0 0 * 13 *", "the month is 1 to 12"),
         ("0 0 * * 8", "the day of the week is 0 to 7"),
         ("0 0 * foo *", "the month is 1 to 12"),
-        ("5-1 0 * * *", "a range goes up"),
-        ("*/0 0 * * *", "a step of 1"),
-        ("*-5 0 * * *", "ranges"),
-        ("1,,2 0 * * *", "ranges"),
-        ("0 2 * *", "there are 4"),
-        ("@daily", "there are 1"),
+        ("5-1 0 * * *", "a range must go upwards"),
+        ("*/0 0 * * *", "step must be 1"),
+        ("*-5 0 * * *", "a range"),
+        ("1,,2 0 * * *", "a range"),
+        ("0 2 * *", "found 4"),
+        ("@daily", "found 1"),
     ],
 )
 def test_schedules_that_cron_would_not_take_are_answered_with_the_field(text: str, answer: str) -> None:

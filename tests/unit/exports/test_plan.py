@@ -64,7 +64,7 @@ def test_two_views_of_one_name_are_refused() -> None:
 
 
 def test_a_type_that_is_no_file_name_is_refused() -> None:
-    with pytest.raises(PlanError, match="no resource type"):
+    with pytest.raises(PlanError, match="not a resource type"):
         names(ExportRequest(out=OUT), {"../../etc/passwd": 1})
 
 
