@@ -237,7 +237,9 @@ class Oracle:
     def _reached_through(self, key: Key, holes: set[str]) -> bool:
         """Whether the row's patient was to be met through a former id alone, whose read is a named hole: nobody knew of him."""
         survivor = self._ehr.rows[key].patient
-        return s.PATIENT in holes and survivor in self._ehr.led.values() and (s.PATIENT, survivor) not in self._before.live
+        return (
+            s.PATIENT in holes and survivor in self._ehr.led.values() and (s.PATIENT, survivor) not in self._before.live
+        )
 
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         failure = self._silence(watch, report)
@@ -297,7 +299,9 @@ class Oracle:
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
         doubted = self._view.doubted()
         # an export that names no types proves nothing of a type that it has no file of, and says so by name
-        unproved = {t for note in report.notes if note.startswith("earlier exports brought") for t in s.TYPES if t in note}
+        unproved = {
+            t for note in report.notes if note.startswith("earlier exports brought") for t in s.TYPES if t in note
+        }
         left = []
         for key in after.live:
             if key in known and key not in self._ehr.rows and key not in doubted and key[0] not in unproved:
