@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from exports.delivery.files import DeliveredFile
     from snapshots.pool import Store
-    from snapshots.record import RunReport
+    from snapshots.report import RunReport
 
 EXAMPLES = (
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
@@ -217,7 +217,7 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
 
 def _is_unknown(report: RunReport) -> bool:
     """Whether the EHR itself says that it has no Patient with this id; its other refusals then add nothing."""
-    from snapshots.record import Ending
+    from snapshots.unit import Ending
 
     return report.error is None and any(
         hole.resource_type == "Patient" and hole.ending is Ending.NOT_FOUND for hole in report.holes

@@ -11,9 +11,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from snapshots.record import BulkJob, EarlierJob, Unit
+from snapshots.export_job import BulkJob, EarlierJob
 from snapshots.run_session import RunSession
 from snapshots.sql import load
+from snapshots.unit import Unit
 
 _SQL = load("bulk_jobs")
 _OLDEST_EXPORT = timedelta(

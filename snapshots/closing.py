@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from snapshots import evidence
 from snapshots.ingest import Intake, Taking, is_older, settle_rivals
-from snapshots.record import Claim
+from snapshots.report import Claim
 from snapshots.roster import end_of_crawl, end_of_export
 from snapshots.run_session import OpenScope
 from snapshots.sql import load

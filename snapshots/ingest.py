@@ -19,9 +19,10 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from snapshots.record import Deletion, Record, Way
+from snapshots.record import Record
 from snapshots.sql import load
 from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_array
+from snapshots.witness import Deletion, Way
 
 _SQL = load("ingest")
 _SEND_BUFFER_BYTES = 4 << 20

@@ -1,6 +1,6 @@
 """The small shapes of what resources lead to: references to others, and the documents that they have attached.
 
-Standard library only, and handed on by `record`. Which references are followed and which documents are fetched is left to
+Standard library only. Which references are followed and which documents are fetched is left to
 `connectors.fhir.search`; what is remembered of them, to `references` and `attachments`.
 """
 

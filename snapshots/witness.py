@@ -1,4 +1,4 @@
-"""Who can witness a row, and what an EHR says of one that it does not give: shapes that `record` hands on.
+"""Who can witness a row, and what an EHR says of one that it does not give: shapes only.
 
 Standard library only. What is believed is decided by `snapshots.evidence`.
 """

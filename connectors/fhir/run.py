@@ -14,7 +14,9 @@ from connectors.core.run import Progress, Run
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.profile import Mode, VendorProfile
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import Record, Traffic, UnitResult
+from snapshots.record import Record
+from snapshots.traffic import Traffic
+from snapshots.unit import UnitResult
 
 Readable = Callable[[str], bool]
 

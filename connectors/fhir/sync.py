@@ -28,7 +28,7 @@ from connectors.fhir.plan import bulk_types, choose_mode, crawl_types
 from connectors.fhir.run import CohortSource, EhrProgress, EhrRun, Readable, SyncRequest
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import RunReport, RunScope
+from snapshots.report import RunReport, RunScope
 
 if TYPE_CHECKING:
     from connectors.fhir.validation import Validator

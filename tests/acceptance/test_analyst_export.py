@@ -10,7 +10,9 @@ import anyio
 import anyio.to_thread
 
 from snapshots.pool import open_store
-from snapshots.record import Batch, Deletion, Record, RunScope
+from snapshots.record import Batch, Record
+from snapshots.report import RunScope
+from snapshots.witness import Deletion
 from tests.user_site import Site, csv_rows, mock, source, written
 
 VIEWS = {

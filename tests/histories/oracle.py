@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.histories import steps as s
 from tests.histories.ehr import Ehr, Heard, Key, Row, same
 from tests.histories.store_view import Stored, StoreView

@@ -28,7 +28,7 @@ from connectors.fhir.transport.call import Call, StreamReply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import origin, resolve
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.record import Ending, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that

@@ -26,7 +26,8 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import elsewhere, origin, resolve, safe_url
 from connectors.fhir.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from connectors.fhir.unit_details import NoFileDetail
-from snapshots.record import BulkJob, Unit, unit_key
+from snapshots.export_job import BulkJob
+from snapshots.unit import Unit, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then

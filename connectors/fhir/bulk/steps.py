@@ -27,7 +27,9 @@ from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable, instant
 from connectors.fhir.unit_details import NoFileDetail
-from snapshots.record import Batch, BulkJob, UnitResult, UnitState
+from snapshots.export_job import BulkJob
+from snapshots.record import Batch
+from snapshots.unit import UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 

@@ -26,7 +26,9 @@ from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
 from connectors.fhir.search.since import Owed, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
-from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
+from snapshots.patient import Alias, StoredPatient
+from snapshots.record import Batch
+from snapshots.unit import Unit, UnitResult, UnitState, unit_key
 
 _KINDS = ("search", "read", "batch")
 

@@ -14,7 +14,8 @@ import msgspec
 import orjson
 
 from connectors.fhir.linked.mentions import UNREADABLE, decoded
-from snapshots.record import Attached, Record
+from snapshots.record import Record
+from snapshots.referred import Attached
 
 # type -> the jsonpath of an attachment, for the store; `content` and `presentedForm` repeat
 PATHS: Mapping[str, str] = MappingProxyType(

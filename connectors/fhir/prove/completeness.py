@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from snapshots.record import Finding, TypeProof, Verdict
+from snapshots.proof import Finding, TypeProof, Verdict
 
 EVERYONE = "everyone"
 _ANSWERED = frozenset({"equal", "more", "fewer"})

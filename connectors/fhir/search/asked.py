@@ -11,7 +11,7 @@ from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.search.since import since_parameter, window_parameter
 from connectors.fhir.search.windows import Able, Piece, query_of
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 _BAD_REQUEST = 400
 

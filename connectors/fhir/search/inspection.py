@@ -18,7 +18,8 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceParameter, date_of, newest, since_parameter
 from connectors.fhir.search.verdicts import Tally
 from connectors.fhir.ways import categories
-from snapshots.record import Record, Unit
+from snapshots.record import Record
+from snapshots.unit import Unit
 
 _REDACTED = b'"REDACTED"'  # meta.security, v3-ObservationValue
 

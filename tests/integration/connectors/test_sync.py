@@ -19,7 +19,7 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.user_site import key_pair, mock, reachable, written
 

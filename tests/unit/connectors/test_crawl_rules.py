@@ -22,7 +22,9 @@ from connectors.fhir.search.since import Owed, date_of, newest, since_parameter,
 from connectors.fhir.search.verdicts import Tally, ended
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import PROFILES, profile_for
-from snapshots.record import Alias, Deferral, Ending, Record, Unit, UnitState
+from snapshots.patient import Alias, Deferral
+from snapshots.record import Record
+from snapshots.unit import Ending, Unit, UnitState
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 EPIC, CERNER, GENERIC = PROFILES["epic"], PROFILES["cerner"], PROFILES["generic"]

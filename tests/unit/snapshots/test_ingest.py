@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshots.ingest import distinct, is_older
-from snapshots.record import Record, Way, WayScope
+from snapshots.record import Record
+from snapshots.witness import Way, WayScope
 
 
 def record(identity: str, last_updated: str | None, body: bytes = b"{}", version: str | None = None) -> Record:

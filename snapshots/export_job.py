@@ -1,0 +1,35 @@
+"""Bulk export jobs as they must survive a crash. Shapes only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkJob:
+    """A bulk export job as it must survive a crash: stored before the kick-off is sent, and again when its answer is there."""
+
+    status_url: str | None = None  # None: the kick-off was sent, or about to be, and its answer is not known
+    kicked_off_at: datetime
+    request: str  # the kick-off as template, for the report
+    transaction_time: str | None = None
+    manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
+    deleted: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
+    elements: bool = False  # asked for with `_elements`: what its files hold is not whole
+    progress: str | None = None  # the server's last X-Progress
+    next_poll_at: datetime | None = None
+    expires_at: datetime | None = None  # of the manifest's links
+    pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierJob:
+    """A job that an earlier, closed run left at the server."""
+
+    run: int
+    job: BulkJob
+    stored: bool  # every file of it is in the store: the server may drop it
