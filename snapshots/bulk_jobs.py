@@ -12,6 +12,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from snapshots.export_job import BulkJob, EarlierJob
+from snapshots.instants import moment
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 from snapshots.unit import Unit
@@ -94,11 +95,8 @@ class StoredBulkJobs:
 
 def evidence_of(job: BulkJob) -> datetime | None:
     """The instant up to which an export knows the EHR, by the EHR's own clock; None: not told, or too far back to be believed."""
-    try:
-        found = datetime.fromisoformat(job.transaction_time or "")
-    except ValueError:
-        return None
-    if found.tzinfo is None or found < job.kicked_off_at - _OLDEST_EXPORT:
+    found = moment(job.transaction_time, zoned=True)
+    if found is None or found < job.kicked_off_at - _OLDEST_EXPORT:
         return None
     return found
 

@@ -153,8 +153,3 @@ class EhrRun(Run):
         """Count units that ended, and records that were written; the pace is kept with one of the next batches."""
         self.store.pace.note(self.client.pace_state(), self.traffic)
         super().settled(results, records)
-
-
-def instant(moment: datetime) -> str:
-    """A FHIR instant in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,11 +13,11 @@ from typing import Any, Self
 import msgspec
 
 from connectors.fhir.capability import Capability
-from connectors.fhir.instants import moment
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceParameter, date_of, newest, since_parameter
 from connectors.fhir.search.verdicts import Tally
 from connectors.fhir.ways import categories
+from snapshots.instants import moment
 from snapshots.record import Record
 from snapshots.unit import Unit
 

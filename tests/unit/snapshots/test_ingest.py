@@ -7,7 +7,8 @@ from hashlib import blake2b
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.ingest import distinct, is_older
+from snapshots.ingest import distinct
+from snapshots.instants import is_older
 from snapshots.record import Record
 from snapshots.witness import Way, WayScope
 
