@@ -72,11 +72,11 @@ class Snapshot(Protocol):
     def ndjson(self, resource_type: str) -> RowChunks:
         """Every live resource of a type as one line of JSON."""
 
-    def source(self, resource_type: str) -> Composable:
-        """A FROM item with columns (connection text, id text, body jsonb), for a compiled view."""
+    def sources(self, resource_type: str) -> tuple[Composable, ...]:
+        """FROM items with columns (connection text, id text, body jsonb), one a connection in their order, for compiled views."""
 
-    def csv(self, query: Composable) -> RowChunks:
-        """The rows of a query as CSV with a header."""
+    def csv(self, *queries: Composable) -> RowChunks:
+        """The rows of queries of the same columns as CSV, the header once."""
 
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
         """All rows of a query: for counts, not for data."""

@@ -123,9 +123,9 @@ def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
 
 
 def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
-    view = {"resource": "Claim", "where": [{"path": "status"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
+    view = {"resource": "Claim", "where": [{"path": "own"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: where needs a boolean"):
-        run_view(view, [{"resourceType": "Claim", "id": "c", "status": "active"}])
+        run_view(view, [{"resourceType": "Claim", "id": "c", "own": "active"}])
 
 
 EMPTY = {"resourceType": "Patient", "id": "e"}
@@ -197,9 +197,9 @@ def test_another_type_with_another_shape_is_never_looked_at(run_view: RunView) -
     ]
 
 
-def test_a_type_that_elements_does_not_know_works_all_the_same(run_view: RunView) -> None:
+def test_a_type_that_r4_does_not_have_works_all_the_same(run_view: RunView) -> None:
     claim = {
-        "resourceType": "Claim",
+        "resourceType": "Invention",
         "id": "c",
         "item": [{"net": {"value": 1.5}, "encounter": [{"reference": "Encounter/1"}]}],
     }
@@ -208,5 +208,5 @@ def test_a_type_that_elements_does_not_know_works_all_the_same(run_view: RunView
         {"name": "encounter", "path": "encounter.getReferenceKey(Encounter)"},
         {"name": "serviced", "path": "serviced.ofType(date)", "type": "date"},
     ]
-    view = {"resource": "Claim", "select": [{"forEach": "item", "column": columns}]}
+    view = {"resource": "Invention", "select": [{"forEach": "item", "column": columns}]}
     assert run_view(view, [claim]) == [{"net": 1.5, "encounter": "1", "serviced": None}]

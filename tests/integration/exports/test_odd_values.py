@@ -209,7 +209,7 @@ def test_nulls_in_a_list_make_no_rows_and_are_not_there(postgres: Postgres) -> N
 
 
 def test_resources_that_where_cannot_judge_are_left_out_and_counted(postgres: Postgres) -> None:
-    bodies = [patient(content, "multipleBirthInteger") for content in ("2", "1", '"q12h"', "[1]", "null")]
+    bodies = [patient(content, "multipleBirthInteger") for content in ("2", "1", '"q12h"', "[1, 2]", "[1]", "null")]
     view = {**column("id"), "where": [{"path": "multipleBirth.ofType(integer) > 1"}]}
     source = sql.SQL("(SELECT 'site' AS connection, 'p' AS id, b.body FROM (VALUES {}) AS b(body))").format(
         sql.SQL(", ").join([sql.SQL("({}::jsonb)").format(body) for body in bodies])
