@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from psycopg.sql import SQL, Composable, Literal
-
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.scalar_sql import MOMENT
 from exports.compiler.typed_tree import Boundary, Shifted
 from exports.compiler.value_sql import Place, Value, as_item, bound, lower, lowers
@@ -42,7 +41,7 @@ _HIGH_CLOCK = "left({c} || substr('23:59:59.999', length({c}) + 1), 12)"
 def _boundary(node: Boundary, place: Place) -> Value:
     one = as_item(lower(node.of, place), place)
 
-    def found(v: Composable) -> Composable:
+    def found(v: Fragment) -> Fragment:
         return SQL(
             "CASE WHEN {v} = 'null' THEN 'null'::jsonb WHEN jsonb_typeof({v}) = 'number' THEN {number}"
             " WHEN ({v} #>> '{{}}') ~ {moment} THEN CASE WHEN ({v} #>> '{{}}') ~ '^[0-9]{{2}}(:|$)' THEN {time} ELSE {date} END"
@@ -62,7 +61,7 @@ def _boundary(node: Boundary, place: Place) -> Value:
 _NONE = SQL("'null'::jsonb")
 
 
-def _of_number(node: Boundary, v: Composable) -> Composable:
+def _of_number(node: Boundary, v: Fragment) -> Fragment:
     digits = _DECIMAL_DIGITS if node.precision is None else node.precision
     if not 0 <= digits <= _MOST_DECIMAL_DIGITS:
         return _NONE
@@ -74,7 +73,7 @@ def _of_number(node: Boundary, v: Composable) -> Composable:
     )
 
 
-def _of_time(node: Boundary, v: Composable) -> Composable:
+def _of_time(node: Boundary, v: Fragment) -> Fragment:
     length = _TIME_LENGTHS.get(9 if node.precision is None else node.precision)
     if length is None:
         return _NONE
@@ -82,7 +81,7 @@ def _of_time(node: Boundary, v: Composable) -> Composable:
     return SQL("to_jsonb(left({}, {}))").format(clock, Literal(length))
 
 
-def _of_date(node: Boundary, v: Composable) -> Composable:
+def _of_date(node: Boundary, v: Fragment) -> Fragment:
     is_date = node.type == "date"
     digits = (_DAY_DIGITS if is_date else 17) if node.precision is None else node.precision
     length = _DATE_LENGTHS.get(digits)
@@ -109,13 +108,13 @@ def _shifted(node: Shifted, place: Place) -> Value:
     one = as_item(lower(node.of, place), place)
     unit, factor = _UNITS.get(node.unit, (node.unit, Decimal(1)))
     amount = node.amount * factor
-    steps: list[tuple[str, Composable]] = [
+    steps: list[tuple[str, Fragment]] = [
         ("^[0-9]{4}$", _moved("v || '-01-01'", "YYYY", "year", _parts(amount, unit, _IN_A_YEAR))),
         ("^[0-9]{4}-[0-9]{2}$", _moved("v || '-01'", "YYYY-MM", *_months(amount, unit))),
         ("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", _moved("v", "YYYY-MM-DD", *_days(amount, unit))),
     ]
 
-    def found(v: Composable) -> Composable:
+    def found(v: Fragment) -> Fragment:
         whens = [SQL("WHEN s.v ~ {} THEN {}").format(Literal(pattern), moved) for pattern, moved in steps]
         return SQL(
             "(SELECT CASE WHEN {v} = 'null' THEN 'null'::jsonb WHEN (s.v ~ {moment}) IS NOT TRUE THEN {odd}"
@@ -147,14 +146,14 @@ def _days(amount: Decimal, unit: str) -> tuple[str, int]:
     return "day", int(amount / {"hour": 24, "minute": 1440, "second": 86400}[unit])
 
 
-def _moved(text: str, form: str, unit: str, amount: int) -> Composable:
+def _moved(text: str, form: str, unit: str, amount: int) -> Fragment:
     if abs(amount) > _LONGEST:
         return _NONE
     moved = SQL("({})::date + interval {}").format(SQL(text.replace("v", "s.v")), Literal(f"{amount} {unit}"))
     return _within(moved, SQL("to_char(q.m, {})").format(Literal(form)))
 
 
-def _within(moved: Composable, written: Composable) -> Composable:
+def _within(moved: Fragment, written: Fragment) -> Fragment:
     """What is written of a moment between the years 1 and 9999: FHIR knows no others."""
     return SQL(
         "(SELECT CASE WHEN q.m >= '0001-01-01' AND q.m < '10000-01-01' THEN to_jsonb({}) ELSE 'null'::jsonb END"
@@ -167,7 +166,7 @@ _FRACTION = "COALESCE(substring(s.v from '[.][0-9]*'), '')"
 _IS_TIME = "s.v ~ '^[0-9]{{2}}(:|$)'"
 
 
-def _moved_clock(amount: Decimal, unit: str) -> Composable:
+def _moved_clock(amount: Decimal, unit: str) -> Fragment:
     """A date-time or time, to the precision it is written to, with the zone it has."""
     whole = amount if unit == "second" else Decimal(int(amount))
     if abs(whole) > _LONGEST * 10_000:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from psycopg.sql import SQL, Composable, Literal
-
 from exports.compiler.expression_sql import fast_reference, key_of_reference
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import fast
 from exports.compiler.scalar_sql import WHOLE_TYPES, Odd, json_as_column, number_as_column, text_as_column, usual_text
 from exports.compiler.typed_tree import Expression, Focus, ReferenceKey, RowIndex
@@ -17,7 +16,7 @@ from exports.compiler.value_sql import SEVERAL, Place, Value, bound, items, lowe
 from exports.elements.table import TEMPORAL_TYPES
 
 
-def cell(node: Expression, place: Place, *, collection: bool) -> Composable:
+def cell(node: Expression, place: Place, *, collection: bool) -> Fragment:
     """The value of a column; `place.odd` says of what type it is, and what stands for an odd value."""
     odd = place.odd
     if isinstance(node, RowIndex):
@@ -41,7 +40,7 @@ def is_looked_up(node: Expression, place: Place) -> bool:
     return fast(node, place) is not None or (isinstance(node, ReferenceKey) and fast_reference(node, place) is not None)
 
 
-def _list(node: Expression, place: Place) -> Composable:
+def _list(node: Expression, place: Place) -> Fragment:
     kind = SQL("text" if place.odd.row is None else "jsonb")
     found = items(node, place)
     if found.safe:
@@ -51,7 +50,7 @@ def _list(node: Expression, place: Place) -> Composable:
     return bound(place, [found.sql], lambda a: template.format(a=a, odd=several, kind=kind))
 
 
-def _fast_text(node: Expression, place: Place) -> Composable | None:
+def _fast_text(node: Expression, place: Place) -> Fragment | None:
     look_up = fast(node, place)
     if look_up is None:
         return None
@@ -64,7 +63,7 @@ def _fast_text(node: Expression, place: Place) -> Composable | None:
     )
 
 
-def _fast_key(node: ReferenceKey, place: Place) -> Composable | None:
+def _fast_key(node: ReferenceKey, place: Place) -> Fragment | None:
     look_up = fast_reference(node, place)
     if look_up is None:
         return None
@@ -75,7 +74,7 @@ def _fast_key(node: ReferenceKey, place: Place) -> Composable | None:
     return key_of_reference(found, node, place, slow)
 
 
-def _fast_scalar(node: Expression, place: Place) -> Composable | None:
+def _fast_scalar(node: Expression, place: Place) -> Fragment | None:
     """A boolean or number: told by its JSON type."""
     look_up = fast(node, place)
     if look_up is None:
@@ -83,7 +82,7 @@ def _fast_scalar(node: Expression, place: Place) -> Composable | None:
     odd = place.odd
     found = place.staged(look_up.json)
     kind = "boolean" if odd.type == "boolean" else "number"
-    good: Composable = SQL("({} #>> '{{}}')::{}").format(found, SQL(odd.sql_type))
+    good: Fragment = SQL("({} #>> '{{}}')::{}").format(found, SQL(odd.sql_type))
     if odd.type in WHOLE_TYPES:
         good = number_as_column(SQL("{}::numeric").format(found), odd)
     return SQL("CASE WHEN jsonb_typeof({j}) = {kind} THEN {good} WHEN {elsewhere} THEN {slow} END").format(
@@ -95,7 +94,7 @@ def _fast_scalar(node: Expression, place: Place) -> Composable | None:
     )
 
 
-def _general(node: Expression, place: Place) -> Composable:
+def _general(node: Expression, place: Place) -> Fragment:
     odd = place.odd
     found = lower(node, place)
     if found.kind == "items":
@@ -105,10 +104,10 @@ def _general(node: Expression, place: Place) -> Composable:
     return _native(found, place)
 
 
-def _of_items(found: Value, place: Place) -> Composable:
+def _of_items(found: Value, place: Place) -> Fragment:
     odd = place.odd
 
-    def one(array: Composable) -> Composable:
+    def one(array: Fragment) -> Fragment:
         first = SQL("({} -> 0)").format(array)
         return SQL("CASE jsonb_array_length({a}) WHEN 0 THEN NULL WHEN 1 THEN {one} ELSE {odd} END").format(
             a=array, one=_as_column(first, odd), odd=odd(SEVERAL)
@@ -119,21 +118,21 @@ def _of_items(found: Value, place: Place) -> Composable:
     return bound(place, [found.sql], one)
 
 
-def _of_item(value: Composable, found: Value, odd: Odd) -> Composable:
+def _of_item(value: Fragment, found: Value, odd: Odd) -> Fragment:
     column = _as_column(value, odd)
     if found.safe or odd.row is not None:
         return column
     return SQL("CASE WHEN {} IS NULL THEN {} ELSE {} END").format(value, odd(SEVERAL), column)
 
 
-def _as_column(value: Composable, odd: Odd) -> Composable:
+def _as_column(value: Fragment, odd: Odd) -> Fragment:
     text = SQL("({} #>> '{{}}')").format(value)
     if odd.sql_type_of_values == "text":
         return text_as_column(text, odd)
     return json_as_column(value, text, odd)
 
 
-def _native(found: Value, place: Place) -> Composable:
+def _native(found: Value, place: Place) -> Fragment:
     """A computed value, of the column's kind or read as it is written."""
     odd = place.odd
     wanted = "text" if odd.sql_type_of_values == "text" else "boolean" if odd.type == "boolean" else "number"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from psycopg.sql import SQL, Composable, Literal
-
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.typed_tree import (
     All,
     Ampersand,
@@ -40,7 +39,7 @@ from exports.compiler.value_sql import (
 _ELEMENTS = SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)")
 
 
-def _over(of: Value, place: Place, build: Callable[[Composable], Composable]) -> Composable:
+def _over(of: Value, place: Place, build: Callable[[Fragment], Fragment]) -> Fragment:
     """What is built of an array, where it is honest."""
     if of.safe:
         return build(of.sql)
@@ -59,7 +58,7 @@ def filtered(node: Filter, place: Place) -> Value:
     honest = criterion.safe or place.lenient
     begin = SQL("" if honest else "CASE WHEN bool_and({x}.c IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
 
-    def build(array: Composable) -> Composable:
+    def build(array: Fragment) -> Fragment:
         return SQL(template).format(
             begin=begin,
             end=SQL("" if honest else " END"),
@@ -79,7 +78,7 @@ def selected(node: Select, place: Place) -> Value:
     found = items(node.projection, place.on(SQL("{}.v").format(row)))
     begin = SQL("" if found.safe else "CASE WHEN bool_and({x}.a IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
 
-    def build(array: Composable) -> Composable:
+    def build(array: Fragment) -> Fragment:
         return SQL(
             "(SELECT {begin}jsonb_path_query_array(COALESCE(jsonb_agg({x}.a ORDER BY {x}.o), '[]'), '$[*][*]'){end}"
             " FROM (SELECT {a} AS a, {row}.o FROM {elements} OFFSET 0) AS {x})"
@@ -101,7 +100,7 @@ def _all(node: All, place: Place) -> Value:
     criterion = truth(node.criterion, place.on(SQL("{}.v").format(row)), strict=True)
     honest = as_item(criterion, place)
 
-    def build(array: Composable) -> Composable:
+    def build(array: Fragment) -> Fragment:
         return SQL(
             "(SELECT CASE WHEN bool_and({x}.c IS NOT NULL) IS NOT FALSE"
             " THEN to_jsonb(COALESCE(bool_and({x}.c = 'true'), true)) END FROM (SELECT {c} AS c FROM {elements} OFFSET 0) AS {x})"
@@ -122,7 +121,7 @@ def _union(node: Union, place: Place) -> Value:
 def _distinct(node: Distinct, place: Place) -> Value:
     row, outer = place.name("w"), place.name("x")
 
-    def build(array: Composable) -> Composable:
+    def build(array: Fragment) -> Fragment:
         return SQL(
             "(SELECT COALESCE(jsonb_agg({x}.v ORDER BY {x}.o), '[]') FROM"
             " (SELECT {row}.v, min({row}.o) AS o FROM {elements} GROUP BY {row}.v) AS {x})"
@@ -174,7 +173,7 @@ def _join(node: Join, place: Place) -> Value:
     of, row = items(node.of, place), place.name("w")
     separator = text_literal(node.separator)
 
-    def build(array: Composable) -> Composable:
+    def build(array: Fragment) -> Fragment:
         return SQL(
             "(SELECT CASE WHEN count(*) = 0 THEN 'null' WHEN bool_and(jsonb_typeof({row}.v) = 'string')"
             " THEN to_jsonb(string_agg({row}.v #>> '{{}}', {separator} ORDER BY {row}.o)) ELSE {odd} END FROM {elements})"
@@ -188,7 +187,7 @@ def _join(node: Join, place: Place) -> Value:
     return Value(_over(of, place, build), "item", safe=False)
 
 
-def text_literal(value: str) -> Composable:
+def text_literal(value: str) -> Fragment:
     """A text constant in SQL."""
     return SQL("{}::text").format(Literal(value))
 
@@ -208,7 +207,7 @@ _ALIKE = SQL(
 
 @lowers(Equivalence)
 def _equivalence(node: Equivalence, place: Place) -> Value:
-    def alike(array: Composable) -> Composable:
+    def alike(array: Fragment) -> Fragment:
         row = place.name("w")
         return _ALIKE.format(x=place.name("x"), row=row, elements=_ELEMENTS.format(array, row))
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from psycopg.sql import SQL, Composable, Literal
-
 from exports.compiler.collection_sql import text_literal
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.scalar_sql import MOMENT
 from exports.compiler.temporal_sql import temporal_comparison
@@ -145,7 +144,7 @@ def _ordered(node: Comparison, place: Place) -> Value:
         return computed(place, sides, "boolean", lambda a, b: SQL("({} {} {})").format(a, operator, b))  # type: ignore[arg-type]
     sides_json = [as_item(lower(side, place), place) for side in (node.left, node.right)]
 
-    def compared(a: Composable, b: Composable) -> Composable:
+    def compared(a: Fragment, b: Fragment) -> Fragment:
         return SQL(
             "CASE WHEN {a} = 'null' OR {b} = 'null' THEN 'null'::jsonb"
             " WHEN jsonb_typeof({a}) = 'number' AND jsonb_typeof({b}) = 'number' THEN CASE WHEN abs({a}::numeric) < 1e308"
@@ -180,7 +179,7 @@ def moment(node: Expression, place: Place) -> Value:
 
 def _ordered_moments(node: Comparison, place: Place) -> Value:
     sides = [(moment(side, place), "text") for side in (node.left, node.right)]
-    write: Callable[..., Composable] = lambda a, b: temporal_comparison(node.operator, a, b)  # noqa: E731
+    write: Callable[..., Fragment] = lambda a, b: temporal_comparison(node.operator, a, b)  # noqa: E731
     return computed(place, sides, "boolean", write)  # type: ignore[arg-type]
 
 
@@ -189,7 +188,7 @@ def _equal_moments(node: Comparison, place: Place) -> Value:
     arrays = [items(side, place) for side in (node.left, node.right)]
     operator = SQL("=" if node.operator == "=" else "<>")
 
-    def equal(a: Composable, b: Composable) -> Composable:
+    def equal(a: Fragment, b: Fragment) -> Fragment:
         singles = temporal_comparison(node.operator, SQL("({} ->> 0)").format(a), SQL("({} ->> 0)").format(b))
         none = [
             SQL("({} ->> 0) !~ {}").format(side, Literal(MOMENT))
@@ -229,7 +228,7 @@ def _arithmetic(node: Arithmetic, place: Place) -> Value:
 _ID = r"([^/]+)(?:/_history/[^/?#]*)?$"
 
 
-def key_of_reference(reference: Composable, node: ReferenceKey, place: Place, elsewhere: Composable) -> Composable:
+def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, elsewhere: Fragment) -> Fragment:
     """The key in the text of a reference; `elsewhere` where there is no such text.
 
     Relative or absolute, with or without a version, or to a contained resource that is there; not `urn:…` or a conditional

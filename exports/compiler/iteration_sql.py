@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from psycopg.sql import SQL, Composable, Identifier, Literal
-
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.typed_tree import At, Child, Expression
 from exports.compiler.value_sql import Place, items, lower
@@ -14,7 +13,7 @@ from exports.compiler.view_definition import Selection
 _RANK = 2**32  # more than any array holds
 
 
-def each_item(selection: Selection, place: Place, item: Identifier) -> Composable:
+def each_item(selection: Selection, place: Place, item: Fragment) -> Fragment:
     """The items of a selection that iterates, as a FROM item of that name."""
     if selection.each is None:
         return SQL("({}) AS {}").format(_repeated(selection.repeat, place), item)
@@ -29,7 +28,7 @@ def each_item(selection: Selection, place: Place, item: Identifier) -> Composabl
     return SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)").format(items_of_each(selection, place), item)
 
 
-def items_of_each(selection: Selection, place: Place) -> Composable:
+def items_of_each(selection: Selection, place: Place) -> Fragment:
     """The items of an iteration by forEach or forEachOrNull, as a jsonb array or NULL."""
     assert selection.each is not None
     look_up = fast(selection.each, place, repeated=True)
@@ -47,7 +46,7 @@ def _repeats(node: Expression) -> bool:
     return isinstance(node, Child) and node.repeats and not isinstance(node, At)
 
 
-def _one_mostly(node: Expression, look_up: Fast, place: Place, item: Identifier) -> Composable:
+def _one_mostly(node: Expression, look_up: Fast, place: Place, item: Fragment) -> Fragment:
     """What R4 has once: one row without a set-returning call, and all items where the data has it otherwise."""
     found = place.staged(look_up.json)
     slow = items(node, replace(place, stage=None)).sql
@@ -58,7 +57,7 @@ def _one_mostly(node: Expression, look_up: Fast, place: Place, item: Identifier)
     ).format(x=found, slow=slow, base=look_up.base, key=Literal(look_up.keys[0]), item=item)
 
 
-def _repeated(paths: tuple[Expression, ...], place: Place) -> Composable:
+def _repeated(paths: tuple[Expression, ...], place: Place) -> Fragment:
     """All that the paths lead to, and what they lead to from there, each item before what is in it.
 
     The key of an item is the way to it: which path, and which of its items, at each step; ways order as arrays do.
@@ -73,7 +72,7 @@ def _repeated(paths: tuple[Expression, ...], place: Place) -> Composable:
     ).format(w=walk, start=_steps(paths, replace(place, stage=None)), below=_steps(paths, below))
 
 
-def _steps(paths: tuple[Expression, ...], place: Place) -> Composable:
+def _steps(paths: tuple[Expression, ...], place: Place) -> Fragment:
     parts = [
         SQL("SELECT m.v, {rank}::bigint + m.o FROM jsonb_array_elements({items}) WITH ORDINALITY AS m(v, o)").format(
             rank=Literal(rank * _RANK), items=items(path, place).sql
@@ -83,7 +82,7 @@ def _steps(paths: tuple[Expression, ...], place: Place) -> Composable:
     return SQL(" UNION ALL ").join(parts)
 
 
-def undecided_iterations(selection: Selection, place: Place) -> list[Composable]:
+def undecided_iterations(selection: Selection, place: Place) -> list[Fragment]:
     """SQL that is true where a criterion of an iteration cannot say whether an item is one of the rows."""
     paths = (selection.each,) if selection.each is not None else selection.repeat
     found = [SQL("({}) IS NULL").format(value.sql) for path in paths if not (value := items(path, place)).safe]

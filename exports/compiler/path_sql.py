@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from psycopg.sql import SQL, Composable, Literal
-
 from exports.compiler.collection_sql import filtered, selected
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.typed_tree import (
     At,
     Child,
@@ -40,29 +39,29 @@ class Fast:
     What it finds is right unless it is an array. Where it finds nothing, there is nothing if `base` does not have the first key.
     """
 
-    base: Composable
+    base: Fragment
     keys: tuple[str, ...]
 
     @property
-    def json(self) -> Composable:
+    def json(self) -> Fragment:
         """What is there, as jsonb."""
         if len(self.keys) == 1:
             return SQL("({} -> {})").format(self.base, Literal(self.keys[0]))
         return SQL("({} #> {})").format(self.base, _text_array(self.keys))
 
     @property
-    def text(self) -> Composable:
+    def text(self) -> Fragment:
         """What is there, as text; SQL NULL also for JSON null."""
         if len(self.keys) == 1:
             return SQL("({} ->> {})").format(self.base, Literal(self.keys[0]))
         return SQL("({} #>> {})").format(self.base, _text_array(self.keys))
 
-    def may_be_elsewhere(self, found: Composable) -> Composable:
+    def may_be_elsewhere(self, found: Fragment) -> Fragment:
         """Whether there may be something that the look-up did not find, or not as it is."""
         return SQL("{} IS NOT NULL OR {} ? {}").format(found, self.base, Literal(self.keys[0]))
 
 
-def _text_array(keys: Sequence[str]) -> Composable:
+def _text_array(keys: Sequence[str]) -> Fragment:
     written = "{" + ",".join(json.dumps(key, ensure_ascii=False) for key in keys) + "}"
     return SQL("{}::text[]").format(Literal(written))
 
@@ -120,7 +119,7 @@ def path(node: Expression, place: Place) -> tuple[Value, str]:
     return (found, "$") if found.kind == "item" else (as_items(found, place), "$[*]")
 
 
-def jsonpath(steps: str) -> Composable:
+def jsonpath(steps: str) -> Fragment:
     """A jsonpath that leaves JSON nulls out."""
     return SQL("{}::jsonpath").format(Literal(f"{steps} ? (@ != null)"))
 

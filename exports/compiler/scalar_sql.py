@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composable, Literal
-
+from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.elements.table import TEMPORAL_TYPES
 
 RAISED = "chartferry: "  # begins every text that our SQL raises, so that it can be told from Postgres' own
@@ -61,7 +60,7 @@ def sql_type(type_: str) -> str:
 class Odd:
     """What stands for odd values of a column. `row`: a jsonb expression that differs by row, for errors; None: `MARK`."""
 
-    row: Composable | None
+    row: Fragment | None
     label: str  # "column family"
     type: str
 
@@ -75,28 +74,28 @@ class Odd:
         """The Postgres type of the values themselves."""
         return sql_type(self.type)
 
-    def __call__(self, problem: str, as_type: Composable | None = None) -> Composable:
+    def __call__(self, problem: str, as_type: Fragment | None = None) -> Fragment:
         """SQL that raises what the problem is, or gives the mark."""
         if self.row is None:
             return SQL("{}::text").format(Literal(MARK))
         return self._raised(problem, as_type or SQL(self.sql_type))
 
-    def _raised(self, problem: str, as_type: Composable) -> Composable:
+    def _raised(self, problem: str, as_type: Fragment) -> Fragment:
         # the text depends on the row: a constant one would be cast, and so raised, when the query is planned
         told = Literal(f"{RAISED}{self.label} {problem}")
-        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(told, self.row, as_type)
+        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(told, self.row or SQL("NULL"), as_type)
 
-    def poison(self, problem: str) -> Composable:
+    def poison(self, problem: str) -> Fragment:
         """Jsonb that raises what the problem is, or SQL NULL, which is no honest value (`value_sql`)."""
         return SQL("NULL::jsonb") if self.row is None else self._raised(problem, SQL("jsonb"))
 
     @property
-    def of_another_type(self) -> Composable:
+    def of_another_type(self) -> Fragment:
         """For a value that is none of the column's type."""
         return self(f"holds a value that is no {self.type}")
 
 
-def json_as_column(value: Composable, text: Composable, odd: Odd) -> Composable:
+def json_as_column(value: Fragment, text: Fragment, odd: Odd) -> Fragment:
     """A jsonb value, which is `text` as text, as its column's value: boolean or number.
 
     Both stand here several times: bind what is dear to compute.
@@ -111,7 +110,7 @@ def json_as_column(value: Composable, text: Composable, odd: Odd) -> Composable:
     ).format(v=value, kind=Literal(kind), good=good, odd=odd.of_another_type)
 
 
-def number_as_column(value: Composable, odd: Odd) -> Composable:
+def number_as_column(value: Fragment, odd: Odd) -> Fragment:
     """A numeric value as its column's value: a whole number within its range, where the column holds such."""
     if odd.type not in _RANGE:
         return SQL("({})::{}").format(value, SQL(odd.sql_type))
@@ -123,7 +122,7 @@ def number_as_column(value: Composable, odd: Odd) -> Composable:
     )  # fmt: skip
 
 
-def usual_text(value: Composable, odd: Odd) -> Composable:
+def usual_text(value: Fragment, odd: Odd) -> Fragment:
     """Whether a text that was looked up is sure to fit: no JSON array, and of dates and times one that is written as usual."""
     if odd.type not in TEMPORAL_TYPES:
         return SQL("{} NOT LIKE '[%'").format(value)
@@ -131,7 +130,7 @@ def usual_text(value: Composable, odd: Odd) -> Composable:
     return SQL("({usual}) AND {t} COLLATE \"C\" BETWEEN '0' AND ':'").format(usual=usual, t=value)
 
 
-def text_as_column(value: Composable, odd: Odd) -> Composable:
+def text_as_column(value: Fragment, odd: Odd) -> Fragment:
     """A text as its column's value: of dates and times only what is one, of other texts any, as written."""
     if odd.type not in TEMPORAL_TYPES:
         return value

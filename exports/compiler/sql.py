@@ -13,10 +13,11 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import Composable
 
 from exports.compiler import boundary_sql, text_sql  # noqa: F401 - they register what they write
 from exports.compiler.cell_sql import cell, is_looked_up
+from exports.compiler.fragments import SQL, Fragment, Identifier, Literal, read, written
 from exports.compiler.iteration_sql import each_item, items_of_each, undecided_iterations
 from exports.compiler.scalar_sql import Odd
 from exports.compiler.typed_tree import RowIndex
@@ -80,21 +81,21 @@ def compile_view(
         view = parse_view(definition, as_of=as_of)
         writer = _Writer(marked=marked)
         query, undecided = writer.query(view, read), writer.undecided(view, read)
-        query.as_string(None)  # Postgres must take what is deep here, and Python be able to write it
     except RecursionError:
         raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
     columns = tuple(Column(column.name, column.type, column.collection) for column in view.select.all_columns())
-    return CompiledView(view.name, view.resource, columns, query, undecided, view.notes)
+    doubtful = None if undecided is None else written(undecided)
+    return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes)
 
 
 @dataclass(frozen=True)
 class _Cell:
     node: ColumnNode
-    value: Composable
+    value: Fragment
     sql_type: str
 
     @property
-    def null(self) -> Composable:
+    def null(self) -> Fragment:
         """What stands here in a null row (SQL on FHIR v2: only `%rowIndex` has a value there)."""
         content = SQL("0") if isinstance(self.node.value, RowIndex) else SQL("NULL")
         return SQL("{}::{}").format(content, SQL(self.sql_type))
@@ -105,8 +106,8 @@ class _Rows:
     """What a selection adds to a query: cells, FROM items to the right of what is there, ordinals (bigint) to order by."""
 
     cells: tuple[_Cell, ...] = ()
-    joins: tuple[Composable, ...] = ()
-    order: tuple[Composable, ...] = ()
+    joins: tuple[Fragment, ...] = ()
+    order: tuple[Fragment, ...] = ()
 
     def __add__(self, other: _Rows) -> _Rows:
         return _Rows(self.cells + other.cells, self.joins + other.joins, self.order + other.order)
@@ -117,7 +118,7 @@ class _Writer:
         self._numbers = count(1)
         self._marked = marked
 
-    def query(self, view: View, source: Source) -> Composable:
+    def query(self, view: View, source: Source) -> Fragment:
         inside = self._place("s", "where")
         conditions = []
         for node in view.where:
@@ -149,7 +150,7 @@ class _Writer:
             order=_listed(order),
         )
 
-    def undecided(self, view: View, source: Source) -> Composable | None:
+    def undecided(self, view: View, source: Source) -> Fragment | None:
         place = replace(self._place("s", "where"), odd=Odd(None, "where", "boolean"))
         found = [value.sql for node in view.where if not (value := truth(node, place, strict=True)).safe]
         doubts = [SQL("({}) IS NULL").format(sql) for sql in found] + undecided_iterations(view.select, place)
@@ -184,7 +185,7 @@ class _Writer:
         cells = tuple(_null_with(cell, inside) for cell in inner.cells)
         return _Rows(cells, (SQL(" LEFT JOIN LATERAL {} ON true").format(each),), order)
 
-    def _with_null_row(self, array: Identifier, found: Composable, each: Composable, inner: _Rows) -> _Rows:
+    def _with_null_row(self, array: Fragment, found: Fragment, each: Fragment, inner: _Rows) -> _Rows:
         """Rows of `each` item of the array, and where it has none the null row, which joins further inside must not lose."""
         width = len(inner.order)
         some = SQL("SELECT {} FROM {}{}").format(
@@ -217,22 +218,22 @@ class _Writer:
             queries.append(SQL("SELECT {} FROM (SELECT) AS one{}").format(listed, SQL("").join(part.joins)))
         return self._subquery(queries, parts[0].cells, width)
 
-    def _subquery(self, queries: Sequence[Composable], cells: Sequence[_Cell], width: int) -> _Rows:
+    def _subquery(self, queries: Sequence[Fragment], cells: Sequence[_Cell], width: int) -> _Rows:
         name = Identifier(f"u{next(self._numbers)}")
         join = SQL(" CROSS JOIN LATERAL ({}) AS {}").format(SQL(" UNION ALL ").join(queries), name)
         outer = tuple(replace(cell, value=SQL("{}.{}").format(name, Identifier(cell.node.name))) for cell in cells)
         return _Rows(outer, (join,), tuple(SQL("{}.{}").format(name, _order_name(at)) for at in range(width)))
 
 
-def _listed(items: Iterable[Composable]) -> Composable:
+def _listed(items: Iterable[Fragment]) -> Fragment:
     return SQL(", ").join(tuple(items))
 
 
-def _order_name(at: int) -> Identifier:
+def _order_name(at: int) -> Fragment:
     return Identifier(f"#{at}")  # no column can have this name
 
 
-def _cells_and_order(cells: Sequence[_Cell], order: Sequence[Composable], width: int) -> Composable:
+def _cells_and_order(cells: Sequence[_Cell], order: Sequence[Fragment], width: int) -> Fragment:
     items = [SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in cells]
     for at in range(width):
         ordinal = order[at] if at < len(order) else SQL("NULL")
@@ -248,10 +249,11 @@ def _null_with(found: _Cell, place: Place) -> _Cell:
     return replace(found, value=value)
 
 
-def _of_resource(view: View, source: Source) -> Composable:
+def _of_resource(view: View, source: Source) -> Fragment:
     """The rows of the view's type. COALESCE changes nothing, but Postgres then expects half of the rows, and not every 200th."""
+    rows = read(source.rows)
     if source.of_type:
-        return source.rows
+        return rows
     return SQL("(SELECT t.* FROM {} AS t WHERE COALESCE(t.body ->> 'resourceType' = {}, false) OFFSET 0)").format(
-        source.rows, Literal(view.resource)
+        rows, Literal(view.resource)
     )

@@ -6,7 +6,7 @@ date-times with a zone compare as instants; one with and one without a zone have
 
 from __future__ import annotations
 
-from psycopg.sql import SQL, Composable, Literal
+from exports.compiler.fragments import SQL, Fragment, Literal
 
 _ZONED = r"T[0-9]{2}:[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
 _SECONDS = r"T[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -34,7 +34,7 @@ _COMPARISON = SQL(
 _OPERATORS = {"=": SQL("="), "!=": SQL("<>"), "<": SQL("<"), "<=": SQL("<="), ">": SQL(">"), ">=": SQL(">=")}
 
 
-def temporal_comparison(operator: str, left: Composable, right: Composable) -> Composable:
+def temporal_comparison(operator: str, left: Fragment, right: Fragment) -> Fragment:
     """`left operator right` as boolean, NULL where the two have no answer. Both sides are text or NULL."""
     return _COMPARISON.format(
         operator=_OPERATORS[operator],

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from psycopg.sql import SQL, Composable
-
 from exports.compiler.collection_sql import text_literal
+from exports.compiler.fragments import SQL, Fragment
 from exports.compiler.typed_tree import Constant, Conversion, Expression, TextFunction
 from exports.compiler.value_sql import Kind, Place, Value, computed, item, lower, lowers, number, text
 
@@ -37,7 +36,7 @@ def _text_function(node: TextFunction, place: Place) -> Value:
     kind, written = _WRITTEN[node.name]
     arguments = [_argument(node, argument, place) for argument in node.arguments]
     operands: list[tuple[Value, Kind]] = [(of[0], "text"), *[(argument, "text") for argument in arguments]]
-    write: Callable[..., Composable] = SQL(written).format
+    write: Callable[..., Fragment] = SQL(written).format
     return computed(place, operands, kind, write)
 
 
@@ -56,7 +55,7 @@ def _argument(node: TextFunction, argument: Expression, place: Place) -> Value:
 def _substring(node: TextFunction, of: Value, place: Place) -> Value:
     operands: list[tuple[Value, Kind]] = [(of, "text"), *[(number(one, place), "number") for one in node.arguments]]
 
-    def write(content: Composable, start: Composable, *length: Composable) -> Composable:
+    def write(content: Fragment, start: Fragment, *length: Fragment) -> Fragment:
         cut = [SQL(", least(greatest({}, 0), 1000000000)::integer").format(one) for one in length]
         return SQL(_SUBSTRING).format(content, start, SQL("").join(cut))
 
@@ -99,7 +98,7 @@ def _conversion(node: Conversion, place: Place) -> Value:
     return Value(converted.sql, "item", converted.safe)
 
 
-def _each_once(place: Place, value: Composable, template: SQL) -> Composable:
+def _each_once(place: Place, value: Fragment, template: Fragment) -> Fragment:
     row = place.name("c")
     inner = template.format(v=SQL("{}.v").format(row))
     return SQL("(SELECT {} FROM (SELECT {} AS v OFFSET 0) AS {})").format(inner, value, row)

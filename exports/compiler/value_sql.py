@@ -20,8 +20,7 @@ from decimal import Decimal
 from typing import Literal as OneOf
 from typing import TypeAlias, TypeVar
 
-from psycopg.sql import SQL, Composable, Identifier, Literal
-
+from exports.compiler.fragments import SQL, Fragment, Identifier, Literal
 from exports.compiler.scalar_sql import Odd
 from exports.compiler.typed_tree import Constant, Expression, Nothing
 
@@ -36,7 +35,7 @@ MAX_STAGED = 500  # Postgres takes 1,664 columns, and the view's own are among t
 class Value:
     """SQL of an expression. `safe`: no data makes it a dishonest value, so that jsonb kinds are never NULL."""
 
-    sql: Composable
+    sql: Fragment
     kind: Kind
     safe: bool = True
 
@@ -44,27 +43,26 @@ class Value:
 class Stage:
     """What is looked up in a row once, for all that use it: columns that are added to a FROM item."""
 
-    def __init__(self, alias: Composable, numbers: Iterator[int]) -> None:
+    def __init__(self, alias: Fragment, numbers: Iterator[int]) -> None:
         self._alias, self._numbers = alias, numbers
-        self._found: dict[str, tuple[Composable, Identifier]] = {}
+        self._found: dict[Fragment, Fragment] = {}
 
-    def column(self, sql: Composable) -> Composable:
+    def column(self, sql: Fragment) -> Fragment:
         """The column that holds what `sql` gives on the row; the same for the same SQL."""
-        key = sql.as_string(None)
-        if key not in self._found:
+        if sql not in self._found:
             if len(self._found) >= MAX_STAGED:
                 return sql
-            self._found[key] = (sql, Identifier(f"f{next(self._numbers)}"))
-        return SQL("{}.{}").format(self._alias, self._found[key][1])
+            self._found[sql] = Identifier(f"f{next(self._numbers)}")
+        return SQL("{}.{}").format(self._alias, self._found[sql])
 
-    def around(self, rows: Composable, order: Composable = SQL("")) -> Composable:  # noqa: B008 - it cannot be changed
+    def around(self, rows: Fragment, order: Fragment = SQL("")) -> Fragment:  # noqa: B008 - it cannot be changed
         """`rows`, a FROM item that carries the alias itself, with these columns beside its own.
 
         `order`: an ORDER BY that the rows have already, said again, since Postgres forgets it otherwise.
         """
         if not self._found:
             return rows
-        columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.values()]
+        columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.items()]
         return SQL("(SELECT {a}.*{columns} FROM {rows}{order} OFFSET 0) AS {a}").format(
             a=self._alias, columns=SQL("").join(columns), rows=rows, order=order
         )
@@ -74,29 +72,29 @@ class Stage:
 class Place:
     """Where an expression stands: the SQL of what it may refer to, and what stands for values that are not honest."""
 
-    focus: Composable  # jsonb
-    resource: Composable  # jsonb
-    resource_id: Composable  # text
-    connection: Composable  # text
-    row_index: Composable  # integer
+    focus: Fragment  # jsonb
+    resource: Fragment  # jsonb
+    resource_id: Fragment  # text
+    connection: Fragment  # text
+    row_index: Fragment  # integer
     odd: Odd
     numbers: Iterator[int]  # for names that no other part of the query has
     stage: Stage | None = None
     lenient: bool = False  # criteria that cannot be decided drop the item, and not the whole collection
 
-    def staged(self, sql: Composable) -> Composable:
+    def staged(self, sql: Fragment) -> Fragment:
         """A look-up in the focus, done once a row where it can be."""
         return self.stage.column(sql) if self.stage is not None else sql
 
-    def on(self, focus: Composable) -> Place:
+    def on(self, focus: Fragment) -> Place:
         """The same with another item in focus."""
         return replace(self, focus=focus, stage=None)
 
-    def poison(self, problem: str) -> Composable:
+    def poison(self, problem: str) -> Fragment:
         """Jsonb that stands for a value that is not honest."""
         return self.odd.poison(problem)
 
-    def name(self, letter: str) -> Identifier:
+    def name(self, letter: str) -> Fragment:
         """A name that nothing else has."""
         return Identifier(f"{letter}{next(self.numbers)}")
 
@@ -121,7 +119,7 @@ def lower(node: Expression, place: Place) -> Value:
     return _LOWER[type(node)](node, place)
 
 
-def bound(place: Place, values: Sequence[Composable], use: Callable[..., Composable]) -> Composable:
+def bound(place: Place, values: Sequence[Fragment], use: Callable[..., Fragment]) -> Fragment:
     """`use` of values that are computed once."""
     row = place.name("q")
     columns = [Identifier(f"v{at}") for at in range(len(values))]
@@ -223,9 +221,7 @@ _AS_NATIVE: dict[str, str] = {
 }
 
 
-def computed(
-    place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Composable]
-) -> Value:
+def computed(place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Fragment]) -> Value:
     """`use` of operands, each as the kind that stands with it; no honest value where one of them has none.
 
     `use` gets and, for a native `result`, gives SQL NULL for empty.
@@ -234,7 +230,7 @@ def computed(
     if all(value.safe and value.kind == kind for value, kind in operands):
         return Value(use(*[value.sql for value, _ in operands]), result)
 
-    def combined(*names: Composable) -> Composable:
+    def combined(*names: Fragment) -> Fragment:
         given = [
             SQL(_AS_NATIVE[kind]).format(v=name) if value.kind != kind else name
             for name, (value, kind) in zip(names, operands, strict=True)
@@ -253,7 +249,7 @@ def computed(
     return Value(sql, "item" if native else result, safe)
 
 
-def constant_json(value: str | bool | int | Decimal) -> Composable:
+def constant_json(value: str | bool | int | Decimal) -> Fragment:
     """A constant as jsonb."""
     written = str(value) if isinstance(value, Decimal) else json.dumps(value)
     return SQL("{}::jsonb").format(Literal(written))
