@@ -51,6 +51,7 @@ class ExportResult:
     as_of: datetime
     runs: tuple[int, ...]
     not_included: tuple[OpenRun, ...]
+    notes: tuple[str, ...] = ()  # what is doubtful about its views: elements that R4 does not have
 
 
 async def export(
@@ -100,7 +101,8 @@ async def export(
         write_manifest(folder, content)
         clear_former(folder, former - {file.path for file in delivered})
     rows = sum(file.rows for file in delivered)
-    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included)
+    notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
+    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included, notes)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:

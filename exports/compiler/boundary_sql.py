@@ -161,7 +161,7 @@ def _within(moved: Fragment, written: Fragment) -> Fragment:
     ).format(written, moved)
 
 
-_CLOCK = "substring(s.v from '(?:T|^)([0-9:.]*)')"
+_CLOCK = "substring(CASE WHEN s.v ~ '^[0-9]{{2}}(:|$)' THEN s.v ELSE split_part(s.v, 'T', 2) END from '^[0-9:.]*')"
 _FRACTION = "COALESCE(substring(s.v from '[.][0-9]*'), '')"
 _IS_TIME = "s.v ~ '^[0-9]{{2}}(:|$)'"
 

@@ -19,7 +19,7 @@ from exports.elements.table import TEMPORAL_TYPES
 def cell(node: Expression, place: Place, *, collection: bool) -> Fragment:
     """The value of a column; `place.odd` says of what type it is, and what stands for an odd value."""
     odd = place.odd
-    if isinstance(node, RowIndex):
+    if isinstance(node, RowIndex) and not collection and odd.type not in TEMPORAL_TYPES | {"boolean"}:
         return SQL("({})::{}").format(place.row_index, SQL(odd.sql_type))
     if collection:
         return _list(node, place)
@@ -96,7 +96,8 @@ def _fast_scalar(node: Expression, place: Place) -> Fragment | None:
 
 def _general(node: Expression, place: Place) -> Fragment:
     odd = place.odd
-    found = lower(node, place)
+    # what is looked up as a whole is not put together of what is looked up
+    found = lower(node, replace(place, stage=None))
     if found.kind == "items":
         return _of_items(found, place)
     if found.kind == "item":

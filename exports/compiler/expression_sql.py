@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from exports.compiler.collection_sql import text_literal
+from exports.compiler.fhirpath import is_moment
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.scalar_sql import MOMENT
@@ -103,7 +104,7 @@ def _comparison(node: Comparison, place: Place) -> Value:
     temporal = "temporal" in {category(node.left.type), category(node.right.type)}
     if node.operator not in {"=", "!="}:
         return _ordered_moments(node, place) if temporal else _ordered(node, place)
-    if temporal:
+    if temporal and all(is_moment(str(side.value)) for side in (node.left, node.right) if isinstance(side, Constant)):
         return _equal_moments(node, place)
     return _fast_equality(node, place) or _equality(node, place)
 
@@ -254,6 +255,7 @@ def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, else
     pattern = Literal(f"(?:^|/){kind}/{_ID}")
     return SQL(
         "CASE WHEN {usual} THEN {found} WHEN {r} LIKE '#%' THEN {contained}"
+        " WHEN {r} LIKE '[%' OR {r} LIKE '{{%' THEN NULL"
         " WHEN {r} IS NOT NULL THEN substring({r} from {pattern}) ELSE {elsewhere} END"
     ).format(usual=usual, found=found, r=reference, contained=contained, pattern=pattern, elsewhere=elsewhere)
 

@@ -26,7 +26,7 @@ from exports.compiler.syntax import (
 )
 from exports.errors import FhirPathError
 
-_YEAR_LENGTH, _WIDEST_ZONE, _MINUTES = 4, 14, 60
+_YEAR_LENGTH, _WHOLE_DAY, _WIDEST_ZONE, _MINUTES = 4, 10, 14, 60
 MAX_NESTING = 60  # brackets within brackets; Python's own stack is the limit behind it
 
 
@@ -262,10 +262,18 @@ def _real(text: str, offset: int) -> str:
     return text
 
 
+_CLOCK_AND_ZONE = re.compile(r"(?P<clock>\d{2}(?::\d{2}(?::\d{2}(?:\.\d+)?)?)?)?(?P<zone>Z|[+-]\d{2}:\d{2})?", re.ASCII)
+
+
 def is_moment(text: str) -> bool:
     """Whether a date, date-time or time, to any precision, is one that there is."""
-    day, _, clock = text.partition("T") if text[:_YEAR_LENGTH].isdecimal() else ("", "", text)
-    clock, zone = re.fullmatch(r"([0-9:.]*)(.*)", clock, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
+    if not text[:2].isdecimal() or not text.isascii():
+        return False
+    day, _, rest = text.partition("T") if text[:_YEAR_LENGTH].isdecimal() else ("", "", text)
+    found = _CLOCK_AND_ZONE.fullmatch(rest)
+    if found is None or (rest and day and len(day) < _WHOLE_DAY) or (found["zone"] and not (day and found["clock"])):
+        return False
+    clock, zone = found["clock"] or "", found["zone"] or "Z"
     try:
         if day:
             date.fromisoformat(day + "-01-01"[len(day) - _YEAR_LENGTH :])
@@ -273,8 +281,7 @@ def is_moment(text: str) -> bool:
             time.fromisoformat(clock.partition(".")[0].replace(":60", ":59") if clock.count(":") > 1 else clock)
     except ValueError:
         return False
-    hours = zone[1:].partition(":")[0]
-    return zone in {"", "Z"} or (hours.isdecimal() and int(hours) <= _WIDEST_ZONE and int(zone[-2:]) < _MINUTES)
+    return zone == "Z" or (int(zone[1:3]) <= _WIDEST_ZONE and int(zone[4:]) < _MINUTES)
 
 
 def _unquote(text: str, offset: int) -> str:

@@ -63,7 +63,7 @@ def _repeated(paths: tuple[Expression, ...], place: Place) -> Fragment:
     The key of an item is the way to it: which path, and which of its items, at each step; ways order as arrays do.
     """
     walk = place.name("t")
-    below = place.on(SQL("{}.v").format(walk))
+    below = replace(place, focus=SQL("{}.v").format(walk), stage=None)
     # the first step is taken from the focus, all others from what was found
     return SQL(
         "WITH RECURSIVE {w}(v, k) AS (SELECT c.v, ARRAY[c.o] FROM ({start}) AS c(v, o)"

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
+from exports.compiler.fhirpath import is_moment
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -240,6 +241,14 @@ def _binary(node: syntax.Binary, scope: Scope) -> Expression:
         return Logic(operator=operator, left=left, right=right)
     if operator in _ARITHMETIC:
         return _arithmetic(operator, left, right)
+    if operator in {"<", "<=", ">", ">="}:
+        _check_order(node, left, right)
+    elif operator not in {"=", "!="}:
+        return _on_collections(operator, left, right)
+    return Comparison(operator=operator, left=left, right=right)
+
+
+def _on_collections(operator: str, left: Expression, right: Expression) -> Expression:
     match operator:
         case "|":
             return union(left, right)
@@ -249,11 +258,14 @@ def _binary(node: syntax.Binary, scope: Scope) -> Expression:
             return Membership(item=left, collection=right)
         case "contains":
             return Membership(item=right, collection=left)
-        case "~" | "!~":
-            return Equivalence(left=left, right=right, negated=operator == "!~")
-        case "<" | "<=" | ">" | ">=":
-            _same_category(operator, left, right, ordered=True)
-    return Comparison(operator=operator, left=left, right=right)
+    return Equivalence(left=left, right=right, negated=operator == "!~")
+
+
+def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> None:
+    if _same_category(node.operator, left, right, ordered=True) == "temporal":
+        for side, part in ((left, node.left), (right, node.right)):
+            if isinstance(side, Constant) and not is_moment(str(side.value)):
+                raise FhirPathError(f"{side.value!r} is no date or time", offset=part.at)
 
 
 def union(left: Expression, right: Expression) -> Expression:

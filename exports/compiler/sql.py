@@ -97,8 +97,8 @@ class _Cell:
     @property
     def null(self) -> Fragment:
         """What stands here in a null row (SQL on FHIR v2: only `%rowIndex` has a value there)."""
-        content = SQL("0") if isinstance(self.node.value, RowIndex) else SQL("NULL")
-        return SQL("{}::{}").format(content, SQL(self.sql_type))
+        zero = SQL("'[0]'" if self.node.collection else "'0'")
+        return SQL("{}::{}").format(zero if isinstance(self.node.value, RowIndex) else SQL("NULL"), SQL(self.sql_type))
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,18 @@ class _Writer:
 
     def undecided(self, view: View, source: Source) -> Fragment | None:
         place = replace(self._place("s", "where"), odd=Odd(None, "where", "boolean"))
-        found = [value.sql for node in view.where if not (value := truth(node, place, strict=True)).safe]
-        doubts = [SQL("({}) IS NULL").format(sql) for sql in found] + undecided_iterations(view.select, place)
+        criteria = [truth(node, place, strict=True) for node in view.where]
+        doubts = [SQL("({}) IS NULL").format(one.sql) for one in criteria if not one.safe]
+        doubts += undecided_iterations(view.select, place)
         if not doubts:
             return None
-        return SQL("SELECT count(*) FROM {} AS s WHERE {}").format(_of_resource(view, source), SQL(" OR ").join(doubts))
+        # a criterion that is not met decides, whatever another would have said
+        met = {"boolean": SQL("({}) IS TRUE AND "), "item": SQL("(({}) = 'true') IS NOT FALSE AND ")}
+        return SQL("SELECT count(*) FROM {} AS s WHERE {}({})").format(
+            _of_resource(view, source),
+            SQL("").join([met[one.kind].format(one.sql) for one in criteria]),
+            SQL(" OR ").join(doubts),
+        )
 
     def _place(self, row: str, label: str) -> Place:
         name = Identifier(row)

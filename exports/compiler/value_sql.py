@@ -87,8 +87,8 @@ class Place:
         return self.stage.column(sql) if self.stage is not None else sql
 
     def on(self, focus: Fragment) -> Place:
-        """The same with another item in focus."""
-        return replace(self, focus=focus, stage=None)
+        """The same with another item in focus, inside an expression."""
+        return replace(self, focus=focus, stage=None, lenient=False)
 
     def poison(self, problem: str) -> Fragment:
         """Jsonb that stands for a value that is not honest."""
