@@ -242,7 +242,7 @@ def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, else
     else:
         begin = Literal(f"{node.target}/_%")
         usual = SQL("{r} LIKE {begin} AND {r} NOT LIKE '%/%/%'").format(r=reference, begin=begin)
-        found = SQL("substr({}, {})").format(reference, Literal(len(node.target) + 2))
+        found = SQL("right({}, {})").format(reference, Literal(-len(node.target) - 1))
     contained = SQL(
         "(SELECT {id} || {r} FROM jsonb_path_query({body}, '$.contained[*]') AS c(v)"
         " WHERE c.v ->> 'id' = substr({r}, 2){kind} LIMIT 1)"

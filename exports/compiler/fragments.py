@@ -45,7 +45,8 @@ def Literal(value: str | bool | int | Decimal) -> Fragment:  # noqa: N802 - as p
     if isinstance(value, bool):
         return Fragment("true" if value else "false")
     if isinstance(value, (int, Decimal)):
-        return Fragment(f"({value:f})" if value < 0 else f"{value:f}" if isinstance(value, Decimal) else str(value))
+        number = format(value, "f") if isinstance(value, Decimal) else str(value)
+        return Fragment(f"({number})" if value < 0 else number)
     quoted = value.replace("'", "''")
     # a backslash means the same in E'' whatever the session's settings are
     return Fragment(f" E'{quoted}'".replace("\\", "\\\\") if "\\" in value else f"'{quoted}'")
