@@ -16,12 +16,13 @@ from typing import Any
 from psycopg.sql import Composable
 
 from exports.compiler import boundary_sql, text_sql  # noqa: F401 - they register what they write
+from exports.compiler.ansi_type import as_ansi
 from exports.compiler.cell_sql import cell, is_looked_up
 from exports.compiler.fragments import SQL, Fragment, Identifier, Literal, read, written
 from exports.compiler.iteration_sql import each_item, items_of_each, undecided_iterations
 from exports.compiler.scalar_sql import Odd
 from exports.compiler.typed_tree import RowIndex
-from exports.compiler.value_sql import Place, Stage, truth
+from exports.compiler.value_sql import Place, Stage, bound, truth
 from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
 from exports.errors import ViewError
 
@@ -53,7 +54,8 @@ class CompiledView:
     """A view as one query, whose rows come in a fixed order: connection, id, then the order of the iterations.
 
     `undecided` counts the resources of which `where`, or a criterion of an iteration, could not say whether they belong in the
-    view; None where no data can bring that about. `notes` say what R4 does not have.
+    view; None where no data can bring that about. `notes` say what R4 does not have, where the view is
+    for R4 by its `fhirVersion`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class CompiledView:
     query: Composable
     undecided: Composable | None
     notes: tuple[str, ...] = ()
+    of_r4: bool = True
 
 
 def compile_view(
@@ -85,7 +88,7 @@ def compile_view(
         raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
     columns = tuple(Column(column.name, column.type, column.collection) for column in view.select.all_columns())
     doubtful = None if undecided is None else written(undecided)
-    return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes)
+    return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,11 @@ class _Writer:
         odd = Odd(None if self._marked else place.resource, f"column {node.name}", node.type)
         within = replace(place, odd=odd, lenient=False)
         kind = "text" if self._marked else node.sql_type
-        return _Cell(node, cell(node.value, within, collection=node.collection), kind)
+        value = cell(node.value, within, collection=node.collection)
+        if node.ansi is not None:
+            wanted = node.ansi
+            value = bound(within, [value], lambda found: as_ansi(found, wanted, odd))
+        return _Cell(node, value, kind)
 
     def _union(self, branches: Sequence[Selection], place: Place) -> _Rows:
         parts = [self._selection(branch, place) for branch in branches]
@@ -250,7 +257,7 @@ def _cells_and_order(cells: Sequence[_Cell], order: Sequence[Fragment], width: i
 
 def _null_with(found: _Cell, place: Place) -> _Cell:
     """The cell in a left join: null where the item is, whatever its expression gives on nothing."""
-    if is_looked_up(found.node.value, place) and not found.node.collection:
+    if is_looked_up(found.node.value, place) and not found.node.collection and found.node.ansi is None:
         return found
     value = SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(place.focus, found.value, found.null)
     return replace(found, value=value)

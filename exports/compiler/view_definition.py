@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from exports.compiler import fhirpath
+from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
@@ -51,10 +52,13 @@ class ColumnNode:
     value: Expression
     type: str
     collection: bool
+    ansi: AnsiType | None = None
 
     @property
     def sql_type(self) -> str:
         """The Postgres type of its values."""
+        if self.ansi is not None:
+            return self.ansi.sql
         return "jsonb" if self.collection else sql_type(self.type)
 
 
@@ -92,6 +96,7 @@ class View:
     where: tuple[Expression, ...]
     select: Selection  # unnamed: it holds the view's top-level selections
     notes: tuple[str, ...] = ()  # what R4 does not have, with its place
+    of_r4: bool = True  # whether it is for R4, so that this is a mistake
 
 
 def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) -> View:
@@ -122,7 +127,9 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) 
         reader.fail("select", "at least one selection is required")
     select = Selection(None, (), False, (), reader.selections(definition["select"], "select", scope), ())
     reader.check_columns(select)
-    return View(reader.view, resource, where, select, tuple(reader.notes))
+    versions = definition.get("fhirVersion")
+    of_r4 = not isinstance(versions, list) or not versions or any(str(one).startswith("4.") for one in versions)
+    return View(reader.view, resource, where, select, tuple(reader.notes) if of_r4 else (), of_r4)
 
 
 def _is_text(value: str) -> bool:
@@ -198,6 +205,8 @@ class _Reader:
             suffix = values[0].removeprefix("value")
             type_ = suffix[:1].lower() + suffix[1:]
             given: Any = item[values[0]]
+            if type_ == "integer64" and isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,19}", given):
+                given = int(given)  # R5's JSON has it as a string
             wanted = _CONSTANT_TYPES.get(type_)
             if wanted is None:
                 self.fail(
@@ -312,9 +321,26 @@ class _Reader:
             self.fail(
                 f"{where}.type", f"the column is declared {type_}, its path gives {value.type}", allowed=value.type
             )
-        column = ColumnNode(name, value, type_, collection)
+        ansi = self.ansi_type(item.get("tag"), f"{where}.tag", value, collection=collection)
+        column = ColumnNode(name, value, type_, collection, ansi)
         self._places[id(column)] = f"{where}.name"
         return column
+
+    def ansi_type(self, tags: Any, where: str, value: Expression, *, collection: bool) -> AnsiType | None:
+        named = [
+            (at, tag.get("value")) for at, tag in enumerate(self.objects(tags, where)) if tag.get("name") == "ansi/type"
+        ]
+        if not named:
+            return None
+        at, text = named[0]
+        found = read_ansi_type(text) if isinstance(text, str) else None
+        if found is None or len(named) > 1:
+            self.fail(f"{where}[{at}]", f"{text!r} is no SQL type, or not the only one", allowed=ALLOWED)
+        if collection:
+            self.fail(f"{where}[{at}]", "a column of lists has no SQL type of its own", allowed="no ansi/type")
+        if category(value.type) not in SORTS[found.sort]:
+            self.fail(f"{where}[{at}]", f"{text} cannot be made of {value.type}, which the path gives", allowed=ALLOWED)
+        return found
 
     def same_columns(self, branches: tuple[Selection, ...], where: str) -> None:
         if not branches:

@@ -321,5 +321,9 @@ def test_data_of_another_shape_than_r4_says_gives_what_it_holds(run_view: RunVie
 
 def test_an_iteration_that_keeps_nothing_keeps_its_null_row_and_is_evaluated_once(run_view: RunView) -> None:
     inner = {"forEach": "given", "column": [{"name": "given", "path": "$this"}]}
-    outer = {"forEachOrNull": "name.where(given.count() > 5)", "column": [{"name": "use", "path": "use"}], "select": [inner]}
+    outer = {
+        "forEachOrNull": "name.where(given.count() > 5)",
+        "column": [{"name": "use", "path": "use"}],
+        "select": [inner],
+    }
     assert run_view({"resource": "Patient", "select": [outer]}, BOTH) == [{"use": None, "given": None}] * 2

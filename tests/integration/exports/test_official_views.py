@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import psycopg
 import pytest
 
 from exports.errors import ViewError
+from tests.conformance.__main__ import mistake
 from tests.conftest import SHARED
 from tests.integration.exports.conftest import RunView
 
@@ -41,10 +41,6 @@ def _cases() -> list[Any]:
     return [*found, *absent]
 
 
-def _multiset(rows: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(json.dumps(row, sort_keys=True) for row in rows)
-
-
 @pytest.mark.parametrize(("resources", "test"), _cases())
 def test_an_official_view_gives_the_rows_it_should(
     resources: list[dict[str, Any]], test: dict[str, Any], run_view: RunView
@@ -53,13 +49,7 @@ def test_an_official_view_gives_the_rows_it_should(
         with pytest.raises((ViewError, psycopg.DataError)):
             run_view(test["view"], resources)
         return
-    rows = run_view(test["view"], resources)
-    if "expectCount" in test:
-        assert len(rows) == test["expectCount"]
-    if "expect" in test:
-        assert _multiset(rows) == _multiset(test["expect"])
-    for row in rows:
-        assert list(row) == test.get("expectColumns", list(row))
+    assert mistake(test, run_view(test["view"], resources)) is None
 
 
 def test_the_official_tests_are_all_there() -> None:

@@ -39,6 +39,19 @@ def test_an_element_that_r4_does_not_have_is_wrong_and_the_nearest_is_told(
     assert "Observation has no element 'statsu' in R4; did you mean 'status'?, at character 1" in told
 
 
+def test_a_view_for_another_version_of_fhir_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "check", written(tmp_path, "triggeredBy", fhirVersion=["5.0.0"])]) == 0
+    assert "is not for R4" in capsys.readouterr().err
+
+
+def test_a_number_that_json_does_not_have_is_the_files_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, "status", constant=[{"name": "c", "valueDecimal": float("nan")}])
+    assert call(["views", "check", path]) == 2
+    assert "NaN is no number of JSON" in capsys.readouterr().err
+
+
 def test_a_function_that_is_not_there_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "check", written(tmp_path, "status.shout()"), "patient"]) == 2
     assert "no function shout() here at character 8" in capsys.readouterr().err
