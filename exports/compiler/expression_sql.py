@@ -104,9 +104,16 @@ def _comparison(node: Comparison, place: Place) -> Value:
     temporal = "temporal" in {category(node.left.type), category(node.right.type)}
     if node.operator not in {"=", "!="}:
         return _ordered_moments(node, place) if temporal else _ordered(node, place)
-    if temporal and all(is_moment(str(side.value)) for side in (node.left, node.right) if isinstance(side, Constant)):
+    if temporal and all(map(_may_be_moment, (node.left, node.right))):
         return _equal_moments(node, place)
     return _fast_equality(node, place) or _equality(node, place)
+
+
+def _may_be_moment(side: Expression) -> bool:
+    """Whether it may be equal to a date or time as one: what is known to be a text or a number is not."""
+    if isinstance(side, Constant):
+        return is_moment(str(side.value))
+    return category(side.type) in {None, "temporal"}
 
 
 def _equality(node: Comparison, place: Place) -> Value:

@@ -220,10 +220,13 @@ def _equal(left: list[Item], right: list[Item]) -> bool | None:
         return None
     if len(left) != len(right):
         return False
-    written = [item.value for item in left + right if item.literal]
-    if len(left) == 1 and TEMPORAL & {left[0].type, right[0].type} and all(is_moment(str(text)) for text in written):
+    if len(left) == 1 and TEMPORAL & {left[0].type, right[0].type} and all(map(_may_be_moment, left + right)):
         return compare_moments("=", _moment(left[0]), _moment(right[0]))
     return all(same(a.value, b.value) for a, b in zip(left, right, strict=True))
+
+
+def _may_be_moment(item: Item) -> bool:
+    return is_moment(str(item.value)) if item.literal else item.type is None or item.type in TEMPORAL
 
 
 def _moment(item: Item) -> str:

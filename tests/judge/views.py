@@ -96,8 +96,11 @@ class _Run:
         return None if path is None else self._leniently(path, focus)
 
     def _below(self, paths: list[str], focus: Item) -> Iterator[Item]:
+        # items of several types have none that is known beforehand
+        mixed = len({re.split(r"\W", path)[0] for path in paths}) > 1
         for path in paths:
-            for item in self._leniently(path, focus):
+            for found in self._leniently(path, focus):
+                item = replace(found, type=None) if mixed else found
                 yield item
                 yield from self._below(paths, item)
 

@@ -97,6 +97,8 @@ VALUES: list[tuple[str, str, Any]] = [
     ("deceased.ofType(dateTime) > @2015-02-04T10:00", "boolean", None),
     ("name[0].period.start <= @2001-05", "boolean", True),
     ("@T10:00:00 = @T10:00:00.000", "boolean", True),
+    ("gender = @2020", "boolean", False),
+    ("birthDate = 'soon'", "boolean", False),
     ("@2020-02-29T10:00:00 = @2020-02-29T10:00:00.000", "boolean", True),
     ("@2020-02-29T10:00:00.5 > @2020-02-29T10:00:00", "boolean", True),
     ("@2020-02-29T10:00Z = @2020-02-29T10:00:30Z", "boolean", None),
