@@ -222,6 +222,14 @@ def test_any_path_compiles_or_is_refused(words: list[str]) -> None:
         assert len(compile_view(path(" ".join(words)), SOURCE).columns) == 1
 
 
+def test_each_chained_where_adds_as_much_as_the_one_before() -> None:
+    def length(wheres: int) -> int:
+        text = "name" + "".join(f".where(rank > {n})" for n in range(10, 10 + wheres))
+        return len(compile_view(path(f"{text}.family"), SOURCE, marked=True).query.as_string(None))
+
+    assert length(32) - length(16) < 1.1 * 2 * (length(16) - length(8))
+
+
 def test_a_view_that_is_nested_without_end_is_refused() -> None:
     definition = columns(ID)
     for _ in range(600):
