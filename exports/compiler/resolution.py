@@ -42,8 +42,8 @@ from exports.compiler.typed_tree import (
 from exports.elements.table import (
     NUMBER_TYPES,
     PRIMITIVE_TYPES,
+    choice_of_property,
     element,
-    elements_of,
     is_a,
     is_known,
     is_resource,
@@ -196,11 +196,10 @@ def choice_key(name: str, type_: str) -> str:
 
 def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
     if of.type is not None and is_known(of.type):
-        for choice, found in elements_of(of.type).items():
-            for type_ in found.types if found.choice else ():
-                if choice_key(choice, type_) == name:
-                    scope.notes.append(Note(f"{name!r} is written {choice}.ofType({type_}) in FHIRPath", offset))
-                    return Child(of=of, name=name, keys=(name,), repeats=False, type=type_, many=of.many)
+        if (written := choice_of_property(of.type, name)) is not None:
+            choice, type_ = written
+            scope.notes.append(Note(f"{name!r} is written {choice}.ofType({type_}) in FHIRPath", offset))
+            return Child(of=of, name=name, keys=(name,), repeats=False, type=type_, many=of.many)
         close = nearest(of.type, name)
         told = f"{of.type} has no element {name!r} in R4" + (f"; did you mean {close!r}?" if close else "")
         scope.notes.append(Note(told, offset))

@@ -96,6 +96,17 @@ def is_a(type_: str, wanted: str) -> bool:
     return False
 
 
+@cache
+def choice_of_property(parent: str, name: str) -> tuple[str, str] | None:
+    """The choice and the type that a JSON property stands for: `valueQuantity` is (value, Quantity)."""
+    for choice, found in elements_of(parent).items():
+        for type_ in found.types if found.choice else ():
+            if name == choice + type_[0].upper() + type_[1:]:
+                return choice, type_
+    return None
+
+
+@cache
 def nearest(parent: str, name: str) -> str | None:
     """The element of `parent` whose name is the most like `name`."""
     close = difflib.get_close_matches(name, elements_of(parent), n=1)
