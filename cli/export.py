@@ -146,6 +146,7 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
         ],
         "rows": result.rows,
+        "notes": list(result.notes),
         "files": [asdict(file) for file in result.files],
     }
 
@@ -162,7 +163,7 @@ def print_result(result: ExportResult) -> None:
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
         tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
-    for line in said_of_odd_values(result.files):
+    for line in (*result.notes, *said_of_odd_values(result.files)):
         tell(line)
     if not result.rows:
         tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")

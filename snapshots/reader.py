@@ -74,6 +74,7 @@ class CopyStream:
         self._queries = queries
         self._of_json = of_json
         self._by_key = by_key
+        self._header_to_come = not of_json  # of the first statement only
         self.rows = 0
         self.rows_by_query: list[int] = []  # of the statements that have been read to their end
 
@@ -101,7 +102,8 @@ class CopyStream:
                     if rows:
                         yield b"\n".join((*rows, b""))
                 else:
-                    self.rows += len(rows) - first  # the header
+                    self.rows += len(rows) - self._header_to_come
+                    self._header_to_come = False
                     yield b"".join(rows)
                 first = False
 
@@ -216,9 +218,25 @@ class Snapshot:
             resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
         )
 
-    def csv(self, query: sql.Composable) -> CopyStream:
-        """Give the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
-        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)])
+    def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
+        """Give the same as `source`, one for each connection in the order of their names; each read along the primary key."""
+        return tuple(
+            sql.SQL(_SQL["source_of_connection"]).format(
+                resource_type=sql.Literal(resource_type),
+                name=sql.Literal(one.name),
+                connection=sql.Literal(one.number),
+                rows=self._rows(),
+                selected=self._selected(),
+            )
+            for one in self._sources
+        )
+
+    def csv(self, *queries: sql.Composable) -> CopyStream:
+        """Give the rows of queries of the same columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
+        copies = [
+            sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(at == 0)) for at, query in enumerate(queries)
+        ]
+        return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
 
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         """Give all rows of a query: for counts and checks, not for data."""

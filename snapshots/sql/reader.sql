@@ -130,6 +130,13 @@ OFFSET 0
     WHERE r.resource_type = {resource_type} AND {selected}
 )
 
+-- name: source_of_connection
+-- The same of one connection.
+(
+    SELECT {name}::text AS connection, r.id, r.body FROM {rows} r
+    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
+)
+
 -- name: by_key
 -- Read in the order of the primary key, whose index has it; sorting bodies would go through the disk.
 SELECT set_config('enable_sort', %(sort)s, true)
@@ -142,5 +149,5 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 
 -- name: csv
--- The rows of a query as CSV with a header.
-COPY ({query}) TO STDOUT (FORMAT csv, HEADER true)
+-- The rows of a query as CSV.
+COPY ({query}) TO STDOUT (FORMAT csv, HEADER {header})
