@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
 from psycopg.abc import Buffer, PQGen
 
-from snapshots.errors import StoreError, store_border
+from snapshots.errors import RunNotFoundError, StoreError, store_border
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 
@@ -36,6 +36,8 @@ class Selection:
     types: tuple[str, ...] = ()  # empty: all
     # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
     mentioned: bool = False
+    # as the store stood when this run had ended, or at this moment; None: now
+    as_of: int | datetime | None = None
 
 
 class _Source(NamedTuple):
@@ -141,11 +143,14 @@ class Snapshot:
         selection: Selection,
         sources: Sequence[_Source],
         open_runs: Sequence[OpenRun] = (),
+        later: Sequence[int] = (),
     ) -> None:
+        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment."""
         self._conn = conn
         self._selection = selection
         self._sources = sources
         self._open_runs = tuple(open_runs)
+        self._later = tuple(later)
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
@@ -250,17 +255,17 @@ class Snapshot:
         if patients is None:
             return self._ended(sql.SQL(_SQL["everyone"]))
         keys = self._named()
-        if self._open_runs:
+        if self._later:
             moved = sql.SQL(_SQL["moved"]).format(open=self._open(), patients=sql.Literal(list(patients)))
             keys = sql.SQL("{} {}").format(keys, moved)
         return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
 
     def _ended(self, rows: sql.Composable) -> sql.Composable:
         """The rows as the ended runs left them; on a quiet night that is as they are, and the query is the plain one."""
-        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._open_runs else rows
+        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._later else rows
 
     def _open(self) -> sql.Composable:
-        return sql.Literal([one.run for one in self._open_runs])
+        return sql.Literal(list(self._later))
 
     def _named(self) -> sql.Composable:
         columns = [[key[at] for key in self._mentioned] for at in range(3)]
@@ -269,7 +274,7 @@ class Snapshot:
         return sql.SQL(_SQL["named"]).format(patients=patients, members=self._members(), **named)
 
     def _members(self) -> sql.Composable:
-        if not self._open_runs:
+        if not self._later:
             return sql.SQL(_SQL["members"])
         return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
@@ -283,14 +288,14 @@ class Snapshot:
 
     def _of_patients(self) -> list[sql.Composable]:
         """What `_rows` leaves to be asked of a row: whose it was before an open run wrote it."""
-        if self._selection.patients is None or not self._open_runs:
+        if self._selection.patients is None or not self._later:
             return []
         patients = sql.Literal(list(self._selection.patients))
         return [sql.SQL(_SQL["still_of_patients"]).format(patients=patients, keys=self._named())]
 
     def _conditions(self, further: Sequence[sql.Composable]) -> sql.Composable:
         connections = sql.Literal([one.number for one in self._sources])
-        live = [] if self._open_runs else [sql.SQL(_SQL["live"])]
+        live = [] if self._later else [sql.SQL(_SQL["live"])]
         of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
         return sql.SQL(" AND ").join([*live, of_connections, *further])
 
@@ -301,13 +306,15 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
+        RunNotFoundError: it names a run that there is not, or that has not ended.
     """
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await conn.set_read_only(True)
     with store_border("opening a snapshot"):
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["settings"])
-            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"])]
+            moment = {"until": await _until(conn, tenant, selection)}
+            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
             names = set(selection.connections)
             if unknown := names - {one.name for one in known}:
                 raise StoreError(
@@ -316,7 +323,26 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
                 )
             sources = [one for one in known if not names or one.name in names]
             numbers = {"connections": [one.number for one in sources]}
-            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], numbers)]
-            snapshot = Snapshot(conn, selection, sources, open_runs)
+            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+            newest = {**numbers, "newest": [one.run or 0 for one in sources]}
+            later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
+            snapshot = Snapshot(conn, selection, sources, open_runs, later)
             await snapshot.find_mentioned()
             yield snapshot
+
+
+async def _until(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> datetime | None:
+    """The moment up to which ended runs are shown; None: all."""
+    if not isinstance(selection.as_of, int):
+        return selection.as_of
+    row = await (await conn.execute(_SQL["ended_at"], {"run": selection.as_of})).fetchone()
+    if row is None:
+        raise RunNotFoundError(
+            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists those there are."
+        )
+    if row[0] is None:
+        raise RunNotFoundError(
+            f"run {selection.as_of} has not ended, so nothing stands as of it yet: name an earlier run."
+        )
+    ended: datetime = row[0]
+    return ended
