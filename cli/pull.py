@@ -106,7 +106,7 @@ def pull(
 
     Exit codes: 0 complete, 3 written with holes (each is named), 4 nothing known about this patient, 5 failed, 6 busy.
     """
-    from cli.wiring import choose_connections
+    from cli.choosing import choose_connections
 
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
@@ -135,7 +135,8 @@ def pull(
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    from cli.wiring import Wanted, opened_store, run_connection, start_logging
+    from cli.invocation import start_logging
+    from cli.wiring import Wanted, opened_store, run_connection
 
     async with opened_store(settings, asked.connection.tenant) as store:
         report = None

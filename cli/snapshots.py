@@ -36,7 +36,7 @@ def snapshots(
 
     Exit codes: 0 listed, 4 the store has nothing about this patient, 5 failed.
     """
-    from cli.wiring import choose_connections
+    from cli.choosing import choose_connections
 
     settings = settings_of(config)
     (chosen,) = choose_connections(settings, tenant, [connection])
