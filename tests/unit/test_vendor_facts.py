@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/vendor-facts.md"
 TEXT = PAGE.read_text()
 CODE = ("config", "snapshots", "connectors", "exports", "cli", "cron", "mocks", "benchmarks", "tests")
+PROFILES = sorted(path for path in (ROOT / "connectors/fhir/vendors").glob("*.py") if path.stem != "__init__")
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *ROOT.glob("cron/*.md"), *ROOT.glob("docs/*.md"))
 
 SECTIONS = dict(re.findall(r"^#{2,3} (\d+(?:\.\d+)?) (.*?)(?=^#{2,3} |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -98,6 +100,23 @@ def facts() -> list[tuple[str, str]]:
     ]
 
 
+def values_without_evidence(source: str) -> list[str]:
+    """Fields of a profile that have no confidence beside them, in the comments of their lines and those right above."""
+    lines = ["", *source.splitlines()]
+    found = []
+    for call in ast.walk(ast.parse(source)):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "VendorProfile"):
+            continue
+        for field in call.keywords:
+            first, last = field.lineno, field.value.end_lineno or field.lineno
+            while lines[first - 1].lstrip().startswith("#"):
+                first -= 1
+            said = " ".join(line.partition("#")[2] for line in lines[first : last + 1])
+            if field.arg not in {"name", "label"} and not re.search(r"\[[DRI]\]|vendor-facts|R4|specification", said):
+                found.append(str(field.arg))
+    return found
+
+
 def test_every_section_that_is_cited_is_on_the_page() -> None:
     cited = [(remark.where, number) for remark in (*remarks(), *paragraphs()) for number in sorted(remark.sections)]
     assert cited
@@ -149,3 +168,14 @@ def test_every_fact_has_its_confidence_and_its_source(number: str) -> None:
     told = [fact for section, fact in facts() if section == number]
     assert told
     assert [fact for fact in told if not source.search(fact)] == []
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_value_of_a_profile_has_its_evidence_beside_it(path: Path) -> None:
+    assert "VendorProfile(" in path.read_text()
+    assert values_without_evidence(path.read_text()) == []
+
+
+def test_a_value_without_evidence_is_seen() -> None:
+    profile = 'X = VendorProfile(\n    name="x",\n    # [I]\n    mode="bulk",\n    page_size=50,\n    types=(\n    ),  # [I]\n)\n'
+    assert values_without_evidence(profile) == ["page_size"]

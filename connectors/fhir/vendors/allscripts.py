@@ -9,8 +9,8 @@ ALLSCRIPTS = VendorProfile(
     label="Veradigm / Altera (Allscripts)",
     scope_wildcards=True,  # scopes_supported lists system/*.read and system/*.rs [R] AA, vendor-facts 3.1
     max_concurrency=4,  # no limit published: small by choice [I] vendor-facts 3.3
-    file_concurrency=2,
-    mode="bulk",
+    file_concurrency=2,  # likewise [I]
+    mode="bulk",  # Group export is documented [D] VD, vendor-facts 3.4
     types=(
         "Patient",
         "AllergyIntolerance",
@@ -50,8 +50,8 @@ ALLSCRIPTS = VendorProfile(
         "Procedure",
         "RelatedPerson",
     ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
-    patient_by="_id",
-    next_expired_statuses=(404, 410),
+    patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
+    next_expired_statuses=(404, 410),  # not found [I] vendor-facts 3.3
     bulk_levels=("group",),  # system and patient level: not found [D] VD, vendor-facts 3.4
     # without `_type` the server gives everything authorised; Provenance only when listed [D] VD, vendor-facts 3.4
     bulk_types=(),
@@ -59,5 +59,5 @@ ALLSCRIPTS = VendorProfile(
     # Bundles have a total; `_summary` is not documented, so the smallest page is asked for its total [D] VD, vendor-facts 3.3
     count_query="_count=1",
     bulk_leaves_out=("Provenance",),  # only if listed in `_type` [D] VD, vendor-facts 3.4
-    poll_first_s=2,
+    poll_first_s=2,  # [I]
 )

@@ -7,12 +7,13 @@ from connectors.fhir.profile import VendorProfile
 CERNER = VendorProfile(
     name="cerner",
     label="Oracle Health (Cerner)",
-    scope_required=True,  # explicit list; wildcards are refused with invalid_scope [D] CR, [R] TM, vendor-facts 2.3
-    scope_wildcards=False,
+    scope_required=True,  # an explicit list [D] CR, [R] TM, vendor-facts 2.3
+    scope_wildcards=False,  # refused with invalid_scope [D] CR, [R] TM, vendor-facts 2.3
     max_concurrency=20,  # no limit published; the field runs 20 [R] AC, BR, vendor-facts 2.6
     file_concurrency=2,  # parallel file downloads drew 429 until one at a time [R] vendor-facts 2.6
     retry_after_cap_s=300,  # Retry-After of 5 h was seen; smart-fetch caps at 300 s [R] SF, vendor-facts 2.7
-    mode="bulk",
+    mode="bulk",  # Group export, with `_since`, is documented [D] CB, vendor-facts 2.7
+    # the types whose search is documented [D] CR, vendor-facts 2.5
     types=(
         "Patient",
         "AllergyIntolerance",
@@ -61,12 +62,10 @@ CERNER = VendorProfile(
     last_updated_once=("Immunization", "MedicationDispense"),  # a single value [D] CR, vendor-facts 2.5
     # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I] vendor-facts 2.5
     next_expired_statuses=(400, 404, 410),
+    id_batch=50,  # the longest list: not found [I] vendor-facts 2.5
+    id_batch_by_type={"CareTeam": 1, "Goal": 1},  # they take one id [D] CR, vendor-facts 2.5
+    id_batch_one_patient=("Observation",),  # a list of laboratory ones must be of one patient [D] CR, vendor-facts 2.5
     # Patient level wants POST with an explicit list [D] OD, vendor-facts 2.7, so for `mode = "bulk"` with a cohort; system: none
-    # at most 50 [I]; CareTeam and Goal take one, and a list of laboratory Observations must be of one patient
-    # [D] CR, vendor-facts 2.5
-    id_batch=50,
-    id_batch_by_type={"CareTeam": 1, "Goal": 1},
-    id_batch_one_patient=("Observation",),
     bulk_levels=("group", "patient-list"),
     bulk_types=(
         "AllergyIntolerance",
@@ -94,10 +93,10 @@ CERNER = VendorProfile(
     # need a clinical type beside them [D] CB, vendor-facts 2.7
     bulk_not_alone=("Location", "Organization", "Practitioner", "Provenance"),
     bulk_companion="Patient",  # the smallest of them [I]
-    poll_first_s=5,
+    poll_first_s=5,  # [I]
     poll_cap_s=300,  # the server says Retry-After: 600 [D] CB, and 5 h has been seen [R] SF, vendor-facts 2.7
     kickoff_429_means_running=True,  # one live job per client and tenant [D] CB, vendor-facts 2.7
     # total was absent in 20 of 22 captured bundles, `_summary` is not documented [R] TM, [D] CR, vendor-facts 2.5
     count_query=None,
-    overlap_s=300,
+    overlap_s=300,  # [I] vendor-facts 7
 )

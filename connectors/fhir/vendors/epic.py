@@ -107,7 +107,7 @@ EPIC = VendorProfile(
     bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM, vendor-facts 1.9
     bulk_since=False,  # rejected or ignored [D] ET, vendor-facts 1.9
     kickoff_method="GET",  # [D] ET, vendor-facts 1.9
-    kickoff_lists="comma",
+    kickoff_lists="comma",  # as in the guide's first version, which Epic follows [D] ET, vendor-facts 1.9
     type_filter_comma="backslash",  # the document says so; %2C works too [D] ET, [R] SF, vendor-facts 1.9
     # `_type=Patient` alone failed with 59159 on a real site [R] FHIRBridge, vendor-facts 1.9
     bulk_not_alone=("Patient",),
@@ -118,9 +118,9 @@ EPIC = VendorProfile(
     kickoff_window_s=86_400,
     # Epic asks for 10 min under 100 patients; sooner polls were not refused [D] ET, [I], vendor-facts 1.9
     poll_first_s=60,
-    poll_cap_s=600,
+    poll_cap_s=600,  # [D] ET, vendor-facts 1.9
     # Bundle.total is the size of the page; `_summary=count` gives the true number [R] TM. Types that are searched by category are
     # walked all the same: one Observation may be in two categories [R] SF, vendor-facts 1.6
     count_query="_summary=count",
-    overlap_s=86_400,
+    overlap_s=86_400,  # [I] vendor-facts 7
 )
