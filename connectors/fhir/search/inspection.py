@@ -1,6 +1,6 @@
 """Looks at what a search brought: is it what was asked for, is it redacted, and how new is it? Nothing is dropped for it.
 
-Servers ignore filters without a word (vendors.md F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
+Servers ignore filters without a word (F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
 """
 
 from __future__ import annotations
