@@ -1,7 +1,7 @@
 """The small shapes that connectors hand to the store: records, deletions, quarantine, units of work and how they end.
 
-Standard library only, so that both sides of the hourglass may import it. How they are stored is left to `snapshots.ingest`
-and `snapshots.ledger`; how they are fetched, to `connectors`.
+Standard library only, so that both connectors and the store may import it. `connectors` fetches them; `snapshots.ingest` and
+`snapshots.ledger` store them.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ class Record(NamedTuple):
 
     resource_type: str
     id: str
-    patient_id: str | None  # id of the compartment's patient; a Patient's own id; None where there is none
+    patient_id: str | None  # id of the compartment's patient; a Patient's own id; None if there is none
     version_id: str | None
-    last_updated: str | None  # FHIR instant as written in meta; None where the EHR gives no meta (Epic)
+    last_updated: str | None  # FHIR instant as written in meta; None if the EHR sends no meta (Epic)
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
-    unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
-    subsetted: bool = False  # some of its elements only (meta.tag SUBSETTED): never stored over a whole one
-    way: Way | None = None  # what listed it; None: nothing that lists
-    others: tuple[str, ...] = ()  # further patients in whose compartment it lies
-    searched: str | None = None  # the patient whose search brought it, where the resource does not name them
-    attached: tuple[Attached, ...] | None = None  # None: nobody has looked
+    unit_key: str | None = None  # the unit that brought it; it becomes a hole if the store refuses the record
+    subsetted: bool = False  # only some of its elements (meta.tag SUBSETTED): never replaces a whole one
+    way: Way | None = None  # the way that listed it; None: no listing
+    others: tuple[str, ...] = ()  # further patients whose compartment contains it
+    searched: str | None = None  # the patient whose search brought it, if the resource does not name them
+    attached: tuple[Attached, ...] | None = None  # None: not examined
 
 
 class Quarantined(NamedTuple):
-    """Input that could not become a record: kept as raw bytes, counted, reported, never dropped."""
+    """Input that could not become a record: it is kept as raw bytes, counted, reported, never dropped."""
 
     resource_type: str | None
     source: str  # where it came from, without PHI: "bulk file 3, line 17", "search page 2, entry 5"
-    reason: str  # what is wrong with it, without quoting it
+    reason: str  # what is wrong with it; never quotes it
     raw: bytes
-    unit_key: str | None = None  # the unit that brought it, which ends as a hole; None: only counted and kept
+    unit_key: str | None = None  # the unit that brought it, which becomes a hole; None: only counted and kept
 
 
 class Deferral(NamedTuple):
-    """What the EHR said not to ask before a time."""
+    """What the EHR said not to request before a time."""
 
     resource_type: str  # "*": every type of the patient
     patient_id: str | None  # None: every patient
@@ -71,46 +71,46 @@ class Alias(NamedTuple):
 
     former_id: str
     surviving_id: str
-    gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link says so, and both can be read
+    gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link reports it, and both can be read
 
 
 class StoredPatient(NamedTuple):
     """A patient that the store knows."""
 
     id: str
-    alive: bool  # the Patient is no tombstone
-    has_chart: bool  # something of the patient is alive
+    alive: bool  # the Patient is not a tombstone
+    has_chart: bool  # the patient has a live row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one transaction takes in: records merged, deletions applied, units settled; all of it or none."""
+    """The content of one transaction: records to merge, deletions to apply, units to settle; all or none."""
 
     records: Sequence[Record] = ()
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
     results: Sequence[UnitResult] = ()
-    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> how far it has come (JSON)
+    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> its progress (JSON)
     documents: Sequence[Document] = ()
-    aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
-    mentions: Sequence[ReferenceTarget] = ()  # what its records refer to, of what the run follows
+    aliases: Sequence[Alias] = ()  # merges found; an id that is its own alias is no longer merged
+    mentions: Sequence[ReferenceTarget] = ()  # those references of its records that the run follows
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkJob:
-    """A bulk export job as it must survive a crash: stored before the kick-off is sent, and again when its answer is there."""
+    """A bulk export job in the form that survives a crash: stored before the kick-off is sent, and again with its answer."""
 
-    status_url: str | None = None  # None: the kick-off was sent, or about to be, and its answer is not known
+    status_url: str | None = None  # None: the kick-off was sent, or is about to be, and its answer is unknown
     kicked_off_at: datetime
     request: str  # the kick-off as template, for the report
     transaction_time: str | None = None
     manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
     deleted: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
-    elements: bool = False  # asked for with `_elements`: what its files hold is not whole
+    elements: bool = False  # requested with `_elements`: its files contain partial resources
     progress: str | None = None  # the server's last X-Progress
     next_poll_at: datetime | None = None
-    expires_at: datetime | None = None  # of the manifest's links
+    expires_at: datetime | None = None  # when the manifest's links expire
     pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
 
 
@@ -120,19 +120,19 @@ class EarlierJob:
 
     run: int
     job: BulkJob
-    stored: bool  # every file of it is in the store: the server may drop it
+    stored: bool  # all its files are in the store: the server may delete it
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaceState:
-    """How fast a connection's EHR may be asked, as the last run left it. Moments are epoch seconds."""
+    """A connection's pace, as the last run left it. Times are epoch seconds."""
 
-    concurrency: int | None = None  # requests at a time; None: never measured
+    concurrency: int | None = None  # concurrent requests; None: never measured
     file_concurrency: int | None = None
     down_until: float | None = None  # the circuit breaker is open until then
     down_reason: str | None = None  # what was found, without PHI
-    trips: int = 0  # how often it opened since things last went well
-    quota_free_at: float | None = None  # from when the next request is within the quota
+    trips: int = 0  # how often it opened since the last success
+    quota_free_at: float | None = None  # the time from which the next request is within the quota
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class Traffic:
     left: int | None = None
 
     def since(self, before: Traffic) -> Traffic:
-        """What came after `before`; what is left stays as it is."""
+        """Return what was added after `before`; `left` stays the same."""
         return Traffic(
             requests=self.requests - before.requests,
             retries=self.retries - before.retries,
@@ -164,7 +164,7 @@ class Down(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunScope:
-    """What a run asked for: two runs with equal scopes list the same things, which is what tombstones rest on."""
+    """What a run requests: two runs with equal scopes list the same things; tombstones rely on that."""
 
     connection: str
     kind: str  # "sync" | "pull"
@@ -172,14 +172,14 @@ class RunScope:
     selection: str  # whose watermarks and roster: "group:<id>", "cohort", "store", "patients:<hash>", "all"
     types: tuple[str, ...]  # empty: whatever the server gives
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing
-    cohort: str = ""  # digest of the cohort as given: an interrupted run goes on only with the same
-    everything: bool = False  # in full whatever is known: it never goes on with a run that asked for news
+    cohort: str = ""  # digest of the cohort as given: an interrupted run is resumed only with the same cohort
+    everything: bool = False  # lists in full whatever is known: never resumes a run that requested news
     base_url: str = ""  # of the EHR; not compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """Something that a run could not fetch. `scope` never is PHI in the clear."""
+    """Something that a run could not fetch. `scope` never contains unmasked PHI."""
 
     resource_type: str
     scope: str  # "patient ~3f2a9c41, category=laboratory", "bulk file 3"
@@ -189,18 +189,18 @@ class Hole:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a run says to be complete: by which way, of which type, for how many patients, up to when."""
+    """A statement of a run about what is complete: by which way, of which type, for how many patients, up to when."""
 
     way: str
     resource_type: str
     patients: int | None  # None: not by patient
-    up_to: str | None  # None: nothing that news could be asked from
+    up_to: str | None  # None: no instant from which news could be requested
     full: bool  # a full listing; False: news since the claim before
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProvedRun:
-    """The sync that a proof is of."""
+    """The sync that a proof checks."""
 
     id: int
     started_at: datetime
@@ -214,7 +214,7 @@ Verdict = Literal["equal", "more", "fewer", "not asked", "unanswered"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One question of a proof whose answer was not "equal". `scope` never is PHI in the clear."""
+    """One question of a proof whose answer was not "equal". `scope` never contains unmasked PHI."""
 
     resource_type: str
     scope: str  # "patient ~3f2a9c41", "everyone"
@@ -226,7 +226,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeProof:
-    """What a proof found of one resource type. The five verdicts count questions, one a patient."""
+    """What a proof found about one resource type. The five verdicts count questions, one per patient."""
 
     resource_type: str
     method: str  # how the EHR was asked: "count", "ids", or both
@@ -235,9 +235,9 @@ class TypeProof:
     fewer: int = 0
     not_asked: int = 0
     unanswered: int = 0
-    at_ehr: int = 0  # resources, over all questions that were answered
+    at_ehr: int = 0  # resources, over all answered questions
     stored: int = 0
-    missing: int = 0  # of those at the EHR, not in the store
+    missing: int = 0  # at the EHR, but not in the store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,25 +249,25 @@ class Certificate:
     run: int  # the sync that is proved
     patients: int  # asked
     of_patients: int  # there are
-    seed: int | None  # of the sample; None: everyone was asked
+    seed: int | None  # of the sample; None: the proof covers everyone
     types: Sequence[TypeProof] = ()
-    findings: Sequence[Finding] = ()  # at most some hundreds are named
+    findings: Sequence[Finding] = ()  # at most a few hundred are named
     findings_unnamed: int = 0
     notes: Sequence[str] = ()
     requests: int = 0
     seconds: float = 0
-    gave_way: bool = False  # a sync began, and the proof ended before its last question
+    gave_way: bool = False  # a sync began, so the proof stopped before its last question
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of all questions: fewer, then unanswered, more, equal; "not asked" where nothing could be compared."""
+        """The gravest verdict of all questions: fewer, then unanswered, more, equal; "not asked" if nothing could be compared."""
         ranked: tuple[Verdict, ...] = ("fewer", "unanswered", "more", "equal")
         return next((one for one in ranked if any(getattr(found, one) for found in self.types)), "not asked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What a run did, as `sync --json` prints it."""
+    """What a run did; `sync --json` prints it."""
 
     id: int
     connection: str
@@ -284,12 +284,12 @@ class RunReport:
     notes: Sequence[str] = ()
     requests: int = 0
     retries: int = 0
-    retries_spent: int = 0  # of the retry budget, by failures; refusals that were paced are in `retries` only
+    retries_spent: int = 0  # of the retry budget, by failures; retries after refusals (429) count only in `retries`
     retries_left: int | None = None
-    down_until: datetime | None = None  # the run ended with the EHR taken to be down
+    down_until: datetime | None = None  # set if the EHR counted as down when the run ended
     seconds: float = 0
     error: str | None = None
-    # what became of the cohort: numbers and line numbers, no values
+    # the result of the cohort: counts and line numbers, no values
     cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
     claims: Sequence[Claim] = ()

@@ -110,7 +110,7 @@ def test_n3_who_leaves_one_group_stays_alive_for_the_other_and_is_whole_when_he_
     of_b = nights.sync(b)
     nights.happens(Leave("A", "p1"))
     left = nights.sync(a, since="none")
-    assert any("1 no longer of this selection, and still at the EHR" in note for note in left.notes)
+    assert any("1 no longer in this selection, but still at the EHR" in note for note in left.notes)
     quiet, quieter = nights.sync(b), nights.sync(b)
     assert quiet.known == quieter.known == of_b.known
     nights.happens(Join("A", "p1"))

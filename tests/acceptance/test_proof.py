@@ -347,7 +347,7 @@ async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, a
         async with await store.begin_run(scope):
             done = site.run("prove", name)
     assert done.code == 6
-    assert "is at work" in done.stderr
+    assert "is in progress" in done.stderr
 
 
 @pytest.mark.anyio

@@ -1,7 +1,6 @@
 """Downloads the files of an export, verifies them, and resumes a cut file where it stopped, if the server can.
 
-`file_reading` reads the lines, `file_links` renews the links. If a file is fetched again from its start, its lines reach the store
-twice; the merge makes that harmless.
+`file_reading` reads the lines, `file_links` renews links. A file fetched again from its start sends its lines twice: they merge.
 """
 
 from __future__ import annotations
