@@ -1,7 +1,7 @@
-"""Reads instants that servers say, to be compared as moments: as texts, `10:00+14:00` comes after `01:00Z`. Pure.
+"""Parses servers' instants, so that they can be compared as times: as text, `10:00+14:00` comes after `01:00Z`. Pure.
 
-What no server of ours can mean is no date: `0001-01-01` is what .NET writes for an unset one, `9999-12-31` what others write for
-"never". Arithmetic near either end overflows.
+Impossible dates count as none: .NET writes `0001-01-01` for an unset date, others write `9999-12-31` for "never". Arithmetic near
+either end overflows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MISSING = {4: "-01-01", 7: "-01"}  # of a FHIR date by its length: a year, a ye
 
 
 def moment(text: str | None, *, zoned: bool = False) -> datetime | None:
-    """A FHIR date, dateTime or instant, in UTC, which is assumed where it says no zone; with `zoned` it must say one."""
+    """Parse a FHIR date, dateTime or instant to UTC, the default zone; with `zoned` it must have a zone."""
     if not text:
         return None
     try:
@@ -28,7 +28,7 @@ def moment(text: str | None, *, zoned: bool = False) -> datetime | None:
 
 
 def http_date(text: str | None) -> datetime | None:
-    """An HTTP-date; None for what is none."""
+    """Parse an HTTP-date; None if it is not one."""
     try:
         return _believed(parsedate_to_datetime(text or ""))
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -36,9 +36,9 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def wait_until(number: float, *, now: float) -> float | None:
-    """A wait that a server says as a number: seconds, or a moment in epoch seconds or ms (smart-bulk-data-server's 429).
+    """Parse a server's wait given as a number: seconds, or a time in epoch seconds or ms (smart-bulk-data-server's 429).
 
-    In seconds, 0 for what is over; None for what is longer than any server means: more than a week.
+    Returns seconds, 0 for a time in the past; None for more than a week, which no server means.
     """
     moment_s = number / 1000 if number >= _EPOCH_MS else number
     wait_s = max(0.0, moment_s - now if number >= _EPOCH_SECONDS else number)

@@ -173,7 +173,7 @@ class FileFetcher:
                 if attempts.cut is None:
                     break
             else:
-                raise ProtocolError(f"{unit.template}: the server gives it in more than {_PARTS} parts.")
+                raise ProtocolError(f"{unit.template}: the server sends it in more than {_PARTS} parts.")
         except TerminalFetchError as error:
             if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
@@ -237,7 +237,7 @@ class FileFetcher:
         part = attempts.part
         if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
             attempts.begin_anew()
-            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than its server says.")
+            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than the server states.")
         if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
             attempts.cut = reply.body
             return
@@ -310,7 +310,7 @@ class FileFetcher:
             codes = ", ".join(codes_of(lost)) or "no codes"
             reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
         if reading.unreadable:
-            reasons.append(f"{reading.unreadable} places of it could not be read: see quarantine")
+            reasons.append(f"{reading.unreadable} parts of it could not be read: see quarantine")
         if reasons:
             self._tally.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
@@ -338,7 +338,7 @@ class FileFetcher:
     def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
         if any(issue.severity in _GRAVE for issue in reading.issues):
             raise ProtocolError(
-                f"{unit.template} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
+                f"{unit.template} contains an OperationOutcome instead of data: {', '.join(codes_of(reading.issues))}."
             )
         for other in reading.other_types:
             self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
@@ -346,9 +346,9 @@ class FileFetcher:
         if reading.unreadable:
             reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
         if promised is not None:
-            reasons.append(f"{reading.lines} lines came, also when asked again, and the manifest promises {promised}")
+            reasons.append(f"{reading.lines} lines came, even on the second try, but the manifest promises {promised}")
         if reading.subsetted and not reading.detail.elements:
-            reasons.append(f"{reading.subsetted} resources came SUBSETTED, though whole ones were asked for")
+            reasons.append(f"{reading.subsetted} resources came SUBSETTED, although whole ones were requested")
         if reasons:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has
@@ -366,31 +366,31 @@ class FileFetcher:
         if tally.error_files:
             grave = sum(issue.severity in _GRAVE for issue in tally.issues)
             codes = ", ".join(codes_of(tally.issues)) or "no codes"
-            unread = f", and {tally.unread} places that cannot be read" if tally.unread else ""
+            unread = f", and {tally.unread} parts that cannot be read" if tally.unread else ""
             kept = (
                 "; what the export does not list is kept, since it may be what failed" if grave or tally.unread else ""
             )
             found.append(
-                f"the server's error files hold {len(tally.issues)} issues, {grave} of them errors ({codes}){unread}{kept}"
+                f"the server's error files contain {len(tally.issues)} issues, {grave} of them errors ({codes}){unread}{kept}"
             )
         found += tally.doubts
         if tally.unproved:
             found.append(
-                f"{tally.unproved} files came with nothing that proves them whole (Content-Length, chunks, gzip, or a `count` in "
-                "the manifest): one that was cut at a line's end would look the same, so what they do not list is kept"
+                f"{tally.unproved} files came with nothing that proves them complete (Content-Length, chunks, gzip, or a `count` "
+                "in the manifest): a file that was cut at the end of a line would look the same, so what they do not list is kept"
             )
         if tally.empty:
             found.append(
-                f"{tally.empty} files hold no line, and the manifest does not count them: not taken to prove that there is "
+                f"{tally.empty} files have no lines, and the manifest does not count them: this does not prove that there is "
                 "nothing of their types"
             )
         if tally.mislabelled:
             what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(tally.mislabelled.items()))
-            found.append(f"the manifest names other types than its files hold, stored as what they are: {what}")
+            found.append(f"the manifest names other types than its files contain; stored as what they are: {what}")
         if tally.miscounted:
-            found.append(f"{tally.miscounted} files hold more lines than the manifest counts; all are stored")
+            found.append(f"{tally.miscounted} files have more lines than the manifest counts; all are stored")
         if tally.resumed:
-            found.append(f"{tally.resumed} cut downloads went on where they stopped")
+            found.append(f"{tally.resumed} cut downloads were resumed where they stopped")
         return found
 
 

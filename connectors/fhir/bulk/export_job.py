@@ -88,7 +88,7 @@ class ExportJob:
         there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
         if there not in home:
             raise TransientFetchError(
-                f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
+                f"The export's status URL is at another origin than base_url, {there}; nothing was sent there. If it belongs "
                 f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
                 "else use --mode crawl."
             )
@@ -102,7 +102,7 @@ class ExportJob:
             resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
         )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
-            raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
+            raise ProtocolError("The export's manifest pages form a circle: its `next` link was followed before.")
         self._next_page = following
         ends = is_last and following is None
         grown = await self._planned(manifest)

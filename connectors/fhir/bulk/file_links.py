@@ -97,7 +97,7 @@ class FileLinks:
         if ends is None or ends - self._now() > _SOON or not files:
             return None
         return (
-            f"the server keeps the export's files until {ends:%Y-%m-%d %H:%M} UTC only, and {files} are still to come"
+            f"the server keeps the export's files only until {ends:%Y-%m-%d %H:%M} UTC, and {files} are still missing"
         )
 
     def _asked_lately(self, unit: Unit) -> bool:

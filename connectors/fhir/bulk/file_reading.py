@@ -134,7 +134,7 @@ class FileReading:
     def _read(self, line: Line | OverlongLine) -> None:
         self.lines += 1
         if isinstance(line, OverlongLine):
-            self._quarantine(line.number, "longer than a line may be", line.head)
+            self._quarantine(line.number, "longer than the limit for a line", line.head)
             return
         number, body = line
         self.total += len(body)
@@ -223,7 +223,7 @@ class FileReading:
         self.deleted += len(gone) + unread
         self.size += len(body)
         if unread:
-            self._quarantine(number, f"{unread} entries are no DELETE of a resource below the FHIR base", body)
+            self._quarantine(number, f"{unread} entries are not a DELETE of a resource below the FHIR base", body)
 
     def _is_no_resource(self, resource_type: str, number: int, body: bytes) -> bool:
         """Whether the line is a header, or a Bundle that nobody asked for: what is in it would be missing."""
@@ -231,7 +231,7 @@ class FileReading:
             return self._is_header(body)
         if self.unit.resource_type == "Bundle":
             return False
-        self._quarantine(number, "a Bundle, where single resources belong", body)
+        self._quarantine(number, "a Bundle instead of a single resource", body)
         return True
 
     def _is_header(self, body: bytes) -> bool:

@@ -135,7 +135,7 @@ def check(asked: Asked, profile: VendorProfile) -> None:
     if stray := sorted(filtered - set(asked.types)):
         named = ", ".join(stray)
         raise PlanError(
-            f"`bulk.type_filters` filter {named}, and the export does not name {'them' if len(stray) > 1 else 'it'}: "
+            f"`bulk.type_filters` filter {named}, but the export does not name {'them' if len(stray) > 1 else 'it'}: "
             f"a filter needs its type in `types` or --types. Add {named} there."
         )
     if len(asked.patients) > profile.bulk_patients_max:
@@ -278,7 +278,7 @@ def _without(asked: Asked, names: Sequence[str]) -> Asked:
 
 
 def _left_out(names: Sequence[str]) -> str:
-    return f"the server refuses {', '.join(names)}: exported without, which brings more than was asked, never less"
+    return f"the server refuses {', '.join(names)}: exported without, which brings more than requested, never less"
 
 
 def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:

@@ -51,7 +51,7 @@ async def fetch_at_some_level(
             refused.append((level, error))
             continue
         if refused:
-            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} in place of that")
+            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} instead")
         return watermark
     raise _refusal(run, refused)
 
@@ -78,10 +78,12 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
     if request.group is not None or request.cohort is not None:
         return last  # one level, and what may be wrong is what was named
     untried = [
-        f"/{PATHS['group']}: not tried, no Group is named" for level in request.profile.bulk_levels if level == "group"
+        f"/{PATHS['group']}: not tried, because no Group is named"
+        for level in request.profile.bulk_levels
+        if level == "group"
     ]
     return ExportRefusedError(
-        f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, its administrators know at which level: name it in "
+        f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, ask its administrators at which level: name it in "
         "profile.bulk_levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
         "documents; else use --mode crawl." + (f" {last}" if len(refused) == 1 else ""),
         status=last.status,

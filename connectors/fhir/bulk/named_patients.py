@@ -119,7 +119,9 @@ async def check_patients(run: EhrRun) -> None:
         wanted = unit.patient_id in absent and (not named_types or "Patient" in named_types)
         gone = unit.patient_id is None or wanted
         reason = (
-            "the export has no Patient of this id" if unit.patient_id else "cohort entries named no patient, or several"
+            "the export has no Patient with this id"
+            if unit.patient_id
+            else "cohort entries named no patient, or several"
         )
         results.append(
             UnitResult(

@@ -133,8 +133,8 @@ class ExportStart:
             if error.status in refusals:  # a refusal in HTML
                 return Refusal(status=error.status or 0, codes=error.codes)
             message = (
-                f"{error}. An export may have begun at the server all the same: nothing was kicked off again. Sync again: "
-                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then asks anew."
+                f"{error}. An export may have begun at the server anyway, so no second one was started. Sync again: "
+                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then tries again."
             )
             raise TransientFetchError(message, status=error.status, codes=error.codes) from error
         except (TerminalFetchError, ProtocolError) as error:
@@ -183,10 +183,10 @@ class ExportStart:
         remaining = self._profile.kickoff_again_s - since
         if remaining > 0:
             self._on_progress(
-                f"the last kick-off's answer was lost, {remaining:.0f} s are left for a job that it may have begun"
+                f"the last kick-off's answer was lost: waiting {remaining:.0f} s for a job that it may have started"
             )
             await self._client.waits.sleeper("the last kick-off was never answered", self._sleep)(remaining)
-        self._note("an earlier kick-off was never answered; a job that it may have begun cannot be found again")
+        self._note("an earlier kick-off was never answered; a job that it may have started cannot be found again")
         for one in earlier:
             if one.job.status_url is None:
                 await self._jobs.settle_earlier(one.run)
@@ -207,8 +207,8 @@ class ExportStart:
             raise await self._too_soon(request, refusal)
         if refusal.status == _DUPLICATE:
             raise TerminalFetchError(
-                f"{request.template}: the server has an export with these parameters already (HTTP 409), and this store knows "
-                "none of it. Delete that job at its status URL, or ask for other types.",
+                f"{request.template}: the server has an export with these parameters already (HTTP 409), but this store knows "
+                "nothing about it. Delete that job at its status URL, or request other types.",
                 status=refusal.status,
                 codes=refusal.codes,
             )
@@ -235,7 +235,7 @@ class ExportStart:
             )
         return TerminalFetchError(
             f"{request.template}: exported too recently for this EHR (HTTP {refusal.status}). Sync again {when}, or use "
-            "--mode crawl. Nothing was asked again.",
+            "--mode crawl. The kick-off was not repeated.",
             status=refusal.status,
             codes=refusal.codes,
         )
@@ -251,7 +251,7 @@ def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> E
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
-    known = f" None of the {patients:,} patients named is told to be unknown." if patients else ""
+    known = f" The server does not say that any of the {patients:,} named patients is unknown." if patients else ""
     what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
     return ExportRefusedError(
         f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others}{known} Check {what}the "

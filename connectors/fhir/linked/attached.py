@@ -1,4 +1,4 @@
-"""Reads what documents a resource has attached, while it passes by on its way to the store. Pure; contents are not read.
+"""Finds the attachments of a resource on its way to the store. Pure; does not read their contents.
 
 Where attachments stand is R4's data: two types of documents have them. Which of them are fetched, and how, is left to
 `attachments`.

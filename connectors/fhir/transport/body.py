@@ -99,7 +99,7 @@ class BodyReader:
         self._waited_s += waited_s
         self._got += size
         if self._got < LEAST_RATE * (self._waited_s - self._patience_s):
-            raise httpx.ReadTimeout("slower than any answer may be", request=self._request)
+            raise httpx.ReadTimeout("slower than the slowest allowed speed", request=self._request)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""

@@ -143,7 +143,7 @@ class EhrClient:
         self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.waits = Waits(clock, sleep)
-        self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
+        self._again_then = self.waits.sleeper("the EHR did not answer; trying again")
         self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
         self._profile = profile
         self._clock = clock

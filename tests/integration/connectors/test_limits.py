@@ -249,7 +249,9 @@ async def test_an_ehr_that_is_down_is_not_stormed():
         assert len(server.seen) == 8
     assert [type(error) for error in ended[:4]] == [TransientFetchError] * 4
     assert {type(error) for error in ended[4:]} == {EhrDownError}
-    text = r"GET /Patient\?name=\{name\}: not asked, the EHR is taken to be down until 08:0\d UTC: the answer was 503; "
+    text = (
+        r"GET /Patient\?name=\{name\}: not sent, because the EHR counts as down until 08:0\d UTC: the answer was 503; "
+    )
     with pytest.raises(EhrDownError, match=text):
         raise ended[-1]
 

@@ -69,7 +69,7 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
         asked = named(server)
     assert (report.status, [(hole.resource_type, hole.reason) for hole in report.holes]) == (
         "partial",
-        [("Patient", "not exported: the server knows no such patient: check the id, or the cohort")],
+        [("Patient", "not exported: the server does not know this patient: check the id, or the cohort")],
     )
     assert (asked[0], asked[-1]) == (["p1", "nobody"], ["p1"])
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
