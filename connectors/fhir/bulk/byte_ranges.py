@@ -1,4 +1,4 @@
-"""Reads which part of a file an answer holds (RFC 9110, 14.4 and 15.3.7). Pure; what follows from it is `download`'s."""
+"""Reads which part of a file an answer contains (RFC 9110, 14.4 and 15.3.7). Pure; `download` acts on it."""
 
 from __future__ import annotations
 

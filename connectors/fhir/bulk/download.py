@@ -47,16 +47,16 @@ _PARTS = 10_000  # of one file, of a server that gives less than was asked for: 
 
 
 class _FileBrokenOffError(TransientFetchError):
-    """The file began and did not end well: it is asked for again. A file that never began is not ours to retry."""
+    """The file began but did not end well, so it is fetched again. The client already retries files that never began."""
 
 
 @dataclass
 class _Attempts:
-    """What the tries of one file share."""
+    """The state that the tries of one file share."""
 
     unit: Unit
     reading: FileReading
-    cut: BodyReader | None = None  # what came of a try that was cut, and can go on
+    cut: BodyReader | None = None  # what came in a try that was cut and can be resumed
     etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
     first_byte: int = 0  # of the file, in the answer that is being read
     size: int | None = None  # of the file on the wire, where its first answer said it
@@ -67,11 +67,11 @@ class _Attempts:
 
     @property
     def next_byte(self) -> int:
-        """Where the next try begins: 0 unless the server lets it go on."""
+        """Where the next try begins: 0 unless the server allows resuming."""
         return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
 
     def begin_anew(self) -> None:
-        """Forget what came: the next answer is the file from its start."""
+        """Discard what came: the next answer is the file from its start."""
         self.reading = FileReading(self.unit, self.reading.base)
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
@@ -83,7 +83,7 @@ class _Attempts:
 
 @dataclass
 class _Tally:
-    """What is told once a run, not once a file."""
+    """What the report says once per run, not once per file."""
 
     issues: list[Issue] = field(default_factory=list)
     unread: int = 0  # places of error files that nobody can read
@@ -147,7 +147,7 @@ class FileFetcher:
         last_came = fruitless = 0
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
+            """A try that made progress with a resumable file is no failure, so that long files arrive over bad lines."""
             nonlocal last_came, fruitless
             came, before = attempts.next_byte, last_came
             last_came = came
@@ -198,7 +198,7 @@ class FileFetcher:
         )
 
     def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
-        """Go on where the last try was cut, if this answer does; else begin anew."""
+        """Resume where the last try was cut, if this answer does; else start over."""
         if reply.status == _PARTIAL:
             start = attempts.next_byte
             found = part_of(reply.headers, start=start, etag=attempts.etag, size=attempts.size)
@@ -246,7 +246,7 @@ class FileFetcher:
         attempts.ends = reply.body.proves_its_end or part is not None
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
-        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
+        """Return how a file ended that the wire delivered completely. A file that looks truncated is fetched again."""
         unit, reading = attempts.unit, attempts.reading
         # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
         # so either way, counted likewise
@@ -332,7 +332,7 @@ class FileFetcher:
 
     @property
     def lost(self) -> int:
-        """How many error files are holes: they came, what they tell of did not."""
+        """Return how many error files are holes: the files came, but the data that they report did not."""
         return self._tally.lost
 
     def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:

@@ -1,4 +1,4 @@
-"""Finds the files that were planned of a manifest page again in another answer of that page. Pure.
+"""Finds a manifest page's planned files again in a later answer of that page. Pure.
 
 Links are signed anew and lists come in another order, so a file is known by its list, type, count and URL path; where files share
 a path (`/file?id=1`), by what their queries have kept; its position decides only between files that nothing else tells apart.

@@ -1,4 +1,4 @@
-"""The patients whom a cohort names to an export: who they are, whom the server does not know, and who did not come.
+"""The named patients of an export: who they are, whom the server does not know, and who did not come.
 
 Each is a unit of its own, so that one who is missing is a hole. How they are written into the kick-off is `kick_off`'s.
 """

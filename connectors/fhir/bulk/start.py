@@ -69,7 +69,7 @@ class ExportStart:
         self._known = known
 
     async def begin(self, asked: Asked, form: Form) -> BulkJob:
-        """Kick the export off, in the form that the server takes, and store its status URL.
+        """Start the export, in the form that the server accepts, and store its status URL.
 
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
@@ -116,7 +116,7 @@ class ExportStart:
                 self._note(note)
 
     async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | Refusal:
-        """The answer, if it is one; an error where it is none of ours to judge, or where nobody knows what became of it."""
+        """Return the answer, if there is one; raise an error if it is not for this module, or if the outcome is unknown."""
         call = Call(
             method=request.method,
             url=request.url,
@@ -174,7 +174,7 @@ class ExportStart:
         return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll_cap_s)
 
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
-        """Leave a kick-off whose answer was lost its time: a job that it began ends, or shows itself by a 429 to the next."""
+        """Wait after a kick-off whose answer was lost: a job that it started ends, or causes a 429 for the next kick-off."""
         own = await self._jobs.current()
         lost = [one.job for one in earlier if one.job.status_url is None] + ([own] if own is not None else [])
         if not lost:
@@ -192,7 +192,7 @@ class ExportStart:
                 await self._jobs.settle_earlier(one.run)
 
     async def _free(self, jobs: Iterable[EarlierJob]) -> bool:
-        """Delete jobs of earlier runs at the server; whether any went: its place is free."""
+        """Delete jobs of earlier runs at the server; return whether any was deleted, so that a slot is free."""
         freed = False
         for one in jobs:
             url = one.job.status_url if self._profile.delete_job else None
@@ -242,7 +242,7 @@ class ExportStart:
 
 
 def _is_of_a_patient(refusal: Refusal) -> bool:
-    """Whether a refusal says of something that it is not there."""
+    """Whether a refusal says that something does not exist."""
     by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
     return refusal.status in _NOT_FOUND or by_code
 

@@ -35,7 +35,7 @@ BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 async def fetch_by_bulk(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
 ) -> str | None:
-    """Export at this level, download and store; gives the watermark that this earns: the server's transaction time.
+    """Export at this level, download and store; return the new watermark: the server's transaction time.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -141,7 +141,7 @@ async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types:
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
-    """Whom a Group says that it has, for the store to keep if all are told; None where it cannot be read or tells nobody."""
+    """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty."""
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
     except (PlanError, ProtocolError, FetchError):
@@ -203,7 +203,7 @@ async def _note_nothing(run: EhrRun) -> None:
 
 
 async def _settle_empty(run: EhrRun) -> None:
-    """Types that were asked for by name and have no file: there is nothing of them."""
+    """Return the types that were requested by name and have no file, so that there is nothing of them."""
     nothing = [
         UnitResult(
             key=unit.key,
