@@ -258,6 +258,6 @@ def _unresolved(cohort: Cohort) -> list[Unit]:
 def _unresolved_results(cohort: Cohort) -> list[UnitResult]:
     what = "cohort entries named no patient, or several"
     if cohort.of_group:
-        what = "members of the Group are missing, or name no patient"
+        what = "members of the Group are not listed, or name no patient"
     reason = f"{cohort.unresolved} {what}: see the run's notes"
     return [UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) for unit in _unresolved(cohort)]

@@ -426,7 +426,7 @@ async def test_a_document_whose_content_type_is_none_is_asked_for_as_fhir_json_a
     assert (found["inline", 0], found["image", 0][0]) == (("stored", b"a few words", "a few words"), "unwanted")
     assert found["url", 0] == ("stored", b"hello", "hello")
     assert (
-        f"attachments: {len(NO_TYPES) + 3} in all: 1 stored, {len(NO_TYPES) + 1} stored (its content type is no media type), "
+        f"attachments: {len(NO_TYPES) + 3} in all: 1 stored, {len(NO_TYPES) + 1} stored (its content type is not a media type), "
         "1 of types that profile.attachments leaves out"
     ) in report.notes
 

@@ -249,7 +249,7 @@ async def test_patient_alone_is_asked_with_company_where_the_vendor_refuses_it_a
     with mock("epic") as served:
         report = await run(served, store, mode="bulk", group=served.group_id, cohort=None, types=("Patient",))
     assert report.status == "complete"
-    assert "AllergyIntolerance was asked as well" in " ".join(report.notes)
+    assert "AllergyIntolerance was requested as well" in " ".join(report.notes)
 
 
 # -- manifests

@@ -110,7 +110,7 @@ async def test_a_server_that_knows_them_all_and_refuses_is_told_to_have_refused_
         kicked_off = len(server.kicked_off)
     assert (report.status, kicked_off) == ("failed", 1)
     assert "refused with HTTP 404" in (report.error or "")
-    assert "None of the 1 patients named is told to be unknown" in (report.error or "")
+    assert "The server does not say that any of the 1 named patients is unknown" in (report.error or "")
     assert "--mode crawl" in (report.error or "")
 
 
