@@ -22,7 +22,8 @@ from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import profile_for
-from snapshots.record import Batch, Unit, unit_key
+from snapshots.record import Batch
+from snapshots.unit import Unit, unit_key
 
 
 class _Nowhere:

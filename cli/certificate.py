@@ -12,7 +12,7 @@ from cli.render import print_table, tell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from snapshots.record import Certificate, Finding, TypeProof
+    from snapshots.proof import Certificate, Finding, TypeProof
 
 _IN_WORDS = {
     "equal": "proved equal",

@@ -25,24 +25,15 @@ from connectors.fhir.memories import (
     References,
     Roster,
 )
-from snapshots.record import (
-    AbsentRow,
-    Alias,
-    AttachmentUse,
-    Batch,
-    BulkJob,
-    Deferral,
-    EarlierJob,
-    LeftBehind,
-    PaceState,
-    ReferenceTarget,
-    RunReport,
-    RunScope,
-    StoredPatient,
-    Traffic,
-    Unit,
-    Way,
-)
+from snapshots.export_job import BulkJob, EarlierJob
+from snapshots.given_up import LeftBehind
+from snapshots.patient import Alias, Deferral, StoredPatient
+from snapshots.record import Batch
+from snapshots.referred import AttachmentUse, ReferenceTarget
+from snapshots.report import RunReport, RunScope
+from snapshots.traffic import PaceState, Traffic
+from snapshots.unit import Unit
+from snapshots.witness import AbsentRow, Way
 
 if TYPE_CHECKING:
     from snapshots.peek import Peek

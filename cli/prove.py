@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cli.progress import Show
     from config.connections import Connection
     from config.settings import Settings
-    from snapshots.record import Certificate
+    from snapshots.proof import Certificate
 
 EXAMPLES = (
     "chartferry prove mercy-epic",

@@ -24,6 +24,7 @@ from cli.invocation import (
     invocation_of,
     settings_of,
 )
+from cli.moments import AsOfOption, checked_moment
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from exports.delivery.files import DeliveredFile
     from snapshots.pool import Store
-    from snapshots.record import RunReport
+    from snapshots.report import RunReport
 
 EXAMPLES = (
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
     "chartferry pull mercy-epic - --stored --format bundle --out - < patient.txt",
+    "chartferry pull mercy-epic - --stored --as-of 2026-01-31T00:00:00Z < patient.txt",
     "chartferry pull mercy-epic - --format csv --out chart/ < patient.txt",
     "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3",
 )
@@ -56,6 +58,7 @@ class Pull:
     format: str
     stored: bool
     types: tuple[str, ...]
+    as_of: int | datetime | None = None
 
     def __repr__(self) -> str:
         return f"Pull({self.connection.name}, {self.format})"
@@ -88,6 +91,7 @@ def pull(
         str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file per built-in view.")
     ] = "ndjson",
     stored: Annotated[bool, typer.Option("--stored", help="Write what the store has, without asking the EHR.")] = False,
+    as_of: AsOfOption = None,
     types: Annotated[
         list[str] | None,
         typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
@@ -107,6 +111,8 @@ def pull(
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
     if out == STDOUT and (format_ == "csv" or json):
         raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, without --json")
+    if as_of is not None and not stored:
+        raise typer.BadParameter("--as-of reads the past, which only the store has: add --stored")
     settings = settings_of(config)
     (chosen,) = choose_connections(settings, tenant, [connection])
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -117,6 +123,7 @@ def pull(
         format=format_,
         stored=stored,
         types=checked_types(types),
+        as_of=checked_moment(as_of),
     )
     invocation = invocation_of(context)
     with run_progress(terminal=invocation.terminal and not stored) as show:
@@ -166,7 +173,11 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
     from snapshots.reader import Selection
 
     selection = Selection(
-        connections=(asked.connection.name,), patients=(asked.patient,), types=asked.types, mentioned=True
+        connections=(asked.connection.name,),
+        patients=(asked.patient,),
+        types=asked.types,
+        mentioned=True,
+        as_of=asked.as_of,
     )
     async with store.snapshot(selection) as snapshot:
         if not await snapshot.types():
@@ -217,7 +228,7 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
 
 def _is_unknown(report: RunReport) -> bool:
     """Whether the EHR itself says that it has no Patient with this id; its other refusals then add nothing."""
-    from snapshots.record import Ending
+    from snapshots.unit import Ending
 
     return report.error is None and any(
         hole.resource_type == "Patient" and hole.ending is Ending.NOT_FOUND for hole in report.holes

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snapshots.record import Certificate, Hole, RunReport
+    from snapshots.proof import Certificate
+    from snapshots.report import Hole, RunReport
 
 KB = 1000
 _WIDEST = 1000  # for measuring how wide a table would be

@@ -16,7 +16,8 @@ from cli.supervise import supervise
 if TYPE_CHECKING:
     from config.settings import Settings
     from snapshots.given_up import Discarded
-    from snapshots.record import Down, RunReport
+    from snapshots.report import RunReport
+    from snapshots.traffic import Down
 
 EXAMPLES = (
     "chartferry runs",

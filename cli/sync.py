@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from config.connections import Connection
     from config.settings import Settings
     from snapshots.pool import Store
-    from snapshots.record import RunReport
+    from snapshots.report import RunReport
 
 EXAMPLES = (
     "chartferry sync",

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from connectors.fhir.transport.politeness import Origins
     from snapshots.ledger import OpenRun
     from snapshots.pool import Store
-    from snapshots.record import Certificate, RunReport, RunScope
+    from snapshots.proof import Certificate
+    from snapshots.report import RunReport, RunScope
 
 
 @dataclass(frozen=True, kw_only=True)

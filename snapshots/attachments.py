@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from snapshots.record import AttachmentUse, Document, Record
+from snapshots.record import Record
+from snapshots.referred import AttachmentUse, Document
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 from snapshots.wire import bytea_array, encoded, int_array, text_array

@@ -16,10 +16,10 @@ from psycopg.types.json import Jsonb
 
 from snapshots import evidence
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, store_border
-from snapshots.given_up import Discarded
+from snapshots.given_up import Discarded, LeftBehind
 from snapshots.ingest import prepare_session
 from snapshots.ledger import OpenRun
-from snapshots.record import LeftBehind, RunScope
+from snapshots.report import RunScope
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction

@@ -11,9 +11,11 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from snapshots.record import BulkJob, EarlierJob, Unit
+from snapshots.export_job import BulkJob, EarlierJob
+from snapshots.instants import moment
 from snapshots.run_session import RunSession
 from snapshots.sql import load
+from snapshots.unit import Unit
 
 _SQL = load("bulk_jobs")
 _OLDEST_EXPORT = timedelta(
@@ -93,11 +95,8 @@ class StoredBulkJobs:
 
 def evidence_of(job: BulkJob) -> datetime | None:
     """Return the instant up to which an export knows the EHR, by its clock; None: not stated, or too far back to be believed."""
-    try:
-        found = datetime.fromisoformat(job.transaction_time or "")
-    except ValueError:
-        return None
-    if found.tzinfo is None or found < job.kicked_off_at - _OLDEST_EXPORT:
+    found = moment(job.transaction_time, zoned=True)
+    if found is None or found < job.kicked_off_at - _OLDEST_EXPORT:
         return None
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from snapshots.record import Certificate, Finding, TypeProof
+from snapshots.proof import Certificate, Finding, TypeProof
 from snapshots.sql import load
 
 _SQL = load("certificates")

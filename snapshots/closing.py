@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from snapshots import evidence
-from snapshots.ingest import Intake, Taking, is_older, settle_rivals
-from snapshots.record import Claim
+from snapshots.ingest import Intake, Taking, settle_rivals
+from snapshots.instants import instant, is_older, moment
+from snapshots.report import Claim
 from snapshots.roster import end_of_crawl, end_of_export
 from snapshots.run_session import OpenScope
 from snapshots.sql import load
@@ -77,19 +78,11 @@ def reached(earned: Earned, before: str | None, newest: Sequence[str] | None) ->
     if earned.overlap is None:
         return earned.watermark
     held_back = before
-    dates = [found for text in newest or () if (found := _moment(text)) is not None]
+    dates = [found for text in newest or () if (found := moment(text, zoned=True)) is not None]
     if dates:
-        text = (max(dates) - earned.overlap).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = instant(max(dates) - earned.overlap)
         held_back = text if before is None or is_older(before, text) else before
     return held_back if held_back is not None and is_older(held_back, earned.watermark) else earned.watermark
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None
 
 
 async def close_run(

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from snapshots.record import AbsentRow, Way, WayScope
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
+from snapshots.witness import AbsentRow, Way, WayScope
 
 _SQL = load("evidence")
 _CLOSING = load("closing")

@@ -13,15 +13,17 @@ import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from snapshots.record import Deletion, Record, Way
+from snapshots.instants import is_older
+from snapshots.record import Record
 from snapshots.sql import load
 from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_array
+from snapshots.witness import Deletion, Way
 
 _SQL = load("ingest")
 _SEND_BUFFER_BYTES = 4 << 20
@@ -66,21 +68,6 @@ def _widen(conn: AsyncConnection[Any]) -> None:
     with socket.socket(fileno=os.dup(conn.pgconn.socket)) as sending:
         if sending.family == socket.AF_UNIX:
             sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-
-
-def is_older(one: str | None, other: str | None) -> bool:
-    """Whether the FHIR instant `one` is before `other`; False if either is missing or is no instant."""
-    if one is None or other is None:
-        return False
-    try:
-        return _instant(one) < _instant(other)
-    except ValueError:
-        return False
-
-
-def _instant(text: str) -> datetime:
-    value = datetime.fromisoformat(text)
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def is_superseded(record: Record, last_updated: str | None, version_id: str | None) -> bool:

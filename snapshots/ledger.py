@@ -23,19 +23,23 @@ from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.closing import Earned, close_run, count, fail_run
 from snapshots.errors import UnitConflictError, store_border
 from snapshots.evidence import StoredEvidence
+from snapshots.given_up import LeftBehind
 from snapshots.ingest import Taking, prepare, take_in
 from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
-from snapshots.record import Batch, Deletion, LeftBehind, Quarantined, Record, RunReport, Unit, Way
+from snapshots.record import Batch, Quarantined, Record
 from snapshots.references import StoredReferences, note_mentions
 from snapshots.refusals import Refusal, blames_a_record, find_refused
+from snapshots.report import RunReport
 from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
+from snapshots.unit import Unit
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
+from snapshots.witness import Deletion, Way
 
 _SQL = load("ledger")
 _PLANNED_AT_ONCE = 5_000  # units per statement, which limits memory for a plan of millions

@@ -13,9 +13,9 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from snapshots.record import Down, PaceState, Traffic
 from snapshots.run_session import RunSession
 from snapshots.sql import load
+from snapshots.traffic import Down, PaceState, Traffic
 
 _SQL = load("pace")
 SAVE_EVERY_S = 2.0

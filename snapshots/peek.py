@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from snapshots.beginning import utc_now
 from snapshots.errors import store_border
 from snapshots.knowledge import StoredKnowledge
-from snapshots.record import RunScope
+from snapshots.report import RunScope
 from snapshots.roster import RunRoster
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load

@@ -27,11 +27,12 @@ from snapshots.pace import connections_down, pace_of
 from snapshots.peek import Peek, peek
 from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
-from snapshots.record import Down, PaceState, RunReport, RunScope
+from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.rights import require_writing
 from snapshots.sessions import check_server, connect
 from snapshots.tenancy import tenant_schema, tenant_transaction
+from snapshots.traffic import Down, PaceState
 
 EMBEDDED = "embedded"
 SYSTEM_DATA = Path("/var/lib/chartferry")  # FHS 3.0, 5.8: state of one program

@@ -18,12 +18,14 @@ from psycopg import AsyncConnection
 
 from snapshots.certificates import keep
 from snapshots.errors import ConnectionBusyError, store_border
-from snapshots.record import Certificate, Deferral, PaceState, ProvedRun
+from snapshots.patient import Deferral
+from snapshots.proof import Certificate, ProvedRun
 from snapshots.reports import patient_hash
 from snapshots.reports import reports as run_reports
 from snapshots.roster import EVERY_PATIENT
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
+from snapshots.traffic import PaceState
 
 _SQL = load("certificates")
 _REPORTS = load("reports")

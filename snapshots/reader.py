@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
 from psycopg.abc import Buffer, PQGen
 
-from snapshots.errors import StoreError, store_border
+from snapshots.errors import RunNotFoundError, StoreError, store_border
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 
@@ -35,6 +35,8 @@ class Selection:
     types: tuple[str, ...] = ()  # empty: all
     # with `patients`: also resources of no patient that their charts refer to, such as Medication
     mentioned: bool = False
+    # as the store stood when this run had ended, or at this moment; None: now
+    as_of: int | datetime | None = None
 
 
 class _Source(NamedTuple):
@@ -73,6 +75,7 @@ class CopyStream:
         self._queries = queries
         self._of_json = of_json
         self._by_key = by_key
+        self._header_to_come = not of_json  # of the first statement only
         self.rows = 0
         self.rows_by_query: list[int] = []  # for statements that were read to their end
 
@@ -100,7 +103,8 @@ class CopyStream:
                     if rows:
                         yield b"\n".join((*rows, b""))
                 else:
-                    self.rows += len(rows) - first  # the header
+                    self.rows += len(rows) - self._header_to_come
+                    self._header_to_come = False
                     yield b"".join(rows)
                 first = False
 
@@ -138,11 +142,14 @@ class Snapshot:
         selection: Selection,
         sources: Sequence[_Source],
         open_runs: Sequence[OpenRun] = (),
+        later: Sequence[int] = (),
     ) -> None:
+        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment."""
         self._conn = conn
         self._selection = selection
         self._sources = sources
         self._open_runs = tuple(open_runs)
+        self._later = tuple(later)
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
@@ -215,9 +222,25 @@ class Snapshot:
             resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
         )
 
-    def csv(self, query: sql.Composable) -> CopyStream:
-        """Return the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
-        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)])
+    def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
+        """Return the same as `source`, one per connection in the order of their names; each reads along the primary key."""
+        return tuple(
+            sql.SQL(_SQL["source_of_connection"]).format(
+                resource_type=sql.Literal(resource_type),
+                name=sql.Literal(one.name),
+                connection=sql.Literal(one.number),
+                rows=self._rows(),
+                selected=self._selected(),
+            )
+            for one in self._sources
+        )
+
+    def csv(self, *queries: sql.Composable) -> CopyStream:
+        """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
+        copies = [
+            sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(at == 0)) for at, query in enumerate(queries)
+        ]
+        return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
 
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts and checks, not for data."""
@@ -231,17 +254,17 @@ class Snapshot:
         if patients is None:
             return self._ended(sql.SQL(_SQL["everyone"]))
         keys = self._named()
-        if self._open_runs:
+        if self._later:
             moved = sql.SQL(_SQL["moved"]).format(open=self._open(), patients=sql.Literal(list(patients)))
             keys = sql.SQL("{} {}").format(keys, moved)
         return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
 
     def _ended(self, rows: sql.Composable) -> sql.Composable:
-        """Return the rows as the ended runs left them; without an open run they are the current rows, by the plain query."""
-        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._open_runs else rows
+        """Return the rows as the ended runs left them; without a later run they are the current rows, by the plain query."""
+        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._later else rows
 
     def _open(self) -> sql.Composable:
-        return sql.Literal([one.run for one in self._open_runs])
+        return sql.Literal(list(self._later))
 
     def _named(self) -> sql.Composable:
         columns = [[key[at] for key in self._mentioned] for at in range(3)]
@@ -250,7 +273,7 @@ class Snapshot:
         return sql.SQL(_SQL["named"]).format(patients=patients, members=self._members(), **named)
 
     def _members(self) -> sql.Composable:
-        if not self._open_runs:
+        if not self._later:
             return sql.SQL(_SQL["members"])
         return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
@@ -263,15 +286,15 @@ class Snapshot:
         return self._conditions([*of_types, *self._of_patients()])
 
     def _of_patients(self) -> list[sql.Composable]:
-        """Return the condition that `_rows` leaves open: whose a row was before an open run wrote it."""
-        if self._selection.patients is None or not self._open_runs:
+        """Return the condition that `_rows` leaves open: whose a row was before a later run wrote it."""
+        if self._selection.patients is None or not self._later:
             return []
         patients = sql.Literal(list(self._selection.patients))
         return [sql.SQL(_SQL["still_of_patients"]).format(patients=patients, keys=self._named())]
 
     def _conditions(self, further: Sequence[sql.Composable]) -> sql.Composable:
         connections = sql.Literal([one.number for one in self._sources])
-        live = [] if self._open_runs else [sql.SQL(_SQL["live"])]
+        live = [] if self._later else [sql.SQL(_SQL["live"])]
         of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
         return sql.SQL(" AND ").join([*live, of_connections, *further])
 
@@ -282,13 +305,15 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
+        RunNotFoundError: it names a run that there is not, or that has not ended.
     """
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await conn.set_read_only(True)
     with store_border("opening a snapshot"):
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["settings"])
-            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"])]
+            moment = {"until": await _until(conn, tenant, selection)}
+            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
             names = set(selection.connections)
             if unknown := names - {one.name for one in known}:
                 raise StoreError(
@@ -297,7 +322,26 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
                 )
             sources = [one for one in known if not names or one.name in names]
             numbers = {"connections": [one.number for one in sources]}
-            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], numbers)]
-            snapshot = Snapshot(conn, selection, sources, open_runs)
+            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+            newest = {**numbers, "newest": [one.run or 0 for one in sources]}
+            later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
+            snapshot = Snapshot(conn, selection, sources, open_runs, later)
             await snapshot.find_mentioned()
             yield snapshot
+
+
+async def _until(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> datetime | None:
+    """The moment up to which ended runs are shown; None: all."""
+    if not isinstance(selection.as_of, int):
+        return selection.as_of
+    row = await (await conn.execute(_SQL["ended_at"], {"run": selection.as_of})).fetchone()
+    if row is None:
+        raise RunNotFoundError(
+            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists those there are."
+        )
+    if row[0] is None:
+        raise RunNotFoundError(
+            f"run {selection.as_of} has not ended, so nothing stands as of it yet: name an earlier run."
+        )
+    ended: datetime = row[0]
+    return ended

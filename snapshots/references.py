@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from snapshots.record import ReferencePath, ReferenceTarget
+from snapshots.referred import ReferencePath, ReferenceTarget
 from snapshots.run_session import RunSession
 from snapshots.sql import load
 from snapshots.wire import encoded, text_array

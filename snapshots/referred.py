@@ -1,6 +1,6 @@
 """The small shapes of references to other resources and of attached documents.
 
-Standard library only; `record` re-exports them. `connectors.fhir.linked` chooses what to follow and fetch; `references` and
+Standard library only. `connectors.fhir.linked` chooses what to follow and fetch; `references` and
 `attachments` remember it.
 """
 

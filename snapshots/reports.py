@@ -14,8 +14,9 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from snapshots.certificates import certificates_of
-from snapshots.record import Claim, Ending, Hole, RunReport
+from snapshots.report import Claim, Hole, RunReport
 from snapshots.sql import load
+from snapshots.unit import Ending
 
 _SQL = load("reports")
 _HASH_DIGITS = 8

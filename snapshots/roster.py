@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from snapshots.record import Alias, Deferral, StoredPatient
+from snapshots.patient import Alias, Deferral, StoredPatient
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
 

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from snapshots.errors import store_border
-from snapshots.record import RunScope
+from snapshots.report import RunScope
 from snapshots.tenancy import tenant_transaction
 
 

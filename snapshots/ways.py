@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from snapshots.record import Way, WayScope
 from snapshots.run_session import RunSession
 from snapshots.sql import load
+from snapshots.witness import Way, WayScope
 
 _SQL = load("ways")
 

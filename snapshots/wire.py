@@ -15,7 +15,8 @@ from psycopg import AsyncConnection
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from snapshots.record import Record, Way
+from snapshots.record import Record
+from snapshots.witness import Way
 
 _TEXT, _TEXT_ARRAY = 25, 1009
 _BYTEA, _BYTEA_ARRAY = 17, 1001

@@ -1,4 +1,4 @@
-"""The shapes of witnesses, and of an EHR's statements about rows that it does not return; `record` re-exports them.
+"""The shapes of witnesses, and of an EHR's statements about rows that it does not return.
 
 Standard library only. `snapshots.evidence` decides what to believe.
 """

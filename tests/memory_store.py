@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 
 from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
-from snapshots.record import Batch, Record, RunReport, Unit, UnitResult, UnitState
+from snapshots.record import Batch, Record
+from snapshots.report import RunReport
+from snapshots.unit import Unit, UnitResult, UnitState
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 

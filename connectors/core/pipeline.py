@@ -15,18 +15,11 @@ import anyio
 
 from connectors.core.errors import AuthError, FetchError, UnsafeLinkError
 from connectors.core.store_port import RunStore
-from snapshots.record import (
-    Alias,
-    Batch,
-    Deletion,
-    Document,
-    Quarantined,
-    Record,
-    ReferenceTarget,
-    Unit,
-    UnitResult,
-    UnitState,
-)
+from snapshots.patient import Alias
+from snapshots.record import Batch, Quarantined, Record
+from snapshots.referred import Document, ReferenceTarget
+from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.witness import Deletion
 
 # One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
 # 200 MB that a process may take.

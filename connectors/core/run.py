@@ -12,7 +12,7 @@ from typing import Any
 
 from connectors.core.store_port import RunStore
 from connectors.core.waits import Wait
-from snapshots.record import UnitResult, UnitState
+from snapshots.unit import UnitResult, UnitState
 
 
 @dataclass(kw_only=True)

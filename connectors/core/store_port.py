@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from snapshots.record import Batch, RunReport, Unit
+from snapshots.record import Batch
+from snapshots.report import RunReport
+from snapshots.unit import Unit
 
 
 class RunStore(Protocol):

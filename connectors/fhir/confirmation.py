@@ -22,18 +22,9 @@ from connectors.fhir.run import EhrRun
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.ways import PATIENTS
-from snapshots.record import (
-    AbsentRow,
-    Batch,
-    Deletion,
-    Ending,
-    Quarantined,
-    Said,
-    Unit,
-    UnitResult,
-    UnitState,
-    unit_key,
-)
+from snapshots.record import Batch, Quarantined
+from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.witness import AbsentRow, Deletion, Said
 
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)

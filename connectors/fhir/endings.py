@@ -14,7 +14,7 @@ from connectors.core.errors import FetchError
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade
 from connectors.fhir.records import grade
-from snapshots.record import Ending
+from snapshots.unit import Ending
 
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 What = Literal["search", "patient", "read"]

@@ -10,24 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from connectors.core.store_port import RunStore
-from snapshots.record import (
-    AbsentRow,
-    Alias,
-    AttachmentUse,
-    BulkJob,
-    Certificate,
-    Deferral,
-    EarlierJob,
-    LeftBehind,
-    PaceState,
-    ProvedRun,
-    ReferencePath,
-    ReferenceTarget,
-    StoredPatient,
-    Traffic,
-    Unit,
-    Way,
-)
+from snapshots.export_job import BulkJob, EarlierJob
+from snapshots.given_up import LeftBehind
+from snapshots.patient import Alias, Deferral, StoredPatient
+from snapshots.proof import Certificate, ProvedRun
+from snapshots.referred import AttachmentUse, ReferencePath, ReferenceTarget
+from snapshots.traffic import PaceState, Traffic
+from snapshots.unit import Unit
+from snapshots.witness import AbsentRow, Way
 
 
 class BulkJobs(Protocol):

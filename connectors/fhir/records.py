@@ -23,7 +23,8 @@ from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
 from connectors.fhir.profile import IssueGrade
-from snapshots.record import Deletion, Quarantined, Record, Way
+from snapshots.record import Quarantined, Record
+from snapshots.witness import Deletion, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _TOTAL = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)

@@ -14,7 +14,9 @@ from connectors.core.run import Progress, Run
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.profile import Mode, VendorProfile
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import Record, Traffic, UnitResult
+from snapshots.record import Record
+from snapshots.traffic import Traffic
+from snapshots.unit import UnitResult
 
 Readable = Callable[[str], bool]
 
@@ -151,8 +153,3 @@ class EhrRun(Run):
         """Count units that ended, and records that were written; the pace is kept with one of the next batches."""
         self.store.pace.note(self.client.pace_state(), self.traffic)
         super().settled(results, records)
-
-
-def instant(moment: datetime) -> str:
-    """A FHIR instant in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

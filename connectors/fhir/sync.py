@@ -16,7 +16,7 @@ from connectors.fhir.bulk.levels import NoExportHereError, fetch_at_some_level
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.confirmation import confirm_absences
 from connectors.fhir.crawl.steps import crawl_knowledge, fetch_by_crawl
-from connectors.fhir.instants import CLOCKS_DIFFER, moment
+from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.linked.attachments import fetch_attachments
 from connectors.fhir.linked.passing_by import Notices
@@ -28,7 +28,8 @@ from connectors.fhir.plan import bulk_types, choose_mode, crawl_types
 from connectors.fhir.run import CohortSource, EhrProgress, EhrRun, Readable, SyncRequest
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import RunReport, RunScope
+from snapshots.instants import moment
+from snapshots.report import RunReport, RunScope
 
 if TYPE_CHECKING:
     from connectors.fhir.validation import Validator

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from connectors.fhir.profile import BulkLevel
-from snapshots.record import Way, WayScope
+from snapshots.witness import Way, WayScope
 
 PATIENTS = Way("patient", WayScope.PATIENT)  # Patients by their ids: read, or in a batch
 DIRECTORY = Way("directory", WayScope.EVERYTHING)  # a search without a patient

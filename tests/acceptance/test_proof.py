@@ -11,7 +11,7 @@ import pytest
 
 from mocks.serving import Served
 from snapshots.pool import Store
-from snapshots.record import RunScope
+from snapshots.report import RunScope
 from tests.user_site import Site, mock, until
 
 

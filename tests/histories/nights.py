@@ -16,7 +16,7 @@ import anyio
 import httpx
 
 from snapshots.pool import Store
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.histories import steps as s
 from tests.histories.answers import Answer, Server, Wire
 from tests.histories.ehr import Ehr, Key, Row, told

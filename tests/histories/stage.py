@@ -13,7 +13,7 @@ from psycopg import waiting
 from snapshots.beginning import begin, utc_now
 from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
-from snapshots.record import RunScope
+from snapshots.report import RunScope
 from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
 from tests.histories.player import Player

@@ -1,14 +1,14 @@
 """Downloads the files of an export, verifies them, and resumes a cut file where it stopped, if the server can.
 
-`file_reading` reads the lines, `file_links` renews links. A file fetched again from its start sends its lines twice: they merge.
+`file_reading` reads the lines, `file_links` renews the links. If a file is fetched again from its start, its lines reach the
+store twice; the merge makes that harmless.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import anyio.lowlevel
@@ -17,10 +17,10 @@ import tenacity
 from connectors.core.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.core.pipeline import Emit
 from connectors.fhir.bulk.byte_ranges import Part, part_of
+from connectors.fhir.bulk.download_tally import GRAVE, DownloadTally
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.file_reading import FileReading
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.records import codes_of, grade
 from connectors.fhir.transport.body import BodyReader
@@ -28,7 +28,7 @@ from connectors.fhir.transport.call import Call, StreamReply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import origin, resolve
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.record import Ending, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
@@ -37,7 +37,6 @@ _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
-_GRAVE = frozenset({"error", "fatal"})
 # grades of a grave issue that mean that data are missing
 _NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
 _NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
@@ -81,22 +80,6 @@ class _Attempts:
         return None if found is None else (self.unit.key, {**found, "etag": self.etag})
 
 
-@dataclass
-class _Tally:
-    """What the report says once per run, not once per file."""
-
-    issues: list[Issue] = field(default_factory=list)
-    unread: int = 0  # places of error files that nobody can read
-    error_files: int = 0
-    mislabelled: Counter[str] = field(default_factory=Counter)
-    miscounted: int = 0
-    unproved: int = 0
-    empty: int = 0
-    lost: int = 0
-    resumed: int = 0
-    doubts: list[str] = field(default_factory=list)
-
-
 class FileFetcher:
     """Fetches file units of one connection's export."""
 
@@ -114,7 +97,7 @@ class FileFetcher:
         self._links = links
         self._base = base
         self._sleep = sleep
-        self._tally = _Tally()
+        self._tally = DownloadTally()
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit every record of the file, and say how it ended.
@@ -302,7 +285,7 @@ class FileFetcher:
         self._tally.error_files += 1
         self._tally.issues += reading.issues
         self._tally.unread += reading.unreadable
-        grave = [issue for issue in reading.issues if issue.severity in _GRAVE]
+        grave = [issue for issue in reading.issues if issue.severity in GRAVE]
         meanings = self._profile.issue_codes
         lost = [issue for issue in grave if grade([issue], meanings) in _NOT_EXPORTED]
         reasons = []
@@ -336,7 +319,7 @@ class FileFetcher:
         return self._tally.lost
 
     def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
-        if any(issue.severity in _GRAVE for issue in reading.issues):
+        if any(issue.severity in GRAVE for issue in reading.issues):
             raise ProtocolError(
                 f"{unit.template} contains an OperationOutcome instead of data: {', '.join(codes_of(reading.issues))}."
             )
@@ -361,37 +344,8 @@ class FileFetcher:
         )
 
     def notes(self) -> list[str]:
-        """Sentences for the run's report."""
-        tally, found = self._tally, []
-        if tally.error_files:
-            grave = sum(issue.severity in _GRAVE for issue in tally.issues)
-            codes = ", ".join(codes_of(tally.issues)) or "no codes"
-            unread = f", and {tally.unread} parts that cannot be read" if tally.unread else ""
-            kept = (
-                "; what the export does not list is kept, since it may be what failed" if grave or tally.unread else ""
-            )
-            found.append(
-                f"the server's error files contain {len(tally.issues)} issues, {grave} of them errors ({codes}){unread}{kept}"
-            )
-        found += tally.doubts
-        if tally.unproved:
-            found.append(
-                f"{tally.unproved} files came with nothing that proves them complete (Content-Length, chunks, gzip, or a `count` "
-                "in the manifest): a file that was cut at the end of a line would look the same, so what they do not list is kept"
-            )
-        if tally.empty:
-            found.append(
-                f"{tally.empty} files have no lines, and the manifest does not count them: this does not prove that there is "
-                "nothing of their types"
-            )
-        if tally.mislabelled:
-            what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(tally.mislabelled.items()))
-            found.append(f"the manifest names other types than its files contain; stored as what they are: {what}")
-        if tally.miscounted:
-            found.append(f"{tally.miscounted} files have more lines than the manifest counts; all are stored")
-        if tally.resumed:
-            found.append(f"{tally.resumed} cut downloads were resumed where they stopped")
-        return found
+        """Give sentences for the run's report."""
+        return self._tally.notes()
 
 
 async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:

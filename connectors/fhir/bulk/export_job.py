@@ -17,7 +17,7 @@ from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.bulk.progress_told import progress_told
-from connectors.fhir.instants import CLOCKS_DIFFER, http_date, moment
+from connectors.fhir.instants import CLOCKS_DIFFER, http_date
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.profile import VendorProfile
@@ -26,7 +26,9 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import elsewhere, origin, resolve, safe_url
 from connectors.fhir.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
 from connectors.fhir.unit_details import NoFileDetail
-from snapshots.record import BulkJob, Unit, unit_key
+from snapshots.export_job import BulkJob
+from snapshots.instants import moment
+from snapshots.unit import Unit, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then

@@ -16,7 +16,8 @@ from connectors.core.errors import ConnectorError, ProtocolError
 from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.listing import Listing
 from connectors.fhir.unit_details import FileDetail
-from snapshots.record import BulkJob, Unit
+from snapshots.export_job import BulkJob
+from snapshots.unit import Unit
 
 _MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
 _SOON = timedelta(hours=1)

@@ -17,7 +17,9 @@ from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.fhir.records import UnreadableResourceError, deletions_from, record_from
 from connectors.fhir.unit_details import FileDetail
-from snapshots.record import Deletion, Quarantined, Record, Unit
+from snapshots.record import Quarantined, Record
+from snapshots.unit import Unit
+from snapshots.witness import Deletion
 
 _MOST_TOGETHER = 16_000_000  # bytes of lines that are read together
 

@@ -18,7 +18,8 @@ from connectors.core.errors import PlanError
 from connectors.fhir.capability import Capability
 from connectors.fhir.profile import BulkLevel, VendorProfile
 from connectors.fhir.ways import export_way, mark
-from snapshots.record import BulkJob, Way
+from snapshots.export_job import BulkJob
+from snapshots.witness import Way
 
 PATHS: Mapping[BulkLevel, str] = {
     "system": "$export",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.manifest import ListedFile, Manifest
 from connectors.fhir.unit_details import FileDetail
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 

@@ -19,7 +19,7 @@ from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.json_answers import bare
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.record import Unit, unit_key
+from snapshots.unit import Unit, unit_key
 
 _DIGITS = 19  # more make no count
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)

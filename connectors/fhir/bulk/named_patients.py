@@ -19,7 +19,9 @@ from connectors.fhir.run import EhrRun
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
-from snapshots.record import Batch, Deletion, Ending, Said, Unit, UnitResult, UnitState, unit_key
+from snapshots.record import Batch
+from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.witness import Deletion, Said
 
 _UNKNOWN = frozenset({Ending.NOT_FOUND, Ending.GONE})
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."

@@ -27,7 +27,7 @@ from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import resolve
 from connectors.fhir.transport.retry_table import asked_wait_s, issue_codes
-from snapshots.record import BulkJob, EarlierJob
+from snapshots.export_job import BulkJob, EarlierJob
 
 _SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
 _REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})

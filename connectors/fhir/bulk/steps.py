@@ -22,12 +22,14 @@ from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.instants import moment
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
-from connectors.fhir.run import EhrRun, Readable, instant
+from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.unit_details import NoFileDetail
-from snapshots.record import Batch, BulkJob, UnitResult, UnitState
+from snapshots.export_job import BulkJob
+from snapshots.instants import instant, moment
+from snapshots.record import Batch
+from snapshots.unit import UnitResult, UnitState
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 

@@ -25,7 +25,7 @@ from connectors.fhir.search.verdicts import is_whole
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Unit, unit_key
+from snapshots.unit import Unit, unit_key
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 _DIGITS = 10  # a Group of more members is none

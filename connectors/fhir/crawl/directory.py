@@ -15,7 +15,8 @@ from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import directory_units
 from connectors.fhir.search.verdicts import ended
-from snapshots.record import Batch, Unit, UnitResult, UnitState
+from snapshots.record import Batch
+from snapshots.unit import Unit, UnitResult, UnitState
 
 
 @dataclass(frozen=True, kw_only=True)

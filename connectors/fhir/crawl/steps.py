@@ -21,12 +21,15 @@ from connectors.fhir.crawl.directory import Directory, list_patients
 from connectors.fhir.linked.reference_paths import followed_types
 from connectors.fhir.patients.merges import with_survivors
 from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
-from connectors.fhir.run import EhrRun, Readable, instant
+from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
 from connectors.fhir.search.since import Owed, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
-from snapshots.record import Alias, Batch, StoredPatient, Unit, UnitResult, UnitState, unit_key
+from snapshots.instants import instant
+from snapshots.patient import Alias, StoredPatient
+from snapshots.record import Batch
+from snapshots.unit import Unit, UnitResult, UnitState, unit_key
 
 _KINDS = ("search", "read", "batch")
 

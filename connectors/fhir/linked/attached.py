@@ -6,15 +6,16 @@ Where attachments stand is R4's data: two types of documents have them. Which of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import orjson
 
 from connectors.fhir.linked.mentions import UNREADABLE, decoded
-from snapshots.record import Attached, Record
+from snapshots.record import Record
+from snapshots.referred import Attached
 
 # type -> the jsonpath of an attachment, for the store; `content` and `presentedForm` repeat
 PATHS: Mapping[str, str] = MappingProxyType(
@@ -106,7 +107,7 @@ def _odd(place: int, one: Mapping[str, Any]) -> Attached:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    return value if value is None or isinstance(value, str) else json.dumps(value)  # integers of any size
 
 
 def _size(value: Any) -> int | None:

@@ -34,7 +34,8 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import NOT_MOVED, origin, safe_url
 from connectors.fhir.transport.retry_table import Seen, is_html, issue_codes
 from connectors.fhir.unit_details import AttachmentDetail
-from snapshots.record import Document, Ending, Unit, UnitResult, UnitState
+from snapshots.referred import Document
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
 
 FHIR_JSON = "application/fhir+json"
 NO_MEDIA_TYPE = "its content type is not a media type"

@@ -20,7 +20,9 @@ from connectors.fhir.linked.attachment_fetch import NO_MEDIA_TYPE, AttachmentFet
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.unit_details import AttachmentDetail
-from snapshots.record import AttachmentUse, Batch, Document, Unit, unit_key
+from snapshots.record import Batch
+from snapshots.referred import AttachmentUse, Document
+from snapshots.unit import Unit, unit_key
 
 KIND = "attachment"
 _DUE_AT_ONCE = 2_000

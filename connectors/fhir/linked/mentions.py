@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 
 from connectors.fhir.linked.resolution import Resolver
-from snapshots.record import Record, ReferencePath, ReferenceTarget
+from snapshots.record import Record
+from snapshots.referred import ReferencePath, ReferenceTarget
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _MET_AT_MOST = 20_000  # elements that are remembered, before all are forgotten: to note a thing again does no harm

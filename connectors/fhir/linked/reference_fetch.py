@@ -21,7 +21,10 @@ from connectors.fhir.records import Page, UnreadableResourceError, grade, record
 from connectors.fhir.search.pager import Pager
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import Deletion, Ending, Quarantined, ReferenceTarget, Said, Unit, UnitResult, UnitState, unit_key
+from snapshots.record import Quarantined
+from snapshots.referred import ReferenceTarget
+from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.witness import Deletion, Said
 
 RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"

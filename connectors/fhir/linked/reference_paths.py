@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from connectors.fhir.capability import Capability
 from connectors.fhir.profile import VendorProfile
-from snapshots.record import ReferencePath
+from snapshots.referred import ReferencePath
 
 _WHO = ("Practitioner", "PractitionerRole", "Organization")
 _ACTOR = (*_WHO, "Device")

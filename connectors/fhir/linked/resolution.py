@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from connectors.core.errors import UnsafeLinkError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.transport.links import NOT_MOVED, origin, resolve
-from snapshots.record import ReferenceTarget
+from snapshots.referred import ReferenceTarget
 
 Astray = Literal["contained", "urn", "foreign", "odd"]
 

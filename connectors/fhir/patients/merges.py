@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from snapshots.record import Alias, Record
+from snapshots.patient import Alias
+from snapshots.record import Record
 
 _PATIENT = re.compile(r"(?:^|/)Patient/([^/?#]+)(?:/_history/[^/]+)?\Z")
 

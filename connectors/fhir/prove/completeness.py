@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from snapshots.record import Finding, TypeProof, Verdict
+from snapshots.instants import moment
+from snapshots.proof import Finding, TypeProof, Verdict
 
 EVERYONE = "everyone"
 _ANSWERED = frozenset({"equal", "more", "fewer"})
@@ -44,15 +45,6 @@ class Answer:
     not_served: bool = False  # the server said that it has no such search
 
 
-def moment(instant: str | None) -> datetime | None:
-    """Read a FHIR instant; None where there is none, or it has no time zone."""
-    try:
-        found = datetime.fromisoformat(instant) if instant else None
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
-
-
 def difference(
     listed: Mapping[str, str | None],
     held: Mapping[str, str | None],
@@ -62,14 +54,14 @@ def difference(
     """Compare ids with their lastUpdated. `elsewhere` is what the store knows of listed ids that are not in `held`."""
     missing, tombstoned, changed_since, outdated, newer = [], 0, 0, 0, 0
     for id_, at_ehr in listed.items():
-        there = moment(at_ehr)
+        there = moment(at_ehr, zoned=True)
         known, gone = (held[id_], False) if id_ in held else elsewhere.get(id_, (None, True))
         if gone:
             missing.append(id_)
             tombstoned += id_ in elsewhere
             changed_since += there is not None and there >= began
             continue
-        here = moment(known)
+        here = moment(known, zoned=True)
         if here is not None and there is not None and there > here:
             newer += there >= began
             outdated += there < began

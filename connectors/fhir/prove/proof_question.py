@@ -29,7 +29,8 @@ from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Ending, ProvedRun, Unit, UnitState
+from snapshots.proof import ProvedRun
+from snapshots.unit import Ending, Unit, UnitState
 
 # a refusal to be asked this at all; any other answer that will not change leaves the question open
 _REFUSALS = frozenset({401, 405})

@@ -29,7 +29,8 @@ from connectors.fhir.search.units import UnitPlan, directory_units
 from connectors.fhir.sync import LogIn, run_scope
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import Certificate, ProvedRun, Unit
+from snapshots.proof import Certificate, ProvedRun
+from snapshots.unit import Unit
 
 _ASKED_AT_ONCE = 2  # questions a slot of the connection: while one compares, another asks
 _NOT_SEARCHED = "the server has no search by patient for this type"

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from connectors.core.errors import FetchError
 from connectors.fhir.capability import Capability
-from connectors.fhir.instants import moment
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.search.since import since_parameter, window_parameter
 from connectors.fhir.search.windows import Able, Piece, query_of
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Unit
+from snapshots.instants import moment
+from snapshots.unit import Unit
 
 _BAD_REQUEST = 400
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from connectors.fhir.profile import VendorProfile
-from snapshots.record import Deferral, Ending
+from snapshots.patient import Deferral
+from snapshots.unit import Ending
 
 RESTRICTED = "restricted by the server for this client"
 _EVERY_TYPE = "*"

@@ -13,12 +13,13 @@ from typing import Any, Self
 import msgspec
 
 from connectors.fhir.capability import Capability
-from connectors.fhir.instants import moment
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceParameter, date_of, newest, since_parameter
 from connectors.fhir.search.verdicts import Tally
 from connectors.fhir.ways import categories
-from snapshots.record import Record, Unit
+from snapshots.instants import moment
+from snapshots.record import Record
+from snapshots.unit import Unit
 
 _REDACTED = b'"REDACTED"'  # meta.security, v3-ObservationValue
 

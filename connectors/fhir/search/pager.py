@@ -18,7 +18,7 @@ from connectors.fhir.records import NotABundleError, Page, grade, page_from
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from snapshots.record import Way
+from snapshots.witness import Way
 
 _MAX_WALKS = (
     3  # restarts of one search after its paging session expired; after that the server's sessions are too short for us

@@ -37,7 +37,10 @@ from connectors.fhir.search.windows import Able, Piece, divide, places, trouble_
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Alias, Deletion, Ending, Quarantined, Record, Said, Unit, UnitResult, UnitState
+from snapshots.patient import Alias
+from snapshots.record import Quarantined, Record
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.witness import Deletion, Said
 
 _MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
 _ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})

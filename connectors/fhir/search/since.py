@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from connectors.fhir.capability import Capability
-from connectors.fhir.instants import moment
 from connectors.fhir.profile import VendorProfile
+from snapshots.instants import moment
 
 LAST_UPDATED = "_lastUpdated"
 _ELEMENT = {  # of a parameter whose name is not its element's

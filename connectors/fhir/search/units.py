@@ -14,7 +14,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import Owed, SinceParameter, since_parameter
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.ways import DIRECTORY, PATIENTS, search_way
-from snapshots.record import Unit, unit_key
+from snapshots.unit import Unit, unit_key
 
 _PATIENT = "Patient"
 

@@ -17,7 +17,8 @@ from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.records import codes_of, grade
 from connectors.fhir.search.deferrals import RESTRICTED
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.record import Deletion, Ending, Said, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.witness import Deletion, Said
 
 MERGED = "merged into another patient, whose chart is fetched"
 PUT_OFF = "the server postpones this search to another day"

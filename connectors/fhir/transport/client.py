@@ -34,7 +34,7 @@ from connectors.fhir.transport.retry_table import (
     signal_of,
 )
 from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained, failed
-from snapshots.record import PaceState
+from snapshots.traffic import PaceState
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes

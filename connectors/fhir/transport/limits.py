@@ -23,7 +23,7 @@ from connectors.fhir.transport.politeness import Politeness
 from connectors.fhir.transport.quiet_hours import QuietHours
 from connectors.fhir.transport.quota import allowance_from
 from connectors.fhir.transport.retry_table import Seen, Signal, server_time
-from snapshots.record import PaceState
+from snapshots.traffic import PaceState
 
 _FOREVER = float("inf")
 _RATE_LIMIT = b"ratelimit"

@@ -12,7 +12,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.breaker import Breaker
 from connectors.fhir.transport.links import origin
 from connectors.fhir.transport.quota import Quota
-from snapshots.record import PaceState
+from snapshots.traffic import PaceState
 
 
 class Politeness:

@@ -14,7 +14,7 @@ from psycopg import sql
 from snapshots.beginning import utc_now
 from snapshots.ledger import OpenRun
 from snapshots.pool import Store, open_store
-from snapshots.record import RunScope
+from snapshots.report import RunScope
 from tests.user_site import written
 
 

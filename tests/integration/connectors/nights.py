@@ -18,7 +18,7 @@ from connectors.fhir.sync import SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
 from mocks.serving import Served
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows
 from tests.user_site import key_pair
 

@@ -24,7 +24,7 @@ from connectors.fhir.auth.login import log_in
 from connectors.fhir.sync import SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.wire import Seen, Wire, http, wire
 from tests.user_site import key_pair

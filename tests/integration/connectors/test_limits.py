@@ -14,7 +14,7 @@ from connectors.core.errors import (
     TerminalFetchError,
     TransientFetchError,
 )
-from snapshots.record import PaceState
+from snapshots.traffic import PaceState
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
 

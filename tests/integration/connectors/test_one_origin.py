@@ -8,7 +8,7 @@ import pytest
 
 from connectors.core.errors import EhrDownError, TransientFetchError
 from connectors.fhir.transport.politeness import Origins
-from snapshots.record import PaceState
+from snapshots.traffic import PaceState
 from tests.integration.connectors.wire import NOW, Endpoint, Waits, always, call, client, http, wire
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
-from snapshots.record import RunReport
+from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.user_site import key_pair, mock, reachable, written
 
@@ -189,7 +189,7 @@ async def test_no_more_requests_are_in_flight_than_the_profile_allows(store: Kep
 
 
 async def test_a_login_that_is_refused_is_a_failed_run_that_says_so(store: KeptRows) -> None:
-    with mock("epic", jwks=key_pair("cerner").jwks) as served:
+    with mock("epic", jwks=key_pair("va").jwks) as served:
         report = await run(served, store)
     assert report.status == "failed"
     assert "invalid_client" in (report.error or "")

@@ -8,7 +8,8 @@ from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.vendors import profile_for
-from snapshots.record import Record, Unit, UnitResult
+from snapshots.record import Record
+from snapshots.unit import Unit, UnitResult
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
 from tests.integration.connectors.wire import Endpoint, client
 

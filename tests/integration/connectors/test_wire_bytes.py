@@ -210,7 +210,8 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
         with pytest.raises(TransientFetchError) as raised:
             await ehr.send(call())
     assert str(raised.value) == (
-        f"GET /Patient?name={{name}}: the connection was refused, or there is no route to the host ({server.origin}) after 2 tries; "
+        "GET /Patient?name={name}: the connection was refused, or there is no route to the host "
+        f"({server.origin}) after 2 tries; "
         "check host and port in base_url, whether the EHR is up, the network and the proxy setting"
     )
 

@@ -20,7 +20,9 @@ from exports.plan import ExportRequest
 from exports.run import Progress, export
 from snapshots.pool import Store
 from snapshots.reader import Selection
-from snapshots.record import Batch, Record, RunScope, Unit, UnitResult, UnitState
+from snapshots.record import Batch, Record
+from snapshots.report import RunScope
+from snapshots.unit import Unit, UnitResult, UnitState
 
 pytestmark = pytest.mark.anyio
 

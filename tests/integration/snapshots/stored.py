@@ -10,24 +10,14 @@ from typing import Any
 import orjson
 import psycopg
 
+from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
+from snapshots.patient import Alias
 from snapshots.pool import Store
-from snapshots.record import (
-    AbsentRow,
-    Alias,
-    Batch,
-    BulkJob,
-    Deletion,
-    Record,
-    RunReport,
-    RunScope,
-    Said,
-    Unit,
-    UnitResult,
-    UnitState,
-    Way,
-    WayScope,
-)
+from snapshots.record import Batch, Record
+from snapshots.report import RunReport, RunScope
+from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.witness import AbsentRow, Deletion, Said, Way, WayScope
 
 SCHEMA = "tenant_default"
 PERIOD = timedelta(days=35)  # that a full listing witnesses

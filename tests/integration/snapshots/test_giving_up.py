@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError
+from snapshots.export_job import BulkJob
 from snapshots.pool import Store
-from snapshots.record import BulkJob, PaceState, RunScope, Traffic
+from snapshots.report import RunScope
+from snapshots.traffic import PaceState, Traffic
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
+from snapshots.export_job import BulkJob
 from snapshots.pool import Store, open_store
-from snapshots.record import Batch, BulkJob, Quarantined, Unit
+from snapshots.record import Batch, Quarantined
+from snapshots.unit import Unit
 from tests.integration.snapshots.stored import (
     GROUP,
     execute,

@@ -6,7 +6,9 @@ import pytest
 
 from snapshots import pace as pace_module
 from snapshots.pool import Store
-from snapshots.record import Batch, PaceState, RunScope, Traffic
+from snapshots.record import Batch
+from snapshots.report import RunScope
+from snapshots.traffic import PaceState, Traffic
 
 pytestmark = pytest.mark.anyio
 

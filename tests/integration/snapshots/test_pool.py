@@ -10,7 +10,8 @@ import pytest
 from snapshots.errors import MigrationError, StoreError, StoreUnavailableError
 from snapshots.migrate import migrations
 from snapshots.pool import Store, open_store
-from snapshots.record import Said, unit_key
+from snapshots.unit import unit_key
+from snapshots.witness import Said
 from tests.integration.snapshots.stored import (
     SCHEMA,
     asked_for,

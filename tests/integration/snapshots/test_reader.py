@@ -16,7 +16,8 @@ from psycopg import sql
 from snapshots.errors import StoreError
 from snapshots.pool import Store
 from snapshots.reader import CopyStream, Selection
-from snapshots.record import Batch, Deletion
+from snapshots.record import Batch
+from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import full_run, record, rows, scope, search
 
 pytestmark = pytest.mark.anyio

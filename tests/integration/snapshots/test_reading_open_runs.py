@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from snapshots.pool import Store
 from snapshots.reader import OpenRun, Selection, Snapshot
-from snapshots.record import Batch, Deletion
+from snapshots.record import Batch
+from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 
 pytestmark = pytest.mark.anyio

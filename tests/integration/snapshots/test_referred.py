@@ -15,7 +15,8 @@ from snapshots.errors import UnitConflictError
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrations
 from snapshots.pool import Store
-from snapshots.record import Attached, Batch, Document, Record, ReferenceTarget
+from snapshots.record import Batch, Record
+from snapshots.referred import Attached, Document, ReferenceTarget
 from tests.integration.snapshots.stored import SCHEMA, execute, file, full_run, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from snapshots.patient import Alias, Deferral
 from snapshots.pool import Store
-from snapshots.record import Alias, Batch, Deferral, Ending, RunReport, Unit, UnitResult, UnitState, Way, WayScope
+from snapshots.record import Batch
+from snapshots.report import RunReport
+from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.witness import Way, WayScope
 from tests.integration.snapshots.stored import (
     GROUP,
     failed,

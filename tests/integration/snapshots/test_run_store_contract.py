@@ -9,7 +9,8 @@ import pytest
 from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
 from snapshots.pool import open_store
-from snapshots.record import Batch, Unit, UnitResult, UnitState
+from snapshots.record import Batch
+from snapshots.unit import Unit, UnitResult, UnitState
 from tests.integration.snapshots.stored import record, scope
 from tests.memory_store import MemoryRunStore
 

@@ -7,7 +7,8 @@ import pytest
 from cli.plan_preview import PreviewRuns
 from cli.preview import Preview
 from snapshots.beginning import utc_now
-from snapshots.record import RunScope, Unit
+from snapshots.report import RunScope
+from snapshots.unit import Unit
 
 
 @pytest.mark.anyio

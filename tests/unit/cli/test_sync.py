@@ -13,7 +13,7 @@ from cli.render import print_holes, print_table, say
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection
 from connectors.core.errors import AuthError
-from snapshots.record import Hole, RunReport
+from snapshots.report import Hole, RunReport
 
 SITE = Connection(name="site", vendor="generic", base_url="https://ehr.example.org")
 TWO = """

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.linked.attached import attached_to, with_attached
-from snapshots.record import Attached, Record
+from snapshots.record import Record
+from snapshots.referred import Attached
 from tests.unit.connectors.spelling import SPELLINGS, spelt
 
 TEXTS = st.sampled_from(["text/html", "Binary/1", "", "é", "a\nb", '"'])

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, moment, weighed
+from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, weighed
+from snapshots.instants import moment
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 BEFORE, LATER = "2026-02-01T00:00:00Z", "2026-03-02T00:00:00.000+00:00"
@@ -74,7 +75,7 @@ def test_what_no_search_lists_and_no_read_tells_of_is_more_and_not_called_gone()
 
 
 def test_an_instant_without_a_zone_says_nothing() -> None:
-    assert moment("2026-02-01T00:00:00") is None
+    assert moment("2026-02-01T00:00:00", zoned=True) is None
     assert moment("soon") is None
     assert moment(LATER) == BEGAN + timedelta(days=1)
 

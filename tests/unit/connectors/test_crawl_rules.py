@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from connectors.fhir.capability import Capability
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.instants import moment
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.patients.merges import aliases_in, with_survivors
 from connectors.fhir.records import record_from
@@ -22,7 +21,10 @@ from connectors.fhir.search.since import Owed, date_of, newest, since_parameter,
 from connectors.fhir.search.verdicts import Tally, ended
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import PROFILES, profile_for
-from snapshots.record import Alias, Deferral, Ending, Record, Unit, UnitState
+from snapshots.instants import moment
+from snapshots.patient import Alias, Deferral
+from snapshots.record import Record
+from snapshots.unit import Ending, Unit, UnitState
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 EPIC, CERNER, GENERIC = PROFILES["epic"], PROFILES["cerner"], PROFILES["generic"]

@@ -20,7 +20,7 @@ from connectors.fhir.records import (
     record_from,
 )
 from connectors.fhir.vendors import PROFILES
-from snapshots.record import Deletion
+from snapshots.witness import Deletion
 
 BASE = FhirBase("https://ehr.example.org/r4/")
 BOM = b"\xef\xbb\xbf"

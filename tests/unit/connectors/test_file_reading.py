@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connectors.fhir.bulk.file_reading import FileReading
 from connectors.fhir.fhir_base import FhirBase
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 BASE = FhirBase("https://ehr.example.org/fhir")
 GOOD = st.integers(0, 999).map(lambda n: orjson.dumps({"resourceType": "Goal", "id": f"g{n}"}))

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.instants import http_date, moment
+from connectors.fhir.instants import http_date
 from connectors.fhir.search.since import newest
 from connectors.fhir.transport.retry_table import retry_after_s, server_time
 from snapshots.closing import Earned, reached
+from snapshots.instants import moment
 
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 

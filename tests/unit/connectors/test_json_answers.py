@@ -22,7 +22,7 @@ from connectors.fhir.records import deletions_from, page_from, record_from
 from connectors.fhir.transport.call import Reply
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
-from snapshots.record import Deletion
+from snapshots.witness import Deletion
 from tests.user_site import key_pair
 
 BASE = FhirBase("https://x")

@@ -30,7 +30,7 @@ from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.vendors.cerner import CERNER
 from connectors.fhir.vendors.epic import EPIC
 from connectors.fhir.vendors.generic import GENERIC
-from snapshots.record import BulkJob
+from snapshots.export_job import BulkJob
 
 BASE = "https://x/r4"
 TYPES = st.lists(st.sampled_from(["Patient", "Condition", "Goal", "Observation"]), unique=True, max_size=4).map(tuple)

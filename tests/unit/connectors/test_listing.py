@@ -14,7 +14,7 @@ from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.listing import Listing
 from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.unit_details import FileDetail
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 
 def listing(*urls: str, kind: str = "Observation") -> Listing:

@@ -15,7 +15,8 @@ from connectors.fhir.linked.mentions import MentionFinder
 from connectors.fhir.linked.reference_paths import paths_to
 from connectors.fhir.linked.resolution import Resolver
 from connectors.fhir.vendors import PROFILES
-from snapshots.record import Record, ReferencePath, ReferenceTarget
+from snapshots.record import Record
+from snapshots.referred import ReferencePath, ReferenceTarget
 from tests.unit.connectors.spelling import SPELLINGS, spelt
 
 BASE = "https://ehr.example.org/R4"

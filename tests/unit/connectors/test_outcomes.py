@@ -15,7 +15,7 @@ from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.fhir.records import page_from
 from connectors.fhir.transport.retry_table import issue_codes
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)

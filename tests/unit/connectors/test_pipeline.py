@@ -10,7 +10,8 @@ import pytest
 from connectors.core.errors import AuthError, TransientFetchError
 from connectors.core.pipeline import LINE_BYTES, Emit, Fetched, run_units
 from connectors.core.store_port import RunStore
-from snapshots.record import Batch, Record, Unit, UnitResult, UnitState
+from snapshots.record import Batch, Record
+from snapshots.unit import Unit, UnitResult, UnitState
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from connectors.fhir.linked.reference_fetch import ReferenceFetcher
 from connectors.fhir.linked.reference_paths import PATHS, followed_types, paths_to
 from connectors.fhir.linked.resolution import Resolver
 from connectors.fhir.vendors import PROFILES, profile_for
-from snapshots.record import ReferenceTarget
+from snapshots.referred import ReferenceTarget
 
 BASE = "https://ehr.example.org/api/FHIR/R4"
 IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.", min_size=1, max_size=90).filter(

@@ -26,7 +26,7 @@ from connectors.fhir.search.verdicts import Tally
 from connectors.fhir.transport.call import Reply
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 BASE = FhirBase("https://ehr.example/fhir")
 STRANGERS = [None, 0, -1.5, True, "", "x", [], {}, [None], {"code": ["x"]}, [[["x"]]]]

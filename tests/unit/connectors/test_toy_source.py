@@ -7,7 +7,8 @@ import pytest
 from connectors.core.drain import fetch_pending
 from connectors.core.pipeline import Emit, Fetched
 from connectors.core.run import Progress, Run
-from snapshots.record import Batch, Record, Unit, UnitResult, UnitState
+from snapshots.record import Batch, Record
+from snapshots.unit import Unit, UnitResult, UnitState
 from tests.memory_store import BEGAN, MemoryRunStore
 
 pytestmark = pytest.mark.anyio

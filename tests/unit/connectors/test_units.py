@@ -12,7 +12,7 @@ from connectors.fhir.capability import Capability
 from connectors.fhir.search.since import FULL, Owed
 from connectors.fhir.search.units import UnitPlan, directory_units
 from connectors.fhir.vendors import PROFILES, profile_for
-from snapshots.record import Unit
+from snapshots.unit import Unit
 
 T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
 CERNER, EPIC, GENERIC = PROFILES["cerner"], PROFILES["epic"], PROFILES["generic"]

@@ -7,8 +7,10 @@ from hashlib import blake2b
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.ingest import distinct, is_older
-from snapshots.record import Record, Way, WayScope
+from snapshots.ingest import distinct
+from snapshots.instants import is_older
+from snapshots.record import Record
+from snapshots.witness import Way, WayScope
 
 
 def record(identity: str, last_updated: str | None, body: bytes = b"{}", version: str | None = None) -> Record:

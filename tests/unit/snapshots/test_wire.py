@@ -7,8 +7,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.record import Record, Way, WayScope
+from snapshots.record import Record
 from snapshots.wire import bytea_array, copy_rows, text_array
+from snapshots.witness import Way, WayScope
 
 
 def read_array(data: bytes) -> tuple[int, list[bytes | None]]:

@@ -1,0 +1,35 @@
+"""Bulk export jobs as they must survive a crash. Shapes only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkJob:
+    """A bulk export job in the form that survives a crash: stored before the kick-off is sent, and again with its answer."""
+
+    status_url: str | None = None  # None: the kick-off was sent, or is about to be, and its answer is unknown
+    kicked_off_at: datetime
+    request: str  # the kick-off as template, for the report
+    transaction_time: str | None = None
+    manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
+    deleted: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
+    elements: bool = False  # requested with `_elements`: its files contain partial resources
+    progress: str | None = None  # the server's last X-Progress
+    next_poll_at: datetime | None = None
+    expires_at: datetime | None = None  # when the manifest's links expire
+    pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierJob:
+    """A job that an earlier, closed run left at the server."""
+
+    run: int
+    job: BulkJob
+    stored: bool  # all its files are in the store: the server may delete it
