@@ -127,7 +127,7 @@ def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(sit
         certificate = prove(site, name, "--all", "--types", "Condition", code=0)
     assert certificate["verdict"] == "more"
     reasons = [one["reason"] for one in certificate["findings"]]
-    assert any("reads do not tell" in one for one in reasons)
+    assert any("reads do not show" in one for one in reasons)
     assert not any("no longer at the EHR" in one for one in reasons)
 
 
