@@ -1,8 +1,7 @@
-"""Read the store: one consistent moment of a selection, as counts, NDJSON, CSV, or something to select from.
+"""Reads the store: one consistent moment of a selection, as counts, NDJSON, CSV, or a subquery.
 
-Everything of a `Snapshot` happens in one REPEATABLE READ READ ONLY transaction, bound to its tenant, and shows what the runs
-that have ended left: of a run at work, suspended or killed it shows nothing, and names the run. What the files are called and
-how they are packed is left to exports.
+A `Snapshot` is one REPEATABLE READ READ ONLY transaction, bound to its tenant. It shows what ended runs left, and nothing of a
+run that is in progress, suspended or killed, but it names that run. exports names and packs the files.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which live resources are read. Of a patient is what is filed under the patient's id, and what `member` says is too."""
+    """Which live resources are read. A patient has what is filed under the patient's id, and what `member` assigns too."""
 
     connections: tuple[str, ...] = ()  # empty: all of the tenant
-    patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
+    patients: tuple[str, ...] | None = None  # None: all, including what belongs to no patient
     types: tuple[str, ...] = ()  # empty: all
-    # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
+    # with `patients`: also resources of no patient that their charts refer to, such as Medication
     mentioned: bool = False
     # as the store stood when this run had ended, or at this moment; None: now
     as_of: int | datetime | None = None
@@ -50,7 +49,7 @@ class _Source(NamedTuple):
 
 
 class OpenRun(NamedTuple):
-    """A run that has not ended, so that nothing of it is in the snapshot."""
+    """A run that has not ended; the snapshot contains nothing of it."""
 
     run: int
     connection: str
@@ -58,10 +57,10 @@ class OpenRun(NamedTuple):
 
 
 class CopyStream:
-    """The bytes of COPY TO statements one after the other, in chunks of about 256 kB; read it once.
+    """The bytes of several COPY TO statements, one after the other, in chunks of about 256 kB; read it once.
 
-    `rows` counts the rows (without a header) that have been read so far. Statements `of_json` copy one jsonb column in binary,
-    which is read as NDJSON: Postgres then neither looks for what to quote nor escapes, and sends half as fast again.
+    `rows` counts the rows (without a header) that were read so far. Statements `of_json` copy one jsonb column in binary, which
+    is read as NDJSON: Postgres then need not quote or escape, and sends 1.5 times as fast.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class CopyStream:
         self._by_key = by_key
         self._header_to_come = not of_json  # of the first statement only
         self.rows = 0
-        self.rows_by_query: list[int] = []  # of the statements that have been read to their end
+        self.rows_by_query: list[int] = []  # for statements that were read to their end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with store_border("reading a snapshot"):
@@ -111,10 +110,10 @@ class CopyStream:
 
 
 def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
-    """The texts in a binary COPY of one jsonb column.
+    """Return the texts in a binary COPY of one jsonb column.
 
-    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. Before the first row stands
-    the header, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
+    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. The header comes before the
+    first row, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
     """
     if first:
         messages[0] = messages[0][len(_BINARY_HEADER) :]
@@ -122,9 +121,9 @@ def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
 
 
 def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
-    """Take messages of COPY TO, one a row, until a chunk is full; none at the end.
+    """Read messages of COPY TO, one per row, until a chunk is full; none at the end.
 
-    `AsyncCopy.read`, made of the same generator, is awaited for every row: half of the time of reading small resources.
+    `AsyncCopy.read`, based on the same generator, is awaited for every row, which takes half the time of reading small resources.
     """
     rows: list[Buffer] = []
     size = 0
@@ -135,7 +134,7 @@ def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
 
 
 class Snapshot:
-    """One consistent moment of a selection; `Store.snapshot` makes it. Use one reader at a time."""
+    """One consistent moment of a selection, made by `Store.snapshot`. Use one reader at a time."""
 
     def __init__(
         self,
@@ -154,7 +153,7 @@ class Snapshot:
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
-        """Find what the selected patients' charts refer to, where that was asked for."""
+        """Find what the selected patients' charts refer to, if the selection asks for it."""
         if self._selection.mentioned and self._selection.patients is not None:
             shared = sql.SQL(_SQL["shared"]).format(
                 rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([]), members=self._members()
@@ -166,7 +165,7 @@ class Snapshot:
 
     @property
     def as_of(self) -> datetime:
-        """When the newest run that is included began; the epoch where none has finished. Never the time of reading."""
+        """When the newest included run began; the epoch if none has finished. Never the time of reading."""
         return max((one.began for one in self._sources if one.began), default=BEFORE_ALL_RUNS)
 
     @property
@@ -176,7 +175,7 @@ class Snapshot:
 
     @property
     def not_included(self) -> tuple[OpenRun, ...]:
-        """The runs of these connections that have not ended, ascending: what they have written so far is left out."""
+        """The runs of these connections that have not ended, ascending; what they have written so far is left out."""
         return self._open_runs
 
     @property
@@ -190,9 +189,9 @@ class Snapshot:
         return {row[0]: row[1] for row in rows}
 
     async def present(self) -> dict[str, int | None]:
-        """The types of which the selection has anything, by name, with about how many rows of each; None: not known.
+        """Return the types that the selection contains, by name, with the approximate number of rows; None: not known.
 
-        Quick, where `types` reads everything: for what to read, and for progress.
+        Fast, whereas `types` reads everything: for deciding what to read, and for progress.
         """
         connections = sql.Literal([one.number for one in self._sources])
         query = sql.SQL(_SQL["present"])
@@ -200,10 +199,10 @@ class Snapshot:
         return {row[0]: row[1] if self._selection.patients is None else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
-        """Give the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
+        """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
 
-        That is equal as a JSON value to what the EHR sent, numbers in their written form (1.0 stays 1.0, 1e2 becomes 100),
-        with keys in jsonb's own order.
+        As a JSON value that equals what the EHR sent, with numbers in their written form (1.0 stays 1.0, 1e2 becomes 100) and
+        keys in jsonb's own order.
         """
         queries = [
             sql.SQL(_SQL["ndjson"]).format(
@@ -214,17 +213,17 @@ class Snapshot:
             )
             for one in self._sources
         ]
-        # a few patients are found by their index and sorted; everybody is read along the key
+        # a few patients are found by index and sorted; everybody is read in key order
         return CopyStream(self._conn, queries, of_json=True, by_key=self._selection.patients is None)
 
     def source(self, resource_type: str) -> sql.Composable:
-        """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
+        """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
         return sql.SQL(_SQL["source"]).format(
             resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
         )
 
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
-        """Give the same as `source`, one for each connection in the order of their names; each read along the primary key."""
+        """Return the same as `source`, one per connection in the order of their names; each reads along the primary key."""
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(
                 resource_type=sql.Literal(resource_type),
@@ -237,20 +236,20 @@ class Snapshot:
         )
 
     def csv(self, *queries: sql.Composable) -> CopyStream:
-        """Give the rows of queries of the same columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
+        """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
         copies = [
             sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(at == 0)) for at, query in enumerate(queries)
         ]
         return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
 
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
-        """Give all rows of a query: for counts and checks, not for data."""
+        """Return all rows of a query: for counts and checks, not for data."""
         with store_border("reading a snapshot"):
             rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
             return rows
 
     def _rows(self) -> sql.Composable:
-        """A FROM item with at least the selection's rows; `_selected` holds for those of the selection."""
+        """Return a FROM item with at least the selection's rows; `_selected` is true for the rows of the selection."""
         patients = self._selection.patients
         if patients is None:
             return self._ended(sql.SQL(_SQL["everyone"]))
@@ -261,7 +260,7 @@ class Snapshot:
         return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
 
     def _ended(self, rows: sql.Composable) -> sql.Composable:
-        """The rows as the ended runs left them; on a quiet night that is as they are, and the query is the plain one."""
+        """Return the rows as the ended runs left them; without a later run they are the current rows, by the plain query."""
         return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._later else rows
 
     def _open(self) -> sql.Composable:
@@ -287,7 +286,7 @@ class Snapshot:
         return self._conditions([*of_types, *self._of_patients()])
 
     def _of_patients(self) -> list[sql.Composable]:
-        """What `_rows` leaves to be asked of a row: whose it was before an open run wrote it."""
+        """Return the condition that `_rows` leaves open: whose a row was before a later run wrote it."""
         if self._selection.patients is None or not self._later:
             return []
         patients = sql.Literal(list(self._selection.patients))
@@ -302,7 +301,7 @@ class Snapshot:
 
 @asynccontextmanager
 async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> AsyncIterator[Snapshot]:
-    """Begin the snapshot's transaction on a session of its own and end it at the end.
+    """Begin the snapshot's transaction on its own session, and end it at the end.
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.

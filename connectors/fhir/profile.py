@@ -205,10 +205,10 @@ class VendorProfile(BaseModel):
         for each in (begin, end) if dash else ():
             if not _TIME.fullmatch(each):
                 raise ValueError(
-                    f'{each!r} is no time of day: "HH:MM-HH:MM", 00:00 to 23:59, such as "07:00-19:00"; midnight is 00:00'
+                    f'{each!r} is not a time of day: "HH:MM-HH:MM", 00:00 to 23:59, such as "07:00-19:00"; midnight is 00:00'
                 )
         if not dash:
-            raise ValueError('must be two times of day with a hyphen between, such as "07:00-19:00"')
+            raise ValueError('must be two times of day, separated by a hyphen, such as "07:00-19:00"')
         return hours
 
     @field_validator("time_zone")

@@ -136,7 +136,7 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
         if body != bare(body):
             return record_from(bare(body), base, unit_key, way)
         reason = (
-            "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object of a resource"
+            "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object with a resource"
         )
         raise UnreadableResourceError(reason) from None
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
@@ -280,7 +280,7 @@ def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Del
         else:
             unread += 1
     if not found:
-        raise UnreadableResourceError("a Bundle without a DELETE request of a resource below the FHIR base")
+        raise UnreadableResourceError("a Bundle without a DELETE request for a resource below the FHIR base")
     return tuple(found), unread
 
 

@@ -76,7 +76,7 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
     except UnreadableJsonError:
         document = None
     if not isinstance(document, dict):
-        return {}, None, "answered 200, but no JSON object"
+        return {}, None, "answered 200, but without a JSON object"
     return document, None, "answered 200, without a token endpoint"
 
 
@@ -85,7 +85,7 @@ def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
         return safe_url(urljoin(base_url + "/", stated), base_url, moved)
     except UnsafeLinkError as error:
         raise DiscoveryError(
-            f"the token endpoint that was found is not safe to use: {error}; set profile.token_url"
+            f"the discovered token endpoint is not safe to use: {error}; set profile.token_url"
         ) from error
 
 

@@ -51,7 +51,9 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
     """
     wanted = sorted(set(types))
     if not wanted and not profile.scope_wildcards:
-        raise PlanError(f"{profile.label} wants a scope for every resource type; set the connection's types or scopes")
+        raise PlanError(
+            f"{profile.label} requires a scope for every resource type; set the connection's types or scopes"
+        )
     scopes = [f"system/{name}.{_SUFFIX[syntax]}" for name in wanted or ["*"]]
     return " ".join(dict.fromkeys((*profile.extra_scopes, *scopes)))
 

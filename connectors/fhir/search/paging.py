@@ -19,7 +19,7 @@ def follow(base_url: str, page_url: str, link: str, moved: Mapping[str, str] = N
     """
     if not link:
         raise ProtocolError(
-            "A page's `next` link is empty, or its links cannot be read: there is more, or may be, and the server does not say "
+            "A page's `next` link is empty, or its links cannot be read: there is, or may be, more, but the server does not say "
             "where."
         )
     url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url, moved)
@@ -65,10 +65,10 @@ class LoopGuard:
         """
         mark = blake2b(url.encode(), digest_size=8).digest()
         if mark in self._seen:
-            raise ProtocolError("The server's `next` links go in a circle: the same page was named twice.")
+            raise ProtocolError("The server's `next` links form a circle: the same page was named twice.")
         if len(self._seen) >= self._max_pages:
             raise ProtocolError(
-                f"The search has more than {self._max_pages} pages: raise profile.max_pages if that is right."
+                f"The search has more than {self._max_pages} pages: raise profile.max_pages if that is correct."
             )
         self._seen.add(mark)
 

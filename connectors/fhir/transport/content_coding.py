@@ -42,7 +42,7 @@ class UnaskedCodingError(ContentCodingError):
     """A body in a coding that nobody asked for: asking again brings the same. `coding` is its name, one of UNASKED."""
 
     def __init__(self, coding: str) -> None:
-        super().__init__(f"it is packed as {coding}, which nobody asked for")
+        super().__init__(f"it is packed as {coding}, which was not requested")
         self.coding = coding
 
 
