@@ -58,6 +58,7 @@ class _Bundle(msgspec.Struct):
     type: Any = None
     total: Any = None
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
     entry: list[_Entry] | None = None
 
 
@@ -68,6 +69,7 @@ class _OddBundle(msgspec.Struct):
     type: Any = None
     total: Any = None
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
     entry: msgspec.Raw = msgspec.Raw()
 
 
@@ -178,7 +180,7 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
     if bundle.type not in _LISTINGS:
         raise NotABundleError("the answer is not a searchset but a Bundle of another type")
-    links = links_from(bytes(bundle.link))
+    links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []

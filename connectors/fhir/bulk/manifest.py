@@ -43,6 +43,7 @@ class _Document(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
     outcome: msgspec.Raw = msgspec.Raw()
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()
     transactionTime: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- the guide's spelling
     requiresAccessToken: msgspec.Raw = msgspec.Raw()  # noqa: N815
     request: msgspec.Raw = msgspec.Raw()
@@ -176,7 +177,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     if not _begins_list(document.output) and not _is_of_nothing(document):
         raise ProtocolError("The export's manifest has no `output` list.")
     time = _word(document.transactionTime)
-    links = links_from(bytes(document.link))
+    links = links_from(bytes(document.link), bytes(document.links))
     listed = {name: _listed(getattr(document, name), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,

@@ -96,6 +96,22 @@ async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: Ke
     assert all(kind == "Observation" and "-p1-" in id_ for kind, id_ in missing)
 
 
+@pytest.mark.parametrize("way", ["map", "links", "header"])
+async def test_a_next_page_that_is_told_in_another_place_is_read(store: KeptRows, way: str) -> None:
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if not of_p1(asked) or "start" in asked.query:
+            return None
+        found, url = bundle(server.matches(asked)[:10]), f"{asked.base}/Observation?patient=p1&start=10"
+        del found["link"]
+        told = {"map": {"link": {"next": url}}, "links": {"links": [{"relation": "next", "url": url}]}}.get(way, {})
+        return answer(found | told, headers={"Link": f'<{url}>; rel="next"'} if way == "header" else {})
+
+    async with raw_server(fault) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, set(store.live())) == ("complete", held)
+
+
 def next_link(url: object) -> Callable[[dict], None]:
     def change(found: dict) -> None:
         found["link"] = [{"relation": "next", "url": url}]
