@@ -16,12 +16,11 @@ import msgspec
 
 from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.kick_off import Proofs
-from connectors.fhir.json_answers import bare
+from connectors.fhir.json_answers import bare, count_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Unit, unit_key
 
-_DIGITS = 19  # more make no count
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
 _MOST_OBJECTS = 2_000_000
 _LONGEST_WORD = 10_000  # of what is read as one word or number
@@ -87,7 +86,7 @@ class Manifest:
                 said = _word(entry.type)
                 usable = isinstance(said, str) and _TYPE.fullmatch(said) is not None and not self.proofs.organized
                 # of errors it counts the resources that failed (smart-bulk-data-server), and not the lines
-                count = None if name in _OF_ERRORS else _number(_word(entry.count))
+                count = None if name in _OF_ERRORS else count_from(_word(entry.count))
                 yield ListedFile(name, position, said if usable else "*", count, _url(entry))
 
     def units(
@@ -216,7 +215,7 @@ def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
             return [], 0
         raise ProtocolError(f"The export's manifest has a `{name}` that is no list.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
-    return [entry for entry in entries if _url(entry) or _number(_word(entry.count)) != 0], strangers
+    return [entry for entry in entries if _url(entry) or count_from(_word(entry.count)) != 0], strangers
 
 
 def _entries(text: bytes) -> tuple[list[_Entry], int]:
@@ -262,10 +261,3 @@ def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return value.strip().lower() == "true"
     return value if isinstance(value, bool) else None
-
-
-def _number(value: Any) -> int | None:
-    """A count that may come as string, as booleans do; None where it is missing or no count."""
-    if isinstance(value, str) and len(value) < _DIGITS and value.strip().isdecimal():
-        return int(value)
-    return value if type(value) is int and value >= 0 else None

@@ -256,7 +256,7 @@ async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> Non
     assert not [path for path in paths if ".." in path or " " in path or "%" in path]
 
 
-@pytest.mark.parametrize("quantity", [9, "9"])
+@pytest.mark.parametrize("quantity", [9, "9", 9.0])
 async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(
     store: KeptRows, quantity: object
 ) -> None:

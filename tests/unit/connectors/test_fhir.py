@@ -229,6 +229,13 @@ def test_a_deleted_file_lists_what_is_gone() -> None:
     assert deletions_from(line) == ((Deletion("Patient", "123"),), 0)
 
 
+@pytest.mark.parametrize("nothing", [{}, {"entry": []}, {"entry": None}])
+def test_a_bundle_of_deletions_without_entries_says_that_nothing_was_deleted(nothing: dict) -> None:
+    assert deletions_from(orjson.dumps({"resourceType": "Bundle", "type": "transaction", **nothing})) == ((), 0)
+    with pytest.raises(UnreadableResourceError):
+        deletions_from(orjson.dumps(nothing))
+
+
 @pytest.mark.parametrize(
     ("method", "url", "gone"),
     [
