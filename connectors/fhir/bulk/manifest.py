@@ -111,7 +111,7 @@ class Manifest:
         if more or self.doubtful:
             doubt = f"the manifest's page {self.page} "
             doubt += (
-                "has a next page, or may have one, and does not say where"
+                "has a next page, or may have one, and does not say where, or leads back to a page before it (a circle)"
                 if more
                 else "lists something that could not be understood: what the export does not list is kept"
             )
