@@ -287,15 +287,19 @@ _GRAVITY: Mapping[IssueGrade, int] = {
 }  # fmt: skip
 
 
+# "not all data sources could be reached or responded in time, so the information might not be complete" (R4, issue-type)
+_IN_FHIR: Mapping[str, IssueGrade] = {"incomplete": "incomplete"}
+
+
 def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueGrade:
-    """The gravest thing that the issues say, by the profile's meaning of vendor codes; unknown codes by their severity.
+    """The gravest thing that the issues say, by the profile's meaning of codes; else by the severity, and FHIR's own.
 
     An `error` or `fatal` that nobody knows is taken at its word: the page did not come whole, and must not pass for an empty one.
     """
     worst: IssueGrade = "note"
     for issue in issues:
         known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
-        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else "note"
+        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else _IN_FHIR.get(issue.code, "note")
         own = max(known, key=lambda g: _GRAVITY[g], default=unknown)
         if _GRAVITY[own] > _GRAVITY[worst]:
             worst = own

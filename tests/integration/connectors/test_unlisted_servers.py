@@ -112,6 +112,26 @@ async def test_a_next_page_that_is_told_in_another_place_is_read(store: KeptRows
     assert (report.status, set(store.live())) == ("complete", held)
 
 
+async def test_a_listing_that_says_that_its_results_are_incomplete_proves_nothing_gone(store: KeptRows) -> None:
+    later: list[bool] = []
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if not later or not of_p1(asked):
+            return None
+        issue = {"severity": "warning", "code": "incomplete"}
+        outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}, "search": {"mode": "outcome"}}
+        return answer({"resourceType": "Bundle", "type": "searchset", "total": 0, "entry": [outcome]})
+
+    async with raw_server(fault) as server:
+        await run(server, store, mode="crawl")
+        later.append(True)
+        reports = [await run(server, store, mode="crawl") for _ in range(3)]
+        held = server.keys()
+    assert [report.deleted for report in reports] == [0, 0, 0]
+    assert set(store.live()) == held
+    assert any("incomplete" in note for note in reports[-1].notes)
+
+
 def next_link(url: object) -> Callable[[dict], None]:
     def change(found: dict) -> None:
         found["link"] = [{"relation": "next", "url": url}]

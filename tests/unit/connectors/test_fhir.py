@@ -259,6 +259,17 @@ def test_only_a_delete_of_a_resource_below_the_base_deletes_it_and_others_are_co
     assert (Deletion("Patient", "1") in found, unread) == (gone, int(not gone))
 
 
+@pytest.mark.parametrize(
+    ("severity", "means"),
+    [("information", "incomplete"), ("warning", "incomplete"), ("error", "fatal"), ("fatal", "fatal")],
+)
+def test_an_issue_of_fhirs_own_that_tells_of_missing_results_is_believed_whatever_its_severity(
+    severity: str, means: str
+) -> None:
+    assert grade([Issue(severity, "incomplete", ())], {}) == means
+    assert grade([Issue(severity, "incomplete", ("7",))], {"7": "ignored"}) == "ignored"
+
+
 def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:
     meanings = PROFILES["epic"].issue_codes
     assert grade([Issue("warning", "processing", ("4101",))], meanings) == "note"
