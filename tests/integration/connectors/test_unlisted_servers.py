@@ -446,3 +446,52 @@ async def test_a_type_whose_rows_have_no_date_is_asked_for_news_from_a_moment_of
         assert (await run(server, store, {"incremental": True}, mode="crawl")).status == "complete"
     mark = datetime.fromisoformat(store.watermarks()["Condition"])
     assert abs(began - timedelta(seconds=margin) - mark) < timedelta(seconds=30)
+
+
+def a_page(asked: Asked) -> bytes:
+    return answer(b"<html></html>", headers={"Content-Type": "text/html"})
+
+
+def a_refusal(asked: Asked) -> bytes:
+    return answer({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "required"}]}, 500)
+
+
+def another_type(asked: Asked) -> bytes:
+    return answer({"resourceType": "Patient", "id": "p1"})
+
+
+def a_way_elsewhere(asked: Asked) -> bytes:
+    return answer(b"", 302, {"Location": "http://127.0.0.1:1/x"})
+
+
+@pytest.mark.parametrize("lists", [True, False])
+@pytest.mark.parametrize("bad", [a_page, a_refusal, another_type, a_way_elsewhere])
+async def test_a_reference_that_cannot_be_read_costs_itself_and_not_those_asked_for_with_it(
+    store: KeptRows, bad: Callable[[Asked], bytes], lists: bool
+) -> None:
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/metadata":
+            statement = server.statement()
+            for one in statement["rest"][0]["resource"]:
+                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
+            return answer(statement)
+        if asked.path == "/Medication":  # a list of ids is refused, or answered with nobody
+            return a_refusal(asked) if "_id" in asked.query and not lists else answer(bundle([]))
+        return bad(asked) if asked.path == "/Medication/m1" else None
+
+    async with raw_server(fault) as server:
+        pills = [f"m{n}" for n in range(6)]
+        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
+        server.rows["MedicationRequest"] = [
+            {
+                "resourceType": "MedicationRequest",
+                "id": f"r-{pill}",
+                "subject": {"reference": "Patient/p1"},
+                "medicationReference": {"reference": f"Medication/{pill}"},
+            }
+            for pill in pills
+        ]
+        report = await run(server, store, {"max_tries": 2}, mode="crawl")
+        held = server.keys()
+    assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])
+    assert held - set(store.live()) == {("Medication", "m1")}
