@@ -23,6 +23,11 @@ from snapshots.unit import Unit, unit_key
 
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
 _MOST_OBJECTS = 2_000_000
+_SYNC_AGAIN = (
+    "sync again begins a new export; if that ends so too, ask who runs the EHR what its status URL answers, or use --mode "
+    "crawl"
+)
+_NO_OUTPUT = f"The export's manifest has no `output` list: the answer with status 200 is something else; {_SYNC_AGAIN}."
 _LONGEST_WORD = 10_000  # of what is read as one word or number
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")  # anything else is the server's free text, and never shown
 _OF_ERRORS = frozenset({"error", "outcome"})
@@ -170,11 +175,11 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     try:
         document = _DOCUMENT.decode(bare(body))
     except msgspec.ValidationError:
-        raise ProtocolError("The export's manifest has no `output` list.") from None
+        raise ProtocolError(_NO_OUTPUT) from None
     except _UNREADABLE:
-        raise ProtocolError("The export's manifest is not JSON.") from None
+        raise ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.") from None
     if not _begins_list(document.output) and not _is_of_nothing(document):
-        raise ProtocolError("The export's manifest has no `output` list.")
+        raise ProtocolError(_NO_OUTPUT)
     time = _word(document.transactionTime)
     links = links_from(bytes(document.link), bytes(document.links))
     listed = {name: _listed(getattr(document, name), name) for name, _ in LISTS}
@@ -213,7 +218,7 @@ def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
     if not _begins_list(found):
         if text.startswith(b"{") or not _word(found):
             return [], 0
-        raise ProtocolError(f"The export's manifest has a `{name}` that is no list.")
+        raise ProtocolError(f"The export's manifest has `{name}`, and it is no list; {_SYNC_AGAIN}.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
     return [entry for entry in entries if _url(entry) or count_from(_word(entry.count)) != 0], strangers
 
