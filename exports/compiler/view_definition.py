@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from config.resource_types import type_problem
 from exports.compiler import fhirpath
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
@@ -98,6 +99,8 @@ def parse_view(definition: Mapping[str, Any]) -> View:
     resource = definition.get("resource")
     if not isinstance(resource, str) or not _RESOURCE_NAME.fullmatch(resource):
         reader.fail("resource", f"a resource type is required, found {resource!r}", allowed="such as Patient")
+    if problem := type_problem(resource):
+        reader.fail("resource", f"{resource!r} is {problem}")
     scope = Scope(resource, reader.constants(definition.get("constant")), Resource(type=resource))
     where = tuple(
         reader.expression(item, f"where[{at}]", "path", scope, boolean=True)

@@ -39,6 +39,7 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view({}), "select[0]"),
         (view(columns(ID), resourceType="Patient"), "resourceType"),
         (view(columns(ID), name="no name"), "name"),
+        (view(columns(ID), resource="Patiant"), "resource"),
         (view({"forEach": 1, **columns(ID)}), "select[0].forEach"),
         (view({"forEach": "name", "forEachOrNull": "name", **columns(ID)}), "select[0]"),
         (view({"repeat": ["item"], **columns(ID)}), "select[0].repeat"),
