@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bulk_sync, chart_pull, crawl, csv_export, ndjson_export, smart_fetch, tiny_files
+from benchmarks import bulk_sync, chart_pull, crawl, csv_export, ndjson_export, smart_fetch, tiny_files, view_export
 from benchmarks.figures import Figure, print_behaviours, print_figures, write_json
 from benchmarks.processes import CommandFailedError
 from benchmarks.workplace import Workplace, tell
@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "files": tiny_files.run,
     "ndjson_export": ndjson_export.run,
     "csv_export": csv_export.run,
+    "view_export": view_export.run,
     "chart_pull": chart_pull.run,
     "smart-fetch": smart_fetch.run,
 }

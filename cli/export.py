@@ -20,6 +20,7 @@ from cli.invocation import (
     settings_of,
     split_words,
 )
+from cli.moments import AsOfOption, checked_moment
 from cli.progress import file_progress
 from cli.render import emit_json, number, print_table, size, tell
 from cli.supervise import supervise
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "chartferry export --out export",
     "chartferry export --out export --format csv --view patient --view my_view.json",
+    "chartferry export --out export --as-of 41",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv")
@@ -77,6 +79,7 @@ def export(
         str | None,
         typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
     ] = None,
+    as_of: AsOfOption = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -92,7 +95,8 @@ def export(
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
-    from cli.wiring import choose_connections, choose_tenant, read_patients
+    from cli.choosing import choose_connections, choose_tenant
+    from cli.wiring import read_patients
     from exports.plan import ExportRequest
 
     settings = settings_of(config)
@@ -106,6 +110,7 @@ def export(
         connections=names,
         patients=tuple(read_patients(patients)) if patients else None,
         strict=strict,
+        as_of=checked_moment(as_of),
     )
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     exported = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
@@ -125,7 +130,9 @@ async def run_export(
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
 
-    selection = Selection(connections=request.connections, patients=request.patients, types=request.types)
+    selection = Selection(
+        connections=request.connections, patients=request.patients, types=request.types, as_of=request.as_of
+    )
     with file_progress(terminal=invocation.terminal) as show:
         async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
             began = time.monotonic()
@@ -146,6 +153,7 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
         ],
         "rows": result.rows,
+        "notes": list(result.notes),
         "files": [asdict(file) for file in result.files],
     }
 
@@ -163,7 +171,7 @@ def print_result(result: ExportResult) -> None:
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
         tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
-    for line in said_of_odd_values(result.files):
+    for line in (*result.notes, *said_of_odd_values(result.files)):
         tell(line)
     if not result.rows:
         tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.core
 
-from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, sync
+from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, views
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, placed
 from cli.render import emit_json, say, tell
@@ -37,7 +37,9 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check the configuration.", no_args_is_help=True)
 mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+views_app = typer.Typer(help="Look at views, and check them.", no_args_is_help=True)
 app.add_typer(mock_app, name="mock")
+app.add_typer(views_app, name="views")
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,8 +74,12 @@ config_app.command("check", epilog=_examples(config_check.EXAMPLES))(config_chec
 app.command("sync", epilog=_examples(sync.EXAMPLES))(sync.sync)
 app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
 app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
+app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapshots)
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
+views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)
+views_app.command("show", epilog=_examples(views.SHOW_EXAMPLES))(views.show)
+views_app.command("check", epilog=_examples(views.CHECK_EXAMPLES))(views.check)
 mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serve)
 
 

@@ -24,6 +24,8 @@ from cli.invocation import (
     invocation_of,
     settings_of,
 )
+from cli.moments import AsOfOption, checked_moment
+from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
     "chartferry pull mercy-epic - --stored --format bundle --out - < patient.txt",
+    "chartferry pull mercy-epic - --stored --as-of 2026-01-31T00:00:00Z < patient.txt",
     "chartferry pull mercy-epic - --format csv --out chart/ < patient.txt",
     "chartferry pull mercy-epic eq081-VQEgP8drUUqCWzHfw3",
 )
@@ -56,6 +59,7 @@ class Pull:
     format: str
     stored: bool
     types: tuple[str, ...]
+    as_of: int | datetime | None = None
 
     def __repr__(self) -> str:
         return f"Pull({self.connection.name}, {self.format})"
@@ -71,7 +75,7 @@ def pull(
         str,
         typer.Argument(
             metavar="PATIENT",
-            help="- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here.",
+            help=PATIENT_HELP,
             show_default=False,
         ),
     ],
@@ -88,6 +92,7 @@ def pull(
         str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file per built-in view.")
     ] = "ndjson",
     stored: Annotated[bool, typer.Option("--stored", help="Write what the store has, without asking the EHR.")] = False,
+    as_of: AsOfOption = None,
     types: Annotated[
         list[str] | None,
         typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
@@ -101,22 +106,25 @@ def pull(
 
     Exit codes: 0 complete, 3 written with holes (each is named), 4 nothing known about this patient, 5 failed, 6 busy.
     """
-    from cli.wiring import choose_connections
+    from cli.choosing import choose_connections
 
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
     if out == STDOUT and (format_ == "csv" or json):
         raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, without --json")
+    if as_of is not None and not stored:
+        raise typer.BadParameter("--as-of reads the past, which only the store has: add --stored")
     settings = settings_of(config)
     (chosen,) = choose_connections(settings, tenant, [connection])
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     asked = Pull(
         connection=chosen,
-        patient=_patient(patient),
+        patient=one_patient(patient, "pull takes one, `sync --patients -` takes many"),
         out=out or f"{chosen.name}-{moment}{SUFFIX[format_]}",
         format=format_,
         stored=stored,
         types=checked_types(types),
+        as_of=checked_moment(as_of),
     )
     invocation = invocation_of(context)
     with run_progress(terminal=invocation.terminal and not stored) as show:
@@ -124,26 +132,11 @@ def pull(
     return _tell(asked, report, files, json=json)
 
 
-def _patient(word: str) -> str:
-    if word != STDOUT:
-        return word.strip().removeprefix("Patient/")
-    if sys.stdin.isatty():
-        say("Type the patient's FHIR id (VA: ICN), then press Enter:")
-        return sys.stdin.readline().strip().removeprefix("Patient/")
-    from cli.wiring import read_patients
-
-    patients = tuple(read_patients(STDOUT))
-    if len(patients) != 1:
-        raise typer.BadParameter(
-            f"stdin names {len(patients)} patients; pull takes one, `sync --patients -` takes many"
-        )
-    return patients[0]
-
-
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    from cli.wiring import Wanted, opened_store, run_connection, start_logging
+    from cli.invocation import start_logging
+    from cli.wiring import Wanted, opened_store, run_connection
 
     async with opened_store(settings, asked.connection.tenant) as store:
         report = None
@@ -166,7 +159,11 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
     from snapshots.reader import Selection
 
     selection = Selection(
-        connections=(asked.connection.name,), patients=(asked.patient,), types=asked.types, mentioned=True
+        connections=(asked.connection.name,),
+        patients=(asked.patient,),
+        types=asked.types,
+        mentioned=True,
+        as_of=asked.as_of,
     )
     async with store.snapshot(selection) as snapshot:
         if not await snapshot.types():

@@ -1,1 +1,1 @@
-"""connectors own how to get data out of an EHR; what happens to the records is left to whoever passes a store in."""
+"""connectors owns getting data out of an EHR; the caller passes in a store, which decides what happens to the records."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from exports.errors import UnknownViewError, ViewError
 
@@ -61,9 +61,13 @@ def load_view(name_or_file: str) -> LoadedView:
         raise ViewError(name_or_file, "", f"cannot be read: {error.strerror}") from error
 
 
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
 def _loaded(told_as: str, content: bytes) -> LoadedView:
     try:
-        definition = json.loads(content, parse_float=Decimal)
+        definition = json.loads(content, parse_float=Decimal, parse_constant=_no_number)
     except ValueError as error:
         raise ViewError(told_as, "", f"the file is not JSON: {error}") from error
     except RecursionError:

@@ -7,7 +7,7 @@ caller opens and closes the snapshot, and chooses its connections and patients.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,8 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from psycopg.sql import SQL
+
 from exports.catalogue import LoadedView, builtin_names, load_view
-from exports.compiler import CompiledView, compile_view
+from exports.compiler import CompiledView, Source, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
 from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
 from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
@@ -24,6 +26,8 @@ from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.snapshot_port import OpenRun, Snapshot
 from snapshots.errors import StoreQueryError
+
+NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class ExportResult:
     as_of: datetime
     runs: tuple[int, ...]
     not_included: tuple[OpenRun, ...]
+    notes: tuple[str, ...] = ()  # what is doubtful about its views: elements that R4 does not have
 
 
 async def export(
@@ -67,11 +72,7 @@ async def export(
     available = dict(await snapshot.present())
     views = _views(request)
     files = plan_export(request, available, views)
-    compiled = {
-        planned.name: compile_view(planned.view.definition, snapshot.source(planned.resource_type), marked=True)
-        for planned in files
-        if planned.view is not None
-    }
+    compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
     with output_folder(request.out) as folder, ExitStack() as parts:
         waiting: list[tuple[AtomicFile, DeliveredFile]] = []
         for planned in files:
@@ -100,13 +101,25 @@ async def export(
         write_manifest(folder, content)
         clear_former(folder, former - {file.path for file in delivered})
     rows = sum(file.rows for file in delivered)
-    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included)
+    notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
+    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included, notes)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:
     if "csv" not in request.wanted_formats and not request.views:
         return []
     return [load_view(name) for name in request.views or builtin_names()]
+
+
+def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
+    """A view over each connection: one after the other they are in order, each along the key."""
+    sources = snapshot.sources(view.resource) or (NOTHING,)
+    return tuple(
+        compile_view(
+            view.definition, Source(rows, of_type=True, one_connection=True), marked=True, as_of=snapshot.as_of
+        )
+        for rows in sources
+    )
 
 
 _Show = Callable[[int, int, bool], None]
@@ -133,17 +146,18 @@ async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show
 
 
 async def _fill_table(
-    part: AtomicFile, view: CompiledView, snapshot: Snapshot, request: ExportRequest, show: _Show
+    part: AtomicFile, views: Sequence[CompiledView], snapshot: Snapshot, request: ExportRequest, show: _Show
 ) -> DeliveredFile:
-    """Write the rows of a view."""
-    chunks = csv_rows(snapshot, view)
+    """Write the rows of a view, which was compiled for each source."""
+    view = views[0]
+    chunks = csv_rows(snapshot, views)
     try:
         async for chunk in chunks:
             if request.strict and chunks.left_empty:
                 raise odd_value(view, next(iter(chunks.left_empty)))
             part.write(chunk)
             show(chunks.rows, part.uncompressed_bytes, False)
-        undecided = (await snapshot.fetch(view.undecided))[0][0] if view.undecided is not None else 0
+        undecided = sum([(await snapshot.fetch(one.undecided))[0][0] for one in views if one.undecided is not None])
     except StoreQueryError as error:
         if not is_data_error(error):
             raise

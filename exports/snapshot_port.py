@@ -72,11 +72,11 @@ class Snapshot(Protocol):
     def ndjson(self, resource_type: str) -> RowChunks:
         """Return every live resource of a type, each as one line of JSON."""
 
-    def source(self, resource_type: str) -> Composable:
-        """Return a FROM item with columns (connection text, id text, body jsonb), for a compiled view."""
+    def sources(self, resource_type: str) -> tuple[Composable, ...]:
+        """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views."""
 
-    def csv(self, query: Composable) -> RowChunks:
-        """Return the rows of a query as CSV with a header."""
+    def csv(self, *queries: Composable) -> RowChunks:
+        """Return the rows of queries of the same columns as CSV, with one header."""
 
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts, not for data."""

@@ -1,1 +1,1 @@
-"""snapshots owns the Postgres store: runs, the ledger of units, resources, history. It knows no EHR and no file format."""
+"""snapshots owns the Postgres store: runs, the ledger of units, resources, history. It knows neither EHRs nor file formats."""

@@ -1,6 +1,6 @@
-"""Documents that resources have attached: where they stand, which are due, their bytes once a content, their text.
+"""Documents attached to resources: where they are attached, which are due, their bytes (each content once), their text.
 
-What is wanted and how it is asked for is the connector's; that unchanged ones are not asked again is kept here.
+The connector decides what to fetch and how; this module makes sure that unchanged documents are not fetched again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class StoredAttachments:
         self._conn = session.conn
 
     async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> list[AttachmentUse]:
-        """Give attachments to get by URL or to decide on; `leftovers`: also what earlier runs could not get."""
+        """Return attachments to fetch by URL or to decide on; `leftovers`: also those that earlier runs could not fetch."""
         async with self._session.transaction("reading attachments") as own:
             values = {**own, "fresh": fresh, "limit": limit, "leftovers": leftovers}
             return [AttachmentUse(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
     async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
-        """Note that units ask for these by their URLs."""
+        """Note that units request these by their URLs."""
         async with self._session.transaction("noting attachments") as own:
             columns = {
                 "types": text_array([one.resource_type.encode() for one in uses]),
@@ -48,14 +48,14 @@ class StoredAttachments:
     async def inline(
         self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
     ) -> list[tuple[AttachmentUse, str | None]]:
-        """Give some attachments that stand in their resource, with their base64 (None: longer than `most` characters)."""
+        """Return some inline attachments, with their base64 (None: longer than `most` characters)."""
         async with self._session.transaction("reading attachments") as own:
             values = {**own, "paths": orjson.dumps(dict(paths)).decode(), "most": most, "together": together}
             found = await self._conn.execute(_SQL["inline"], {**values, "leftovers": leftovers})
             return [(AttachmentUse(*row[:-1]), row[-1]) async for row in found]
 
     async def outcome(self) -> list[tuple[str, str, int]]:
-        """Give (state, note, how many) of what this run wanted, or got of what earlier ones left over; "" is no note."""
+        """Return (state, note, count) of what this run wanted, or fetched of what earlier runs left; "" means no note."""
         async with self._session.transaction("reading attachments") as own:
             return [(row[0], row[1], row[2]) async for row in await self._conn.execute(_SQL["outcome"], own)]
 
@@ -66,9 +66,9 @@ async def note_attached(
     merged: Collection[bytes],
     own: Mapping[str, Any],
 ) -> None:
-    """Note what records of a batch that was just taken in have attached. The caller holds the transaction.
+    """Note the attachments of a batch that was just stored. The caller holds the transaction.
 
-    `merged` are the hashes of those that differed from what was stored; `own` are the run and its connection.
+    `merged` are the hashes of records that differed from the store; `own` are the run and its connection.
     """
     bearers = {(one.resource_type, one.id, one.content_hash): one for one in records if one.attached is not None}
     given = [(record, one) for record in bearers.values() for one in record.attached or ()]
@@ -106,7 +106,7 @@ def _keys(records: Sequence[Record]) -> dict[str, Any]:
 async def keep_documents(
     conn: AsyncConnection[Any], connection: int, run: int, documents: Sequence[Document], *, at: datetime
 ) -> None:
-    """Store contents that are new, and note what became of each attachment. The caller holds the transaction."""
+    """Store new contents, and note the result of each attachment. The caller holds the transaction."""
     digests = [None if one.content is None else sha256(one.content).digest() for one in documents]
     kept = {digest: one for digest, one in zip(digests, documents, strict=True) if digest is not None}
     if kept:

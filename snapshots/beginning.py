@@ -1,6 +1,6 @@
-"""How a run begins: the connection's lock, the interrupted run that is gone on with, and what is given up, also by hand.
+"""Begins a run: takes the connection's lock, resumes an interrupted run, and gives up old work, also by hand.
 
-What a run does once it is open is `ledger`'s.
+`ledger` does everything once the run is open.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def utc_now() -> datetime:
 async def begin(
     conn: AsyncConnection[Any], tenant: str, scope: RunScope, *, clock: Callable[[], datetime] = utc_now
 ) -> OpenRun:
-    """Begin a run on a session of its own, or go on with the connection's interrupted one.
+    """Begin a run on its own session, or resume the connection's interrupted one.
 
     An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
-    closed as failed. Where the connection's base_url has changed, nothing of the old address is gone on with: its open runs and
-    its export jobs are given up, and `left_behind` counts them. The session must not be used for anything else, and is the run's
-    to close once this returns. `clock` alone dates what the run does: Postgres' own clock decides nothing.
+    closed as failed. If the connection's base_url has changed, nothing of the old address is resumed: its open runs and its
+    export jobs are given up, and `left_behind` counts them. The session must not be used for anything else; once this returns,
+    the run closes it. Only `clock` dates what the run does: Postgres' own clock decides nothing.
 
     Raises:
-        ConnectionBusyError: another run of the connection is at work.
+        ConnectionBusyError: another run of the connection is in progress.
     """
     register_arrays(conn)
     with store_border(f"beginning a run of connection {scope.connection}"):
@@ -78,14 +78,14 @@ async def begin(
 
 
 async def discard(conn: AsyncConnection[Any], tenant: str, run: int, *, at: datetime) -> Discarded:
-    """Give up a run that is open, or what a closed one left at its server; what was committed stays.
+    """Give up an open run, or what a closed one left at its server; committed data stay.
 
-    An open run's job that can be found is left to the connection's next run, which deletes it at the server when it is in the
-    way, and at its own end at the latest. Every other job is dropped: the store forgets that it is there.
+    If an open run's job can be found, the connection's next run deletes it at the server: when the job is in the way, or at the
+    latest when that run ends. Every other job is dropped: the store forgets it.
 
     Raises:
         RunNotFoundError: there is no such run.
-        ConnectionBusyError: a run of the connection is at work.
+        ConnectionBusyError: a run of the connection is in progress.
     """
     with store_border(f"discarding run {run}"):
         connection, name, is_open, has_job, can_be_found = await _to_discard(conn, tenant, run)
@@ -107,7 +107,7 @@ async def _to_discard(conn: AsyncConnection[Any], tenant: str, run: int) -> tupl
     async with tenant_transaction(conn, tenant):
         row = await (await conn.execute(_SQL["run_to_discard"], {"run": run})).fetchone()
     if row is None:
-        raise RunNotFoundError(f"tenant {tenant} has no run {run}: `chartferry runs` lists those there are.")
+        raise RunNotFoundError(f"tenant {tenant} has no run {run}: `chartferry runs` lists the existing ones.")
     connection, name, is_open, has_job, can_be_found = row
     return connection, name, is_open, has_job, can_be_found
 
@@ -115,7 +115,7 @@ async def _to_discard(conn: AsyncConnection[Any], tenant: str, run: int) -> tupl
 async def _abandon(
     conn: AsyncConnection[Any], connection: int, runs: Sequence[int], scope: RunScope, now: Mapping[str, Any]
 ) -> None:
-    """Close interrupted runs that will not be resumed. What they brought back to life is known by no selection."""
+    """Close interrupted runs that will not be resumed. No selection knows what they revived."""
     await conn.execute(_SQL["abandon"], {**now, "runs": list(runs)})
     await conn.execute(_SQL["forget_seen"], {"runs": list(runs)})
     for run in runs:
@@ -132,15 +132,15 @@ async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> Non
             row = await (await conn.execute(_SQL["holder"], {"connection": connection})).fetchone()
         run = row[0] if row else None
         raise ConnectionBusyError(
-            f"connection {connection} is busy: run {run or 'unknown'} is at work on it. Wait until it ends, "
-            "or stop its process; what it has written stays, and the next run goes on from there.",
+            f"connection {connection} is busy: run {run or 'unknown'} is in progress. Wait until it ends, "
+            "or stop its process; what it has written stays, and the next run resumes from there.",
             run=run,
         ) from None
     await conn.execute(_SQL["bound_locks"])
 
 
 async def _found_connection(conn: AsyncConnection[Any], scope: RunScope) -> tuple[int, bool]:
-    """The connection's number, and whether its EHR has another address than when it last ran."""
+    """Return the connection's number, and whether its EHR's address has changed since it last ran."""
     values = {"connection": scope.connection, "base_url": scope.base_url or None}
     found = await (await conn.execute(_SQL["find_connection"], values)).fetchone()
     if found is None:
@@ -155,7 +155,7 @@ async def _found_connection(conn: AsyncConnection[Any], scope: RunScope) -> tupl
 
 
 def address(base_url: str) -> tuple[str, str, int | None, str]:
-    """What tells one base URL from another, however it is spelled."""
+    """Normalise a base URL, so that different spellings compare equal."""
     parts = urlsplit(base_url)
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
 

@@ -1,6 +1,6 @@
 """The bulk export jobs of a connection, this run's and those that earlier runs left at the server: `store_port.BulkJobs`.
 
-What a job's files are is the ledger's (units); what is asked of the server, and when, is left to `connectors.fhir.bulk`.
+The ledger has a job's files (units); `connectors.fhir.bulk` decides what to ask the server, and when.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from snapshots.unit import Unit
 _SQL = load("bulk_jobs")
 _OLDEST_EXPORT = timedelta(
     days=3
-)  # replicas are a night behind; a clock that is years behind must not make all data old
+)  # replicas may be a night behind; a clock that is years behind must not make all data look old
 
 
 class StoredBulkJobs:
-    """The jobs of one open run's connection. Every call is one transaction, on the disk when it returns."""
+    """The jobs of one open run's connection. Every call is one transaction, which is on the disk when the call returns."""
 
     def __init__(self, session: RunSession) -> None:
         self._session = session
 
     async def current(self) -> BulkJob | None:
-        """Give the run's job: kicked off, or about to be."""
+        """Return the run's job: kicked off, or about to be."""
         async with self._session.transaction("reading the bulk job") as own:
             row = await (await self._session.conn.execute(_SQL["current"], own)).fetchone()
         return None if row is None else _job(row)
@@ -45,12 +45,12 @@ class StoredBulkJobs:
             await self._session.conn.execute(_SQL["save"], values)
 
     async def forget(self) -> None:
-        """Take back the intent: the server refused the kick-off, so that there is no job."""
+        """Delete the intent: the server refused the kick-off, so there is no job."""
         async with self._session.transaction("forgetting the bulk job") as own:
             await self._session.conn.execute(_SQL["forget"], own)
 
     async def earlier(self) -> list[EarlierJob]:
-        """Give the jobs of earlier runs that were never deleted at the server, newest first."""
+        """Return the jobs of earlier runs that were never deleted at the server, newest first."""
         async with self._session.transaction("reading earlier bulk jobs") as own:
             found = await self._session.conn.execute(_SQL["earlier"], own)
             return [EarlierJob(run=row[0], job=_job(row[1:-1]), stored=row[-1]) async for row in found]
@@ -61,25 +61,25 @@ class StoredBulkJobs:
             await self._session.conn.execute(_SQL["settle_earlier"], {**own, "earlier": run})
 
     async def last_kicked_off(self) -> datetime | None:
-        """Give when this connection last kicked off an export of the same selection."""
+        """Return when this connection last kicked off an export of the same selection."""
         async with self._session.transaction("reading earlier bulk jobs") as own:
             row = await (await self._session.conn.execute(_SQL["last_kicked_off"], own)).fetchone()
         return row[0] if row else None
 
     async def patients_without_data(self, patients: Sequence[str]) -> list[str]:
-        """Give those of the patients of whom this run has received no Patient."""
+        """Return the patients whose Patient this run has not received."""
         async with self._session.transaction("comparing patients") as own:
             found = await self._session.conn.execute(_SQL["patients_without_data"], {**own, "patients": list(patients)})
             return [row[0] async for row in found]
 
     async def planned_types(self, kinds: Sequence[str]) -> list[str]:
-        """Give the types of the run's units of these kinds."""
+        """Return the types of the run's units of these kinds."""
         async with self._session.transaction("reading the ledger") as own:
             found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
             return [row[0] async for row in found]
 
     async def planned_files(self, page: int) -> list[Unit]:
-        """Give the files of one manifest page that are units of the run, in the order in which they were planned."""
+        """Return the files of one manifest page that are units of the run, in the order in which they were planned."""
         async with self._session.transaction("reading the ledger") as own:
             found = await self._session.conn.execute(_SQL["planned_files"], {**own, "page": page})
             return [
@@ -88,13 +88,13 @@ class StoredBulkJobs:
             ]
 
     async def vanished_types(self) -> list[str]:
-        """Give the types that earlier exports of this selection had files of, and this one has none of."""
+        """Return the types that had files in earlier exports of this selection, but have none in this one."""
         async with self._session.transaction("comparing types") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["vanished"], own)]
 
 
 def evidence_of(job: BulkJob) -> datetime | None:
-    """The instant up to which an export knows the EHR, by the EHR's own clock; None: not told, or too far back to be believed."""
+    """Return the instant up to which an export knows the EHR, by its clock; None: not stated, or too far back to be believed."""
     found = moment(job.transaction_time, zoned=True)
     if found is None or found < job.kicked_off_at - _OLDEST_EXPORT:
         return None

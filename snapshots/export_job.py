@@ -10,19 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class BulkJob:
-    """A bulk export job as it must survive a crash: stored before the kick-off is sent, and again when its answer is there."""
+    """A bulk export job in the form that survives a crash: stored before the kick-off is sent, and again with its answer."""
 
-    status_url: str | None = None  # None: the kick-off was sent, or about to be, and its answer is not known
+    status_url: str | None = None  # None: the kick-off was sent, or is about to be, and its answer is unknown
     kicked_off_at: datetime
     request: str  # the kick-off as template, for the report
     transaction_time: str | None = None
     manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
     deleted: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)  # what its files prove (JSON): `bulk.kick_off.Asked`
-    elements: bool = False  # asked for with `_elements`: what its files hold is not whole
+    elements: bool = False  # requested with `_elements`: its files contain partial resources
     progress: str | None = None  # the server's last X-Progress
     next_poll_at: datetime | None = None
-    expires_at: datetime | None = None  # of the manifest's links
+    expires_at: datetime | None = None  # when the manifest's links expire
     pages: Sequence[str] = ()  # URLs of the manifest's pages whose files are units
 
 
@@ -32,4 +32,4 @@ class EarlierJob:
 
     run: int
     job: BulkJob
-    stored: bool  # every file of it is in the store: the server may drop it
+    stored: bool  # all its files are in the store: the server may delete it

@@ -1,9 +1,9 @@
-"""Take records and deletions into the store, inside the caller's transaction, in as few round trips as their content allows.
+"""Stores records and deletions, inside the caller's transaction, in as few round trips as their content allows.
 
-New resources are COPYed straight into their partition, so their JSON is parsed once and written once; unchanged ones send
-only key and hash; only changed ones go through a merge. (Measured on two cores: COPY into a staging table and one INSERT …
+New resources are COPYed straight into their partition, so their JSON is parsed and written once; unchanged ones send only key
+and hash; only changed ones go through a merge. (Measured on two cores: COPY into a staging table and one INSERT …
 SELECT reach 0.45-0.6 of a bare COPY of the same JSON, this way 0.8-0.9.) It relies on the run's lock: nobody else writes
-resources of this connection meanwhile. What the store refuses to read as JSON is left to `refusals`.
+resources of this connection meanwhile. `refusals` handles what the store refuses as JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TypeCounts:
 
     new: int = 0
     changed: int = 0
-    unchanged: int = 0  # may be negative: a resource that this run first saw unchanged has changed since
+    unchanged: int = 0  # may be negative: a resource that this run first saw unchanged may change later
     deleted: int = 0
 
 
@@ -45,24 +45,24 @@ class Intake:
     """What a batch did, by resource type."""
 
     counts: dict[str, TypeCounts] = field(default_factory=dict)
-    collided: bool = False  # something that was taken for new was stored already
+    collided: bool = False  # something that was expected to be new was stored already
     merged: set[bytes] = field(default_factory=set)  # hashes of contents that differed from what was stored
 
     def of(self, resource_type: str) -> TypeCounts:
-        """Give the counts of a type, to be added to."""
+        """Return the counts of a type, to add to."""
         return self.counts.setdefault(resource_type, TypeCounts())
 
 
 async def prepare_session(conn: AsyncConnection[Any]) -> None:
-    """Set what the planner must know about this kind of work, until the session ends or is reset."""
+    """Set the planner's options for this kind of work, until the session ends or is reset."""
     await conn.execute(_SQL["session"])
     _widen(conn)
 
 
 def _widen(conn: AsyncConnection[Any]) -> None:
-    """Let a local socket hold more of a COPY than the usual 200 kB, 2 ms of Postgres' work: it idles while lines are read.
+    """Let a local socket buffer more of a COPY than the usual 200 kB: Postgres needs 2 ms for those, then idles.
 
-    First sync of 100 MB: 0.53 of a bare COPY without, 0.64 with. The kernel cuts the wish to its net.core.wmem_max. TCP sockets
+    First sync of 100 MB: 0.53 of a bare COPY without, 0.64 with. The kernel limits the size to its net.core.wmem_max. TCP sockets
     adapt by themselves, and better.
     """
     with socket.socket(fileno=os.dup(conn.pgconn.socket)) as sending:
@@ -73,7 +73,7 @@ def _widen(conn: AsyncConnection[Any]) -> None:
 def is_superseded(record: Record, last_updated: str | None, version_id: str | None) -> bool:
     """Whether a record is older than a version of the same resource that this run has already received.
 
-    lastUpdated decides; where it does not, numbers as versionId do (HAPI counts 9, 10).
+    lastUpdated decides; if it cannot, a numeric versionId decides (HAPI counts 9, 10).
     """
     if last_updated != record.last_updated:
         return is_older(record.last_updated, last_updated)
@@ -83,22 +83,22 @@ def is_superseded(record: Record, last_updated: str | None, version_id: str | No
 
 
 def is_same_version(record: Record, last_updated: str | None, version_id: str | None) -> bool:
-    """Whether both claim to be one version: another content under it is a rival, and no change."""
+    """Whether both claim to be the same version: then different content is a rival, not a change."""
     return (record.last_updated, record.version_id) == (last_updated, version_id)
 
 
 @dataclass
 class Distinct:
-    """A batch with each resource once, and what else was said of it."""
+    """A batch with each resource once, and what else the batch says about it."""
 
     records: list[Record]
-    rivals: list[Record]  # other contents of a kept record's version
-    again: list[Record]  # the same resources by other ways
-    outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known of them: they prove nothing
+    rivals: list[Record]  # rival contents of a kept record's version
+    again: list[Record]  # the same resources, brought by other ways
+    outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known: they prove nothing
 
 
 def distinct(records: Sequence[Record]) -> Distinct:
-    """Keep one record of each (type, id), in order of first occurrence: the newest version, and of that the last content."""
+    """Keep one record per (type, id), in order of first occurrence: the newest version, and of it the last content."""
     kept: dict[tuple[str, str], Record] = {}
     rivals: list[Record] = []
     again: list[Record] = []
@@ -126,32 +126,32 @@ def _is_rival(record: Record, kept: Record) -> bool:
 
 @dataclass
 class Taking:
-    """Whose rows a run takes in, and what it knows of the connection; `prepare` fills it once a run."""
+    """Whose rows a run stores, and what it knows about the connection; `prepare` fills it once per run."""
 
     connection: int
     run: int
-    as_of: datetime | None = None  # the instant of the evidence, where it may be older than what is stored
-    all_new: bool = False  # nothing of the connection was stored when the run first wrote, and nothing came twice
+    as_of: datetime | None = None  # the instant of the evidence, if it may be older than what is stored
+    all_new: bool = False  # the connection had no stored rows when the run first wrote, and nothing came twice
     has_evidence: bool = False
     has_rivals: bool = False
-    formers: frozenset[str] = frozenset()  # ids of Patients that lead to another
+    formers: frozenset[str] = frozenset()  # ids of Patients that lead to another Patient
     ways: Mapping[Way, int] = field(default_factory=dict)
 
     @property
     def own(self) -> dict[str, Any]:
-        """The parameters that all statements take."""
+        """The parameters of all statements."""
         return {"connection": self.connection, "run": self.run}
 
 
 async def prepare(conn: AsyncConnection[Any], taking: Taking) -> None:
-    """Look what stands open in the connection, so that batches need not ask."""
+    """Look up what is open in the connection, so that batches need not ask."""
     row = await (await conn.execute(_SQL["has_evidence"], taking.own)).fetchone()
     taking.has_evidence, taking.has_rivals = row or (True, True)
     taking.all_new = await is_empty(conn, taking.connection)
 
 
 async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
-    """Whether nothing of this connection is stored yet, so that whatever comes is new."""
+    """Whether nothing of this connection is stored yet, so that everything is new."""
     row = await (await conn.execute(_SQL["is_empty"], {"connection": connection})).fetchone()
     return row is not None and bool(row[0])
 
@@ -159,14 +159,14 @@ async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
 async def take_in(
     conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], taking: Taking
 ) -> Intake:
-    """Merge records, note what the EHR says is absent, and tell what that did. The caller holds the transaction.
+    """Merge records, note what the EHR says is absent, and return the effect. The caller holds the transaction.
 
-    With `taking.all_new` records are most likely not stored yet: they are then not compared first (a fifth of a first sync).
-    Where that proves wrong the batch is compared after all, and `Intake.collided` tells.
+    With `taking.all_new`, records are most likely not stored yet, so they are not compared first (a fifth of a first sync). If
+    that proves wrong, the batch is compared after all, and `Intake.collided` is set.
 
-    Within a run an older version never replaces a newer one; from a new run the server is right, but for evidence that is older
-    than what is stored. What comes, comes back to life. Raises psycopg's errors as they are: the caller decides whether a record
-    is to blame.
+    Within a run an older version never replaces a newer one; across runs the server is right, except for evidence that is older
+    than what is stored. A record that comes is alive again. Raises psycopg's errors unchanged: the caller decides whether a
+    record is to blame.
     """
     intake = Intake()
     if any(record.subsetted for record in records):
@@ -188,9 +188,9 @@ async def take_in(
 async def _without_lesser(
     conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, taking: Taking
 ) -> list[Record]:
-    """Leave out subsetted records of resources that are stored whole, or as tombstones, or come whole beside them.
+    """Leave out subsetted records of resources that are stored whole or as tombstones, or that also come whole.
 
-    Those resources were seen, and nothing is known of their other elements: what is stored of them stays as it is.
+    Those resources were seen, but their other elements are unknown: what is stored stays as it is.
     """
     whole = {(record.resource_type, record.id) for record in records if not record.subsetted}
     lesser = {(record.resource_type, record.id) for record in records if record.subsetted} - whole
@@ -244,7 +244,7 @@ def _ways(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
 async def _classify(
     conn: AsyncConnection[Any], batch: Distinct, intake: Intake, taking: Taking
 ) -> tuple[list[Record], list[Record]]:
-    """Split into (new, differing); what is unchanged was noted as seen, what is stale is dropped, rivals go to the batch's."""
+    """Split into (new, differing); unchanged records are noted as seen, stale ones dropped, rivals added to the batch's."""
     records = batch.records
     values = {
         **_keys(records, taking),
@@ -306,7 +306,7 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
 async def _note_beside(
     conn: AsyncConnection[Any], batch: Distinct, differing: Sequence[Record], taking: Taking
 ) -> None:
-    """Note what else a batch says: further ways and patients, rival contents, and that what stood open is settled."""
+    """Note what else a batch says: further ways and patients, rival contents, and open questions that it settles."""
     if batch.again:
         await conn.execute(_SQL["teach"], {**_keys(batch.again, taking), **_ways(batch.again, taking)})
     if taking.has_rivals and differing:
@@ -334,7 +334,7 @@ async def _note_beside(
 
 
 async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taking) -> None:
-    """Note which contents of resources came that have several; once there are any, those that come again too."""
+    """Note which contents came of resources that have several; once there are any, also those that come again."""
     came = list(batch.rivals)
     if taking.has_rivals:
         row = await (await conn.execute(_SQL["rivalled"], _keys(batch.records, taking))).fetchone()
@@ -354,7 +354,7 @@ async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taki
 
 
 async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
-    """Take in contents that came in this run while the stored one of their version did not. The caller holds the transaction."""
+    """Store contents that came in this run when their version's stored content did not. The caller holds the transaction."""
     intake = Intake()
     if taking.has_rivals:
         found = await (await conn.execute(_SQL["lone_rivals"], taking.own)).fetchall()

@@ -1,6 +1,6 @@
-"""Is the store there, and may we use it? One step after another, each with what was found and what to do. Writes nothing.
+"""Checks that the store exists and that we may use it: step by step, with what was found and what to do. Writes nothing.
 
-An embedded store needs its directory; a server a login, a version, an encoding and the right to make schemas.
+An embedded store needs its directory; a server needs a login, a version, an encoding and the right to make schemas.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HUNDRED = 100
 
 
 class StoreStep(NamedTuple):
-    """One thing that was tried."""
+    """The result of one step."""
 
     name: str  # "login" | "server" | "rights" | "directory"
     verdict: Literal["ok", "warn", "fail"]
@@ -30,7 +30,7 @@ class StoreStep(NamedTuple):
 
 
 async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
-    """Give the steps of a store; the last is a "fail" where it ended early."""
+    """Return the steps of a store; the last is a "fail" if they ended early."""
     directory = embedded_directory(url)
     if directory is not None:
         return [_directory(directory, is_there=store_exists(url))]
@@ -56,7 +56,7 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
 
 
 async def _rights(conn: AsyncConnection[Any], tenant: str) -> StoreStep:
-    """Raises MissingRightsError, with the GRANT."""
+    """Raise MissingRightsError, with the GRANT, if a right is missing."""
     schema = tenant_schema(tenant)
     with store_border("asking what this login may do"):
         found = await rights_of(conn, schema)

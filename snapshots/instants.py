@@ -36,6 +36,6 @@ def instant(at: datetime) -> str:
 
 
 def is_older(one: str | None, other: str | None) -> bool:
-    """Whether the FHIR instant `one` lies before `other`; False where either is missing or no instant."""
+    """Whether the FHIR instant `one` is before `other`; False if either is missing or is no instant."""
     first, second = moment(one), moment(other)
     return first is not None and second is not None and first < second

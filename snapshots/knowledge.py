@@ -1,6 +1,6 @@
-"""Up to when what a selection covers is known to be complete: `EhrMemory.knowledge`.
+"""Up to when a selection is known to be complete: `EhrMemory.knowledge`.
 
-How watermarks move is `closing`'s; who is behind them, `roster`'s.
+`closing` moves watermarks; `roster` keeps the patients who are behind them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SQL = load("knowledge")
 
 
 class StoredKnowledge:
-    """What is known of one run's selection, as it is listed. Every call is one transaction."""
+    """What is known about one run's selection, by the way it is listed. Every call is one transaction."""
 
     def __init__(self, session: RunSession) -> None:
         self._session = session
@@ -23,33 +23,33 @@ class StoredKnowledge:
         self._open = session.open
 
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks the run reads and moves, and what its login may read: known once it is planned."""
+        """Set whose watermarks the run reads and moves, and what its login may read: known once the run is planned."""
         self._open.knowledge = knowledge
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
 
     def ask_since(self, marks: Mapping[str, str]) -> None:
-        """Say which types (or "*") are asked for news only, and from when."""
+        """Set which types (or "*") are requested only for news, and since when."""
         self._open.marks = dict(marks)
 
     async def watermarks(self) -> Mapping[str, str]:
-        """Give, per resource type, the instant up to which the connection and selection are known to be complete."""
+        """Return, per resource type, the instant up to which the connection and selection are known to be complete."""
         async with self._session.transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
     async def received_types(self) -> frozenset[str]:
-        """Give the types of which the connection has ever sent something."""
+        """Return the types that the connection has ever sent."""
         async with self._session.transaction("reading what came before") as own:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
 
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """Give when the last run began that listed everything of the selection, in this way, with a login no narrower."""
+        """Return when the last run began that listed the whole selection in this way, with a login that could read as much."""
         values = {"granted": list(granted), "types": list(self._open.scope.types)}
         async with self._session.transaction("reading watermarks") as own:
             row = await (await self._conn.execute(_SQL["last_full_listing"], {**own, **values})).fetchone()
         return row[0] if row else None
 
     async def namesakes(self) -> Sequence[str]:
-        """Give other connections with the same base_url, where this run is its connection's first."""
+        """Return other connections with the same base_url, if this run is its connection's first."""
         async with self._session.transaction("comparing connections") as own:
             return [row[0] async for row in await self._conn.execute(_SQL["namesakes"], own)]

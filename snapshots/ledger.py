@@ -1,7 +1,7 @@
 """One open run: its lock, its units, its batches; the real `connectors.fhir.memories.RunStore`.
 
-Every call is one transaction. How records are merged is `ingest`'s, which records are to blame for a refused batch
-`refusals`', how a run ends `closing`'s, and what is said of it `reports`'.
+Every call is one transaction. `ingest` merges records, `refusals` finds the records to blame for a refused batch, `closing` ends
+the run, and `reports` describes it.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from snapshots.wire import encoded, int_array, text_array
 from snapshots.witness import Deletion, Way
 
 _SQL = load("ledger")
-_PLANNED_AT_ONCE = 5_000  # units of one statement: a plan of millions takes no more memory than that
+_PLANNED_AT_ONCE = 5_000  # units per statement, which limits memory for a plan of millions
 REFUSED_BY_STORE = "refused by the store"
 
 
 class OpenRun:
     """One open run of one connection. `begin` makes it; close it with `aclose` or as an async context manager.
 
-    Holds a session of its own, and with it the connection's advisory lock, until it is closed. A run that is closed
-    without `finish` or `fail` counts as interrupted: the next run of an equal scope goes on with it.
+    Holds its own session, and with it the connection's advisory lock, until it is closed. A run that is closed without `finish`
+    or `fail` counts as interrupted: the next run of an equal scope resumes it.
     """
 
     def __init__(self, session: RunSession, *, started_at: datetime, planned: bool, left_behind: LeftBehind) -> None:
         self._session = session
         self._conn = session.conn
         self._open = session.open
-        self._taking: Taking | None = None  # known once something is written
+        self._taking: Taking | None = None  # known after the first write
         self._ways = WayNumbers(session)
         self._started_at = started_at
         self._planned = planned
@@ -73,12 +73,12 @@ class OpenRun:
 
     @property
     def started_at(self) -> datetime:
-        """When the run first began, also when this is its resumption."""
+        """When the run first began, even if it was resumed."""
         return self._started_at
 
     @property
     def selection(self) -> str:
-        """Which patients were asked for: a Group, a cohort, the store's, everyone."""
+        """Which patients are requested: a Group, a cohort, the store's, everyone."""
         return self._open.scope.selection
 
     @property
@@ -88,7 +88,7 @@ class OpenRun:
 
     @property
     def left_behind(self) -> LeftBehind:
-        """What was given up since the connection's base_url has changed."""
+        """What was given up because the connection's base_url had changed."""
         return self._left_behind
 
     @property
@@ -98,7 +98,7 @@ class OpenRun:
 
     @property
     def pace(self) -> StoredPace:
-        """How fast the connection's EHR may be asked, and what the run has sent."""
+        """The connection's pace, and what the run has sent."""
         return self._pace
 
     @property
@@ -123,7 +123,7 @@ class OpenRun:
 
     @property
     def roster(self) -> RunRoster:
-        """Which patients the run's selection covers, and what they are behind with."""
+        """The patients whom the run's selection covers, and their lags."""
         return self._roster
 
     async def __aenter__(self) -> Self:
@@ -135,11 +135,11 @@ class OpenRun:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give back the session, and with it the connection's lock."""
+        """Close the session, and with it release the connection's lock."""
         await self._conn.close()
 
     async def plan(self, units: Iterable[Unit]) -> int:
-        """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are."""
+        """Write the run's units, all or none, and return their number. Units that exist already (same key) are not changed."""
         waiting, planned = iter(units), 0
         async with self._session.transaction("planning") as own:
             while some := list(islice(waiting, _PLANNED_AT_ONCE)):
@@ -167,7 +167,7 @@ class OpenRun:
         return planned
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
-        """Give units still to do, of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
+        """Return pending units of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
         async with self._session.transaction("reading the ledger") as own:
             wanted = None if kinds is None else list(kinds)
             found = await (
@@ -212,7 +212,7 @@ class OpenRun:
             ]
 
     async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """Give what settled units of these kinds had to remark, for people: (type, reason) -> how many."""
+        """Return the remarks of settled units of these kinds, for people: (type, reason) -> count."""
         async with self._session.transaction("reading the ledger") as own:
             found = await self._conn.execute(_SQL["remarks"], {**own, "kinds": list(kinds)})
             return {(resource_type, reason): count async for resource_type, reason, count in found}
@@ -265,7 +265,7 @@ class OpenRun:
             await self._pace.ride_along()
 
     async def _prepared(self) -> Taking:
-        """What is known of the connection, looked up at the first batch. In a transaction of the run."""
+        """Return what is known about the connection, looked up at the first batch. In a transaction of the run."""
         if self._taking is None:
             self._taking = Taking(connection=self._open.connection, run=self._open.run)
             await prepare(self._conn, self._taking)
@@ -290,10 +290,10 @@ class OpenRun:
             await cursor.executemany(_SQL["quarantine"], rows)
 
     async def _poison(self, quarantined: Sequence[Quarantined], refused: Sequence[Refusal], batch: Batch) -> None:
-        """Make holes of the units that brought bad input.
+        """Turn the units that brought bad input into holes.
 
-        A refused record that names no unit makes holes of all that could have brought it: the units of this batch, or, where
-        it settles none, every open unit of its type.
+        If a refused record names no unit, all units that could have brought it become holes: the units of this batch, or, if it
+        settles none, every open unit of the type.
         """
         run = self._open.run
         reasons = {one.unit_key: one.reason for one in quarantined if one.unit_key is not None}
@@ -338,7 +338,7 @@ class OpenRun:
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
-        """Judge what was missed, move watermarks, close the run; then say what it did."""
+        """Judge what was missed, move watermarks, close the run; then return its report."""
         async with self._session.transaction("closing"):
             await close_run(
                 self._conn,

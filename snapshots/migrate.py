@@ -1,6 +1,6 @@
-"""Bring a tenant's schema to what this version of the code needs: numbered files, each applied once, all or none.
+"""Migrates a tenant's schema to this version of the code: numbered files, each applied once, all or none.
 
-What the files say is theirs (`migrations/NNNN_name.sql`); who may see the schema is left to `tenancy`.
+`migrations/NNNN_name.sql` has the changes; `tenancy` decides who may see the schema.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Migration(NamedTuple):
 
 
 def migrations() -> list[Migration]:
-    """Give the migrations that this code brings, in order.
+    """Return this code's migrations, in order.
 
     Raises:
         MigrationError: the numbers do not run 1, 2, 3, …
@@ -52,7 +52,7 @@ async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
 
     Raises:
         MigrationError: the schema is newer than this code.
-        MissingRightsError: the login may not read the schema, or not bring it up to date.
+        MissingRightsError: the login may not read the schema, or may not upgrade it.
         StoreError: the server refused.
     """
     known = migrations()
@@ -65,9 +65,7 @@ async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
         await require_making(conn, schema, found)
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["lock"], {"schema": schema})
-            if not (
-                await rights_of(conn, schema)
-            ).there:  # IF NOT EXISTS would ask for the right to create all the same
+            if not (await rights_of(conn, schema)).there:  # IF NOT EXISTS would require the right to create anyway
                 await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             if not await _has_record(conn, schema):
                 await conn.execute(_SQL["create_record"])
@@ -75,7 +73,7 @@ async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
             if version > len(known):
                 raise MigrationError(
                     f"schema {schema} is at migration {version}, this chartferry knows {len(known)}: "
-                    "a newer chartferry has been here. Upgrade this one."
+                    "a newer chartferry has upgraded it. Upgrade this one."
                 )
             for step in known[version:]:
                 await conn.execute(step.statements)
@@ -94,6 +92,6 @@ async def _newest(conn: AsyncConnection[Any]) -> int:
 
 
 async def _version(conn: AsyncConnection[Any], tenant: str, schema: str) -> int:
-    """Look without a lock first: almost every start finds the schema as it should be."""
+    """Check without a lock first: almost every start finds the schema up to date."""
     async with tenant_transaction(conn, tenant):
         return await _newest(conn) if await _has_record(conn, schema) else 0

@@ -1,7 +1,7 @@
-"""What is remembered of a connection's pace between runs, and what a run has sent so far.
+"""Stores a connection's pace between runs, and what a run has sent so far.
 
-How the pace is found is `connectors.fhir.transport`'s; here it is kept. While a run is at work its numbers ride along with
-batches, so that a process that is killed takes the last seconds' count with it and no more.
+`connectors.fhir.transport` finds the pace; this module keeps it. During a run the numbers are saved with its batches, so that a
+killed process loses only the last seconds' counts.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class StoredPace:
 
     @property
     def counted(self) -> Traffic:
-        """What this process has counted into the run; `finish` and `fail` take the rest."""
+        """What this process has already added to the run; `finish` and `fail` add the rest."""
         return self._counted
 
     async def load(self) -> PaceState:
-        """Give what the last run left of the connection, and of its origin what the newest run of any of its connections did."""
+        """Return what the connection's last run left; for its origin, what the newest run of any of its connections left."""
         async with self._session.transaction("reading the pace") as own:
             row = await (await self._session.conn.execute(_SQL["load"], own)).fetchone()
         return _state(row)
 
     def note(self, state: PaceState, traffic: Traffic) -> None:
-        """Keep this with one of the next batches; `traffic` is all that this process has sent."""
+        """Save this with one of the next batches; `traffic` is all that this process has sent."""
         self._noted = (state, traffic)
 
     async def save(self, state: PaceState, traffic: Traffic) -> None:
-        """Keep this now."""
+        """Save this now."""
         async with self._session.transaction("keeping the pace"):
             await self._write(state, traffic)
 
     async def ride_along(self) -> None:
-        """Keep what was noted, if that is some time ago. In a transaction of the run."""
+        """Save what was noted, if the last save was some time ago. In a transaction of the run."""
         if self._noted is not None and self._clock() - self._saved_at >= SAVE_EVERY_S:
             await self._write(*self._noted)
 
@@ -79,7 +79,7 @@ def _state(row: tuple[Any, ...] | None) -> PaceState:
 
 
 async def pace_of(conn: AsyncConnection[Any], connection: str) -> PaceState:
-    """Give what a connection's last run left, by the connection's name. In a tenant's transaction."""
+    """Return what a connection's last run left, by the connection's name. In a tenant's transaction."""
     number = await (await conn.execute(_SQL["number"], {"name": connection})).fetchone()
     if number is None:
         return _state(None)
@@ -87,5 +87,5 @@ async def pace_of(conn: AsyncConnection[Any], connection: str) -> PaceState:
 
 
 async def connections_down(conn: AsyncConnection[Any]) -> list[Down]:
-    """Give the connections whose EHR was down when last asked. In a tenant's transaction."""
+    """Return the connections whose EHR was down at the last request. In a tenant's transaction."""
     return [Down(*row) async for row in await conn.execute(_SQL["down"])]

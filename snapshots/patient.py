@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Deferral(NamedTuple):
-    """What the EHR said not to ask before a time."""
+    """What the EHR said not to request before a time."""
 
     resource_type: str  # "*": every type of the patient
     patient_id: str | None  # None: every patient
@@ -20,12 +20,12 @@ class Alias(NamedTuple):
 
     former_id: str
     surviving_id: str
-    gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link says so, and both can be read
+    gone: bool  # the former id leads to the survivor (Epic 4107); False: Patient.link reports it, and both can be read
 
 
 class StoredPatient(NamedTuple):
     """A patient that the store knows."""
 
     id: str
-    alive: bool  # the Patient is no tombstone
-    has_chart: bool  # something of the patient is alive
+    alive: bool  # the Patient is not a tombstone
+    has_chart: bool  # the patient has a live row

@@ -1,6 +1,6 @@
-"""What earlier runs know of a connection, for who only plans a run: watermarks, roster, patients. Takes no lock, writes nothing.
+"""Reads what earlier runs know about a connection, to plan a run: watermarks, roster, patients. Takes no lock, writes nothing.
 
-What a run that is open does with the same tables is `ledger`'s and `roster`'s.
+An open run uses the same tables through `ledger` and `roster`.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class Peek:
 
     @property
     def roster(self) -> RunRoster:
-        """Whom the selection covers; only what reads is to be called."""
+        """The patients whom the selection covers; call only methods that read."""
         return RunRoster(self._session)
 
     @property
     def knowledge(self) -> StoredKnowledge:
-        """Up to when it is known to be complete; only what reads is to be called."""
+        """Up to when it is known to be complete; call only methods that read."""
         return StoredKnowledge(self._session)
 
     def speak_for(self, knowledge: str) -> None:
-        """Say whose watermarks and roster are meant."""
+        """Choose whose watermarks and roster to read."""
         self._session.open.knowledge = knowledge
 
 
 async def peek(conn: AsyncConnection[Any], tenant: str, scope: RunScope) -> Peek | None:
-    """Look at what is known for a run of this scope; None: the connection never ran."""
+    """Read what is known for a run of this scope; None: the connection never ran."""
     with store_border(f"looking at connection {scope.connection}"):
         async with tenant_transaction(conn, tenant):
             found = await conn.execute(_SQL["find_connection"], {"connection": scope.connection})

@@ -1,7 +1,7 @@
-"""Open the store: find or start its server, bring the tenant's schema up to date, hand out sessions.
+"""Opens the store: finds or starts its server, upgrades the tenant's schema, provides sessions.
 
-A run and a snapshot have a session of their own, because locks and settings live in it; a short question opens one for
-itself. How one is opened is `sessions`' matter.
+A run and a snapshot each have their own session, because locks and settings live in it; a short query opens one for itself.
+`sessions` opens them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platformdirs
 from psycopg import AsyncConnection
 
 from snapshots.beginning import begin, discard, utc_now
+from snapshots.chart_history import ChartChange, chart_history
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
@@ -49,12 +50,12 @@ class Store:
         return f"Store({describe_server(self._url)}, tenant {self._tenant})"
 
     async def begin_run(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> OpenRun:
-        """Begin a run, or go on with the connection's interrupted one of equal scope; close it when done.
+        """Begin a run, or resume the connection's interrupted one of equal scope; close it when done.
 
-        `clock` alone dates what the run does.
+        Only `clock` dates what the run does.
 
         Raises:
-            ConnectionBusyError: another run of the connection is at work; the message names it.
+            ConnectionBusyError: another run of the connection is in progress; the message names it.
         """
         conn = await connect(self._url)
         try:
@@ -66,7 +67,7 @@ class Store:
 
     @asynccontextmanager
     async def snapshot(self, selection: Selection) -> AsyncIterator[Snapshot]:
-        """Open one consistent moment of the selection: whatever runs meanwhile, every read of it sees the same."""
+        """Open one consistent snapshot of the selection: whatever runs meanwhile, every read sees the same state."""
         conn = await connect(self._url)
         try:
             async with open_snapshot(conn, self._tenant, selection) as snapshot:
@@ -75,12 +76,12 @@ class Store:
             await conn.close()
 
     async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
-        """Give the reports of the newest runs, newest first; a run that has no end yet is "running", or "interrupted"."""
+        """Return the reports of the newest runs, newest first; a run that has not ended is "running" or "interrupted"."""
         async with self._session("listing runs") as conn:
             return await reports(conn, await recent_runs(conn, limit=limit, connection=connection))
 
     async def run(self, number: int) -> RunReport:
-        """Give the report of one run.
+        """Return the report of one run.
 
         Raises:
             RunNotFoundError: this tenant has no such run.
@@ -89,13 +90,13 @@ class Store:
             found = await reports(conn, [number])
         if not found:
             raise RunNotFoundError(
-                f"tenant {self._tenant} has no run {number}: `chartferry runs` lists those there are."
+                f"tenant {self._tenant} has no run {number}: `chartferry runs` lists the existing ones."
             )
         return found[0]
 
     @asynccontextmanager
     async def peek(self, scope: RunScope) -> AsyncIterator[Peek | None]:
-        """Open a look at what a run of this scope would find, for who only plans it; None: the connection never ran."""
+        """Read what a run of this scope would find, in order to plan it; None: the connection never ran."""
         conn = await connect(self._url)
         try:
             yield await peek(conn, self._tenant, scope)
@@ -107,7 +108,7 @@ class Store:
 
         Raises:
             RunNotFoundError: this tenant has no such run.
-            ConnectionBusyError: a run of its connection is at work.
+            ConnectionBusyError: a run of its connection is in progress.
         """
         conn = await connect(self._url)
         try:
@@ -117,7 +118,7 @@ class Store:
 
     @asynccontextmanager
     async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
-        """Open a session in which what the store holds of a connection is compared with the EHR; it holds no lock."""
+        """Open a session for comparing a connection's rows with its EHR; it holds no lock."""
         conn = await connect(self._url)
         try:
             await require_writing(conn, self._tenant)  # its certificate, and the pace
@@ -126,19 +127,24 @@ class Store:
             await conn.close()
 
     async def pace(self, connection: str) -> PaceState:
-        """Give how fast a connection's EHR may be asked, as its last run left it."""
+        """Return a connection's pace, as its last run left it."""
         async with self._session("reading the pace") as conn:
             return await pace_of(conn, connection)
 
     async def down(self) -> list[Down]:
-        """Give the connections whose EHR was down when last asked, and until when it is taken to be."""
+        """Return the connections whose EHR was down at the last request, and until when it is assumed to be."""
         async with self._session("reading the pace") as conn:
             return await connections_down(conn)
 
     async def patient_ids(self, connection: str) -> list[str]:
-        """Give the ids of a connection's live patients, in order; none for a connection that never ran."""
+        """Return the ids of a connection's live patients, in order; none for a connection that never ran."""
         async with self._session("listing patients") as conn:
             return await patient_ids(conn, connection)
+
+    async def chart_history(self, connection: str, patient: str) -> list[ChartChange]:
+        """Give what the runs that have ended did to a patient's chart, oldest first; nothing for an unknown patient."""
+        async with self._session("reading a chart's history") as conn:
+            return await chart_history(conn, connection, patient)
 
     @asynccontextmanager
     async def _session(self, doing: str) -> AsyncIterator[AsyncConnection[Any]]:
@@ -152,9 +158,9 @@ class Store:
 
 
 def embedded_directory(url: str) -> Path | None:
-    """Give the directory that "embedded" or "embedded:DIR" means; None for the URL of a server.
+    """Return the directory that "embedded" or "embedded:DIR" means; None for the URL of a server.
 
-    Root's own is the system's: the server runs as another account, which would otherwise have to be let into root's home.
+    Root's is a system directory: the server runs under another account, which would otherwise need access to root's home.
     """
     if url == EMBEDDED and os.geteuid() == 0 and not os.environ.get("XDG_DATA_HOME"):
         return SYSTEM_DATA / "postgres"
@@ -165,7 +171,7 @@ def embedded_directory(url: str) -> Path | None:
 
 
 def store_exists(url: str) -> bool:
-    """Tell whether there is anything to open: of a server's URL nobody knows, an embedded store leaves its directory."""
+    """Return whether there is a store to open: assumed for a server's URL; an embedded store has left its directory."""
     directory = embedded_directory(url)
     return directory is None or (directory.is_dir() and any(directory.iterdir()))
 
@@ -179,8 +185,8 @@ async def open_store(url: str, tenant: str = "default") -> AsyncIterator[Store]:
     Raises:
         StoreError: the tenant's name cannot name a schema.
         StoreUnavailableError: there is no server, it refuses us, or it cannot be a store: too old, an encoding, a pooler.
-        MissingRightsError: the login may not do what is needed; the message has the GRANT.
-        MigrationError: a newer chartferry has changed the schema.
+        MissingRightsError: the login lacks a right; the message has the GRANT.
+        MigrationError: a newer chartferry has upgraded the schema.
     """
     tenant_schema(tenant)
     directory = embedded_directory(url)

@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ProvedRun:
-    """The sync that a proof is of."""
+    """The sync that a proof checks."""
 
     id: int
     started_at: datetime
@@ -24,7 +24,7 @@ Verdict = Literal["equal", "more", "fewer", "not asked", "unanswered"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One question of a proof whose answer was not "equal". `scope` never is PHI in the clear."""
+    """One question of a proof whose answer was not "equal". `scope` never contains unmasked PHI."""
 
     resource_type: str
     scope: str  # "patient ~3f2a9c41", "everyone"
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeProof:
-    """What a proof found of one resource type. The five verdicts count questions, one a patient."""
+    """What a proof found about one resource type. The five verdicts count questions, one per patient."""
 
     resource_type: str
     method: str  # how the EHR was asked: "count", "ids", or both
@@ -45,9 +45,9 @@ class TypeProof:
     fewer: int = 0
     not_asked: int = 0
     unanswered: int = 0
-    at_ehr: int = 0  # resources, over all questions that were answered
+    at_ehr: int = 0  # resources, over all answered questions
     stored: int = 0
-    missing: int = 0  # of those at the EHR, not in the store
+    missing: int = 0  # at the EHR, but not in the store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +59,17 @@ class Certificate:
     run: int  # the sync that is proved
     patients: int  # asked
     of_patients: int  # there are
-    seed: int | None  # of the sample; None: everyone was asked
+    seed: int | None  # of the sample; None: the proof covers everyone
     types: Sequence[TypeProof] = ()
-    findings: Sequence[Finding] = ()  # at most some hundreds are named
+    findings: Sequence[Finding] = ()  # at most a few hundred are named
     findings_unnamed: int = 0
     notes: Sequence[str] = ()
     requests: int = 0
     seconds: float = 0
-    gave_way: bool = False  # a sync began, and the proof ended before its last question
+    gave_way: bool = False  # a sync began, so the proof stopped before its last question
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of all questions: fewer, then unanswered, more, equal; "not asked" where nothing could be compared."""
+        """The gravest verdict of all questions: fewer, then unanswered, more, equal; "not asked" if nothing could be compared."""
         ranked: tuple[Verdict, ...] = ("fewer", "unanswered", "more", "equal")
         return next((one for one in ranked if any(getattr(found, one) for found in self.types)), "not asked")

@@ -1,7 +1,7 @@
-"""The database session of one proof of completeness: what the store holds of a patient and type.
+"""The database session of one proof of completeness: reads what the store holds of a patient and type.
 
-A proof holds no lock: a sync may begin at any time, and `run_at_work` tells. What is compared with what is left to
-`connectors.fhir.prove.prove`, how certificates are kept to `certificates`.
+A proof holds no lock: a sync may begin at any time, and `run_at_work` reports it. `connectors.fhir.prove.prove` does the
+comparison; `certificates` stores the certificates.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ProofSession:
             return await found.fetchall()
 
     async def newest_sync(self, selection: str) -> ProvedRun | None:
-        """Give the sync to prove: the newest finished one of this selection, else of any."""
+        """Return the sync to prove: the newest finished one of this selection, else of any selection."""
         found = await self._rows("newest_sync", selection=selection)
         if not found:
             return None
@@ -68,48 +68,48 @@ class ProofSession:
         )
 
     async def run_at_work(self) -> int | None:
-        """Give the connection's run that is at work now, if there is one."""
+        """Return the connection's run that is in progress, if there is one."""
         found: int | None = (await self._rows("at_work"))[0][0]
         return found
 
     async def check_idle(self) -> None:
-        """Raise ConnectionBusyError while a run of the connection is at work: it would be proved half done."""
+        """Raise ConnectionBusyError while a run of the connection is in progress: the proof would check half a run."""
         run = await self.run_at_work()
         if run is not None:
             raise ConnectionBusyError(
-                f"connection {self._connection}: run {run} is at work; prove it once it has finished.", run=run
+                f"connection {self._connection}: run {run} is in progress; prove it once it has finished.", run=run
             )
 
     async def patients(self) -> list[str]:
-        """Give the ids of the connection's live patients, in order."""
+        """Return the ids of the connection's live patients, in order."""
         return [row[0] for row in await self._rows("patients")]
 
     async def types(self) -> frozenset[str]:
-        """Give the types of which the store holds something live that belongs to a patient."""
+        """Return the types of which the store holds a live row that belongs to a patient."""
         return frozenset(row[0] for row in await self._rows("types"))
 
     async def number(self, resource_type: str, patient: str | None) -> int:
-        """Count the live resources of a type in one patient's compartment; of None: all of the type."""
+        """Count the live resources of a type in one patient's compartment; for None: all of the type."""
         query = "number_of_type" if patient is None else "number_of_patient"
         return int((await self._rows(query, resource_type=resource_type, patient=patient))[0][0])
 
     async def held(self, resource_type: str, patient: str | None) -> Mapping[str, str | None]:
-        """Give the ids of those, each with its lastUpdated as written."""
+        """Return the ids of those resources, each with its lastUpdated as written."""
         query = "held_of_type" if patient is None else "held_of_patient"
         return dict(await self._rows(query, resource_type=resource_type, patient=patient))
 
     async def by_id(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, tuple[str | None, bool]]:
-        """Give what the store knows of these ids, wherever they lie: lastUpdated, and whether it is a tombstone."""
+        """Return what the store knows about these ids, whosever they are: lastUpdated, and whether it is a tombstone."""
         found = await self._rows("by_id", resource_type=resource_type, ids=list(ids))
         return {id_: (last_updated, deleted) for id_, last_updated, deleted in found}
 
     async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:
-        """Give why units of the run failed, by type and patient (None: of no patient, a file)."""
+        """Return why units of the run failed, by type and patient (None: no patient, a file)."""
         found = await self._rows("holes", run=run, patients=list(patients))
         return {(resource_type, patient): reason or "failed" for resource_type, patient, reason in found}
 
     async def asked(self, run: int) -> frozenset[str]:
-        """Give the types that the run asked for, and that the server did not say it never serves."""
+        """Return the types that the run requested, except those that the server says it never serves."""
         return frozenset(row[0] for row in await self._rows("asked", run=run))
 
     async def patient_mark(self, patient: str) -> str:
@@ -119,7 +119,7 @@ class ProofSession:
         return f"patient ~{patient_hash(row[0] if row else UUID(int=0), patient)}"
 
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
-        """Give what the connection's runs learned not to ask, as far as it still holds."""
+        """Return what the connection's runs learned not to request, as far as it still holds."""
         async with self._asking() as conn:
             found = await conn.execute(_ROSTER["deferrals"], {"connection": self._number, "now": now})
             return [
@@ -128,25 +128,25 @@ class ProofSession:
             ]
 
     async def pace(self) -> PaceState:
-        """Give the pace that the connection's last run or proof left; empty for its first."""
+        """Return the pace that the connection's last run or proof left; empty for the first."""
         async with self._asking() as conn:
             row = await (await conn.execute(_PACE["load"], {"connection": self._number})).fetchone()
         names = ("concurrency", "file_concurrency", "down_until", "down_reason", "trips", "quota_free_at")
         return PaceState(**dict(zip(names, row, strict=True))) if row else PaceState()
 
     async def keep_pace(self, state: PaceState) -> None:
-        """Remember the pace for the connection's next run."""
+        """Save the pace for the connection's next run."""
         async with self._asking() as conn:
             await conn.execute(_PACE["save"], {**asdict(state), "connection": self._number})
 
     async def save(self, certificate: Certificate) -> None:
-        """Keep a certificate beside the run that it proves."""
+        """Store a certificate with the run that it proves."""
         async with self._asking() as conn:
             await keep(conn, self._number or 0, certificate)
 
 
 async def open_proof(conn: AsyncConnection[Any], tenant: str, connection: str) -> ProofSession:
-    """Begin a proof on a session of its own, which stays the caller's to close."""
+    """Begin a proof on its own session, which the caller must close."""
     with store_border(f"proving connection {connection}"):
         async with tenant_transaction(conn, tenant):
             row = await (await conn.execute(_SQL["connection"], {"connection": connection})).fetchone()

@@ -1,8 +1,7 @@
-"""Read the store: one consistent moment of a selection, as counts, NDJSON, CSV, or something to select from.
+"""Reads the store: one consistent moment of a selection, as counts, NDJSON, CSV, or a subquery.
 
-Everything of a `Snapshot` happens in one REPEATABLE READ READ ONLY transaction, bound to its tenant, and shows what the runs
-that have ended left: of a run at work, suspended or killed it shows nothing, and names the run. What the files are called and
-how they are packed is left to exports.
+A `Snapshot` is one REPEATABLE READ READ ONLY transaction, bound to its tenant. It shows what ended runs left, and nothing of a
+run that is in progress, suspended or killed, but it names that run. exports names and packs the files.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
 from psycopg.abc import Buffer, PQGen
 
-from snapshots.errors import StoreError, store_border
+from snapshots.errors import RunNotFoundError, StoreError, store_border
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 
@@ -29,13 +28,15 @@ BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which live resources are read. Of a patient is what is filed under the patient's id, and what `member` says is too."""
+    """Which live resources are read. A patient has what is filed under the patient's id, and what `member` assigns too."""
 
     connections: tuple[str, ...] = ()  # empty: all of the tenant
-    patients: tuple[str, ...] | None = None  # None: all, and what belongs to no patient
+    patients: tuple[str, ...] | None = None  # None: all, including what belongs to no patient
     types: tuple[str, ...] = ()  # empty: all
-    # with `patients`: also what their charts refer to and belongs to no patient, such as Medication
+    # with `patients`: also resources of no patient that their charts refer to, such as Medication
     mentioned: bool = False
+    # as the store stood when this run had ended, or at this moment; None: now
+    as_of: int | datetime | None = None
 
 
 class _Source(NamedTuple):
@@ -48,7 +49,7 @@ class _Source(NamedTuple):
 
 
 class OpenRun(NamedTuple):
-    """A run that has not ended, so that nothing of it is in the snapshot."""
+    """A run that has not ended; the snapshot contains nothing of it."""
 
     run: int
     connection: str
@@ -56,10 +57,10 @@ class OpenRun(NamedTuple):
 
 
 class CopyStream:
-    """The bytes of COPY TO statements one after the other, in chunks of about 256 kB; read it once.
+    """The bytes of several COPY TO statements, one after the other, in chunks of about 256 kB; read it once.
 
-    `rows` counts the rows (without a header) that have been read so far. Statements `of_json` copy one jsonb column in binary,
-    which is read as NDJSON: Postgres then neither looks for what to quote nor escapes, and sends half as fast again.
+    `rows` counts the rows (without a header) that were read so far. Statements `of_json` copy one jsonb column in binary, which
+    is read as NDJSON: Postgres then need not quote or escape, and sends 1.5 times as fast.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class CopyStream:
         self._queries = queries
         self._of_json = of_json
         self._by_key = by_key
+        self._header_to_come = not of_json  # of the first statement only
         self.rows = 0
-        self.rows_by_query: list[int] = []  # of the statements that have been read to their end
+        self.rows_by_query: list[int] = []  # for statements that were read to their end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with store_border("reading a snapshot"):
@@ -101,16 +103,17 @@ class CopyStream:
                     if rows:
                         yield b"\n".join((*rows, b""))
                 else:
-                    self.rows += len(rows) - first  # the header
+                    self.rows += len(rows) - self._header_to_come
+                    self._header_to_come = False
                     yield b"".join(rows)
                 first = False
 
 
 def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
-    """The texts in a binary COPY of one jsonb column.
+    """Return the texts in a binary COPY of one jsonb column.
 
-    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. Before the first row stands
-    the header, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
+    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. The header comes before the
+    first row, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
     """
     if first:
         messages[0] = messages[0][len(_BINARY_HEADER) :]
@@ -118,9 +121,9 @@ def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
 
 
 def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
-    """Take messages of COPY TO, one a row, until a chunk is full; none at the end.
+    """Read messages of COPY TO, one per row, until a chunk is full; none at the end.
 
-    `AsyncCopy.read`, made of the same generator, is awaited for every row: half of the time of reading small resources.
+    `AsyncCopy.read`, based on the same generator, is awaited for every row, which takes half the time of reading small resources.
     """
     rows: list[Buffer] = []
     size = 0
@@ -131,7 +134,7 @@ def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
 
 
 class Snapshot:
-    """One consistent moment of a selection; `Store.snapshot` makes it. Use one reader at a time."""
+    """One consistent moment of a selection, made by `Store.snapshot`. Use one reader at a time."""
 
     def __init__(
         self,
@@ -139,15 +142,18 @@ class Snapshot:
         selection: Selection,
         sources: Sequence[_Source],
         open_runs: Sequence[OpenRun] = (),
+        later: Sequence[int] = (),
     ) -> None:
+        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment."""
         self._conn = conn
         self._selection = selection
         self._sources = sources
         self._open_runs = tuple(open_runs)
+        self._later = tuple(later)
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
-        """Find what the selected patients' charts refer to, where that was asked for."""
+        """Find what the selected patients' charts refer to, if the selection asks for it."""
         if self._selection.mentioned and self._selection.patients is not None:
             shared = sql.SQL(_SQL["shared"]).format(
                 rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([]), members=self._members()
@@ -159,7 +165,7 @@ class Snapshot:
 
     @property
     def as_of(self) -> datetime:
-        """When the newest run that is included began; the epoch where none has finished. Never the time of reading."""
+        """When the newest included run began; the epoch if none has finished. Never the time of reading."""
         return max((one.began for one in self._sources if one.began), default=BEFORE_ALL_RUNS)
 
     @property
@@ -169,7 +175,7 @@ class Snapshot:
 
     @property
     def not_included(self) -> tuple[OpenRun, ...]:
-        """The runs of these connections that have not ended, ascending: what they have written so far is left out."""
+        """The runs of these connections that have not ended, ascending; what they have written so far is left out."""
         return self._open_runs
 
     @property
@@ -183,9 +189,9 @@ class Snapshot:
         return {row[0]: row[1] for row in rows}
 
     async def present(self) -> dict[str, int | None]:
-        """The types of which the selection has anything, by name, with about how many rows of each; None: not known.
+        """Return the types that the selection contains, by name, with the approximate number of rows; None: not known.
 
-        Quick, where `types` reads everything: for what to read, and for progress.
+        Fast, whereas `types` reads everything: for deciding what to read, and for progress.
         """
         connections = sql.Literal([one.number for one in self._sources])
         query = sql.SQL(_SQL["present"])
@@ -193,10 +199,10 @@ class Snapshot:
         return {row[0]: row[1] if self._selection.patients is None else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
-        """Give the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
+        """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
 
-        That is equal as a JSON value to what the EHR sent, numbers in their written form (1.0 stays 1.0, 1e2 becomes 100),
-        with keys in jsonb's own order.
+        As a JSON value that equals what the EHR sent, with numbers in their written form (1.0 stays 1.0, 1e2 becomes 100) and
+        keys in jsonb's own order.
         """
         queries = [
             sql.SQL(_SQL["ndjson"]).format(
@@ -207,42 +213,58 @@ class Snapshot:
             )
             for one in self._sources
         ]
-        # a few patients are found by their index and sorted; everybody is read along the key
+        # a few patients are found by index and sorted; everybody is read in key order
         return CopyStream(self._conn, queries, of_json=True, by_key=self._selection.patients is None)
 
     def source(self, resource_type: str) -> sql.Composable:
-        """Give a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
+        """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
         return sql.SQL(_SQL["source"]).format(
             resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
         )
 
-    def csv(self, query: sql.Composable) -> CopyStream:
-        """Give the rows of a query as CSV (RFC 4180, header first, UTF-8), in the query's order."""
-        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query)])
+    def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
+        """Return the same as `source`, one per connection in the order of their names; each reads along the primary key."""
+        return tuple(
+            sql.SQL(_SQL["source_of_connection"]).format(
+                resource_type=sql.Literal(resource_type),
+                name=sql.Literal(one.name),
+                connection=sql.Literal(one.number),
+                rows=self._rows(),
+                selected=self._selected(),
+            )
+            for one in self._sources
+        )
+
+    def csv(self, *queries: sql.Composable) -> CopyStream:
+        """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
+        copies = [
+            sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(at == 0)) for at, query in enumerate(queries)
+        ]
+        return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
 
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
-        """Give all rows of a query: for counts and checks, not for data."""
+        """Return all rows of a query: for counts and checks, not for data."""
         with store_border("reading a snapshot"):
             rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
             return rows
 
     def _rows(self) -> sql.Composable:
-        """A FROM item with at least the selection's rows; `_selected` holds for those of the selection."""
+        """Return a FROM item with at least the selection's rows; `_selected` is true for the rows of the selection."""
         patients = self._selection.patients
         if patients is None:
             return self._ended(sql.SQL(_SQL["everyone"]))
         keys = self._named()
-        if self._open_runs:
+        if self._later:
             moved = sql.SQL(_SQL["moved"]).format(open=self._open(), patients=sql.Literal(list(patients)))
             keys = sql.SQL("{} {}").format(keys, moved)
         return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
 
     def _ended(self, rows: sql.Composable) -> sql.Composable:
-        """The rows as the ended runs left them; on a quiet night that is as they are, and the query is the plain one."""
-        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._open_runs else rows
+        """Return the rows as the ended runs left them; without a later run they are the current rows, by the plain query."""
+        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._later else rows
 
     def _open(self) -> sql.Composable:
-        return sql.Literal([one.run for one in self._open_runs])
+        return sql.Literal(list(self._later))
 
     def _named(self) -> sql.Composable:
         columns = [[key[at] for key in self._mentioned] for at in range(3)]
@@ -251,7 +273,7 @@ class Snapshot:
         return sql.SQL(_SQL["named"]).format(patients=patients, members=self._members(), **named)
 
     def _members(self) -> sql.Composable:
-        if not self._open_runs:
+        if not self._later:
             return sql.SQL(_SQL["members"])
         return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
@@ -264,32 +286,34 @@ class Snapshot:
         return self._conditions([*of_types, *self._of_patients()])
 
     def _of_patients(self) -> list[sql.Composable]:
-        """What `_rows` leaves to be asked of a row: whose it was before an open run wrote it."""
-        if self._selection.patients is None or not self._open_runs:
+        """Return the condition that `_rows` leaves open: whose a row was before a later run wrote it."""
+        if self._selection.patients is None or not self._later:
             return []
         patients = sql.Literal(list(self._selection.patients))
         return [sql.SQL(_SQL["still_of_patients"]).format(patients=patients, keys=self._named())]
 
     def _conditions(self, further: Sequence[sql.Composable]) -> sql.Composable:
         connections = sql.Literal([one.number for one in self._sources])
-        live = [] if self._open_runs else [sql.SQL(_SQL["live"])]
+        live = [] if self._later else [sql.SQL(_SQL["live"])]
         of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
         return sql.SQL(" AND ").join([*live, of_connections, *further])
 
 
 @asynccontextmanager
 async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> AsyncIterator[Snapshot]:
-    """Begin the snapshot's transaction on a session of its own and end it at the end.
+    """Begin the snapshot's transaction on its own session, and end it at the end.
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
+        RunNotFoundError: it names a run that there is not, or that has not ended.
     """
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await conn.set_read_only(True)
     with store_border("opening a snapshot"):
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["settings"])
-            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"])]
+            moment = {"until": await _until(conn, tenant, selection)}
+            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
             names = set(selection.connections)
             if unknown := names - {one.name for one in known}:
                 raise StoreError(
@@ -298,7 +322,26 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
                 )
             sources = [one for one in known if not names or one.name in names]
             numbers = {"connections": [one.number for one in sources]}
-            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], numbers)]
-            snapshot = Snapshot(conn, selection, sources, open_runs)
+            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+            newest = {**numbers, "newest": [one.run or 0 for one in sources]}
+            later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
+            snapshot = Snapshot(conn, selection, sources, open_runs, later)
             await snapshot.find_mentioned()
             yield snapshot
+
+
+async def _until(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> datetime | None:
+    """The moment up to which ended runs are shown; None: all."""
+    if not isinstance(selection.as_of, int):
+        return selection.as_of
+    row = await (await conn.execute(_SQL["ended_at"], {"run": selection.as_of})).fetchone()
+    if row is None:
+        raise RunNotFoundError(
+            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists those there are."
+        )
+    if row[0] is None:
+        raise RunNotFoundError(
+            f"run {selection.as_of} has not ended, so nothing stands as of it yet: name an earlier run."
+        )
+    ended: datetime = row[0]
+    return ended

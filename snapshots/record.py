@@ -1,7 +1,7 @@
 """What connectors hand to the store: records, input that could not become one, and the batch that one transaction takes in.
 
-Standard library only, so that both sides of the hourglass may import it. How they are stored is left to `snapshots.ingest`
-and `snapshots.ledger`; how they are fetched, to `connectors`.
+Standard library only, so that both connectors and the store may import it. `connectors` fetches them; `snapshots.ingest` and
+`snapshots.ledger` store them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ class Record(NamedTuple):
 
     resource_type: str
     id: str
-    patient_id: str | None  # id of the compartment's patient; a Patient's own id; None where there is none
+    patient_id: str | None  # id of the compartment's patient; a Patient's own id; None if there is none
     version_id: str | None
-    last_updated: str | None  # FHIR instant as written in meta; None where the EHR gives no meta (Epic)
+    last_updated: str | None  # FHIR instant as written in meta; None if the EHR sends no meta (Epic)
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
-    unit_key: str | None = None  # the unit that brought it: a hole, should the store refuse the record
-    subsetted: bool = False  # some of its elements only (meta.tag SUBSETTED): never stored over a whole one
-    way: Way | None = None  # what listed it; None: nothing that lists
-    others: tuple[str, ...] = ()  # further patients in whose compartment it lies
-    searched: str | None = None  # the patient whose search brought it, where the resource does not name them
-    attached: tuple[Attached, ...] | None = None  # None: nobody has looked
+    unit_key: str | None = None  # the unit that brought it; it becomes a hole if the store refuses the record
+    subsetted: bool = False  # only some of its elements (meta.tag SUBSETTED): never replaces a whole one
+    way: Way | None = None  # the way that listed it; None: no listing
+    others: tuple[str, ...] = ()  # further patients whose compartment contains it
+    searched: str | None = None  # the patient whose search brought it, if the resource does not name them
+    attached: tuple[Attached, ...] | None = None  # None: not examined
 
 
 class Quarantined(NamedTuple):
-    """Input that could not become a record: kept as raw bytes, counted, reported, never dropped."""
+    """Input that could not become a record: it is kept as raw bytes, counted, reported, never dropped."""
 
     resource_type: str | None
     source: str  # where it came from, without PHI: "bulk file 3, line 17", "search page 2, entry 5"
-    reason: str  # what is wrong with it, without quoting it
+    reason: str  # what is wrong with it; never quotes it
     raw: bytes
-    unit_key: str | None = None  # the unit that brought it, which ends as a hole; None: only counted and kept
+    unit_key: str | None = None  # the unit that brought it, which becomes a hole; None: only counted and kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one transaction takes in: records merged, deletions applied, units settled; all of it or none."""
+    """The content of one transaction: records to merge, deletions to apply, units to settle; all or none."""
 
     records: Sequence[Record] = ()
     deletions: Sequence[Deletion] = ()
     quarantined: Sequence[Quarantined] = ()
     results: Sequence[UnitResult] = ()
-    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> how far it has come (JSON)
+    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # unit's key -> its progress (JSON)
     documents: Sequence[Document] = ()
-    aliases: Sequence[Alias] = ()  # merges met; an id that is its own alias is merged no more
-    mentions: Sequence[ReferenceTarget] = ()  # what its records refer to, of what the run follows
+    aliases: Sequence[Alias] = ()  # merges found; an id that is its own alias is no longer merged
+    mentions: Sequence[ReferenceTarget] = ()  # those references of its records that the run follows

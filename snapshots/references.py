@@ -1,7 +1,7 @@
-"""What resources refer to: which references a run found, which of them are due, how the EHR answered for them.
+"""Stores what resources refer to: which references a run found, which are due, how the EHR answered.
 
-Which paths are looked at, how a reference is read and what is asked together is the connector's; that a resource which is still
-mentioned is no tombstone, `closing`'s.
+The connector chooses the paths, parses references and forms batches; `closing` makes sure that a resource which is still
+mentioned is not a tombstone.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class StoredReferences:
             await self._conn.execute(_SQL["follow"], {**own, "types": list(types)})
 
     async def collect(self, paths: Sequence[ReferencePath], resolve: Resolve, *, depth: int, fresh: timedelta) -> bool:
-        """Note what resources `depth` steps from a listing refer to; tell if there is anything.
+        """Note what resources `depth` steps from a listing refer to; return whether there is anything.
 
-        At 0 that is what the run's batches brought mention of; further on, what stands at `paths` of what was fetched, where
-        `resolve` reads a reference and gives None where it cannot be followed. What came with this run anyway, or has been
-        noted by it before, is left out; memory does not grow with what is found.
+        At 0 these are the references in the run's batches; further on, those at `paths` of what was fetched. `resolve` parses a
+        reference and returns None if it cannot be followed. References whose target came with this run, or that the run noted
+        before, are left out. Memory does not grow with the number found.
         """
         async with self._session.transaction("finding references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -74,7 +74,7 @@ class StoredReferences:
     async def due(
         self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
     ) -> list[ReferenceTarget]:
-        """Give what is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
+        """Return references to fetch that are in no unit yet, by type and patient; `leftovers`: also those of earlier runs."""
         async with self._session.transaction("reading references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             values = {
@@ -88,13 +88,13 @@ class StoredReferences:
             return [ReferenceTarget(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
     async def note_asked(self, *, depth: int) -> None:
-        """Note what the run's units ask for; `depth` is given to what earlier runs had left over."""
+        """Note what the run's units request; `depth` is set for what earlier runs left."""
         async with self._session.transaction("noting references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
             await self._conn.execute(_SQL["note_asked"], {**own, "depth": depth})
 
     async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
-        """Note how settled units were answered; give by type how many are found, missing, restricted, still wanted."""
+        """Note the answers of settled units; return by type how many are found, missing, restricted, still wanted."""
         outcome: dict[str, dict[str, int]] = {}
         async with self._session.transaction("noting references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -105,7 +105,7 @@ class StoredReferences:
 
 
 async def note_mentions(conn: AsyncConnection[Any], run: int, targets: Sequence[ReferenceTarget]) -> None:
-    """Keep what resources refer to, beside them. The caller holds the transaction."""
+    """Store what resources refer to, beside them. The caller holds the transaction."""
     if targets:
         columns = {
             "types": text_array([target.resource_type.encode() for target in targets]),

@@ -1,7 +1,7 @@
-"""The small shapes of what resources lead to: references to others, and the documents that they have attached.
+"""The small shapes of references to other resources and of attached documents.
 
-Standard library only. Which references are followed and which documents are fetched is left to
-`connectors.fhir.search`; what is remembered of them, to `references` and `attachments`.
+Standard library only. `connectors.fhir.linked` chooses what to follow and fetch; `references` and
+`attachments` remember it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 
 class ReferencePath(NamedTuple):
-    """Where resources of one type refer to others: a jsonpath to the reference's text, and the types that are wanted there."""
+    """Where resources of one type refer to others: a jsonpath to the reference's text, and the wanted types."""
 
     source: str
-    path: str  # "$.result.reference"; lax, so that one element and a list are the same
+    path: str  # "$.result.reference"; lax, so that one element and a list are treated alike
     targets: tuple[str, ...]
 
 
@@ -22,7 +22,7 @@ class ReferenceTarget(NamedTuple):
 
     resource_type: str
     id: str
-    patient_id: str | None = None  # of a chart that mentions it
+    patient_id: str | None = None  # the patient of a chart that mentions it
 
 
 class AttachmentUse(NamedTuple):
@@ -40,7 +40,7 @@ class AttachmentUse(NamedTuple):
 
 
 class Document(NamedTuple):
-    """What became of one attachment. `content` is there where it was got; `text` where it could be read."""
+    """The result of one attachment. `content` is set if it was fetched; `text` if it could be read."""
 
     resource_type: str
     resource_id: str
@@ -59,6 +59,6 @@ class Attached(NamedTuple):
     place: int  # from 0, as in content[0], presentedForm[0]
     content_type: str | None
     url: str | None
-    inline: bool  # it stands in the resource
+    inline: bool  # it is inline in the resource
     size: int | None  # as claimed, bytes
     hash: str | None  # as claimed, base64 of SHA-1

@@ -1,8 +1,8 @@
 r"""Find the records that Postgres refuses, so that a poison record costs only itself.
 
 jsonb refuses `\u0000`, lone surrogates, numbers beyond 131072 digits and very deep nesting; text refuses NUL and what is not
-UTF-8. The way in does not look for any of that: only when a batch was refused is it searched here, outside a transaction.
-What becomes of the refused (quarantine, a hole) is left to `ledger`.
+UTF-8. Ingest checks for none of that: only after a batch was refused does this module search it, outside a transaction.
+`ledger` handles the refused records (quarantine, a hole).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SQL = load("ingest")
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{4}")
 _MAX_KEY_BYTES = 1024  # an index entry holds 2700 bytes; FHIR ids have at most 64 characters
 _REASONS = {
-    "22P05": "the JSON holds \\u0000 or a lone surrogate, which Postgres cannot store",
+    "22P05": "the JSON contains \\u0000 or a lone surrogate, which Postgres cannot store",
     "22P02": "not valid JSON to Postgres",
     "22003": "a number in the JSON is out of range",
     "54001": "the JSON is nested too deeply",
@@ -42,11 +42,11 @@ def blames_a_record(error: psycopg.Error) -> bool:
 
 
 async def find_refused(conn: AsyncConnection[Any], records: Sequence[Record]) -> list[Refusal]:
-    """Give the records of a refused batch that Postgres cannot store. The connection must be outside a transaction."""
+    """Return the records of a refused batch that Postgres cannot store. The connection must be outside a transaction."""
     refused = [Refusal(record, reason) for record in records if (reason := _unreadable(record))]
     known = {id(one.record) for one in refused}
     rest = [record for record in records if id(record) not in known]
-    # one at a time where the text looks like it, so that a file full of poison does not cost a search for each
+    # first one by one those whose text looks suspicious, so that a file full of them does not cost a search for each
     suspects = [record for record in rest if _SUSPECT.search(record.body)]
     for record in suspects:
         refused += await _search(conn, [record])
@@ -55,7 +55,7 @@ async def find_refused(conn: AsyncConnection[Any], records: Sequence[Record]) ->
 
 
 def _unreadable(record: Record) -> str | None:
-    """Say what text itself refuses, else None."""
+    """Return why Postgres' text type refuses it, else None."""
     try:
         keys = [
             text.encode() for text in (record.resource_type, record.id, record.patient_id, record.version_id) if text

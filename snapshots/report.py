@@ -13,7 +13,7 @@ from snapshots.unit import Ending
 
 @dataclass(frozen=True, kw_only=True)
 class RunScope:
-    """What a run asked for: two runs with equal scopes list the same things, which is what tombstones rest on."""
+    """What a run requests: two runs with equal scopes list the same things; tombstones rely on that."""
 
     connection: str
     kind: str  # "sync" | "pull"
@@ -21,14 +21,14 @@ class RunScope:
     selection: str  # whose watermarks and roster: "group:<id>", "cohort", "store", "patients:<hash>", "all"
     types: tuple[str, ...]  # empty: whatever the server gives
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing
-    cohort: str = ""  # digest of the cohort as given: an interrupted run goes on only with the same
-    everything: bool = False  # in full whatever is known: it never goes on with a run that asked for news
+    cohort: str = ""  # digest of the cohort as given: an interrupted run is resumed only with the same cohort
+    everything: bool = False  # lists in full whatever is known: never resumes a run that requested news
     base_url: str = ""  # of the EHR; not compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """Something that a run could not fetch. `scope` never is PHI in the clear."""
+    """Something that a run could not fetch. `scope` never contains unmasked PHI."""
 
     resource_type: str
     scope: str  # "patient ~3f2a9c41, category=laboratory", "bulk file 3"
@@ -38,18 +38,18 @@ class Hole:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a run says to be complete: by which way, of which type, for how many patients, up to when."""
+    """A statement of a run about what is complete: by which way, of which type, for how many patients, up to when."""
 
     way: str
     resource_type: str
     patients: int | None  # None: not by patient
-    up_to: str | None  # None: nothing that news could be asked from
+    up_to: str | None  # None: no instant from which news could be requested
     full: bool  # a full listing; False: news since the claim before
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What a run did, as `sync --json` prints it."""
+    """What a run did; `sync --json` prints it."""
 
     id: int
     connection: str
@@ -66,12 +66,12 @@ class RunReport:
     notes: Sequence[str] = ()
     requests: int = 0
     retries: int = 0
-    retries_spent: int = 0  # of the retry budget, by failures; refusals that were paced are in `retries` only
+    retries_spent: int = 0  # of the retry budget, by failures; retries after refusals (429) count only in `retries`
     retries_left: int | None = None
-    down_until: datetime | None = None  # the run ended with the EHR taken to be down
+    down_until: datetime | None = None  # set if the EHR counted as down when the run ended
     seconds: float = 0
     error: str | None = None
-    # what became of the cohort: numbers and line numbers, no values
+    # the result of the cohort: counts and line numbers, no values
     cohort: Mapping[str, Any] = field(default_factory=dict)
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
     claims: Sequence[Claim] = ()

@@ -23,7 +23,7 @@ _HASH_DIGITS = 8
 
 
 def patient_hash(secret: UUID, patient_id: str) -> str:
-    """Give the 8 hexadecimal digits that stand for a patient in this tenant's reports."""
+    """Return the 8 hexadecimal digits that stand for a patient in this tenant's reports."""
     return blake2b(patient_id.encode(), key=secret.bytes, digest_size=_HASH_DIGITS // 2).hexdigest()
 
 
@@ -41,19 +41,19 @@ def hole_scope(
 
 
 async def recent_runs(conn: AsyncConnection[Any], *, limit: int, connection: str | None) -> list[int]:
-    """Give the numbers of the newest runs, newest first. In a tenant's transaction."""
+    """Return the numbers of the newest runs, newest first. In a tenant's transaction."""
     found = await conn.execute(_SQL["recent"], {"limit": limit, "connection": connection})
     return [row[0] async for row in found]
 
 
 async def patient_ids(conn: AsyncConnection[Any], connection: str) -> list[str]:
-    """Give the ids of a connection's live patients, in order. In a tenant's transaction."""
+    """Return the ids of a connection's live patients, in order. In a tenant's transaction."""
     found = await conn.execute(_SQL["patient_ids"], {"connection": connection})
     return [row[0] async for row in found]
 
 
 async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunReport]:
-    """Give the reports of these runs, newest first; unknown numbers are left out. In a tenant's transaction."""
+    """Return the reports of these runs, newest first; unknown numbers are left out. In a tenant's transaction."""
     wanted = {"runs": list(runs)}
     holes = await _holes(conn, wanted)
     resources: dict[int, dict[str, int]] = defaultdict(dict)

@@ -1,7 +1,7 @@
-"""What a login must be allowed in the store's database, and the GRANT that is missing.
+"""Checks the rights of a login in the store's database, and names the missing GRANT.
 
-The catalogue is asked before the work begins, so that a refusal names the statement to run, and no run ends halfway.
-Sessions are left to `sessions`, the schema to `migrate`.
+It queries the catalogue before the work begins, so that a refusal names the statement to run, and no run ends halfway. `sessions`
+opens sessions, `migrate` changes the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SQL = load("rights")
 
 
 class Rights(NamedTuple):
-    """What a login may do with one tenant's schema; of no tables it may do everything."""
+    """What a login may do with one tenant's schema; without tables it may do everything."""
 
     role: str
     database: str
@@ -39,14 +39,14 @@ class Rights(NamedTuple):
 
 
 async def rights_of(conn: AsyncConnection[Any], schema: str) -> Rights:
-    """Give what this session's login may do with a schema. Needs no right but to be connected."""
+    """Return what this session's login may do with a schema. Needs no right except to be connected."""
     row = await (await conn.execute(_SQL["rights"], {"schema": schema})).fetchone()
     assert row is not None
     return Rights(*row)
 
 
 async def require_reading(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
-    """Raise MissingRightsError unless the schema, where it is there, may be read."""
+    """Raise MissingRightsError if the schema exists and may not be read."""
     missing = []
     if found.there and not found.usage:
         missing.append("GRANT USAGE ON SCHEMA {schema} TO {role}")
@@ -56,7 +56,7 @@ async def require_reading(conn: AsyncConnection[Any], schema: str, found: Rights
 
 
 async def require_making(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
-    """Raise MissingRightsError unless the login may create the schema, or change what is in it; a standby is refused."""
+    """Raise MissingRightsError unless the login may create the schema or change its contents; refuse a standby."""
     _refuse_standby(conn)
     missing = []
     if not found.there and not found.create_schema:
@@ -69,7 +69,7 @@ async def require_making(conn: AsyncConnection[Any], schema: str, found: Rights)
 
 
 async def require_writing(conn: AsyncConnection[Any], tenant: str) -> None:
-    """Raise MissingRightsError unless the login may do what a run and a proof do; a standby is refused."""
+    """Raise MissingRightsError unless the login may do what a run and a proof do; refuse a standby."""
     _refuse_standby(conn)
     schema = tenant_schema(tenant)
     with store_border(f"asking what may be done in schema {schema}"):
@@ -85,7 +85,7 @@ async def require_writing(conn: AsyncConnection[Any], tenant: str) -> None:
 def _refuse_standby(conn: AsyncConnection[Any]) -> None:
     if conn.info.parameter_status("in_hot_standby") == "on":
         raise StoreUnavailableError(
-            "this server is a standby, which only reads: export from it, and name its primary in store.url for the rest. "
+            "this server is a read-only standby: export from it, and name its primary in store.url for everything else. "
             "Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
         )
 
@@ -99,5 +99,5 @@ async def _refuse(conn: AsyncConnection[Any], schema: str, found: Rights, doing:
     said = " ".join(f"{statement.format(**quoted)};" for statement in missing)
     raise MissingRightsError(
         f"the login {found.role} may not {doing} schema {schema} of database {found.database}. "
-        f"Whoever owns it, or a superuser, runs: {said} (docs/store.md has the roles.)"
+        f"Its owner, or a superuser, must run: {said} (docs/store.md has the roles.)"
     )

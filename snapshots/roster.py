@@ -1,7 +1,8 @@
-"""Which patients a selection covers, what each is behind with, what not to ask before when, and who was merged into whom.
+"""Stores the patients whom a selection covers, their lags, deferrals, and merges.
 
-A selection's watermark of a type holds for the patients of its roster; of one that is behind, a lag says from where. Both move
-only when a run ends (`end_of_crawl`, called by `closing` in its transaction). What to do with them is `connectors.fhir.search`'s.
+A selection's watermark of a type holds for the patients of its roster; for a patient who is behind, a lag says since when to
+request. Both move only when a run ends (`end_of_crawl`, called by `closing` in its transaction). `connectors.fhir` decides what
+to do with them.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ class RunRoster:
         self._session = session
 
     async def covered(self) -> frozenset[str]:
-        """Give the patients that the selection's watermarks speak for."""
+        """Return the patients whom the selection's watermarks cover."""
         async with self._session.transaction("reading the roster") as own:
             return frozenset([row[0] async for row in await self._session.conn.execute(_SQL["covered"], own)])
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
-        """Give, by (type, patient), up to when patients are complete for whom the watermark does not hold; None: not at all."""
+        """Return, by (type, patient), up to when patients are complete for whom the watermark does not hold; None: not at all."""
         async with self._session.transaction("reading the roster") as own:
             found = await self._session.conn.execute(_SQL["lags"], own)
             return {(kind, patient): instant async for kind, patient, instant in found}
 
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
-        """Give what is not to be asked yet."""
+        """Return what must not be requested yet."""
         async with self._session.transaction("reading deferrals") as own:
             await self._session.conn.execute(_SQL["forget_deferrals"], {**own, "now": now})
             found = await self._session.conn.execute(_SQL["deferrals"], {**own, "now": now})
@@ -49,7 +50,7 @@ class RunRoster:
             ]
 
     async def defer(self, deferrals: Sequence[Deferral]) -> None:
-        """Note what is not to be asked before a time."""
+        """Note what must not be requested before a time."""
         if not deferrals:
             return
         values = {
@@ -62,49 +63,49 @@ class RunRoster:
             await self._session.conn.execute(_SQL["defer"], {**own, **values})
 
     async def aliases(self) -> Sequence[Alias]:
-        """Give the merges that any run of the connection met."""
+        """Return the merges that any run of the connection found."""
         async with self._session.transaction("reading aliases") as own:
             return [Alias(*row) async for row in await self._session.conn.execute(_SQL["aliases"], own)]
 
     async def new_aliases(self) -> Sequence[Alias]:
-        """Give the merges that this run was the first to meet; an id that is its own alias is merged no more."""
+        """Return the merges that this run was the first to find; an id that is its own alias is no longer merged."""
         async with self._session.transaction("reading aliases") as own:
             return [Alias(*row) async for row in await self._session.conn.execute(_SQL["new_aliases"], own)]
 
     async def unanswered(self) -> Sequence[str]:
-        """Give patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
+        """Return the patients who are missing from settled batches and have no unit of their own."""
         async with self._session.transaction("reading the ledger") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
 
     async def stored_patients(self) -> Sequence[StoredPatient]:
-        """Give the connection's patients, tombstones included, in order."""
+        """Return the connection's patients, tombstones included, in order."""
         async with self._session.transaction("reading patients") as own:
             found = await self._session.conn.execute(_SQL["stored_patients"], own)
             return [StoredPatient(*row) async for row in found]
 
     async def revived(self) -> Sequence[str]:
-        """Give the patients whose Patient this run has brought back to life."""
+        """Return the patients whose Patient this run has revived."""
         async with self._session.transaction("reading patients") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["revived"], own)]
 
     async def note_members(self, patients: Sequence[str]) -> None:
-        """Note whom the Group has that this run exports, as the Group itself says."""
+        """Note the members of the exported Group, as the Group itself lists them."""
         async with self._session.transaction("noting members") as own:
             await self._session.conn.execute(_SQL["note_members"], {**own, "patients": list(patients)})
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
-        """Add to what the report says of the cohort: numbers and line numbers, never a value."""
+        """Add to the report's description of the cohort: counts and line numbers, never a value."""
         async with self._session.transaction("describing the cohort") as own:
             await self._session.conn.execute(_SQL["describe_cohort"], {**own, "cohort": Jsonb(dict(cohort))})
 
 
 async def formers(conn: AsyncConnection[Any], opened: OpenScope) -> frozenset[str]:
-    """Give the ids of Patients that lead to another. The caller holds the transaction."""
+    """Return the ids of Patients that lead to another Patient. The caller holds the transaction."""
     return frozenset([row[0] async for row in await conn.execute(_SQL["formers"], opened.own)])
 
 
 async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: Sequence[Alias]) -> None:
-    """Note merges that a run met. The caller holds the transaction."""
+    """Note merges that a run found. The caller holds the transaction."""
     values = {
         "run": opened.run,
         "connection": opened.connection,
@@ -116,7 +117,7 @@ async def note_aliases(conn: AsyncConnection[Any], opened: OpenScope, aliases: S
 
 
 async def end_of_crawl(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> None:
-    """Bring roster and lags up to how the run's units ended. The caller holds the transaction, and moved watermarks before."""
+    """Update roster and lags by the endings of the run's units. The caller holds the transaction, and moved watermarks before."""
     for step in ("end_links", "note_lags", "note_received_patients", "note_whole_types", "note_unasked", "call_roll"):
         await conn.execute(_SQL[step], own)
 
@@ -124,7 +125,7 @@ async def end_of_crawl(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> No
 async def end_of_export(
     conn: AsyncConnection[Any], own: Mapping[str, Any], *, types: Sequence[str], full: bool
 ) -> None:
-    """Bring roster and lags up to a full export, which knows these types now; one of news covers whom the last full one did."""
+    """Update roster and lags after an export: a full one knows these types; one of news covers the last full one's patients."""
     if not full:
         return
     row = await (await conn.execute(_SQL["members_by_type"], own)).fetchone()

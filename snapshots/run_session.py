@@ -1,6 +1,6 @@
-"""The database session of one open run: who it is, and its transactions. Every part of a run's state shares it.
+"""The database session of one open run: its identity and its transactions. Every part of a run's state shares it.
 
-What a transaction does is its caller's: `ledger` (units, batches), and one module a kind of state beside it.
+The callers decide what a transaction does: `ledger` (units, batches), and one module per kind of state.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from snapshots.tenancy import tenant_transaction
 
 @dataclass(kw_only=True)
 class OpenScope:
-    """Which run is open, what it had asked for, and what is found out of that while it is at work."""
+    """Which run is open, what it requests, and what it finds out meanwhile."""
 
     run: int
     connection: int
     scope: RunScope
-    knowledge: str = ""  # whose watermarks, roster and lags it moves: its selection, and how that is listed
-    marks: Mapping[str, str] = field(default_factory=dict)  # types asked for news only, and from when
-    as_of: datetime | None = None  # the instant of its evidence, where the EHR names one
+    knowledge: str = ""  # whose watermarks, roster and lags it moves: its selection and the way of listing it
+    marks: Mapping[str, str] = field(default_factory=dict)  # types of which it requests only news, and since when
+    as_of: datetime | None = None  # the instant of its evidence, if the EHR names one
 
     @property
     def asks_news(self) -> bool:
-        """Whether anything is asked for news only."""
+        """Whether it requests only news of any type."""
         return bool(self.marks)
 
     @property
     def own(self) -> dict[str, Any]:
-        """The parameters that most statements take."""
+        """The parameters of most statements."""
         return {
             "run": self.run,
             "connection": self.connection,
@@ -56,9 +56,9 @@ class RunSession:
 
     @asynccontextmanager
     async def transaction(self, doing: str) -> AsyncIterator[dict[str, Any]]:
-        """Run a transaction; gives the parameters that most statements take: run, connection, selection, knowledge, at.
+        """Run a transaction; yield the parameters of most statements: run, connection, selection, knowledge, at.
 
-        `doing` stands in a StoreError's message.
+        A StoreError's message contains `doing`.
         """
         with store_border(f"run {self.open.run}: {doing}"):
             async with tenant_transaction(self.conn, self.tenant):

@@ -1,7 +1,7 @@
-"""Sessions with Postgres: open one, pin what the code relies on, and refuse a server that cannot be a store.
+"""Opens sessions with Postgres, sets what the code relies on, and refuses a server that cannot be a store.
 
-A server of one's own has settings of its own, and a pooler may stand before it. Nothing else in the code connects to
-Postgres. What a login may do in the database is left to `rights`.
+A user's server has its own settings, and a pooler may be in front of it. No other module connects to Postgres. `rights` checks
+what a login may do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DEFAULTS = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
 }  # a URL may say otherwise
-# at login, since how all else is read depends on it; the rest is pinned by a statement, because poolers refuse `options`
+# at login, because reading everything else depends on it; a statement sets the rest, because poolers refuse `options`
 _PINNED = {"client_encoding": "utf8"}
 _MAINTENANCE = "postgres"  # the database that every cluster has
 _POOLER_ROUNDS = 3
@@ -31,31 +31,31 @@ _POOLER_WAIT_S = 5.0
 
 
 async def connect(url: str) -> AsyncConnection[Any]:
-    """Open a session in autocommit mode, with everything pinned that the code relies on.
+    """Open a session in autocommit mode, with every setting that the code relies on.
 
     Raises:
-        StoreUnavailableError: nobody answers there, or the login is refused; the message names the server, not the password.
+        StoreUnavailableError: no server answers, or it refuses the login; the message names the server, not the password.
     """
     return (await _connect(url))[0]
 
 
 async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
-    """Open a session; give it and the process of the server that answered first."""
+    """Open a session; return it and the id of the server process that answered first."""
     try:
         given = conninfo.conninfo_to_dict(url)
-        if "@" in str(given.get("host") or "")[1:]:  # what libpq says would quote it
+        if "@" in str(given.get("host") or "")[1:]:  # libpq's message would quote it
             raise psycopg.ProgrammingError
         full = {**_DEFAULTS, **given, **_PINNED}
         conn = await AsyncConnection.connect(conninfo.make_conninfo("", **full), autocommit=True)
     except psycopg.OperationalError as error:
         advice = await _advice(full, error)
-        # from None: a traceback would show the frame that holds the password
+        # from None: a traceback would show the frame with the password
         raise StoreUnavailableError(
             f"cannot connect to the store at {describe_server(url)}: {refusal(error)}. {advice}"
         ) from None
     except psycopg.Error:
         raise StoreUnavailableError(
-            f"cannot connect to the store at {describe_server(url)}: not a URL that libpq reads. Check store.url."
+            f"cannot connect to the store at {describe_server(url)}: libpq cannot parse the URL. Check store.url."
         ) from None
     try:
         with store_border("setting up a session"):
@@ -71,7 +71,7 @@ async def _answering(conn: AsyncConnection[Any], query: str) -> int:
 
 
 async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
-    """What to do about a refused login. libpq gives no SQLSTATE of it: the server is asked, in the database that all have."""
+    """Return what to do about a refused login. libpq gives no SQLSTATE, so ask the server, in the database that all have."""
     usual = "Check store.url and that the server is up."
     database = full.get("dbname")
     if isinstance(error, psycopg.errors.ConnectionTimeout) or database in {None, _MAINTENANCE}:
@@ -82,19 +82,19 @@ async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
             row = await (await conn.execute(_SQL["database"], {"database": database})).fetchone()
             if row is None:
                 made = await (await conn.execute(_SQL["create_database"], {"database": database})).fetchone()
-                return f"There is no such database. Who may create one, runs: {made[0] if made else ''};"
-            return usual if row[0] else f"Its owner, or a superuser, runs: {row[1]};"
+                return f"There is no such database. A role that may create one must run: {made[0] if made else ''};"
+            return usual if row[0] else f"Its owner, or a superuser, must run: {row[1]};"
     except psycopg.Error:
         return usual
 
 
 async def check_server(conn: AsyncConnection[Any], url: str, *, wait_s: float = _POOLER_WAIT_S) -> None:
-    """Refuse a server that cannot be a store: too old, an encoding that cannot hold FHIR, sessions that are not kept.
+    """Refuse a server that cannot be a store: too old, an encoding that cannot hold FHIR, a pooler that shares sessions.
 
-    `wait_s` is how long a pooler may take to give a second session.
+    `wait_s` is how long a pooler may take to provide a second session.
 
     Raises:
-        StoreUnavailableError: with what is needed in its place.
+        StoreUnavailableError: the message says what is needed.
     """
     where = f"the store at {describe_server(url)}"
     major = conn.info.server_version // 10000
@@ -106,23 +106,23 @@ async def check_server(conn: AsyncConnection[Any], url: str, *, wait_s: float = 
     encoding = conn.info.parameter_status("server_encoding")
     if encoding != ENCODING:
         raise StoreUnavailableError(
-            f"{where} has the encoding {encoding}, which cannot hold FHIR: it is Unicode. Name a database of {ENCODING} in "
-            f"store.url; one is made by CREATE DATABASE charts ENCODING '{ENCODING}' TEMPLATE template0 (docs/store.md)."
+            f"{where} has the encoding {encoding}, which cannot hold FHIR, because FHIR is Unicode. Name a {ENCODING} database "
+            f"in store.url; to make one: CREATE DATABASE charts ENCODING '{ENCODING}' TEMPLATE template0 (docs/store.md)."
         )
     if await _pooled(conn, url, wait_s):
         raise StoreUnavailableError(
-            f"{where} is behind a pooler that hands a session to others between transactions (pgbouncer: pool_mode = "
-            "transaction or statement). chartferry needs sessions that stay its own: its locks, settings and prepared "
+            f"{where} is behind a pooler that gives a session to other clients between transactions (pgbouncer: pool_mode = "
+            "transaction or statement). chartferry needs sessions of its own: its locks, settings and prepared "
             "statements live in them. Set pool_mode = session for this database, or name the server itself in store.url "
             "(docs/store.md)."
         )
 
 
 async def _pooled(conn: AsyncConnection[Any], url: str, wait_s: float) -> bool:
-    """Whether a pooler lends this session's server process to others while the session lasts.
+    """Whether a pooler lends this session's server process to other clients while the session lasts.
 
-    A pooler shows by a number of its own for the session (BackendKeyData), which is not the process's. pgbouncer in session
-    mode has that as well; there a second session never gets the process of the first, and the first keeps its own.
+    A pooler shows itself by its own number for the session (BackendKeyData), which is not the process id. pgbouncer in session
+    mode does that as well, but there a second session never gets the first one's process, and the first keeps its own.
     """
     with store_border("asking who answers"):
         try:
@@ -134,7 +134,7 @@ async def _pooled(conn: AsyncConnection[Any], url: str, wait_s: float) -> bool:
         except psycopg.errors.ProtocolViolation:  # pgbouncer's refusal of a transaction in statement mode
             return True
     raise StoreUnavailableError(
-        f"the store at {describe_server(url)} is behind a pooler that gives one session and lets a second wait: chartferry "
+        f"the store at {describe_server(url)} is behind a pooler that provides one session and lets a second wait: chartferry "
         "needs several at a time. Raise its pool_size (docs/store.md)."
     )
 
@@ -145,7 +145,9 @@ async def _changes_hands(conn: AsyncConnection[Any], url: str, first: int) -> bo
         try:
             if met == first:
                 return True
-            async with other.transaction():  # holds what it got, so that the first must get another if it ever let go
+            async with (
+                other.transaction()
+            ):  # keeps its process, so that the first session must get another one if it ever let go
                 if await _answering(other, "backend") == first or await _answering(conn, "backend") != first:
                     return True
         finally:

@@ -1,7 +1,7 @@
 """Tenants as schemas, and the one place where a transaction is bound to its tenant.
 
-Every statement of the store runs in `tenant_transaction`: what keeps tenants apart (the search path now, a role and
-row-level security later) is set here, per transaction, and ends with it.
+Every statement of the store runs in `tenant_transaction`. This module sets, per transaction, what separates tenants: the search
+path now, a role and row-level security later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,54}")
 
 
 def tenant_schema(tenant: str) -> str:
-    """Give the schema of a tenant, `tenant_<name>`.
+    """Return the schema of a tenant, `tenant_<name>`.
 
     Raises:
         StoreError: the name is not 1-55 of a-z, 0-9, _ and -, beginning with a letter.
@@ -36,7 +36,7 @@ def tenant_schema(tenant: str) -> str:
 
 @asynccontextmanager
 async def tenant_transaction(conn: AsyncConnection[Any], tenant: str) -> AsyncIterator[None]:
-    """Run a transaction that sees the tenant's schema and no other; committed at the end, rolled back on an error."""
+    """Run a transaction that sees only the tenant's schema; commit at the end, roll back on an error."""
     async with conn.transaction():
         await conn.execute(_SQL["bind"], {"search_path": f'"{tenant_schema(tenant)}"', "tenant": tenant}, prepare=True)
         yield

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, kw_only=True)
 class PaceState:
-    """How fast a connection's EHR may be asked, as the last run left it. Moments are epoch seconds."""
+    """A connection's pace, as the last run left it. Times are epoch seconds."""
 
-    concurrency: int | None = None  # requests at a time; None: never measured
+    concurrency: int | None = None  # concurrent requests; None: never measured
     file_concurrency: int | None = None
     down_until: float | None = None  # the circuit breaker is open until then
     down_reason: str | None = None  # what was found, without PHI
-    trips: int = 0  # how often it opened since things last went well
-    quota_free_at: float | None = None  # from when the next request is within the quota
+    trips: int = 0  # how often it opened since the last success
+    quota_free_at: float | None = None  # the time from which the next request is within the quota
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Traffic:
     left: int | None = None
 
     def since(self, before: Traffic) -> Traffic:
-        """What came after `before`; what is left stays as it is."""
+        """Return what was added after `before`; `left` stays the same."""
         return Traffic(
             requests=self.requests - before.requests,
             retries=self.retries - before.retries,

@@ -1,7 +1,7 @@
-"""Units of work: what one piece of a run asks for, and how it ended.
+"""Units of work: what one piece of a run requests, and how it ended.
 
-Standard library only, so that both sides of the hourglass may import it. What a unit's `detail` means is left to the connector
-that made it; what follows from its ending, to `snapshots.closing` and `snapshots.evidence`.
+Standard library only, so that both connectors and the store may import it. The connector that made a unit interprets its
+`detail`; `snapshots.closing` and `snapshots.evidence` act on its ending.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ _KEY_DIGITS = 32
 
 
 class UnitState(StrEnum):
-    """How a unit of a run stands in the ledger."""
+    """The state of a unit in the ledger."""
 
     PENDING = "pending"
     SETTLED = "settled"
-    FAILED = "failed"  # a hole: named by the report, blocks the watermark, asked first by the next run
+    FAILED = "failed"  # a hole: the report names it, it blocks the watermark, the next run requests it first
 
 
 class Ending(StrEnum):
-    """How the EHR answered a unit. What a reason says is for people; code decides by this."""
+    """How the EHR answered a unit. A reason is for people; code decides by the ending."""
 
-    LISTED = "listed"  # all that was asked for came
-    PARTIAL = "partial"  # something may be missing, or came unasked; the EHR said so, or it shows
-    NOT_SERVED = "not-served"  # it has no such search
-    NOT_FOUND = "not-found"  # it knows no such patient, or no such resource
-    GONE = "gone"  # the patient, or the resource, is deleted
-    MERGED = "merged"  # the patient is another's by now
-    RESTRICTED = "restricted"  # this client may not
-    PAUSED = "paused"  # not today
+    LISTED = "listed"  # everything requested came
+    PARTIAL = "partial"  # something may be missing, or came unrequested: the EHR said so, or the answer shows it
+    NOT_SERVED = "not-served"  # the EHR has no such search
+    NOT_FOUND = "not-found"  # the EHR knows no such patient or resource
+    GONE = "gone"  # the patient or the resource is deleted
+    MERGED = "merged"  # the patient was merged into another
+    RESTRICTED = "restricted"  # the EHR refuses this client
+    PAUSED = "paused"  # not before another day
     FAILED = "failed"
 
 
 def unit_key(*parts: object) -> str:
-    """Give the key of the unit that these parts name: opaque, the same in every run, and without an id in it."""
+    """Return the key of the unit that these parts name: opaque, the same in every run, and without an id in it."""
     return sha256(":".join(map(str, parts)).encode()).hexdigest()[:_KEY_DIGITS]
 
 
@@ -55,19 +55,17 @@ class Unit:
     kind: str
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
-    template: str = ""  # what it asks, without ids, for people: "GET /Observation?patient=…"
+    template: str = ""  # its request, without ids, for people: "GET /Observation?patient=…"
     split: str = ""  # which part of the patient's resources of the type: "category=laboratory"
-    incremental: bool = False  # it asks for news only
-    since: str | None = None  # from when, where the unit says so itself: a FHIR instant
-    ids: tuple[str, ...] = ()  # PHI: the resources that it asks for by id
+    incremental: bool = False  # it requests only news
+    since: str | None = None  # since when, if the unit itself sets it: a FHIR instant
+    ids: tuple[str, ...] = ()  # PHI: the resources that it requests by id
     of_chart: str | None = None  # PHI: the patient whose chart mentions them; some EHRs bind a token to one
-    page: int | None = None  # of the manifest that lists the file
-    detail: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what else its fetcher needs to do it again (JSON); no token
-    reached: Mapping[str, Any] | None = None  # how far an interrupted run came with it (JSON)
+    page: int | None = None  # page of the manifest that lists the file
+    detail: Mapping[str, Any] = field(default_factory=dict)  # what else its fetcher needs to repeat it (JSON); no token
+    reached: Mapping[str, Any] | None = None  # how far an interrupted run got with it (JSON)
     way: Way | None = None  # by which it lists
-    way_of_none: Way | None = None  # by which it lists what belongs to no patient, where that is another
+    way_of_none: Way | None = None  # the way by which it lists what belongs to no patient, if different
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +75,11 @@ class UnitResult:
     key: str
     state: UnitState
     reason: str | None = None  # why it failed, or a note ("restricted", "type not served here"); no PHI
-    complete_listing: bool = (
-        False  # True: everything this unit could list was listed, so that it misses what did not come
-    )
+    # True: the unit listed everything that it can list, so that it misses what did not come
+    complete_listing: bool = False
     records: int = 0
-    ending: Ending | None = None  # None: LISTED where it settled, else FAILED
-    newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only where news will be asked
+    ending: Ending | None = None  # None: LISTED if it was settled, else FAILED
+    newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only if news will be requested
 
     @property
     def ended(self) -> Ending:

@@ -1,6 +1,6 @@
-"""The numbers of ways: a row keeps the number of the way that brought it, units that of the way by which they list.
+"""The numbers of ways: a row keeps the number of the way that brought it, a unit the number of the way by which it lists.
 
-What a way is stands in `record.Way`; what it means that one misses a row, in `evidence`.
+`record.Way` defines ways; `evidence` decides what a missed row means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class WayNumbers:
         self._numbers: dict[Way, int] = {}
 
     async def of(self, ways: Iterable[Way | None]) -> Mapping[Way, int]:
-        """Give the numbers of all known ways, these among them; new ones get theirs."""
+        """Return the numbers of all known ways, including these; give new ones a number."""
         own = self._session.open.own
         for way in {way for way in ways if way is not None and way not in self._numbers}:
             values = {**own, "name": way.name, "scope": way.scope.value, "strict": way.strict, "codes": list(way.codes)}
@@ -32,7 +32,7 @@ class WayNumbers:
         return self._numbers
 
     async def by_number(self) -> Mapping[int, Way]:
-        """Give the connection's ways by their numbers."""
+        """Return the connection's ways by their numbers."""
         found = await self._session.conn.execute(_SQL["all"], self._session.open.own)
         return {
             number: Way(name, WayScope(scope), strict, tuple(codes))

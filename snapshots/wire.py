@@ -1,7 +1,7 @@
 """Postgres' binary formats, packed by hand: arrays as parameters and rows of COPY. Values in, bytes out.
 
-Hand-packing costs 2 µs a resource, psycopg's own adaptation of the same lists five times that; which rows to send is
-decided in `ingest`.
+Packing by hand costs 2 µs per resource, psycopg's own adaptation of the same lists five times that. `ingest` decides which rows
+to send.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COPY_COLUMNS = 11
 _length = struct.Struct(">i").pack
 NO_WAYS: Mapping[Way, int] = MappingProxyType({})
 _SHORT = 256
-_SHORT_LENGTHS = [_length(number) for number in range(_SHORT)]  # a look-up takes a third of packing
+_SHORT_LENGTHS = [_length(number) for number in range(_SHORT)]  # a look-up takes a third of the time of packing
 
 
 class TextArray(bytes):
@@ -68,7 +68,7 @@ class _IntArrayDumper(_TextArrayDumper):
 
 
 def register_arrays(conn: AsyncConnection[Any]) -> None:
-    """Teach a connection to send `TextArray`, `ByteaArray` and `IntArray` as they are."""
+    """Make a connection send `TextArray`, `ByteaArray` and `IntArray` unchanged."""
     conn.adapters.register_dumper(TextArray, _TextArrayDumper)
     conn.adapters.register_dumper(ByteaArray, _ByteaArrayDumper)
     conn.adapters.register_dumper(IntArray, _IntArrayDumper)
@@ -99,7 +99,7 @@ def int_array(values: Sequence[int | None]) -> IntArray:
 
 
 def encoded(value: str | None) -> bytes | None:
-    """Give a text as UTF-8, None as None.
+    """Return a text as UTF-8, None as None.
 
     Raises:
         UnicodeEncodeError: the text holds a lone surrogate.
@@ -110,10 +110,10 @@ def encoded(value: str | None) -> bytes | None:
 def copy_rows(
     records: Sequence[Record], *, connection: int, run: int, ways: Mapping[Way, int] = NO_WAYS
 ) -> Iterator[bytes]:
-    """Give the data of `COPY resource (…) FROM STDIN (FORMAT binary)` for new resources, in chunks of about 256 kB.
+    """Return the data of `COPY resource (…) FROM STDIN (FORMAT binary)` for new resources, in chunks of about 256 kB.
 
     Columns: connection int4, first_run int8, last_changed_run int8, then text: resource_type, id, patient_id, version_id,
-    last_updated; content_hash bytea, first_way int4, body jsonb. `ways` are the numbers of the ways that brought them.
+    last_updated; content_hash bytea, first_way int4, body jsonb. `ways` are the numbers of the ways that brought the rows.
     """
     # field count, and the three numbers that all rows share
     head = struct.pack(">hiiiqiq", _COPY_COLUMNS, 4, connection, 8, run, 8, run)

@@ -1,1 +1,1 @@
-"""What every source shares: a run's units, the bounded way of what they bring into the store, endings and errors."""
+"""What every source shares: a run's units, the bounded pipeline into the store, endings and errors."""

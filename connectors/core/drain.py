@@ -1,4 +1,4 @@
-"""Fetches what is pending until nothing is: some thousand units at a time, since a ledger may be larger than memory."""
+"""Fetches pending units until none are left: some thousand at a time, since a ledger may be larger than memory."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ async def fetch_pending(
     notice: Notice = Noticed,
     on_pending: Callable[[int], None] = lambda number: None,
 ) -> bool:
-    """Fetch all units of these kinds, those that come to light meanwhile too; tell if there were any.
+    """Fetch all units of these kinds, including those found meanwhile; return whether there were any.
 
-    `doing` is shown; `let_in`: whether this run's login has been accepted before (`run_units`).
+    `doing` is shown to the user; `let_in`: whether this run's login was accepted before (`run_units`).
 
     Raises:
-        ConnectorError: the store gives the same units again, which it should have settled.
+        ConnectorError: the store returns the same units again, although it should have settled them.
     """
     before: list[Unit] = []
     while pending := await run.store.pending(AT_ONCE, kinds):
         if pending == before:
-            raise ConnectorError("The store does not settle what was fetched: the same units are pending again.")
+            raise ConnectorError("The store did not settle what was fetched: the same units are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
         if doing is not None:
             run.show(doing)

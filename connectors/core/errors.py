@@ -3,18 +3,18 @@
     ConnectorError
     ├── PlanError                 the request cannot be planned: no cohort, a mode that this server does not offer
     ├── DiscoveryError            the server does not say what is needed to log in
-    ├── AuthError                 the token endpoint refused us, or the EHR refused a fresh token
-    ├── FetchError                one request, in the end, did not give what was asked
-    │   ├── TransientFetchError   worth asking again later; all tries are used up
+    ├── AuthError                 the token endpoint refused us, or the EHR refused a new token
+    ├── FetchError                one request finally failed
+    │   ├── TransientFetchError   worth trying again later; all tries are used up
     │   │   ├── BudgetExhaustedError   the connection's retry budget is empty
-    │   │   ├── EhrDownError           not asked: too many calls before this one found nobody at home
-    │   │   └── QuietHoursError        not asked: the configuration wants the EHR spared at this hour
+    │   │   ├── EhrDownError           not sent: too many calls before this one got no answer
+    │   │   └── QuietHoursError        not sent: the configuration forbids requests at this hour
     │   ├── TerminalFetchError    the server's answer will not change: 400, 403, 404, …
-    │   │   └── ExportRefusedError     a kick-off was refused for what it asks for; no job has begun
+    │   │   └── ExportRefusedError     a kick-off was refused because of its request; no job has begun
     │   └── ProtocolError         an answer that the specification does not allow
     └── UnsafeLinkError           a link or redirect that the token or the request must not follow
 
-Whether an error is worth another try is decided in `transport.retry_table` and carried by the type. Messages name the
+`transport.retry_table` decides whether an error is worth another try; the error's type says so. Messages name the
 request by its template: never a query value, an id, a token or a body.
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 
 class ConnectorError(Exception):
-    """Anything that connectors raise."""
+    """The base of all errors of connectors."""
 
 
 class PlanError(ConnectorError):
@@ -34,7 +34,7 @@ class DiscoveryError(ConnectorError):
 
 
 class AuthError(ConnectorError):
-    """The token endpoint refused the client, or the EHR refused a fresh token.
+    """The token endpoint refused the client, or the EHR refused a new token.
 
     `code` is the OAuth error ("invalid_client"), where the server gave one.
     """
@@ -45,7 +45,7 @@ class AuthError(ConnectorError):
 
 
 class FetchError(ConnectorError):
-    """One request, in the end, did not give what was asked.
+    """One request finally failed.
 
     `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
     vendor codes such as Epic's "4113", never free text, which may carry PHI.
@@ -58,7 +58,7 @@ class FetchError(ConnectorError):
 
 
 class TransientFetchError(FetchError):
-    """Worth asking again later; all tries are used up."""
+    """Worth trying again later; all tries are used up."""
 
 
 class BudgetExhaustedError(TransientFetchError):
@@ -66,19 +66,19 @@ class BudgetExhaustedError(TransientFetchError):
 
 
 class EhrDownError(TransientFetchError):
-    """Not asked: too many calls before this one found nobody at home; the message says until when."""
+    """Not sent: too many calls before this one got no answer; the message says until when."""
 
 
 class QuietHoursError(TransientFetchError):
-    """Not asked: the configuration wants the EHR spared at this hour, and for longer than the run may wait."""
+    """Not sent: the configuration forbids requests at this hour, and for longer than the run may wait."""
 
 
 class TerminalFetchError(FetchError):
-    """The server's answer will not change by asking again."""
+    """Another try will not change the server's answer."""
 
 
 class ExportRefusedError(TerminalFetchError):
-    """A kick-off was refused for what it asks for: no job has begun, and another level may be taken.
+    """A kick-off was refused because of its request: no job has begun, and another level may be accepted.
 
     `named` are parameters of ours that the answer's text names.
     """

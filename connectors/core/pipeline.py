@@ -1,7 +1,7 @@
-"""Moves what fetchers find into the store: many fetchers, one bounded line, one writer that gathers batches.
+"""Moves what fetchers find into the store: many fetchers, one bounded queue, one writer that forms batches.
 
-Data commits with, or before, the result of its unit; memory is bounded by the bytes in line and the batch's size. What is
-fetched is `crawl`'s and `bulk`'s business; how it is stored, the store's.
+Data commit with the result of their unit, or before it. The bytes in the queue and the size of a batch bound the memory. `crawl`
+and `bulk` fetch; the store stores.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from snapshots.witness import Deletion
 # 200 MB that a process may take.
 BATCH_BYTES = 8_000_000
 BATCH_RECORDS = 8_000
-# How long a batch waits for company. Small pages that trickle in would each pay for a transaction, 1 ms of CPU here and more than
-# the request; a crash costs this much more work at the most.
+# How long a batch waits for more pieces. Otherwise each small page would pay for its own transaction, 1 ms of CPU here and more
+# than the request; a crash costs at most this much more work.
 LINGER_S = 0.2
 ENOUGH_BYTES = 500_000  # worth a transaction at once
-# What may wait in line for the writer. Bytes, not pieces: while a batch commits (some 30 ms), small pages must not keep the
-# fetchers from asking on, and large ones must not fill the memory.
+# What may wait in the queue for the writer. Bytes, not pieces: while a batch commits (some 30 ms), small pages must not stop the
+# fetchers, and large ones must not fill the memory.
 LINE_BYTES = 8_000_000
 _PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
-_REFUSED_AT_MOST = 3  # in a row whose requests no login opens: it is the client that is refused, and not they
+_REFUSED_AT_MOST = 3  # refusals in a row: then the client is refused, not these patients
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A piece of what one unit gave; the last piece carries its result."""
+    """A piece of one unit's data; the last piece has its result."""
 
     records: Sequence[Record] = ()
     deletions: Sequence[Deletion] = ()
@@ -47,7 +47,7 @@ class Fetched:
     aliases: Sequence[Alias] = ()
     mentions: Sequence[ReferenceTarget] = ()
     result: UnitResult | None = None
-    place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and how far it has come with this piece
+    place: tuple[str, Mapping[str, Any]] | None = None  # a unit's key, and its progress with this piece
     size: int = 0  # bytes of bodies
 
 
@@ -76,9 +76,9 @@ async def run_units(
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
-    One unit's FetchError or unsafe link is its own hole, and so is a login that is refused for one patient or one thing alone,
-    where others are let in (`let_in`: this run's login has been accepted before); every other error stops all: what was
-    committed stays, and the run can be resumed.
+    A FetchError or an unsafe link makes a hole of its own unit. So does a login that is refused for one patient or one resource
+    while others are accepted (`let_in`: this run's login was accepted before). Every other error stops everything: committed data
+    stay, and the run can be resumed.
     """
     if not units:
         return
@@ -118,7 +118,7 @@ async def run_units(
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that stopped the tasks: the group's others are its consequences."""
+    """Return the error that stopped the tasks; the others in the group are its consequences."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -126,7 +126,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class _Refusals:
-    """Tells what the EHR keeps from us (VA: a token a patient; elsewhere a 401 in place of 403) from a client that it refuses."""
+    """Distinguishes data that the EHR withholds (VA: a token per patient; elsewhere 401 instead of 403) from a refused client."""
 
     def __init__(self, *, let_in: bool) -> None:
         self._refused: set[str] = set()
@@ -134,15 +134,13 @@ class _Refusals:
         self._last: AuthError | None = None
 
     def forget(self) -> None:
-        """Note that somebody's request was answered."""
+        """Note that a request was accepted."""
         self._refused.clear()
         self._let_in = True
 
     def note(self, unit: Unit, error: AuthError) -> None:
-        """Note a refusal; raises it where it is not one patient's, or one thing's, own."""
-        of_login = (
-            error.code is not None
-        )  # said by the token endpoint; else by the EHR, to a token that has just been given
+        """Note a refusal; raise it unless it concerns only one patient or one resource."""
+        of_login = error.code is not None  # by the token endpoint; else by the EHR, of a new token
         if of_login and unit.patient_id is None:
             raise error
         self._last = error
@@ -151,13 +149,13 @@ class _Refusals:
             raise error
 
     def end(self) -> None:
-        """Raise the last refusal of a client that was let in nowhere."""
+        """Raise the last refusal of a client that was accepted nowhere."""
         if self._last is not None and not self._let_in and self._last.code is None:
             raise self._last
 
 
 class _Line:
-    """Pieces on their way to the one writer, first come first served. Half the CPU of anyio's stream, and bounded by bytes."""
+    """The queue of pieces for the one writer, first in, first out. Half the CPU of anyio's stream, and bounded by bytes."""
 
     def __init__(self) -> None:
         self._pieces: deque[Fetched] = deque()
@@ -176,12 +174,12 @@ class _Line:
         self._tell()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Declare that no more pieces will come."""
         self._ended = True
         self._tell()
 
     def take(self) -> Fetched | None:
-        """The next piece, if one is there."""
+        """Return the next piece, if there is one."""
         if not self._pieces:
             return None
         piece = self._pieces.popleft()
@@ -192,7 +190,7 @@ class _Line:
         return piece
 
     async def filled(self) -> bool:
-        """Wait until a piece is there; False: none will ever be."""
+        """Wait for a piece; False: none will come any more."""
         while not self._pieces and not self._ended:
             self._news = self._news or anyio.Event()
             await self._news.wait()
@@ -225,7 +223,7 @@ async def _write_all(line: _Line, store: RunStore, on_batch: OnBatch) -> None:
 
 
 async def _gathered(line: _Line) -> list[Fetched]:
-    """What is there, up to a full batch; and where that is little, what comes within LINGER_S."""
+    """Return the waiting pieces, up to a full batch; if they are few, also what comes within LINGER_S."""
     pieces: list[Fetched] = []
     size = count = 0
     with anyio.move_on_after(LINGER_S):

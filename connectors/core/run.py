@@ -1,6 +1,6 @@
-"""What the steps of one run share, whatever its source: the store, the clock, how far it is, and what is to be told.
+"""What the steps of one run share, whatever its source: the store, the clock, its progress, and its notes.
 
-A kind of source adds what its own steps share (`connectors.fhir.run`).
+Each kind of source adds what its own steps share (`connectors.fhir.run`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from snapshots.unit import UnitResult, UnitState
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is; the same object is passed at every step."""
+    """The progress of a run; the same object is passed at every step."""
 
     connection: str
     phase: str = "starting"
@@ -40,9 +40,9 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     def show(self, phase: str | None = None) -> None:
-        """Tell whoever watches how far the run is."""
+        """Report the run's progress."""
         self.progress.phase = phase or self.progress.phase
-        self.progress.units = max(self.progress.units, self.progress.units_done)  # more came to light than was planned
+        self.progress.units = max(self.progress.units, self.progress.units_done)  # more units were found than planned
         self.on_progress(self.progress)
 
     def settled(self, results: Sequence[UnitResult], records: int) -> None:

@@ -1,8 +1,8 @@
 """What every connector needs from a store, as a protocol; `snapshots.ledger` is the real one.
 
-One `RunStore` is one open run. Calls come from one task at a time. Every call is one transaction: it happened whole, or not
-at all; after a crash, opening the same scope again finds exactly what was committed. What one kind of source remembers beside its
-units is its own protocol: an EHR's is `connectors.fhir.memories`.
+One `RunStore` is one open run. Calls come from one task at a time. Every call is one transaction: it happens completely or not
+at all; after a crash, opening the same scope again finds exactly what was committed. What one kind of source remembers besides
+its units has its own protocol: an EHR's is `connectors.fhir.memories`.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ class RunStore(Protocol):
 
     @property
     def started_at(self) -> datetime:
-        """When the run first began, also when this is its resumption: the watermark's upper bound."""
+        """When the run first began, even if it was resumed: the watermark's upper bound."""
 
     @property
     def planned(self) -> bool:
         """True when a resumed run already has its units: do not plan again, continue with `pending`."""
 
     async def plan(self, units: Iterable[Unit]) -> int:
-        """Write the run's units, all or none, and give their number. Units already present (same key) are left as they are.
+        """Write the run's units, all or none, and return their number. Units that exist already (same key) are not changed.
 
-        They are taken as they come: a plan may be larger than memory.
+        The units are consumed one by one: a plan may be larger than memory.
         """
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
-        """Units still to do, the first `limit`: those that were holes of the previous run first, then in planned order.
+        """Return pending units, the first `limit`: holes of the previous run first, then in planned order.
 
-        Whoever fetches takes only the `kinds` that it fetches; None gives all.
+        A fetcher asks only for the `kinds` that it fetches; None returns all.
         """
 
     async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """What settled units of these kinds had to remark, for people: (type, reason) -> how many."""
+        """Return the remarks of settled units of these kinds, for people: (type, reason) -> count."""
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
 
-        Whole and in order, also after a crash of the store's server; surely on its disk once a later `jobs.save` or `finish`
-        has returned.
+        Complete and in order, even after a crash of the store's server; certainly on its disk once a later `jobs.save` or
+        `finish` has returned.
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
         """
@@ -64,9 +64,9 @@ class RunStore(Protocol):
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
-        """Judge what was missed, move the watermark of every type that was listed as asked, close the run.
+        """Judge what was missed, move the watermark of every type that was listed as requested, close the run.
 
-        `watermark` None moves none (a pull); with an `overlap` it goes no further than that before the newest date that came.
+        `watermark` None moves none (a pull); with an `overlap` it stays at least that far before the newest date that came.
         State moves last: this is one transaction after all data has committed.
         """
 

@@ -1,7 +1,7 @@
-"""What one connection is waiting for now, why and until when: for whoever shows it while it lasts.
+"""What one connection is waiting for, why and until when, so that it can be shown.
 
-Every sleep of a connection goes through here with its reason, and so does every wait for the EHR's answer. How it is shown, and
-from how many seconds on, is left to `cli.progress`. Reasons hold no URL and no id.
+Every sleep of a connection goes through here with its reason, and so does every wait for the EHR's answer. `cli.progress` decides
+how to show it, and after how many seconds. Reasons contain no URL and no id.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Wait(NamedTuple):
-    """One wait. Moments are epoch seconds."""
+    """One wait. Times are epoch seconds."""
 
     reason: str
     since: float
-    until: float  # when it ends at the latest
+    until: float  # the latest time at which it ends
     open: bool = False  # whether it may end at any moment before that, as an answer may come
 
 
 class Waits:
-    """The waits of one connection that are under way."""
+    """The current waits of one connection."""
 
     def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
         self._clock = clock
@@ -34,11 +34,11 @@ class Waits:
         self._heard_at = 0.0
 
     async def sleep(self, seconds: float, reason: str) -> None:
-        """Sleep, and let it be known why and until when."""
+        """Sleep, and publish why and until when."""
         await self.sleeper(reason)(seconds)
 
     def sleeper(self, reason: str, sleep: Sleep | None = None) -> Sleep:
-        """Return a function that sleeps for this reason, in the given way where there is one."""
+        """Return a function that sleeps for this reason, with the given sleep function if there is one."""
 
         async def slept(seconds: float) -> None:
             now = self._clock()
@@ -49,16 +49,16 @@ class Waits:
 
     @contextmanager
     def answer(self, reason: str, patience_s: float) -> Iterator[None]:
-        """While the block lasts the EHR is to answer; it has `patience_s` from its last sign of life on."""
+        """Publish that the block waits for the EHR's answer, which may take `patience_s` from its last sign of life."""
         now = self._clock()
         with self._kept(self._answers, Wait(reason, now, now + patience_s, open=True)):
             yield
         self._heard_at = self._clock()
 
     def current(self) -> Wait | None:
-        """Give what holds everything up: the answer that is awaited where none came since, else the sleep that ends first.
+        """Return what holds everything up: the awaited answer if none has come since, else the sleep that ends first.
 
-        While answers come, a sleep holds nobody up but itself: None then.
+        While answers come, a sleep delays only itself: then None.
         """
         awaited = min(self._answers.values(), key=lambda wait: wait.since, default=None)
         slept = min(self._sleeping.values(), key=lambda wait: wait.until, default=None)

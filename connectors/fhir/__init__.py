@@ -1,1 +1,1 @@
-"""FHIR R4 over HTTP: how an EHR is asked, by search or bulk export, and what its answers mean."""
+"""FHIR R4 over HTTP: how to query an EHR, by search or bulk export, and what its answers mean."""

@@ -1,7 +1,7 @@
-"""Asks by their ids for rows that a listing no longer had: the second word before anything is believed to be gone.
+"""Requests by id the rows that a listing no longer had: a second check before anything counts as gone.
 
-Which rows those are, and what is believed in the end, is `snapshots.evidence`'s; here they are read, some listed rows of the same
-types beside them, since a 404 means something only where a row that is there can be read. docs/completeness.md tells the whole.
+`snapshots.evidence` chooses the rows and decides what to believe. This module reads them, and also some listed rows of the same
+types as controls: a 404 means something only if an existing row can be read. docs/completeness.md has the whole rule.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from snapshots.witness import AbsentRow, Deletion, Said
 
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = (CONFIRM, CONTROL)
-_LEAST_READS = 200  # of missed rows, a run; or a share of its requests, where that is more
+_LEAST_READS = 200  # missed rows per run; or a share of its requests, if that is more
 _SHARE = 0.05
 _SAID = {
     Ending.GONE: Said.GONE,
@@ -36,20 +36,22 @@ _SAID = {
     Ending.RESTRICTED: Said.WITHHELD,
     Ending.NOT_FOUND: Said.NOT_FOUND,
 }
-_FOR_ROWS = 4  # one read in so many is kept for rows, however many patients are no longer listed
+_FOR_ROWS = 4  # this share of the reads is reserved for rows, however many patients are no longer listed
 
 
 async def confirm_absences(run: EhrRun, capability: Capability) -> None:
-    """Find what this run has missed and ask for it by id, within bounds; what is not asked for stays doubted.
+    """Find what this run has missed and request it by id, within limits; what is not requested stays doubted.
 
-    First the patients who are no longer listed, since what their charts should have depends on whether they live; then rows;
-    then, after a full listing, some of the rows that no listing could have shown. An EHR that fails meanwhile costs the answers.
+    First the patients who are no longer listed, because what their charts should contain depends on whether they exist; then
+    rows; then, after a full listing, some of the rows that no listing could have shown. If the EHR fails meanwhile, the answers
+    are
+    lost.
     """
     evidence = run.store.evidence
     readable = capability.readable_types
     reader = _Reader(run.client, run.request.base_url, run.request.profile)
     left = max(_LEAST_READS, int(run.client.requests * _SHARE))
-    run.show("looking for what is no longer listed")
+    run.show("looking for rows that are no longer listed")
     await _read_pending(run, reader)  # of a run that was killed
     await evidence.note_departed(PATIENTS)
     left -= await _ask(run, reader, readable, left - left // _FOR_ROWS)
@@ -58,7 +60,7 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     if run.request.kind == "sync" and run.is_full:
         await _look_after_unwitnessed(run, reader, readable, left)
     if reader.asked:
-        run.notes.append(f"{reader.asked:,} that were not listed were asked for by their ids")
+        run.notes.append(f"{reader.asked:,} rows that were not listed were requested by id")
 
 
 async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
@@ -72,13 +74,13 @@ async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequen
     if unwitnessed:
         counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
         run.notes.append(
-            f"no listing of this connection shows {counts}, which are kept: up to {profile.unwitnessed_reads} a run are read to "
-            "see whether they are still there"
+            f"no listing of this connection can show {counts}; they are kept; each run reads up to {profile.unwitnessed_reads} "
+            "to check whether they still exist"
         )
 
 
 async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, limit: int) -> int:
-    """Read what is due, at most so many; gives how many that were."""
+    """Read what is due, up to a limit; return the number read."""
     if limit <= 0:
         return 0
     evidence = run.store.evidence
@@ -88,7 +90,7 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
         return 0
     types = sorted(
         {*heard, "Patient"} - reader.controlled
-    )  # there may be nothing listed of a type, to be read beside it
+    )  # a type may have no listed row that could serve as a control
     controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
@@ -98,7 +100,7 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
 
 
 def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:
-    """A unit a row."""
+    """Return one unit per row."""
     for row in rows:
         yield Unit(
             key=unit_key(kind, row.resource_type, row.id),
@@ -116,18 +118,18 @@ async def _read_pending(run: EhrRun, reader: _Reader) -> None:
             run,
             _KINDS,
             reader.fetch,
-            doing="asking for what is no longer listed",
+            doing="requesting rows that are no longer listed",
             workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
             notice=run.passing.received,
             let_in=lambda: True,
         )
     except AuthError as error:
-        run.notes.append(f"what is no longer listed could not be asked for: {error}")
+        run.notes.append(f"rows that are no longer listed could not be requested: {error}")
         await _leave_unanswered(run)
 
 
 async def _leave_unanswered(run: EhrRun) -> None:
-    """Settle what was not asked for in the end: that nobody answered is kept, since it is no word of any row."""
+    """Settle what was not requested after all: a missing answer says nothing about a row."""
     pending = await run.store.pending(None, _KINDS)
     results = [UnitResult(key=unit.key, state=UnitState.SETTLED) for unit in pending]
     words = [
@@ -140,7 +142,7 @@ async def _leave_unanswered(run: EhrRun) -> None:
 
 
 class _Reader:
-    """Reads single rows, and takes every answer for what it says, however little that is."""
+    """Reads single rows, and takes every answer literally."""
 
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
@@ -151,7 +153,7 @@ class _Reader:
         self.asked = 0
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
-        """Emit the row, or the EHR's word on it. The unit settles either way: what is not known is doubted, not failed."""
+        """Emit the row, or the EHR's statement about it. The unit settles either way: an unknown row is doubted, not failed."""
         (identity,) = unit.ids
         self.asked += unit.kind == CONFIRM
         call = Call(
@@ -181,13 +183,13 @@ class _Reader:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
 
     def _words(self, unit: Unit, identity: str, said: Said | None) -> list[Deletion]:
-        """A control that fails says nothing of its row: it was listed a moment ago."""
+        """Ignore a control that fails: its row was listed a moment ago."""
         return [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == CONFIRM else []
 
     def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
-        """Another Patient than was asked for is a merge, whom a crawl will meet; anything else is no answer."""
+        """Another Patient than the requested one is a merge, which a crawl will find; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
     def _said(self, error: TerminalFetchError) -> Said | None:
-        """None: the read itself is refused. Whether that is so of this row or of its whole type, the controls show."""
+        """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
         return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"))

@@ -1,7 +1,7 @@
-"""What an answer that will not change means: the one place that reads it out of a status and its codes. Pure.
+"""Decides what a final answer means, by its status and codes; the only place that does. Pure.
 
-What follows for a unit, a document or a row is its caller's: `verdicts`, `reference_fetch`, `attachment_fetch`, `confirmation`
-and `proof_question` all ask here.
+The callers decide what follows for a unit, a document or a row: `verdicts`, `reference_fetch`, `attachment_fetch`, `confirmation`
+and `proof_question`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from snapshots.unit import Ending
 
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 What = Literal["search", "patient", "read"]
-# statuses that say "nothing like that here": to a search 404 too, of a type that the server has none of (vendors.md section 7)
+# statuses that say "nothing like that here": to a search 404 too, of a type that the server has none of (vendor-facts 7)
 _NOT_SERVED: Mapping[What, frozenset[int]] = MappingProxyType(
     {"search": frozenset({404, 501}), "patient": frozenset({501}), "read": frozenset({405, 501})}
 )
@@ -34,14 +34,14 @@ _BY_MEANING: Mapping[IssueGrade, Ending] = MappingProxyType(
 
 
 def meaning_of(error: FetchError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
-    """Give what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
+    """Return what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
     return grade((Issue("note", code, ()) for code in error.codes), meanings)
 
 
 def ending_of(error: FetchError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
-    """Give what a refusal means for what was asked: all of a type ("search"), a patient, or another resource by its id ("read").
+    """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
-    A code that the vendor's profile knows says more than the status beside it. FAILED: nothing that can be told.
+    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell.
     """
     known = _BY_MEANING.get(meaning_of(error, meanings))
     if known is not None:

@@ -1,10 +1,10 @@
-"""Tells a connection's own FHIR base from every other: which URLs lie below it, and which Patient a reference names there.
+"""Distinguishes a connection's own FHIR base from others: which URLs are below it, and which Patient a reference names there.
 
-Ids mean something on one base only: `https://other.example/fhir/Patient/p1` is nobody of ours. Pure, and asks nothing: which
-URLs may be asked, and which may see the token, is `transport.links`'.
+Ids have a meaning only on one base: `https://other.example/fhir/Patient/p1` is not our patient. Pure, sends nothing:
+`transport.links` decides which URLs may be requested, and which may receive the token.
 
 A base is the same in any spelling of scheme and host, with or without its default port and trailing slashes. http and https of
-one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7), and
+one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7), and
 nobody serves two sets of patients that differ in that letter. Another path is another base (R4 beside DSTU2, another tenant), and
 so is another port, or the name by which a server knows itself inside its network: whose ids those are cannot be told from here,
 unless the configuration says it (`moved`, profile.rewrite_origins).

@@ -1,7 +1,7 @@
-"""Is a connection's EHR there, and does it let us in? One step after another, each with what was found and what to do.
+"""Checks that a connection's EHR answers and accepts us: step by step, with what was found and what to do.
 
-Asks little: no chart but one search of one entry, no export. Ends a connection's steps where the next cannot work. How it is
-printed, and what of the configuration is wrong before anything is asked, is left to `cli.config_check`.
+Sends little: one search with one entry, no export. Stops at a step after which the next cannot work. `cli.config_check` prints
+the steps, and checks the configuration first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One thing that was tried. Neither text holds an id, a URL below the origin, or a secret."""
+    """The result of one step. Its texts contain no id, no URL below the origin and no secret."""
 
     name: str  # "dns" | "tls" | "metadata" | "token" | "scopes" | "search"
     verdict: Verdict
@@ -50,26 +50,26 @@ class Step:
 async def inquire(
     request: SyncRequest, endpoint: Endpoint, client: EhrClient, log_in: LogIn, *, now: Callable[[], datetime]
 ) -> AsyncIterator[Step]:
-    """Yield the steps of one connection, the last one a "fail" where it ended early."""
+    """Yield the steps of one connection; the last is a "fail" if they ended early."""
     if endpoint.proxy is None:
         async for step in _reached(endpoint, now):
             yield step
             if step.verdict == "fail":
                 return
     else:
-        yield Step(name="dns", verdict="ok", found="left to the proxy, as is TLS up to it")
+        yield Step(name="dns", verdict="ok", found="the proxy resolves the name and opens the TLS connection")
     capability = Capability()
     try:
         capability = await _capability(request, client)
     except ConnectorError as error:
-        yield _failed("metadata", error, "/metadata is asked below base_url")
+        yield _failed("metadata", error, "/metadata is requested below base_url")
         return
     except UnreadableJsonError:
         yield Step(
             name="metadata",
             verdict="fail",
-            found="the answer to GET /metadata is no CapabilityStatement",
-            advice="check base_url, and whether a portal or a firewall answers in its place",
+            found="the answer to GET /metadata is not a CapabilityStatement",
+            advice="check base_url, and whether a portal or a firewall answers instead",
         )
         return
     yield _declared(capability)
@@ -89,7 +89,7 @@ async def inquire(
         yield Step(
             name="search",
             verdict="ok",
-            found="not tried: this connection exports a Group, and a kick-off would begin that",
+            found="not tried: this connection exports a Group, and a kick-off would start the export",
         )
         return
     yield await _searched(request, client)
@@ -119,15 +119,13 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
             else:
                 stream = await anyio.connect_tcp(host, port)
     except ssl.SSLCertVerificationError as error:
-        advice = (
-            "set ca_bundle to the PEM of the authority that signed it, if it is your own; else ask the EHR's operator"
-        )
+        advice = "if the authority that signed it is your own, set ca_bundle to its PEM; else ask the EHR's operator"
         yield Step(
             name=name, verdict="fail", found=f"the certificate is not trusted: {error.verify_message}", advice=advice
         )
     except ssl.SSLError as error:
         advice = (
-            "TLS 1.2 or newer is needed; where the EHR wants a client certificate, set client_cert and client_cert_key"
+            "TLS 1.2 or newer is needed; if the EHR requires a client certificate, set client_cert and client_cert_key"
         )
         yield Step(
             name=name, verdict="fail", found=f"the handshake failed ({error.reason or 'no reason'})", advice=advice
@@ -172,17 +170,17 @@ async def _capability(request: SyncRequest, client: EhrClient) -> Capability:
 def _declared(capability: Capability) -> Step:
     version = capability.fhir_version
     if not capability.search_params and not capability.bulk_levels:
-        advice = "check base_url; a sync plans by the vendor's profile alone"
-        return Step(name="metadata", verdict="warn", found="it declares nothing that can be asked", advice=advice)
-    said = f"FHIR {version or 'of no said version'}, {len(capability.search_params)} types"
+        advice = "check base_url; a sync plans only by the vendor's profile"
+        return Step(name="metadata", verdict="warn", found="it declares nothing that can be requested", advice=advice)
+    said = f"FHIR {version or 'of unstated version'}, {len(capability.search_params)} types"
     if version is not None and not version.startswith(_R4):
-        advice = "chartferry reads R4: take the base URL of the EHR's R4 endpoint"
+        advice = "chartferry reads R4: use the base URL of the EHR's R4 endpoint"
         return Step(name="metadata", verdict="warn", found=said, advice=advice)
     return Step(name="metadata", verdict="ok", found=said)
 
 
 async def _logged_in(log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
-    """Log in as a sync does: for all types, or, where the app is not registered for what charts refer to, for charts alone."""
+    """Log in as a sync does: for all types, or, if the app is not registered for what charts refer to, only for charts."""
     try:
         return await log_in((*needed, *referred))
     except AuthError as error:
@@ -192,7 +190,7 @@ async def _logged_in(log_in: LogIn, needed: tuple[str, ...], referred: tuple[str
 
 
 def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:
-    """The types that a sync asks for, where a wildcard stands for all of them in the login."""
+    """Return the types that a sync requests, if the login uses a wildcard for all of them."""
     if mode == "bulk":
         return bulk_types(request.types, request.profile, bool).types
     return crawl_types(request.types, request.profile, capability, bool).types
@@ -201,21 +199,21 @@ def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", 
 def _scopes(readable: Readable, needed: tuple[str, ...], referred: tuple[str, ...]) -> Step:
     lacking = sorted({t for t in needed if not readable(t)})
     if needed and len(lacking) == len(set(needed)):
-        advice = "have the app registered for system scopes of these types, or name the connection's scopes"
+        advice = "register the app for system scopes of these types, or set the connection's scopes"
         return Step(
             name="scopes", verdict="fail", found=f"none of the types is granted: {named(lacking)}", advice=advice
         )
     if lacking:
-        advice = "have the app registered for them, or leave them out of types"
+        advice = "register the app for them, or remove them from types"
         return Step(name="scopes", verdict="warn", found=f"not granted: {named(lacking)}", advice=advice)
     if further := sorted({t for t in referred if not readable(t)}):
-        advice = "charts come without what they refer to of these types; have the app registered for them"
+        advice = "charts come without the resources of these types that they refer to; register the app for them"
         return Step(name="scopes", verdict="warn", found=f"not granted: {named(further)}", advice=advice)
-    return Step(name="scopes", verdict="ok", found="what is asked for is granted, as far as the server says")
+    return Step(name="scopes", verdict="ok", found="the server says that everything requested is granted")
 
 
 async def _searched(request: SyncRequest, client: EhrClient) -> Step:
-    """One small question: a crawl's Group, the first of the cohort, or one Patient of all."""
+    """Return one small request: a crawl's Group, the cohort's first patient, or any one Patient."""
     profile, cohort = request.profile, request.cohort
     launch = None
     if cohort is None and request.group is not None:
@@ -249,7 +247,7 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
         return Step(name="search", verdict="warn", found=str(error))
     except ConnectorError as error:
         if cohort is None and request.mode != "crawl":
-            advice = "an export may be allowed all the same; `chartferry sync --plan` says which"
+            advice = "an export may still be allowed; `chartferry sync --plan` says which"
             return Step(name="search", verdict="warn", found=f"{what}: {error}", advice=advice)
         return _failed("search", error, "check the cohort's ids, and what the app may read")
     except UnreadableJsonError:
@@ -260,7 +258,7 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
             advice = "check the cohort, or whether this client may see patients"
             return Step(name="search", verdict="warn", found=f"{template} finds nobody", advice=advice)
         return Step(name="search", verdict="ok", found=f"{what} can be read ({template})")
-    return Step(name="search", verdict="fail", found=f"{template}: the answer is no {what}", advice="check base_url")
+    return Step(name="search", verdict="fail", found=f"{template}: the answer is not a {what}", advice="check base_url")
 
 
 def _reason(error: OSError | TimeoutError) -> str:

@@ -1,4 +1,4 @@
-"""Reads the dates and waits that HTTP servers say beside FHIR's (`snapshots.instants`). Pure."""
+"""Parses the dates and waits in HTTP headers (FHIR's own dates: `snapshots.instants`). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOCKS_DIFFER = timedelta(minutes=5)  # by so much, and nobody need be wrong
 
 
 def http_date(text: str | None) -> datetime | None:
-    """An HTTP-date; None for what is none."""
+    """Parse an HTTP-date; None if it is not one."""
     try:
         return believed(parsedate_to_datetime(text or ""))
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -21,9 +21,9 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def wait_until(number: float, *, now: float) -> float | None:
-    """A wait that a server says as a number: seconds, or a moment in epoch seconds or ms (smart-bulk-data-server's 429).
+    """Parse a server's wait given as a number: seconds, or a time in epoch seconds or ms (smart-bulk-data-server's 429).
 
-    In seconds, 0 for what is over; None for what is longer than any server means: more than a week.
+    Returns seconds, 0 for a time in the past; None for more than a week, which no server means.
     """
     moment_s = number / 1000 if number >= _EPOCH_MS else number
     wait_s = max(0.0, moment_s - now if number >= _EPOCH_SECONDS else number)

@@ -1,7 +1,7 @@
-"""Which issue codes of an EHR are shown: those of FHIR, numbers, and those that vendors are known to send. Pure.
+"""Decides which issue codes of an EHR may be shown: FHIR's, numbers, and codes that vendors are known to send. Pure.
 
-Servers write what they like into `details.coding.code`, an MRN too; what is not known is shown as "other". What codes mean is
-read from the codes themselves, by `retry_table` and `fhir.grade`.
+Servers write anything into `details.coding.code`, even an MRN; an unknown code is shown as "other". `retry_table` and
+`records.grade` interpret the codes themselves.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ ISSUE_TYPES = frozenset(
      "code-invalid", "extension", "too-costly", "business-rule", "conflict", "transient", "lock-error", "no-store",
      "exception", "timeout", "incomplete", "throttled", "informational", "success", "limited-filter"]
 )  # fmt: skip
-_NUMBER = re.compile(r"\d{3,6}")  # Epic's: 4119, 59108 (vendors.md 1.8)
+_NUMBER = re.compile(r"\d{3,6}")  # Epic's: 4119, 59108 (vendor-facts 1.7)
 
 
 def shown(codes: Iterable[str], known: Iterable[str] = ()) -> tuple[str, ...]:
-    """The codes as messages name them, each once, in order."""
+    """Return the codes as messages show them, each once, in order."""
     allowed = ISSUE_TYPES.union(known)
     return tuple(dict.fromkeys(code if code in allowed or _NUMBER.fullmatch(code) else OTHER for code in codes))

@@ -1,6 +1,6 @@
-"""Reads JSON that somebody else wrote: an EHR's answer, a token, a key, one outcome after another in a file. Pure.
+"""Parses JSON from outside: an EHR's answer, a token, a key, several outcomes in a file. Pure.
 
-What the JSON means is the caller's. One that cannot be read raises; it never passes for an empty one.
+The callers interpret it. JSON that cannot be parsed raises an error; it never passes for empty JSON.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class UnreadableJsonError(ValueError):
 
 
 class Piece(NamedTuple):
-    """A part of a text: one JSON value, or, `readable` being False, what is none."""
+    """A part of a text: one JSON value, or, if `readable` is False, text that is not JSON."""
 
-    start: int  # lines that stand before it
+    start: int  # number of lines before it
     raw: bytes
     value: Any
     readable: bool
@@ -41,7 +41,7 @@ def json_from(body: bytes) -> Any:
     """Read one JSON value.
 
     Raises:
-        UnreadableJsonError: it is none.
+        UnreadableJsonError: the bytes are not one JSON value.
     """
     try:
         return orjson.loads(bare(body))
@@ -51,9 +51,9 @@ def json_from(body: bytes) -> Any:
 
 
 def pieces_of(body: bytes) -> Iterator[Piece]:
-    """Split a text into the JSON values that follow one another in it, each on one line or over many.
+    """Split a text into its successive JSON values, each on one line or over several.
 
-    What is no JSON is a piece of its own, up to the next line that begins an object or a list.
+    Text that is not JSON becomes a separate piece, up to the next line that begins an object or a list.
     """
     text = bare(body).decode("utf-8", "surrogateescape")
     failures, at = 0, _begin(text, 0)

@@ -75,7 +75,7 @@ def outcome_of(value: Any) -> Outcome:
                 unread += issue[1]
         unread += max(0, len(listed) - _MOST_ISSUES)
     if not outcomes or (not issues and unread + strangers):
-        raise UnreadableOutcomeError("no OperationOutcome that can be read")
+        raise UnreadableOutcomeError("not a readable OperationOutcome")
     return Outcome(tuple(issues), unread + strangers)
 
 

@@ -55,14 +55,14 @@ def choose_mode(
 
 def _no_level(profile: VendorProfile, group: str | None) -> str:
     if group is not None:
-        return f"A Group is named, and {profile.label} exports none that we know of (profile.bulk_levels): use --mode crawl."
+        return f"A Group is named, but {profile.label} exports none as far as we know (profile.bulk_levels): use --mode crawl."
     if "group" in profile.bulk_levels:
         return f"{profile.label} exports in bulk by Group: set `group` in the connection, or pass --group."
-    return f"{profile.label} exports nothing in bulk that we know of (profile.bulk_levels): use --mode crawl."
+    return f"{profile.label} exports nothing in bulk as far as we know (profile.bulk_levels): use --mode crawl."
 
 
 def _no_list(profile: VendorProfile) -> str:
-    return f"{profile.label} exports no list of patients that we know of: set `group`, or crawl the cohort with --mode crawl."
+    return f"{profile.label} exports no named patients as far as we know: set `group`, or crawl the cohort with --mode crawl."
 
 
 def bulk_levels(
@@ -98,7 +98,7 @@ def crawl_types(
         candidates = [t for t in profile.types if t in declared or not declared]
         absent = [t for t in profile.types if t not in candidates]
         if absent:
-            notes.append(f"not declared by this server, not asked: {', '.join(absent)}")
+            notes.append(f"not declared by this server, not requested: {', '.join(absent)}")
         further = [t for t in declared if t not in candidates and capability.patient_parameter(t)]
     else:
         known = declared or ASKED_BY_PATIENT
@@ -106,17 +106,15 @@ def crawl_types(
         candidates = ["Patient", *(t for t in of_patient if t != "Patient" and t not in _NOT_A_CHART)]
         further = [t for t in declared if t not in candidates and not _is_directory(t, profile, capability)]
     if further:
-        notes.append(f"declared by this server, not asked unless named in `types`: {named(sorted(further))}")
+        notes.append(f"declared by this server, not requested unless named in `types`: {named(sorted(further))}")
     granted = [t for t in candidates if readable(t)]
     listed = [t for t in profile.directory_types if _is_directory(t, profile, capability)]
     refused = [t for t in (*candidates, *listed) if not readable(t)]
     if refused:
-        notes.append(f"not granted by the token's scopes, not asked: {', '.join(refused)}")
+        notes.append(f"not granted by the token's scopes, not requested: {', '.join(refused)}")
     directory = tuple(t for t in listed if readable(t))
     if not granted:
-        raise PlanError(
-            "The token's scopes grant nothing that could be asked for: correct the connection's scopes, or its app."
-        )
+        raise PlanError("The token's scopes grant nothing to request: correct the connection's scopes, or its app.")
     return TypePlan(types=tuple(granted), directory=directory, notes=tuple(notes))
 
 
@@ -163,5 +161,5 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
         return TypePlan(types=(), notes=narrow)
     granted = tuple(t for t in profile.bulk_types if readable(t))
     refused = [t for t in profile.bulk_types if not readable(t)]
-    notes = (f"not granted by the token's scopes, not asked: {', '.join(refused)}",) if refused else ()
+    notes = (f"not granted by the token's scopes, not requested: {', '.join(refused)}",) if refused else ()
     return TypePlan(types=granted, notes=notes)

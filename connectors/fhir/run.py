@@ -126,13 +126,13 @@ class EhrRun(Run):
         if self.down_until is not None:
             found = f" ({state.down_reason})" if state.down_reason else ""
             self.notes.append(
-                f"the EHR is taken to be down until {self.down_until:%H:%M} UTC{found}: what was not asked is a hole, "
-                "a sync before then asks once"
+                f"the EHR counts as down until {self.down_until:%H:%M} UTC{found}: what was not requested is a hole, "
+                "a sync before then sends one request"
             )
         limits = self.client.limits
         if limits.paused_s >= 1:
             self.notes.append(
-                f"the server's rate headers asked for pauses: {limits.pauses} times, {limits.paused_s:,.0f} s in all"
+                f"the server's rate headers ordered pauses: {limits.pauses} times, {limits.paused_s:,.0f} s in all"
             )
         await self.store.pace.save(state, self.traffic)
 

@@ -153,7 +153,7 @@ async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
             await follow_references(run, capability, readable, notices.mentions.resolver)
         await fetch_attachments(run, readable)
     except AuthError as error:  # charts came in under this login: what is left of the rest is this run's holes
-        run.notes.append(f"what charts refer to and what is attached was given up: {error}")
+        run.notes.append(f"references and attachments were not fetched: {error}")
     await confirm_absences(run, capability)
     return earned
 
@@ -169,7 +169,7 @@ def _left_behind(store: EhrRunStore) -> list[str]:
     return [
         (
             f"base_url has changed since the last run: {' and '.join(what)} of the old address {verb} given up, and this run "
-            "asks anew; what was stored stays"
+            "starts over; what was stored stays"
         )
     ]
 
@@ -182,8 +182,8 @@ async def _namesakes(run: EhrRun) -> list[str]:
     known = ", ".join(others)
     return [
         (
-            f"this connection is new to the store, which has {known} at the same base_url: if it was renamed, give it its old "
-            "name again; else all of it is kept twice"
+            f"this connection is new to the store, which has {known} at the same base_url: if you renamed it, give it its old "
+            "name again; otherwise the store keeps everything twice"
         )
     ]
 
@@ -222,8 +222,8 @@ async def _capability(run: EhrRun) -> Capability:
     else:
         if capability.unread:
             run.notes.append(
-                f"the server's CapabilityStatement has {capability.unread} places that could not be read: types that it declares "
-                "there are not asked for, unless the connection names them"
+                f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that they declare "
+                "are not requested, unless the connection names them"
             )
         return capability
     return Capability()
@@ -239,7 +239,7 @@ async def _logged_in(run: EhrRun, log_in: LogIn, needed: tuple[str, ...], referr
     readable = await log_in(needed)
     run.notes.append(
         f"the login grants no scopes for what charts refer to ({', '.join(sorted(set(referred)))}): add them to the app's "
-        "registration, or name the connection's scopes"
+        "registration, or set the connection's scopes"
     )
     return readable
 
@@ -305,5 +305,5 @@ def _suspended(run: EhrRun, error: TransientFetchError) -> RunReport:
         retries_left=run.traffic.left,
         down_until=run.down_until,
         seconds=(run.now() - run.store.started_at).total_seconds(),
-        error=f"{error} The export job is kept: the next sync of this connection goes on with it.",
+        error=f"{error} The export job is kept: the next sync of this connection resumes it.",
     )

@@ -13,7 +13,7 @@ import msgspec
 from snapshots.unit import Unit
 
 
-class Detail(msgspec.Struct, frozen=True, kw_only=True):
+class Detail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A detail as the ledger keeps it: JSON, whose unknown fields are of another version, and passed over."""
 
     @classmethod

@@ -1,4 +1,4 @@
-"""FHIRPath text to syntax tree: the lexer, the parser and the tree's node types.
+"""FHIRPath text to syntax tree: the lexer and the parser.
 
 Owns the grammar (FHIRPath 2.0.0, "Formal Specifications"; the subset that SQL on FHIR v2 builds on is a part of it). What an
 expression means on FHIR data, and which functions exist, is left to `resolution`.
@@ -6,85 +6,29 @@ expression means on FHIR data, and which functions exist, is left to `resolution
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from datetime import date, time
 from decimal import Decimal
-from typing import TypeAlias
 
+from exports.compiler.syntax import (
+    Binary,
+    Call,
+    Empty,
+    Index,
+    Literal,
+    Member,
+    Node,
+    Quantity,
+    This,
+    Unary,
+    Variable,
+)
 from exports.errors import FhirPathError
 
+_YEAR_LENGTH, _WHOLE_DAY, _WIDEST_ZONE, _MINUTES = 4, 10, 14, 60
 MAX_NESTING = 60  # brackets within brackets; Python's own stack is the limit behind it
 
-
-@dataclass(frozen=True)
-class Literal:
-    """A constant. `type` is the FHIR type its written form has: string, boolean, integer, decimal, date, dateTime, time."""
-
-    value: str | bool | int | Decimal
-    type: str
-
-
-@dataclass(frozen=True)
-class Empty:
-    """The empty collection, `{}`."""
-
-
-@dataclass(frozen=True)
-class This:
-    """The item in focus, `$this`."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """`%name`: a constant of the view or a variable of the environment."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Member:
-    """`of.name`; `of` None: a name at the start of a path."""
-
-    of: Node | None
-    name: str
-
-
-@dataclass(frozen=True)
-class Index:
-    """`of[at]`."""
-
-    of: Node
-    at: Node
-
-
-@dataclass(frozen=True)
-class Call:
-    """`of.name(arguments)`; `of` None: a function called on the focus."""
-
-    of: Node | None
-    name: str
-    arguments: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Unary:
-    """`-operand` or `+operand`."""
-
-    operator: str
-    operand: Node
-
-
-@dataclass(frozen=True)
-class Binary:
-    """`left operator right`; for `is` and `as`, `right` is the type's name as a path."""
-
-    operator: str
-    left: Node
-    right: Node
-
-
-Node: TypeAlias = Literal | Empty | This | Variable | Member | Index | Call | Unary | Binary
 
 # precedence, low to high; every binary operator of FHIRPath associates to the left
 _PRECEDENCE = {
@@ -124,6 +68,11 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
+CALENDAR_UNITS = {
+    name: unit
+    for unit in ("year", "month", "week", "day", "hour", "minute", "second", "millisecond")
+    for name in (unit, f"{unit}s")
+}
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f"}
 _PLAIN_ESCAPES = frozenset("'\"`\\/")
 
@@ -180,8 +129,8 @@ class _Parser:
             raise FhirPathError("the expression is nested too deeply", offset=self._next.offset)
         left = self._unary()
         while (rank := self._binary_rank()) > floor:
-            operator = self._take().text
-            left = Binary(operator, left, self.expression(rank))
+            operator = self._take()
+            left = Binary(operator.text, left, self.expression(rank), operator.offset)
         self._nesting -= 1
         return left
 
@@ -215,8 +164,8 @@ class _Parser:
 
     def _unary(self) -> Node:
         if self._is("-") or self._is("+"):
-            operator = self._take().text
-            return Unary(operator, self.expression(_UNARY_RANK))
+            operator = self._take()
+            return Unary(operator.text, self.expression(_UNARY_RANK), operator.offset)
         return self._postfix(self._term())
 
     def _postfix(self, node: Node) -> Node:
@@ -225,8 +174,8 @@ class _Parser:
                 self._at += 1
                 node = self._invocation(node)
             elif self._is("["):
-                self._at += 1
-                node = Index(node, self.expression(0))
+                bracket = self._take()
+                node = Index(node, self.expression(0), bracket.offset)
                 self._expect("]")
             else:
                 return node
@@ -241,20 +190,30 @@ class _Parser:
         if self._is("{"):
             self._at += 1
             self._expect("}")
-            return Empty()
+            return Empty(token.offset)
         if token.kind == "this":
             self._at += 1
             if token.text != "$this":
                 raise FhirPathError(f"{token.text} is not supported yet", offset=token.offset, allowed="$this")
-            return This()
+            return This(token.offset)
         if token.kind == "variable":
             self._at += 1
             name = token.text[1:]
-            return Variable(_unquote(name, token.offset + 1) if name[0] in "'`" else name)
+            return Variable(_unquote(name, token.offset + 1) if name[0] in "'`" else name, token.offset)
         if token.kind in _LITERALS or token.text in {"true", "false"}:
             self._at += 1
-            return _literal(token)
+            return self._quantity(_literal(token), token.offset)
         return self._invocation(None)
+
+    def _quantity(self, literal: Literal, offset: int) -> Node:
+        """The literal, or where a unit follows the number, the quantity."""
+        if literal.type not in {"integer", "decimal"} or isinstance(literal.value, (str, bool)):
+            return literal
+        if self._next.kind == "string":
+            return Quantity(literal.value, _unquote(self._take().text, offset), offset)
+        if self._next.kind == "name" and self._next.text in CALENDAR_UNITS:
+            return Quantity(literal.value, CALENDAR_UNITS[self._take().text], offset)
+        return literal
 
     def _invocation(self, of: Node | None) -> Node:
         token = self._next
@@ -266,7 +225,7 @@ class _Parser:
         self._at += 1
         name = _unquote(token.text, token.offset) if token.kind == "delimited" else token.text
         if not self._is("("):
-            return Member(of, name)
+            return Member(of, name, token.offset)
         self._at += 1
         arguments: list[Node] = []
         while not self._is(")"):
@@ -276,23 +235,53 @@ class _Parser:
                 if self._is(")"):
                     raise self._unexpected("an argument")
         self._at += 1
-        return Call(of, name, tuple(arguments))
+        return Call(of, name, tuple(arguments), token.offset)
 
 
 _LITERALS = frozenset({"string", "number", "date", "datetime", "time"})
 
 
 def _literal(token: _Token) -> Literal:
-    text = token.text
+    text, at = token.text, token.offset
     if token.kind == "string":
-        return Literal(_unquote(text, token.offset), "string")
+        return Literal(_unquote(text, at), "string", at)
     if token.kind == "number":
-        return Literal(Decimal(text), "decimal") if "." in text else Literal(int(text), "integer")
+        return Literal(Decimal(text), "decimal", at) if "." in text else Literal(int(text), "integer", at)
     if token.kind == "name":
-        return Literal(text == "true", "boolean")
+        return Literal(text == "true", "boolean", at)
     if token.kind == "time":
-        return Literal(text[2:], "time")
-    return Literal(text[1:].removesuffix("T"), "dateTime" if token.kind == "datetime" else "date")
+        return Literal(_real(text[2:], at), "time", at)
+    type_ = "dateTime" if token.kind == "datetime" else "date"
+    return Literal(_real(text[1:].removesuffix("T"), at), type_, at)
+
+
+def _real(text: str, offset: int) -> str:
+    """The text of a date or time, if there is such a day and such a time of day."""
+    if not is_moment(text):
+        raise FhirPathError(f"there is no such day or time as {text}", offset=offset)
+    return text
+
+
+_CLOCK_AND_ZONE = re.compile(r"(?P<clock>\d{2}(?::\d{2}(?::\d{2}(?:\.\d+)?)?)?)?(?P<zone>Z|[+-]\d{2}:\d{2})?", re.ASCII)
+
+
+def is_moment(text: str) -> bool:
+    """Whether a date, date-time or time, to any precision, is one that there is."""
+    if not text[:2].isdecimal() or not text.isascii():
+        return False
+    day, _, rest = text.partition("T") if text[:_YEAR_LENGTH].isdecimal() else ("", "", text)
+    found = _CLOCK_AND_ZONE.fullmatch(rest)
+    if found is None or (rest and day and len(day) < _WHOLE_DAY) or (found["zone"] and not (day and found["clock"])):
+        return False
+    clock, zone = found["clock"] or "", found["zone"] or "Z"
+    try:
+        if day:
+            date.fromisoformat(day + "-01-01"[len(day) - _YEAR_LENGTH :])
+        if clock:
+            time.fromisoformat(clock.partition(".")[0].replace(":60", ":59") if clock.count(":") > 1 else clock)
+    except ValueError:
+        return False
+    return zone == "Z" or (int(zone[1:3]) <= _WIDEST_ZONE and int(zone[4:]) < _MINUTES)
 
 
 def _unquote(text: str, offset: int) -> str:
@@ -325,51 +314,3 @@ def _unquote(text: str, offset: int) -> str:
     if "\0" in plain:
         raise FhirPathError("the string holds the character U+0000, which JSON in Postgres cannot", offset=offset)
     return plain
-
-
-def unparse(node: Node) -> str:
-    """An expression that parses to the same tree; fully bracketed, for messages and tests."""
-    match node:
-        case Literal():
-            return _unparse_literal(node)
-        case Empty():
-            return "{}"
-        case This():
-            return "$this"
-        case Variable(name):
-            return f"%{_quote(name, '`')}"
-        case Member(of, name):
-            return f"{_prefix(of)}{_quote(name, '`')}"
-        case Index(of, at):
-            return f"{_bracketed(of)}[{unparse(at)}]"
-        case Call(of, name, arguments):
-            return f"{_prefix(of)}{_quote(name, '`')}({', '.join(map(unparse, arguments))})"
-        case Unary(operator, operand):
-            return f"({operator}{_bracketed(operand)})"
-        case Binary(operator, left, right):
-            return f"({_bracketed(left)} {operator} {_bracketed(right)})"
-
-
-def _prefix(of: Node | None) -> str:
-    return "" if of is None else f"{_bracketed(of)}."
-
-
-def _bracketed(node: Node) -> str:
-    return f"({unparse(node)})" if isinstance(node, (Literal, Unary, Binary)) else unparse(node)
-
-
-def _quote(text: str, mark: str) -> str:
-    return mark + json.dumps(text)[1:-1].replace('\\"', '"').replace("\\b", "\\u0008").replace(mark, "\\" + mark) + mark
-
-
-def _unparse_literal(literal: Literal) -> str:
-    if literal.type == "string":
-        return _quote(str(literal.value), "'")
-    if literal.type == "boolean":
-        return "true" if literal.value else "false"
-    if literal.type in {"integer", "decimal"}:
-        return format(literal.value, "f") if isinstance(literal.value, Decimal) else str(literal.value)
-    if literal.type == "time":
-        return f"@T{literal.value}"
-    text = str(literal.value)
-    return f"@{text}T" if literal.type == "dateTime" and "T" not in text else f"@{text}"

@@ -1,81 +1,140 @@
 """Resolution: a syntax tree becomes a typed one.
 
-Owns the meaning of the supported subset (SQL on FHIR v2, required FHIRPath; FHIRPath 2.0.0): names become elements with a type
-and a cardinality, constants their values, functions their own nodes. All that can be known to be wrong before data is seen is
-refused here. Reading text is left to `fhirpath`, writing SQL to `expression_sql`.
+Owns what names, constants and operators mean (SQL on FHIR v2, FHIRPath 2.0.0): names become elements with a type and a
+cardinality, constants their values. All that can be known to be wrong before data is seen is refused here, at its character; what
+R4 does not have is noted. Functions are left to `functions`, reading text to `fhirpath`, writing SQL to the modules below.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple, TypeAlias
 
-from exports.compiler import fhirpath
-from exports.compiler.elements import NUMBER_TYPES, PRIMITIVE_TYPES, element
+from exports.compiler import syntax
+from exports.compiler.fhirpath import is_moment
 from exports.compiler.typed_tree import (
+    Ampersand,
     Arithmetic,
     At,
     Child,
     Comparison,
     Connection,
     Constant,
-    Count,
+    Distinct,
+    Equivalence,
     Exists,
     Expression,
     Filter,
     Focus,
-    Join,
+    Iif,
     Logic,
-    Not,
+    Membership,
     Nothing,
-    ReferenceKey,
     Resource,
     RowIndex,
+    Shifted,
+    Union,
     category,
+)
+from exports.elements.table import (
+    NUMBER_TYPES,
+    PRIMITIVE_TYPES,
+    choice_of_property,
+    element,
+    is_a,
+    is_known,
+    is_resource,
+    nearest,
 )
 from exports.errors import FhirPathError
 
 MAX_INDEX = 2**31 - 1  # no array is longer
-_TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_SECONDS_AND_MORE = {
+    "s": "second",
+    "ms": "millisecond",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+    "wk": "week",
+    **{unit: unit for unit in ("year", "month", "week", "day", "hour", "minute", "second", "millisecond")},
+}
+
+
+class Note(NamedTuple):
+    """What is doubtful about an expression, and at which character (0-based)."""
+
+    problem: str
+    offset: int
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression may refer to: the view's resource type and constants, and what is in focus where it stands."""
+    """What an expression may refer to: the view's resource type, constants and functions, and what is in focus where it stands.
+
+    `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known). `notes`
+    collects what R4 does not have.
+    """
 
     resource_type: str
     constants: Mapping[str, Constant]
     focus: Expression
+    functions: Mapping[str, Function]
+    context: Expression | None = None
+    as_of: datetime | None = None
+    notes: list[Note] = field(default_factory=list)
 
 
-def resolve(node: fhirpath.Node, scope: Scope) -> Expression:
+Handler: TypeAlias = Callable[[Expression, syntax.Call, Scope], Expression]
+
+
+@dataclass(frozen=True)
+class Function:
+    """How many arguments a function takes, and what a call of it becomes."""
+
+    fewest: int
+    most: int
+    handler: Handler
+
+
+def resolve(node: syntax.Node, scope: Scope) -> Expression:
     """The typed expression of a syntax tree.
 
     Raises:
-        FhirPathError: a constant that is not defined, a function that is not supported, types that do not go together.
+        FhirPathError: a constant that is not defined, a function that is not there, types that do not go together; says where.
     """
+    try:
+        return _resolved(node, scope)
+    except FhirPathError as error:
+        if error.offset is not None or node.at < 0:
+            raise
+        raise FhirPathError(error.problem, offset=node.at, allowed=error.allowed) from None
+
+
+def _resolved(node: syntax.Node, scope: Scope) -> Expression:
     match node:
-        case fhirpath.Literal(value, type_):
+        case syntax.Literal(value, type_):
             return Constant(value=value, type=type_)
-        case fhirpath.Empty():
+        case syntax.Quantity():
+            raise FhirPathError("a quantity can only be added to a date or time, or taken from one")
+        case syntax.Empty():
             return Nothing()
-        case fhirpath.This():
+        case syntax.This():
             return scope.focus
-        case fhirpath.Variable(name):
+        case syntax.Variable(name):
             return _variable(name, scope)
-        case fhirpath.Member(of, name):
-            return _member(of, name, scope)
-        case fhirpath.Index(of, at):
-            return _index(resolve(of, scope), resolve(at, scope))
-        case fhirpath.Call():
+        case syntax.Member(of, name):
+            return _member(of, name, scope, node.at)
+        case syntax.Index(of, index):
+            return _index(resolve(of, scope), resolve(index, scope))
+        case syntax.Call():
             return _call(node, scope)
-        case fhirpath.Unary(operator, operand):
-            zero = Constant(value=0, type="integer")
-            return _arithmetic(operator, zero, resolve(operand, scope))
-        case fhirpath.Binary(operator, left, right):
-            return _binary(operator, left, right, scope)
+        case syntax.Unary(operator, operand):
+            return _signed(operator, resolve(operand, scope))
+        case syntax.Binary():
+            return _binary(node, scope)
 
 
 def _variable(name: str, scope: Scope) -> Expression:
@@ -87,33 +146,64 @@ def _variable(name: str, scope: Scope) -> Expression:
         return Connection()
     if name in {"resource", "rootResource"}:
         return Resource(type=scope.resource_type)
-    defined = ", ".join(f"%{known}" for known in (*scope.constants, "rowIndex", "connection", "resource"))
+    if name == "context" and scope.context is not None:
+        return scope.context
+    defined = ", ".join(f"%{known}" for known in (*scope.constants, "rowIndex", "connection", "context", "resource"))
     raise FhirPathError(f"%{name} is not defined", allowed=defined)
 
 
-def _member(of: fhirpath.Node | None, name: str, scope: Scope) -> Expression:
+def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Expression:
     if of is not None:
-        return _child(resolve(of, scope), name)
+        return child(resolve(of, scope), name, scope, offset)
     at_root = isinstance(scope.focus, Resource)
     if at_root and name == scope.resource_type and element(name, name) is None:
         return scope.focus
-    return _child(scope.focus, name)
+    return child(scope.focus, name, scope, offset)
 
 
-def _child(of: Expression, name: str) -> Expression:
+def child(of: Expression, name: str, scope: Scope, offset: int = -1) -> Expression:
+    """The element `name` of the items of `of`."""
     if isinstance(of, Nothing):
         return of
     if of.type in PRIMITIVE_TYPES and name not in {"id", "extension"}:
         raise FhirPathError(f"{name!r} is asked of a {of.type}, which has no elements")
+    if name == "resourceType" and (of.type is None or is_resource(of.type)):
+        return Child(of=of, name=name, keys=(name,), repeats=False, type="code", many=of.many)
     known = element(of.type, name)
     if known is None:
-        return Child(of=of, name=name, keys=(name,), repeats=True, known=False, many=True)
+        return _not_in_r4(of, name, scope, offset)
     if known.choice:
-        keys = tuple(name + type_[0].upper() + type_[1:] for type_ in known.types)
-        return Child(of=of, name=name, keys=keys, repeats=False, known=True, many=of.many)
+        keys = tuple(choice_key(name, type_) for type_ in known.types)
+        return Child(of=of, name=name, keys=keys, repeats=False, many=of.many)
+    holder = of
+    if name == "extension" and of.type in PRIMITIVE_TYPES and isinstance(of, Child):
+        # JSON keeps the extensions of a primitive `p` in its sibling `_p` (FHIR R4 §2.6.2.1)
+        holder = replace(of, keys=tuple(f"_{key}" for key in of.keys), type="Element")
     return Child(
-        of=of, name=name, keys=(name,), repeats=known.many, known=True, type=known.types[0], many=of.many or known.many
+        of=holder,
+        name=name,
+        keys=(name,),
+        repeats=known.many,
+        type=known.types[0],
+        many=of.many or known.many,
     )
+
+
+def choice_key(name: str, type_: str) -> str:
+    """The JSON property of a choice element where its value is of a type."""
+    return name + type_[0].upper() + type_[1:]
+
+
+def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
+    if of.type is not None and is_known(of.type):
+        if (written := choice_of_property(of.type, name)) is not None:
+            choice, type_ = written
+            scope.notes.append(Note(f"{name!r} is written {choice}.ofType({type_}) in FHIRPath", offset))
+            return Child(of=of, name=name, keys=(name,), repeats=False, type=type_, many=of.many)
+        close = nearest(of.type, name)
+        told = f"{of.type} has no element {name!r} in R4" + (f"; did you mean {close!r}?" if close else "")
+        scope.notes.append(Note(told, offset))
+    return Child(of=of, name=name, keys=(name,), many=True)
 
 
 def _index(of: Expression, at: Expression) -> Expression:
@@ -124,23 +214,77 @@ def _index(of: Expression, at: Expression) -> Expression:
     return At(of=of, index=at.value, type=of.type)
 
 
+def _signed(operator: str, operand: Expression) -> Expression:
+    if (
+        isinstance(operand, Constant)
+        and isinstance(operand.value, (int, Decimal))
+        and not isinstance(operand.value, bool)
+    ):
+        return replace(operand, value=-operand.value if operator == "-" else operand.value)
+    return _arithmetic(operator, Constant(value=0, type="integer"), operand)
+
+
 _ARITHMETIC = frozenset({"+", "-", "*", "/", "div", "mod"})
 _LOGIC = frozenset({"and", "or", "xor", "implies"})
-_COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
 
 
-def _binary(operator: str, left_node: fhirpath.Node, right_node: fhirpath.Node, scope: Scope) -> Expression:
-    if operator not in _ARITHMETIC | _LOGIC | _COMPARISONS:
-        allowed = "= != < <= > >= + - * / div mod and or xor implies"
-        raise FhirPathError(f"the operator {operator!r} is not supported yet", allowed=allowed)
-    left, right = resolve(left_node, scope), resolve(right_node, scope)
+def _binary(node: syntax.Binary, scope: Scope) -> Expression:
+    operator = node.operator
+    left = resolve(node.left, scope)
+    if operator in {"is", "as"}:
+        return typed_by(left, node.right, operator)
+    if isinstance(node.right, syntax.Quantity):
+        return _shifted(operator, left, node.right)
+    right = resolve(node.right, scope)
     if operator in _LOGIC:
         return Logic(operator=operator, left=left, right=right)
     if operator in _ARITHMETIC:
         return _arithmetic(operator, left, right)
-    if operator not in {"=", "!="}:
-        _same_category(operator, left, right, ordered=True)
+    if operator in {"<", "<=", ">", ">="}:
+        _check_order(node, left, right)
+    elif operator not in {"=", "!="}:
+        return _on_collections(operator, left, right)
     return Comparison(operator=operator, left=left, right=right)
+
+
+def _on_collections(operator: str, left: Expression, right: Expression) -> Expression:
+    match operator:
+        case "|":
+            return union(left, right)
+        case "&":
+            return Ampersand(left=left, right=right)
+        case "in":
+            return Membership(item=left, collection=right)
+        case "contains":
+            return Membership(item=right, collection=left)
+    return Equivalence(left=left, right=right, negated=operator == "!~")
+
+
+def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> None:
+    if _same_category(node.operator, left, right, ordered=True) == "temporal":
+        for side, part in ((left, node.left), (right, node.right)):
+            if isinstance(side, Constant) and not is_moment(str(side.value)):
+                raise FhirPathError(f"{side.value!r} is no date or time", offset=part.at)
+
+
+def union(left: Expression, right: Expression) -> Expression:
+    """The items of both sides, equal ones once."""
+    type_ = left.type if left.type == right.type else None
+    return Distinct(of=Union(left=left, right=right, type=type_, many=True), type=type_, many=True)
+
+
+def _shifted(operator: str, left: Expression, by: syntax.Quantity) -> Expression:
+    unit = _SECONDS_AND_MORE.get(by.unit)
+    if operator not in {"+", "-"} or category(left.type) not in {None, "temporal"}:
+        raise FhirPathError(
+            f"{operator!r} does not work on {left.type} and a quantity", allowed="a date or time, + or -"
+        )
+    if unit is None:
+        raise FhirPathError(
+            f"{by.unit!r} is no length of time on a calendar", offset=by.at, allowed=", ".join(_SECONDS_AND_MORE)
+        )
+    amount = Decimal(by.value)
+    return Shifted(of=left, amount=amount if operator == "+" else -amount, unit=unit, type=left.type or "dateTime")
 
 
 def _same_category(operator: str, left: Expression, right: Expression, *, ordered: bool) -> str | None:
@@ -168,111 +312,75 @@ def _arithmetic(operator: str, left: Expression, right: Expression) -> Expressio
     return Arithmetic(operator=operator, left=left, right=right, type="integer" if whole else "decimal")
 
 
-def criterion(node: fhirpath.Node, scope: Scope, *, what: str) -> Expression:
+def criterion(node: syntax.Node, scope: Scope, *, what: str) -> Expression:
     """An expression that must be boolean: a view's `where`, or the argument of `where()` and `exists()`."""
     found = resolve(node, scope)
     if found.type not in {None, "boolean"}:
         raise FhirPathError(
-            f"{what} must be boolean, found {found.type}", allowed="a comparison, exists(), empty(), not(), …"
+            f"{what} must be boolean, found {found.type}",
+            offset=node.at if node.at >= 0 else None,
+            allowed="a comparison, exists(), empty(), not(), …",
         )
     return found
 
 
-def _filtered(of: Expression, node: fhirpath.Node, scope: Scope) -> Expression:
-    inner = replace(scope, focus=Focus(type=of.type))
-    return Filter(of=of, criterion=criterion(node, inner, what="a criterion"), type=of.type, many=of.many)
-
-
-def _type_name(node: fhirpath.Node, function: str) -> str:
+def type_name(node: syntax.Node, function: str) -> str:
+    """The type that a type specifier names."""
     match node:
-        case fhirpath.Member(None | fhirpath.Member(None, "FHIR" | "System"), name) if _TYPE_NAME.fullmatch(name):
+        case syntax.Member(None | syntax.Member(None, "FHIR"), name) if name.isascii() and name.isalnum():
             return name
+        case syntax.Member(syntax.Member(None, "System"), name) if name.isascii() and name.isalnum():
+            return name[0].lower() + name[1:]
         case _:
-            raise FhirPathError(f"{function}() takes the name of a type", allowed=f"such as {function}(Patient)")
+            raise FhirPathError(f"{function} takes the name of a type", allowed=f"such as {function}(Patient)")
 
 
-def _of_type(of: Expression, call: fhirpath.Call, _: Scope) -> Expression:
-    wanted = _type_name(call.arguments[0], "ofType")
-    if isinstance(of, Child) and (of.type == "Resource" or (not of.known and of.name in {"resource", "contained"})):
-        kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, known=True, type="code")
+def typed_by(of: Expression, specifier: syntax.Node, operator: str) -> Expression:
+    """`of is T`, `of as T`, and `of.ofType(T)`."""
+    wanted = type_name(specifier, operator)
+    if operator != "is":
+        return _of_type(of, wanted)
+    if isinstance(of, Nothing):
+        return of
+    has_it = Exists(of=_of_type(of, wanted))
+    return Iif(criterion=Exists(of=of), then=has_it, otherwise=Nothing(), type="boolean")
+
+
+def _of_type(of: Expression, wanted: str) -> Expression:
+    if isinstance(of, Nothing):
+        return of
+    if of.type == "Resource":
+        kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
         is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
         return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)
-    if of.type is not None or isinstance(of, Nothing):
-        return of if of.type == wanted else Nothing()
+    if of.type is not None:
+        capital = wanted[0].lower() + wanted[1:]  # `String` is System's name of what FHIR calls `string`
+        return of if is_a(of.type, wanted) or is_a(of.type, capital) else Nothing()
     if not isinstance(of, Child):
         raise FhirPathError("ofType() works on an element", allowed="such as value.ofType(Quantity)")
-    key = of.name + wanted[0].upper() + wanted[1:]
-    return Child(of=of.of, name=of.name, keys=(key,), repeats=False, known=of.known, type=wanted, many=of.of.many)
+    key = choice_key(of.name, wanted)
+    if len(of.keys) > 1 and key not in of.keys:
+        keys = tuple(one for one in of.keys if is_a(_choice_type(of, one), wanted))
+        return replace(of, keys=keys, type=wanted) if keys else Nothing()
+    return Child(of=of.of, name=of.name, keys=(key,), repeats=False, type=_known_case(wanted), many=of.of.many)
 
 
-def _extension(of: Expression, call: fhirpath.Call, scope: Scope) -> Expression:
-    url = resolve(call.arguments[0], scope)
-    if not isinstance(url, Constant) or not isinstance(url.value, str):
-        raise FhirPathError("extension() takes a URL", allowed="a string or a constant")
-    holder = of
-    if isinstance(of, Child) and of.type in PRIMITIVE_TYPES and len(of.keys) == 1:
-        # JSON keeps the extensions of a primitive `p` in its sibling `_p` (FHIR R4 §2.6.2.1)
-        holder = replace(of, keys=(f"_{of.keys[0]}",), type="Element")
-    all_of_them = Child(
-        of=holder, name="extension", keys=("extension",), repeats=True, known=True, type="Extension", many=True
-    )
-    is_it = Comparison(
-        operator="=", left=_child(Focus(type="Extension"), "url"), right=Constant(value=url.value, type="uri")
-    )
-    return Filter(of=all_of_them, criterion=is_it, type="Extension", many=True)
+def _known_case(wanted: str) -> str:
+    small = wanted[0].lower() + wanted[1:]
+    return small if small in PRIMITIVE_TYPES else wanted
 
 
-def _join(of: Expression, call: fhirpath.Call, scope: Scope) -> Expression:
-    separator = resolve(call.arguments[0], scope) if call.arguments else Constant(value="", type="string")
-    if not isinstance(separator, Constant) or not isinstance(separator.value, str):
-        raise FhirPathError("join() takes a separator", allowed="a string or a constant")
-    if category(of.type) not in {None, "string", "temporal"}:
-        raise FhirPathError(f"join() works on strings, found {of.type}")
-    return Join(of=of, separator=separator.value)
+def _choice_type(of: Child, key: str) -> str:
+    written = key.removeprefix(of.name)
+    return _known_case(written)
 
 
-def _reference_key(of: Expression, call: fhirpath.Call, _: Scope) -> Expression:
-    if of.type not in {None, "Reference"}:
-        raise FhirPathError(f"getReferenceKey() works on a Reference, found {of.type}")
-    target = _type_name(call.arguments[0], "getReferenceKey") if call.arguments else None
-    return ReferenceKey(of=of, target=target, many=of.many)
-
-
-def _resource_key(of: Expression, _: fhirpath.Call, scope: Scope) -> Expression:
-    if not isinstance(of, Resource):
-        raise FhirPathError("getResourceKey() works on the resource itself", allowed="%resource.getResourceKey()")
-    return Child(of=of, name="id", keys=("id",), repeats=False, known=True, type="id")
-
-
-def _exists(of: Expression, call: fhirpath.Call, scope: Scope) -> Expression:
-    return Exists(of=_filtered(of, call.arguments[0], scope) if call.arguments else of)
-
-
-Handler: TypeAlias = Callable[[Expression, fhirpath.Call, Scope], Expression]
-
-# name -> (fewest arguments, most arguments, what it becomes)
-_FUNCTIONS: dict[str, tuple[int, int, Handler]] = {
-    "where": (1, 1, lambda of, call, scope: _filtered(of, call.arguments[0], scope)),
-    "exists": (0, 1, _exists),
-    "empty": (0, 0, lambda of, _call, _scope: Exists(of=of, negated=True)),
-    "not": (0, 0, lambda of, _call, _scope: Not(of=of)),
-    "first": (0, 0, lambda of, _call, _scope: At(of=of, index=0, type=of.type)),
-    "last": (0, 0, lambda of, _call, _scope: At(of=of, index=-1, type=of.type)),
-    "count": (0, 0, lambda of, _call, _scope: Count(of=of)),
-    "ofType": (1, 1, _of_type),
-    "extension": (1, 1, _extension),
-    "join": (0, 1, _join),
-    "getResourceKey": (0, 0, _resource_key),
-    "getReferenceKey": (0, 1, _reference_key),
-}
-
-
-def _call(call: fhirpath.Call, scope: Scope) -> Expression:
-    if call.name not in _FUNCTIONS:
-        raise FhirPathError(f"the function {call.name}() is not supported yet", allowed=", ".join(sorted(_FUNCTIONS)))
-    fewest, most, handler = _FUNCTIONS[call.name]
-    if not fewest <= len(call.arguments) <= most:
-        allowed = str(fewest) if fewest == most else f"{fewest} to {most}"
+def _call(call: syntax.Call, scope: Scope) -> Expression:
+    found = scope.functions.get(call.name)
+    if found is None:
+        raise FhirPathError(f"there is no function {call.name}() here", allowed=", ".join(sorted(scope.functions)))
+    if not found.fewest <= len(call.arguments) <= found.most:
+        allowed = str(found.fewest) if found.fewest == found.most else f"{found.fewest} to {found.most}"
         raise FhirPathError(f"{call.name}() has {len(call.arguments)} arguments", allowed=allowed)
     of = scope.focus if call.of is None else resolve(call.of, scope)
-    return handler(of, call, scope)
+    return found.handler(of, call, scope)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composable, Literal
-
-from exports.compiler.elements import TEMPORAL_TYPES
+from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.elements.table import TEMPORAL_TYPES
 
 RAISED = "chartferry: "  # begins every text that our SQL raises, so that it can be told from Postgres' own
 # Stands in a cell whose value is odd. FHIR strings hold no control characters but tab, CR and LF (R4, datatypes, string), and no
@@ -20,8 +19,8 @@ MARK = "\x01odd\x01"
 
 INTEGER_TYPES = frozenset({"integer", "positiveInt", "unsignedInt"})
 _RANGE = {**dict.fromkeys(INTEGER_TYPES, (-(2**31), 2**31 - 1)), "integer64": (-(2**63), 2**63 - 1)}
-# a number that arithmetic may meet: a few hundred factors of this size are still a numeric of Postgres
-_LARGEST_OPERAND = "1e308"
+
+WHOLE_TYPES = frozenset(_RANGE)
 
 # How dates and times are written. Seconds and zone may be missing, though R4 wants them, or the zone be written
 # otherwise, as +0100: what is written is still true. That there is such a day is not asked of a column.
@@ -47,7 +46,7 @@ _DAY = (
 )
 _CLOCK = r"(?:[01][0-9]|2[0-3])(?::[0-5][0-9](?::(?:[0-5][0-9]|60)(?:\.[0-9]+)?)?)?"
 _ZONE = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
-_MOMENT = rf"^(?:{_YEAR}(?:-(?:0[1-9]|1[0-2]))?|{_DAY}(?:T{_CLOCK}{_ZONE})?|{_CLOCK})$"
+MOMENT = rf"^(?:{_YEAR}(?:-(?:0[1-9]|1[0-2]))?|{_DAY}(?:T{_CLOCK}{_ZONE})?|{_CLOCK})$"
 
 
 def sql_type(type_: str) -> str:
@@ -61,7 +60,7 @@ def sql_type(type_: str) -> str:
 class Odd:
     """What stands for odd values of a column. `row`: a jsonb expression that differs by row, for errors; None: `MARK`."""
 
-    row: Composable | None
+    row: Fragment | None
     label: str  # "column family"
     type: str
 
@@ -75,21 +74,28 @@ class Odd:
         """The Postgres type of the values themselves."""
         return sql_type(self.type)
 
-    def __call__(self, problem: str) -> Composable:
+    def __call__(self, problem: str, as_type: Fragment | None = None) -> Fragment:
         """SQL that raises what the problem is, or gives the mark."""
         if self.row is None:
             return SQL("{}::text").format(Literal(MARK))
+        return self._raised(problem, as_type or SQL(self.sql_type))
+
+    def _raised(self, problem: str, as_type: Fragment) -> Fragment:
         # the text depends on the row: a constant one would be cast, and so raised, when the query is planned
         told = Literal(f"{RAISED}{self.label} {problem}")
-        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(told, self.row, SQL(self.sql_type))
+        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(told, self.row or SQL("NULL"), as_type)
+
+    def poison(self, problem: str) -> Fragment:
+        """Jsonb that raises what the problem is, or SQL NULL, which is no honest value (`value_sql`)."""
+        return SQL("NULL::jsonb") if self.row is None else self._raised(problem, SQL("jsonb"))
 
     @property
-    def of_another_type(self) -> Composable:
+    def of_another_type(self) -> Fragment:
         """For a value that is none of the column's type."""
         return self(f"holds a value that is no {self.type}")
 
 
-def json_as_column(value: Composable, text: Composable, odd: Odd) -> Composable:
+def json_as_column(value: Fragment, text: Fragment, odd: Odd) -> Fragment:
     """A jsonb value, which is `text` as text, as its column's value: boolean or number.
 
     Both stand here several times: bind what is dear to compute.
@@ -104,7 +110,7 @@ def json_as_column(value: Composable, text: Composable, odd: Odd) -> Composable:
     ).format(v=value, kind=Literal(kind), good=good, odd=odd.of_another_type)
 
 
-def number_as_column(value: Composable, odd: Odd) -> Composable:
+def number_as_column(value: Fragment, odd: Odd) -> Fragment:
     """A numeric value as its column's value: a whole number within its range, where the column holds such."""
     if odd.type not in _RANGE:
         return SQL("({})::{}").format(value, SQL(odd.sql_type))
@@ -116,39 +122,21 @@ def number_as_column(value: Composable, odd: Odd) -> Composable:
     )  # fmt: skip
 
 
-def text_as_column(value: Composable, odd: Odd) -> Composable:
+def usual_text(value: Fragment, odd: Odd) -> Fragment:
+    """Whether a text that was looked up is sure to fit: no JSON array, and of dates and times one that is written as usual."""
+    if odd.type not in TEMPORAL_TYPES:
+        return SQL("{} NOT LIKE '[%'").format(value)
+    usual = SQL(" OR ").join([SQL("{} LIKE {}").format(value, Literal(one)) for one in _USUAL[odd.type]])
+    return SQL("({usual}) AND {t} COLLATE \"C\" BETWEEN '0' AND ':'").format(usual=usual, t=value)
+
+
+def text_as_column(value: Fragment, odd: Odd) -> Fragment:
     """A text as its column's value: of dates and times only what is one, of other texts any, as written."""
     if odd.type not in TEMPORAL_TYPES:
         return value
-    usual = SQL(" OR ").join([SQL("{} LIKE {}").format(value, Literal(one)) for one in _USUAL[odd.type]])
-    return SQL(
-        "CASE WHEN ({usual}) AND {t} COLLATE \"C\" BETWEEN '0' AND ':' THEN {t} WHEN {t} ~ {pattern} THEN {t}"
-        " WHEN {t} IS NOT NULL THEN {odd} END"
-    ).format(
-        usual=usual,
+    return SQL("CASE WHEN {usual} THEN {t} WHEN {t} ~ {pattern} THEN {t} WHEN {t} IS NOT NULL THEN {odd} END").format(
+        usual=usual_text(value, odd),
         t=value,
         pattern=Literal(f"^{_PATTERN[odd.type]}$"),
         odd=odd.of_another_type,
-    )
-
-
-def operand_number(value: Composable) -> Composable:
-    """A jsonb value as a numeric to calculate or compare with; NULL where it is no number."""
-    return SQL(
-        "(SELECT CASE jsonb_typeof(q.v) WHEN 'number' THEN CASE WHEN abs(q.v::numeric) < {largest} THEN q.v::numeric END END"
-        " FROM (SELECT {v} AS v OFFSET 0) AS q)"
-    ).format(largest=SQL(_LARGEST_OPERAND), v=value)
-
-
-def operand_boolean(value: Composable) -> Composable:
-    """A jsonb value as a boolean; NULL where it is none."""
-    return SQL(
-        "(SELECT CASE jsonb_typeof(q.v) WHEN 'boolean' THEN q.v::boolean END FROM (SELECT {v} AS v OFFSET 0) AS q)"
-    ).format(v=value)
-
-
-def operand_moment(value: Composable) -> Composable:
-    """A text to compare with a date or time; NULL where it is none."""
-    return SQL("(SELECT CASE WHEN q.v ~ {} THEN q.v END FROM (SELECT {} AS v OFFSET 0) AS q)").format(
-        Literal(_MOMENT), value
     )

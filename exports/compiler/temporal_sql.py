@@ -6,16 +6,23 @@ date-times with a zone compare as instants; one with and one without a zone have
 
 from __future__ import annotations
 
-from psycopg.sql import SQL, Composable, Literal
+from exports.compiler.fragments import SQL, Fragment, Literal
 
-_ZONED = r"T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
+_ZONED = r"T[0-9]{2}:[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
+_SECONDS = r"T[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_LOCAL = r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
 _CLOCK = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?$"
 
-# q.a, q.b: the two texts; n: how far both are written, the date alone where only one has a zone
+# q.a, q.b: the two texts; n: how far both are written, the date alone where only one has a zone. Seconds and their fraction are
+# one part: …00 and …00.000 are equal.
 _COMPARISON = SQL(
     "(SELECT CASE"
     " WHEN q.a IS NULL OR q.b IS NULL THEN NULL"
-    " WHEN q.a ~ {zoned} AND q.b ~ {zoned} THEN q.a::timestamptz {operator} q.b::timestamptz"
+    " WHEN q.a ~ {zoned} AND q.b ~ {zoned} THEN CASE"
+    " WHEN (q.a ~ {seconds}) = (q.b ~ {seconds}) THEN q.a::timestamptz {operator} q.b::timestamptz"
+    " WHEN date_trunc('minute', q.a::timestamptz) <> date_trunc('minute', q.b::timestamptz)"
+    " THEN q.a::timestamptz {operator} q.b::timestamptz END"
+    " WHEN q.a ~ {local} AND q.b ~ {local} THEN q.a::timestamp {operator} q.b::timestamp"
     " WHEN q.a ~ {clock} AND q.b ~ {clock} THEN q.a::time {operator} q.b::time"
     ' WHEN left(q.a, n.n) <> left(q.b, n.n) THEN left(q.a, n.n) COLLATE "C" {operator} left(q.b, n.n)'
     " WHEN q.a = q.b THEN q.a {operator} q.b"
@@ -27,8 +34,14 @@ _COMPARISON = SQL(
 _OPERATORS = {"=": SQL("="), "!=": SQL("<>"), "<": SQL("<"), "<=": SQL("<="), ">": SQL(">"), ">=": SQL(">=")}
 
 
-def temporal_comparison(operator: str, left: Composable, right: Composable) -> Composable:
+def temporal_comparison(operator: str, left: Fragment, right: Fragment) -> Fragment:
     """`left operator right` as boolean, NULL where the two have no answer. Both sides are text or NULL."""
     return _COMPARISON.format(
-        operator=_OPERATORS[operator], left=left, right=right, zoned=Literal(_ZONED), clock=Literal(_CLOCK)
+        operator=_OPERATORS[operator],
+        left=left,
+        right=right,
+        zoned=Literal(_ZONED),
+        clock=Literal(_CLOCK),
+        seconds=Literal(_SECONDS),
+        local=Literal(_LOCAL),
     )

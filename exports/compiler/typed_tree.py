@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from exports.compiler.elements import NUMBER_TYPES, STRING_TYPES, TEMPORAL_TYPES
+from exports.elements.table import NUMBER_TYPES, STRING_TYPES, TEMPORAL_TYPES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """`type` is the FHIR type of its items (None: unknown), `many` whether there may be more than one."""
+    """`type` is the FHIR type of its items (None: unknown), `many` whether R4 allows more than one.
+
+    Data may hold several all the same: what is written for an expression may use `many` for speed, and never rely on it.
+    """
 
     type: str | None = None
     many: bool = False
@@ -62,8 +65,7 @@ class Child(Expression):
     of: Expression
     name: str
     keys: tuple[str, ...]
-    repeats: bool  # whether one parent may have several
-    known: bool  # whether `elements` knows it
+    repeats: bool = True  # whether R4 says that one parent may have several; True where R4 does not know the element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,123 @@ class Filter(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class At(Expression):
-    """The item at `index`; -1: the last."""
+    """The item at `index`; -1: the last. `only`: it is an error if there are several (`single()`)."""
 
     of: Expression
     index: int
+    only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(Expression):
+    """The items from `start` on, at most `length` of them (None: all)."""
+
+    of: Expression
+    start: int
+    length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select(Expression):
+    """All items of `projection`, evaluated with each item as focus."""
+
+    of: Expression
+    projection: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Union(Expression):
+    """The items of both sides, one after the other."""
+
+    left: Expression
+    right: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distinct(Expression):
+    """The items, of equal ones only the first."""
+
+    of: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iif(Expression):
+    """`then` where the criterion is true, else `otherwise`; the one not taken is not evaluated."""
+
+    criterion: Expression
+    then: Expression
+    otherwise: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class All(Expression):
+    """Whether the criterion is true for every item."""
+
+    of: Expression
+    criterion: Expression
+    type: str | None = "boolean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership(Expression):
+    """Whether `item`, one at most, is among the items of `collection`."""
+
+    item: Expression
+    collection: Expression
+    type: str | None = "boolean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalence(Expression):
+    """`~`: equal in any order, texts without regard to case and spaces; always true or false. `negated`: `!~`."""
+
+    left: Expression
+    right: Expression
+    negated: bool = False
+    type: str | None = "boolean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ampersand(Expression):
+    """Two texts in one; the empty collection counts as the empty text."""
+
+    left: Expression
+    right: Expression
+    type: str | None = "string"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion(Expression):
+    """toString(), toInteger(), toDecimal(), toBoolean(): `type` says to what; empty where the item cannot be written so."""
+
+    of: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFunction(Expression):
+    """A function of one text, `name` as FHIRPath calls it; empty where it or an argument is empty."""
+
+    name: str
+    of: Expression
+    arguments: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boundary(Expression):
+    """lowBoundary() or highBoundary() of a decimal, date, date-time or time. `precision` in digits; None: all of the type's."""
+
+    of: Expression
+    high: bool
+    precision: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted(Expression):
+    """A date, date-time or time, `amount` of `unit` (year, month, week, day, hour, minute, second, millisecond) later."""
+
+    of: Expression
+    amount: Decimal
+    unit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +261,23 @@ class Join(Expression):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResourceKey(Expression):
+    """The id of the resource that the row comes from."""
+
+    type: str | None = "id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainedKey(Expression):
+    """The keys of contained resources: the id of the resource that holds them, `#`, and their own."""
+
+    of: Expression
+    type: str | None = "string"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceKey(Expression):
-    """The id that a literal reference points to, where it points to a `target` (None: to anything)."""
+    """The key of what a reference points to, where it points to a `target` (None: to anything)."""
 
     of: Expression
     target: str | None

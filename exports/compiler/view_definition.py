@@ -10,16 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
 from config.resource_types import type_problem
 from exports.compiler import fhirpath
+from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
+from exports.compiler.functions import FUNCTIONS
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
-from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
+from exports.compiler.typed_tree import At, Child, Constant, Expression, Filter, Focus, Resource, Slice, category
 from exports.errors import FhirPathError, ViewError
 
+MAX_COLUMNS = 1_000  # Postgres takes 1,664, and needs some to order and to look up
+MAX_EXPONENT = 1_000  # of a constant's ten; Postgres has numbers up to 131,072 digits
 MAX_NAME_BYTES = 63  # Postgres cuts longer identifiers
 _SQL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESOURCE_NAME = re.compile(r"[A-Z][A-Za-z]*")
@@ -48,22 +53,34 @@ class ColumnNode:
     value: Expression
     type: str
     collection: bool
+    ansi: AnsiType | None = None
 
     @property
     def sql_type(self) -> str:
         """The Postgres type of its values."""
+        if self.ansi is not None:
+            return self.ansi.sql
         return "jsonb" if self.collection else sql_type(self.type)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One selection structure. `each`: what it iterates over (None: it stands on its parent's focus)."""
+    """One selection structure. `each`: what it iterates over; `repeat`: the paths that it follows down and down.
+
+    Neither: it stands on its parent's focus.
+    """
 
     each: Expression | None
+    repeat: tuple[Expression, ...]
     or_null: bool
     columns: tuple[ColumnNode, ...]
     select: tuple[Selection, ...]
     union: tuple[Selection, ...]
+
+    @property
+    def iterates(self) -> bool:
+        """Whether it gives rows of its own."""
+        return self.each is not None or bool(self.repeat)
 
     def all_columns(self) -> tuple[ColumnNode, ...]:
         """Every column in output order: own, those of nested selections, those of the union's first branch."""
@@ -79,10 +96,12 @@ class View:
     resource: str
     where: tuple[Expression, ...]
     select: Selection  # unnamed: it holds the view's top-level selections
+    notes: tuple[str, ...] = ()  # what R4 does not have, with its place
+    of_r4: bool = True  # whether it is for R4, so that this is a mistake
 
 
-def parse_view(definition: Mapping[str, Any]) -> View:
-    """The typed tree of a ViewDefinition.
+def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) -> View:
+    """The typed tree of a ViewDefinition; `as_of` is the moment that `now()` stands for.
 
     Raises:
         ViewError: what is wrong, at which JSON path, and what is allowed there.
@@ -101,16 +120,19 @@ def parse_view(definition: Mapping[str, Any]) -> View:
         reader.fail("resource", f"a resource type is required, found {resource!r}", allowed="such as Patient")
     if problem := type_problem(resource):
         reader.fail("resource", f"{resource!r} is {problem}")
-    scope = Scope(resource, reader.constants(definition.get("constant")), Resource(type=resource))
+    constants = reader.constants(definition.get("constant"))
+    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of)
     where = tuple(
         reader.expression(item, f"where[{at}]", "path", scope, boolean=True)
         for at, item in enumerate(reader.objects(definition.get("where"), "where", frozenset({"path"}) | _ANYWHERE))
     )
     if not definition.get("select"):
         reader.fail("select", "at least one selection is required")
-    select = Selection(None, False, (), reader.selections(definition["select"], "select", scope), ())
-    reader.unique_names(select)
-    return View(reader.view, resource, where, select)
+    select = Selection(None, (), False, (), reader.selections(definition["select"], "select", scope), ())
+    reader.check_columns(select)
+    versions = definition.get("fhirVersion")
+    of_r4 = not isinstance(versions, list) or not versions or any(str(one).startswith("4.") for one in versions)
+    return View(reader.view, resource, where, select, tuple(reader.notes) if of_r4 else (), of_r4)
 
 
 def _is_text(value: str) -> bool:
@@ -121,11 +143,33 @@ def _is_text(value: str) -> bool:
     return "\0" not in value
 
 
+def _is_number(value: float | Decimal) -> bool:
+    number = Decimal(str(value))
+    return number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
+
+
+def _goes_down(node: Expression) -> bool:
+    """Whether a path leads from its focus to what is inside it, so that to follow it again and again comes to an end."""
+    down = False
+    while isinstance(node, (Child, Filter, At, Slice)):
+        down = down or isinstance(node, Child)
+        node = node.of
+    return down and isinstance(node, (Focus, Resource))
+
+
+def _from_any_item(node: Expression) -> Expression:
+    """The same path from whatever is in focus."""
+    if isinstance(node, (Child, Filter, At, Slice)):
+        return replace(node, of=_from_any_item(node.of))
+    return Focus()
+
+
 class _Reader:
     """Reads the parts of one view; every complaint carries the view's name and a JSON path."""
 
     def __init__(self, view: str) -> None:
         self.view = view
+        self.notes: list[str] = []
         self._places: dict[int, str] = {}  # id of a column -> its JSON path, for complaints about names
 
     def fail(self, where: str, problem: str, *, allowed: str | None = None) -> NoReturn:
@@ -164,6 +208,8 @@ class _Reader:
             suffix = values[0].removeprefix("value")
             type_ = suffix[:1].lower() + suffix[1:]
             given: Any = item[values[0]]
+            if type_ == "integer64" and isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,19}", given):
+                given = int(given)  # R5's JSON has it as a string
             wanted = _CONSTANT_TYPES.get(type_)
             if wanted is None:
                 self.fail(
@@ -172,6 +218,8 @@ class _Reader:
             fits = isinstance(given, wanted) and (type_ == "boolean" or not isinstance(given, bool))
             if not fits:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
+            if isinstance(given, (float, Decimal)) and not _is_number(given):
+                self.fail(f"{where}.{values[0]}", f"{given} is no number that a resource can hold")
             if isinstance(given, str) and not _is_text(given):
                 self.fail(f"{where}.{values[0]}", "the value holds a character that JSON in Postgres cannot")
             if name in found:
@@ -185,11 +233,18 @@ class _Reader:
         text, where = owner.get(key), f"{where}.{key}"
         if not isinstance(text, str) or not text.strip():
             self.fail(where, "a FHIRPath expression is required", allowed="a string")
+        return self.path(text, where, scope, boolean=boolean)
+
+    def path(self, text: str, where: str, scope: Scope, *, boolean: bool = False) -> Expression:
+        scope = replace(scope, context=scope.focus, notes=[])
         try:
             node = fhirpath.parse(text)
-            return criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
+            found = criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
         except FhirPathError as error:
             raise ViewError(self.view, where, f"{error} in {text!r}", allowed=error.allowed) from error
+        told = [f"{where}: {note.problem}, at character {note.offset + 1} of {text!r}" for note in scope.notes]
+        self.notes += [note for note in told if note not in self.notes]
+        return found
 
     def selections(self, value: Any, where: str, scope: Scope) -> tuple[Selection, ...]:
         items = self.objects(value, where, _SELECTION_KEYS)
@@ -199,10 +254,13 @@ class _Reader:
         directives = [key for key in _DIRECTIVES if key in item]
         if len(directives) > 1:
             self.fail(where, f"{' and '.join(directives)} together", allowed=f"one of {', '.join(_DIRECTIVES)}")
-        each = None
+        each: Expression | None = None
+        repeat: tuple[Expression, ...] = ()
         if directives == ["repeat"]:
-            self.fail(f"{where}.repeat", "`repeat` is not supported yet", allowed="forEach, forEachOrNull")
-        if directives:
+            repeat = self.repeated(item["repeat"], f"{where}.repeat", scope)
+            types = {path.type for path in repeat}
+            scope = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None))
+        elif directives:
             each = self.expression(item, where, directives[0], scope)
             scope = replace(scope, focus=Focus(type=each.type))
         columns = tuple(
@@ -214,7 +272,42 @@ class _Reader:
         select = self.selections(item.get("select"), f"{where}.select", scope)
         if not columns and not union and not select:
             self.fail(where, "the selection gives no column", allowed="column, select or unionAll")
-        return Selection(each, directives == ["forEachOrNull"], columns, select, union)
+        return Selection(each, repeat, directives == ["forEachOrNull"], columns, select, union)
+
+    def repeated(self, value: Any, where: str, scope: Scope) -> tuple[Expression, ...]:
+        """The paths of `repeat`. The type of what is found deeper is known where it is the same at every depth."""
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(text, str) and text.strip() for text in value)
+        ):
+            self.fail(where, "must be a list of FHIRPath expressions", allowed="one path or more, as strings")
+        paths = []
+        for at, text in enumerate(value):
+            first = self.path(text, f"{where}[{at}]", scope)
+            if not _goes_down(first):
+                problem = f"{text!r} does not lead from an item to what is in it"
+                self.fail(f"{where}[{at}]", problem, allowed="a path of elements, such as item")
+            paths.append(first)
+        types = {path.type for path in paths}
+        deeper = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None), notes=[])
+        below = [self.deeper(text, f"{where}[{at}]", deeper) for at, text in enumerate(value)]
+        same = all(one is not None and one.type == first.type for one, first in zip(below, paths, strict=True))
+        unknown = replace(scope, focus=Focus())
+        return tuple(
+            _from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown)
+            for at, (text, path) in enumerate(zip(value, paths, strict=True))
+        )
+
+    def deeper(self, text: str, where: str, scope: Scope) -> Expression | None:
+        """The path from what it found itself; None where it can lead nowhere there."""
+        kept = list(self.notes)
+        try:
+            return self.path(text, where, scope)
+        except ViewError:
+            return None
+        finally:
+            self.notes = kept
 
     def column(self, item: Mapping[str, Any], where: str, scope: Scope) -> ColumnNode:
         name = self.sql_name(item.get("name"), f"{where}.name")
@@ -231,9 +324,26 @@ class _Reader:
             self.fail(
                 f"{where}.type", f"the column is declared {type_}, its path gives {value.type}", allowed=value.type
             )
-        column = ColumnNode(name, value, type_, collection)
+        ansi = self.ansi_type(item.get("tag"), f"{where}.tag", value, collection=collection)
+        column = ColumnNode(name, value, type_, collection, ansi)
         self._places[id(column)] = f"{where}.name"
         return column
+
+    def ansi_type(self, tags: Any, where: str, value: Expression, *, collection: bool) -> AnsiType | None:
+        named = [
+            (at, tag.get("value")) for at, tag in enumerate(self.objects(tags, where)) if tag.get("name") == "ansi/type"
+        ]
+        if not named:
+            return None
+        at, text = named[0]
+        found = read_ansi_type(text) if isinstance(text, str) else None
+        if found is None or len(named) > 1:
+            self.fail(f"{where}[{at}]", f"{text!r} is no SQL type, or not the only one", allowed=ALLOWED)
+        if collection:
+            self.fail(f"{where}[{at}]", "a column of lists has no SQL type of its own", allowed="no ansi/type")
+        if category(value.type) not in SORTS[found.sort]:
+            self.fail(f"{where}[{at}]", f"{text} cannot be made of {value.type}, which the path gives", allowed=ALLOWED)
+        return found
 
     def same_columns(self, branches: tuple[Selection, ...], where: str) -> None:
         if not branches:
@@ -247,7 +357,14 @@ class _Reader:
                     f"{where}[{at}]", "its columns are not those of the first branch, in the same order", allowed=told
                 )
 
-    def unique_names(self, select: Selection) -> None:
+    def check_columns(self, select: Selection) -> None:
+        """Every name once, and no more columns than Postgres can select."""
+        if len(select.all_columns()) > MAX_COLUMNS:
+            self.fail(
+                "select",
+                f"the view has {len(select.all_columns())} columns",
+                allowed=f"at most {MAX_COLUMNS}, for Postgres",
+            )
         seen: set[str] = set()
         for column in select.all_columns():
             if column.name in seen:

@@ -59,9 +59,9 @@ class CsvRows:
         return b"".join((*parts, chunk[done:]))
 
 
-def csv_rows(snapshot: Snapshot, view: CompiledView) -> CsvRows:
-    """Return the rows of a view that was compiled with marks, from the snapshot that it was compiled for."""
-    return CsvRows(snapshot.csv(view.query), view.columns)
+def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView]) -> CsvRows:
+    """Return the rows of a view that was compiled with marks; it has a part for each source of the snapshot."""
+    return CsvRows(snapshot.csv(*[part.query for part in parts]), parts[0].columns)
 
 
 def odd_value(view: CompiledView, column: str) -> ViewDataError:

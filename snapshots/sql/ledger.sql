@@ -43,7 +43,7 @@ INSERT INTO connection (name, base_url) VALUES (%(connection)s, %(base_url)s) RE
 
 -- name: interrupted
 -- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
--- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
+-- as long as exports have been seen to take: 30 days (multi-week waits, vendor-facts 1.9; F43).
 SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest, everything,
     started_at > %(at)s::timestamptz - interval '24 hours' OR EXISTS (
         SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
@@ -86,7 +86,7 @@ UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT
 INSERT INTO unit (run, key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, way,
     way_of_none)
 SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.template, u.split, u.incremental, u.since,
-    ARRAY(SELECT jsonb_array_elements_text(u.ids::jsonb)), u.of_chart, u.page, u.detail::jsonb, u.way, u.way_of_none
+    CASE WHEN u.ids = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(u.ids::jsonb)) END, u.of_chart, u.page, u.detail::jsonb, u.way, u.way_of_none
 FROM unnest(%(keys)s, %(kinds)s, %(types)s, %(patients)s, %(templates)s, %(splits)s, %(incremental)s::boolean[], %(since)s, %(ids)s,
         %(charts)s, %(pages)s, %(details)s, %(ways)s, %(ways_of_none)s)
     WITH ORDINALITY AS u (key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, way,

@@ -3,11 +3,12 @@
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
 
 -- name: connections
--- Connections with their newest finished run and when it began.
+-- Connections with the newest run that had finished by then (NULL: by now), and when it began.
 SELECT c.name, c.id, newest.id, newest.started_at
 FROM connection c
 LEFT JOIN LATERAL (
-    SELECT run.id, run.started_at FROM run WHERE run.connection = c.id AND run.finished_at IS NOT NULL
+    SELECT run.id, run.started_at FROM run WHERE run.connection = c.id
+        AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
     ORDER BY run.id DESC LIMIT 1
 ) newest ON true
 ORDER BY c.name
@@ -15,7 +16,18 @@ ORDER BY c.name
 -- name: open_runs
 -- Runs that have not ended: at work, suspended, or killed and not yet gone on with.
 SELECT run.id, c.name, run.started_at FROM run JOIN connection c ON c.id = run.connection
-WHERE run.finished_at IS NULL AND run.connection = ANY(%(connections)s) ORDER BY run.id
+WHERE run.finished_at IS NULL AND run.connection = ANY(%(connections)s)
+    AND run.started_at <= coalesce(%(until)s::timestamptz, 'infinity')
+ORDER BY run.id
+
+-- name: later_runs
+-- Runs after the newest that is shown: at work, suspended, killed, or of a later time.
+SELECT run.id FROM run JOIN unnest(%(connections)s::int[], %(newest)s::bigint[]) AS s (connection, newest) USING (connection)
+WHERE run.id > s.newest OR run.finished_at IS NULL ORDER BY run.id
+
+-- name: ended_at
+-- When a run ended.
+SELECT finished_at FROM run WHERE id = %(run)s
 
 -- name: types
 -- Live resources of the selection, by type.
@@ -130,6 +142,13 @@ OFFSET 0
     WHERE r.resource_type = {resource_type} AND {selected}
 )
 
+-- name: source_of_connection
+-- The same of one connection.
+(
+    SELECT {name}::text AS connection, r.id, r.body FROM {rows} r
+    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
+)
+
 -- name: by_key
 -- Read in the order of the primary key, whose index has it; sorting bodies would go through the disk.
 SELECT set_config('enable_sort', %(sort)s, true)
@@ -142,5 +161,5 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 
 -- name: csv
--- The rows of a query as CSV with a header.
-COPY ({query}) TO STDOUT (FORMAT csv, HEADER true)
+-- The rows of a query as CSV.
+COPY ({query}) TO STDOUT (FORMAT csv, HEADER {header})

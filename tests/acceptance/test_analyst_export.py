@@ -52,6 +52,35 @@ def test_the_same_request_on_the_same_runs_gives_the_same_bytes(site: Site) -> N
     assert first == second
 
 
+def test_an_export_of_the_past_gives_what_an_export_gave_then_byte_for_byte(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+        assert site.run("export", "--out", str(site.folder / "then"), "--format", "ndjson,csv").code == 0
+        first, second, *_ = served.dataset.of_type("Condition")
+        served.dataset.delete("Condition", first.id)
+        served.dataset.replace(json.dumps({**second.body, "recordedDate": "2001-01-01"}, default=str).encode())
+        site.sync()
+        assert site.run("export", "--out", str(site.folder / "now"), "--format", "ndjson,csv").code == 0
+    done = site.run("export", "--out", str(site.folder / "past"), "--format", "ndjson,csv", "--as-of", "1")
+    assert done.code == 0, done.stderr
+    then, now, past = (
+        {path.name: path.read_bytes() for path in (site.folder / name).iterdir()} for name in ("then", "now", "past")
+    )
+    assert past == then
+    assert now["Condition.ndjson.gz"] != then["Condition.ndjson.gz"]
+
+
+def test_a_past_that_there_is_not_is_named(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+    asked = ("export", "--out", str(site.folder / "out"), "--as-of")
+    assert "has no run 99" in site.run(*asked, "99").stderr
+    assert site.run(*asked, "1999-01-01T00:00:00Z").code == 4
+    assert "which time zone?" in site.run(*asked, "2026-01-01T00:00:00").stderr
+
+
 def test_a_view_of_ones_own_makes_a_table(site: Site) -> None:
     view = {
         "resourceType": "ViewDefinition",

@@ -29,7 +29,7 @@ O1 = Add(OBSERVATION, "o1", "p1", age_d=300)
 O2 = Add(OBSERVATION, "o2", "p1", age_d=300)
 Q1 = Add(OBSERVATION, "q1", "p2", age_d=300)
 NOBODYS = (Add(OBSERVATION, "nobody1", None, age_d=300), Add(OBSERVATION, "nobody2", None, age_d=300))
-UNWITNESSED = "no listing of this connection shows 2 Observation, which are kept"
+UNWITNESSED = "no listing of this connection can show 2 Observation; they are kept"
 
 
 @pytest.mark.parametrize("incremental", [False, True], ids=["n1", "n1b"])
@@ -49,7 +49,7 @@ def test_n1_a_crawl_never_misses_what_only_a_system_export_can_list(stage: Stage
         assert (night.live, night.dead, night.evidence) == (everything, set(), {})
     assert exported.counts == (5, 0, 0, 0)
     assert any(
-        "no listing of this connection shows 1 Device, 2 Observation, which are kept" in n for n in crawled.notes
+        "no listing of this connection can show 1 Device, 2 Observation; they are kept" in n for n in crawled.notes
     )
     # what the crawl knows is its own: the export's watermarks stay, and move only by exports
     assert exported_again.known == exported.known or not incremental
@@ -110,7 +110,7 @@ def test_n3_who_leaves_one_group_stays_alive_for_the_other_and_is_whole_when_he_
     of_b = nights.sync(b)
     nights.happens(Leave("A", "p1"))
     left = nights.sync(a, since="none")
-    assert any("1 no longer of this selection, and still at the EHR" in note for note in left.notes)
+    assert any("1 no longer in this selection, but still at the EHR" in note for note in left.notes)
     quiet, quieter = nights.sync(b), nights.sync(b)
     assert quiet.known == quieter.known == of_b.known
     nights.happens(Join("A", "p1"))

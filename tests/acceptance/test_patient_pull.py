@@ -77,7 +77,7 @@ def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_ho
         served.faults.add(FaultRule(match=Match(path=f"Patient/{patient}"), action=Action(status=404)))
         done = site.run("pull", name, patient, "--out", "again.ndjson.gz")
     assert done.code == 3
-    assert "knows no such patient" in done.stdout + done.stderr
+    assert "does not know this patient" in done.stdout + done.stderr
     assert (site.folder / "again.ndjson.gz").exists()
 
 

@@ -127,7 +127,7 @@ def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(sit
         certificate = prove(site, name, "--all", "--types", "Condition", code=0)
     assert certificate["verdict"] == "more"
     reasons = [one["reason"] for one in certificate["findings"]]
-    assert any("reads do not tell" in one for one in reasons)
+    assert any("reads do not show" in one for one in reasons)
     assert not any("no longer at the EHR" in one for one in reasons)
 
 
@@ -142,7 +142,7 @@ def test_a_read_that_is_answered_with_something_else_does_not_show_a_row_to_be_t
         certificate = prove(site, name, "--all", "--types", "Condition", code=0)
     assert certificate["verdict"] == "more"
     reasons = [one["reason"] for one in certificate["findings"]]
-    assert any("not looked up" in one for one in reasons)
+    assert any("not checked" in one for one in reasons)
     assert not any("still at the EHR" in one for one in reasons)
 
 
@@ -189,7 +189,7 @@ def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
         certificate = prove(site, "lied-to", "--all", "--types", "Encounter", code=0)
     assert certificate["verdict"] == "equal"
     assert of_type(certificate, "Encounter")["method"] == "count + ids"
-    assert any("count said 1" in one["reason"] for one in certificate["findings"])
+    assert any("count is 1, but" in one["reason"] for one in certificate["findings"])
 
 
 def test_a_type_that_the_server_refuses_now_though_rows_of_it_are_stored_is_not_proved(site: Site) -> None:
@@ -253,7 +253,7 @@ def test_a_count_above_what_pages_list_and_the_store_holds_is_not_equal(site: Si
         )
         certificate = prove(site, name, "--all", "--types", "Condition", code=3)
     finding = next(one for one in certificate["findings"] if one["verdict"] == "fewer")
-    assert f"the server's count said {counted:,}, its pages list {listed:,}" in finding["reason"]
+    assert f"the server's count is {counted:,}, but its pages list {listed:,}" in finding["reason"]
     assert of_type(certificate, "Condition")["missing"] == counted - listed
 
 
@@ -266,7 +266,7 @@ def test_a_cohorts_entries_that_name_nobody_are_not_proved_and_said_by_line(site
         certificate = prove(site, name, "--all", code=3)
     finding = next(one for one in certificate["findings"] if one["verdict"] == "unanswered")
     assert finding["type"] == "Patient"
-    assert "knows no such patient" in finding["reason"]
+    assert "does not know this patient" in finding["reason"]
 
 
 def test_patients_are_counted_once(site: Site) -> None:
@@ -347,7 +347,7 @@ async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, a
         async with await store.begin_run(scope):
             done = site.run("prove", name)
     assert done.code == 6
-    assert "is at work" in done.stderr
+    assert "is in progress" in done.stderr
 
 
 @pytest.mark.anyio
@@ -364,4 +364,4 @@ async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store,
     assert proof.returncode == 6, err
     certificate = json.loads(out)["certificate"]
     assert certificate["gave_way"]
-    assert any("gave way" in note for note in certificate["notes"])
+    assert any("the proof stopped for it" in note for note in certificate["notes"])

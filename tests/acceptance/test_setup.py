@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 SAID = (
-    ({"HTTPS_PROXY": "http://me:hunter2@127.0.0.1:9"}, "The proxy (http://****@127.0.0.1:9) does not let pip through"),
-    ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "No way to the package index from here"),
+    ({"HTTPS_PROXY": "http://me:hunter2@127.0.0.1:9"}, "The proxy (http://****@127.0.0.1:9) refuses pip"),
+    ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "Cannot reach the package index"),
 )
 
 

@@ -64,7 +64,7 @@ def test_case_12_attachments_of_content_types_that_are_none_are_fetched_and_note
         asked = sorted(one for one in small.asked if one.startswith("/Binary/"))
     assert run["status"] == "complete"
     assert asked == [f"/Binary/b{n}" for n in range(4)]
-    assert "attachments: 4 in all: 1 stored, 3 stored (its content type is no media type)" in run["notes"]
+    assert "attachments: 4 in all: 1 stored, 3 stored (its content type is not a media type)" in run["notes"]
 
 
 @pytest.mark.parametrize("written", ["with literal line ends", "in base64"])

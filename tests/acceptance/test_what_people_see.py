@@ -86,4 +86,4 @@ def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(sit
     waits = [
         line.partition("at the latest")[2].partition(": ")[2] for line in said.splitlines() if "waiting until" in line
     ]
-    assert set(waits) == {"what the EHR did not answer is asked again", "the EHR's answer"}
+    assert set(waits) == {"the EHR did not answer; trying again", "the EHR's answer"}

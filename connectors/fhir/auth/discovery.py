@@ -1,4 +1,4 @@
-"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendors.md 5.1).
+"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendor-facts 5.1).
 
 Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
 notes, never gates. A profile's `token_url` wins over everything found. Logging in is left to `token_source`.
@@ -57,7 +57,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
         capabilities=frozenset(_texts(smart.get("capabilities"))),
         auth_methods=_texts(
             smart.get("token_endpoint_auth_methods_supported")
-            or smart.get("token_endpoint_auth_methods")  # so misspelt by Veradigm (vendors.md 3.1)
+            or smart.get("token_endpoint_auth_methods")  # so misspelt by Veradigm (vendor-facts 3.1)
         ),
         raw=smart,
     )
@@ -76,7 +76,7 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
     except UnreadableJsonError:
         document = None
     if not isinstance(document, dict):
-        return {}, None, "answered 200, but no JSON object"
+        return {}, None, "answered 200, but without a JSON object"
     return document, None, "answered 200, without a token endpoint"
 
 
@@ -85,7 +85,7 @@ def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
         return safe_url(urljoin(base_url + "/", stated), base_url, moved)
     except UnsafeLinkError as error:
         raise DiscoveryError(
-            f"the token endpoint that was found is not safe to use: {error}; set profile.token_url"
+            f"the discovered token endpoint is not safe to use: {error}; set profile.token_url"
         ) from error
 
 

@@ -44,7 +44,7 @@ ENCRYPTED = (
     "`openssl pkey -in KEY.pem -out DECRYPTED.pem`"
 )
 PUBLIC = (
-    "the connection's key is public, not a private key, and cannot sign: give the private key that belongs to it, as PEM, JWK or "
+    "the connection's key is a public key, which cannot sign: give the private key that belongs to it, as PEM, JWK or "
     "JWKS; the public one is for the EHR"
 )
 _OTHER_KIND = "the connection's key is neither an RSA nor an EC key: EHRs take RSA (RS384) or EC P-384 (ES384)"
@@ -69,7 +69,7 @@ def read_key(material: str, *, kid: str | None, passphrase: str | None = None) -
         raise AuthError(_OTHER_KIND)
     if isinstance(key, jwk.ECKey) and key.curve_name not in CURVES:
         raise AuthError(
-            f"the connection's key is of the curve {key.curve_name}, which signs no login: use P-384 (ES384), P-256 or P-521"
+            f"the connection's key is of the curve {key.curve_name}, which cannot sign a login: use P-384 (ES384), P-256 or P-521"
         )
     return key
 
@@ -86,7 +86,7 @@ def _read(material: str, choice: _Choice, *, nested: bool) -> jwk.Key:
             return _opened(load_der_private_key, inner, choice)
         return _read(inner.decode("utf-8", "replace"), choice, nested=True)
     raise AuthError(
-        "the connection's key is neither PEM nor JSON (JWK, JWKS), also not in base64: give all of the file, from -----BEGIN to "
+        "the connection's key is neither PEM nor JSON (JWK, JWKS), not even in base64: give the whole file, from -----BEGIN to "
         "-----END"
     )
 
@@ -109,7 +109,7 @@ def _from_pem(text: str, choice: _Choice) -> jwk.Key:
         raise AuthError(PUBLIC)
     if private is None:
         raise AuthError(
-            "the connection's key is a PEM that is cut, or holds no private key: check that the whole file is there"
+            "the connection's key is a truncated PEM, or contains no private key: check that the file is complete"
         )
     pem, body = blocks[private]
     if ":" not in body:  # lines may have become blanks; but a header's end with it
@@ -127,7 +127,7 @@ def _opened(load: Callable[..., Any], body: bytes, choice: _Choice) -> jwk.Key:
         found = None
     if found is None:
         raise AuthError(
-            "the connection's key is a private key in PEM or DER that is damaged, or of a kind that nobody knows: check that the "
+            "the connection's key is a damaged private key in PEM or DER, or of an unknown kind: check that the "
             "whole file is there"
         )
     if isinstance(found, RSAPrivateKey):
@@ -153,7 +153,7 @@ def _from_json(text: str, choice: _Choice) -> jwk.Key:
     private = [entry for entry in entries if _PRIVATE_MEMBER in entry]
     if entries and not private:
         raise AuthError(
-            "the connection's key holds no private key, only public ones, which cannot sign: give the JWK or JWKS with its "
+            "the connection's key contains only public keys, which cannot sign: give the JWK or JWKS with its "
             "private members (`d`); the public one is for the EHR"
         )
     kid = choice.kid
@@ -161,7 +161,7 @@ def _from_json(text: str, choice: _Choice) -> jwk.Key:
     if not named:
         which = "no private key" if kid is None else f"no private key with kid {kid!r}"
         raise AuthError(
-            f"the connection's key holds {which}; give a JWK or JWKS with its private members, or set `kid`"
+            f"the connection's key contains {which}; give a JWK or JWKS with its private members, or set `kid`"
         )
     trouble: AuthError | None = None
     for entry in sorted(named, key=lambda one: one.get("use") == "enc"):  # stable: those for encryption come last
@@ -222,7 +222,7 @@ def _bits(modulus: str) -> int:
 def _check_size(bits: int) -> None:
     if bits < RSA_BITS:
         raise AuthError(
-            f"the connection's key is an RSA key of {bits} bits, and {RSA_BITS} are the least that may sign (RFC 7518): make a "
+            f"the connection's key is an RSA key of {bits} bits, but signing needs at least {RSA_BITS} (RFC 7518): make a "
             "new one with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out KEY.pem`, and register its public "
             "half at the EHR"
         )

@@ -1,4 +1,4 @@
-"""Scopes: which ones to ask for, in the syntax the server speaks, and what the granted ones allow (vendors.md 5.6). Pure."""
+"""Scopes: which ones to ask for, in the syntax the server speaks, and what the granted ones allow (vendor-facts 5.6). Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Granted:
 
 
 def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
-    """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendors.md 5.1)."""
+    """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendor-facts 5.1)."""
     if profile.scope_syntax != "auto":
         return profile.scope_syntax
     offered = set(capabilities)
@@ -51,7 +51,9 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
     """
     wanted = sorted(set(types))
     if not wanted and not profile.scope_wildcards:
-        raise PlanError(f"{profile.label} wants a scope for every resource type; set the connection's types or scopes")
+        raise PlanError(
+            f"{profile.label} requires a scope for every resource type; set the connection's types or scopes"
+        )
     scopes = [f"system/{name}.{_SUFFIX[syntax]}" for name in wanted or ["*"]]
     return " ".join(dict.fromkeys((*profile.extra_scopes, *scopes)))
 

@@ -34,14 +34,14 @@ MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least rec
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ADVICE = {
-    "invalid_client": "check client_id (of this environment?), that the EHR knows the public key of this kid, profile.audience, "
+    "invalid_client": "check client_id (for this environment?), that the EHR knows the public key of this kid, profile.audience, "
     "and this machine's clock",
     "unauthorized_client": "the EHR's administrators have not finished this client's set-up (at Epic: its user record); ask them",
-    "client_id": "the server says that it does not know this client_id: check it, and that it is of this environment (sandbox "
+    "client_id": "the server says that it does not know this client_id: check it, and that it is for this environment (sandbox "
     "and production have their own)",
-    "key": "the server knows the client_id, and says that the key is wrong: register the public half of this key for it, under "
-    "the kid that is sent, and give its JWKS URL time to be read again",
-    "audience": "the server says that the assertion is for somebody else: set profile.audience to what it documents",
+    "key": "the server knows the client_id, but says that the key is wrong: register the public half of this key for it, under "
+    "the kid that is sent, and wait until the server has read its JWKS URL again",
+    "audience": "the server says that the assertion is for another audience: set profile.audience to what it documents",
     "clock": "the server says that the assertion's times are wrong: check this machine's clock",
     "invalid_scope": "set the connection's scopes to those that its registration lists, or profile.scope_syntax",
 }
@@ -252,7 +252,7 @@ class TokenSource:
         )
 
     def _note_skew(self, date: str | None, now: float) -> None:
-        """Measure our clock against the server's Date, so that `iat` and `exp` are right on its clock (vendors.md F50)."""
+        """Measure our clock against the server's Date, so that `iat` and `exp` are right on its clock (F50)."""
         server = server_time(date)
         if server is not None:
             skew = server - now
@@ -272,7 +272,7 @@ class TokenSource:
         about = "invalid_scope" if answer.meaning == "scope" else answer.blame or code
         advice = _ADVICE.get(about, "check profile.token_url and the client")
         if answer.code == "invalid_client" and self.skew_s:
-            advice += f"; it is off by {abs(self.skew_s):.0f} s, which was allowed for"
+            advice += f"; it is off by {abs(self.skew_s):.0f} s, which was corrected"
         if (answer.code == "invalid_client" or answer.blame) and self._key is not None:
             kid = "no kid" if self._key.kid is None else f"kid {self._key.kid}"
             advice += f" (sent: {kid}, alg {self._key.alg}, aud {self._audience})"

@@ -1,4 +1,4 @@
-"""Reads which part of a file an answer holds (RFC 9110, 14.4 and 15.3.7). Pure; what follows from it is `download`'s."""
+"""Reads which part of a file an answer contains (RFC 9110, 14.4 and 15.3.7). Pure; `download` acts on it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def part_of(headers: Mapping[str, str], *, start: int, etag: str, size: int | No
     `size` is what is known of the file's. An unknown total (`*`) is no end: without a known size nothing would prove one.
     """
     if headers.get("etag", "") != etag:
-        return "the server gave a part of it that does not say to be of the same version"
+        return "the server sent a part of it without saying that it is the same version"
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if found is None:
-        return "the server gave a part of it without saying which"
+        return "the server sent a part of it without saying which part"
     first, last = int(found[1]), int(found[2])
     if first != start or last < first:
-        return "the server gave another part of it than was asked for"
+        return "the server sent another part of it than requested"
     told = size if found[3] == "*" else int(found[3])
     if told is None:
-        return "the server gave a part of it without saying how long it is"
+        return "the server sent a part of it without saying how long it is"
     if told <= last or (size is not None and told != size):
-        return "the server says two lengths of it"
+        return "the server states two lengths for it"
     length = headers.get("content-length", "").strip()
     if length and length != str(last - first + 1):
-        return "the server gave a part of it that is longer or shorter than it says"
+        return "the server sent a part of it that is longer or shorter than stated"
     return Part(first, last + 1, told)

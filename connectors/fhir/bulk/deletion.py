@@ -1,4 +1,4 @@
-"""Deletes an export at its server: the sign that its files are stored, and what frees a vendor's one place for the next."""
+"""Deletes an export at its server: this confirms that its files are stored, and frees a vendor's only slot for the next."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 
-_ANSWERS = frozenset({200, 202, 204, 404})  # any 2xx; 404: gone already, as HAPI's [R] SF (F29)
+_ANSWERS = frozenset({200, 202, 204, 404})  # any 2xx; 404: gone already, as HAPI's [R] SF, vendor-facts 6.5 (F29)
 
 
 async def delete_export(client: EhrClient, profile: VendorProfile, status_url: str) -> str | None:
-    """Send the DELETE; what keeps it from working comes back in words, and never stops anything."""
+    """Send the DELETE; return why it failed, if it did, since that never stops anything."""
     call = Call(
         method="DELETE",
         url=status_url,

@@ -34,8 +34,8 @@ _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the wri
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
 _TURN_BYTES = 65_536
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
-_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
-# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
+_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
+# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendor-facts 6.3), lines less
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 # grades of a grave issue that mean that data are missing
 _NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
@@ -46,16 +46,16 @@ _PARTS = 10_000  # of one file, of a server that gives less than was asked for: 
 
 
 class _FileBrokenOffError(TransientFetchError):
-    """The file began and did not end well: it is asked for again. A file that never began is not ours to retry."""
+    """The file began but did not end well, so it is fetched again. The client already retries files that never began."""
 
 
 @dataclass
 class _Attempts:
-    """What the tries of one file share."""
+    """The state that the tries of one file share."""
 
     unit: Unit
     reading: FileReading
-    cut: BodyReader | None = None  # what came of a try that was cut, and can go on
+    cut: BodyReader | None = None  # what came in a try that was cut and can be resumed
     etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
     first_byte: int = 0  # of the file, in the answer that is being read
     size: int | None = None  # of the file on the wire, where its first answer said it
@@ -66,11 +66,11 @@ class _Attempts:
 
     @property
     def next_byte(self) -> int:
-        """Where the next try begins: 0 unless the server lets it go on."""
+        """Where the next try begins: 0 unless the server allows resuming."""
         return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
 
     def begin_anew(self) -> None:
-        """Forget what came: the next answer is the file from its start."""
+        """Discard what came: the next answer is the file from its start."""
         self.reading = FileReading(self.unit, self.reading.base)
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
@@ -130,7 +130,7 @@ class FileFetcher:
         last_came = fruitless = 0
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            """A try that brought something of a file that can go on is no failure: long files over bad lines get there."""
+            """A try that made progress with a resumable file is no failure, so that long files arrive over bad lines."""
             nonlocal last_came, fruitless
             came, before = attempts.next_byte, last_came
             last_came = came
@@ -156,7 +156,7 @@ class FileFetcher:
                 if attempts.cut is None:
                     break
             else:
-                raise ProtocolError(f"{unit.template}: the server gives it in more than {_PARTS} parts.")
+                raise ProtocolError(f"{unit.template}: the server sends it in more than {_PARTS} parts.")
         except TerminalFetchError as error:
             if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
@@ -181,7 +181,7 @@ class FileFetcher:
         )
 
     def _take_up(self, attempts: _Attempts, reply: StreamReply) -> None:
-        """Go on where the last try was cut, if this answer does; else begin anew."""
+        """Resume where the last try was cut, if this answer does; else start over."""
         if reply.status == _PARTIAL:
             start = attempts.next_byte
             found = part_of(reply.headers, start=start, etag=attempts.etag, size=attempts.size)
@@ -220,7 +220,7 @@ class FileFetcher:
         part = attempts.part
         if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
             attempts.begin_anew()
-            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than its server says.")
+            self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than the server states.")
         if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
             attempts.cut = reply.body
             return
@@ -229,7 +229,7 @@ class FileFetcher:
         attempts.ends = reply.body.proves_its_end or part is not None
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
-        """Say how a file ended that came whole as far as the wire can tell. What looks cut is asked for again."""
+        """Return how a file ended that the wire delivered completely. A file that looks truncated is fetched again."""
         unit, reading = attempts.unit, attempts.reading
         # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
         # so either way, counted likewise
@@ -293,7 +293,7 @@ class FileFetcher:
             codes = ", ".join(codes_of(lost)) or "no codes"
             reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
         if reading.unreadable:
-            reasons.append(f"{reading.unreadable} places of it could not be read: see quarantine")
+            reasons.append(f"{reading.unreadable} parts of it could not be read: see quarantine")
         if reasons:
             self._tally.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
@@ -315,13 +315,13 @@ class FileFetcher:
 
     @property
     def lost(self) -> int:
-        """How many error files are holes: they came, what they tell of did not."""
+        """Return how many error files are holes: the files came, but the data that they report did not."""
         return self._tally.lost
 
     def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
         if any(issue.severity in GRAVE for issue in reading.issues):
             raise ProtocolError(
-                f"{unit.template} holds an OperationOutcome in place of data: {', '.join(codes_of(reading.issues))}."
+                f"{unit.template} contains an OperationOutcome instead of data: {', '.join(codes_of(reading.issues))}."
             )
         for other in reading.other_types:
             self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
@@ -329,9 +329,9 @@ class FileFetcher:
         if reading.unreadable:
             reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
         if promised is not None:
-            reasons.append(f"{reading.lines} lines came, also when asked again, and the manifest promises {promised}")
+            reasons.append(f"{reading.lines} lines came, even on the second try, but the manifest promises {promised}")
         if reading.subsetted and not reading.detail.elements:
-            reasons.append(f"{reading.subsetted} resources came SUBSETTED, though whole ones were asked for")
+            reasons.append(f"{reading.subsetted} resources came SUBSETTED, although whole ones were requested")
         if reasons:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has

@@ -1,7 +1,7 @@
 """Follows one export job from its status URL to its last manifest page, whose files become units page by page.
 
 How it began is `start`'s, how files are fetched `download`'s. Everything that is waited for is in the store before the waiting,
-so a crash goes on with it (Bulk Data IG 6.2, 6.3).
+so a crash goes on with it (vendor-facts 6.2, 6.3).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OnProgress = Callable[[str], None]
 
 
 class ExportJob:
-    """One job of one run, begun or resumed."""
+    """One job of one run, new or resumed."""
 
     def __init__(
         self, client: EhrClient, base_url: str, profile: VendorProfile, store: EhrRunStore, *, now: Clock, sleep: Sleep
@@ -85,18 +85,18 @@ class ExportJob:
             wait = min(wait * 2 or 1, self._profile.poll_cap_s)
 
     def _check_home(self, job: BulkJob) -> None:
-        """Refuse a status URL where this EHR is not known to live, and keep it: a run that failed would begin another job."""
+        """Refuse a status URL at an unknown origin, but keep it: otherwise the next run would start another job."""
         home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
         there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
         if there not in home:
             raise TransientFetchError(
-                f"The export's status URL lies at another origin than base_url, {there}, where nothing was asked. If it belongs "
+                f"The export's status URL is at another origin than base_url, {there}; nothing was sent there. If it belongs "
                 f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
                 "else use --mode crawl."
             )
 
     async def _page(self, job: BulkJob, url: str, reply: Reply, proofs: Proofs, *, is_last: bool) -> BulkJob | None:
-        """Take in a manifest page; None where it tells nothing new. Pages are asked again, for more files or the next link."""
+        """Process a manifest page; None if it has nothing new. Pages are fetched again, for more files or the next link."""
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
         manifest = manifest_from(reply.body, page=number, proofs=proofs)
@@ -104,7 +104,7 @@ class ExportJob:
             resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
         )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
-            raise ProtocolError("The export's manifest pages lead in a circle: its `next` link was followed before.")
+            raise ProtocolError("The export's manifest pages form a circle: its `next` link was followed before.")
         self._next_page = following
         ends = is_last and following is None
         grown = await self._planned(manifest)
@@ -123,7 +123,7 @@ class ExportJob:
         return job
 
     def _earlier(self, known: str | None, said: str | None, reply: Reply) -> str | None:
-        """The earliest transactionTime that can be believed: one ahead of the clocks would make later runs ask for nothing."""
+        """Return the earliest credible transactionTime: one ahead of the clocks would make later runs request nothing."""
         found, server = moment(said, zoned=True), http_date(reply.headers.get("date"))
         latest = max(filter(None, (self._now(), server))) + CLOCKS_DIFFER
         if said is None or found is None or found > latest:
@@ -171,7 +171,7 @@ class ExportJob:
         ]
 
     async def page_again(self, job: BulkJob, number: int) -> tuple[Listing, datetime | None] | None:
-        """Ask for one page of the manifest anew, for its fresh links and when they end; None if it is not there now."""
+        """Fetch one page of the manifest again, for new links and their expiry; None if it is not available now."""
         reply, status = await self._asked(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
@@ -235,7 +235,7 @@ class ExportJob:
         return job
 
     async def _rest(self, job: BulkJob) -> BulkJob:
-        """Wait until the job may be polled, also when the wait began before a crash."""
+        """Wait until the job may be polled, even if the wait began before a crash."""
         if job.next_poll_at is not None:
             remaining = (job.next_poll_at - self._now()).total_seconds()
             if remaining > 0:

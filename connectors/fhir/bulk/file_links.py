@@ -1,4 +1,4 @@
-"""Keeps the links of an export's files fresh: before they end, and when a server says that one has ended (F21, Bulk Data IG 6.4).
+"""Renews the links of an export's files: before they expire, and when a server says that one has (F21; vendor-facts 6.4).
 
 One fetch of a manifest page renews the links of all its files, however many workers find theirs expired. A page that brought no
 better link is left alone for a while, and longer each time: its other files would ask for it one after the other.
@@ -39,7 +39,7 @@ class FileLinks:
         self.job = job
 
     async def current(self, unit: Unit) -> str:
-        """The unit's link, renewed where it is about to end."""
+        """Return the unit's link, renewed if it is about to expire."""
         url = FileDetail.of(unit).url
         ends = self.job.expires_at
         try:
@@ -51,7 +51,7 @@ class FileLinks:
         return url
 
     async def renewed(self, unit: Unit, ended: str) -> str | None:
-        """A link other than `ended`; None where the server has no other.
+        """Return a link other than `ended`; None if the server has no other.
 
         Raises:
             ProtocolError: the page, asked again, does not list this file, or not so that it can be told from others.
@@ -77,7 +77,7 @@ class FileLinks:
             return fresh if fresh != ended else None
 
     def worked(self, unit: Unit, url: str) -> None:
-        """A renewed link led to its file: its page is worth asking again when links end the next time."""
+        """Note that a renewed link worked: its page is worth fetching again when links expire the next time."""
         if url != FileDetail.of(unit).url:
             self._in_vain.pop(_page(unit), None)
 
@@ -93,16 +93,16 @@ class FileLinks:
         return listing.find(unit).url
 
     def warning(self, files: int) -> str | None:
-        """What to tell where the server will drop the export soon."""
+        """Return the note to show if the server will delete the export soon."""
         ends = self.job.expires_at
         if ends is None or ends - self._now() > _SOON or not files:
             return None
         return (
-            f"the server keeps the export's files until {ends:%Y-%m-%d %H:%M} UTC only, and {files} are still to come"
+            f"the server keeps the export's files only until {ends:%Y-%m-%d %H:%M} UTC, and {files} are still missing"
         )
 
     def _asked_lately(self, unit: Unit) -> bool:
-        """Servers exist whose Expires is in the past for good: they are asked for fresh links once, not before every file."""
+        """Handle servers whose Expires is always in the past: fetch new links once, not before every file."""
         asked = self._pages_asked.get(_page(unit))
         return asked is not None and self.job.expires_at is not None and asked >= self.job.expires_at - _MARGIN
 

@@ -1,4 +1,4 @@
-"""Reads one file of an export, line by line, into records, deletions, issues and quarantine, and keeps its account. No I/O.
+"""Reads one file of an export, line by line, into records, deletions, issues and quarantine, and counts them. No I/O.
 
 One bad line costs that line. Of an error file, lines that are no JSON by themselves are kept to be read together: an outcome may
 be written over many. What a cut or a miscount means for the file is decided in `download`.
@@ -26,7 +26,7 @@ _MOST_TOGETHER = 16_000_000  # bytes of lines that are read together
 
 @dataclass
 class FileReading:
-    """What has been read of one file so far. Feed it decompressed bytes; take out what can be handed on."""
+    """What was read of one file so far. Feed it decompressed bytes; take out what is ready."""
 
     unit: Unit
     base: FhirBase
@@ -52,7 +52,7 @@ class FileReading:
     detail: FileDetail = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read what the manifest said of the file."""
+        """Read the manifest's description of the file."""
         self.detail = FileDetail.of(self.unit)
 
     @classmethod
@@ -85,7 +85,7 @@ class FileReading:
         self._read_all(self.splitter.feed(piece))
 
     def finish(self) -> None:
-        """Read a last line without its newline; whether it can be read tells a whole file from a cut one."""
+        """Read a last line without its newline; if it can be read, the file is complete, else truncated."""
         before = self.unreadable
         self._read_all(self.splitter.finish())
         if self.unit.kind == "error-file":
@@ -107,7 +107,7 @@ class FileReading:
         return found
 
     def give_up_last_line(self) -> None:
-        """Take back the quarantine of a last line that was cut off."""
+        """Undo the quarantine of a truncated last line."""
         self.quarantined.pop()
 
     def _read_all(self, lines: list[Line | OverlongLine]) -> None:
@@ -136,7 +136,7 @@ class FileReading:
     def _read(self, line: Line | OverlongLine) -> None:
         self.lines += 1
         if isinstance(line, OverlongLine):
-            self._quarantine(line.number, "longer than a line may be", line.head)
+            self._quarantine(line.number, "longer than the limit for a line", line.head)
             return
         number, body = line
         self.total += len(body)
@@ -172,7 +172,7 @@ class FileReading:
         self.size += len(body)
 
     def _by_its_way(self, record: Record) -> Record:
-        """What an export of members lists and belongs to none of them is listed by a way of its own."""
+        """Return the separate way for what an export of members lists but belongs to none of them."""
         of_none = self.unit.way_of_none
         return record if of_none is None or record.patient_id is not None else record._replace(way=of_none)
 
@@ -225,15 +225,15 @@ class FileReading:
         self.deleted += len(gone) + unread
         self.size += len(body)
         if unread:
-            self._quarantine(number, f"{unread} entries are no DELETE of a resource below the FHIR base", body)
+            self._quarantine(number, f"{unread} entries are not a DELETE of a resource below the FHIR base", body)
 
     def _is_no_resource(self, resource_type: str, number: int, body: bytes) -> bool:
-        """Whether the line is a header, or a Bundle that nobody asked for: what is in it would be missing."""
+        """Whether the line is a header, or an unrequested Bundle, whose content would be missing."""
         if resource_type == "Parameters":
             return self._is_header(body)
         if self.unit.resource_type == "Bundle":
             return False
-        self._quarantine(number, "a Bundle, where single resources belong", body)
+        self._quarantine(number, "a Bundle instead of a single resource", body)
         return True
 
     def _is_header(self, body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What an export is asked for, and the forms in which servers of four versions want to be asked. Pure.
+"""What to request from an export, and the forms in which servers of four versions want the request. Pure.
 
 Sending (Bulk Data IG, "Request"), and what is done about a refusal that stays, is left to `bulk.start`; what the files then
 prove is written down here, with the question, and kept with the job.
@@ -32,8 +32,8 @@ _WRONG_METHOD = frozenset({405, 415})
 _WRONG_REQUEST = frozenset({400, 422})
 _ASYNC = "http://hl7.org/fhir/uv/bulkdata/CodeSystem/include-associated-data"
 
-# what may be left out where a server refuses it: the export then brings more, or in another form, never less than was asked
-# (`_type`, `patient` and includeAssociatedData never: without them it would not be what was asked for)
+# parameters that may be left out if a server refuses them: the export then brings more, or another form, never less than
+# requested (never `_type`, `patient` and includeAssociatedData: without them the export would not be the requested one)
 DISPENSABLE: Mapping[str, tuple[str, Any]] = {
     "organizeOutputBy": ("organize_by", None),
     "allowPartialManifests": ("partial", False),
@@ -48,7 +48,7 @@ _NAMED = {name: re.compile(rf"(?<![\w-]){re.escape(name)}(?!\w)", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What one export is asked for, whatever the form."""
+    """What one export requests, whatever the form."""
 
     level: BulkLevel
     group: str | None = None
@@ -65,7 +65,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How a kick-off is written. `declared` is False for a form that was only tried after a refusal."""
+    """The form of a kick-off. `declared` is False for a form that was only tried after a refusal."""
 
     method: Literal["GET", "POST"] = "GET"
     repeated: bool = False
@@ -78,7 +78,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class KickOff:
-    """One kick-off request. `template` stands in messages and reports in place of `url`."""
+    """One kick-off request. Messages and reports show `template` instead of `url`."""
 
     method: str
     url: str
@@ -89,7 +89,7 @@ class KickOff:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """An answer that says no: no job was begun. `named` are parameters that its text names."""
+    """A refusal: no job was started. `named` are the parameters that its text names."""
 
     status: int
     codes: tuple[str, ...] = ()
@@ -120,14 +120,14 @@ def wants_partial(profile: VendorProfile, capability: Capability) -> bool:
 
 
 def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, ...]:
-    """The `_type` list, with a companion where the vendor refuses these types alone."""
+    """Return the `_type` list, with a second type if the vendor refuses these types alone."""
     if not types or profile.bulk_companion is None or not set(types) <= set(profile.bulk_not_alone):
         return types
     return (*types, profile.bulk_companion)
 
 
 def check(asked: Asked, profile: VendorProfile) -> None:
-    """Refuse what would silently bring less than was meant.
+    """Refuse a request that would silently bring less than intended.
 
     Raises:
         PlanError: filters of types that are not asked for; more patients than one kick-off may name.
@@ -136,7 +136,7 @@ def check(asked: Asked, profile: VendorProfile) -> None:
     if stray := sorted(filtered - set(asked.types)):
         named = ", ".join(stray)
         raise PlanError(
-            f"`bulk.type_filters` filter {named}, and the export does not name {'them' if len(stray) > 1 else 'it'}: "
+            f"`bulk.type_filters` filter {named}, but the export does not name {'them' if len(stray) > 1 else 'it'}: "
             f"a filter needs its type in `types` or --types. Add {named} there."
         )
     if len(asked.patients) > profile.bulk_patients_max:
@@ -179,7 +179,7 @@ def _lists(asked: Asked, form: Form) -> list[tuple[str, list[str]]]:
 
 
 def _filter(text: str, form: Form) -> str:
-    """One filter with its own commas guarded from servers that split lists at commas, all up to STU3 (vendors.md 6.1)."""
+    """One filter with its own commas guarded from servers that split lists at commas, all up to STU3 (vendor-facts 6.1)."""
     if form.version >= _STU4 and form.repeated:
         return text
     return text.replace(",", "\\," if form.comma == "backslash" else "%2C")
@@ -279,11 +279,11 @@ def _without(asked: Asked, names: Sequence[str]) -> Asked:
 
 
 def _left_out(names: Sequence[str]) -> str:
-    return f"the server refuses {', '.join(names)}: exported without, which brings more than was asked, never less"
+    return f"the server refuses {', '.join(names)}: exported without, which brings more than requested, never less"
 
 
 def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
-    """What the export's files will prove, as JSON to be kept with the job; `Proofs` reads it again."""
+    """Return what the export's files will prove, as JSON to keep with the job; `Proofs` reads it back."""
     every = [f"elements {one}" for one in asked.elements] + ([f"until {asked.until}"] if asked.until else [])
     filtered = {one.partition("?")[0] for one in asked.type_filters}
     by_type = {t: [one for one in asked.type_filters if one.partition("?")[0] == t] for t in filtered}
@@ -305,7 +305,7 @@ def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Proofs:
-    """What a job's files prove and do not: as it was kicked off, whatever a resumed run would ask by now."""
+    """What a job's files prove: by its original kick-off, whatever a resumed run would request now."""
 
     incremental: bool = False
     since: str | None = None
@@ -331,6 +331,6 @@ class Proofs:
 
 
 def proofs_from(job: BulkJob) -> Proofs:
-    """Read what `proofs` wrote; keys of a newer version are passed over."""
+    """Read what `proofs` wrote; ignore keys of a newer version."""
     known = {one.name for one in fields(Proofs)}
     return Proofs(**{key: value for key, value in job.asked.items() if key in known} | {"elements": job.elements})

@@ -1,4 +1,4 @@
-"""At which level an export is asked for: everyone by Patient or by system, a Group, named patients. One is tried after the other.
+"""Chooses the level of an export: everyone by Patient or by system, a Group, named patients. Tries one after the other.
 
 Which levels are worth a try is `plan`'s, one export `steps`'. A level that was refused has begun no job, so that another is no
 second export; what each level lists is listed by a way of its own, and so has watermarks of its own.
@@ -22,7 +22,7 @@ _Refused = list[tuple[BulkLevel, ExportRefusedError]]
 
 
 class NoExportHereError(ConnectorError):
-    """The mode was ours to choose, and the export that the server declares is not there."""
+    """chartferry chose the mode, but the export that the server declares does not exist."""
 
 
 async def fetch_at_some_level(
@@ -32,7 +32,7 @@ async def fetch_at_some_level(
     granted: Sequence[str],
     since: Callable[[], Awaitable[Mapping[str, str]]],
 ) -> str | None:
-    """Export at the first level that the server takes, and give the watermark that this earns.
+    """Export at the first level that the server accepts, and return the new watermark.
 
     `since` says from when to ask, once the store knows of whom this run speaks.
 
@@ -51,13 +51,13 @@ async def fetch_at_some_level(
             refused.append((level, error))
             continue
         if refused:
-            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} in place of that")
+            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} instead")
         return watermark
     raise _refusal(run, refused)
 
 
 async def _levels(run: EhrRun, capability: Capability) -> Sequence[BulkLevel]:
-    """The levels to try; that of the job, where one is under way already."""
+    """Return the levels to try; if a job is in progress, only its level."""
     job = await run.store.jobs.current()
     if job is not None and job.status_url is not None:
         return (proofs_from(job).level,)
@@ -78,10 +78,12 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
     if request.group is not None or request.cohort is not None:
         return last  # one level, and what may be wrong is what was named
     untried = [
-        f"/{PATHS['group']}: not tried, no Group is named" for level in request.profile.bulk_levels if level == "group"
+        f"/{PATHS['group']}: not tried, because no Group is named"
+        for level in request.profile.bulk_levels
+        if level == "group"
     ]
     return ExportRefusedError(
-        f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, its administrators know at which level: name it in "
+        f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, ask its administrators at which level: name it in "
         "profile.bulk_levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
         "documents; else use --mode crawl." + (f" {last}" if len(refused) == 1 else ""),
         status=last.status,

@@ -1,4 +1,4 @@
-"""Finds the files that were planned of a manifest page again in another answer of that page. Pure.
+"""Finds a manifest page's planned files again in a later answer of that page. Pure.
 
 Links are signed anew and lists come in another order, so a file is known by its list, type, count and URL path; where files share
 a path (`/file?id=1`), by what their queries have kept; its position decides only between files that nothing else tells apart.
@@ -49,7 +49,7 @@ class Listing:
         """
         planned = FileDetail.of(unit)
         name, position = planned.list, planned.position
-        where = f"The export's manifest page {unit.page}, asked again,"
+        where = f"The export's manifest page {unit.page}, fetched again,"
         what = f"{name} file {position}, which it listed before"
         path = _path(planned.url)
         candidates = self._by_path.get((name, path), [])
@@ -59,7 +59,7 @@ class Listing:
             alone = self._only.get((name, unit.resource_type)) == 1
             candidates = [here] if alone or not planned.url else []
         if not candidates:
-            raise ProtocolError(f"{where} does not list {what}: sync again to begin a new export.")
+            raise ProtocolError(f"{where} does not list {what}: sync again to start a new export.")
         kept = [self._by_pair[name, path, pair] for pair in _pairs(planned.url) if (name, path, pair) in self._by_pair]
         candidates = min(kept, key=len, default=candidates)
         if len(candidates) > 1 and here is not None and here in candidates and _agree(unit, planned, here):
@@ -68,7 +68,7 @@ class Listing:
             fitting = [one for one in candidates if _agree(unit, planned, one)]
             if not fitting:
                 raise ProtocolError(
-                    f"{where} lists another type or count for {what}: the file has changed. Sync again to begin a new export."
+                    f"{where} lists another type or count for {what}: the file has changed. Sync again to start a new export."
                 )
             if len(fitting) > 1:
                 raise ProtocolError(
@@ -79,7 +79,7 @@ class Listing:
         if self._found.setdefault((name, file.position), unit.key) != unit.key:
             raise ProtocolError(
                 f"{where} lists one file where it listed several, {what.partition(',')[0]} among them: sync again to "
-                "begin a new export."
+                "start a new export."
             )
         return file
 

@@ -111,7 +111,7 @@ class Manifest:
         if more or self.doubtful:
             doubt = f"the manifest's page {self.page} "
             doubt += (
-                "has a next page, or may have one, and does not say where"
+                "has a next page, or may have one, but does not say where"
                 if more
                 else "lists something that could not be understood: what the export does not list is kept"
             )
@@ -164,8 +164,8 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     """
     if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
         raise ProtocolError(
-            f"The export's manifest is too large to be one ({len(body):,} bytes; up to {_MOST_BYTES:,} and {_MOST_OBJECTS:,} "
-            "entries a page are read): ask the EHR to write larger files, or several manifest pages."
+            f"The export's manifest is too large ({len(body):,} bytes; up to {_MOST_BYTES:,} and {_MOST_OBJECTS:,} "
+            "entries per page are read): ask the EHR to write larger files, or several manifest pages."
         )
     try:
         document = _DOCUMENT.decode(bare(body))
@@ -213,7 +213,7 @@ def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
     if not _begins_list(found):
         if text.startswith(b"{") or not _word(found):
             return [], 0
-        raise ProtocolError(f"The export's manifest has a `{name}` that is no list.")
+        raise ProtocolError(f"The export's manifest has a `{name}` that is not a list.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
     return [entry for entry in entries if _url(entry) or _number(_word(entry.count)) != 0], strangers
 
@@ -257,7 +257,7 @@ def _word(raw: msgspec.Raw) -> Any:
 
 
 def _truth(value: Any) -> bool | None:
-    """A boolean that may come as string (Epic's samples, vendors.md 1.9); None where it is missing."""
+    """A boolean that may come as string (Epic's samples, vendor-facts 1.9); None where it is missing."""
     if isinstance(value, str):
         return value.strip().lower() == "true"
     return value if isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""The patients whom a cohort names to an export: who they are, whom the server does not know, and who did not come.
+"""The named patients of an export: who they are, whom the server does not know, and who did not come.
 
 Each is a unit of its own, so that one who is missing is a hole. How they are written into the kick-off is `kick_off`'s.
 """
@@ -121,7 +121,9 @@ async def check_patients(run: EhrRun) -> None:
         wanted = unit.patient_id in absent and (not named_types or "Patient" in named_types)
         gone = unit.patient_id is None or wanted
         reason = (
-            "the export has no Patient of this id" if unit.patient_id else "cohort entries named no patient, or several"
+            "the export has no Patient with this id"
+            if unit.patient_id
+            else "cohort entries named no patient, or several"
         )
         results.append(
             UnitResult(

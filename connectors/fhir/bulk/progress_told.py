@@ -1,4 +1,4 @@
-"""What of a server's X-Progress may be shown. Pure. The header is free text and may hold PHI: only what cannot is kept."""
+"""Decides what to show of a server's X-Progress. Pure. The header is free text and may contain PHI: only safe parts stay."""
 
 from __future__ import annotations
 

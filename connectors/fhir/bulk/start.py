@@ -69,7 +69,7 @@ class ExportStart:
         self._known = known
 
     async def begin(self, asked: Asked, form: Form) -> BulkJob:
-        """Kick the export off, in the form that the server takes, and store its status URL.
+        """Start the export, in the form that the server accepts, and store its status URL.
 
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
@@ -116,7 +116,7 @@ class ExportStart:
                 self._note(note)
 
     async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | Refusal:
-        """The answer, if it is one; an error where it is none of ours to judge, or where nobody knows what became of it."""
+        """Return the answer, if there is one; raise an error if it is not for this module, or if the outcome is unknown."""
         call = Call(
             method=request.method,
             url=request.url,
@@ -133,8 +133,8 @@ class ExportStart:
             if error.status in refusals:  # a refusal in HTML
                 return Refusal(status=error.status or 0, codes=error.codes)
             message = (
-                f"{error}. An export may have begun at the server all the same: nothing was kicked off again. Sync again: "
-                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then asks anew."
+                f"{error}. An export may have begun at the server anyway, so no second one was started. Sync again: "
+                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then tries again."
             )
             raise TransientFetchError(message, status=error.status, codes=error.codes) from error
         except (TerminalFetchError, ProtocolError) as error:
@@ -174,7 +174,7 @@ class ExportStart:
         return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll_cap_s)
 
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
-        """Leave a kick-off whose answer was lost its time: a job that it began ends, or shows itself by a 429 to the next."""
+        """Wait after a kick-off whose answer was lost: a job that it started ends, or causes a 429 for the next kick-off."""
         own = await self._jobs.current()
         lost = [one.job for one in earlier if one.job.status_url is None] + ([own] if own is not None else [])
         if not lost:
@@ -183,16 +183,16 @@ class ExportStart:
         remaining = self._profile.kickoff_again_s - since
         if remaining > 0:
             self._on_progress(
-                f"the last kick-off's answer was lost, {remaining:.0f} s are left for a job that it may have begun"
+                f"the last kick-off's answer was lost: waiting {remaining:.0f} s for a job that it may have started"
             )
             await self._client.waits.sleeper("the last kick-off was never answered", self._sleep)(remaining)
-        self._note("an earlier kick-off was never answered; a job that it may have begun cannot be found again")
+        self._note("an earlier kick-off was never answered; a job that it may have started cannot be found again")
         for one in earlier:
             if one.job.status_url is None:
                 await self._jobs.settle_earlier(one.run)
 
     async def _free(self, jobs: Iterable[EarlierJob]) -> bool:
-        """Delete jobs of earlier runs at the server; whether any went: its place is free."""
+        """Delete jobs of earlier runs at the server; return whether any was deleted, so that a slot is free."""
         freed = False
         for one in jobs:
             url = one.job.status_url if self._profile.delete_job else None
@@ -207,8 +207,8 @@ class ExportStart:
             raise await self._too_soon(request, refusal)
         if refusal.status == _DUPLICATE:
             raise TerminalFetchError(
-                f"{request.template}: the server has an export with these parameters already (HTTP 409), and this store knows "
-                "none of it. Delete that job at its status URL, or ask for other types.",
+                f"{request.template}: the server has an export with these parameters already (HTTP 409), but this store knows "
+                "nothing about it. Delete that job at its status URL, or request other types.",
                 status=refusal.status,
                 codes=refusal.codes,
             )
@@ -235,14 +235,14 @@ class ExportStart:
             )
         return TerminalFetchError(
             f"{request.template}: exported too recently for this EHR (HTTP {refusal.status}). Sync again {when}, or use "
-            "--mode crawl. Nothing was asked again.",
+            "--mode crawl. The kick-off was not repeated.",
             status=refusal.status,
             codes=refusal.codes,
         )
 
 
 def _is_of_a_patient(refusal: Refusal) -> bool:
-    """Whether a refusal says of something that it is not there."""
+    """Whether a refusal says that something does not exist."""
     by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
     return refusal.status in _NOT_FOUND or by_code
 
@@ -251,7 +251,7 @@ def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> E
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
-    known = f" None of the {patients:,} patients named is told to be unknown." if patients else ""
+    known = f" The server does not say that any of the {patients:,} named patients is unknown." if patients else ""
     what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
     return ExportRefusedError(
         f"{request.template}: the kick-off was refused with HTTP {refusal.status}{codes}{named}.{others}{known} Check {what}the "

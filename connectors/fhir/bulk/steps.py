@@ -37,7 +37,7 @@ BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 async def fetch_by_bulk(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
 ) -> str | None:
-    """Export at this level, download and store; gives the watermark that this earns: the server's transaction time.
+    """Export at this level, download and store; return the new watermark: the server's transaction time.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -64,12 +64,12 @@ async def fetch_by_bulk(
         request.profile,
         links,
         base=FhirBase(request.base_url, request.profile.rewrite_origins),
-        sleep=run.sleeper("a file that broke off is asked for again"),
+        sleep=run.sleeper("a file that broke off is fetched again"),
     )
     try:
         while not job.manifest_complete:
             run.show("waiting for the export")
-            job = await export.advance(job, lambda text: run.show(f"server prepares the export: {text}"))
+            job = await export.advance(job, lambda text: run.show(f"the server prepares the export: {text}"))
             links.job = job
             if not job.manifest_complete:
                 await _download(run, files, links, {"file"})
@@ -107,7 +107,7 @@ async def _asked(
         partial=wants_partial(profile, capability),
     )
     if asked.types != plan.types:
-        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was asked as well"
+        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was requested as well"
         run.notes += [note] if note not in run.notes else []
     check(asked, profile)
     return asked
@@ -143,7 +143,7 @@ async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types:
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
-    """Whom a Group says that it has, for the store to keep if all are told; None where it cannot be read or tells nobody."""
+    """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty."""
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
     except (PlanError, ProtocolError, FetchError):
@@ -195,17 +195,17 @@ async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Co
 async def _note_nothing(run: EhrRun) -> None:
     if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
         group = (
-            ". The Group may be empty, or of patients whom this client may not see: look at its members at the EHR, and at the "
-            "connection's `group`"
+            ". The Group may be empty, or consist of patients whom this client may not see: check its members at the EHR, and "
+            "the connection's `group`"
         )
         run.notes.append(
-            "the export's manifest lists no file: nothing matched, as far as the server says, and nothing is taken for deleted"
+            "the export's manifest lists no file: the server says that nothing matched; nothing counts as deleted"
             + (group if run.request.group is not None else "")
         )
 
 
 async def _settle_empty(run: EhrRun) -> None:
-    """Types that were asked for by name and have no file: there is nothing of them."""
+    """Return the types that were requested by name and have no file, so that there is nothing of them."""
     nothing = [
         UnitResult(
             key=unit.key,
@@ -229,8 +229,8 @@ async def _vanished(run: EhrRun, job: BulkJob) -> list[str]:
         return []
     return [
         (
-            f"earlier exports brought {', '.join(missing)}, and this one has no file of that: what is stored was left as it is, "
-            "since an export without `types` does not prove anything gone; name types to be sure"
+            f"earlier exports brought {', '.join(missing)}, but this one has no file of that: what is stored was kept, "
+            "because an export without `types` does not prove that anything is gone; name types to be sure"
         )
     ]
 
@@ -241,7 +241,9 @@ async def _release(run: EhrRun, job: BulkJob) -> None:
     What earlier runs left there goes with it: this export has what they were kept for.
     """
     if run.failed_units:
-        run.notes.append(f"the export is kept at the server, since {run.failed_units} of its files could not be stored")
+        run.notes.append(
+            f"the export is kept at the server, because {run.failed_units} of its files could not be stored"
+        )
         return
     jobs, profile = run.store.jobs, run.request.profile
     await jobs.save(job)  # a commit that is on the disk, and with it every batch before it
@@ -251,7 +253,7 @@ async def _release(run: EhrRun, job: BulkJob) -> None:
     if refused is None:
         await jobs.save(replace(job, deleted=True))
     else:
-        run.notes.append(f"the finished export could not be deleted at the server, the next run tries again: {refused}")
+        run.notes.append(f"the finished export could not be deleted at the server; the next run tries again: {refused}")
     for one in await jobs.earlier():
         if one.job.status_url is not None and await delete_export(run.client, profile, one.job.status_url) is None:
             await jobs.settle_earlier(one.run)

@@ -1,1 +1,1 @@
-"""Which patients somebody means: ids and MRNs of a file, members of a Group."""
+"""The patients that a run is for: ids and MRNs in a file, members of a Group."""

@@ -34,7 +34,7 @@ _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerne
 
 
 _WORDS = {
-    "same_patient": "naming a patient named before",
+    "same_patient": "naming the same patient as an earlier entry",
     "not_verified": "answered with a patient who does not have that identifier",
 }
 
@@ -70,7 +70,7 @@ def parse_cohort(text: str) -> Mapping[str, int]:
 
 
 _NO_MEMBERS = (
-    "the Group has no active members, as far as the server says: look at them at the EHR, and at the connection's `group`; or "
+    "the server says that the Group has no active members: check them at the EHR, and the connection's `group`; or "
     "name patients with `cohort`"
 )
 
@@ -154,7 +154,7 @@ class CohortFinder:
         if isinstance(members, dict):
             members = [members]
         if not isinstance(members, list):
-            raise ProtocolError("GET /Group/{group} gave something that is not a Group with members.")
+            raise ProtocolError("GET /Group/{group} returned something that is not a Group with members.")
         # whose membership cannot be read is a member that is not told
         references = [_reference(member) for member in members if not _is_inactive(member)]
         patients = [one for one in map(self._base.patient, references) if one is not None]

@@ -1,1 +1,1 @@
-"""A crawl from its first unit to its last: whom it asks about, what is planned, in which order."""
+"""A crawl from its first unit to its last: which patients, which units, in which order."""

@@ -29,7 +29,7 @@ class Directory:
 
 
 async def list_patients(run: EhrRun, capability: Capability) -> Directory:
-    """Every patient that the server lists, their Patients stored; a listing that breaks off is a hole, and proves nobody gone.
+    """List every patient of the server and store their Patients; a listing that breaks off is a hole, and proves nobody gone.
 
     Raises:
         FetchError: it broke off before it gave anybody.
@@ -44,7 +44,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
 
     async def take(fetched: Fetched) -> None:
         patients.update((record.id, None) for record in fetched.records if record.resource_type == "Patient")
-        # the ledger has no such unit yet: what the store refuses is not to be laid at its door
+        # the ledger has no such unit yet, so that a refused record must not be blamed on it
         records = [record._replace(unit_key=None) for record in fetched.records]
         quarantined = [one._replace(unit_key=None) for one in fetched.quarantined]
         noticed = run.passing.listed(records)

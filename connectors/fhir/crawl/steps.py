@@ -37,7 +37,7 @@ _KINDS = ("search", "read", "batch")
 async def fetch_by_crawl(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str]
 ) -> str | None:
-    """Find the patients, fetch their charts and store them; gives the watermark that this earns: the run's begin less overlap.
+    """Find the patients, fetch their charts and store them; return the new watermark: the run's start less the overlap.
 
     The begin is told on the server's clock where that is behind ours: by it resources are dated.
 
@@ -59,7 +59,7 @@ async def fetch_by_crawl(
 
 
 async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
-    """Once for all types: that most of them are asked for in vain, and how to ask for the others only."""
+    """Note once that most types bring nothing, and how to request only the others."""
     empty = search.empty_types - await run.store.knowledge.received_types()
     worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
     if not worth:
@@ -68,7 +68,7 @@ async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, fol
     named = ", ".join(f'"{t}"' for t in worth)
     return [
         (
-            f"of {len(plan.types)} types that are asked for each patient, {vain} brought nothing: to ask for the others only, "
+            f"of {len(plan.types)} types requested for each patient, {vain} brought nothing: to request only the others, "
             f"set `types = [{named}]`"
         )
     ]
@@ -83,7 +83,7 @@ def crawl_knowledge(run: EhrRun) -> str:
 
 
 async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Mapping[str, str]) -> _Crawl:
-    """What this run owes to whom, as the store has it."""
+    """The roster and lags that the store has for this run."""
     profile, roster = run.request.profile, run.store.roster
     types = (*plan.types, *plan.directory)
     by_hand = "*" in since
@@ -94,14 +94,14 @@ async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Map
     owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
     whole = [t for t in plan.types if t not in marks] if since else []
     if whole and not run.store.planned:
-        run.notes.append(f"listed whole, since this server takes no date for them: {', '.join(whole)}")
+        run.notes.append(f"listed in full, because this server accepts no date for them: {', '.join(whole)}")
     stored = {one.id: one for one in await roster.stored_patients()} if run.request.kind == "sync" else {}
     return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases(), stored=stored)
 
 
 @dataclass(kw_only=True)
 class _Crawl:
-    """One run's crawl under way."""
+    """The crawl of one run."""
 
     run: EhrRun
     capability: Capability
@@ -117,7 +117,7 @@ class _Crawl:
         finder = CohortFinder(run.client, request.base_url, request.profile)
         cohort, listing = await self._cohort(finder)
         listed = listing.unit if listing else None
-        # who is not listed is not gone by that: indexes forget patients whom the server still serves (HAPI)
+        # a patient who is not listed need not be gone: indexes forget patients whom the server still serves (HAPI)
         unlisted = self._unlisted(cohort.patients) if listing else ()
         patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
         await self._describe(cohort, patients, led_on)
@@ -155,7 +155,7 @@ class _Crawl:
         )
 
     def _unlisted(self, listed: Sequence[str]) -> tuple[str, ...]:
-        """Patients whom the store has beside those listed; a full run asks for tombstones too: whoever was dead may be back."""
+        """Return the stored patients who were not listed; in a full run also tombstones, since a deleted patient may be back."""
         known = frozenset(listed)
         full = not self.owed.marks
         return tuple(one.id for one in self.stored.values() if one.id not in known and (full or one.has_chart))
@@ -193,10 +193,10 @@ class _Crawl:
             run.notes.append(f"patients new to this selection, listed in full: {numbers['new']:,}")
         if numbers["removed"]:
             named = run.request.cohort is not None or run.request.group is not None
-            what = "of this selection, whose data stays" if named else "in the EHR's list of patients"
+            what = "in this selection, whose data stay" if named else "in the EHR's list of patients"
             run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
         if led_on:
-            run.notes.append(f"patients asked for by the id they were merged into: {len(led_on):,}")
+            run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")
 
     async def fetch_all(self) -> SearchFetcher:
         """Fetch what is planned, and what that brings to light; gives what fetched it, which knows what came."""
@@ -225,7 +225,7 @@ class _Crawl:
         return search
 
     async def _further(self, units: UnitPlan) -> list[Unit]:
-        """Patients that a batch did not bring, one by one; the whole chart of whoever turned out to be merged, or alive again."""
+        """Fetch patients missing from a batch one by one, and the whole chart of patients who were merged or are alive again."""
         roster = self.run.store.roster
         merged = dict.fromkeys(alias.surviving_id for alias in await roster.new_aliases())
         back = dict.fromkeys(patient for patient in await roster.revived() if patient not in merged)
@@ -250,7 +250,7 @@ async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
 
 
 def _unresolved(cohort: Cohort) -> list[Unit]:
-    """Cohort entries, or members of a Group, that named no patient are one hole: what they stand for was not fetched."""
+    """Make one hole of cohort entries or Group members that name no patient: their charts were not fetched."""
     return (
         [Unit(key=unit_key("cohort", "unresolved"), kind="cohort", resource_type="Patient")]
         if cohort.unresolved
@@ -261,6 +261,6 @@ def _unresolved(cohort: Cohort) -> list[Unit]:
 def _unresolved_results(cohort: Cohort) -> list[UnitResult]:
     what = "cohort entries named no patient, or several"
     if cohort.of_group:
-        what = "members of the Group were not told, or name no patient"
+        what = "members of the Group are not listed, or name no patient"
     reason = f"{cohort.unresolved} {what}: see the run's notes"
     return [UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) for unit in _unresolved(cohort)]

@@ -1,1 +1,1 @@
-"""documents read text out of what EHRs attach: PDF, RTF, HTML, C-CDA and plain text. Libraries do it; here are the bounds."""
+"""documents owns reading text out of attached files: PDF, RTF, HTML, C-CDA, plain text. Libraries parse; this sets limits."""

@@ -1,4 +1,4 @@
-"""Reads documents in a process of their own: bounded in time and memory, and killed where that is not enough.
+"""Reads documents in a separate process, limited in time and memory, and killed if it exceeds them.
 
 The event loop never waits for a parser. What is read out of the bytes is `text_of`'s.
 """
@@ -30,13 +30,13 @@ class DocumentReader:
         if content_type.partition(";")[0].strip().lower() == "text/plain" and not content.startswith(
             (b"%PDF", b"{\\rtf")
         ):
-            return _within_bounds(content, content_type)  # no parser, no danger
+            return _within_bounds(content, content_type)  # plain text needs no parser, so no separate process
         async with self._turn:
             with anyio.move_on_after(self._time_s):
                 try:
                     return await anyio.to_process.run_sync(_bounded, content, content_type, cancellable=True)
                 except anyio.BrokenWorkerProcess:
-                    return None, "reading it broke the process that read it"
+                    return None, "reading it crashed the reading process"
         return None, f"reading it took longer than {self._time_s:g} s"
 
 

@@ -48,13 +48,13 @@ def text_of(content: bytes, content_type: str = "") -> str:
     media_type, charset = _label(content_type)
     read = _READERS.get(_kind(content, media_type))
     if read is None:
-        raise UnreadableDocumentError("no text is read out of this kind of document")
+        raise UnreadableDocumentError("text cannot be read from this kind of document")
     try:
         text = read(content, charset)
     except UnreadableDocumentError:
         raise
     except Exception as error:  # noqa: BLE001 -- three parsers, hostile input: whatever they raise, there is no text
-        raise UnreadableDocumentError(f"damaged, or not what it says it is ({type(error).__name__})") from None
+        raise UnreadableDocumentError(f"damaged, or not what it claims to be ({type(error).__name__})") from None
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))[:TEXT_CHARACTERS].strip()
 
 

@@ -1,4 +1,4 @@
-"""Reads what documents a resource has attached, while it passes by on its way to the store. Pure; contents are not read.
+"""Finds the attachments of a resource on its way to the store. Pure; does not read their contents.
 
 Where attachments stand is R4's data: two types of documents have them. Which of them are fetched, and how, is left to
 `attachments`.
@@ -6,12 +6,12 @@ Where attachments stand is R4's data: two types of documents have them. Which of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import orjson
 
 from connectors.fhir.linked.mentions import UNREADABLE, decoded
 from snapshots.record import Record
@@ -107,7 +107,10 @@ def _odd(place: int, one: Mapping[str, Any]) -> Attached:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    """As the store's `->>` gives it: integers of any size, and no half of a character."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _size(value: Any) -> int | None:

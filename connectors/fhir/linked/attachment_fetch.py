@@ -1,7 +1,7 @@
-"""Fetches one attachment by its URL and says what came of it: a document, none, or no right to it.
+"""Fetches one attachment by its URL and returns the result: a document, nothing, or a refusal.
 
 `attachments` decides what is asked for. Vendors differ in what they want as Accept and in what they answer, so the answer is
-judged by its own Content-Type: an OperationOutcome is not a document (vendors.md 1.5, 2.8).
+judged by its own Content-Type: an OperationOutcome is not a document (vendor-facts 1.5, 2.8).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from snapshots.referred import Document
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 
 FHIR_JSON = "application/fhir+json"
-NO_MEDIA_TYPE = "its content type is no media type"
+NO_MEDIA_TYPE = "its content type is not a media type"
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
 _NAME = r"[0-9A-Za-z][!#$&^_.+0-9A-Za-z-]{0,126}"  # RFC 6838, 4.2: so that "*/*" is none
 # RFC 9110, 8.3.1: what a resource says goes out as Accept only if it is a media type
@@ -55,7 +55,7 @@ _CLIMBS = re.compile(r"(?i)(?:^|/)(?:\.|%2e){2}(?:/|$)")  # `Binary/../../admin`
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEMPLATE = "GET /Binary/{id}"
 _TRIES = 3  # of a body that breaks off; the client has its own for everything before
-_REFUSALS = 3  # before any document came: Binary is closed to this client, and asked no more
+_REFUSALS = 3  # refusals before any document came: then Binary is closed to this client, and not requested any more
 _NOT_ACCEPTABLE = 406
 
 
@@ -76,7 +76,7 @@ class AttachmentFetcher:
         self._paused = False
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
-        """Emit what became of one attachment.
+        """Emit the result of one attachment.
 
         Raises:
             FetchError: the unit is a hole.
@@ -84,7 +84,7 @@ class AttachmentFetcher:
         """
         place = (unit.resource_type, unit.ids[0], AttachmentDetail.of(unit).place)
         if self._paused:
-            reason = "the server puts documents off to another day"
+            reason = "the server postpones documents to another day"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, ending=Ending.PAUSED)
         try:
             document = await self._document(unit, place)
@@ -129,11 +129,11 @@ class AttachmentFetcher:
                     raise
         label = media_type.partition(";")[0].strip().lower()
         if _is_web_page(body, label, accept):
-            raise TransientFetchError(f"{_TEMPLATE}: a web page came in place of the document.", status=200)
+            raise TransientFetchError(f"{_TEMPLATE}: a web page came instead of the document.", status=200)
         root = _XML_ROOT.match(body[:4096])
         if root is not None and root[1] == b"OperationOutcome":
             codes = tuple(code.decode() for code in _XML_CODE.findall(body[:65536])[:8])
-            raise TerminalFetchError(f"{_TEMPLATE}: an OperationOutcome came in place of the document.", codes=codes)
+            raise TerminalFetchError(f"{_TEMPLATE}: an OperationOutcome came instead of the document.", codes=codes)
         if root is not None and label.endswith("fhir+xml"):
             wrapped = _binary_of_xml(body)
             if "data" not in wrapped:  # Epic, asked for another type than the document's: ask for the resource instead
@@ -146,7 +146,7 @@ class AttachmentFetcher:
                 return self._unwrapped(found, accept)
             if _is_outcome(body, found):
                 raise TerminalFetchError(
-                    f"{_TEMPLATE}: an OperationOutcome came in place of the document.", codes=issue_codes(body)
+                    f"{_TEMPLATE}: an OperationOutcome came instead of the document.", codes=issue_codes(body)
                 )
         return body, media_type or accept
 
@@ -188,7 +188,7 @@ class AttachmentFetcher:
         return content, content_type if isinstance(content_type, str) else asked
 
     def _refused(self, error: TerminalFetchError) -> tuple[str, str | None]:
-        """The state of an attachment that did not come for good."""
+        """Return the state of an attachment that finally did not come."""
         ending = ending_of(error, self._profile.issue_codes, asked="read")
         if ending is Ending.PAUSED:
             self._paused = True

@@ -28,11 +28,9 @@ KIND = "attachment"
 _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
-_ELSEWHERE = "on other servers, never asked without attachments.foreign"
-_BESIDE = "on the EHR's own origin and outside base_url, never asked without attachments.same_origin"
-_NOWHERE = (
-    "their URL is that of no document: a search, an operation, dot segments, a fragment, or none that may be asked"
-)
+_ELSEWHERE = "on other servers, not requested without attachments.foreign"
+_BESIDE = "on the EHR's own origin but outside base_url, not requested without attachments.same_origin"
+_NOWHERE = "their URL is not a document's: a search, an operation, dot segments, a fragment, or a forbidden URL"
 
 
 async def fetch_attachments(run: EhrRun, readable: Readable) -> None:
@@ -173,7 +171,7 @@ _WORDS = {
     "stored": "stored",
     "missing": "not there",
     "restricted": "restricted by the server for this client",
-    "foreign": "not asked for",
+    "foreign": "not requested",
     "unwanted": "of types that profile.attachments leaves out",
     "too-large": "larger than profile.attachments.max_bytes",
     "empty": "without URL and content",

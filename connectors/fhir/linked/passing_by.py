@@ -1,4 +1,4 @@
-"""Notices what records bring while they pass by on their way to the store: what they have attached, and what they refer to.
+"""Notes the attachments and references of records on their way to the store.
 
 It is done by the fetchers, while the store is at work on what came before.
 """
@@ -16,7 +16,7 @@ from snapshots.record import Record
 
 @dataclass(kw_only=True)
 class Notices:
-    """What one run looks for in passing."""
+    """What one run looks for in its records."""
 
     attached: bool  # documents are fetched
     inspect: Callable[[Sequence[Record]], None] | None = None  # a validator that sees what came

@@ -28,8 +28,8 @@ from snapshots.witness import Deletion, Said
 
 RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
-_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
-_REFUSALS = 3  # of one type, before anything of it came: the type is closed to this client, and asked no more
+_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
+_REFUSALS = 3  # refusals of one type before anything of it came: then the type is closed to this client
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _OK = 200
 
@@ -100,7 +100,7 @@ class ReferenceFetcher:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
 
     async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
-        """How many came, and what there is to remark of the others."""
+        """Return how many came, and remarks about the others."""
         resource_type = unit.resource_type
         if self._refusals[resource_type] >= _REFUSALS and resource_type not in self._came:
             return 0, {RESTRICTED}
@@ -109,7 +109,7 @@ class ReferenceFetcher:
         try:
             came, remarks = await self._search(unit, ids, emit)
         except (TerminalFetchError, ProtocolError):
-            # one id that the server dislikes (another patient's, poison, restricted) refuses the whole list: find it
+            # one id that the server rejects (another patient's, broken, restricted) makes it refuse the whole list: find that id
             half = len(ids) // 2
             return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
         missing = [identity for identity in ids if identity not in came]
@@ -142,7 +142,7 @@ class ReferenceFetcher:
             await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
             return 0, set()
         if record.resource_type != resource_type:
-            raise ProtocolError(f"{call.template} gave a {record.resource_type}.")
+            raise ProtocolError(f"{call.template} returned a {record.resource_type}.")
         self._came.add(resource_type)
         await emit(Fetched(records=[record], size=len(record.body)))
         return 1, set()
@@ -163,7 +163,7 @@ class ReferenceFetcher:
         raise error
 
     async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[str]]:
-        """The ids that came, and what there is to remark of the others."""
+        """Return the ids that came, and remarks about the others."""
         resource_type = unit.resource_type
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"

@@ -23,14 +23,14 @@ _DUE_AT_ONCE = 5_000  # references in memory
 
 
 def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
-    """What finds, in all that a run lists, the references that it will follow; None where it follows none."""
+    """Return what finds the references to follow in a run's records; None if it follows none."""
     types = followed_types(request.types, request.profile, capability, readable)
     resolver = Resolver(request.base_url, request.profile.rewrite_origins)
     return MentionFinder(paths_to(types, request.profile), resolver) if types else None
 
 
 async def follow_references(run: EhrRun, capability: Capability, readable: Readable, resolver: Resolver) -> None:
-    """Fetch what the run's resources refer to, and what that refers to, until nothing new is mentioned.
+    """Fetch what the run's resources refer to, and what those refer to, until nothing new is mentioned.
 
     A batch that fails is a hole, and raises nothing; what it asked for is asked again by the next run. What the EHR does not
     have, or will not show, is noted and left alone while that knowledge is fresh.
@@ -57,7 +57,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
         if not more:
             break
     else:
-        run.notes.append(f"references were followed {profile.reference_depth} steps and no further")
+        run.notes.append(f"references were followed for {profile.reference_depth} steps only")
     run.notes += [*_notes(outcome), *_astray(resolver)]
 
 

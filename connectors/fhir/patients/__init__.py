@@ -1,1 +1,1 @@
-"""Whom a run is for: cohorts, Groups, merges, and whose chart a resource lies in."""
+"""Merged patients, and the charts to which a resource belongs."""

@@ -1,1 +1,1 @@
-"""Whether the store has what the EHR has: questions, answers, certificates."""
+"""Compares the store with the EHR: questions, answers, certificates."""

@@ -98,14 +98,14 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
         (found.tombstoned, "of them deleted in the store"),
         (
             found.changed_since,
-            "of them changed since: written at the EHR after the run began, the next sync brings them",
+            "of them changed since: written at the EHR after the run began; the next sync fetches them",
         ),
         (found.outdated, "stored in an older version than the EHR had when the run began"),
-        (found.newer, "changed since at the EHR: the next sync brings them"),
+        (found.newer, "changed since at the EHR: the next sync fetches them"),
         (unlisted.gone, "no longer at the EHR: the next full listing deletes them"),
-        (unlisted.untold, "not listed, and reads do not tell whether they are still at the EHR"),
-        (unlisted.readable, "held beyond what this search lists, and still at the EHR"),
-        (unlisted.unknown, "held beyond what this search lists, not looked up"),
+        (unlisted.untold, "not listed, and reads do not show whether they are still at the EHR"),
+        (unlisted.readable, "stored beyond what this search lists, and still at the EHR"),
+        (unlisted.unknown, "stored beyond what this search lists, not checked"),
     ]
     words = [f"{number:,} {what}" for number, what in said if number]
     if incomplete is not None:
@@ -128,7 +128,7 @@ def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int,
     """
     if counted == listed:
         return answer
-    said = f"the server's count said {counted:,}, its pages list {listed:,}"
+    said = f"the server's count is {counted:,}, but its pages list {listed:,}"
     if counted < listed:
         return replace(answer, reason="; ".join(filter(None, (answer.reason, said))))
     if recounted == listed:

@@ -194,7 +194,7 @@ class Asker:
             return answer
         if await self._store.by_id("Patient", [patient]):  # it was there once, and is deleted here and there
             return answer
-        reason = "the EHR knows no such patient: check the id, or the cohort"
+        reason = "the EHR does not know this patient: check the id, or the cohort"
         return replace(answer, verdict="unanswered", reason=reason)
 
     async def _list(self, unit: Unit, listed: dict[str, str | None]) -> _Listing:
@@ -235,7 +235,7 @@ class Asker:
             return f"the answer could not be read: {error}"
         self._answers_reads.add(record.resource_type)
         if record.resource_type != unit.resource_type:
-            return "the answer is no Patient"
+            return "the answer is not a Patient"
         listed[record.id] = record.last_updated  # of another id: merged into that, which must be stored
         return None
 

@@ -33,7 +33,7 @@ from snapshots.proof import Certificate, ProvedRun
 from snapshots.unit import Unit
 
 _ASKED_AT_ONCE = 2  # questions a slot of the connection: while one compares, another asks
-_NOT_SEARCHED = "the server searches none by patient"
+_NOT_SEARCHED = "the server has no search by patient for this type"
 _WATCH_EVERY = 5  # questions between two looks at whether a sync has begun
 
 
@@ -179,7 +179,9 @@ class _Proof:
         self._types = tuple(types)
         self._directory = tuple(t for t in self._directory if readable(t))
         if self.run.holes:
-            self.notes.append(f"run {self.run.id} had {self.run.holes:,} holes: what they left out is missing here too")
+            self.notes.append(
+                f"run {self.run.id} had {self.run.holes:,} holes: what they left out is missing from the store too"
+            )
 
     async def _declared(self) -> Capability:
         call = Call(
@@ -225,7 +227,7 @@ class _Proof:
             try:
                 return sorted((await finder.of_group(request.sync.group)).patients)
             except PlanError:
-                self.notes.append("the Group's members cannot be read: patients are those in the store")
+                self.notes.append("the Group's members cannot be read: the proof covers the patients in the store")
         return await self._store.patients()
 
     async def resolved(self, chosen: Sequence[str]) -> list[str]:
@@ -287,7 +289,7 @@ class _Proof:
     async def leave_open(self) -> None:
         """What the run asked or the store holds, and nobody could ask now, is not proved."""
         for resource_type in self.tally.served_in_part:
-            self.tally.leave_open(resource_type, "the server answers this search for others")
+            self.tally.leave_open(resource_type, "the server answers this search for other patients")
         silent = self.tally.silent
         if len(silent) == len(self.tally.types):
             return  # nothing could be compared, and that is what is said
@@ -297,7 +299,7 @@ class _Proof:
                 continue  # what came by reference, or in an export, was never listed
             if resource_type in asked or await self._store.number(resource_type, None):
                 self.tally.leave_open(
-                    resource_type, "the sync asked for it, or holds some, and nothing speaks for that now"
+                    resource_type, "the sync requested it or stored rows of it, but nothing confirms that now"
                 )
 
     # -- asking
@@ -312,7 +314,7 @@ class _Proof:
                 number += 1
                 if number % _WATCH_EVERY == 0 and not self.gave_way and await self._store.run_at_work() is not None:
                     self.gave_way = True
-                    self.notes.append("a sync of this connection began: the proof gave way to it, and is not whole")
+                    self.notes.append("a sync of this connection began: the proof stopped for it, and is not complete")
                 if self.gave_way:
                     return
                 self.tally.add(await self._asker.answer(question))

@@ -1,1 +1,1 @@
-"""What is asked patient by patient: the searches of a crawl, and how each ends."""
+"""The searches of a crawl, patient by patient, and how each ends."""

@@ -1,4 +1,4 @@
-"""What a crawl does not ask, because the EHR said not to: restricted patients, types it refuses, searches put off to another day.
+"""What a crawl does not request because of the EHR: restricted patients, refused types, searches postponed to another day.
 
 In memory for one run; `store_port.Roster` carries it from run to run. Every unit that is not asked is a hole all the same.
 """
@@ -17,18 +17,18 @@ from snapshots.unit import Ending
 
 RESTRICTED = "restricted by the server for this client"
 _EVERY_TYPE = "*"
-_PATIENTS_REFUSED = 3  # so many, and nobody let through: it is the type that this client may not have (F44)
+_PATIENTS_REFUSED = 3  # refusals without a single success: then this client may not read the type at all (F44)
 
 
 class Hindrance(NamedTuple):
-    """Why something is not asked."""
+    """Why something is not requested."""
 
     ending: Ending  # RESTRICTED or PAUSED
     reason: str  # for people
 
 
 class Deferrals:
-    """What is known not to be asked, and what a run learns of it."""
+    """What must not be requested, as known and as learned by the run."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Deferrals:
         *,
         heed_restricted: bool,
     ) -> None:
-        """`heed_restricted` False: what was restricted is asked again now, since a person asks for it."""
+        """`heed_restricted` False: restricted data are requested again now, because a person wants them."""
         self._profile = profile
         self._now = now
         self._zone = ZoneInfo(profile.time_zone)
@@ -51,7 +51,7 @@ class Deferrals:
         self.learned: list[Deferral] = []
 
     def hindrance(self, resource_type: str, patient: str | None) -> Hindrance | None:
-        """Why not to ask; None: ask."""
+        """Return why not to request it; None: request it."""
         for key in ((resource_type, None), (resource_type, patient), (_EVERY_TYPE, patient)):
             if key in self._restricted:
                 return Hindrance(Ending.RESTRICTED, self._restricted[key])
@@ -62,8 +62,8 @@ class Deferrals:
         if len(self._refused[resource_type]) >= _PATIENTS_REFUSED and resource_type not in self._let_through:
             return Hindrance(
                 Ending.RESTRICTED,
-                f"{RESTRICTED}: it refuses this type for every patient (HTTP 403), not asked for the rest; let the app "
-                "have it, or leave it out of `types`",
+                f"{RESTRICTED}: it refuses this type for every patient (HTTP 403), so not requested for the others; register the "
+                "app for it, or remove it from `types`",
             )
         return None
 
@@ -73,7 +73,7 @@ class Deferrals:
             return (
                 f"paused until {local:%Y-%m-%d %H:%M} {self._profile.time_zone}: the server's daily limit was reached"
             )
-        return f"{RESTRICTED}; asked again after {local:%Y-%m-%d}, or with --since none"
+        return f"{RESTRICTED}; requested again after {local:%Y-%m-%d}, or with --since none"
 
     def let_through(self, resource_type: str) -> None:
         """The server gave something of this type."""

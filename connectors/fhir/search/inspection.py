@@ -1,6 +1,6 @@
-"""Looks at what a search brought: is it what was asked for, is it redacted, and how new is it? Nothing is dropped for it.
+"""Checks what a search brought: whether it was requested, whether it is redacted, how new it is. Drops nothing.
 
-Servers ignore filters without a word (vendors.md F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
+Servers silently ignore filters (F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _READ = msgspec.json.Decoder(_Categories)
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What one unit asked for, to be held against what comes."""
+    """What one unit requested, to be compared with what comes."""
 
     resource_type: str
     patient: str | None  # None: of everybody, or Patients
@@ -44,7 +44,7 @@ class Inspection:
 
     @classmethod
     def of(cls, unit: Unit, profile: VendorProfile, capability: Capability, dates_until: datetime | None) -> Self:
-        """What this unit asks for."""
+        """Return what this unit requests."""
         since = moment(unit.since)
         dated = since is not None or dates_until is not None
         return cls(
@@ -57,7 +57,7 @@ class Inspection:
         )
 
     def look(self, records: Sequence[Record], tally: Tally) -> None:
-        """Count what is not as asked, and what is redacted."""
+        """Count what was not requested, and what is redacted."""
         own, patient, by = self.resource_type, self.patient, self.by
         for record in records:
             if _REDACTED in record.body:

@@ -1,4 +1,4 @@
-"""Walks the pages of one search: the only way to the next page, whoever asks.
+"""Walks the pages of one search; every caller that needs the next page uses it.
 
 It keeps the guards of `paging`, and begins again where the server's paging session is gone or its matches change between pages.
 What the pages are for is their taker's business; what their end means, `verdicts`'; how a search is asked in parts, `windows`'.
@@ -20,14 +20,16 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.witness import Way
 
-_MAX_WALKS = 3  # of one search whose paging session expired: beyond that the server's sessions are too short for us
+_MAX_WALKS = (
+    3  # restarts of one search after its paging session expired; after that the server's sessions are too short for us
+)
 
 CallFor = Callable[[str, bool], Call]  # by URL, and whether it is the first page
 Take = Callable[[Page, str], Awaitable[None]]  # a page, and the URL that it came from
 
 
 class NotAPageError(ProtocolError):
-    """An answer to a search that is no Bundle. `led_to_patient`: a redirect to one Patient gave it, as merged patients do."""
+    """An answer to a search that is not a Bundle. `led_to_patient`: a redirect to one Patient gave it, as merged patients do."""
 
     def __init__(self, message: str, *, status: int | None = None, led_to_patient: bool = False) -> None:
         super().__init__(message, status=status)
@@ -95,7 +97,9 @@ class Pager:
             if number > 1 and self._is_expired(error):
                 raise _SessionExpiredError from error
             raise
-        await anyio.lowlevel.checkpoint()  # its place is free: whoever waits for it sends before this page is read
+        await (
+            anyio.lowlevel.checkpoint()
+        )  # the connection's slot is free: the next request is sent before this page is read
         where = f"page {number} of {call.template}"
         try:
             return page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way), reply.url

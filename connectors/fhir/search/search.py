@@ -89,11 +89,11 @@ class SearchFetcher:
 
     @property
     def empty_types(self) -> frozenset[str]:
-        """The types that were answered for somebody, and brought nothing for anybody."""
+        """Return the types that were answered for some patient but brought nothing for any."""
         return frozenset(self._empty - self._served)
 
     def notes(self) -> list[str]:
-        """What settled units had to remark, once a type, with how many units said so."""
+        """Return the remarks of settled units, once per type, with the number of units."""
         return [f"{kind}: {remark} ({count} x)" for (kind, remark), count in sorted(self._remarks.items())]
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -114,7 +114,7 @@ class SearchFetcher:
 
     @asynccontextmanager
     async def _turn(self, unit: Unit) -> AsyncIterator[None]:
-        """A patient's searches of one type go one after another: what the first is refused, the others do not ask."""
+        """Run a patient's searches of one type one after another: if the first is refused, the others are not sent."""
         if unit.patient_id is None or unit.resource_type not in self._profile.search_splits:
             yield
             return
@@ -155,7 +155,7 @@ class SearchFetcher:
             await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")
         if record.resource_type != unit.resource_type:
-            raise ProtocolError(f"{unit.template} gave a {record.resource_type}.")
+            raise ProtocolError(f"{unit.template} returned a {record.resource_type}.")
         aliases, gone = self._identity(unit, [record], reply.url)
         aliases += aliases_in([record])
         await emit(Fetched(records=[record], deletions=gone, aliases=aliases, size=len(record.body)))
@@ -183,11 +183,11 @@ class SearchFetcher:
         vendor_leads = "merged" in self._profile.issue_codes.values()
         redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
         if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
-            raise ProtocolError(f"{unit.template} gave another Patient than the one that was asked for.")
+            raise ProtocolError(f"{unit.template} returned another Patient than the requested one.")
         return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
 
     async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
-        """Patients by `_id`; where one of them refuses the list, its halves. Whom it does not bring is asked alone, later."""
+        """Fetch Patients by `_id`, by halves if the list is refused; patients missing from a batch are fetched one by one."""
         tally = Tally()
         todo = [Piece(ids=unit.ids)]
         while todo:
@@ -350,11 +350,11 @@ class SearchFetcher:
 
 
 def _lost(unit: Unit, lost: Sequence[Piece], tally: Tally) -> Quarantined:
-    """Where records lie that the server cannot produce, for whoever may look into the store."""
+    """Quarantine the positions of records that the server cannot produce, for operators with access to the store."""
     found = [{"after": piece.after, "until": piece.until} for piece in lost]
     raw = orjson.dumps({"codes": tally.lost_codes, "between": found})
     return Quarantined(unit.resource_type, f"{unit.template}, in part", lost_places(tally), raw, unit.key)
 
 
 async def _keep_nothing(fetched: Fetched) -> None:
-    """Take what a unit found that is only looked at."""
+    """Collect, but do not store, what a unit found."""

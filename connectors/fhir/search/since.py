@@ -1,7 +1,7 @@
 """By which parameter each type can be asked for news, from when, and how far a watermark may go. Pure.
 
 `updated` sees every change, `created` only what is new, so that changes wait for the next full listing; types that know
-neither are listed whole each time (vendors.md section 7). What was asked from when stands in a unit's detail; `snapshots` keeps
+neither are listed whole each time (vendor-facts 7). What was asked from when stands in a unit's detail; `snapshots` keeps
 the watermarks.
 """
 
@@ -29,14 +29,14 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class SinceParameter(NamedTuple):
-    """The parameter that asks a type for news."""
+    """The parameter that limits a search of a type to news."""
 
     name: str
     mode: Literal["updated", "created"]
 
 
 def since_parameter(resource_type: str, profile: VendorProfile, capability: Capability) -> SinceParameter | None:
-    """How this type is asked for news; None: it is listed whole."""
+    """Return how to request news of this type; None: it is listed in full."""
     able = profile.since_mode
     if able in {"auto", "updated"} and _updated(resource_type, profile, capability):
         return SinceParameter(LAST_UPDATED, "updated")

@@ -22,8 +22,8 @@ _PATIENT = "Patient"
 class UnitPlan:
     """Makes units for one server. `expected` are types that must be there, since the user named them or the server has sent such.
 
-    A search of those that does not exist is a hole. Of others it is a note: servers declare many a type and answer 404, having
-    none of it.
+    If such a search does not exist, it is a hole. For other types it is a note: servers declare types of which they have nothing,
+    and answer 404.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class UnitPlan:
         return _PATIENT in self._types
 
     def patients(self, patients: Iterable[str]) -> Iterator[Unit]:
-        """The Patient of each, in `_id` batches where the vendor takes them."""
+        """Return units for each Patient, in `_id` batches if the vendor accepts them."""
         if not self._asks_patient:
             return
         size = self._batch_size()
@@ -108,7 +108,7 @@ class UnitPlan:
         )
 
     def of(self, patient: str) -> Iterator[Unit]:
-        """Everything of one patient, its Patient too if that is asked for."""
+        """Return units for everything of one patient, including the Patient if requested."""
         if self._asks_patient:
             yield self.patient(patient)
         yield from self.charts([patient])
@@ -159,7 +159,7 @@ class UnitPlan:
 
 
 def directory_units(types: Sequence[str], profile: VendorProfile, capability: Capability, owed: Owed) -> Iterator[Unit]:
-    """One unit a type that is listed whole."""
+    """Return one unit for each type that is listed as a whole."""
     for resource_type in types:
         by = since_parameter(resource_type, profile, capability)
         since = owed.of_nobody(resource_type) if by else None
@@ -183,7 +183,7 @@ def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
 def _query(split: str, page_size: int | None, since: str | None, by: SinceParameter | None) -> str:
     parts = [split] if split else []
     if since is not None and by is not None:
-        parts.append(f"{by.name}=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF
+        parts.append(f"{by.name}=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF, vendor-facts 7
     if page_size is not None:
         parts.append(f"_count={page_size}")
     return "".join(f"&{part}" for part in parts)

@@ -1,6 +1,6 @@
 """What the end of a search means for its unit: settled, complete or not, or a hole. Pure; nothing here quotes an answer.
 
-A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendors.md section 7).
+A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendor-facts 7).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 
 MERGED = "merged into another patient, whose chart is fetched"
-PUT_OFF = "the server puts this search off to another day"
+PUT_OFF = "the server postpones this search to another day"
 _GRAVE = frozenset({"error", "fatal"})
 _ENDINGS: dict[IssueGrade, Ending] = {"pause": Ending.PAUSED, "restricted": Ending.RESTRICTED}
 _HOLES: dict[IssueGrade, str] = {
@@ -31,7 +31,7 @@ _HOLES: dict[IssueGrade, str] = {
     "restricted": RESTRICTED,
 }
 _NOTES: dict[IssueGrade, str] = {
-    "ignored": "the server says that it ignored a part of the search",
+    "ignored": "the server says that it ignored part of the search",
     "incomplete": "the server says that more may exist than it shows this client",
     "restricted": RESTRICTED,
 }
@@ -58,7 +58,7 @@ class Tally:
 
 
 def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
-    """How a unit ends whose pages all came, but for places that were `lost`."""
+    """Return how a unit ends whose pages all came, except for the positions in `lost`."""
     worst = grade(tally.issues, profile.issue_codes)
     if hole := _hole(unit, tally, worst):
         ending = _ENDINGS.get(worst, Ending.FAILED)
@@ -66,7 +66,7 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     if tally.count < SearchDetail.of(unit).expect and not tally.merged:
         return _unknown(unit)
     remarks = _remarks(tally, worst)
-    # what came beside what was asked for proves no row absent, and hides none
+    # unrequested records prove no row absent, and hide none
     partial = worst in {"incomplete", "restricted"} or tally.redacted or tally.shifted
     ending = Ending.MERGED if tally.merged else Ending.PARTIAL if partial else Ending.LISTED
     return UnitResult(
@@ -81,18 +81,18 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
 
 
 def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
-    """Whether a search that was only to find somebody brought all that it could: nothing unread, kept back or in doubt."""
+    """Whether a search for patients brought everything that it could: nothing unread, withheld or in doubt."""
     hole = _hole(unit, tally, grade(tally.issues, profile.issue_codes))
     return hole is None and not (tally.doubtful or tally.shifted)
 
 
 def _unknown(unit: Unit) -> UnitResult:
-    """A Patient whom the server does not give: a hole, but for one that the store has, of whom this is news."""
+    """Return the result for a Patient whom the server does not return: a hole, unless the store has the Patient."""
     known = SearchDetail.of(unit).known
     return UnitResult(
         key=unit.key,
         state=UnitState.SETTLED if known else UnitState.FAILED,
-        reason="no longer there" if known else "the server knows no such patient: check the id, or the cohort",
+        reason="no longer there" if known else "the server does not know this patient: check the id, or the cohort",
         ending=Ending.NOT_FOUND,
     )
 
@@ -101,21 +101,21 @@ def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
         return f"{tally.unreadable} entries could not be read: see quarantine"
     if tally.withheld:
-        return f"the server says that there are {tally.withheld} more, and gives no `next` link to them: check its page size"
+        return f"the server says that there are {tally.withheld} more, but gives no `next` link to them: check its page size"
     if tally.lost:
         return lost_places(tally)
     grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)
     if worst in _HOLES and grave:
         return named(_HOLES[worst], codes_of(tally.issues))
     if tally.dateless:
-        return "too large to be asked at once, and asked by date: what has no date was not reached"
+        return "too large for one request, so requested by date: what has no date was not reached"
     return None
 
 
 def lost_places(tally: Tally) -> str:
-    """What a hole around poison is called."""
+    """Return the description of a hole around a broken record."""
     what = "a record" if tally.lost == 1 else f"{tally.lost} records"
-    return named(f"the server cannot produce {what} of this search; the rest was asked around it", tally.lost_codes)
+    return named(f"the server cannot produce {what} of this search; the rest was fetched around it", tally.lost_codes)
 
 
 def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
@@ -123,11 +123,11 @@ def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
     if tally.doubtful:
         remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
     if tally.redacted:
-        remarks.append("redacted placeholders came in place of records that this client may not see")
+        remarks.append("redacted placeholders came instead of records that this client may not see")
     if tally.astray:
-        remarks.append("records came that were not asked for: the server ignored a filter; they are kept")
+        remarks.append("records came that were not requested, because the server ignored a filter; they are kept")
     if tally.unfiltered:
-        remarks.append("the server refused the date filter: listed whole")
+        remarks.append("the server refused the date filter: listed in full")
     if tally.shifted:
         remarks.append("the number of matches kept changing while pages were read")
     if tally.merged:
@@ -153,19 +153,21 @@ def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bo
     if ending is Ending.MERGED:
         if of_patient:
             return Refusal(
-                _failed(unit, "merged, and the server does not say into whom: ask it, or drop the id", ending)
+                _failed(
+                    unit, "merged, but the server does not say into whom: ask its operator, or remove the id", ending
+                )
             )
         return Refusal(_settled(unit, MERGED, ending))
     if ending is Ending.NOT_FOUND:
         if of_patient:
             return Refusal(_unknown(unit), [_word(unit, Said.NOT_FOUND)])
         # of an unknown patient: its Patient unit is the hole, once
-        return Refusal(_settled(unit, "the server knows no such patient", ending))
+        return Refusal(_settled(unit, "the server does not know this patient", ending))
     if ending is Ending.NOT_SERVED:
         answer = f"HTTP {error.status}"
         if served or SearchDetail.of(unit).expected:
             reason = (
-                f"the server answers {answer} to this search, though the type was asked for by name, or served before"
+                f"the server answers {answer} to this search, although the type was requested by name, or served before"
             )
             return Refusal(_failed(unit, reason, ending))
         return Refusal(_settled(unit, f"not served here: {answer}", ending))
@@ -194,5 +196,5 @@ def _failed(unit: Unit, reason: str, ending: Ending) -> UnitResult:
 
 
 def named(text: str, codes: Sequence[str]) -> str:
-    """A text with issue codes behind it."""
+    """Return a text followed by issue codes."""
     return f"{text} ({', '.join(shown(codes))})" if codes else text

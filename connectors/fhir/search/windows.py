@@ -21,7 +21,7 @@ Trouble = Literal["poison", "large", "slow"]
 FINEST = timedelta(seconds=1)  # of a window: instants are written to the second
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # older dates lie in the first window, which has no lower end ...
 _OLDEST = datetime(1850, 1, 1, tzinfo=UTC)  # ... until it is all that is left
-_LATEST = datetime(2200, 1, 1, tzinfo=UTC)  # future dates are real (vendors.md 2.8)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)  # future dates are real (vendor-facts 2.8)
 _SHRINK = 4  # pages, at each step
 _UNKNOWN_PAGE = 200  # where the server chooses: the first smaller page is a quarter of this
 _TOO_LARGE, _SERVER_ERROR, _TOO_SLOW = 413, 500, 504
@@ -57,7 +57,7 @@ def trouble_of(error: FetchError, meaning: IssueGrade) -> Trouble | None:
 
 
 def divide(piece: Piece, trouble: Trouble, able: Able) -> tuple[Piece, ...]:
-    """The parts to ask in place of a piece, which together hold all of it but what one answer cannot; () if there are none.
+    """Return the parts to request instead of a piece, which together cover it except what one answer cannot; () if none.
 
     A slow page is asked smaller first, anything else is halved in time first. The last resort against poison is one entry a
     page: what stands before it arrives.
@@ -94,7 +94,7 @@ def _halves(piece: Piece, able: Able) -> tuple[Piece, ...]:
 
 
 def places(lost: Sequence[Piece]) -> int:
-    """In how many places something was lost: windows that share a border may have lost the same record, which lies on it."""
+    """Return in how many places something was lost: windows that share a border may have lost the same record on it."""
     after = {piece.after for piece in lost if piece.after is not None}
     return sum(piece.until is None or piece.until not in after for piece in lost)
 

@@ -25,7 +25,7 @@ _THIS_MACHINE = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loo
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is somebody's on the Internet; IPv4 within IPv6 (mapped, NAT64, 6to4, Teredo) is judged as IPv4."""
+    """Whether an address is public on the Internet; IPv4 within IPv6 (mapped, NAT64, 6to4, Teredo) is judged as IPv4."""
     if isinstance(address, IPv6Address):
         inner = _inner(address)
         if inner is not None:
@@ -59,7 +59,7 @@ def written_address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 class AddressGuard:
-    """Lets the hosts through that the configuration names (`trusted`: URLs, origins or bare hosts), and else public addresses."""
+    """Allows the hosts that the configuration names (`trusted`: URLs, origins or bare hosts), and otherwise public addresses."""
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._trusted = frozenset(map(_host_of, trusted)) - {""}
@@ -88,7 +88,7 @@ class AddressGuard:
 
 
 _REFUSED = (
-    "the link leads to an address that is not public (loopback, private, link-local or the like); it was not followed. If that "
+    "the link leads to an address that is not public (loopback, private, link-local or similar); it was not followed. If that "
     "host belongs to this EHR, put its name into profile.private_hosts"
 )
 
@@ -102,7 +102,7 @@ def _host_of(text: str) -> str:
 
 
 class GuardedResolver(AbstractResolver):
-    """The system's name resolution, with what may not be reached taken out."""
+    """The system's name resolution, without the forbidden addresses."""
 
     def __init__(self, guard: AddressGuard) -> None:
         self._guard = guard
@@ -119,5 +119,5 @@ class GuardedResolver(AbstractResolver):
         return self._guard.keep_public(host, found)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
         await self._system.close()

@@ -1,4 +1,4 @@
-"""Reads the body of one response: decompressed, in pieces of bounded size, with every failure told apart from its end."""
+"""Reads the body of one response: decompressed, in pieces of bounded size, with failures distinguished from the end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BodyReader:
 
     @property
     def proves_its_end(self) -> bool:
-        """See above."""
+        """Return the iterator over the pieces."""
         return self._framed or self.chain.proves_its_end
 
     async def peek(self) -> bytes:
@@ -95,11 +95,11 @@ class BodyReader:
                 self._pieces = self.chain.feed(raw)
 
     def _keep_pace(self, waited_s: float, size: int) -> None:
-        """Only waiting counts: a body that its reader takes slowly is not slow."""
+        """Count only waiting: a body is not slow because its reader is."""
         self._waited_s += waited_s
         self._got += size
         if self._got < LEAST_RATE * (self._waited_s - self._patience_s):
-            raise httpx.ReadTimeout("slower than any answer may be", request=self._request)
+            raise httpx.ReadTimeout("slower than the slowest allowed speed", request=self._request)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """All of it, and True; or the first pieces and False, once they are more than `limit` bytes."""

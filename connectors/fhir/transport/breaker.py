@@ -1,4 +1,4 @@
-"""The circuit breaker of one connection: after so many calls in a row found nobody at home, the others are not sent. Pure.
+"""The circuit breaker of one connection: after several calls in a row without an answer, it stops sending. Pure.
 
 It counts calls that ended badly after all of their tries, not single requests: those have their growing waits, so an outage
 of a minute or two is waited for. Open, calls fail at once; when the time is over, one is let through as a probe, the others
@@ -15,7 +15,7 @@ Admission = Literal["go", "probe", "wait", "down"]
 
 
 class Breaker:
-    """Closed while `down_until` (epoch seconds) is None. `trips`: how often it opened since things last went well."""
+    """Closed while `down_until` (epoch seconds) is None. `trips`: how often it opened since the last success."""
 
     def __init__(self, failures: int, open_s: float) -> None:
         self.down_until: float | None = None
@@ -35,11 +35,11 @@ class Breaker:
 
     @property
     def untroubled(self) -> bool:
-        """Whether there is nothing that a good answer would change."""
+        """Whether a good answer would change nothing."""
         return self.down_until is None and not self._in_a_row and not self.trips
 
     def remember(self, *, down_until: float | None, trips: int, reason: str) -> None:
-        """Go on from an earlier run: if it left the breaker open, the first call now is a probe, whatever the time."""
+        """Continue from an earlier run: if it left the breaker open, the first call is a probe, whatever the time."""
         self.down_until, self.trips, self.reason = down_until, trips, reason
         self._probe_at_once = down_until is not None
 
@@ -55,11 +55,11 @@ class Breaker:
         return "down"
 
     def is_open(self, now: float) -> bool:
-        """Whether calls that are under way should stop trying."""
+        """Whether running calls should stop retrying."""
         return self.down_until is not None and not self._probing and now < self.down_until
 
     def worked(self) -> None:
-        """A call was answered by the EHR, be it with a refusal."""
+        """Note that the EHR answered a call, even if with a refusal."""
         self._probing = False
         self.down_until = None
         self._in_a_row = 0
@@ -79,6 +79,6 @@ class Breaker:
         self._probing = False
 
     def probe_lost(self) -> None:
-        """The probe was cancelled: another call may be it. Nothing happens where it has been answered."""
+        """Note that the probe was cancelled, so that another call may be it. Does nothing if it was answered."""
         if self._probing:
             self._probing, self._probe_at_once = False, True

@@ -1,4 +1,4 @@
-"""The shapes that go to the wire and come back: a call, a reply, a token, and the port through which tokens arrive.
+"""The shapes of the wire: a call, a reply, a token, and the port that provides tokens.
 
 `client` sends them; `auth` makes tokens. URLs, bodies and launch contexts are PHI, tokens are secret: none has a repr.
 """
@@ -21,7 +21,7 @@ OK = frozenset({200})
 
 @dataclass(frozen=True)
 class Call:
-    """One request as its caller means it.
+    """One request in its caller's terms.
 
     `url` is absolute, or relative to the connection's base URL; it leaves byte for byte. `template` names the request in errors
     and logs, method included ("GET /Observation?patient={patient}"): no query value, no id. `launch` is the patient id for EHRs
@@ -86,14 +86,14 @@ class Tokens(Protocol):
     """Where a client gets its tokens from."""
 
     async def token(self, launch: str | None = None) -> Token:
-        """A token that is not about to expire; raises AuthError or TransientFetchError."""
+        """Return a token that is not about to expire; raise AuthError or TransientFetchError."""
 
     def invalidate(self, token: Token) -> None:
-        """Forget this token, and only this one: the EHR answered 401 to it."""
+        """Discard this token, and only this one: the EHR answered 401 to it."""
 
 
 class Endpoint(Protocol):
-    """What the wire needs to know of a connection (`config.connections.Connection` has it)."""
+    """What the wire needs to know about a connection (`config.connections.Connection` implements it)."""
 
     @property
     def base_url(self) -> str:
@@ -113,7 +113,7 @@ class Endpoint(Protocol):
 
     @property
     def client_cert_key(self) -> Path | None:
-        """Its key, where it stands in a file of its own."""
+        """The certificate's key, if it is in a separate file."""
 
     @property
     def proxy(self) -> str | None:

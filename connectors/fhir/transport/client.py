@@ -39,7 +39,7 @@ from snapshots.traffic import PaceState
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
 BODY_START_BYTES = 512
-PACED_TRIES = 4  # refusals that a call may meet for each further try that it has: they cost the server nothing
+PACED_TRIES = 4  # refusals (429) allowed per further try of a call: they cost the server nothing
 CLOCK_TOLERATED_S = 5.0  # Date is in whole seconds, and an answer is under way for some
 _CLOCKS_COMPARED = 5  # answers: more than one machine may give them
 _UNAUTHORIZED = 401
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Held:
-    """An answer and the place that it takes until it is closed."""
+    """An answer and the slot that it occupies until it is closed."""
 
     answer: Answer
     place: Place
@@ -58,7 +58,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Try(Generic[T]):
-    """One try: what it saw, how that was judged, and what it brought if it was accepted."""
+    """One try: what it saw, the verdict, and its answer if it was accepted."""
 
     seen: Seen
     verdict: Verdict
@@ -143,7 +143,7 @@ class EhrClient:
         self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
         self.waits = Waits(clock, sleep)
-        self._again_then = self.waits.sleeper("what the EHR did not answer is asked again")
+        self._again_then = self.waits.sleeper("the EHR did not answer; trying again")
         self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
         self._profile = profile
         self._clock = clock
@@ -173,11 +173,11 @@ class EhrClient:
         return self.budget.retries
 
     def restore(self, state: PaceState) -> None:
-        """Go on at the pace, and with the breaker, that the connection's last run left."""
+        """Restore the pace and the breaker that the connection's last run left."""
         self.limits.restore(state)
 
     def pace_state(self) -> PaceState:
-        """What the connection's next run should know."""
+        """Return what the connection's next run should know."""
         return self.limits.state()
 
     async def send(self, call: Call) -> Reply:
@@ -291,7 +291,7 @@ class EhrClient:
     async def _try_open(self, call: Call) -> _Try[_Held]:
         """One try up to the first piece of the body; an answer that is not accepted is read for its issue codes and closed."""
         url = self._sender.safe(call)
-        token = await self._token(call, url)  # before the place is taken: a login may take long
+        token = await self._token(call, url)  # before the slot is taken: a login may take long
         place = await self.limits.acquire(call.purpose)
         if self._is_down():  # since this call began to wait
             self.limits.release(place)
@@ -317,7 +317,7 @@ class EhrClient:
         return _Try(seen, verdict)
 
     async def _answer(self, call: Call, url: str, token: Token | None, place: Place) -> Answer:
-        """Request and redirects; a 401 is met by one replay, which is no retry, if there is another token."""
+        """Send the request and follow redirects; replay it once after a 401 if there is another token; that is no retry."""
         answer = await self._sender.follow(call, url, token)
         if answer.response.status_code == _UNAUTHORIZED and token is not None and self.tokens and not answer.foreign:
             self.tokens.invalidate(token)
@@ -385,7 +385,7 @@ async def _whole(call: Call, reader: BodyReader) -> bytes:
 
 
 async def _refusal(reader: BodyReader) -> bytes:
-    """What an answer says that is not accepted: its status counts, also when its body is damaged."""
+    """Return what a refused answer says: its status counts even if its body is damaged."""
     try:
         return (await reader.read(MAX_REFUSAL_BYTES))[0]
     except FAILS:

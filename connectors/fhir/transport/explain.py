@@ -22,81 +22,81 @@ _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may n
 
 _FOUND: dict[Failure, str] = {
     "name": "the host name was not found",
-    "connect": "the connection was refused, or no way leads there",
-    "connect-timeout": "no connection came about within the time allowed",
+    "connect": "the connection was refused, or there is no route to the host",
+    "connect-timeout": "no connection was made within the time allowed",
     "handshake": "the TLS handshake failed",
     "proxy": "the proxy did not let it through",
     "certificate": "the server's certificate is not trusted",
     "timeout": "no byte came within the time allowed",
-    "dropped": "the connection was lost before the answer was whole",
+    "dropped": "the connection was lost before the answer was complete",
     "malformed": "what came back is not HTTP",
     "coding": "the body is damaged, or ends too early",
-    "unasked": "the body is packed in a way that nobody asked for",
-    "bomb": "the body unpacks to hundreds of times its size, as no FHIR does; the rest was not unpacked",
+    "unasked": "the body is packed in a way that was not requested",
+    "bomb": "the body unpacks to hundreds of times its size, unlike any FHIR; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
     "name": "check the host in base_url, and this machine's name resolution (DNS)",
     "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
-    "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop what we send, or that port "
+    "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop our packets, or that port "
     "speaks no TLS; profile.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
     "bomb": "ask the EHR's administrators what this answer is",
-    "unasked": "only gzip is asked for (Accept-Encoding), and asking again brings the same: ask who runs the EHR, or the gateway "
-    "before it, to send gzip or nothing",
+    "unasked": "only gzip is requested (Accept-Encoding), and another try brings the same: ask the operator of the EHR or of the "
+    "gateway in front of it to send gzip or no compression",
 }
 _NEXT_BY_STATUS: dict[int, str] = {
-    400: "this EHR does not take the request's parameters; see the profile's search settings",
-    401: "the link has expired, or it asks for a login that was not due",
+    400: "this EHR does not accept the request's parameters; see the profile's search settings",
+    401: "the link has expired, or it requires a login that should not be needed",
     403: "the client's scopes or its user's rights at the EHR do not cover it",
     404: "check base_url, and whether this EHR offers it",
-    406: "this EHR does not speak the profile's accept type",
-    413: "ask for less at a time: lower profile.page_size",
+    406: "this EHR does not support the profile's accept type",
+    413: "request less at a time: lower profile.page_size",
     429: "lower profile.max_concurrency, or run at a quieter hour",
 }
 # what a status means to the purpose of a request, where that is more than to any
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
-    ("status", 404): "the job was deleted or has expired; sync again begins a new export",
-    ("status", 410): "the job was deleted or has expired; sync again begins a new export",
+    ("status", 404): "the job was deleted or has expired; sync again to start a new export",
+    ("status", 410): "the job was deleted or has expired; sync again to start a new export",
     (
         "status",
         413,
-    ): "the export's manifest is larger than the EHR, or a gateway before it, lets through: ask for less at a time "
-    "(fewer `types`, a smaller Group), or have the gateway's limit raised",
+    ): "the export's manifest is larger than the EHR, or a gateway in front of it, allows: request less at a time "
+    "(fewer `types`, a smaller Group), or ask for a higher limit at the gateway",
     (
         "file",
         400,
-    ): "the link has most likely expired, and the manifest gave no better one; sync again begins a new export",
+    ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export",
     (
         "file",
         404,
-    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    ): "the file was deleted at the server, or its link has expired, and the manifest had no better one; sync again "
     "soon after, or ask how long the EHR keeps its exports",
     (
         "file",
         410,
-    ): "the file was deleted at the server, or its link has expired, and the manifest gave no better one; sync again "
+    ): "the file was deleted at the server, or its link has expired, and the manifest had no better one; sync again "
     "soon after, or ask how long the EHR keeps its exports",
     (
         "file",
         413,
-    ): "the file is larger than the EHR, or a gateway before it, lets through: have it write smaller files or the "
-    "gateway's limit raised, or ask for less at a time (fewer `types`, a smaller Group)",
+    ): "the file is larger than the EHR, or a gateway in front of it, allows: have it write smaller files or the "
+    "gateway's limit raised, or request less at a time (fewer `types`, a smaller Group)",
     (
         "kickoff",
         413,
-    ): "the request is larger than the EHR, or a gateway before it, takes: name fewer patients, or make a Group of them",
+    ): "the request is larger than the EHR, or a gateway in front of it, accepts: name fewer patients, or make a Group of them",
 }
 _KICK_OFF_FAILED = (
-    "the EHR failed over the request itself, or is overloaded: if it is so again later, one of the parameters is too much for "
-    "it. Try fewer `types`, no `bulk` settings, another Group, or ask its administrators what their log says of this moment"
+    "the EHR failed on the request itself, or is overloaded: if it fails again later, one of the parameters is too much for "
+    "it. Try fewer `types`, no `bulk` settings, another Group, or ask its administrators what their log says at this time"
 )
 _KICK_OFF_NOT_FOUND = "most likely the group's id: check the connection's `group` setting, or --group"
 _LINK_REFUSED = (
     "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
-    "the link has expired, or wants a login all the same"
+    "the link has expired, or requires a login anyway"
 )
 _LATER = "the EHR is down or overloaded; run again later"
 
@@ -109,9 +109,9 @@ def found(seen: Seen, verdict: Verdict) -> str:
         return _FOUND[seen.failure or "dropped"] + where + packed
     kind = " with a web page instead of FHIR" if verdict.html else ""
     if verdict.xml:
-        kind = " with XML where JSON was asked for"
+        kind = " with XML instead of JSON"
     elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
-        kind = " with nothing in it"
+        kind = " with an empty body"
     codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
 
@@ -125,7 +125,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
             advice = (
                 "check the client's registration and scopes at the EHR, or put a new token where bearer_token points to"
             )
-            return AuthError(f"{said}, also to a fresh token, if there was one; {advice}")
+            return AuthError(f"{said}, even to a new token, if there was one; {advice}")
         return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
     if verdict.action == "retry":
         if budget_empty:
@@ -136,7 +136,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.accept"
         return ProtocolError(text, status=seen.status, codes=seen.codes)
     if verdict.action == "protocol":
-        text = f"{said}, which this request cannot mean; check base_url and what this EHR declares"
+        text = f"{said}, which is no answer to this request; check base_url and what this EHR declares"
         return ProtocolError(text, status=seen.status, codes=seen.codes)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
@@ -150,7 +150,7 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
         advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
         return advice.replace("base_url", "profile.token_url") if call.purpose == "token" else advice
     if verdict.html and verdict.action == "retry":
-        return "a firewall's block, or not a FHIR address: check base_url, and our address's standing with the EHR"
+        return "a firewall's block, or not a FHIR address: check base_url, and whether the EHR allows our address"
     if call.purpose == "kickoff" and seen.status == _FAILED:
         return _KICK_OFF_FAILED
     if call.purpose == "kickoff" and seen.status in (_NOT_FOUND, _GONE) and "/Group/" in call.template:
@@ -160,5 +160,5 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if (call.purpose, seen.status) in _NEXT_BY_PURPOSE:
         return _NEXT_BY_PURPOSE[call.purpose, seen.status or 0]
     return _NEXT_BY_STATUS.get(
-        seen.status or 0, _LATER if verdict.action == "retry" else "asking again will not change it"
+        seen.status or 0, _LATER if verdict.action == "retry" else "trying again will not change it"
     )

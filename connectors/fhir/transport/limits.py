@@ -111,8 +111,8 @@ class ConnectionLimits:
         until = datetime.fromtimestamp(self.breaker.down_until or self._clock(), UTC)
         found = f": {self.breaker.reason}" if self.breaker.reason else ""
         return EhrDownError(
-            f"{call.template}: not asked, the EHR is taken to be down until {until:%H:%M} UTC{found}; "
-            "a sync before then asks only once"
+            f"{call.template}: not sent, because the EHR counts as down until {until:%H:%M} UTC{found}; "
+            "a sync before then sends only one request"
         )
 
     def ended(self, *, reason: str | None) -> None:
@@ -172,7 +172,7 @@ class ConnectionLimits:
             if until == self._shared.headers_until:
                 self._count_pause(now, until)
             said = "its rate headers ask" if until == self._shared.headers_until else "Retry-After asks"
-            await self._waits.sleep(until - now, f"the EHR lets everything wait ({said} for it)")
+            await self._waits.sleep(until - now, f"the EHR makes everything wait ({said} for it)")
             now = self._clock()
             if self._shared.paused_until == until:
                 break
@@ -185,7 +185,7 @@ class ConnectionLimits:
             self._next_at = at + gap
             wait = max(wait, at - now)
         if wait:
-            await self._waits.sleep(wait, "the quota or the pace that the EHR bears leaves no room sooner")
+            await self._waits.sleep(wait, "the quota or the pace allows no earlier request")
             now = self._clock()
         place.sent_at = now
 
@@ -206,13 +206,11 @@ class ConnectionLimits:
         if left > self._profile.quiet_wait_s:
             until = datetime.fromtimestamp(self._look_again_at, UTC)
             raise QuietHoursError(
-                f"profile.quiet_hours = {self._profile.quiet_hours} ({self._profile.time_zone}) spare the EHR until "
+                f"profile.quiet_hours = {self._profile.quiet_hours} ({self._profile.time_zone}) last until "
                 f"{until:%H:%M} UTC, longer than profile.quiet_wait_s lets a run wait; sync again then, or set "
                 "profile.quiet_max_concurrency to 1 or more"
             )
-        await self._waits.sleep(
-            left, f"quiet hours spare the EHR ({self._profile.quiet_hours} {self._profile.time_zone})"
-        )
+        await self._waits.sleep(left, f"quiet hours ({self._profile.quiet_hours} {self._profile.time_zone})")
         self._look_at_quiet_hours()
 
     # -- after an answer

@@ -30,7 +30,7 @@ _DEFAULT_PORT = {"http": 80, "https": 443}
 def origin(url: str) -> str:
     """Scheme, host and port of an absolute http(s) URL, default port left out; raises UnsafeLinkError for any other."""
     if _CONTROL.search(url):
-        raise UnsafeLinkError("a link holds control characters or a backslash; it was not followed")
+        raise UnsafeLinkError("a link contains control characters or a backslash; it was not followed")
     try:
         parsed = URL(url, encoded=True)
         host, port = parsed.host, parsed.port
@@ -39,7 +39,7 @@ def origin(url: str) -> str:
     if not host or parsed.scheme not in _DEFAULT_PORT:
         raise UnsafeLinkError("a link is not an absolute http or https URL; it was not followed")
     if "@" in parsed.raw_authority:
-        raise UnsafeLinkError("a link carries a user name or password; it was not followed")
+        raise UnsafeLinkError("a link contains a user name or password; it was not followed")
     shown = f"[{host}]" if ":" in host else host
     return f"{parsed.scheme}://{shown}" + ("" if port == _DEFAULT_PORT[parsed.scheme] else f":{port}")
 
@@ -59,7 +59,7 @@ def elsewhere(link: str, home: str) -> str:
     """What to do about a link to another origin than `home`, which it names, without its path."""
     there = written_origin(link)
     if there is None:
-        return "profile.rewrite_origins maps an origin that the EHR writes onto the one where it is reached"
+        return "profile.rewrite_origins maps an origin in the EHR's links to the one where it can be reached"
     setting = f'{{ "{there}" = "{written_origin(home) or home}" }}'
     return f"if {there} is this EHR by another name, set profile.rewrite_origins = {setting}"
 
@@ -112,7 +112,7 @@ def _moved(link: str, moved: Mapping[str, str]) -> str:
 def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
     """The URL to ask for `link`: resolved, and never weaker than the base.
 
-    Behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7): on the base's own
+    Behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7): on the base's own
     host those are upgraded; anywhere else a plain http link under an https base raises UnsafeLinkError.
     """
     url = resolve(link, base_url, moved)

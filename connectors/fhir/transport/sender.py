@@ -161,7 +161,9 @@ class Sender:
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
         if any(_UNSENDABLE.search(value) for value in headers.values()):
-            raise ProtocolError(f"{call.template}: a header's value holds what no header can; it was not sent")
+            raise ProtocolError(
+                f"{call.template}: a header's value contains characters that headers must not have; it was not sent"
+            )
         self.requests += 1
         request = httpx.Request(
             method, shown, headers=headers, content=body, extensions={"url": URL(url, encoded=True)}
@@ -209,4 +211,4 @@ def _shown(where: str) -> httpx.URL:
         return httpx.URL(where)
     except httpx.InvalidURL:
         pass
-    raise UnsafeLinkError("a link's host is none that can be asked; it was not followed")  # outside: httpx quotes it
+    raise UnsafeLinkError("a link's host is not a valid host; it was not followed")  # outside: httpx quotes it

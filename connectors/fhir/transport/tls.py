@@ -24,9 +24,7 @@ def tls_context(connection: Endpoint) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         named = ("ca_bundle", "client_cert", "client_cert_key")
         files = ", ".join(f"{key} = {path}" for key in named if (path := getattr(connection, key)) is not None)
-        raise PlanError(
-            f"cannot set up TLS: {error}; check that these are PEM files that we may read: {files}"
-        ) from error
+        raise PlanError(f"cannot set up TLS: {error}; check that these are readable PEM files: {files}") from error
 
 
 def _context(connection: Endpoint) -> ssl.SSLContext:

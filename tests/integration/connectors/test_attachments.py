@@ -253,7 +253,7 @@ async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the
             report = await run(served, store)
             assert (len(other.log), uses(store_url)["d1", 0][0]) == (0, "foreign")
             assert (
-                "attachments: 1 in all: 1 not asked for (on other servers, never asked without attachments.foreign)"
+                "attachments: 1 in all: 1 not requested (on other servers, not requested without attachments.foreign)"
                 in report.notes
             )
             await run(served, store, profile={"attachments": {"foreign": True}, "private_hosts": ["127.0.0.1"]})
@@ -374,11 +374,11 @@ async def test_the_token_goes_to_no_path_of_the_own_origin_that_is_not_below_the
     (said,) = [note for note in report.notes if note.startswith("attachments")]
     assert said.startswith(f"attachments: {len(outside)} in all: ")
     for count, why in (
-        (3, "on the EHR's own origin and outside base_url"),
+        (3, "on the EHR's own origin but outside base_url"),
         (1, "on other servers"),
         (4, "their URL is"),
     ):
-        assert f"{count} not asked for ({why}" in said
+        assert f"{count} not requested ({why}" in said
 
 
 async def test_a_setting_fetches_documents_beside_the_base_on_the_ehrs_own_origin_with_the_token(
@@ -426,7 +426,7 @@ async def test_a_document_whose_content_type_is_none_is_asked_for_as_fhir_json_a
     assert (found["inline", 0], found["image", 0][0]) == (("stored", b"a few words", "a few words"), "unwanted")
     assert found["url", 0] == ("stored", b"hello", "hello")
     assert (
-        f"attachments: {len(NO_TYPES) + 3} in all: 1 stored, {len(NO_TYPES) + 1} stored (its content type is no media type), "
+        f"attachments: {len(NO_TYPES) + 3} in all: 1 stored, {len(NO_TYPES) + 1} stored (its content type is not a media type), "
         "1 of types that profile.attachments leaves out"
     ) in report.notes
 

@@ -175,7 +175,7 @@ async def test_a_named_patient_that_did_not_come_is_a_hole(store: KeptRows) -> N
         report = await run(served, store, mode="bulk", group=None, cohort=cohort)
     assert report.status == "partial"
     assert [(hole.resource_type, hole.reason) for hole in report.holes] == [
-        ("Patient", "the export has no Patient of this id")
+        ("Patient", "the export has no Patient with this id")
     ]
 
 
@@ -249,7 +249,7 @@ async def test_patient_alone_is_asked_with_company_where_the_vendor_refuses_it_a
     with mock("epic") as served:
         report = await run(served, store, mode="bulk", group=served.group_id, cohort=None, types=("Patient",))
     assert report.status == "complete"
-    assert "AllergyIntolerance was asked as well" in " ".join(report.notes)
+    assert "AllergyIntolerance was requested as well" in " ".join(report.notes)
 
 
 # -- manifests
@@ -296,7 +296,7 @@ async def test_links_that_are_about_to_end_are_renewed_before_they_are_used(stor
         expected = reachable(served)
         refused = sum(entry.status == 403 for entry in served.log)
     assert (report.status, refused) == ("complete", 0)
-    assert "the server keeps the export's files until" in " ".join(report.notes)
+    assert "the server keeps the export's files only until" in " ".join(report.notes)
     assert store.live() == expected
 
 
@@ -345,7 +345,7 @@ async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: Kept
         expected = {k: v for k, v in reachable(served).items() if k[0] in {"Patient", "Condition", "Observation"}}
     assert (report.status, report.holes) == ("complete", [])
     assert store.live() == expected
-    assert "went on where they stopped" in " ".join(report.notes)
+    assert "were resumed where they stopped" in " ".join(report.notes)
 
 
 async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: KeptRows) -> None:
@@ -368,7 +368,7 @@ async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: Kept
     assert (report.status, report.holes, len(kickoffs(served))) == ("complete", [], 1)
     assert store.live() == expected
     assert [entry.status for entry in asked] == [200, 206]
-    assert "went on where they stopped" in " ".join(report.notes)
+    assert "were resumed where they stopped" in " ".join(report.notes)
 
 
 async def test_a_run_that_was_killed_before_the_kick_offs_answer_knows_that_a_job_may_run(store: KeptRows) -> None:

@@ -49,5 +49,5 @@ async def test_a_kick_off_that_fails_says_what_may_have_been_too_much(store: Kep
     async with export_server(kickoffs=[outcome(500, "exception")]) as server:
         report = await server.sync(store)
         assert len(server.kicked_off) == 1
-    assert "failed over the request itself" in (report.error or "")
+    assert "failed on the request itself" in (report.error or "")
     assert "may have begun" in (report.error or "")

@@ -95,7 +95,7 @@ async def test_an_ehr_that_goes_down_leaves_named_holes_and_is_asked_once_until_
         assert report.status == "partial"
         assert report.down_until is not None
         assert any(f"down until {report.down_until:%H:%M} UTC (the answer was 503)" in note for note in report.notes)
-        assert any("not asked, the EHR is taken to be down until" in hole.reason for hole in report.holes)
+        assert any("not sent, because the EHR counts as down until" in hole.reason for hole in report.holes)
         assert report.requests < 20 + 3 * 40
         assert [one.connection for one in await plain.down()] == ["site"]
 

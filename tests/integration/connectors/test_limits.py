@@ -233,7 +233,7 @@ async def test_quiet_hours_that_last_too_long_are_an_error_that_says_until_when(
         wire(always(http())) as server,
         client(server, quiet_hours="07:00-19:00", quiet_max_concurrency=0) as ehr,
     ):
-        with pytest.raises(QuietHoursError, match=r"spare the EHR until 19:00 UTC.*sync again then"):
+        with pytest.raises(QuietHoursError, match=r"last until 19:00 UTC.*sync again then"):
             await ehr.send(call())
         assert (await gathered(ehr, 3))[0].__class__ is QuietHoursError
     assert server.seen == []
@@ -249,7 +249,9 @@ async def test_an_ehr_that_is_down_is_not_stormed():
         assert len(server.seen) == 8
     assert [type(error) for error in ended[:4]] == [TransientFetchError] * 4
     assert {type(error) for error in ended[4:]} == {EhrDownError}
-    text = r"GET /Patient\?name=\{name\}: not asked, the EHR is taken to be down until 08:0\d UTC: the answer was 503; "
+    text = (
+        r"GET /Patient\?name=\{name\}: not sent, because the EHR counts as down until 08:0\d UTC: the answer was 503; "
+    )
     with pytest.raises(EhrDownError, match=text):
         raise ended[-1]
 

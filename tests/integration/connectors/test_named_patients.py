@@ -69,7 +69,7 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
         asked = named(server)
     assert (report.status, [(hole.resource_type, hole.reason) for hole in report.holes]) == (
         "partial",
-        [("Patient", "not exported: the server knows no such patient: check the id, or the cohort")],
+        [("Patient", "not exported: the server does not know this patient: check the id, or the cohort")],
     )
     assert (asked[0], asked[-1]) == (["p1", "nobody"], ["p1"])
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
@@ -110,7 +110,7 @@ async def test_a_server_that_knows_them_all_and_refuses_is_told_to_have_refused_
         kicked_off = len(server.kicked_off)
     assert (report.status, kicked_off) == ("failed", 1)
     assert "refused with HTTP 404" in (report.error or "")
-    assert "None of the 1 patients named is told to be unknown" in (report.error or "")
+    assert "The server does not say that any of the 1 named patients is unknown" in (report.error or "")
     assert "--mode crawl" in (report.error or "")
 
 

@@ -68,7 +68,7 @@ async def two_nights(store: KeptRows, second: Answer, poll: Answer | None = None
 async def test_a_file_that_nothing_proves_whole_deletes_nothing_and_is_told(store: KeptRows) -> None:
     _, report = await two_nights(store, until_closed(OBSERVATION))
     assert (report.status, report.deleted) == ("complete", 0)
-    assert any("1 files came with nothing that proves them whole" in note for note in report.notes)
+    assert any("1 files came with nothing that proves them complete" in note for note in report.notes)
     assert ("Observation", "o2") in store.live()
 
 
@@ -89,7 +89,7 @@ async def test_a_gzip_trailer_proves_such_a_file_whole(store: KeptRows) -> None:
 async def test_a_file_without_a_line_does_not_prove_that_there_is_nothing(store: KeptRows) -> None:
     _, report = await two_nights(store, ndjson())
     assert (report.status, report.deleted) == ("complete", 0)
-    assert any("1 files hold no line" in note for note in report.notes)
+    assert any("1 files have no lines" in note for note in report.notes)
     assert ("Observation", "o1") in store.live()
 
 
@@ -145,13 +145,13 @@ async def test_a_part_of_another_version_or_of_none_begins_the_file_anew(store: 
     assert (report.status, stored(store) >= {"n1", "n2", "n3", "n4"}) == ("complete", True)
 
 
-@pytest.mark.parametrize("end", [2 * ONE, 2 * ONE + 7], ids=["at a line's end", "within a line"])
+@pytest.mark.parametrize("end", [2 * ONE, 2 * ONE + 7], ids=["at the end of a line", "within a line"])
 async def test_a_part_shorter_than_asked_for_is_followed_by_the_next(store: KeptRows, end: int) -> None:
     first = part(WHOLE[START:end], START, end - 1)
     ranges, report = await cut_file(store, CUT, first, part(WHOLE[end:], end, len(WHOLE) - 1))
     assert ranges == ["", f"bytes={START}-", f"bytes={end}-"]
     assert (report.status, stored(store)) == ("complete", ALL)
-    assert not any("proves them whole" in note for note in report.notes)
+    assert not any("proves them complete" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_deletions_that_cannot_be_read_are_a_hole_and_the_others_are_done(
     assert (report.status, report.deleted, report.quarantined) == ("partial", 1, 1)
     assert ("Observation", "o2") in store.live()
     (hole,) = report.holes
-    assert "no DELETE of a resource below the FHIR base" in hole.reason
+    assert "not a DELETE of a resource below the FHIR base" in hole.reason
 
 
 # -- what the server says of its own export
@@ -269,7 +269,7 @@ async def test_an_export_that_tells_of_errors_deletes_nothing_and_is_a_hole_and_
         report = await server.sync(store, types=TYPES)
         deletions = server.sent("/jobs/1", "DELETE")
     assert (report.status, report.deleted) == (status, deleted)
-    assert any("error files hold 1 issues" in note for note in report.notes)
+    assert any("error files contain 1 issues" in note for note in report.notes)
     assert len(deletions) == 2  # every file is here: the server need not keep them
     if status == "partial":
         (hole,) = report.holes
@@ -402,14 +402,14 @@ async def test_an_error_file_that_stands_alone_and_in_no_list_is_read(store: Kep
     async with export_server(polls=[manifest(*TYPES, **alone)]) as server:
         server.files["errors"] = [ndjson(OUTCOME.format(severity="error", code="exception"))]
         report = await server.sync(store, types=TYPES)
-    assert any("error files hold 1 issues, 1 of them errors" in note for note in report.notes)
+    assert any("error files contain 1 issues, 1 of them errors" in note for note in report.notes)
 
 
 async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> None:
     async with export_server(polls=[manifest(*TYPES, deleted="none")]) as server:
         report = await server.sync(store, types=TYPES)
     assert report.status == "failed"
-    assert "`deleted` that is no list" in (report.error or "")
+    assert "`deleted` that is not a list" in (report.error or "")
 
 
 # -- polls
@@ -466,7 +466,7 @@ async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptR
         }
         report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
     (told,) = [note for note in report.notes if "rate headers" in note]
-    assert "asked for pauses: 2 times, 600 s in all" in told
+    assert "ordered pauses: 2 times, 600 s in all" in told
 
 
 @pytest.mark.parametrize("reset", ["-5", "99999999999", "soon"])

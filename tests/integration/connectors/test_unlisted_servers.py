@@ -79,8 +79,8 @@ def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
         (no_way_on, "15 more"),
         (entries_without_resource, "without a resource"),
         (an_error_among_the_entries, "could not produce all of it (exception)"),
-        (an_outcome_that_says_nothing, "no OperationOutcome that can be read"),
-        (an_entry_that_is_none, "not a JSON object of a resource"),
+        (an_outcome_that_says_nothing, "not a readable OperationOutcome"),
+        (an_entry_that_is_none, "not a JSON object with a resource"),
         (links_that_are_none, "its links cannot be read"),
         (pages_without_end, "the same resources"),
         (empty_pages_without_end, "brings nothing"),
@@ -258,7 +258,7 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
-    assert "8 members of the Group were not told" in report.holes[0].reason
+    assert "8 members of the Group are not listed" in report.holes[0].reason
     assert {
         f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient of this EHR: 3")
     } <= set(report.notes)
@@ -327,7 +327,7 @@ async def test_a_statement_with_strangers_among_its_types_is_planned_by_the_othe
     async with raw_server(odd) as server:
         report = await run(server, store, mode="crawl")
         assert set(store.live()) == server.keys()
-    assert any("3 places that could not be read" in note for note in report.notes)
+    assert any("3 parts that could not be read" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("kind", ["Observation", "Condition"])

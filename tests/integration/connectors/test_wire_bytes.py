@@ -102,7 +102,7 @@ async def test_packed_answers_are_unpacked_whether_labelled_or_not(coding):
 async def test_a_coding_that_nobody_asked_for_is_named_and_not_asked_for_again(coding):
     body = http(body=b"\x28\xb5\x2f\xfd" + b"x" * 40, Content_Encoding=coding)
     async with wire(always(body)) as server, client(server) as ehr:
-        with pytest.raises(TerminalFetchError, match=rf"nobody asked for \({coding}\).*only gzip"):
+        with pytest.raises(TerminalFetchError, match=rf"was not requested \({coding}\).*only gzip"):
             await ehr.send(call())
         with pytest.raises(TerminalFetchError, match=coding):
             await _read_file(ehr)
@@ -210,7 +210,8 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
         with pytest.raises(TransientFetchError) as raised:
             await ehr.send(call())
     assert str(raised.value) == (
-        f"GET /Patient?name={{name}}: the connection was refused, or no way leads there ({server.origin}) after 2 tries; "
+        "GET /Patient?name={name}: the connection was refused, or there is no route to the host "
+        f"({server.origin}) after 2 tries; "
         "check host and port in base_url, whether the EHR is up, the network and the proxy setting"
     )
 

@@ -81,7 +81,7 @@ async def test_a_refused_token_is_renewed_once_and_the_call_replayed_without_cou
 
 async def test_a_second_refusal_is_final():
     async with wire(only("never")) as server, client(server, tokens=FixedTokens()) as ehr:
-        with pytest.raises(AuthError, match="401, also to a fresh token"):
+        with pytest.raises(AuthError, match="401, even to a new token"):
             await ehr.send(call())
         assert len(server.seen) == 2
 
@@ -405,7 +405,7 @@ async def test_a_server_that_only_speaks_v2_is_asked_in_v2():
         (
             {"token_endpoint": 5},
             [],
-            "the first answered 200, without a token endpoint, the second answered 200, but no JSON object",
+            "the first answered 200, without a token endpoint, the second answered 200, but without a JSON object",
         ),
         (None, None, "both answered 404"),
     ],
@@ -458,6 +458,6 @@ async def test_an_open_server_and_a_configured_bearer_need_no_discovery():
 
 async def test_an_unsafe_link_is_refused_by_the_name_of_its_call():
     async with wire(always(http())) as server, client(server, tokens=FixedTokens()) as ehr:
-        with pytest.raises(UnsafeLinkError, match=r"^GET /Patient\?name=\{name\}: a link carries a user name"):
+        with pytest.raises(UnsafeLinkError, match=r"^GET /Patient\?name=\{name\}: a link contains a user name"):
             await ehr.send(call(f"http://SECRET@127.0.0.1:{server.port}/fhir"))
     assert server.seen == []

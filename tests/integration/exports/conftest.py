@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 from exports.compiler import compile_view
 from snapshots.sql import load
 
+AS_OF = datetime(2024, 5, 6, 9, 8, 9, tzinfo=timezone(timedelta(hours=2)))
 Rows = list[dict[str, Any]]
 RunView = Callable[[dict[str, Any], list[dict[str, Any]]], Rows]
 
@@ -32,7 +34,7 @@ def run_view(postgres: psycopg.Connection[Any]) -> RunView:
         source = sql.SQL(
             "(SELECT 'site'::text AS connection, body ->> 'id' AS id, body FROM jsonb_array_elements({}::jsonb) AS t(body))"
         ).format(sql.Literal(json.dumps(resources)))
-        compiled = compile_view(view, source)
+        compiled = compile_view(view, source, as_of=AS_OF)
         query = sql.SQL('SELECT row_to_json("#row")::text FROM ({}) AS "#row"').format(compiled.query)
         return [json.loads(text) for (text,) in postgres.execute(query)]
 

@@ -97,6 +97,72 @@ VALUES: list[tuple[str, str, Any]] = [
     ("deceased.ofType(dateTime) > @2015-02-04T10:00", "boolean", None),
     ("name[0].period.start <= @2001-05", "boolean", True),
     ("@T10:00:00 = @T10:00:00.000", "boolean", True),
+    ("gender = @2020", "boolean", False),
+    ("birthDate = 'soon'", "boolean", False),
+    ("@2020-02-29T10:00:00 = @2020-02-29T10:00:00.000", "boolean", True),
+    ("@2020-02-29T10:00:00.5 > @2020-02-29T10:00:00", "boolean", True),
+    ("@2020-02-29T10:00Z = @2020-02-29T10:00:30Z", "boolean", None),
+    # collections
+    ("(name.family | name.given | name.family).count()", "integer", 4),
+    ("name.select(given | family).count()", "integer", 4),
+    ("name.select(family & '!').join()", "string", "A!D!"),
+    ("contact.telecom.value.tail().join()", "string", "23"),
+    ("contact.telecom.value.skip(1).take(1)", "string", "2"),
+    ("contact.telecom.value.take(0).exists()", "boolean", False),
+    ("(x | x).count()", "integer", 2),
+    ("x.distinct().count()", "integer", 2),
+    ("name.use.all($this = 'official' or $this = 'old')", "boolean", True),
+    ("name.all(given.exists())", "boolean", False),
+    ("missing.all(false)", "boolean", True),
+    ("iif(gender = 'female', 'f', 'm')", "string", "f"),
+    ("iif(missing, 'f')", "string", None),
+    ("iif(active, gender, name.family.single())", "string", "female"),
+    ("'old' in name.use", "boolean", True),
+    ("name.use contains 'none'", "boolean", False),
+    ("{} in name.use", "boolean", None),
+    ("gender ~ ' FEMALE '", "boolean", True),
+    ("name.use ~ ('old' | 'official')", "boolean", True),
+    ("missing ~ missing", "boolean", True),
+    ("gender !~ 'male'", "boolean", True),
+    ("gender & missing & '!'", "string", "female!"),
+    ("name.where(use = 'old').single().family", "string", "D"),
+    ("deceased is dateTime", "boolean", True),
+    ("deceased is boolean", "boolean", False),
+    ("missing is string", "boolean", None),
+    ("(deceased as dateTime).toString()", "string", "2015-02-04T14:34:28+09:00"),
+    ("deceased.as(boolean)", "boolean", None),
+    ("contained.where(resourceType = 'Location').id", "string", "c2"),
+    # texts
+    ("gender.startsWith('fe') and gender.endsWith('male') and gender.contains('mal')", "boolean", True),
+    ("gender.matches('^f.*e$')", "boolean", True),
+    ("'a word'.matches('\\\\bword\\\\b')", "boolean", True),
+    ("gender.replace('fe', '')", "string", "male"),
+    ("gender.replaceMatches('(fe)(male)', '$2-$1')", "string", "male-fe"),
+    ("gender.substring(2)", "string", "male"),
+    ("gender.substring(2, 1)", "string", "m"),
+    ("gender.substring(9)", "string", None),
+    ("gender.upper() + 'X'.lower()", "string", "FEMALEx"),
+    ("gender.length()", "integer", 6),
+    ("gender.indexOf('male')", "integer", 2),
+    ("'  a '.trim()", "string", "a"),
+    ("'a,b'.split(',').last()", "string", "b"),
+    ("missing.upper()", "string", None),
+    # conversions
+    ("multipleBirth.ofType(integer).toString()", "string", "2"),
+    ("'12'.toInteger() + 1", "integer", 13),
+    ("'1.50'.toDecimal()", "decimal", 1.5),
+    ("'x'.toInteger()", "integer", None),
+    ("'99999999999'.toInteger()", "integer", None),
+    ("active.toString()", "string", "true"),
+    # where an expression stands
+    ("name.where(family = %resource.name.first().family).use", "string", "official"),
+    ("name.where(use = 'old' and %context.active).family", "string", "D"),
+    ("today() > birthDate", "boolean", True),
+    ("today()", "date", "2024-05-06"),
+    ("now()", "dateTime", "2024-05-06T07:08:09.000Z"),
+    ("birthDate + 18 years <= today()", "boolean", True),
+    ("getResourceKey()", "id", "p"),
+    ("contained.getResourceKey().first()", "string", "p#c1"),
 ]
 
 
@@ -123,9 +189,9 @@ def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
 
 
 def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
-    view = {"resource": "Claim", "where": [{"path": "status"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
+    view = {"resource": "Claim", "where": [{"path": "own"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: where needs a boolean"):
-        run_view(view, [{"resourceType": "Claim", "id": "c", "status": "active"}])
+        run_view(view, [{"resourceType": "Claim", "id": "c", "own": "active"}])
 
 
 EMPTY = {"resourceType": "Patient", "id": "e"}
@@ -197,9 +263,9 @@ def test_another_type_with_another_shape_is_never_looked_at(run_view: RunView) -
     ]
 
 
-def test_a_type_that_elements_does_not_know_works_all_the_same(run_view: RunView) -> None:
+def test_a_type_that_r4_does_not_have_works_all_the_same(run_view: RunView) -> None:
     claim = {
-        "resourceType": "Claim",
+        "resourceType": "Invention",
         "id": "c",
         "item": [{"net": {"value": 1.5}, "encounter": [{"reference": "Encounter/1"}]}],
     }
@@ -208,5 +274,58 @@ def test_a_type_that_elements_does_not_know_works_all_the_same(run_view: RunView
         {"name": "encounter", "path": "encounter.getReferenceKey(Encounter)"},
         {"name": "serviced", "path": "serviced.ofType(date)", "type": "date"},
     ]
-    view = {"resource": "Claim", "select": [{"forEach": "item", "column": columns}]}
+    view = {"resource": "Invention", "select": [{"forEach": "item", "column": columns}]}
     assert run_view(view, [claim]) == [{"net": 1.5, "encounter": "1", "serviced": None}]
+
+
+def test_references_to_contained_resources_have_the_key_of_what_is_contained(run_view: RunView) -> None:
+    resource = {
+        "resourceType": "Observation",
+        "id": "o",
+        "contained": [{"resourceType": "Patient", "id": "p1", "gender": "male"}],
+        "subject": {"reference": "#p1"},
+        "specimen": {"reference": "#gone"},
+    }
+    columns = [
+        {"name": "subject", "path": "subject.getReferenceKey(Patient)", "type": "string"},
+        {"name": "other", "path": "subject.getReferenceKey(Group)", "type": "string"},
+        {"name": "specimen", "path": "specimen.getReferenceKey()", "type": "string"},
+    ]
+    inner = [{"name": "key", "path": "getResourceKey()", "type": "string"}, {"name": "gender", "path": "gender"}]
+    select = [{"column": columns}, {"forEach": "contained.ofType(Patient)", "column": inner}]
+    assert run_view({"resource": "Observation", "select": select}, [resource]) == [
+        {"subject": "o#p1", "other": None, "specimen": None, "key": "o#p1", "gender": "male"}
+    ]
+
+
+def test_data_of_another_shape_than_r4_says_gives_what_it_holds(run_view: RunView) -> None:
+    resource = {
+        "resourceType": "Observation",
+        "id": "o",
+        "status": ["final"],
+        "code": [{"coding": {"code": "a"}}],
+        "subject": [{"reference": "Patient/1"}],
+        "component": {"code": {"text": "only one"}},
+    }
+    columns = [
+        {"name": "status", "path": "status", "type": "code"},
+        {"name": "code", "path": "code.coding.first().code", "type": "code"},
+        {"name": "subject", "path": "subject.getReferenceKey(Patient)", "type": "id"},
+    ]
+    inner = [{"name": "text", "path": "code.text", "type": "string"}]
+    select = [{"column": columns}, {"forEach": "component", "column": inner}]
+    assert run_view({"resource": "Observation", "select": select}, [resource]) == [
+        {"status": "final", "code": "a", "subject": "1", "text": "only one"}
+    ]
+    with pytest.raises(psycopg.DataError, match="column status has more than one value"):
+        run_view({"resource": "Observation", "select": select}, [{**resource, "status": ["final", "amended"]}])
+
+
+def test_an_iteration_that_keeps_nothing_keeps_its_null_row_and_is_evaluated_once(run_view: RunView) -> None:
+    inner = {"forEach": "given", "column": [{"name": "given", "path": "$this"}]}
+    outer = {
+        "forEachOrNull": "name.where(given.count() > 5)",
+        "column": [{"name": "use", "path": "use"}],
+        "select": [inner],
+    }
+    assert run_view({"resource": "Patient", "select": [outer]}, BOTH) == [{"use": None, "given": None}] * 2

@@ -138,6 +138,37 @@ def test_a_query_without_marks_raises_and_tells_column_and_type_but_no_value(typ
         assert "q12h" not in str(caught.value)
 
 
+ANSI = [
+    ("birthDate", "date", "DATE", '"2020-02-29"', "2020-02-29"),
+    ("birthDate", "date", "DATE", '"2020-02"', ODD),
+    ("birthDate", "date", "DATE", '"2021-02-29"', ODD),
+    ("x", "dateTime", "DATE", '"2020-02-29T10:00:00Z"', "2020-02-29"),
+    ("x", "dateTime", "TIMESTAMP WITH TIME ZONE", '"2020-02-29T10:00:00Z"', "2020-02-29T10:00:00Z"),
+    ("x", "decimal", "NUMERIC(5, 2)", "123.4", "123.40"),
+    ("x", "decimal", "NUMERIC(5,2)", "123.456", ODD),
+    ("x", "decimal", "NUMERIC(5,2)", "1234", ODD),
+    ("x", "integer", "smallint", "32767", "32767"),
+    ("x", "integer", "SMALLINT", "32768", ODD),
+    ("x", "integer", "SMALLINT", '"a"', ODD),
+    ("x", "string", "CHARACTER VARYING(3)", '"abc"', "abc"),
+    ("x", "string", "VARCHAR(3)", '"abcd"', ODD),
+    ("x", "string", "VARCHAR(3)", "null", None),
+]
+
+
+@pytest.mark.parametrize(("path", "type_", "ansi", "content", "wanted"), ANSI)
+def test_a_sql_type_that_a_column_asks_for_holds_what_fits_it(
+    path: str, type_: str, ansi: str, content: str, wanted: str | None, postgres: Postgres
+) -> None:
+    view, body = column(path, type_, tag=[{"name": "ansi/type", "value": ansi}]), patient(content, path)
+    assert cells(postgres, view, body) == [wanted]
+    if wanted == ODD:
+        with pytest.raises(psycopg.DataError, match="chartferry: column v holds a value that"):
+            postgres.execute(query(view, body, marked=False))
+    else:
+        assert len(postgres.execute(query(view, body, marked=False)).fetchall()) == 1
+
+
 SEVERAL = patient(
     '[{"family": "A", "given": ["x", 1], "period": {"start": "soon"}, "rank": "q12h"}, {"family": "B"}]', "name"
 )
@@ -209,7 +240,7 @@ def test_nulls_in_a_list_make_no_rows_and_are_not_there(postgres: Postgres) -> N
 
 
 def test_resources_that_where_cannot_judge_are_left_out_and_counted(postgres: Postgres) -> None:
-    bodies = [patient(content, "multipleBirthInteger") for content in ("2", "1", '"q12h"', "[1]", "null")]
+    bodies = [patient(content, "multipleBirthInteger") for content in ("2", "1", '"q12h"', "[1, 2]", "[1]", "null")]
     view = {**column("id"), "where": [{"path": "multipleBirth.ofType(integer) > 1"}]}
     source = sql.SQL("(SELECT 'site' AS connection, 'p' AS id, b.body FROM (VALUES {}) AS b(body))").format(
         sql.SQL(", ").join([sql.SQL("({}::jsonb)").format(body) for body in bodies])

@@ -103,7 +103,9 @@ async def test_a_run_interrupted_more_than_a_day_ago_is_not_resumed(store: Store
 
 async def test_a_second_run_of_a_busy_connection_is_refused_and_told_which_run_it_is(store: Store):
     async with await store.begin_run(scope()) as run:
-        with pytest.raises(ConnectionBusyError, match=f"connection mercy is busy: run {run.id} is at work") as caught:
+        with pytest.raises(
+            ConnectionBusyError, match=f"connection mercy is busy: run {run.id} is in progress"
+        ) as caught:
             await store.begin_run(scope())
         assert caught.value.run == run.id
         async with await store.begin_run(scope(connection="other")) as other:

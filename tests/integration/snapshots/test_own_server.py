@@ -222,7 +222,7 @@ async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_ma
 async def test_a_standby_is_read_from_and_refused_for_a_run_as_what_it_is(store_url: str):
     async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, open_store(url) as store:
         assert await lines(store) == []
-        with pytest.raises(StoreUnavailableError, match=r"is a standby.*primary in store\.url"):
+        with pytest.raises(StoreUnavailableError, match=r"is a read-only standby.*primary in store\.url"):
             await store.begin_run(scope())
 
 
@@ -254,5 +254,5 @@ async def test_a_pooler_that_keeps_sessions_is_as_good_as_none(store_url: str):
 
 async def test_a_pooler_of_one_session_is_refused(store_url: str):
     async with pooler(store_url, lends=False, most=1) as url, await sessions.connect(url) as conn:
-        with pytest.raises(StoreUnavailableError, match=r"gives one session.*pool_size"):
+        with pytest.raises(StoreUnavailableError, match=r"provides one session.*pool_size"):
             await sessions.check_server(conn, url, wait_s=0.1)

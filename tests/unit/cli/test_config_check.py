@@ -82,7 +82,7 @@ def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
 def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.json").write_text(json.dumps(make_key_pair().jwks))
     found = problems(tmp_path, site('client_id = "a"', 'key = "file:key.json"'), capsys)
-    assert "holds no private key" in found["connections.site.key"][1]
+    assert "contains only public keys" in found["connections.site.key"][1]
 
 
 def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passphrase_opens_is_well(
@@ -102,8 +102,8 @@ def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passp
     opened = site('client_id = "a"', 'key = "env:LOCKED"', 'key_passphrase = "env:PASS"', name="d")
     found = problems(tmp_path, keys + opened, capsys)
     assert {path: said[1].partition(":")[0] for path, said in found.items()} == {
-        "connections.a.key": "the connection's key is public, not a private key, and cannot sign",
-        "connections.b.key": "the connection's key is an RSA key of 1024 bits, and 2048 are the least that may sign (RFC 7518)",
+        "connections.a.key": "the connection's key is a public key, which cannot sign",
+        "connections.b.key": "the connection's key is an RSA key of 1024 bits, but signing needs at least 2048 (RFC 7518)",
         "connections.c.key": "the connection's key is encrypted with a passphrase",
     }
     assert call(write(tmp_path, opened)) == 0

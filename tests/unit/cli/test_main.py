@@ -15,11 +15,12 @@ import pytest
 import typer.main
 from rich.text import Text
 
-from cli import config_check, demo, export, init, mock_serve, pull, runs, sync
+from cli import config_check, demo, export, init, mock_serve, pull, runs, sync, views
 from cli.main import app, call
 
 COMMANDS = [["demo"], ["init"], ["config", "check"], ["sync"], ["pull"], ["export"], ["runs"], ["mock", "serve"]]
-MODULES = (demo, init, config_check, sync, pull, export, runs, mock_serve)
+COMMANDS += [["views", word] for word in ("list", "show", "check")]
+MODULES = (demo, init, config_check, sync, pull, export, runs, mock_serve, views)
 HEAVY = ("httpx", "aiohttp", "psycopg", "structlog", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
 
 

@@ -71,7 +71,7 @@ def test_what_the_ehr_no_longer_has_is_more() -> None:
 def test_what_no_search_lists_and_no_read_tells_of_is_more_and_not_called_gone() -> None:
     verdict, reason = verdict_of({}, {"a": None}, untold=1)
     assert verdict == "more"
-    assert reason == "1 not listed, and reads do not tell whether they are still at the EHR"
+    assert reason == "1 not listed, and reads do not show whether they are still at the EHR"
 
 
 def test_an_instant_without_a_zone_says_nothing() -> None:
@@ -136,7 +136,7 @@ def test_a_count_that_a_deletion_between_count_and_pages_explains_is_equal() -> 
 def test_a_count_below_what_the_pages_list_does_no_harm() -> None:
     found = weighed(answered(), counted=1, recounted=None, listed=5, stored=5)
     assert found.verdict == "equal"
-    assert "count said 1" in found.reason
+    assert "count is 1, but" in found.reason
 
 
 def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:

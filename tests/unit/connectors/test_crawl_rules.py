@@ -116,7 +116,7 @@ def test_what_is_restricted_is_heeded_until_its_time_unless_a_person_asks() -> N
     over = Deferral("Observation", "p2", "restricted", NOW - timedelta(days=1))
     paused = Deferral("DocumentReference", None, "paused", NOW + timedelta(hours=1))
     found = deferrals(soon, over, paused)
-    assert "asked again after 2026-05-02" in words(found, "Observation", "p1")
+    assert "requested again after 2026-05-02" in words(found, "Observation", "p1")
     assert found.hindrance("Observation", "p2") is None
     by_hand = deferrals(soon, paused, heed=False)
     assert by_hand.hindrance("Observation", "p1") is None

@@ -24,7 +24,7 @@ def error(template="GET /X", purpose="search", *, auth=True, tries=1, **seen):
 def test_xml_is_named_where_json_was_asked_for():
     raised = error("GET /metadata", "discovery", status=200, body_start=b"<CapabilityStatement/>")
     assert isinstance(raised, ProtocolError)
-    assert "the answer was 200 with XML where JSON was asked for; check that base_url is" in str(raised)
+    assert "the answer was 200 with XML instead of JSON; check that base_url is" in str(raised)
 
 
 def test_a_kick_off_whose_group_is_not_there_names_the_group_setting():
@@ -45,8 +45,8 @@ def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_start
     ("failure", "said", "advice"),
     [
         ("name", "the host name was not found", "DNS"),
-        ("connect", "refused, or no way leads there", "host and port in base_url"),
-        ("connect-timeout", "no connection came about within the time allowed", "firewall"),
+        ("connect", "refused, or there is no route to the host", "host and port in base_url"),
+        ("connect-timeout", "no connection was made within the time allowed", "firewall"),
         ("handshake", "the TLS handshake failed", "https"),
     ],
 )
@@ -68,14 +68,14 @@ KICK_OFF = "POST /Patient/$export"
 @pytest.mark.parametrize(
     ("template", "purpose", "status", "cause", "step"),
     [
-        (STATUS, "status", 404, "deleted or has expired", "sync again begins a new export"),
-        (STATUS, "status", 410, "deleted or has expired", "sync again begins a new export"),
+        (STATUS, "status", 404, "deleted or has expired", "sync again to start a new export"),
+        (STATUS, "status", 410, "deleted or has expired", "sync again to start a new export"),
         (STATUS, "status", 413, "manifest is larger", "fewer `types`"),
         (FILE, "file", 404, "its link has expired", "sync again"),
         (FILE, "file", 410, "its link has expired", "how long the EHR keeps its exports"),
         (FILE, "file", 413, "the file is larger", "smaller files"),
         (KICK_OFF, "kickoff", 413, "the request is larger", "Group"),
-        (KICK_OFF, "kickoff", 500, "failed over the request itself", "administrators"),
+        (KICK_OFF, "kickoff", 500, "failed on the request itself", "administrators"),
         (GROUP, "kickoff", 410, "the group's id", "--group"),
     ],
 )

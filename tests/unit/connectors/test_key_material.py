@@ -131,11 +131,11 @@ def test_of_several_keys_one_for_signing_is_taken() -> None:
 
 SMALL = rsa.generate_private_key(65537, 1024)
 UNUSABLE = {
-    "public PEM": (lambda: public(RSA), "is public, not a private key"),
-    "public PEM in base64": (lambda: b64(public(EC)), "is public, not a private key"),
-    "public JWK": (lambda: json.dumps({k: v for k, v in as_jwk(EC).items() if k != "d"}), "no private key, only public ones"),
-    "small PEM": (lambda: pem(SMALL), "RSA key of 1024 bits, and 2048 are the least"),
-    "small DER": (lambda: b64(der(SMALL)), "RSA key of 1024 bits, and 2048 are the least"),
+    "public PEM": (lambda: public(RSA), "is a public key, which cannot sign"),
+    "public PEM in base64": (lambda: b64(public(EC)), "is a public key, which cannot sign"),
+    "public JWK": (lambda: json.dumps({k: v for k, v in as_jwk(EC).items() if k != "d"}), "only public keys, which cannot sign"),
+    "small PEM": (lambda: pem(SMALL), "RSA key of 1024 bits, but signing needs at least 2048"),
+    "small DER": (lambda: b64(der(SMALL)), "RSA key of 1024 bits, but signing needs at least 2048"),
     "other curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "curve secp256k1"),
     "Ed25519": (lambda: pem(ed25519.Ed25519PrivateKey.generate()), "neither an RSA nor an EC key"),
     "Ed25519 JWK": (
@@ -143,7 +143,7 @@ UNUSABLE = {
                             "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}),
         "neither an RSA nor an EC key",
     ),
-    "cut PEM": (lambda: pem(RSA)[:300], "cut, or holds no private key"),
+    "cut PEM": (lambda: pem(RSA)[:300], "truncated PEM, or contains no private key"),
     "damaged PEM": (lambda: pem(RSA).replace("MII", "MIJ"), "damaged"),
     "words": (lambda: "not a key at all", "neither PEM"),
     "base64 of words": (lambda: b64("not a key at all"), "neither PEM"),

@@ -192,7 +192,7 @@ async def test_invalid_client_is_tried_three_times_more_with_a_new_jti(endpoint)
     assert len({form["client_assertion"] for form in endpoint.forms}) == 4
     assert raised.value.code == "invalid_client"
     assert str(raised.value) == (
-        "logging in: the token endpoint refused us with invalid_client after 4 tries; check client_id (of this environment?), "
+        "logging in: the token endpoint refused us with invalid_client after 4 tries; check client_id (for this environment?), "
         "that the EHR knows the public key of this kid, profile.audience, and this machine's clock "
         "(sent: kid k1, alg ES384, aud https://ehr.example/token)"
     )

@@ -1,4 +1,4 @@
-"""The table of elements, against the R4B models of `fhir.resources`."""
+"""The table of elements, against the R4B models of `fhir.resources`, which were made of other definitions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,32 @@ from typing import Any
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
-from exports.compiler.elements import PRIMITIVE_TYPES, RESOURCE_TYPES, _known_elements, element
+from exports.elements.table import (
+    PRIMITIVE_TYPES,
+    all_types,
+    element,
+    elements_of,
+    is_a,
+    is_known,
+    is_resource,
+    nearest,
+)
 
-# these have no class of their own there, or hold what every element has
-NOT_COMPARED = {"Extension", "Meta", "Narrative"}
-TYPES = sorted(set(_known_elements()) - NOT_COMPARED)
+# R4B brought these anew or changed them: medicines' definitions, substances, evidence, subscriptions
+CHANGED_SINCE = (
+    "MedicinalProduct", "Substance", "Evidence", "EffectEvidence", "RiskEvidence", "ResearchElement", "SubscriptionStatus",
+    "DeviceDefinition", "PlanDefinition", "ActivityDefinition", "Subscription", "Citation", "ElementDefinition",
+    "RelatedArtifact", "MarketingStatus", "ProdCharacteristic", "ProductShelfLife", "Population",
+)  # fmt: skip
+ABSTRACT = {"Resource", "DomainResource", "Element", "BackboneElement"}
+COMMON = {"id", "extension", "modifierExtension", "resourceType", "fhir_comments", "resource_type", "contained"}
+
+
+def _model_name(type_: str) -> str:
+    return "".join(part[0].upper() + part[1:] for part in type_.split("."))
+
+
+TYPES = [type_ for type_ in all_types() if not type_.startswith(CHANGED_SINCE) and type_ not in ABSTRACT]
 
 
 def _is_list(annotation: Any) -> bool:
@@ -22,35 +43,54 @@ def _is_list(annotation: Any) -> bool:
 
 
 @pytest.mark.parametrize("type_name", TYPES)
-def test_elements_repeat_as_the_models_say(type_name: str) -> None:
-    model = get_fhir_model_class(type_name)
-    common = {"id", "extension", "modifierExtension", "resourceType", "fhir_comments", "resource_type"}
+def test_elements_are_there_and_repeat_as_the_models_say(type_name: str) -> None:
+    model = get_fhir_model_class(_model_name(type_name))
     fields = {field.alias or name: field for name, field in model.model_fields.items() if not name.endswith("__ext")}
+    names = set()
     for name, field in fields.items():
-        if name in common or (type_name in RESOURCE_TYPES and name in {"meta", "text", "contained", "implicitRules"}):
+        if name in COMMON:
             continue
         choice = (field.json_schema_extra or {}).get("one_of_many")
+        names.add(choice or name)
         found = element(type_name, choice or name)
         assert found is not None, name
         assert found.many == (_is_list(field.annotation) and not choice), name
-        if choice:
-            written = {choice + type_[0].upper() + type_[1:] for type_ in found.types}
-            assert name in written
+    assert set(elements_of(type_name)) - COMMON <= names | {"class"}
 
 
 def test_every_type_that_an_element_may_have_is_known() -> None:
-    for type_name, elements in _known_elements().items():
-        for name, found in elements.items():
+    for type_name in all_types():
+        for name, found in elements_of(type_name).items():
             for type_ in found.types:
-                assert type_ in PRIMITIVE_TYPES or type_ in _known_elements(), f"{type_name}.{name}: {type_}"
+                assert type_ in PRIMITIVE_TYPES or type_ in all_types(), f"{type_name}.{name}: {type_}"
 
 
-def test_what_is_not_listed_is_unknown() -> None:
+def test_what_r4_does_not_have_is_unknown() -> None:
     assert element("Patient", "nme") is None
-    assert element("Claim", "item") is None
+    assert element("Invention", "item") is None
     assert element(None, "name") is None
+    assert not is_known("Invention")
+
+
+def test_the_nearest_name_is_told() -> None:
+    assert nearest("Observation", "statsu") == "status"
+    assert nearest("Observation", "zzz") is None
 
 
 def test_every_element_has_extensions() -> None:
     assert element("HumanName", "extension") is not None
+    assert element("code", "extension") is not None
     assert element("Patient", "meta") is not None
+
+
+def test_special_types_are_also_what_they_are_special_of() -> None:
+    assert is_a("Age", "Quantity")
+    assert is_a("code", "string")
+    assert not is_a("string", "code")
+    assert is_resource("Claim")
+    assert not is_resource("Coding")
+
+
+def test_a_place_within_a_type_is_a_type_of_its_own() -> None:
+    assert element("Questionnaire.item", "item") == element("Questionnaire", "item")
+    assert element("Patient", "contact").types == ("Patient.contact",)  # type: ignore[union-attr]  # it is there

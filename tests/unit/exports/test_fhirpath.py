@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.compiler.fhirpath import (
+from exports.compiler.fhirpath import parse
+from exports.compiler.syntax import (
     Binary,
     Call,
     Empty,
@@ -17,7 +18,6 @@ from exports.compiler.fhirpath import (
     This,
     Unary,
     Variable,
-    parse,
     unparse,
 )
 from exports.errors import FhirPathError

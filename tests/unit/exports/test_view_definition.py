@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -42,7 +43,12 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view(columns(ID), resource="Patiant"), "resource"),
         (view({"forEach": 1, **columns(ID)}), "select[0].forEach"),
         (view({"forEach": "name", "forEachOrNull": "name", **columns(ID)}), "select[0]"),
-        (view({"repeat": ["item"], **columns(ID)}), "select[0].repeat"),
+        (view({"repeat": "link", **columns(ID)}), "select[0].repeat"),
+        (view({"repeat": [], **columns(ID)}), "select[0].repeat"),
+        (view({"repeat": ["link", "$this"], **columns(ID)}), "select[0].repeat[1]"),
+        (view({"repeat": ["%resource"], **columns(ID)}), "select[0].repeat[0]"),
+        (view({"repeat": ["'x'"], **columns(ID)}), "select[0].repeat[0]"),
+        (view({"repeat": ["link"], "forEach": "link", **columns(ID)}), "select[0]"),
         (view({"foreach": "name", **columns(ID)}), "select[0].foreach"),
         (view(columns({"name": "x"})), "select[0].column[0].path"),
         (view(columns({"path": "id"})), "select[0].column[0].name"),
@@ -63,6 +69,12 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view(columns(ID), constant=[{"name": "c", "valueQuantity": {}}]), "constant[0].valueQuantity"),
         (view(columns(ID), constant=[{"name": "c", "valueCode": "b"}] * 2), "constant[1].name"),
         (view(columns(ID), constant=[{"name": "c", "valueString": "\0"}]), "constant[0].valueString"),
+        (view(columns(ID), constant=[{"name": "c", "valueDecimal": float("nan")}]), "constant[0].valueDecimal"),
+        (view(columns(ID), constant=[{"name": "c", "valueDecimal": Decimal("1e400000")}]), "constant[0].valueDecimal"),
+        (view(columns({**ID, "tag": [{"name": "ansi/type", "value": "VARCHAR; DROP"}]})), "select[0].column[0].tag[0]"),
+        (view(columns({**ID, "tag": [{"name": "ansi/type", "value": "INTEGER"}]})), "select[0].column[0].tag[0]"),
+        (view(columns({**ID, "tag": [{"name": "ansi/type", "value": "NUMERIC(2,3)"}]})), "select[0].column[0].tag[0]"),
+        (view(columns(*[{"name": f"c{n}", "path": "id"} for n in range(1_700)])), "select"),
         (view(columns(ID), constant=[{"name": "c", "valueString": "\ud800"}]), "constant[0].valueString"),
     ],
 )
@@ -76,9 +88,17 @@ def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str)
     ("text", "message"),
     [
         ("name.where(use = %typo).family", "%typo is not defined"),
-        ("name.family.upper()", "upper\\(\\) is not supported yet in .*; allowed: .*first"),
-        ("birthDate.lowBoundary()", "not supported yet"),
-        ("name | contact.name", "'|' is not supported yet"),
+        ("name.family.shout()", "no function shout\\(\\) here at character 13 in .*; allowed: .*first"),
+        ("name.lowBoundary()", "works on decimals, dates and times, found HumanName at character 6"),
+        ("birthDate > @2020-13-45", "no such day or time as 2020-13-45 at character 13"),
+        ("birthDate > @2021-02-29T10:00:00Z", "no such day or time"),
+        ("name.family + 3 days", "does not work on string and a quantity"),
+        ("birthDate + 3 'mm'", "'mm' is no length of time on a calendar at character 13"),
+        ("3 days", "a quantity can only be added"),
+        ("name.family.matches('[')", "no regular expression"),
+        ("name.family.matches('(?<=a)b')", "what Postgres' regular expressions have not"),
+        ("name.take('x')", "take\\(\\) takes a whole number at character 11"),
+        ("gender.length() = birthDate.now()", "needs the moment"),
         ("name.where(family)", "criterion must be boolean, found string"),
         ("gender > 1", "'>' does not work on code and integer"),
         ("gender * 2", "does not work"),
@@ -201,6 +221,14 @@ _WORDS = [
 def test_any_path_compiles_or_is_refused(words: list[str]) -> None:
     with suppress(ViewError):
         assert len(compile_view(path(" ".join(words)), SOURCE).columns) == 1
+
+
+def test_each_chained_where_adds_as_much_as_the_one_before() -> None:
+    def length(wheres: int) -> int:
+        text = "name" + "".join(f".where(rank > {n})" for n in range(10, 10 + wheres))
+        return len(compile_view(path(f"{text}.family"), SOURCE, marked=True).query.as_string(None))
+
+    assert length(32) - length(16) < 1.1 * 2 * (length(16) - length(8))
 
 
 def test_a_view_that_is_nested_without_end_is_refused() -> None:

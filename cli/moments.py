@@ -1,0 +1,35 @@
+"""The option that names a moment of the past: a run, or an instant."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="RUN|INSTANT",
+        help="Read the store as it stood after this run, or at this moment.",
+        show_default=False,
+    ),
+]
+
+
+def checked_moment(word: str | None) -> int | datetime | None:
+    """Return a run's number, a moment, or None; raise a usage error for anything else."""
+    if word is None:
+        return None
+    if word.isascii() and word.isdigit():
+        return int(word)
+    try:
+        moment = datetime.fromisoformat(word)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--as-of {word}: a run's number, or an instant such as 2026-01-31T00:00:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"--as-of {word}: which time zone? For UTC: {moment.isoformat()}Z")
+    return moment

@@ -1,0 +1,125 @@
+"""`chartferry views`: which views there are, what one says, and whether a view is right, without asking store or EHR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.render import emit_json, print_table, say, tell
+
+if TYPE_CHECKING:
+    from exports.view_check import CompiledView
+
+LIST_EXAMPLES = ("chartferry views list",)
+SHOW_EXAMPLES = ("chartferry views show observation",)
+CHECK_EXAMPLES = ("chartferry views check my_view.json", "chartferry views check")
+EXAMPLES = (*LIST_EXAMPLES, *SHOW_EXAMPLES, *CHECK_EXAMPLES)
+
+
+def list_views(
+    *, config: ConfigOption = None, tenant: TenantOption = None, json: JsonOption = False, debug: DebugOption = False
+) -> int:
+    """List the built-in views: name, resource type, columns, and what each is about."""
+    from exports.catalogue import builtin_names, load_view
+
+    views = [(load_view(name), _compiled(name)) for name in builtin_names()]
+    rows = [
+        {
+            "name": view.name,
+            "resource": view.resource,
+            "columns": len(compiled.columns),
+            "title": view.definition["title"],
+        }
+        for view, compiled in views
+    ]
+    if json:
+        emit_json({"views": rows})
+    else:
+        print_table(("view", "resource", "columns#", "about"), [tuple(map(str, row.values())) for row in rows])
+    return ExitCode.COMPLETE
+
+
+def show(
+    view: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A built-in view, or a ViewDefinition's file.")],
+    *,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Show the columns of a view: name, FHIR type and meaning; with --json its whole definition.
+
+    Exit codes: 0 shown, 2 no such view, or it is wrong.
+    """
+    from exports.catalogue import load_view
+
+    loaded = load_view(view)
+    if json:
+        emit_json(loaded.definition)
+        return ExitCode.COMPLETE
+    described = {column["name"]: str(column.get("description", "")) for column in _columns(loaded.definition)}
+    rows = [
+        (column.name, f"{column.type} (list)" if column.collection else column.type, described.get(column.name, ""))
+        for column in _compiled(view).columns
+    ]
+    print_table(("column", "type", "meaning"), rows)
+    return ExitCode.COMPLETE
+
+
+def check(
+    views: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE]...", help="Built-in views or ViewDefinitions' files; default: all built-in."
+        ),
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Check views: every element that they name must be one of R4's, and every expression one that can be run.
+
+    Exit codes: 0 all are right, 2 one is not.
+    """
+    from exports.catalogue import builtin_names
+    from exports.errors import ViewError
+
+    found: dict[str, list[str]] = {}
+    unchecked: list[str] = []
+    for name in views or builtin_names():
+        try:
+            compiled = _compiled(name)
+            found[name] = list(compiled.notes)
+            unchecked += [] if compiled.of_r4 else [name]
+        except ViewError as error:
+            found[name] = [str(error)]
+    wrong = {name: problems for name, problems in found.items() if problems}
+    if json:
+        emit_json({"views": [{"view": name, "problems": problems} for name, problems in found.items()]})
+    for name, problems in wrong.items():
+        for problem in problems:
+            say(problem if problem.startswith("view ") else f"view {Path(name).name!r}, {problem}")
+    for name in unchecked:
+        say(f"view {Path(name).name!r} is not for R4: its elements were not looked up")
+    if not json and not wrong:
+        tell(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} right")
+    return ExitCode.USAGE if wrong else ExitCode.COMPLETE
+
+
+def _compiled(name: str) -> CompiledView:
+    from exports.catalogue import load_view
+    from exports.view_check import compiled_over_nothing
+
+    return compiled_over_nothing(load_view(name))
+
+
+def _columns(selection: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    inner = [one for key in ("select", "unionAll") for one in selection.get(key, [])]
+    return [*selection.get("column", []), *[column for one in inner for column in _columns(one)]]

@@ -1,0 +1,216 @@
+"""Functions on collections as SQL, over a jsonb array: whatever jsonpath cannot say.
+
+A criterion or projection is written once, for one item of the array; where it has no honest value on one of the items, neither
+has the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.compiler.typed_tree import (
+    All,
+    Ampersand,
+    Count,
+    Distinct,
+    Equivalence,
+    Filter,
+    Iif,
+    Join,
+    Membership,
+    Nothing,
+    Select,
+    Union,
+)
+from exports.compiler.value_sql import (
+    Place,
+    Value,
+    as_item,
+    bound,
+    computed,
+    item,
+    items,
+    lowers,
+    text,
+    truth,
+)
+
+_ELEMENTS = SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)")
+
+
+def _over(of: Value, place: Place, build: Callable[[Fragment], Fragment]) -> Fragment:
+    """What is built of an array, where it is honest."""
+    if of.safe:
+        return build(of.sql)
+    return bound(place, [of.sql], lambda array: SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(array, build(array)))
+
+
+def filtered(node: Filter, place: Place) -> Value:
+    """The items for which the criterion is true."""
+    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
+    criterion = truth(node.criterion, place.on(SQL("{}.v").format(row)), strict=True)
+    native = criterion.kind == "boolean"
+    template = (
+        "(SELECT {begin}COALESCE(jsonb_agg({x}.v ORDER BY {x}.o) FILTER (WHERE {x}.c{true}), '[]'){end}"
+        " FROM (SELECT {row}.v, {row}.o, {c} AS c FROM {elements} OFFSET 0) AS {x})"
+    )
+    honest = criterion.safe or place.lenient
+    begin = SQL("" if honest else "CASE WHEN bool_and({x}.c IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
+
+    def build(array: Fragment) -> Fragment:
+        return SQL(template).format(
+            begin=begin,
+            end=SQL("" if honest else " END"),
+            x=outer,
+            row=row,
+            c=criterion.sql,
+            true=SQL("" if native else " = 'true'"),
+            elements=_ELEMENTS.format(array, row),
+        )
+
+    return Value(_over(of, place, build), "items", of.safe and honest)
+
+
+def selected(node: Select, place: Place) -> Value:
+    """All items of the projection, item by item."""
+    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
+    found = items(node.projection, place.on(SQL("{}.v").format(row)))
+    begin = SQL("" if found.safe else "CASE WHEN bool_and({x}.a IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
+
+    def build(array: Fragment) -> Fragment:
+        return SQL(
+            "(SELECT {begin}jsonb_path_query_array(COALESCE(jsonb_agg({x}.a ORDER BY {x}.o), '[]'), '$[*][*]'){end}"
+            " FROM (SELECT {a} AS a, {row}.o FROM {elements} OFFSET 0) AS {x})"
+        ).format(
+            begin=begin,
+            end=SQL("" if found.safe else " END"),
+            x=outer,
+            row=row,
+            a=found.sql,
+            elements=_ELEMENTS.format(array, row),
+        )
+
+    return Value(_over(of, place, build), "items", of.safe and found.safe)
+
+
+@lowers(All)
+def _all(node: All, place: Place) -> Value:
+    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
+    criterion = truth(node.criterion, place.on(SQL("{}.v").format(row)), strict=True)
+    honest = as_item(criterion, place)
+
+    def build(array: Fragment) -> Fragment:
+        return SQL(
+            "(SELECT CASE WHEN bool_and({x}.c IS NOT NULL) IS NOT FALSE"
+            " THEN to_jsonb(COALESCE(bool_and({x}.c = 'true'), true)) END FROM (SELECT {c} AS c FROM {elements} OFFSET 0) AS {x})"
+        ).format(x=outer, c=honest.sql, elements=_ELEMENTS.format(array, row))
+
+    safe = of.safe and honest.safe
+    found = _over(of, place, build)
+    return Value(SQL("({})::boolean").format(found), "boolean") if safe else Value(found, "item", safe=False)
+
+
+@lowers(Union)
+def _union(node: Union, place: Place) -> Value:
+    sides = [(items(side, place), "items") for side in (node.left, node.right)]
+    return computed(place, sides, "items", lambda a, b: SQL("({} || {})").format(a, b))  # type: ignore[arg-type]
+
+
+@lowers(Distinct)
+def _distinct(node: Distinct, place: Place) -> Value:
+    row, outer = place.name("w"), place.name("x")
+
+    def build(array: Fragment) -> Fragment:
+        return SQL(
+            "(SELECT COALESCE(jsonb_agg({x}.v ORDER BY {x}.o), '[]') FROM"
+            " (SELECT {row}.v, min({row}.o) AS o FROM {elements} GROUP BY {row}.v) AS {x})"
+        ).format(x=outer, row=row, elements=_ELEMENTS.format(array, row))
+
+    of = items(node.of, place)
+    return Value(_over(of, place, build), "items", of.safe)
+
+
+@lowers(Count)
+def _count(node: Count, place: Place) -> Value:
+    of = items(node.of, place)
+    return computed(place, [(of, "items")], "number", lambda a: SQL("jsonb_array_length({})").format(a))
+
+
+@lowers(Iif)
+def _iif(node: Iif, place: Place) -> Value:
+    criterion = as_item(truth(node.criterion, place, strict=True), place)
+    then, otherwise = items(node.then, place), items(node.otherwise, place)
+    chosen = bound(
+        place,
+        [criterion.sql],
+        lambda c: SQL("CASE WHEN {c} = 'true' THEN {a} WHEN {c} IS NOT NULL THEN {b} END").format(
+            c=c, a=then.sql, b=otherwise.sql
+        ),
+    )
+    return Value(chosen, "items", criterion.safe and then.safe and otherwise.safe)
+
+
+@lowers(Nothing)
+def _nothing(_node: Nothing, _place: Place) -> Value:
+    return Value(SQL("'[]'::jsonb"), "items")
+
+
+@lowers(Membership)
+def _membership(node: Membership, place: Place) -> Value:
+    row = place.name("w")
+    among = SQL("CASE WHEN {one} <> 'null' THEN EXISTS (SELECT FROM {elements} WHERE {row}.v = {one}) END")
+    return computed(
+        place,
+        [(item(node.item, place), "item"), (items(node.collection, place), "items")],
+        "boolean",
+        lambda one, array: among.format(one=one, row=row, elements=_ELEMENTS.format(array, row)),
+    )
+
+
+@lowers(Join)
+def _join(node: Join, place: Place) -> Value:
+    of, row = items(node.of, place), place.name("w")
+    separator = text_literal(node.separator)
+
+    def build(array: Fragment) -> Fragment:
+        return SQL(
+            "(SELECT CASE WHEN count(*) = 0 THEN 'null' WHEN bool_and(jsonb_typeof({row}.v) = 'string')"
+            " THEN to_jsonb(string_agg({row}.v #>> '{{}}', {separator} ORDER BY {row}.o)) ELSE {odd} END FROM {elements})"
+        ).format(
+            row=row,
+            separator=separator,
+            odd=place.poison("joins something that is no string"),
+            elements=_ELEMENTS.format(array, row),
+        )
+
+    return Value(_over(of, place, build), "item", safe=False)
+
+
+def text_literal(value: str) -> Fragment:
+    """A text constant in SQL."""
+    return SQL("{}::text").format(Literal(value))
+
+
+@lowers(Ampersand)
+def _ampersand(node: Ampersand, place: Place) -> Value:
+    sides = [(text(side, place), "text") for side in (node.left, node.right)]
+    joined = SQL("(COALESCE({}, '') || COALESCE({}, ''))")
+    return computed(place, sides, "text", joined.format)  # type: ignore[arg-type]
+
+
+_ALIKE = SQL(
+    "(SELECT COALESCE(jsonb_agg({x}.n ORDER BY {x}.n), '[]') FROM (SELECT CASE jsonb_typeof({row}.v) WHEN 'string' THEN"
+    " to_jsonb(lower(btrim(regexp_replace({row}.v #>> '{{}}', '\\s+', ' ', 'g')))) ELSE {row}.v END AS n FROM {elements}) AS {x})"
+)
+
+
+@lowers(Equivalence)
+def _equivalence(node: Equivalence, place: Place) -> Value:
+    def alike(array: Fragment) -> Fragment:
+        row = place.name("w")
+        return _ALIKE.format(x=place.name("x"), row=row, elements=_ELEMENTS.format(array, row))
+
+    template = SQL("({} <> {})" if node.negated else "({} = {})")
+    sides = [(items(side, place), "items") for side in (node.left, node.right)]
+    return computed(place, sides, "boolean", lambda a, b: template.format(alike(a), alike(b)))  # type: ignore[arg-type]

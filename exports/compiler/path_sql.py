@@ -1,0 +1,227 @@
+"""Paths into a resource as SQL: by jsonpath, which is right for any shape of data, and by plain operators, where they do.
+
+Both read JSON as FHIRPath does: an array is its items, whatever R4 says of the element; nulls are none. What R4 says only decides
+whether plain operators are tried first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from exports.compiler.collection_sql import filtered, selected
+from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.compiler.typed_tree import (
+    At,
+    Child,
+    Comparison,
+    Constant,
+    Exists,
+    Expression,
+    Filter,
+    Focus,
+    Logic,
+    Not,
+    Resource,
+    Select,
+    Slice,
+    category,
+)
+from exports.compiler.value_sql import Place, Value, as_item, as_items, bound, computed, items, lower, lowers
+
+
+@dataclass(frozen=True)
+class Fast:
+    """A look-up by plain operators: `keys` into `base`.
+
+    What it finds is right unless it is an array. Where it finds nothing, there is nothing if `base` does not have the first key.
+    """
+
+    base: Fragment
+    keys: tuple[str, ...]
+
+    @property
+    def json(self) -> Fragment:
+        """What is there, as jsonb."""
+        if len(self.keys) == 1:
+            return SQL("({} -> {})").format(self.base, Literal(self.keys[0]))
+        return SQL("({} #> {})").format(self.base, _text_array(self.keys))
+
+    @property
+    def text(self) -> Fragment:
+        """What is there, as text; SQL NULL also for JSON null."""
+        if len(self.keys) == 1:
+            return SQL("({} ->> {})").format(self.base, Literal(self.keys[0]))
+        return SQL("({} #>> {})").format(self.base, _text_array(self.keys))
+
+    def may_be_elsewhere(self, found: Fragment) -> Fragment:
+        """Whether there may be something that the look-up did not find, or not as it is."""
+        return SQL("{} IS NOT NULL OR {} ? {}").format(found, self.base, Literal(self.keys[0]))
+
+
+def _text_array(keys: Sequence[str]) -> Fragment:
+    written = "{" + ",".join(json.dumps(key, ensure_ascii=False) for key in keys) + "}"
+    return SQL("{}::text[]").format(Literal(written))
+
+
+def fast(node: Expression, place: Place, *, repeated: bool = False) -> Fast | None:
+    """How plain operators look a path up; None where they cannot. `repeated`: its last step may be one that repeats."""
+    found = _keys(node, first=False, last=True, repeated=repeated)
+    if not found or not found[1]:
+        return None
+    root, keys = found
+    return Fast(place.focus if isinstance(root, Focus) else place.resource, keys)
+
+
+def _keys(
+    node: Expression, *, first: bool, last: bool, repeated: bool = False
+) -> tuple[Expression, tuple[str, ...]] | None:
+    match node:
+        case Focus() | Resource():
+            return node, ()
+        case At(of=of, index=0, only=False):
+            return _keys(of, first=True, last=True, repeated=repeated)
+        case Child(of=of, keys=(key,), repeats=repeats, type=type_):
+            known_to_repeat = repeats and type_ is not None
+            if known_to_repeat and not first and not (last and repeated):
+                return None
+            before = _keys(of, first=first, last=False)
+            if before is None:
+                return None
+            # of what R4 does not know only the step that first() is said of is taken to repeat
+            zero = ("0",) if first and repeats and (known_to_repeat or last) else ()
+            return before[0], (*before[1], key, *zero)
+    return None
+
+
+def path(node: Expression, place: Place) -> tuple[Value, str]:
+    """A jsonb value, and the (lax) jsonpath that finds the items in it; JSON nulls are among them."""
+    match node:
+        case Focus():
+            return Value(place.focus, "item"), "$"
+        case Resource():
+            return Value(place.resource, "item"), "$"
+        case Child(of=of, keys=(key,)):
+            base, steps = path(of, place)
+            return base, f"{steps}.{quoted(key)}[*]"
+        case Filter(of=of, criterion=criterion) if (inside := predicate(criterion)) is not None:
+            base, steps = path(of, place)
+            return base, f"{steps} ? ({inside})"
+        case Select(of=of, projection=projection) if (inner := steps_from_focus(projection)) is not None:
+            base, steps = path(of, place)
+            return base, steps + inner
+        case Slice(of=of, start=start, length=length):
+            last = "last" if length is None else str(start + length - 1)
+            return as_items(lower(of, place), place), f"$[{start} to {last}]"
+    found = lower(node, place)
+    return (found, "$") if found.kind == "item" else (as_items(found, place), "$[*]")
+
+
+def jsonpath(steps: str) -> Fragment:
+    """A jsonpath that leaves JSON nulls out."""
+    return SQL("{}::jsonpath").format(Literal(f"{steps} ? (@ != null)"))
+
+
+@lowers(Child, Filter, Select, Slice)
+def _path_items(node: Expression, place: Place) -> Value:
+    match node:
+        case Child(keys=keys) if len(keys) > 1:
+            return _choice(node, place)
+        case Filter(criterion=criterion) if predicate(criterion) is None:
+            return filtered(node, place)
+        case Select(projection=projection) if steps_from_focus(projection) is None:
+            return selected(node, place)
+    base, steps = path(node, place)
+    return Value(SQL("jsonb_path_query_array({}, {})").format(base.sql, jsonpath(steps)), "items", base.safe)
+
+
+def _choice(node: Child, place: Place) -> Value:
+    """A choice that is not narrowed: whichever of its properties is there, on each item."""
+    if isinstance(node.of, (Focus, Resource)):
+        parts = [lower(replace(node, keys=(key,)), place).sql for key in node.keys]
+        return Value(SQL("({})").format(SQL(" || ").join(parts)), "items")
+    return selected(Select(of=node.of, projection=replace(node, of=Focus())), place)
+
+
+@lowers(At)
+def _at(node: At, place: Place) -> Value:
+    if node.only:
+        return as_item(items(node.of, place), place)
+    if node.index == 0:
+        base, steps = path(node.of, place)
+        first = SQL("COALESCE(jsonb_path_query_first({}, {}), 'null')")
+        if base.safe:
+            return Value(first.format(base.sql, jsonpath(steps)), "item")
+        template = SQL("CASE WHEN {} IS NOT NULL THEN {} END")
+        one = bound(place, [base.sql], lambda b: template.format(b, first.format(b, jsonpath(steps))))
+        return Value(one, "item", safe=False)
+    index = Literal(node.index)
+    return computed(
+        place,
+        [(items(node.of, place), "items")],
+        "item",
+        lambda array: SQL("COALESCE({} -> {}::integer, 'null')").format(array, index),
+    )
+
+
+@lowers(Exists)
+def _exists(node: Exists, place: Place) -> Value:
+    word = SQL("NOT " if node.negated else "")
+    base, steps = path(node.of, place)
+    if base.kind in {"boolean", "number", "text"}:
+        return Value(SQL("({}{} IS NOT NULL)").format(word, base.sql), "boolean")
+    template = SQL("({}jsonb_path_exists({}, {}))")
+    return computed(place, [(base, base.kind)], "boolean", lambda value: template.format(word, value, jsonpath(steps)))
+
+
+def quoted(text: str) -> str:
+    """A text as a string of jsonpath, which is a string of JSON."""
+    return json.dumps(text)
+
+
+def steps_from_focus(node: Expression) -> str | None:
+    """The jsonpath steps of a path that begins at the focus and has no more in it than jsonpath can say."""
+    match node:
+        case Focus():
+            return ""
+        case Child(of=of, keys=(key,)):
+            before = steps_from_focus(of)
+            return None if before is None else f"{before}.{quoted(key)}[*]"
+        case Filter(of=of, criterion=criterion):
+            before, inside = steps_from_focus(of), predicate(criterion)
+            return None if before is None or inside is None else f"{before} ? ({inside})"
+    return None
+
+
+def predicate(node: Expression) -> str | None:
+    """A criterion as jsonpath, where it is true there for the same items; None elsewhere."""
+    match node:
+        case Comparison(operator="=", left=left, right=Constant(value=value, type=type_)):
+            if category(type_) == "temporal" or category(left.type) == "temporal":
+                return None
+            return _equal(left, value)
+        case Exists(of=of, negated=negated):
+            steps = steps_from_focus(of)
+            return None if steps is None else f"{'!' if negated else ''}exists(@{steps} ? (@ != null))"
+        case Not(of=Exists() as inner):
+            inside = predicate(inner)
+            return None if inside is None else f"!({inside})"
+        case Logic(operator="and" | "or" as operator, left=left, right=right):
+            sides = [predicate(side) if side.type == "boolean" else None for side in (left, right)]
+            mark = " && " if operator == "and" else " || "
+            # what stands last in `system = … and code = …` tells more, and is looked at first
+            return mark.join(f"({side})" for side in reversed(sides) if side) if all(sides) else None
+    return None
+
+
+def _equal(left: Expression, value: str | bool | int | Decimal) -> str | None:
+    """One step equal to a constant: jsonpath takes any of several values, so that there must be one only."""
+    written = str(value) if isinstance(value, Decimal) else json.dumps(value)
+    match left:
+        case Focus():
+            return f"@ == {written}"
+        case Child(of=Focus(), keys=(key,)):
+            return f"@.{quoted(key)} == {written} && @.{quoted(key)}.size() == 1"
+    return None

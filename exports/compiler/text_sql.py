@@ -1,0 +1,104 @@
+"""Functions on one text, and conversions, as SQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from exports.compiler.collection_sql import text_literal
+from exports.compiler.fragments import SQL, Fragment
+from exports.compiler.typed_tree import Constant, Conversion, Expression, TextFunction
+from exports.compiler.value_sql import Kind, Place, Value, computed, item, lower, lowers, number, text
+
+# name -> the kind it gives, its SQL on the text and the arguments; NULL where the text or an argument is
+_WRITTEN: dict[str, tuple[Kind, str]] = {
+    "startsWith": ("boolean", "starts_with({}, {})"),
+    "endsWith": ("boolean", "(right({0}, length({1})) = {1})"),
+    "contains": ("boolean", "(strpos({}, {}) > 0)"),
+    "matches": ("boolean", "({} ~ {})"),
+    "indexOf": ("number", "(strpos({}, {}) - 1)::numeric"),
+    "length": ("number", "length({})::numeric"),
+    "upper": ("text", "upper({})"),
+    "lower": ("text", "lower({})"),
+    "trim": ("text", r"btrim({}, E' \t\n\r\f\v')"),
+    "replace": ("text", "replace({}, {}, {})"),
+    "replaceMatches": ("text", "regexp_replace({}, {}, {}, 'g')"),
+    "split": ("items", "COALESCE(to_jsonb(string_to_array({}, {})), '[]')"),
+}
+_SUBSTRING = "CASE WHEN {1} >= 0 AND {1} < length({0}) AND trunc({1}) = {1} THEN substr({0}, {1}::integer + 1{2}) END"
+
+
+@lowers(TextFunction)
+def _text_function(node: TextFunction, place: Place) -> Value:
+    of = (text(node.of, place), "text")
+    if node.name == "substring":
+        return _substring(node, of[0], place)
+    kind, written = _WRITTEN[node.name]
+    arguments = [_argument(node, argument, place) for argument in node.arguments]
+    operands: list[tuple[Value, Kind]] = [(of[0], "text"), *[(argument, "text") for argument in arguments]]
+    write: Callable[..., Fragment] = SQL(written).format
+    return computed(place, operands, kind, write)
+
+
+def _argument(node: TextFunction, argument: Expression, place: Place) -> Value:
+    if not isinstance(argument, Constant) or node.name not in {"matches", "replaceMatches"}:
+        return text(argument, place)
+    value = str(argument.value)
+    if argument is node.arguments[0]:
+        # Postgres writes the edge of a word \\y, where others write \\b
+        value = re.sub(r"\\(.)", lambda found: {"b": r"\y", "B": r"\Y"}.get(found[1], found[0]), value, flags=re.DOTALL)
+    else:
+        value = re.sub(r"\$(\d)", r"\\\1", value.replace("\\", "\\\\"))
+    return Value(text_literal(value), "text")
+
+
+def _substring(node: TextFunction, of: Value, place: Place) -> Value:
+    operands: list[tuple[Value, Kind]] = [(of, "text"), *[(number(one, place), "number") for one in node.arguments]]
+
+    def write(content: Fragment, start: Fragment, *length: Fragment) -> Fragment:
+        cut = [SQL(", least(greatest({}, 0), 1000000000)::integer").format(one) for one in length]
+        return SQL(_SUBSTRING).format(content, start, SQL("").join(cut))
+
+    return computed(place, operands, "text", write)
+
+
+_TO = {
+    "string": (
+        "CASE jsonb_typeof({v}) WHEN 'string' THEN {v} WHEN 'null' THEN {v} WHEN 'number' THEN to_jsonb({v} #>> '{{}}')"
+        " WHEN 'boolean' THEN to_jsonb({v} #>> '{{}}') ELSE CASE WHEN {v} IS NOT NULL THEN 'null'::jsonb END END"
+    ),
+    "boolean": (
+        "CASE WHEN lower({v} #>> '{{}}') IN ('true', 't', 'yes', 'y', '1', '1.0') THEN 'true'::jsonb"
+        " WHEN lower({v} #>> '{{}}') IN ('false', 'f', 'no', 'n', '0', '0.0') THEN 'false'"
+        " WHEN {v} IS NOT NULL THEN 'null' END"
+    ),
+    "integer": (
+        "CASE WHEN {v} = 'true' THEN '1'::jsonb WHEN {v} = 'false' THEN '0'"
+        " WHEN jsonb_typeof({v}) IN ('string', 'number') AND ({v} #>> '{{}}') ~ '^[+-]?[0-9]{{1,10}}$' THEN"
+        " CASE WHEN ({v} #>> '{{}}')::bigint BETWEEN -2147483648 AND 2147483647"
+        " THEN to_jsonb(({v} #>> '{{}}')::bigint) ELSE 'null' END"
+        " WHEN {v} IS NOT NULL THEN 'null' END"
+    ),
+    "decimal": (
+        "CASE WHEN {v} = 'true' THEN '1.0'::jsonb WHEN {v} = 'false' THEN '0.0'"
+        " WHEN jsonb_typeof({v}) IN ('string', 'number') AND ({v} #>> '{{}}') ~ '^[+-]?[0-9]{{1,250}}(\\.[0-9]{{1,250}})?$'"
+        " THEN to_jsonb(({v} #>> '{{}}')::numeric) WHEN {v} IS NOT NULL THEN 'null' END"
+    ),
+}
+
+
+@lowers(Conversion)
+def _conversion(node: Conversion, place: Place) -> Value:
+    found = lower(node.of, place)
+    if found.kind == "text" and node.type == "string":
+        return found
+    one = item(node.of, place)
+    sql = SQL(_TO[str(node.type)])
+    converted = computed(place, [(one, "item")], "item", lambda v: _each_once(place, v, sql))
+    return Value(converted.sql, "item", converted.safe)
+
+
+def _each_once(place: Place, value: Fragment, template: Fragment) -> Fragment:
+    row = place.name("c")
+    inner = template.format(v=SQL("{}.v").format(row))
+    return SQL("(SELECT {} FROM (SELECT {} AS v OFFSET 0) AS {})").format(inner, value, row)

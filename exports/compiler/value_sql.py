@@ -1,0 +1,255 @@
+"""What an expression is in SQL, before it becomes a column, a row or a criterion; and where it stands.
+
+An expression becomes a `Value` of one of five kinds. Computed ones are native: `boolean`, `number` (numeric) and `text`, where
+SQL NULL is the empty collection. Read ones are jsonb: an `item`, where JSON null is the empty collection, or `items`, an array
+without nulls.
+
+No expression raises of itself, whatever the data. Where it leaves an expression without an honest value (several where one is
+wanted, a text that is no number), stands what the caller chose: SQL that raises, or SQL NULL, which makes all that is computed of
+it NULL too, up to the column, row or criterion. So jsonb kinds may be NULL unless `safe`, native ones never hold such a value.
+
+How each kind of node is written is left to the modules that register it with `lowers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Literal as OneOf
+from typing import TypeAlias, TypeVar
+
+from exports.compiler.fragments import SQL, Fragment, Identifier, Literal
+from exports.compiler.scalar_sql import Odd
+from exports.compiler.typed_tree import Constant, Expression, Nothing
+
+Kind: TypeAlias = OneOf["boolean", "number", "text", "item", "items"]
+SEVERAL = "has more than one value; use first(), forEach or collection: true"
+# a number that arithmetic may meet: a few hundred factors of this size are still a numeric of Postgres
+_LARGEST_OPERAND = SQL("1e308")
+MAX_STAGED = 500  # Postgres takes 1,664 columns, and the view's own are among them
+
+
+@dataclass(frozen=True)
+class Value:
+    """SQL of an expression. `safe`: no data makes it a dishonest value, so that jsonb kinds are never NULL."""
+
+    sql: Fragment
+    kind: Kind
+    safe: bool = True
+
+
+class Stage:
+    """What is looked up in a row once, for all that use it: columns that are added to a FROM item."""
+
+    def __init__(self, alias: Fragment, numbers: Iterator[int]) -> None:
+        self._alias, self._numbers = alias, numbers
+        self._found: dict[Fragment, Fragment] = {}
+
+    def column(self, sql: Fragment) -> Fragment:
+        """The column that holds what `sql` gives on the row; the same for the same SQL."""
+        if sql not in self._found:
+            if len(self._found) >= MAX_STAGED:
+                return sql
+            self._found[sql] = Identifier(f"f{next(self._numbers)}")
+        return SQL("{}.{}").format(self._alias, self._found[sql])
+
+    def around(self, rows: Fragment, order: Fragment = SQL("")) -> Fragment:  # noqa: B008 - it cannot be changed
+        """`rows`, a FROM item that carries the alias itself, with these columns beside its own.
+
+        `order`: an ORDER BY that the rows have already, said again, since Postgres forgets it otherwise.
+        """
+        if not self._found:
+            return rows
+        columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.items()]
+        return SQL("(SELECT {a}.*{columns} FROM {rows}{order} OFFSET 0) AS {a}").format(
+            a=self._alias, columns=SQL("").join(columns), rows=rows, order=order
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an expression stands: the SQL of what it may refer to, and what stands for values that are not honest."""
+
+    focus: Fragment  # jsonb
+    resource: Fragment  # jsonb
+    resource_id: Fragment  # text
+    connection: Fragment  # text
+    row_index: Fragment  # integer
+    odd: Odd
+    numbers: Iterator[int]  # for names that no other part of the query has
+    stage: Stage | None = None
+    lenient: bool = False  # criteria that cannot be decided drop the item, and not the whole collection
+
+    def staged(self, sql: Fragment) -> Fragment:
+        """A look-up in the focus, done once a row where it can be."""
+        return self.stage.column(sql) if self.stage is not None else sql
+
+    def on(self, focus: Fragment) -> Place:
+        """The same with another item in focus, inside an expression."""
+        return replace(self, focus=focus, stage=None, lenient=False)
+
+    def poison(self, problem: str) -> Fragment:
+        """Jsonb that stands for a value that is not honest."""
+        return self.odd.poison(problem)
+
+    def name(self, letter: str) -> Fragment:
+        """A name that nothing else has."""
+        return Identifier(f"{letter}{next(self.numbers)}")
+
+
+_Lower = Callable[..., Value]
+_LOWER: dict[type[Expression], _Lower] = {}
+_F = TypeVar("_F", bound=_Lower)
+
+
+def lowers(*kinds: type[Expression]) -> Callable[[_F], _F]:
+    """Register a function (node, place) that writes nodes of these kinds."""
+
+    def register(function: _F) -> _F:
+        _LOWER.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def lower(node: Expression, place: Place) -> Value:
+    """The SQL of an expression, in whatever kind is natural to it."""
+    return _LOWER[type(node)](node, place)
+
+
+def bound(place: Place, values: Sequence[Fragment], use: Callable[..., Fragment]) -> Fragment:
+    """`use` of values that are computed once."""
+    row = place.name("q")
+    columns = [Identifier(f"v{at}") for at in range(len(values))]
+    listed = SQL(", ").join([SQL("{} AS {}").format(sql, name) for sql, name in zip(values, columns, strict=True)])
+    names = [SQL("{}.{}").format(row, name) for name in columns]
+    return SQL("(SELECT {} FROM (SELECT {} OFFSET 0) AS {})").format(use(*names), listed, row)
+
+
+def as_items(value: Value, place: Place) -> Value:
+    """The same as a jsonb array."""
+    if value.kind == "items":
+        return value
+    if value.kind == "item":
+        template = "CASE WHEN {v} = 'null' THEN '[]' WHEN {v} IS NOT NULL THEN jsonb_build_array({v}) END"
+    else:
+        template = "CASE WHEN {v} IS NULL THEN '[]' ELSE jsonb_build_array({v}) END"
+    array = bound(place, [value.sql], lambda v: SQL(template).format(v=v))
+    return Value(array, "items", value.safe)
+
+
+def as_item(value: Value, place: Place, problem: str = SEVERAL) -> Value:
+    """The same as one jsonb value; several are none that is honest."""
+    if value.kind == "item":
+        return value
+    if value.kind != "items":
+        return Value(SQL("COALESCE(to_jsonb({}), 'null')").format(value.sql), "item")
+    one = bound(
+        place,
+        [value.sql],
+        lambda a: SQL("CASE jsonb_array_length({a}) WHEN 1 THEN {a} -> 0 WHEN 0 THEN 'null' ELSE {odd} END").format(
+            a=a, odd=place.poison(problem)
+        ),
+    )
+    return Value(one, "item", safe=False)
+
+
+def items(node: Expression, place: Place) -> Value:
+    """All items of an expression, as a jsonb array."""
+    return as_items(lower(node, place), place)
+
+
+def item(node: Expression, place: Place) -> Value:
+    """The one item of an expression."""
+    return as_item(lower(node, place), place)
+
+
+def _checked(node: Expression, place: Place, native: Kind, good: str, problem: str) -> Value:
+    """The one item where it is `good` (SQL on `{v}`), else no honest value; what is natively of the kind as it is."""
+    found = lower(node, place)
+    if found.kind == native:
+        return found
+    if isinstance(node, Nothing):
+        return Value(SQL("NULL::{}").format(SQL({"number": "numeric"}.get(native, native))), native)
+    one = as_item(found, place)
+    template = f"CASE WHEN {{v}} = 'null' OR ({good}) THEN {{v}} ELSE {{odd}} END"
+    checked = bound(place, [one.sql], lambda v: SQL(template).format(v=v, odd=place.poison(problem)))
+    return Value(checked, "item", safe=False)
+
+
+def number(node: Expression, place: Place) -> Value:
+    """The one item as a number to calculate with: a numeric, or an item that is one or empty."""
+    if isinstance(node, Constant) and isinstance(node.value, (int, Decimal)) and not isinstance(node.value, bool):
+        return Value(SQL("{}::numeric").format(Literal(str(node.value))), "number")
+    good = "CASE jsonb_typeof({v}) WHEN 'number' THEN abs({v}::numeric) < 1e308 ELSE false END"
+    return _checked(node, place, "number", good, "needs a number, and holds something else")
+
+
+def text(node: Expression, place: Place, problem: str = "needs a string, and holds something else") -> Value:
+    """The one item as a text: a text, or an item that is a string or empty."""
+    if isinstance(node, Constant) and isinstance(node.value, str):
+        return Value(SQL("{}::text").format(Literal(node.value)), "text")
+    return _checked(node, place, "text", "COALESCE(jsonb_typeof({v}) = 'string', false)", problem)
+
+
+def truth(node: Expression, place: Place, *, strict: bool) -> Value:
+    """The one item as a boolean; any other item counts as true (FHIRPath 2.0.0 §4.5), or is not honest where `strict`."""
+    if isinstance(node, Constant) and isinstance(node.value, bool):
+        return Value(SQL("true" if node.value else "false"), "boolean")
+    if strict:
+        problem = "needs a boolean, and holds something else"
+        return _checked(node, place, "boolean", "COALESCE(jsonb_typeof({v}) = 'boolean', false)", problem)
+    found = lower(node, place)
+    if found.kind == "boolean":
+        return found
+    one = as_item(found, place)
+    template = (
+        "CASE jsonb_typeof({v}) WHEN 'boolean' THEN {v} WHEN 'null' THEN {v}"
+        " ELSE CASE WHEN {v} IS NOT NULL THEN 'true'::jsonb END END"
+    )
+    return Value(bound(place, [one.sql], lambda v: SQL(template).format(v=v)), "item", one.safe)
+
+
+_AS_NATIVE: dict[str, str] = {
+    "boolean": "CASE jsonb_typeof({v}) WHEN 'boolean' THEN {v}::boolean END",
+    "number": "CASE jsonb_typeof({v}) WHEN 'number' THEN {v}::numeric END",
+    "text": "({v} #>> '{{}}')",
+    "items": "{v}",
+    "item": "{v}",
+}
+
+
+def computed(place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Fragment]) -> Value:
+    """`use` of operands, each as the kind that stands with it; no honest value where one of them has none.
+
+    `use` gets and, for a native `result`, gives SQL NULL for empty.
+    """
+    native = result in {"boolean", "number", "text"}
+    if all(value.safe and value.kind == kind for value, kind in operands):
+        return Value(use(*[value.sql for value, _ in operands]), result)
+
+    def combined(*names: Fragment) -> Fragment:
+        given = [
+            SQL(_AS_NATIVE[kind]).format(v=name) if value.kind != kind else name
+            for name, (value, kind) in zip(names, operands, strict=True)
+        ]
+        found = use(*given)
+        if native:
+            found = SQL("COALESCE(to_jsonb({}), 'null')").format(found)
+        doubtful = [name for name, (value, _) in zip(names, operands, strict=True) if not value.safe]
+        if not doubtful:
+            return found
+        honest = SQL(" AND ").join([SQL("{} IS NOT NULL").format(name) for name in doubtful])
+        return SQL("CASE WHEN {} THEN {} END").format(honest, found)
+
+    safe = all(value.safe for value, _ in operands)
+    sql = bound(place, [value.sql for value, _ in operands], combined)
+    return Value(sql, "item" if native else result, safe)
+
+
+def constant_json(value: str | bool | int | Decimal) -> Fragment:
+    """A constant as jsonb."""
+    written = str(value) if isinstance(value, Decimal) else json.dumps(value)
+    return SQL("{}::jsonb").format(Literal(written))

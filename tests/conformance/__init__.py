@@ -1,0 +1,1 @@
+"""conformance runs the official SQL on FHIR tests and writes their report."""

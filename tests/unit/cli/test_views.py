@@ -1,0 +1,57 @@
+"""`chartferry views`: what people see of views without a store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import call
+from exports.catalogue import builtin_names
+
+
+def written(folder: Path, path: str, **more: Any) -> str:
+    view = {"name": "mine", "resource": "Observation", "select": [{"column": [{"name": "c", "path": path}]}], **more}
+    file = folder / "mine.json"
+    file.write_text(json.dumps(view))
+    return str(file)
+
+
+def test_the_built_in_views_are_listed_and_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "list", "--json"]) == 0
+    assert [view["name"] for view in json.loads(capsys.readouterr().out)["views"]] == list(builtin_names())
+    assert call(["views", "check"]) == 0
+    assert f"{len(builtin_names())} views are right" in capsys.readouterr().out
+
+
+def test_a_view_is_shown_with_types_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "show", "patient"]) == 0
+    assert "birth_date" in capsys.readouterr().out
+
+
+def test_an_element_that_r4_does_not_have_is_wrong_and_the_nearest_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["views", "check", written(tmp_path, "statsu")]) == 2
+    told = capsys.readouterr().err
+    assert "Observation has no element 'statsu' in R4; did you mean 'status'?, at character 1" in told
+
+
+def test_a_view_for_another_version_of_fhir_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "check", written(tmp_path, "triggeredBy", fhirVersion=["5.0.0"])]) == 0
+    assert "is not for R4" in capsys.readouterr().err
+
+
+def test_a_number_that_json_does_not_have_is_the_files_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, "status", constant=[{"name": "c", "valueDecimal": float("nan")}])
+    assert call(["views", "check", path]) == 2
+    assert "NaN is no number of JSON" in capsys.readouterr().err
+
+
+def test_a_function_that_is_not_there_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "check", written(tmp_path, "status.shout()"), "patient"]) == 2
+    assert "no function shout() here at character 8" in capsys.readouterr().err
