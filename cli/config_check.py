@@ -79,7 +79,7 @@ def check(
     checked_tenant(settings, tenant)
     failed = [one for one in checked if one.verdict == "fail"]
     if not connections:
-        warnings.append("no connection yet: `chartferry init` shows examples")
+        warnings.append("no connection yet: `chartferry init examples.toml` writes some to copy from")
     if json:
         values = [{"path": path, "value": value, "from": origin} for path, value, origin in effective(settings, tenant)]
         answer = {

@@ -5,6 +5,7 @@ Knows the error trees of all packages by name; imports them only after something
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterable
 from enum import IntEnum
@@ -83,6 +84,8 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
     code = of_error(error)
     if code is not None:
         return code, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ExitCode.FAILED, f"cannot write: {error.strerror}. Free some space, and run the same command again."
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
     return ExitCode.UNEXPECTED, (

@@ -165,8 +165,9 @@ def print_result(result: ExportResult) -> None:
         for file in result.files
     ]
     print_table(("file", "rows#", "size#", "gzip#"), rows)
-    runs = ", ".join(map(str, result.runs)) or "none"
-    tell(f"{result.out / 'manifest.json'}: counts and checksums; runs {runs}, as of {result.as_of.isoformat()}")
+    runs = ", ".join(map(str, result.runs))
+    of = f"runs {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
+    tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
         tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -131,14 +132,15 @@ def _tell_machine(invocation: Invocation, code: int, message: str, error: BaseEx
     if not invocation.json:
         return
     problems = [problem._asdict() for problem in getattr(error, "problems", ())]
-    emit_json(
-        {
-            "status": "failed",
-            "exit_code": int(code),
-            "error": message.partition("\n")[0],
-            **({"problems": problems} if problems else {}),
-        }
-    )
+    with suppress(OSError):  # stdout may be what failed; stderr has the message, and the code is returned all the same
+        emit_json(
+            {
+                "status": "failed",
+                "exit_code": int(code),
+                "error": message.partition("\n")[0],
+                **({"problems": problems} if problems else {}),
+            }
+        )
 
 
 def main() -> NoReturn:

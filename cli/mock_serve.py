@@ -71,7 +71,7 @@ def serve(
     if data is not None and not data.is_dir():
         raise typer.BadParameter(f"--data {data}: not a folder; name a folder of NDJSON(.gz) files by type")
     from cli.mock_connection import connection_to, mock_jwks
-    from mocks.serving import run_forever
+    from mocks.serving import ServingError, run_forever
 
     folder = keys.resolve()
     called = name or f"mock-{vendor}"
@@ -104,7 +104,10 @@ def serve(
 
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    run_forever(mock, host, port, announce)
+    try:
+        run_forever(mock, host, port, announce)
+    except ServingError as exc:
+        raise typer.BadParameter(str(exc)) from exc
     return ExitCode.COMPLETE
 
 

@@ -36,6 +36,10 @@ class AWait(Protocol):
     def until(self) -> float:
         """The latest time at which it ends."""
 
+    @property
+    def open(self) -> bool:
+        """Whether it may end at any moment before that."""
+
 
 class RunProgress(Protocol):
     """What is shown of a run (`connectors.fhir.run.EhrProgress` implements it)."""
@@ -135,7 +139,12 @@ def pace(progress: RunProgress) -> list[str]:
 def waits(progress: RunProgress, now: float) -> list[str]:
     """Format what a run waits for, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
     wait = progress.waiting
-    if wait is None or max(now, wait.until) - wait.since <= WAIT_SHOWN_S:
+    if wait is None:
+        return []
+    lasts = (
+        now - wait.since if wait.open else max(now, wait.until) - wait.since
+    )  # most answers come within milliseconds
+    if lasts <= WAIT_SHOWN_S:
         return []
     until = datetime.fromtimestamp(wait.until, UTC)
     return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]

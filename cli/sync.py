@@ -135,7 +135,8 @@ def sync(
         print_outcomes(outcomes)
         if not outcomes:
             whose = f" of tenant {tenant}" if tenant else ""
-            tell(f"nothing to do: {settings.source} has no connection{whose}; `chartferry init` shows examples")
+            advice = "`chartferry init examples.toml` writes some to copy from"
+            tell(f"nothing to do: {settings.source} has no connection{whose}; {advice}")
     return code
 
 

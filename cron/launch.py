@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environ = clean_environment(os.environ)
     program = find_command(wanted.command[0], environ)
     if program is None:
-        _say(f"no program {wanted.command[0]!r} beside this Python, in .venv/bin or on PATH; run `./run demo` once")
+        _say(f"no program {wanted.command[0]!r} beside this Python, in .venv/bin or on PATH; run `./run setup` once")
         return EXIT_NOT_FOUND
     os.umask(0o077)
     path = wanted.lock or lock_folder(environ) / lock_name(wanted.command)

@@ -87,8 +87,10 @@ def read_script(file: Path) -> FaultScript:
         if file.suffix == ".toml":
             return msgspec.toml.decode(raw, type=FaultScript)
         return msgspec.json.decode(raw, type=FaultScript)
-    except (OSError, msgspec.DecodeError) as exc:
-        raise FaultScriptError(f"fault script {file}: {exc}; see mocks/faults.py for the fields") from exc
+    except OSError as exc:
+        raise FaultScriptError(f"fault script {file} cannot be read: {exc.strerror}; check the path") from exc
+    except msgspec.DecodeError as exc:
+        raise FaultScriptError(f"fault script {file}: {exc}; docs/mocks.md shows what a rule may hold") from exc
 
 
 class _Counted:

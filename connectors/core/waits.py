@@ -19,6 +19,7 @@ class Wait(NamedTuple):
     reason: str
     since: float
     until: float  # the latest time at which it ends
+    open: bool = False  # whether it may end at any moment before that, as an answer may come
 
 
 class Waits:
@@ -50,7 +51,7 @@ class Waits:
     def answer(self, reason: str, patience_s: float) -> Iterator[None]:
         """Publish that the block waits for the EHR's answer, which may take `patience_s` from its last sign of life."""
         now = self._clock()
-        with self._kept(self._answers, Wait(reason, now, now + patience_s)):
+        with self._kept(self._answers, Wait(reason, now, now + patience_s, open=True)):
             yield
         self._heard_at = self._clock()
 

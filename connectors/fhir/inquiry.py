@@ -6,6 +6,7 @@ the steps, and checks the configuration first.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,7 +62,7 @@ async def inquire(
     try:
         capability = await _capability(request, client)
     except ConnectorError as error:
-        yield _failed("metadata", error, "check base_url: /metadata is requested below it")
+        yield _failed("metadata", error, "/metadata is requested below base_url")
         return
     except UnreadableJsonError:
         yield Step(
@@ -132,7 +133,7 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
     except PlanError as error:
         yield Step(name=name, verdict="fail", found=str(error))
     except (OSError, TimeoutError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
+        said = _reason(error)
         advice = "check port, firewall and VPN; behind a proxy, set the connection's proxy"
         yield Step(name=name, verdict="fail", found=f"port {port} of {host} cannot be reached ({said})", advice=advice)
     else:
@@ -258,6 +259,14 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
             return Step(name="search", verdict="warn", found=f"{template} finds nobody", advice=advice)
         return Step(name="search", verdict="ok", found=f"{what} can be read ({template})")
     return Step(name="search", verdict="fail", found=f"{template}: the answer is not a {what}", advice="check base_url")
+
+
+def _reason(error: OSError | TimeoutError) -> str:
+    """Say why no connection came about; anyio hangs the system's own error, or several of them, below its own."""
+    below = error.__cause__
+    tries = [error, *(below.exceptions if isinstance(below, BaseExceptionGroup) else [below])]
+    said = dict.fromkeys(os.strerror(one.errno) for one in tries if isinstance(one, OSError) and one.errno)
+    return "; ".join(said) or "no answer"
 
 
 def _failed(name: str, error: ConnectorError, advice: str) -> Step:

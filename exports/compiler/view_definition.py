@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from config.resource_types import type_problem
 from exports.compiler import fhirpath
 from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
@@ -117,6 +118,8 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) 
     resource = definition.get("resource")
     if not isinstance(resource, str) or not _RESOURCE_NAME.fullmatch(resource):
         reader.fail("resource", f"a resource type is required, found {resource!r}", allowed="such as Patient")
+    if problem := type_problem(resource):
+        reader.fail("resource", f"{resource!r} is {problem}")
     constants = reader.constants(definition.get("constant"))
     scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of)
     where = tuple(

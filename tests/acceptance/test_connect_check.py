@@ -45,6 +45,7 @@ def test_an_ehr_that_is_not_there_fails_where_it_ends_and_the_others_are_asked(s
         steps = check(site, 5)
     assert steps[good, "search"]["verdict"] == "ok"
     assert (steps["nobody", "tcp"]["verdict"], "firewall" in steps["nobody", "tcp"]["advice"]) == ("fail", True)
+    assert "(Connection refused)" in steps["nobody", "tcp"]["found"]
     assert steps["nameless", "dns"]["verdict"] == "fail"
     assert "base_url" in steps["elsewhere", "metadata"]["advice"]
     assert ("nobody", "metadata") not in steps

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quoted() -> No
     assert code == ExitCode.UNEXPECTED
     assert "unexpected ValueError in test_exit_codes." in message
     assert "Jane" not in message
+
+
+def test_a_full_disk_is_no_bug_and_says_what_to_do() -> None:
+    code, message = explain(OSError(errno.ENOSPC, "No space left on device"))
+    assert code == ExitCode.FAILED
+    assert message == "cannot write: No space left on device. Free some space, and run the same command again."
 
 
 def test_of_a_group_the_error_that_we_know_is_told() -> None:

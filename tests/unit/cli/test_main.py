@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import shlex
 import subprocess
@@ -88,6 +90,20 @@ def test_machines_get_json_when_a_command_fails(tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr()
     assert json.loads(shown.out)["status"] == "failed"
     assert "there is no such file" in shown.err
+
+
+def test_a_full_disk_below_stdout_is_told_on_stderr_and_by_the_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "chartferry.toml"
+    file.write_text('[store]\nurl = "embedded"\n')
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert call(["config", "check", "--config", str(file), "--json"]) == 5
+    assert "cannot write: No space left on device" in capsys.readouterr().err
 
 
 def test_words_alone_load_no_heavy_library() -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+import pytest
+
+from cli.main import call
 from cli.mock_serve import _mock_config
 
 
@@ -12,3 +16,20 @@ def test_the_seed_of_a_fault_script_leaves_the_patients_as_they_are(tmp_path: Pa
         vendor="epic", data=None, patients=2, seed=3, faults=script, open_=True, jwks=None, latency_ms=0
     )
     assert (found.seed, found.fault_seed) == (3, 9)
+
+
+def test_a_port_that_is_taken_is_a_mistake_and_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["mock", "serve", "--vendor", "generic", "--patients", "1", "--keys", str(tmp_path), "--port", port]
+        assert call(words) == 2
+    assert "choose another --port" in capsys.readouterr().err
+
+
+def test_a_fault_script_that_is_not_there_is_named_in_plain_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "none.toml"
+    words = ["mock", "serve", "--vendor", "generic", "--keys", str(tmp_path), "--faults", str(script)]
+    assert call(words) == 2
+    assert f"fault script {script} cannot be read: No such file or directory; check the path" in capsys.readouterr().err

@@ -78,6 +78,12 @@ def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> Non
     assert waits(Run(), NOON) == []
 
 
+def test_an_answer_that_may_come_at_any_moment_is_no_wait_before_two_seconds_have_passed() -> None:
+    run = Run(waiting=Wait("the EHR's answer", NOON, NOON + 300, open=True))
+    assert waits(run, NOON + 1) == []
+    assert waits(run, NOON + 3) == ["waiting until 12:05:00 UTC at the latest (297 s): the EHR's answer"]
+
+
 def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it_lasts() -> None:
     now = [0.0]
     lines: list[str] = []
@@ -96,9 +102,9 @@ def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came
     found = Waits(lambda: now[0], asyncio.sleep)
     with found.answer("the EHR's answer", 300):
         now[0] += 100
-        assert found.current() == Wait("the EHR's answer", NOON, NOON + 300)
+        assert found.current() == Wait("the EHR's answer", NOON, NOON + 300, open=True)
         with found.answer("the EHR's answer", 300):
             now[0] += 1
         now[0] += 5
-        assert found.current() == Wait("the EHR's answer", NOON + 101, NOON + 401)
+        assert found.current() == Wait("the EHR's answer", NOON + 101, NOON + 401, open=True)
     assert found.current() is None

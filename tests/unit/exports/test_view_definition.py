@@ -40,6 +40,7 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view({}), "select[0]"),
         (view(columns(ID), resourceType="Patient"), "resourceType"),
         (view(columns(ID), name="no name"), "name"),
+        (view(columns(ID), resource="Patiant"), "resource"),
         (view({"forEach": 1, **columns(ID)}), "select[0].forEach"),
         (view({"forEach": "name", "forEachOrNull": "name", **columns(ID)}), "select[0]"),
         (view({"repeat": "link", **columns(ID)}), "select[0].repeat"),
