@@ -19,6 +19,9 @@ _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 
 
+_COUNT = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)
+
+
 class UnreadableJsonError(ValueError):
     """Bytes that are not one JSON value. The message quotes nothing."""
 
@@ -48,6 +51,12 @@ def json_from(body: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass  # raised outside: orjson's error holds the document
     raise UnreadableJsonError("not valid JSON")
+
+
+def count_from(said: Any) -> int | None:
+    """How many somebody counted: a number, also as a text, also with a fraction of 0; None for what is no count."""
+    found = _COUNT.fullmatch(str(said)) if type(said) in {int, float, str} else None
+    return int(found[1]) if found else None
 
 
 def pieces_of(body: bytes) -> Iterator[Piece]:

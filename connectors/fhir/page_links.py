@@ -21,6 +21,9 @@ _OTHERS = frozenset(
      "up", "start", "current", "describedby", "help", "license", "about", "related", "via", "service-doc", "stylesheet"]
 )  # fmt: skip
 _MOST_BYTES = 64 << 20
+_NONE = (b"", b"null", b"[]")
+_HEADER_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
+_HEADER_RELATION = re.compile(r"(?i);\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))")
 
 
 class Links(NamedTuple):
@@ -30,9 +33,11 @@ class Links(NamedTuple):
     doubtful: bool = False  # something among the links was not understood
 
 
-def links_from(raw: bytes) -> Links:
-    """Read the JSON of a `link` element; b"" where there is none."""
-    if not raw or raw == b"null":
+def links_from(raw: bytes, plural: bytes = b"") -> Links:
+    """Read the JSON of a `link` element; b"" where there is none. `plural` is `links`, as some gateways write it."""
+    if raw in _NONE:
+        raw = plural
+    if raw in _NONE:
         return Links()
     try:
         found = json_from(raw) if len(raw) <= _MOST_BYTES else None
@@ -44,7 +49,7 @@ def links_from(raw: bytes) -> Links:
         return Links("", doubtful=True)
     urls: dict[str, None] = {}
     doubtful = False
-    for link in found:
+    for link in (one for item in found for one in _each(item)):
         relations = _relations(link)
         if _NEXT in relations:
             url = link.get("url", link.get("href"))
@@ -55,6 +60,24 @@ def links_from(raw: bytes) -> Links:
     if not urls:
         return Links(None, doubtful)
     return Links(there[0] if there else "", doubtful or len(there) > 1)
+
+
+def next_from_header(value: str | None) -> str | None:
+    """The URL of the next page that a Link header names (RFC 8288); None where it names none."""
+    for target, parameters in _HEADER_LINK.findall(value or ""):
+        words = " ".join(quoted or bare for quoted, bare in _HEADER_RELATION.findall(parameters))
+        if _NEXT in (_IANA.sub("", word) for word in words.lower().split()):
+            return str(target).strip()
+    return None
+
+
+def _each(item: Any) -> list[Any]:
+    """The links of one item: itself, or, where relations are its keys (`{"self": "…", "next": "…"}`), one for each."""
+    if not isinstance(item, dict) or not item or "relation" in item or "rel" in item:
+        return [item]
+    return [
+        {"relation": name, **(target if isinstance(target, dict) else {"url": target})} for name, target in item.items()
+    ]
 
 
 def _relations(link: Any) -> frozenset[str]:

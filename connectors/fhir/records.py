@@ -18,7 +18,7 @@ import msgspec
 
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
-from connectors.fhir.json_answers import UnreadableJsonError, bare, json_from
+from connectors.fhir.json_answers import UnreadableJsonError, bare, count_from, json_from
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
@@ -27,7 +27,6 @@ from snapshots.record import Quarantined, Record
 from snapshots.witness import Deletion, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
-_TOTAL = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendor-facts 1.9): bounds against nonsense, no rule. A slash, a
@@ -58,6 +57,7 @@ class _Bundle(msgspec.Struct):
     type: Any = None
     total: Any = None
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
     entry: list[_Entry] | None = None
 
 
@@ -68,6 +68,7 @@ class _OddBundle(msgspec.Struct):
     type: Any = None
     total: Any = None
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
     entry: msgspec.Raw = msgspec.Raw()
 
 
@@ -178,7 +179,7 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
     if bundle.type not in _LISTINGS:
         raise NotABundleError("the answer is not a searchset but a Bundle of another type")
-    links = links_from(bytes(bundle.link))
+    links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
     quarantined: list[Quarantined] = []
     issues: list[Issue] = []
@@ -212,16 +213,9 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         quarantined=quarantined,
         issues=issues,
         next_url=links.next_url,
-        total=_total(bundle.total),
+        total=count_from(bundle.total),
         doubtful=doubtful,
     )
-
-
-def _total(said: Any) -> int | None:
-    """How many a page says that there are; some write the number as a text, or with a fraction."""
-    text = str(said) if type(said) in {int, float, str} else ""
-    found = _TOTAL.fullmatch(text)
-    return int(found[1]) if found else None
 
 
 def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:
@@ -253,16 +247,19 @@ def _entry(item: msgspec.Raw) -> _Entry:
 def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
     """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest).
 
-    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base`.
+    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base`. A
+    Bundle without entries says that nothing was deleted.
 
     Raises:
-        UnreadableResourceError: no Bundle, or one without a deletion.
+        UnreadableResourceError: no Bundle, or one whose entries are no deletion.
     """
     try:
         bundle = json_from(body)
     except UnreadableJsonError:
         bundle = None
     entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    if not entries and isinstance(bundle, dict) and bundle.get("resourceType") == "Bundle" and entries in (None, []):
+        return (), 0
     if isinstance(entries, dict):
         entries = [entries]
     if not isinstance(entries, list):
@@ -290,15 +287,19 @@ _GRAVITY: Mapping[IssueGrade, int] = {
 }  # fmt: skip
 
 
+# "not all data sources could be reached or responded in time, so the information might not be complete" (R4, issue-type)
+_IN_FHIR: Mapping[str, IssueGrade] = {"incomplete": "incomplete"}
+
+
 def grade(issues: Iterable[Issue], meanings: Mapping[str, IssueGrade]) -> IssueGrade:
-    """The gravest thing that the issues say, by the profile's meaning of vendor codes; unknown codes by their severity.
+    """The gravest thing that the issues say, by the profile's meaning of codes; else by the severity, and FHIR's own.
 
     An `error` or `fatal` that nobody knows is taken at its word: the page did not come whole, and must not pass for an empty one.
     """
     worst: IssueGrade = "note"
     for issue in issues:
         known = [meanings[code] for code in (*issue.vendor_codes, issue.code) if code in meanings]
-        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else "note"
+        unknown: IssueGrade = "fatal" if issue.severity in {"error", "fatal"} else _IN_FHIR.get(issue.code, "note")
         own = max(known, key=lambda g: _GRAVITY[g], default=unknown)
         if _GRAVITY[own] > _GRAVITY[worst]:
             worst = own

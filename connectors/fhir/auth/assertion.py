@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 
 from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc import jwk
+from joserfc.errors import JoseError
 
 from connectors.core.errors import AuthError
 from connectors.fhir.auth.key_material import CURVES, read_key
 from connectors.fhir.profile import VendorProfile
+
+_OF_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,20 @@ def load_signing_key(
     """
     key = read_key(material, kid=kid, passphrase=passphrase)
     chosen = alg or key.alg or _fitting(key, profile)
-    fits = chosen.startswith(("RS", "PS")) if isinstance(key, jwk.RSAKey) else CURVES.get(key.curve_name) == chosen
+    fits = chosen in _OF_RSA if isinstance(key, jwk.RSAKey) else CURVES.get(key.curve_name) == chosen
     if not fits:
         raise AuthError(
             f"the connection's key cannot sign {chosen}; set `alg` to {_fitting(key, profile)}, or give another key"
         )
-    return SigningKey(alg=chosen, kid=kid or key.kid, key=key)
+    signer = SigningKey(alg=chosen, kid=kid or key.kid, key=key)
+    try:
+        signer.assertion(client_id="", audience="", now=0, life_s=0)
+    except JoseError:  # its own members forbid it; known now, and not at the first login
+        raise AuthError(
+            f"the connection's key says of itself that it is not for signing {chosen} (its `use`, `key_ops` or `alg`): give the "
+            "key that was made for signing, or choose it by `kid`"
+        ) from None
+    return signer
 
 
 def _fitting(key: jwk.RSAKey | jwk.ECKey, profile: VendorProfile) -> str:

@@ -164,13 +164,20 @@ def _from_json(text: str, choice: _Choice) -> jwk.Key:
             f"the connection's key contains {which}; give a JWK or JWKS with its private members, or set `kid`"
         )
     trouble: AuthError | None = None
-    for entry in sorted(named, key=lambda one: one.get("use") == "enc"):  # stable: those for encryption come last
+    for entry in sorted(named, key=_is_for_something_else):  # stable: those for encryption come last
         try:
             return _of_jwk(entry)
         except AuthError as error:
             trouble = trouble or error
     assert trouble is not None
     raise trouble
+
+
+def _is_for_something_else(entry: dict[str, Any]) -> bool:
+    """Whether a JWK says of itself that it is not for signing (RFC 7517 4.2-4.4)."""
+    operations, alg = entry.get("key_ops"), str(entry.get("alg", ""))
+    encrypts = alg.startswith(("RSA", "ECDH"))  # RSA-OAEP, RSA1_5, ECDH-ES
+    return entry.get("use") == "enc" or encrypts or (isinstance(operations, list) and "sign" not in operations)
 
 
 def _jwks_in(text: str) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,9 @@ from connectors.fhir.profile import VendorProfile
 
 Syntax = Literal["v1", "v2"]
 
-_SCOPE = re.compile(r"(?:(?:system|patient|user)/)?([A-Za-z]+|\*)\.([A-Za-z]+|\*)(\?.*)?")
+_SCOPE = re.compile(r"(?:(?i:system|patient|user)/)?([A-Za-z]+|\*)\.([A-Za-z]+|\*)(\?.*)?")
 _SUFFIX: dict[Syntax, str] = {"v1": "read", "v2": "rs"}
+_BETWEEN = re.compile(r"\s+|,(?=(?i:system|patient|user)/)")  # a comma within a filter is the filter's
 _READ = frozenset({"read", "*"})
 _SEARCH = frozenset({"read", "search", "*"})
 _V2 = re.compile(r"c?r?u?d?s?")
@@ -59,12 +60,15 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
 
 
 def granted_scopes(scope: str) -> Granted:
-    """What a granted `scope` allows. Takes v1, v2, split `.r` and `.s`, filters, a missing `system/` and any letter case."""
+    """What a granted `scope` allows.
+
+    Takes v1, v2, split `.r` and `.s`, filters, commas between scopes, a missing `system/` and any letter case.
+    """
     readable: set[str] = set()
     searchable: set[str] = set()
     bare: set[str] = set()
     filtered: set[str] = set()
-    for part in scope.split():
+    for part in _BETWEEN.split(scope.strip()):
         found = _SCOPE.fullmatch(part)
         if found is None:
             continue

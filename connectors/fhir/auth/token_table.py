@@ -39,6 +39,8 @@ _ABOUT: Mapping[Blame, re.Pattern[str]] = {
     "audience": re.compile(r"\baud\b|\baudience\b"),
     "clock": re.compile(r"\bexpired?\b|\bexpir(y|ation)\b|\bexp\b|\biat\b|\bnbf\b|\bclock\b|\bin the future\b"),
 }
+_BEARER = frozenset({"bearer", "bearertoken"})  # the latter: Apigee, unless it is told otherwise
+_GRANTED = frozenset({200, 201})  # the latter: frameworks that answer every POST so
 _READ_CHARACTERS = 2_000
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
@@ -59,8 +61,8 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
 
     | answer | meaning |
     | --- | --- |
-    | 200 with an access token | granted |
-    | 200 without JSON (a web page), 408, 425, 429, 5xx | outage |
+    | 200, 201 with an access token | granted |
+    | 200, 201 without JSON (a web page), 408, 425, 429, 5xx | outage |
     | `invalid_client`, or 401 without a word | refused: flaky servers refuse good assertions now and then |
     | `invalid_scope` | scope: the other syntax may do |
     | 400 without a word | outage: Epic, when a long run logs in again (F9) |
@@ -68,14 +70,14 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
     """
     fields = _fields(reply.body)
     code = _code(fields)
-    if reply.status == 200:  # noqa: PLR2004 - status codes are this table's subject
+    if reply.status in _GRANTED:
         if fields is None:
             return TokenAnswer("outage", reply.status)
         token = _token(fields, now)
         return TokenAnswer("granted" if token else "stop", reply.status, code, token)
     if reply.status in _OUTAGE:
         return TokenAnswer("outage", reply.status, code)
-    if code == "invalid_client" or (reply.status == 401 and code is None):  # noqa: PLR2004
+    if code == "invalid_client" or (reply.status == 401 and code is None):  # noqa: PLR2004 - status codes are this table's subject
         return TokenAnswer("refused", reply.status, "invalid_client", blame=_blame(fields))
     if code is not None and (code == "invalid_scope" or code.endswith("empty-scopes")):
         return TokenAnswer("scope", reply.status, code)
@@ -117,12 +119,18 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
     if not isinstance(value, str) or not value:
         return None
     kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
-    if not isinstance(kind, str) or kind.lower() != "bearer" or not _VISIBLE.fullmatch(value):
+    if not isinstance(kind, str) or kind.strip().lower() not in _BEARER or not _VISIBLE.fullmatch(value):
         raise AuthError("the token endpoint gave a token that is not a bearer token; this client can use no other kind")
     life = _seconds(fields.get("expires_in"))
     margin = min(max(MIN_MARGIN_S, MARGIN_SHARE * life), life / 2)
-    scope = fields.get("scope")
-    return Token(value, refresh_at=now + life - margin, scope=scope if isinstance(scope, str) else None)
+    return Token(value, refresh_at=now + life - margin, scope=_scope(fields.get("scope")))
+
+
+def _scope(said: Any) -> str | None:
+    """What was granted; None where it is not said: a scope has a word at least (RFC 6749 3.3). Some write the words as a list."""
+    words = said if isinstance(said, list) else [said]
+    text = " ".join(word for word in words if isinstance(word, str)).strip()
+    return text or None
 
 
 def _seconds(value: Any) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from connectors.core.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.core.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.bulk.kick_off import Proofs, proofs_from
 from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
@@ -104,7 +104,8 @@ class ExportJob:
             resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
         )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
-            raise ProtocolError("The export's manifest pages form a circle: its `next` link was followed before.")
+            # a circle: what it lists is had, what may follow is not
+            manifest, following = replace(manifest, next_url=""), None
         self._next_page = following
         ends = is_last and following is None
         grown = await self._planned(manifest)

@@ -16,14 +16,18 @@ import msgspec
 
 from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.kick_off import Proofs
-from connectors.fhir.json_answers import bare
+from connectors.fhir.json_answers import bare, count_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Unit, unit_key
 
-_DIGITS = 19  # more make no count
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
 _MOST_OBJECTS = 2_000_000
+_SYNC_AGAIN = (
+    "sync again begins a new export; if that ends so too, ask who runs the EHR what its status URL answers, or use --mode "
+    "crawl"
+)
+_NO_OUTPUT = f"The export's manifest has no `output` list: the answer with status 200 is something else; {_SYNC_AGAIN}."
 _LONGEST_WORD = 10_000  # of what is read as one word or number
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")  # anything else is the server's free text, and never shown
 _OF_ERRORS = frozenset({"error", "outcome"})
@@ -43,6 +47,7 @@ class _Document(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
     outcome: msgspec.Raw = msgspec.Raw()
     link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()
     transactionTime: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- the guide's spelling
     requiresAccessToken: msgspec.Raw = msgspec.Raw()  # noqa: N815
     request: msgspec.Raw = msgspec.Raw()
@@ -86,7 +91,7 @@ class Manifest:
                 said = _word(entry.type)
                 usable = isinstance(said, str) and _TYPE.fullmatch(said) is not None and not self.proofs.organized
                 # of errors it counts the resources that failed (smart-bulk-data-server), and not the lines
-                count = None if name in _OF_ERRORS else _number(_word(entry.count))
+                count = None if name in _OF_ERRORS else count_from(_word(entry.count))
                 yield ListedFile(name, position, said if usable else "*", count, _url(entry))
 
     def units(
@@ -111,7 +116,7 @@ class Manifest:
         if more or self.doubtful:
             doubt = f"the manifest's page {self.page} "
             doubt += (
-                "has a next page, or may have one, but does not say where"
+                "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
                 if more
                 else "lists something that could not be understood: what the export does not list is kept"
             )
@@ -170,13 +175,13 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     try:
         document = _DOCUMENT.decode(bare(body))
     except msgspec.ValidationError:
-        raise ProtocolError("The export's manifest has no `output` list.") from None
+        raise ProtocolError(_NO_OUTPUT) from None
     except _UNREADABLE:
-        raise ProtocolError("The export's manifest is not JSON.") from None
+        raise ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.") from None
     if not _begins_list(document.output) and not _is_of_nothing(document):
-        raise ProtocolError("The export's manifest has no `output` list.")
+        raise ProtocolError(_NO_OUTPUT)
     time = _word(document.transactionTime)
-    links = links_from(bytes(document.link))
+    links = links_from(bytes(document.link), bytes(document.links))
     listed = {name: _listed(getattr(document, name), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
@@ -213,9 +218,9 @@ def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
     if not _begins_list(found):
         if text.startswith(b"{") or not _word(found):
             return [], 0
-        raise ProtocolError(f"The export's manifest has a `{name}` that is not a list.")
+        raise ProtocolError(f"The export's manifest has a `{name}` that is not a list; {_SYNC_AGAIN}.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
-    return [entry for entry in entries if _url(entry) or _number(_word(entry.count)) != 0], strangers
+    return [entry for entry in entries if _url(entry) or count_from(_word(entry.count)) != 0], strangers
 
 
 def _entries(text: bytes) -> tuple[list[_Entry], int]:
@@ -261,10 +266,3 @@ def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return value.strip().lower() == "true"
     return value if isinstance(value, bool) else None
-
-
-def _number(value: Any) -> int | None:
-    """A count that may come as string, as booleans do; None where it is missing or no count."""
-    if isinstance(value, str) and len(value) < _DIGITS and value.strip().isdecimal():
-        return int(value)
-    return value if type(value) is int and value >= 0 else None

@@ -17,7 +17,7 @@ import anyio
 from connectors.core.errors import FetchError, PlanError, ProtocolError, TerminalFetchError, UnsafeLinkError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import CohortSource
 from connectors.fhir.search.search import SearchFetcher
@@ -28,7 +28,7 @@ from connectors.fhir.unit_details import SearchDetail
 from snapshots.unit import Unit, unit_key
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
-_DIGITS = 10  # a Group of more members is none
+_MOST_MEMBERS = 10**9  # a Group of more is none
 _LOOK_UP = "GET /Patient?identifier=…"
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
 
@@ -158,8 +158,8 @@ class CohortFinder:
         # whose membership cannot be read is a member that is not told
         references = [_reference(member) for member in members if not _is_inactive(member)]
         patients = [one for one in map(self._base.patient, references) if one is not None]
-        quantity = str(found.get("quantity", ""))  # some servers write numbers as text
-        hidden = max(0, int(quantity) - len(members)) if quantity.isdecimal() and len(quantity) < _DIGITS else 0
+        quantity = count_from(found.get("quantity")) or 0
+        hidden = max(0, quantity - len(members)) if quantity < _MOST_MEMBERS else 0
         places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
         notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
         unresolved = sum(places.values())

@@ -10,7 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from urllib.parse import quote
 
-from connectors.core.errors import ProtocolError, TerminalFetchError
+from connectors.core.errors import (
+    BudgetExhaustedError,
+    EhrDownError,
+    FetchError,
+    ProtocolError,
+    QuietHoursError,
+    TerminalFetchError,
+    UnsafeLinkError,
+)
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
@@ -29,6 +37,7 @@ from snapshots.witness import Deletion, Said
 RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
+_NOBODY_ANSWERS = (BudgetExhaustedError, EhrDownError, QuietHoursError)  # nor would anybody answer the next request
 _REFUSALS = 3  # refusals of one type before anything of it came: then the type is closed to this client
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _OK = 200
@@ -122,11 +131,21 @@ class ReferenceFetcher:
         return len(came) + count, remarks
 
     async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[str]]:
+        """Ask for each list in turn. One that fails costs itself: its error is raised after the others were asked for."""
         count, remarks = 0, set[str]()
+        failed: FetchError | UnsafeLinkError | None = None
         for ids in lists:
-            more, said = await self._ask(unit, ids, emit)
+            try:
+                more, said = await self._ask(unit, ids, emit)
+            except _NOBODY_ANSWERS:
+                raise
+            except (FetchError, UnsafeLinkError) as error:
+                failed = failed or error
+                continue
             count += more
             remarks |= said
+        if failed is not None:
+            raise failed
         return count, remarks
 
     async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[str]]:

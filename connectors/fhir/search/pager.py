@@ -7,12 +7,14 @@ What the pages are for is their taker's business; what their end means, `verdict
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import anyio.lowlevel
 
 from connectors.core.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
+from connectors.fhir.page_links import next_from_header
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import NotABundleError, Page, grade, page_from
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
@@ -102,13 +104,18 @@ class Pager:
         )  # the connection's slot is free: the next request is sent before this page is read
         where = f"page {number} of {call.template}"
         try:
-            return page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way), reply.url
+            page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way)
         except NotABundleError as error:
             raise NotAPageError(
                 f"{call.template}, page {number}: {error}.",
                 status=reply.status,
                 led_to_patient="/Patient/" in reply.url and "/Patient/" not in call.url,
             ) from None
+        if (
+            page.next_url is None
+        ):  # some servers say it in the header alone, and a page that is not asked for is lost silently
+            page = replace(page, next_url=next_from_header(reply.headers.get("link")))
+        return page, reply.url
 
     def _is_expired(self, error: TerminalFetchError) -> bool:
         meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)

@@ -177,9 +177,14 @@ class _Inflate(_Gunzip):
 
 
 class _Sniff:
-    """Looks at the first two bytes, then becomes gzip (with another look at what comes out) or plain."""
+    """Looks at the first two bytes, then becomes gzip (with another look at what comes out) or plain.
 
-    def __init__(self, layers: int, meter: _Meter) -> None:
+    `said` is the coding that nobody asked for and the header names: it is believed unless the bytes are gzip's or an object's.
+    A brotli stream that begins with a brace is an empty one (RFC 7932 9.1), so that none is taken for JSON.
+    """
+
+    def __init__(self, layers: int, meter: _Meter, said: str | None = None) -> None:
+        self._said = said
         self._layers = layers
         self._meter = meter
         self._held = b""
@@ -195,8 +200,9 @@ class _Sniff:
             if len(self._held) < len(GZIP_MAGIC):
                 return
             data, self._held = self._held, b""
-            if data.startswith(_ZSTD_MAGIC):
-                raise UnaskedCodingError("zstd")
+            believed = self._said is not None and not data.startswith((GZIP_MAGIC, b"{"))
+            if believed or data.startswith(_ZSTD_MAGIC):
+                raise UnaskedCodingError(self._said or "zstd")
             packed = data.startswith(GZIP_MAGIC) and self._layers > 0
             inner: list[_Layer] = (
                 [_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [_Plain()]
@@ -205,6 +211,8 @@ class _Sniff:
         yield from self._chain.feed(data)
 
     def finish(self) -> Iterator[bytes]:
+        if self._held and self._said is not None:
+            raise UnaskedCodingError(self._said)
         if self._held:
             yield self._held
         if self._chain is not None:
@@ -256,9 +264,9 @@ def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     """The layers that undo a body's coding; other codings than gzip, and deflate unasked, fail when bytes come."""
     codings = codings_of(content_encoding)
     unasked = next((name for name in codings if name in UNASKED), None)
-    if unasked is not None:
-        return Chain([_NotAskedFor(unasked)])
     meter = _Meter()
+    if unasked is not None:
+        return Chain([_Sniff(MAX_LAYERS, meter, unasked) if json_expected else _NotAskedFor(unasked)], meter)
     if json_expected and _DEFLATE not in codings:
         return Chain([_Sniff(MAX_LAYERS, meter)], meter)
     if len(codings) > MAX_LAYERS:

@@ -54,6 +54,8 @@ _NEXT_BY_STATUS: dict[int, str] = {
     404: "check base_url, and whether this EHR offers it",
     406: "this EHR does not support the profile's accept type",
     413: "request less at a time: lower profile.page_size",
+    414: "the URL is longer than the EHR, or a gateway in front of it, accepts: lower profile.post_search_over, to search by POST",
+    431: "our headers are longer than the EHR, or a gateway in front of it, accepts: most likely the token; request fewer scopes",
     429: "lower profile.max_concurrency, or run at a quieter hour",
 }
 # what a status means to the purpose of a request, where that is more than to any

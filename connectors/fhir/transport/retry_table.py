@@ -33,7 +33,9 @@ Failure = Literal[
     "bomb",
 ]
 
-RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendor-facts 7
+RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # vendor-facts 7; 425: too early (RFC 8470)
+# of the server's own failures those that last: not implemented, another HTTP, loops, a login to the network
+LASTING = frozenset({501, 505, 506, 508, 510, 511})
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
 SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
@@ -96,7 +98,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     | status poll, 4xx or 5xx with an OperationOutcome | retry if its code is transient, else terminal: the job failed |
     | kick-off 429 where that means "a job is running" | one try: the caller deletes the stale job |
     | 500 with issue code `required` | terminal: a stored record is poison (Cerner) |
-    | 408, 429, 500, 502, 503, 504 | retry; 5xx of a kick-off once only |
+    | 408, 425, 429, any 5xx but those that last (501, 505, …) | retry; 5xx of a kick-off once only |
     | 2xx and 3xx | protocol |
     | everything else | terminal |
     """
@@ -113,7 +115,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
         return Verdict(action=action, after_s=seen.retry_after_s)
     if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
         return Verdict(action="terminal")
-    if seen.status in RETRYABLE:
+    if seen.status in RETRYABLE or _is_as_500(seen.status):
         paced = seen.status == 429 and (once is None or not kickoff_429_means_running)  # noqa: PLR2004
         if paced:  # refused before it began: safe to repeat, a kick-off too
             once = None
@@ -123,6 +125,11 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     if seen.status < 400:  # noqa: PLR2004
         return Verdict(action="protocol", html=html)
     return Verdict(action="terminal", html=html)
+
+
+def _is_as_500(status: int) -> bool:
+    """Whether a status means what 500 does: an unknown one means what its class does (RFC 9110 15; Cloudflare's 520-530)."""
+    return 500 <= status <= 599 and status not in LASTING | STRAINED  # noqa: PLR2004
 
 
 def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
@@ -155,7 +162,7 @@ def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
     """
     if seen.status is None:
         return seen.failure not in ("coding", "bomb", "unasked")
-    if seen.status == 500 and not seen.codes:  # noqa: PLR2004
+    if _is_as_500(seen.status) and not seen.codes:
         return True
     if seen.status == 429:  # noqa: PLR2004
         return call.purpose not in ("kickoff", "status")

@@ -386,6 +386,7 @@ async def test_an_outcome_at_the_status_url_is_no_export_of_nothing(store: KeptR
         report = await server.sync(store, types=TYPES)
     assert report.status == "failed"
     assert "no `output` list" in (report.error or "")
+    assert "--mode crawl" in (report.error or "")
 
 
 async def test_a_transaction_time_that_no_server_can_mean_earns_no_watermark_of_its_own(store: KeptRows) -> None:

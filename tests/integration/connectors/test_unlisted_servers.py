@@ -96,6 +96,42 @@ async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: Ke
     assert all(kind == "Observation" and "-p1-" in id_ for kind, id_ in missing)
 
 
+@pytest.mark.parametrize("way", ["map", "links", "header"])
+async def test_a_next_page_that_is_told_in_another_place_is_read(store: KeptRows, way: str) -> None:
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if not of_p1(asked) or "start" in asked.query:
+            return None
+        found, url = bundle(server.matches(asked)[:10]), f"{asked.base}/Observation?patient=p1&start=10"
+        del found["link"]
+        told = {"map": {"link": {"next": url}}, "links": {"links": [{"relation": "next", "url": url}]}}.get(way, {})
+        return answer(found | told, headers={"Link": f'<{url}>; rel="next"'} if way == "header" else {})
+
+    async with raw_server(fault) as server:
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert (report.status, set(store.live())) == ("complete", held)
+
+
+async def test_a_listing_that_says_that_its_results_are_incomplete_proves_nothing_gone(store: KeptRows) -> None:
+    later: list[bool] = []
+
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if not later or not of_p1(asked):
+            return None
+        issue = {"severity": "warning", "code": "incomplete"}
+        outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}, "search": {"mode": "outcome"}}
+        return answer({"resourceType": "Bundle", "type": "searchset", "total": 0, "entry": [outcome]})
+
+    async with raw_server(fault) as server:
+        await run(server, store, mode="crawl")
+        later.append(True)
+        reports = [await run(server, store, mode="crawl") for _ in range(3)]
+        held = server.keys()
+    assert [report.deleted for report in reports] == [0, 0, 0]
+    assert set(store.live()) == held
+    assert any("incomplete" in note for note in reports[-1].notes)
+
+
 def next_link(url: object) -> Callable[[dict], None]:
     def change(found: dict) -> None:
         found["link"] = [{"relation": "next", "url": url}]
@@ -240,7 +276,7 @@ async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> Non
     assert not [path for path in paths if ".." in path or " " in path or "%" in path]
 
 
-@pytest.mark.parametrize("quantity", [9, "9"])
+@pytest.mark.parametrize("quantity", [9, "9", 9.0])
 async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(
     store: KeptRows, quantity: object
 ) -> None:
@@ -410,3 +446,52 @@ async def test_a_type_whose_rows_have_no_date_is_asked_for_news_from_a_moment_of
         assert (await run(server, store, {"incremental": True}, mode="crawl")).status == "complete"
     mark = datetime.fromisoformat(store.watermarks()["Condition"])
     assert abs(began - timedelta(seconds=margin) - mark) < timedelta(seconds=30)
+
+
+def a_page(asked: Asked) -> bytes:
+    return answer(b"<html></html>", headers={"Content-Type": "text/html"})
+
+
+def a_refusal(asked: Asked) -> bytes:
+    return answer({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "required"}]}, 500)
+
+
+def another_type(asked: Asked) -> bytes:
+    return answer({"resourceType": "Patient", "id": "p1"})
+
+
+def a_way_elsewhere(asked: Asked) -> bytes:
+    return answer(b"", 302, {"Location": "http://127.0.0.1:1/x"})
+
+
+@pytest.mark.parametrize("lists", [True, False])
+@pytest.mark.parametrize("bad", [a_page, a_refusal, another_type, a_way_elsewhere])
+async def test_a_reference_that_cannot_be_read_costs_itself_and_not_those_asked_for_with_it(
+    store: KeptRows, bad: Callable[[Asked], bytes], lists: bool
+) -> None:
+    def fault(server: RawServer, asked: Asked) -> bytes | None:
+        if asked.path == "/metadata":
+            statement = server.statement()
+            for one in statement["rest"][0]["resource"]:
+                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
+            return answer(statement)
+        if asked.path == "/Medication":  # a list of ids is refused, or answered with nobody
+            return a_refusal(asked) if "_id" in asked.query and not lists else answer(bundle([]))
+        return bad(asked) if asked.path == "/Medication/m1" else None
+
+    async with raw_server(fault) as server:
+        pills = [f"m{n}" for n in range(6)]
+        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
+        server.rows["MedicationRequest"] = [
+            {
+                "resourceType": "MedicationRequest",
+                "id": f"r-{pill}",
+                "subject": {"reference": "Patient/p1"},
+                "medicationReference": {"reference": f"Medication/{pill}"},
+            }
+            for pill in pills
+        ]
+        report = await run(server, store, {"max_tries": 2}, mode="crawl")
+        held = server.keys()
+    assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])
+    assert held - set(store.live()) == {("Medication", "m1")}

@@ -144,6 +144,22 @@ def test_a_coding_that_was_not_asked_for_is_refused_by_its_name(coding, json_exp
     assert caught.value.coding == coding.rpartition(",")[2].strip().lower()
 
 
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "dcz"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda body: gzip.compress(gzip.compress(body))])
+def test_a_coding_that_was_not_asked_for_and_that_the_bytes_belie_does_not_matter_where_json_was_asked_for(
+    coding, pack
+):
+    assert decoded(pack(NDJSON), coding) == NDJSON
+    with pytest.raises(UnaskedCodingError):
+        decoded(pack(NDJSON), coding, json_expected=False)
+
+
+@pytest.mark.parametrize("body", [b"x", b"\x0b\x02\x80hello\x03", b"[]"])
+def test_a_coding_that_was_not_asked_for_is_believed_of_any_other_bytes(body):
+    with pytest.raises(UnaskedCodingError, match="br"):
+        decoded(body, "br")
+
+
 def test_zstd_that_the_header_does_not_own_up_to_is_known_by_its_bytes_where_json_was_asked_for():
     with pytest.raises(UnaskedCodingError, match="zstd"):
         decoded(b"\x28\xb5\x2f\xfd\x04\x00")

@@ -229,6 +229,13 @@ def test_a_deleted_file_lists_what_is_gone() -> None:
     assert deletions_from(line) == ((Deletion("Patient", "123"),), 0)
 
 
+@pytest.mark.parametrize("nothing", [{}, {"entry": []}, {"entry": None}])
+def test_a_bundle_of_deletions_without_entries_says_that_nothing_was_deleted(nothing: dict) -> None:
+    assert deletions_from(orjson.dumps({"resourceType": "Bundle", "type": "transaction", **nothing})) == ((), 0)
+    with pytest.raises(UnreadableResourceError):
+        deletions_from(orjson.dumps(nothing))
+
+
 @pytest.mark.parametrize(
     ("method", "url", "gone"),
     [
@@ -250,6 +257,17 @@ def test_only_a_delete_of_a_resource_below_the_base_deletes_it_and_others_are_co
     entries = [{"request": {"method": "DELETE", "url": "Patient/0"}}, {"request": {"method": method, "url": url}}]
     found, unread = deletions_from(orjson.dumps({"entry": entries}), FhirBase("https://ehr.example.org/fhir"))
     assert (Deletion("Patient", "1") in found, unread) == (gone, int(not gone))
+
+
+@pytest.mark.parametrize(
+    ("severity", "means"),
+    [("information", "incomplete"), ("warning", "incomplete"), ("error", "fatal"), ("fatal", "fatal")],
+)
+def test_an_issue_of_fhirs_own_that_tells_of_missing_results_is_believed_whatever_its_severity(
+    severity: str, means: str
+) -> None:
+    assert grade([Issue(severity, "incomplete", ())], {}) == means
+    assert grade([Issue(severity, "incomplete", ("7",))], {"7": "ignored"}) == "ignored"
 
 
 def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:

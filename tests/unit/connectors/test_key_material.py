@@ -124,9 +124,19 @@ def test_a_number_names_a_key_as_its_digits_do(kid: object, asked: str | None) -
     assert (signer.kid, signer.alg) == ("5", "RS384")
 
 
-def test_of_several_keys_one_for_signing_is_taken() -> None:
-    material = json.dumps({"keys": [as_jwk(RSA, use="enc", kid="e"), as_jwk(EC, use="sig", kid="s")]})
+FOR_ENCRYPTION = [{"use": "enc"}, {"key_ops": ["decrypt"]}, {"key_ops": ["verify"]}, {"alg": "RSA-OAEP"}]
+
+
+@pytest.mark.parametrize("says", FOR_ENCRYPTION)
+def test_of_several_keys_one_for_signing_is_taken(says: dict) -> None:
+    material = json.dumps({"keys": [as_jwk(RSA, kid="e", **says), as_jwk(EC, use="sig", kid="s")]})
     assert load_signing_key(material, PROFILE, kid=None, alg=None).kid == "s"
+
+
+@pytest.mark.parametrize("says", [*FOR_ENCRYPTION, {"alg": "RSx"}])
+def test_a_key_that_is_not_for_signing_is_told_when_it_is_read(says: dict) -> None:
+    with pytest.raises(AuthError, match=r"not for signing|cannot sign RS"):
+        load_signing_key(json.dumps(as_jwk(RSA, **says)), PROFILE, kid=None, alg=None)
 
 
 SMALL = rsa.generate_private_key(65537, 1024)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.page_links import Links, links_from
+from connectors.fhir.page_links import Links, links_from, next_from_header
 from connectors.fhir.records import page_from
 
 URL = "https://ehr.example.org/r4?page=2"
@@ -76,6 +76,44 @@ def test_two_next_pages_leave_a_doubt() -> None:
 def test_a_single_link_in_place_of_a_list_is_read() -> None:
     assert links_from(orjson.dumps({"relation": "next", "url": URL})) == (URL, False)
     assert links_from(b"") == links_from(b"null") == links_from(b"[]") == (None, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"self": "x", "next": URL}, {"Next": {"href": URL}}, {"next": {"url": URL}}, [{"self": "x"}, {"next": URL}]],
+)
+def test_a_next_link_whose_relation_is_a_key_is_followed(value: Any) -> None:
+    raw = orjson.dumps(value)
+    assert links_from(raw) == links_from(b"", raw) == links_from(b"[]", raw) == (URL, False)
+
+
+@pytest.mark.parametrize("value", [{"next": None}, {"next": 7}, {"next": {}}, {"next": [URL]}, {"next": " "}])
+def test_a_next_key_without_a_usable_url_is_no_end(value: Any) -> None:
+    assert links_from(orjson.dumps(value)).next_url == ""
+
+
+def test_keys_that_are_known_to_lead_elsewhere_are_passed_over_and_others_leave_a_doubt() -> None:
+    assert links_from(orjson.dumps({"self": "x", "prev": None})) == (None, False)
+    assert links_from(orjson.dumps({"self": "x", "more": URL})) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f'<{URL}>; rel="next"',
+        f"<{URL}>;rel=next",
+        f'<{URL}>; title="a, b"; REL="last Next"',
+        f'<x?a=1,2>; rel="self", <{URL}>; rel="next"; title="x"',
+        f'<{URL}>; rel="http://{IANA}/relation/next"',
+    ],
+)
+def test_a_next_link_in_the_header_is_found(value: str) -> None:
+    assert next_from_header(value) == URL
+
+
+@pytest.mark.parametrize("value", [None, "", "next", f'<{URL}>; rel="self"', f'<{URL}>; title="rel=next"', f"<{URL}>"])
+def test_a_header_that_names_no_next_page_names_none(value: str | None) -> None:
+    assert next_from_header(value) is None
 
 
 JSON = st.recursive(

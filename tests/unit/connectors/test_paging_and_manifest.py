@@ -118,7 +118,19 @@ def test_a_total_that_changes_between_pages_says_that_rows_may_have_slipped_thro
 
 
 @pytest.mark.parametrize(
-    ("said", "count"), [(3, 3), ("3", 3), ("0", 0), (None, None), (True, None), (-1, None), ("many", None), (2.5, None)]
+    ("said", "count"),
+    [
+        (3, 3),
+        ("3", 3),
+        ("0", 0),
+        (None, None),
+        (True, None),
+        (-1, None),
+        ("many", None),
+        (2.5, None),
+        (2.0, 2),
+        ("2.0", 2),
+    ],
 )
 def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> None:
     body = orjson.dumps({"output": [{"type": "Patient", "url": "u1", "count": said}]})

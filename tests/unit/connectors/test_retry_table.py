@@ -93,12 +93,12 @@ def test_every_row_of_the_table_gives_its_verdict(purpose, seen, expected):
     assert judge(a_call(purpose), seen) == expected
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 524, 529, 598])
 def test_overload_statuses_are_retried(status):
     assert judge(a_call(), Seen(status=status)).action == "retry"
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 409, 410, 413, 422, 501])
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 409, 410, 413, 422, 451, 501, 505, 511, 600, 999])
 def test_refusals_are_final(status):
     assert judge(a_call(), Seen(status=status)).action == "terminal"
 

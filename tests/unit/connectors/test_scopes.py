@@ -60,6 +60,9 @@ def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expec
         "system/Condition.r system/Condition.s",
         "system/Condition.Read",
         "launch openid system/Condition.rs",
+        "SYSTEM/Condition.READ",
+        "system/Patient.read,system/Condition.read",
+        "system/Patient.rs?category=a,b,system/Condition.rs",
     ],
 )
 def test_reading_and_searching_are_found_in_every_spelling(scope):

@@ -359,6 +359,33 @@ async def test_what_was_granted_is_known_and_what_was_not_said_is_not(endpoint):
     assert tokens.granted().readable == {"Patient", "Condition"}
 
 
+@pytest.mark.parametrize("kind", ["bearer", "BEARER", "BearerToken", " Bearer "])
+@pytest.mark.parametrize("status", [200, 201])
+async def test_a_bearer_token_is_used_however_its_type_is_spelt_and_whichever_status_grants_it(endpoint, kind, status):
+    endpoint.script = [(status, {"access_token": "t", "token_type": kind, "expires_in": 300})]
+    assert (await source(endpoint).token()).authorization == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    ("scope", "readable"),
+    [
+        (["system/Patient.read", "system/Goal.read"], {"Patient", "Goal"}),
+        (["system/Patient.read", None, 7], {"Patient"}),
+        ("", None),
+        (" ", None),
+        ([], None),
+        (7, None),
+        ("launch", set()),
+    ],
+)
+async def test_a_scope_of_no_word_says_nothing_and_a_list_of_words_says_what_they_say(endpoint, scope, readable):
+    endpoint.granted["scope"] = scope
+    tokens = source(endpoint)
+    await tokens.token()
+    granted = tokens.granted()
+    assert (granted and granted.readable) == readable
+
+
 @pytest.mark.parametrize("said", [{}, {"token_type": None}, {"token_type": ""}])
 async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
     endpoint.script = [(200, {"access_token": "t", "expires_in": 300, **said})]
