@@ -208,7 +208,10 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
             say(line)
     elif code != ExitCode.FAILED:
         where = "the store has" if asked.stored else "the EHR returned"
-        say(f"{asked.connection.name}: {where} nothing about this patient; check the id (a FHIR id, not an MRN)")
+        advice = "check the id (a FHIR id, not an MRN)"
+        if asked.as_of is not None:
+            where, advice = "at that moment the store had", f"{advice}, or list its runs with `chartferry snapshots`"
+        say(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
     return code
 
 

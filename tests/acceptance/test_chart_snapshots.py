@@ -40,6 +40,15 @@ def test_a_patient_of_whom_nothing_is_stored_has_no_snapshots_and_is_not_named(s
     assert (done.code, "nobody-17" in done.stdout + done.stderr) == (4, False)
 
 
+def test_of_a_moment_before_the_first_run_it_is_said_that_the_store_had_nothing_then(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+    done = site.run("pull", name, served.patient_ids[0], "--stored", "--out", "-", "--as-of", "2020-01-01T00:00:00Z")
+    assert done.code == 4
+    assert "at that moment the store had nothing about this patient" in done.stderr
+
+
 def test_the_past_is_read_from_the_store_alone(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
