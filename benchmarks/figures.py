@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 MEMORY_BAR_MB = 200.0
-WIDTH_ELSEWHERE = 150  # columns if the output is no terminal: no cell is cut
+WIDTH_ELSEWHERE = 100  # columns, where nobody watches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,10 @@ def print_behaviours(behaviours: Sequence[Behaviour], theirs: str) -> None:
 def print_figures(figures: Sequence[Figure]) -> None:
     """Print all figures as one table on stdout."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("measurement", "figure", "limit", "measured beside it", "ratio", "bar", "peak MB", "", "note"):
-        table.add_column(
-            column, justify="right" if column in {"figure", "limit", "ratio", "bar", "peak MB"} else "left"
-        )
+    table.add_column("measurement, what was measured beside it, note")
+    for column in ("figure", "limit", "ratio", "bar", "MB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for figure in figures:
         table.add_row(*(Text(cell) for cell in _cells(figure)))
     _console().print(table)
@@ -96,10 +96,10 @@ def _console() -> Console:
 
 
 def _cells(figure: Figure) -> Iterable[str]:
-    yield figure.name
+    beside = f"beside: {figure.limit_name}" if figure.limit_name else ""
+    yield "\n  ".join(filter(None, (figure.name, beside, figure.note)))
     yield f"{_number(figure.value)} {figure.unit}"
     yield "" if figure.limit is None else f"{_number(figure.limit)} {figure.unit}"
-    yield figure.limit_name
     yield "" if figure.ratio is None else f"{figure.ratio:.2f}"
     if figure.bar is None:
         yield ""
@@ -108,7 +108,6 @@ def _cells(figure: Figure) -> Iterable[str]:
         yield f"{sign} {figure.bar:.2f}" if figure.bar_on == "ratio" else f"{sign} {_number(figure.bar)}"
     yield "" if figure.peak_mb is None else f"{figure.peak_mb:.0f}"
     yield {True: "OK", False: "MISS", None: ""}[figure.passed]
-    yield figure.note
 
 
 def _number(value: float) -> str:

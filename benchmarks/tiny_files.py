@@ -1,4 +1,4 @@
-"""tiny_files measures a bulk export of 20,000 files of four rows each, from a server without limits (vendors.md F30).
+"""tiny_files measures a bulk export of 20,000 files of four rows each, from a server without limits (F30).
 
 Beside it a bare aiohttp loop downloads the same files over as many connections.
 """

@@ -53,7 +53,7 @@ def check(
 
     Exit codes: 0 all is well (apart from notes and warnings), 2 a problem in the configuration, 5 with --connect: a step failed.
     """
-    from cli.wiring import checked_tenant
+    from cli.choosing import checked_tenant
     from connectors.fhir.vendors import PROFILES
 
     settings, problems = read_settings(config, os.environ, vendors=PROFILES)
@@ -125,7 +125,7 @@ async def _connected(
 
 def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield the problems that `config` alone cannot see: unreadable secrets and files, overrides that the profile refuses."""
-    from cli.wiring import profile_problems
+    from cli.choosing import profile_problems
 
     path = f"connections.{connection.name}"
     read: dict[str, str] = {}

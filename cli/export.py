@@ -95,7 +95,8 @@ def export(
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
-    from cli.wiring import choose_connections, choose_tenant, read_patients
+    from cli.choosing import choose_connections, choose_tenant
+    from cli.wiring import read_patients
     from exports.plan import ExportRequest
 
     settings = settings_of(config)

@@ -92,6 +92,13 @@ def settings_of(config: Path | None) -> Settings:
     return load_settings(config, os.environ, vendors=PROFILES)
 
 
+def start_logging(invocation: Invocation, level: str = "INFO") -> None:
+    """Send log lines to stderr: JSON unless it is a terminal."""
+    from config.logs import configure_logging
+
+    configure_logging(json=not invocation.terminal, level=level, stream=sys.stderr)
+
+
 # option -> whether it takes a value
 _SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False}
 

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.core
 
-from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, sync, views
+from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, views
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, placed
 from cli.render import emit_json, say, tell
@@ -73,6 +73,7 @@ config_app.command("check", epilog=_examples(config_check.EXAMPLES))(config_chec
 app.command("sync", epilog=_examples(sync.EXAMPLES))(sync.sync)
 app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
 app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
+app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapshots)
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)

@@ -26,8 +26,9 @@ def preview_all(
     settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
 ) -> list[Preview]:
     """Plan each connection's run, one after another; a connection that cannot be planned says why."""
+    from cli.invocation import start_logging
     from cli.preview import Preview
-    from cli.wiring import opened_store, preview_connection, start_logging
+    from cli.wiring import opened_store, preview_connection
     from snapshots.errors import StoreError
     from snapshots.pool import store_exists
 

@@ -77,7 +77,7 @@ def prove(
     Exit codes: 0 nothing is missing, 3 the store holds fewer than the EHR (or the EHR did not answer), 4 nothing could be
     compared, 5 failed, 6 a sync is in progress, 2 usage or configuration.
     """
-    from cli.wiring import choose_connections
+    from cli.choosing import choose_connections
 
     if everyone and sample is not None:
         raise typer.BadParameter("--all asks about every patient, --sample about some: choose one")
@@ -121,7 +121,8 @@ async def _prove(
     invocation: Invocation,
     show: Show,
 ) -> Certificate:
-    from cli.wiring import Wanted, opened_store, prove_connection, start_logging
+    from cli.invocation import start_logging
+    from cli.wiring import Wanted, opened_store, prove_connection
 
     start_logging(invocation)
     async with opened_store(settings, connection.tenant) as store:

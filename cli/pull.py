@@ -25,6 +25,7 @@ from cli.invocation import (
     settings_of,
 )
 from cli.moments import AsOfOption, checked_moment
+from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
@@ -74,7 +75,7 @@ def pull(
         str,
         typer.Argument(
             metavar="PATIENT",
-            help="- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here.",
+            help=PATIENT_HELP,
             show_default=False,
         ),
     ],
@@ -105,7 +106,7 @@ def pull(
 
     Exit codes: 0 complete, 3 written with holes (each is named), 4 nothing known about this patient, 5 failed, 6 busy.
     """
-    from cli.wiring import choose_connections
+    from cli.choosing import choose_connections
 
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
@@ -118,7 +119,7 @@ def pull(
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     asked = Pull(
         connection=chosen,
-        patient=_patient(patient),
+        patient=one_patient(patient, "pull takes one, `sync --patients -` takes many"),
         out=out or f"{chosen.name}-{moment}{SUFFIX[format_]}",
         format=format_,
         stored=stored,
@@ -131,26 +132,11 @@ def pull(
     return _tell(asked, report, files, json=json)
 
 
-def _patient(word: str) -> str:
-    if word != STDOUT:
-        return word.strip().removeprefix("Patient/")
-    if sys.stdin.isatty():
-        say("Type the patient's FHIR id (VA: ICN), then press Enter:")
-        return sys.stdin.readline().strip().removeprefix("Patient/")
-    from cli.wiring import read_patients
-
-    patients = tuple(read_patients(STDOUT))
-    if len(patients) != 1:
-        raise typer.BadParameter(
-            f"stdin names {len(patients)} patients; pull takes one, `sync --patients -` takes many"
-        )
-    return patients[0]
-
-
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    from cli.wiring import Wanted, opened_store, run_connection, start_logging
+    from cli.invocation import start_logging
+    from cli.wiring import Wanted, opened_store, run_connection
 
     async with opened_store(settings, asked.connection.tenant) as store:
         report = None

@@ -50,7 +50,7 @@ def runs(
     debug: DebugOption = False,
 ) -> int:
     """List the newest runs; show one with its holes, notes and counts by type; or give one up (discard)."""
-    from cli.wiring import choose_connections, choose_tenant
+    from cli.choosing import choose_connections, choose_tenant
 
     run, discards = read_words(words or [])
     settings = settings_of(config)

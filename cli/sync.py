@@ -23,6 +23,7 @@ from cli.invocation import (
     invocation_of,
     settings_of,
     split_words,
+    start_logging,
 )
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
@@ -105,8 +106,9 @@ def sync(
 
     Exit codes: 0 complete, 3 partial (each hole is named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """
+    from cli.choosing import choose_connections
     from cli.plan_report import preview_all, show_plans
-    from cli.wiring import Wanted, choose_connections, file_name, read_patients
+    from cli.wiring import Wanted, file_name, read_patients
 
     settings = settings_of(config)
     chosen = choose_connections(settings, tenant, connections or [])
@@ -172,7 +174,7 @@ def run_all(
 
     if connections:
         with run_progress(terminal=invocation.terminal) as show:
-            wiring.start_logging(invocation, log_level)
+            start_logging(invocation, log_level)
             supervise(
                 lambda: all_of_them(show), resume="every run stays resumable: run the same command again to resume"
             )

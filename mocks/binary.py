@@ -15,8 +15,9 @@ from mocks.ehr import Ehr
 def binary(request: Request, ehr: Ehr, row: Row) -> Response:
     """Answer one Binary.
 
-    Epic: the attachment's own type returns its bytes, fhir+json a Binary with base64 `data`, anything else XML (SF, 1.5).
-    Millennium: Accept equals the contentType or application/fhir+json; anything else, even application/json, is 406 (CR, 2.8).
+    Epic: the attachment's own type returns its bytes, fhir+json a Binary with base64 `data`, anything else XML
+    (SF, vendor-facts 1.5). Millennium: Accept equals the contentType or application/fhir+json; anything else, even
+    application/json, is 406 (CR, vendor-facts 2.8).
     Others: JSON if the client asks for FHIR, otherwise bytes (R4, binary.html).
     """
     accept = request.headers.get("accept", "*/*")

@@ -1,4 +1,4 @@
-"""Bulk $export: kick-off, status and deletion, with each manner's strictness (vendors.md section 6).
+"""Bulk $export: kick-off, status and deletion, with each manner's strictness (vendor-facts 6).
 
 A job has the rows of its kick-off: `bulk_export` selects them, `bulk_files` serves them.
 """
@@ -22,7 +22,7 @@ from mocks.mock_config import BulkLevel
 from mocks.oauth import authenticate
 from mocks.search import negotiate
 
-_KEPT_S = 14 * 86_400  # as Epic (ET)
+_KEPT_S = 14 * 86_400  # as Epic (ET, vendor-facts 1.9)
 _STU4 = 4
 
 
@@ -107,7 +107,7 @@ def _question(asked: Kickoff) -> tuple[object, ...]:
 
 
 def _no_duplicate(ehr: Ehr, client: str | None, asked: Kickoff) -> None:
-    """Soarian: refuse the same `_since` and `_type` until the old job is deleted (vendors.md 2.7)."""
+    """Soarian: refuse the same `_since` and `_type` until the old job is deleted (vendor-facts 2.7)."""
     if any(job.client_id == client and job.question == _question(asked) for job in ehr.jobs.values()):
         raise Refused(fhir_refusal(409, "duplicate", "A job with these parameters exists"), "duplicate")
 
@@ -143,7 +143,7 @@ def _one_at_a_time(ehr: Ehr, client: str | None, group: Row | None) -> None:
 
 
 def _too_recent(ehr: Ehr) -> Response:
-    text = "Request not allowed: The Client requested this Group too recently."  # ET, vendors.md 1.9
+    text = "Request not allowed: The Client requested this Group too recently."  # ET, vendor-facts 1.9
     return json_answer(outcome(issue("fatal", "business-rule", text)), ehr.config.kickoff_refusal_status)
 
 
@@ -168,7 +168,7 @@ async def status(request: Request) -> Response:
         del ehr.jobs[job.id]
         for one in (*job.files, *job.errors, *job.deleted):
             del ehr.files[one.id]
-        if not job.complete:  # a job deleted before completion does not count (ET)
+        if not job.complete:  # a job deleted before completion does not count (ET, vendor-facts 1.9)
             ehr.kickoffs.pop((job.client_id, job.group or ""), None)
         if ehr.config.soarian:
             return json_answer(outcome(issue("information", "informational", "The export was deleted")), 202)

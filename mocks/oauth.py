@@ -1,4 +1,4 @@
-"""The token endpoint, and what a token allows: SMART backend services (vendors.md section 5) with each manner's strictness.
+"""The token endpoint, and what a token allows: SMART backend services (vendor-facts 5) with each manner's strictness.
 
 It really verifies assertions: signature by the registered keys, alg, aud, exp at most 300 s ahead, jti used once.
 """
@@ -26,7 +26,7 @@ from mocks.manners.manner import read_query
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 LONGEST_LIFE_S = 300
-_LONGEST_JTI = 151  # Epic (EO); no server allows more
+_LONGEST_JTI = 151  # Epic (EO, vendor-facts 1.3); no server allows more
 _CLOCK_LEEWAY_S = 2  # only for iat and nbf: clocks on one machine never differ by more
 _SCOPE = re.compile(r"(?:system|patient)/(?P<type>[A-Z][A-Za-z]*|\*)\.(?P<access>read|write|\*|c?r?u?d?s?)(?:\?.*)?$")
 _LETTERS = {"read": frozenset("rs"), "write": frozenset("cud"), "*": frozenset("cruds")}
@@ -131,7 +131,7 @@ def _issuer(ehr: Ehr, assertion: str) -> str:
 
 
 def _pick_key(registered: Mapping[str, Any], alg: str, kid: Any) -> RSAKey | ECKey:
-    """Choose a key as vendors.md 5.2 says: by kid if given, by kty (and curve) fitting alg; exactly one must remain."""
+    """Choose a key as vendor-facts 5.2 says: by kid if given, by kty (and curve) fitting alg; exactly one must remain."""
     curve = {"ES256": "P-256", "ES384": "P-384"}.get(alg)
     found = [
         key
@@ -174,7 +174,7 @@ def _check_claims(ehr: Ehr, claims: dict[str, Any], client: str) -> None:
 def _granted(ehr: Ehr, asked: list[str]) -> list[str]:
     manner = ehr.manner
     versions = ehr.config.scope_versions or manner.scope_versions
-    if manner.scopes == "registered":  # follows the app's registration, not the request (TM, vendors.md 1.3)
+    if manner.scopes == "registered":  # follows the app's registration, not the request (TM, vendor-facts 1.3)
         kinds = sorted({*ehr.types, "Binary", "Medication"} - set(ehr.config.forbidden_types))
         return [
             f"system/{kind}.{access}" for kind in kinds for access in (("r", "s") if "v2" in versions else ("read",))
@@ -242,7 +242,7 @@ def may(ehr: Ehr, grant: Grant | None, kind: str, letter: str) -> bool:
     """Return whether a grant allows reading ("r") or searching ("s") this type."""
     if grant is None:
         return True
-    if ehr.manner.scopes == "literal":  # compares literally, does not match wildcards (LK, vendors.md 4.2)
+    if ehr.manner.scopes == "literal":  # compares literally, does not match wildcards (LK, vendor-facts 4.2)
         return not grant.literal.isdisjoint({f"system/{kind}.read", f"patient/{kind}.read"})
     return letter in grant.scopes.get(kind, ()) or letter in grant.scopes.get("*", ())
 

@@ -103,7 +103,7 @@ def _query(ehr: Ehr, kind: str, raw: str) -> SearchQuery:
 
 
 def _unrestricted_only(ehr: Ehr, query: SearchQuery) -> None:
-    """Refuse what is behind break-the-glass (EA, vendors.md 1.7), and parameters that this server does not accept."""
+    """Refuse what is behind break-the-glass (EA, vendor-facts 1.7), and parameters that this server does not accept."""
     who = query.patient or query.one("_id")
     for key in (f"{query.resource_type}/{who}", f"*/{who}"):
         if key in ehr.config.restricted:
@@ -113,7 +113,7 @@ def _unrestricted_only(ehr: Ehr, query: SearchQuery) -> None:
 
 
 def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None:
-    """Restrict a token to the patient of its launch (LK, vendors.md 4.2)."""
+    """Restrict a token to the patient of its launch (LK, vendor-facts 4.2)."""
     if grant is None or grant.patient is None:
         return
     if query.resource_type == "Patient":
@@ -158,7 +158,7 @@ def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
         )
     start = ehr.manner.start_of(query, size)
     page = PageAt(f"{ehr.base_url}/{query.resource_type}", query, start, size, len(rows))
-    repeated = 1 if ehr.manner.duplicate_across_pages and start == size else 0  # CR: may repeat across pages
+    repeated = 1 if ehr.manner.duplicate_across_pages and start == size else 0  # may repeat (CR, vendor-facts 2.5)
     return _page(ehr, page, rows[start - repeated : start + size], ehr.manner.links(page))
 
 
@@ -246,7 +246,7 @@ def _entry(ehr: Ehr, row: Row) -> bytes:
 
 
 def _redacted(row: Row) -> Row:
-    """Return the placeholder for a record that the caller may not see (VD, vendors.md 3.3)."""
+    """Return the placeholder for a record that the caller may not see (VD, vendor-facts 3.3)."""
     security = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "REDACTED"}
     return row_of(orjson.dumps({"resourceType": row.type, "id": row.id, "meta": {"security": [security]}}))
 

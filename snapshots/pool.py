@@ -18,6 +18,7 @@ import platformdirs
 from psycopg import AsyncConnection
 
 from snapshots.beginning import begin, discard, utc_now
+from snapshots.chart_history import ChartChange, chart_history
 from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
@@ -139,6 +140,11 @@ class Store:
         """Return the ids of a connection's live patients, in order; none for a connection that never ran."""
         async with self._session("listing patients") as conn:
             return await patient_ids(conn, connection)
+
+    async def chart_history(self, connection: str, patient: str) -> list[ChartChange]:
+        """Give what the runs that have ended did to a patient's chart, oldest first; nothing for an unknown patient."""
+        async with self._session("reading a chart's history") as conn:
+            return await chart_history(conn, connection, patient)
 
     @asynccontextmanager
     async def _session(self, doing: str) -> AsyncIterator[AsyncConnection[Any]]:

@@ -136,7 +136,7 @@ def _strangers(value: Any) -> int:
 
 
 def _is_export(operation: Mapping[str, Any]) -> bool:
-    """Named `export`, `$export` or as Epic and Cerner name theirs: `group-export`, `patient-export` (vendors.md 1.1, 2.1)."""
+    """Named `export`, `$export` or as Epic and Cerner name theirs: `group-export`, `patient-export` (vendor-facts 1.1, 2.1)."""
     name = str(operation.get("name", "")).lstrip("$").lower()
     definition = str(operation.get("definition", "")).lower().partition("|")[0]
     return name == "export" or name.endswith("-export") or definition.endswith(("/export", "-export"))

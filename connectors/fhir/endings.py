@@ -18,7 +18,7 @@ from snapshots.unit import Ending
 
 _FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
 What = Literal["search", "patient", "read"]
-# statuses that say "nothing like that here": to a search 404 too, of a type that the server has none of (vendors.md section 7)
+# statuses that say "nothing like that here": to a search 404 too, of a type that the server has none of (vendor-facts 7)
 _NOT_SERVED: Mapping[What, frozenset[int]] = MappingProxyType(
     {"search": frozenset({404, 501}), "patient": frozenset({501}), "read": frozenset({405, 501})}
 )

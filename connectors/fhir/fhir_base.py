@@ -4,7 +4,7 @@ Ids have a meaning only on one base: `https://other.example/fhir/Patient/p1` is 
 `transport.links` decides which URLs may be requested, and which may receive the token.
 
 A base is the same in any spelling of scheme and host, with or without its default port and trailing slashes. http and https of
-one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7), and
+one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7), and
 nobody serves two sets of patients that differ in that letter. Another path is another base (R4 beside DSTU2, another tenant), and
 so is another port, or the name by which a server knows itself inside its network: whose ids those are cannot be told from here,
 unless the configuration says it (`moved`, profile.rewrite_origins).

@@ -17,7 +17,7 @@ ISSUE_TYPES = frozenset(
      "code-invalid", "extension", "too-costly", "business-rule", "conflict", "transient", "lock-error", "no-store",
      "exception", "timeout", "incomplete", "throttled", "informational", "success", "limited-filter"]
 )  # fmt: skip
-_NUMBER = re.compile(r"\d{3,6}")  # Epic's: 4119, 59108 (vendors.md 1.8)
+_NUMBER = re.compile(r"\d{3,6}")  # Epic's: 4119, 59108 (vendor-facts 1.7)
 
 
 def shown(codes: Iterable[str], known: Iterable[str] = ()) -> tuple[str, ...]:

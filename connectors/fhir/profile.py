@@ -37,7 +37,7 @@ class AttachmentPolicy(BaseModel):
 
     fetch: bool = True
     max_bytes: int = Field(20_000_000, ge=1, le=500_000_000)  # four of that size are in memory at once
-    # what has text, and the C-CDA, RTF and PDF of captured charts (vendors.md 1.10); "*" stands for anything: "image/*"
+    # what has text, and the C-CDA, RTF and PDF of captured charts (vendor-facts 1.10); "*" stands for anything: "image/*"
     types: tuple[str, ...] = (
         "text/*",
         "application/pdf",
@@ -59,7 +59,7 @@ class VendorProfile(BaseModel):
     name: str
     label: str
 
-    # -- login (vendors.md section 5)
+    # -- login (vendor-facts 5)
     assertion_alg_rsa: str = "RS384"
     assertion_alg_ec: str = "ES384"
     assertion_life_s: int = Field(240, ge=30, le=300)
@@ -74,7 +74,7 @@ class VendorProfile(BaseModel):
         1,
         5,
         30,
-    )  # flaky token endpoints refuse good assertions (vendors.md 5.4)
+    )  # flaky token endpoints refuse good assertions (vendor-facts 5.4)
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
     # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
     cookies: bool = False
@@ -167,7 +167,7 @@ class VendorProfile(BaseModel):
     kickoff_wait_s: float = Field(
         3600, ge=0
     )  # how long a running export of ours is waited for before this one gives up
-    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (Bulk Data IG 6.1, 5xx)
+    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (vendor-facts 6.1)
     kickoff_again_s: float = Field(300, ge=0)
     kickoff_window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
     kickoff_too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke

@@ -30,7 +30,7 @@ _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _TOTAL = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
-# FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendors.md 1.9): bounds against nonsense, no rule. A slash, a
+# FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendor-facts 1.9): bounds against nonsense, no rule. A slash, a
 # blank or a control character would lead a URL elsewhere
 _ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
 
@@ -166,7 +166,7 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
 
     `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
 
-    Entries that are OperationOutcomes become issues, never records (vendors.md section 7). An entry that cannot be read, or that
+    Entries that are OperationOutcomes become issues, never records (vendor-facts 7). An entry that cannot be read, or that
     holds no resource, is quarantined alone.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Allscripts (Veradigm, Altera), as in vendors.md section 3: misspelt discovery, an old content type, 413, soft 404s."""
+"""Allscripts (Veradigm, Altera), as in vendor-facts 3: misspelt discovery, an old content type, 413, soft 404s."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mocks.request_log import Layout
 _ROUTE = "/fhirroute"
 _BASE = f"{_ROUTE}/fhir/CP00101"
 
-# the documented list of group export (VD, vendors.md 3.4); Provenance only when `_type` names it
+# the documented list of group export (VD, vendor-facts 3.4); Provenance only when `_type` names it
 _BULK_TYPES = """
     AllergyIntolerance CarePlan CareTeam Condition Binary Device DiagnosticReport DocumentReference Encounter Goal Group
     Immunization Location Medication MedicationAdministration MedicationRequest MedicationStatement Observation Organization
@@ -23,9 +23,9 @@ _BULK_TYPES = """
 
 def _smart(facts: SmartFacts) -> dict[str, Any]:
     return {
-        "issuer": "https://fhirecho.example.org/pro/authorization",  # another host (AA)
+        "issuer": "https://fhirecho.example.org/pro/authorization",  # another host (AA, vendor-facts 3.1)
         "token_endpoint": facts.token_url,
-        # misspelt, every method twice, and no private_key_jwt although the capability is there (AA)
+        # misspelt, every method twice, and no private_key_jwt although the capability is there (AA, vendor-facts 3.1)
         "token_endpoint_auth_methods": ["client_secret_basic", "client_secret_post"] * 2 + ["tls_client_auth"],
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
         "scopes_supported": [
@@ -78,18 +78,18 @@ ALLSCRIPTS = Manner(
     group_id="INF-101",
     content_type="application/json+fhir; charset=utf-8",
     smart=_smart,
-    token_life_s=3600,  # not found; IdentityServer's default
+    token_life_s=3600,  # not found; IdentityServer's default (vendor-facts 3.2)
     login_refusal=_login_refusal,
     unknown_path=lambda: html_answer(HTML_SHELL, 200),
     check=_check,
-    count=lambda kind: (50, 200),  # sizes not found
-    counts=False,  # `_summary` is not documented (VD, vendors.md 3.3)
+    count=lambda kind: (50, 200),  # sizes not found (VD, vendor-facts 3.3)
+    counts=False,  # `_summary` is not documented (VD, vendor-facts 3.3)
     start_of=_start,
     links=_links,
     redacts=True,
     too_many_answers_413=True,
     last_updated=None,
-    declares_last_updated=False,  # documented, but not in the CapabilityStatement (VD, AA)
+    declares_last_updated=False,  # documented, but not in the CapabilityStatement (VD, AA, vendor-facts 3.3)
     group_read=True,
     bulk_levels=("group",),
     bulk_types=frozenset(_BULK_TYPES.split()),

@@ -1,4 +1,4 @@
-"""Oracle Health Millennium (Cerner), as in vendors.md section 2: explicit scopes, -pageContext, 307 to an object store."""
+"""Oracle Health Millennium (Cerner), as in vendor-facts 2: explicit scopes, -pageContext, 307 to an object store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mocks.request_log import Layout
 TENANT = "ec245800-1e24-41c8-b71b-0e701af75800"
 _BASE = f"/r4/{TENANT}"
 
-# default and greatest _count by type (CR, vendors.md 2.5); 0: unpaged, as captured for the four (TM)
+# default and greatest _count by type (CR); 0: unpaged, as captured for the four (TM, vendor-facts 2.5)
 _COUNTS: dict[str, tuple[int, int | None]] = {
     "Observation": (50, 200),
     "DiagnosticReport": (10, 100),
@@ -46,7 +46,7 @@ _LAST_UPDATED = frozenset(
         "ServiceRequest",
     ]
 )
-# the documented list of group export (CB, vendors.md 2.7)
+# the documented list of group export (CB, vendor-facts 2.7)
 BULK_TYPES = frozenset(
     [
         "AllergyIntolerance",
@@ -89,7 +89,7 @@ def _smart(facts: SmartFacts) -> dict[str, Any]:
 
 
 def _login_refusal(error: str, why: str) -> Response:
-    """No error_description: a URN at the end of error_uri (TM golden, vendors.md 2.3)."""
+    """No error_description: a URN at the end of error_uri (TM, vendor-facts 2.3)."""
     word = "empty-scopes" if error == "invalid_scope" else error.replace("_", "-")
     urn = quote(f"urn:cerner:error:authorization-server:oauth2:token:{word}", safe="")
     correlation = str(uuid.uuid4())
@@ -130,14 +130,14 @@ def _check(query: SearchQuery) -> None:
         and query.patient == query.config.poison_patient
         and query.resource_type == "Observation"
     ):
-        # permanent: a stored record lacks a required element and poisons its page (CR, vendors.md 2.4)
+        # permanent: a stored record lacks a required element and poisons its page (CR, vendor-facts 2.4)
         body = outcome(issue("fatal", "required", "required element missing", location=["/f:Observation/f:code"]))
         raise Refused(json_answer(body, 500), "poison record")
 
 
 def _check_kickoff(kickoff: Kickoff) -> None:
     known = {"_type", "_since", "_typeFilter", "_outputFormat", "includeAssociatedData"}
-    if len(kickoff.params.get("_type", ())) > 1:  # one comma-separated value (SF, vendors.md 2.7)
+    if len(kickoff.params.get("_type", ())) > 1:  # one comma-separated value (SF, vendor-facts 2.7)
         raise Refused(fhir_refusal(400, "invalid", "_type may only be provided once"), "repeated _type")
     if set(kickoff.params) - known and not kickoff.lenient:
         raise Refused(fhir_refusal(400, "invalid", "unsupported parameter"), "unsupported parameter")
@@ -204,15 +204,15 @@ CERNER = Manner(
     check=_check,
     count=lambda kind: _COUNTS.get(kind, (0, None)),
     total="none",
-    counts=False,  # `_summary` is not documented (CR, vendors.md 2.5)
+    counts=False,  # `_summary` is not documented (CR, vendor-facts 2.5)
     start_of=_start,
     links=_links,
     bundle_id=True,
-    post_search="none",  # not declared (vendors.md 2.5)
+    post_search="none",  # not declared (vendor-facts 2.5)
     duplicate_across_pages=True,
     last_updated=_LAST_UPDATED,
     bulk_levels=("group", "patient"),
-    patient_list_only=True,  # "all patients" is refused (OD, vendors.md 2.7)
+    patient_list_only=True,  # "all patients" is refused (OD, vendor-facts 2.7)
     bulk_types=BULK_TYPES,
     bulk_beyond_compartment=True,
     bulk_counts=False,
@@ -224,7 +224,7 @@ CERNER = Manner(
     capability={
         "name": "OracleHealthCapabilityStatement",
         "publisher": "Oracle Health",
-        "format": ["json"],  # and no `software` (TM)
+        "format": ["json"],  # and no `software` (TM, vendor-facts 2.1)
     },
     export_operation="group-export",
 )

@@ -1,4 +1,4 @@
-"""Epic, as in vendors.md section 1: XML by default, numeric codes, paging sessions, group export once a day."""
+"""Epic, as in vendor-facts 1: XML by default, numeric codes, paging sessions, group export once a day."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _TEXTS = {
     "59177": "An unexpected internal error has occurred.",
     "59204": "Sub-resources were suppressed: the client is not authorized.",
 }
-# categories that answer with server errors (SF filtering.py, vendors.md 1.6)
+# categories that answer with server errors (SF, vendor-facts 1.6)
 _BROKEN_CATEGORIES = frozenset({"procedure", "therapy", "activity"})
 MOST_PATIENTS = 100  # how many a Patient search may match (4127)
 
 
 def coded_issue(severity: str, code: str, number: str, **rest: Any) -> dict[str, Any]:
-    """Return an issue with Epic's number in details.coding (vendors.md 1.7)."""
+    """Return an issue with Epic's number in details.coding (vendor-facts 1.7)."""
     text = _TEXTS.get(number, "See the code.")
     details = {"coding": [{"system": _SYSTEM, "code": number, "display": text}], "text": text}
     return {**issue(severity, code), "details": details, **rest}
@@ -51,7 +51,7 @@ def _smart(facts: SmartFacts) -> dict[str, Any]:
     return {
         "token_endpoint": facts.token_url,
         "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "private_key_jwt"],
-        # no alg list, and no system/ scopes (EA 2026-08)
+        # no alg list, and no system/ scopes (EA, vendor-facts 1.1)
         "scopes_supported": ["epic.scanning.dmsusername", "fhirUser", "launch", "openid", "profile"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "capabilities": ["client-confidential-asymmetric", "permission-v1", "permission-v2"],
@@ -98,7 +98,7 @@ def _check(query: SearchQuery) -> None:
     if not query.by_patient:
         raise _refuse(400, "business-rule", "59159", "no criteria")
     if query.patient is None:
-        if kind == "AllergyIntolerance":  # a parameter error in disguise (TM, vendors.md 1.4)
+        if kind == "AllergyIntolerance":  # a parameter error in disguise (TM, vendor-facts 1.4)
             raise Refused(_forbidden(""), "no patient")
         raise _refuse(400, "required", "59108", "no patient", diagnostics="A required element is missing: patient")
     if "," in query.patient or len(query.params.get("patient", ())) > 1:
@@ -116,7 +116,7 @@ def _check(query: SearchQuery) -> None:
 
 
 def _found(query: SearchQuery, rows: list[Row]) -> list[Row]:
-    """Find nobody by birthdate alone, never more than 100 people, and nothing for foreign ids (TM, vendors.md 1.6)."""
+    """Find nobody by birthdate alone, never more than 100 people, and nothing for foreign ids (TM, vendor-facts 1.6)."""
     if query.resource_type != "Patient":
         if query.one("_id") and not rows:
             raise _refuse(400, "invalid", "4102", "foreign _id")
@@ -133,9 +133,9 @@ def _file_of_another() -> Response:
 
 
 def _check_kickoff(kickoff: Kickoff) -> None:
-    if kickoff.types == ("Patient",):  # refused on a real site (FHIRBridge, vendors.md 1.9)
+    if kickoff.types == ("Patient",):  # refused on a real site (FHIRBridge, vendor-facts 1.9)
         raise _refuse(400, "business-rule", "59159", "_type=Patient alone")
-    if "_since" in kickoff.params:  # rejected or ignored: a client can notice only rejection (vendors.md 1.9)
+    if "_since" in kickoff.params:  # rejected or ignored: a client can notice only rejection (vendor-facts 1.9)
         raise _refuse(400, "not-supported", "59100", "_since")
     if "_typeFilter" in kickoff.params and kickoff.types is None:
         raise _refuse(400, "required", "59108", "_typeFilter without _type")
@@ -187,7 +187,7 @@ EPIC = Manner(
     layout=Layout(
         base=f"{_SITE}/api/FHIR/R4",
         token=f"{_SITE}/oauth2/token",
-        status=f"{_SITE}/api/FHIR/BulkRequest/{{job}}",  # not under /R4 (ET)
+        status=f"{_SITE}/api/FHIR/BulkRequest/{{job}}",  # not under /R4 (ET, vendor-facts 1.9)
         file=f"{_SITE}/api/FHIR/BulkRequest/{{job}}/{{file}}",
     ),
     group_id="eMockGroup.registry-1",
@@ -202,7 +202,7 @@ EPIC = Manner(
     unknown_path=lambda: html_answer(IIS_404, 404),
     unknown_type=lambda: html_answer(IIS_404, 404),
     not_found=_not_found,
-    throttled=lambda: empty_answer(429),  # none documented (EA): the simplest form
+    throttled=lambda: empty_answer(429),  # none documented (EA, vendor-facts 1.8): the simplest form
     session_expired=lambda: _fatal("4113"),  # status 400 is our reading
     poisoned=lambda: _fatal("4104"),
     restricted=lambda code: _fatal(code, status=403),
@@ -214,7 +214,7 @@ EPIC = Manner(
         ("MedicationRequest", "authoredon"): "authoredOn",
         ("Observation", "issued"): "issued",
         ("ServiceRequest", "authored"): "authoredOn",
-    },  # SF resources.py, vendors.md 1.6
+    },  # SF, vendor-facts 1.6
     documents_exhausted=lambda: _fatal("4135"),
     merged=lambda target: _fatal("4107", {"Location": target}, 301),
     check=_check,
@@ -223,22 +223,22 @@ EPIC = Manner(
     paging="session",
     links=_links,
     entry_links=True,
-    post_search="body",  # since February 2026 (EA changelog); before, the body was ignored
+    post_search="body",  # since February 2026 (EA, vendor-facts 1.6); before, the body was ignored
     found=_found,
     extra_entries=_extra,
     group_read=True,
     check_kickoff=_check_kickoff,
-    drops_unknown_types=True,  # 59136 (vendors.md 1.7)
+    drops_unknown_types=True,  # 59136 (vendor-facts 1.7)
     bulk_counts=False,
-    requires_token_flag="true",  # seen as a string (sample manifests, vendors.md 1.9)  # noqa: S106
+    requires_token_flag="true",  # seen as a string (ET, vendor-facts 1.9)  # noqa: S106
     kickoff_window=True,
-    retry_after=False,  # none seen (vendors.md 9)
+    retry_after=False,  # none seen (ET, vendor-facts 1.9)
     one_job="group",
     progress=lambda polled, polls, patients: f"Searched {patients * polled // (polls + 1)} of {patients} patients",
     gone=lambda: json_answer(outcome(coded_issue("fatal", "not-found", "59008")), 404),
     file_of_another=_file_of_another,
     capability={
-        "software": {"name": "Epic", "version": "May 2026"},  # and no `publisher` (EA)
+        "software": {"name": "Epic", "version": "May 2026"},  # and no `publisher` (EA, vendor-facts 1.1)
         "instantiates": ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"],
         "format": ["xml", "json"],
     },

@@ -17,7 +17,7 @@ from mocks.manners.generic import GENERIC
 from mocks.manners.manner import Links, Manner, PageAt, SearchQuery, fhir_refusal
 from mocks.request_log import Layout
 
-_TOKEN_PADDING = 3_600  # bytes before base64: links of more than 4 kB (Azure fhir-server #1567, #2250)
+_TOKEN_PADDING = 3_600  # bytes before base64: links of more than 4 kB (Azure fhir-server #1567, #2250; vendor-facts 7)
 
 
 def _continuation(start: int) -> str:
@@ -47,7 +47,7 @@ def _links_by_token(page: PageAt) -> Links:
 
 
 # pages of the server, not of a type: {base}?_getpages=…; 410 when they are gone; an export's files are Binary resources,
-# which a client gets raw only if it asks for NDJSON; a finished job cannot be deleted (smart-fetch bulk_utils.py: HAPI 404)
+# which a client gets raw only if it asks for NDJSON; a finished job cannot be deleted (HAPI 404: SF, vendor-facts 6.5)
 HAPI = dataclasses.replace(
     GENERIC,
     layout=Layout(

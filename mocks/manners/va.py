@@ -1,4 +1,4 @@
-"""VA Lighthouse, as in vendors.md section 4: Okta-style audience, one token per patient, page and _count, no bulk."""
+"""VA Lighthouse, as in vendor-facts 4: Okta-style audience, one token per patient, page and _count, no bulk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KNOWN = ("patient", "_id", "identifier", "category", "code", "date", "_lastUpda
 
 
 def _gateway(status: int, text: str) -> Response:
-    """The gateway's template (LK, vendors.md 4.2)."""
+    """The gateway's template (LK, vendor-facts 4.2)."""
     body = outcome(
         issue("error", "exception", text), id="exception", text={"status": "additional", "div": "<div>Failure</div>"}
     )
@@ -89,8 +89,8 @@ VA = Manner(
         file=f"{_BASE}/no-export/{{job}}/files/{{file}}",
     ),
     smart=_smart,
-    audience="https://deptva-eval.okta.com/oauth2/aus8mock0f7VQ0a482p7/v1/token",  # not the token URL (LP)
-    algs=("RS256",),  # of VA's own clients; others not found (LA)
+    audience="https://deptva-eval.okta.com/oauth2/aus8mock0f7VQ0a482p7/v1/token",  # not the token URL (LP, vendor-facts 4.1)
+    algs=("RS256",),  # of VA's own clients; others not found (LA, vendor-facts 4.1)
     scopes="literal",
     scope_versions=("v1",),
     token_life_s=300,
@@ -106,7 +106,7 @@ VA = Manner(
     throttled=lambda: _gateway(429, "Too many requests."),
     check=_check,
     count=lambda kind: (30, 100),
-    counts=False,  # _count=0 counts; unknown parameters are ignored (LV, vendors.md 4.3)
+    counts=False,  # _count=0 counts; unknown parameters are ignored (LV, vendor-facts 4.3)
     start_of=_start,
     links=_links,
     last_updated=frozenset({"Observation", "Procedure", "Appointment", "DiagnosticReport"}),

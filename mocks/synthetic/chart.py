@@ -79,7 +79,7 @@ class Sitting:
         return self.chart.entry(resource_type, self.meta)
 
     def narrative(self, title: str, *lines: str) -> Json:
-        """Return the `text` that servers generate for human readers (Millennium does so for all resources, vendors.md 2.8)."""
+        """Return the `text` that servers generate for human readers (Millennium does so for all resources, vendor-facts 2.8)."""
         place = self.chart.hospital.locations[self.chart.site]["display"]
         seen = f"Seen on {self.date} by {self.chart.doctor['display']}, {place}"
         body = "".join(f"<p>{escape(line)}</p>" for line in (*lines, seen))

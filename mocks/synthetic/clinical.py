@@ -108,7 +108,7 @@ def condition(sitting: Sitting, code: Json, *, chronic: bool) -> Json:
 
 
 def medication_request(sitting: Sitting, drug: str, reason: Json, *, chronic: bool) -> Json:
-    """Return an order; one in three names its drug by reference, as Epic does (vendors.md 1.10)."""
+    """Return an order; one in three names its drug by reference, as Epic does (vendor-facts 1.10)."""
     chart = sitting.chart
     resource = sitting.entry("MedicationRequest")
     resource |= {

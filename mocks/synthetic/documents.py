@@ -1,6 +1,6 @@
 """documents owns synthetic notes as a site keeps them that stores them separately: Binary resources behind DocumentReferences.
 
-The proportions are those of captured Epic charts (vendors.md 1.10): half have neither url nor contentType, the others are HTML
+The proportions are those of captured Epic charts (vendor-facts 1.10): half have neither url nor contentType, the others are HTML
 with RTF beside it, C-CDA, and PDF. `clinical` writes the notes themselves.
 """
 

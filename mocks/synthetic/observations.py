@@ -48,7 +48,7 @@ _NOT_PERFORMED = status("data-absent-reason", "not-performed")
 _SCORE = {"unit": "{score}", "system": UCUM, "code": "{score}"}
 _FINDINGS = (
     "Alert and oriented, no acute distress. Heart sounds normal, lungs clear.",
-    "Well nourished. Abdomen soft, no tenderness. Gait steady. ",  # with a trailing space, as Epic writes them (vendors.md 1.10)
+    "Well nourished. Abdomen soft, no tenderness. Gait steady. ",  # with a trailing space, as Epic's (vendor-facts 1.10)
     "Mild oedema of both ankles. Skin intact.",
 )
 _IMPRESSIONS = (

@@ -194,7 +194,7 @@ def patient_resource(person: Person, seed: int, meta: Json, organization: Json, 
             {"use": "usual", "type": mrn, "system": MRN_SYSTEM, "value": f"SYN{seed}-{person.number:06d}"},
             {"use": "secondary", "type": mrn, "system": OTHER_MRN_SYSTEM, "value": f"E{person.number + 1000}"},
             {"type": ssn, "system": "http://hl7.org/fhir/sid/us-ssn", "value": ssn_value},
-            {"value": f"{person.number + 7_000_000}"},  # Millennium writes one without a system (vendors.md 2.8)
+            {"value": f"{person.number + 7_000_000}"},  # Millennium writes one without a system (vendor-facts 2.8)
         ],
         "active": True,
         "name": [name],

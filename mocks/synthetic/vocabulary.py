@@ -42,7 +42,7 @@ def _loinc(code: str, display: str) -> Json:
     return concept(LOINC, code, display)
 
 
-# the categories that Epic can search (vendors.md 1.6); it answers with an error to procedure, therapy and activity
+# the categories that Epic can search (vendor-facts 1.6); it answers with an error to procedure, therapy and activity
 CATEGORY: dict[str, list[Json]] = {
     code: [concept(HL7 + "observation-category", code, display)]
     for code, display in {

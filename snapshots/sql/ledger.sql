@@ -43,7 +43,7 @@ INSERT INTO connection (name, base_url) VALUES (%(connection)s, %(base_url)s) RE
 
 -- name: interrupted
 -- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
--- as long as exports have been seen to take: 30 days (multi-week waits, vendors.md 1.9 and F43).
+-- as long as exports have been seen to take: 30 days (multi-week waits, vendor-facts 1.9; F43).
 SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest, everything,
     started_at > %(at)s::timestamptz - interval '24 hours' OR EXISTS (
         SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted

@@ -1,4 +1,4 @@
-"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendors.md 5.1).
+"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendor-facts 5.1).
 
 Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
 notes, never gates. A profile's `token_url` wins over everything found. Logging in is left to `token_source`.
@@ -57,7 +57,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
         capabilities=frozenset(_texts(smart.get("capabilities"))),
         auth_methods=_texts(
             smart.get("token_endpoint_auth_methods_supported")
-            or smart.get("token_endpoint_auth_methods")  # so misspelt by Veradigm (vendors.md 3.1)
+            or smart.get("token_endpoint_auth_methods")  # so misspelt by Veradigm (vendor-facts 3.1)
         ),
         raw=smart,
     )

@@ -1,4 +1,4 @@
-"""Scopes: which ones to ask for, in the syntax the server speaks, and what the granted ones allow (vendors.md 5.6). Pure."""
+"""Scopes: which ones to ask for, in the syntax the server speaks, and what the granted ones allow (vendor-facts 5.6). Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Granted:
 
 
 def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
-    """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendors.md 5.1)."""
+    """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendor-facts 5.1)."""
     if profile.scope_syntax != "auto":
         return profile.scope_syntax
     offered = set(capabilities)

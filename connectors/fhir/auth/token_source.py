@@ -252,7 +252,7 @@ class TokenSource:
         )
 
     def _note_skew(self, date: str | None, now: float) -> None:
-        """Measure our clock against the server's Date, so that `iat` and `exp` are right on its clock (vendors.md F50)."""
+        """Measure our clock against the server's Date, so that `iat` and `exp` are right on its clock (F50)."""
         server = server_time(date)
         if server is not None:
             skew = server - now

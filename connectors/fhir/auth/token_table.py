@@ -1,4 +1,4 @@
-"""The one table of what a token endpoint's answer means (vendors.md 5.4), and what a good one holds. Pure."""
+"""The one table of what a token endpoint's answer means (vendor-facts 5.4), and what a good one holds. Pure."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _fields(body: bytes) -> dict[str, Any] | None:
 
 
 def _code(fields: dict[str, Any] | None) -> str | None:
-    """The OAuth error; Cerner hides its own at the end of `error_uri` (vendors.md 2.3). No description decides it."""
+    """The OAuth error; Cerner hides its own at the end of `error_uri` (vendor-facts 2.3). No description decides it."""
     error = (fields or {}).get("error")
     if isinstance(error, str) and _WORD.fullmatch(error):
         return error

@@ -7,7 +7,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 
-_ANSWERS = frozenset({200, 202, 204, 404})  # any 2xx; 404: gone already, as HAPI's [R] SF (F29)
+_ANSWERS = frozenset({200, 202, 204, 404})  # any 2xx; 404: gone already, as HAPI's [R] SF, vendor-facts 6.5 (F29)
 
 
 async def delete_export(client: EhrClient, profile: VendorProfile, status_url: str) -> str | None:

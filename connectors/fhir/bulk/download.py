@@ -34,8 +34,8 @@ _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the wri
 # read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
 _TURN_BYTES = 65_536
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
-_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of a pre-signed or expired link (vendors.md 6.4; S3 says 400 to some)
-# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendors.md 6.3), lines less so
+_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
+# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendor-facts 6.3), lines less
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 # grades of a grave issue that mean that data are missing
 _NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})

@@ -1,7 +1,7 @@
 """Follows one export job from its status URL to its last manifest page, whose files become units page by page.
 
 How it began is `start`'s, how files are fetched `download`'s. Everything that is waited for is in the store before the waiting,
-so a crash goes on with it (Bulk Data IG 6.2, 6.3).
+so a crash goes on with it (vendor-facts 6.2, 6.3).
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def _lists(asked: Asked, form: Form) -> list[tuple[str, list[str]]]:
 
 
 def _filter(text: str, form: Form) -> str:
-    """One filter with its own commas guarded from servers that split lists at commas, all up to STU3 (vendors.md 6.1)."""
+    """One filter with its own commas guarded from servers that split lists at commas, all up to STU3 (vendor-facts 6.1)."""
     if form.version >= _STU4 and form.repeated:
         return text
     return text.replace(",", "\\," if form.comma == "backslash" else "%2C")

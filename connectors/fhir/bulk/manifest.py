@@ -257,7 +257,7 @@ def _word(raw: msgspec.Raw) -> Any:
 
 
 def _truth(value: Any) -> bool | None:
-    """A boolean that may come as string (Epic's samples, vendors.md 1.9); None where it is missing."""
+    """A boolean that may come as string (Epic's samples, vendor-facts 1.9); None where it is missing."""
     if isinstance(value, str):
         return value.strip().lower() == "true"
     return value if isinstance(value, bool) else None

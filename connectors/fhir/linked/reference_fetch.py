@@ -28,7 +28,7 @@ from snapshots.witness import Deletion, Said
 
 RESTRICTED = "restricted by the server for this client"
 NOT_THERE = "not there"
-_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendors.md section 7)
+_URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
 _REFUSALS = 3  # refusals of one type before anything of it came: then the type is closed to this client
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _OK = 200

@@ -17,9 +17,9 @@ _WHO = ("Practitioner", "PractitionerRole", "Organization")
 _ACTOR = (*_WHO, "Device")
 
 # source type -> element (without `.reference`) -> types that R4 allows there and of which there is no search by patient.
-# Observation: members of panels, which Epic's searches and exports leave out [R] CE discussion #5; SF tasks/obs.py reads them
-# recursively. EpisodeOfCare: Epic wants a site's own type code in a search, so ids come from encounters [R] SF tasks/epofcare.py.
-# Medication: medicationReference in 9 of 9 MedicationRequests captured from Epic [R] TM. The rest: R4 resource definitions.
+# Observation: members of panels, which Epic's searches and exports leave out; smart-fetch reads them recursively [R] CE, SF.
+# EpisodeOfCare: Epic wants a site's own type code in a search, so ids come from encounters [R] SF. Medication: 9 of 9
+# MedicationRequests captured from Epic have a medicationReference [R] TM. All three: vendor-facts 1.6. The rest: R4 itself.
 PATHS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "AllergyIntolerance": {"recorder": _WHO, "asserter": _WHO},

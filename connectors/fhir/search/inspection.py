@@ -1,6 +1,6 @@
 """Checks what a search brought: whether it was requested, whether it is redacted, how new it is. Drops nothing.
 
-Servers silently ignore filters (vendors.md F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
+Servers silently ignore filters (F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _EMPTY_PAGES = 1_000  # in a row; some are lawful (F12)
 
 
 class LoopGuard:
-    """Stops a search whose `next` links repeat (Azure #1102, HAPI #1300) or never end. Holds 16 bytes a page."""
+    """Stops a search whose `next` links repeat (vendor-facts 7) or never end. Holds 16 bytes a page."""
 
     def __init__(self, max_pages: int) -> None:
         self._max_pages = max_pages
@@ -76,7 +76,7 @@ class LoopGuard:
 class Totals:
     """Holds what a search's pages say of their number against what came in all pages, each resource once.
 
-    A total below what has come already is not the whole search's (Epic's is the page's, vendors.md 1.6), and counts for nothing.
+    A total below what has come already is not the whole search's, and counts for nothing (Epic's: vendor-facts 1.6).
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Totals:
 
     @property
     def shifted(self) -> bool:
-        """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendors.md 4.3)."""
+        """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendor-facts 4.3)."""
         return self._meant_for_all and self._changed
 
     @property

@@ -183,7 +183,7 @@ def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
 def _query(split: str, page_size: int | None, since: str | None, by: SinceParameter | None) -> str:
     parts = [split] if split else []
     if since is not None and by is not None:
-        parts.append(f"{by.name}=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF
+        parts.append(f"{by.name}=ge{quote(since, safe=':')}")  # a zone's `+` must leave as %2B [R] SF, vendor-facts 7
     if page_size is not None:
         parts.append(f"_count={page_size}")
     return "".join(f"&{part}" for part in parts)

@@ -1,6 +1,6 @@
 """What the end of a search means for its unit: settled, complete or not, or a hole. Pure; nothing here quotes an answer.
 
-A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendors.md section 7).
+A listing is complete, and may so tell what has vanished, only if nothing at all was odd about it (vendor-facts 7).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Trouble = Literal["poison", "large", "slow"]
 FINEST = timedelta(seconds=1)  # of a window: instants are written to the second
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # older dates lie in the first window, which has no lower end ...
 _OLDEST = datetime(1850, 1, 1, tzinfo=UTC)  # ... until it is all that is left
-_LATEST = datetime(2200, 1, 1, tzinfo=UTC)  # future dates are real (vendors.md 2.8)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)  # future dates are real (vendor-facts 2.8)
 _SHRINK = 4  # pages, at each step
 _UNKNOWN_PAGE = 200  # where the server chooses: the first smaller page is a quarter of this
 _TOO_LARGE, _SERVER_ERROR, _TOO_SLOW = 413, 500, 504

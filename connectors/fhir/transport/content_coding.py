@@ -1,7 +1,7 @@
 """Decompression of bodies, whatever the headers say of them; pure, bounded, with ISA-L.
 
 Where JSON was asked for, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing
-Content-Encoding, a false one and gzip within gzip (vendors.md F23) all read right. Elsewhere (attachments) only the header
+Content-Encoding, a false one and gzip within gzip (F23) all read right. Elsewhere (attachments) only the header
 counts, since a .gz file may be what was asked for. Words in the header that name no coding are passed over: object stores keep
 what an uploader wrote there (`aws-chunked`, `UTF-8`, `binary`). A coding that exists and that nobody asked for is named.
 

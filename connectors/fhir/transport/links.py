@@ -112,7 +112,7 @@ def _moved(link: str, moved: Mapping[str, str]) -> str:
 def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
     """The URL to ask for `link`: resolved, and never weaker than the base.
 
-    Behind a proxy, servers write `http:` links although they are reached by https (vendors.md section 7): on the base's own
+    Behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7): on the base's own
     host those are upgraded; anywhere else a plain http link under an https base raises UnsafeLinkError.
     """
     url = resolve(link, base_url, moved)

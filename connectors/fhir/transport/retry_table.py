@@ -1,6 +1,6 @@
 """The one table that says what an answer, or the lack of one, means: use it, ask again, give up, log in again.
 
-Pure. Sources: vendors.md sections 2.4, 5.4, 6.1, 6.2, 7 and the fault catalogue (8). Only machine-readable codes of an
+Pure. Sources: vendor-facts 2.4, 5.4, 6.1, 6.2, 7, 8 (the faults). Only machine-readable codes of an
 OperationOutcome are read; its text may carry PHI. How long the wait becomes, and whether the budget allows it, is left to
 `client`.
 """
@@ -33,7 +33,7 @@ Failure = Literal[
     "bomb",
 ]
 
-RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendors.md section 7
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})  # vendor-facts 7
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
 SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
@@ -220,7 +220,7 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
     """Seconds to wait by a Retry-After header, within 0 and `cap_s`; None where there is none or it makes no sense.
 
     Takes seconds (also negative and fractional), epoch seconds or ms and HTTP-dates, past moments meaning now. What asks for
-    more than a week is an accident, and no answer. `now` is epoch seconds. Five hours were seen from Cerner (vendors.md F6),
+    more than a week is an accident, and no answer. `now` is epoch seconds. Five hours were seen from Cerner (F6),
     hence the cap.
     """
     text = (value or "").strip()

@@ -1,7 +1,8 @@
 """vendors hold what each EHR really does, as data: one profile a file, each value with its evidence.
 
-Adding a vendor is one file here, one manner in `mocks/manners`, one section in docs. Source keys such as (TM) or (CB) are those
-of docs/vendors.md; [D] documented, [R] reported, [I] inferred.
+Adding a vendor is one file here, one manner in `mocks/manners`, one section in docs. A comment cites its evidence as
+`[D] CB, vendor-facts 2.7`: a confidence ([D] documented, [R] reported, [I] inferred), the key of a source, and a section of
+docs/vendor-facts.md, which explains the three and gives each fact. [I] without a section is a choice of chartferry's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Veradigm and Altera (Allscripts): thinly documented, so driven by what the tenant declares (vendors.md section 3)."""
+"""Veradigm and Altera (Allscripts): thinly documented, so driven by what the tenant declares (vendor-facts 3)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from connectors.fhir.profile import VendorProfile
 ALLSCRIPTS = VendorProfile(
     name="allscripts",
     label="Veradigm / Altera (Allscripts)",
-    scope_wildcards=True,  # scopes_supported lists system/*.read and system/*.rs [R] AA
-    max_concurrency=4,  # no limit published: small by choice [I]
-    file_concurrency=2,
-    mode="bulk",
+    scope_wildcards=True,  # scopes_supported lists system/*.read and system/*.rs [R] AA, vendor-facts 3.1
+    max_concurrency=4,  # no limit published: small by choice [I] vendor-facts 3.3
+    file_concurrency=2,  # likewise [I]
+    mode="bulk",  # Group export is documented [D] VD, vendor-facts 3.4
     types=(
         "Patient",
         "AllergyIntolerance",
@@ -30,8 +30,8 @@ ALLSCRIPTS = VendorProfile(
         "Procedure",
         "Provenance",
         "RelatedPerson",
-    ),  # MedicationStatement holds old charts' medications [R] AA
-    page_size=50,  # default and maximum: not found [I]
+    ),  # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
+    page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
     last_updated_types=(
         "AllergyIntolerance",
         "CarePlan",
@@ -49,14 +49,15 @@ ALLSCRIPTS = VendorProfile(
         "Observation",
         "Procedure",
         "RelatedPerson",
-    ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA
-    patient_by="_id",
-    next_expired_statuses=(404, 410),
-    bulk_levels=("group",),  # system and patient level: not found [D] VD
-    bulk_types=(),  # without `_type` the server gives everything authorised; Provenance only when listed [D] VD
-    bulk_since=True,  # not found; the IG's first version has it [I]
-    # Bundles have a total [D] VD; `_summary` is not documented, so the smallest page is asked for its total
+    ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
+    patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
+    next_expired_statuses=(404, 410),  # not found [I] vendor-facts 3.3
+    bulk_levels=("group",),  # system and patient level: not found [D] VD, vendor-facts 3.4
+    # without `_type` the server gives everything authorised; Provenance only when listed [D] VD, vendor-facts 3.4
+    bulk_types=(),
+    bulk_since=True,  # not found; the IG's first version has it [I] vendor-facts 3.4
+    # Bundles have a total; `_summary` is not documented, so the smallest page is asked for its total [D] VD, vendor-facts 3.3
     count_query="_count=1",
-    bulk_leaves_out=("Provenance",),  # only if listed in `_type` [D] VD
-    poll_first_s=2,
+    bulk_leaves_out=("Provenance",),  # only if listed in `_type` [D] VD, vendor-facts 3.4
+    poll_first_s=2,  # [I]
 )

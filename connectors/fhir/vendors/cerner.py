@@ -1,4 +1,4 @@
-"""Oracle Health Millennium (Cerner): bulk by Group; searches are well paged and carry meta (vendors.md section 2)."""
+"""Oracle Health Millennium (Cerner): bulk by Group; searches are well paged and carry meta (vendor-facts 2)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from connectors.fhir.profile import VendorProfile
 CERNER = VendorProfile(
     name="cerner",
     label="Oracle Health (Cerner)",
-    scope_required=True,  # explicit list; wildcards are refused with invalid_scope [D] CR, [R] TM
-    scope_wildcards=False,
-    max_concurrency=20,  # no limit published (AC); the field runs 20 (BR) [R]
-    file_concurrency=2,  # parallel file downloads drew 429 until one at a time: bulk-data-client #18 [R]
-    retry_after_cap_s=300,  # Retry-After of 5 h was seen; smart-fetch caps at 300 s [R] SF
-    mode="bulk",
+    scope_required=True,  # an explicit list [D] CR, [R] TM, vendor-facts 2.3
+    scope_wildcards=False,  # refused with invalid_scope [D] CR, [R] TM, vendor-facts 2.3
+    max_concurrency=20,  # no limit published; the field runs 20 [R] AC, BR, vendor-facts 2.6
+    file_concurrency=2,  # parallel file downloads drew 429 until one at a time [R] vendor-facts 2.6
+    retry_after_cap_s=300,  # Retry-After of 5 h was seen; smart-fetch caps at 300 s [R] SF, vendor-facts 2.7
+    mode="bulk",  # Group export, with `_since`, is documented [D] CB, vendor-facts 2.7
+    # the types whose search is documented [D] CR, vendor-facts 2.5
     types=(
         "Patient",
         "AllergyIntolerance",
@@ -40,9 +41,10 @@ CERNER = VendorProfile(
         "Observation": 200,
         "DiagnosticReport": 100,
         "DocumentReference": 100,
-    },  # documented maxima [D] CR
-    # the other types are unpaged or of unknown maximum [R] TM: `_count` is left out
-    patient_by="_id",  # Patient search by _id is the documented form [D] CR
+    },  # documented maxima [D] CR, vendor-facts 2.5
+    # the other types are unpaged or of unknown maximum [R] TM, vendor-facts 2.5: `_count` is left out
+    patient_by="_id",  # the documented form [D] CR, vendor-facts 2.5
+    # it moves with "clinically significant" changes only: hence the periodic full listing [D] CR, [R] TM, vendor-facts 2.5
     last_updated_types=(
         "Observation",
         "DiagnosticReport",
@@ -56,15 +58,14 @@ CERNER = VendorProfile(
         "ServiceRequest",
         "MedicationRequest",  # ge, le, with time, which our instants have
         "MedicationDispense",
-    ),  # [D] CR table 2.5; it moves with "clinically significant" changes only: hence the periodic full listing
-    last_updated_once=("Immunization", "MedicationDispense"),  # a single value [D] CR
-    # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I]
+    ),
+    last_updated_once=("Immunization", "MedicationDispense"),  # a single value [D] CR, vendor-facts 2.5
+    # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I] vendor-facts 2.5
     next_expired_statuses=(400, 404, 410),
-    # Patient level wants POST with an explicit list [D] OD, so for `mode = "bulk"` with a cohort; system: none
-    # at most 50 [I]; CareTeam and Goal take one, and a list of laboratory Observations must be of one patient [D] CR
-    id_batch=50,
-    id_batch_by_type={"CareTeam": 1, "Goal": 1},
-    id_batch_one_patient=("Observation",),
+    id_batch=50,  # the longest list: not found [I] vendor-facts 2.5
+    id_batch_by_type={"CareTeam": 1, "Goal": 1},  # they take one id [D] CR, vendor-facts 2.5
+    id_batch_one_patient=("Observation",),  # a list of laboratory ones must be of one patient [D] CR, vendor-facts 2.5
+    # Patient level wants POST with an explicit list [D] OD, vendor-facts 2.7, so for `mode = "bulk"` with a cohort; system: none
     bulk_levels=("group", "patient-list"),
     bulk_types=(
         "AllergyIntolerance",
@@ -85,16 +86,17 @@ CERNER = VendorProfile(
         "Organization",
         "Practitioner",
         "Provenance",
-    ),  # the documented list [D] CB; one comma-separated value, repeating the parameter is refused [R] SF
-    bulk_since=True,  # [D] CB
-    kickoff_method="auto",  # Group by GET only [D] CB
-    kickoff_lists="comma",  # a repeated `_type` is refused [R] SF
-    # need a clinical type beside them [D] CB
+    ),  # the documented list [D] CB, vendor-facts 2.7
+    bulk_since=True,  # [D] CB, vendor-facts 2.7
+    kickoff_method="auto",  # Group by GET only [D] CB, vendor-facts 2.7
+    kickoff_lists="comma",  # a repeated `_type` is refused [R] SF, vendor-facts 2.7
+    # need a clinical type beside them [D] CB, vendor-facts 2.7
     bulk_not_alone=("Location", "Organization", "Practitioner", "Provenance"),
     bulk_companion="Patient",  # the smallest of them [I]
-    poll_first_s=5,
-    poll_cap_s=300,  # the server says Retry-After: 600 [D] CB, and 5 h has been seen [R] SF
-    kickoff_429_means_running=True,  # one live job per client and tenant [D] CB
-    count_query=None,  # total was absent in 20 of 22 captured bundles, `_summary` is not documented [R] TM, [D] CR
-    overlap_s=300,
+    poll_first_s=5,  # [I]
+    poll_cap_s=300,  # the server says Retry-After: 600 [D] CB, and 5 h has been seen [R] SF, vendor-facts 2.7
+    kickoff_429_means_running=True,  # one live job per client and tenant [D] CB, vendor-facts 2.7
+    # total was absent in 20 of 22 captured bundles, `_summary` is not documented [R] TM, [D] CR, vendor-facts 2.5
+    count_query=None,
+    overlap_s=300,  # [I] vendor-facts 7
 )

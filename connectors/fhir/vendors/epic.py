@@ -1,4 +1,4 @@
-"""Epic: crawled by patient with category splits; bulk by Group on request only (vendors.md section 1)."""
+"""Epic: crawled by patient with category splits; bulk by Group on request only (vendor-facts 1)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from connectors.fhir.profile import VendorProfile
 EPIC = VendorProfile(
     name="epic",
     label="Epic",
-    # EO lists no `scope` among the request's parameters; the grant follows the app's registration (TM) [D][R]
+    # no parameter of the token request; the grant follows the app's registration [D] EO, [R] TM, vendor-facts 1.3
     scope_required=False,
-    # non-OAuth auth needs it, some sites need it with OAuth too: CF client.py sends it always [D] EO, [R] CF
+    # logins without OAuth need it, and at some sites those with OAuth too [D] EO, [R] CF, vendor-facts 1.3
     client_id_header="Epic-Client-ID",
-    assertion_life_s=240,  # at most 5 min ahead at receipt, else invalid_client [D] EO
-    max_concurrency=5,  # CF MAX_CONNECTIONS; no published rate, load must stay under 1 % of the operational database [R] CF, BR
-    page_size=None,  # default page is 1000; 1-999 honoured [R] TM
-    mode="crawl",  # bulk is one request per group, client and 24 h; smart-fetch crawls by default [D] ET, [R] SF
+    assertion_life_s=240,  # at most 5 min ahead at receipt, else invalid_client [D] EO, vendor-facts 1.3
+    # the field uses 5; no rate is published, load must stay under 1 % of the database [R] CF, BR, [D] EA, vendor-facts 1.8
+    max_concurrency=5,
+    page_size=None,  # default page is 1000; 1-999 honoured [R] TM, vendor-facts 1.6
+    # bulk is one request per group, client and 24 h; smart-fetch crawls by default [D] ET, [R] SF, vendor-facts 1.9
+    mode="crawl",
+    # of these, what the site's CapabilityStatement declares; EpisodeOfCare needs a site code: cannot be crawled
+    # [R] SF, vendor-facts 1.6
     types=(
         "Patient",
         "AllergyIntolerance",
@@ -40,9 +44,10 @@ EPIC = VendorProfile(
         "QuestionnaireResponse",
         "RelatedPerson",
         "ServiceRequest",
-    ),  # of these, what the site's CapabilityStatement declares; EpisodeOfCare needs a site code: cannot be crawled [R] SF
+    ),
     search_splits={
-        # patient + category or code, else 400 59108; procedure, therapy, activity give server errors [R] TM, SF filtering.py
+        # patient + category or code, else 400 59108; procedure, therapy, activity give server errors
+        # [R] TM, SF, vendor-facts 1.6
         "Observation": (
             "category=social-history",
             "category=vital-signs",
@@ -51,12 +56,13 @@ EPIC = VendorProfile(
             "category=survey",
             "category=exam",
         ),
-        # without category a mix chosen by site, so the plain search is asked as well [R] TM captures
+        # without category a mix chosen by site, so the plain search is asked as well [R] TM, vendor-facts 1.6
         "Condition": ("", "category=problem-list-item", "category=encounter-diagnosis", "category=health-concern"),
     },
-    # `_lastUpdated` is not supported on clinical types, and meta is absent: full listing and content hash [R] TM
+    # `_lastUpdated` is not supported on clinical types, and meta is absent: full listing, content hash [R] TM, vendor-facts 1.6
     last_updated_types=(),
-    # what was made since, not what was changed: the periodic full listing (reconcile_every_d) finds changes [R] SF resources.py
+    # what was made since, not what was changed: the periodic full listing (reconcile_every_d) finds changes
+    # [R] SF, vendor-facts 1.6
     created_params={
         "AllergyIntolerance": "date",
         "Condition": "recorded-date",
@@ -66,11 +72,13 @@ EPIC = VendorProfile(
         "Observation": "issued",
         "ServiceRequest": "authored",
     },
-    post_search_over=1_800,  # supported; everything stands in the body, where no proxy cuts it [D] EA changelog
-    # a changed or expired session is 400 with 4113; that code restarts the search, no status of its own is known [D] EA
+    # supported; everything stands in the body, where no proxy cuts it [D] EA, vendor-facts 1.6
+    post_search_over=1_800,
+    # a changed or expired session is 400 with 4113; that code restarts the search, no status of its own is known
+    # [D] EA, vendor-facts 1.6
     next_expired_statuses=(404, 410),
     issue_codes={
-        # [D] Epic "Troubleshooting" via EA; rows marked + from Epic's bulk documents or captures (vendors.md 1.7)
+        # [D] EA; rows marked + are from Epic's bulk tutorials or captures [R] ET, TM, vendor-facts 1.7
         "4100": "missing",  # invalid parameter, such as a patient id that does not exist
         "4101": "note",  # found nothing
         "4102": "missing",  # read with an invalid id
@@ -95,20 +103,24 @@ EPIC = VendorProfile(
         "59204": "incomplete",  # + sub-resources suppressed: client not authorised
         "59205": "incomplete",  # + the same for the user
     },
-    restricts_patient=("4131",),  # break-the-glass forbids the patient, 4130 the resource [D] EA
-    bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM
-    bulk_since=False,  # rejected or ignored [D] ET
-    kickoff_method="GET",  # [D] ET
-    kickoff_lists="comma",
-    type_filter_comma="backslash",  # the document says so; %2C works too [D] ET, [R] SF
-    bulk_not_alone=("Patient",),  # `_type=Patient` alone failed with 59159 on a real site [R] FHIRBridge
+    restricts_patient=("4131",),  # break-the-glass forbids the patient, 4130 the resource [D] EA, vendor-facts 1.7
+    bulk_levels=("group",),  # system /$export is an IIS 404 page [D] ET, [R] TM, vendor-facts 1.9
+    bulk_since=False,  # rejected or ignored [D] ET, vendor-facts 1.9
+    kickoff_method="GET",  # [D] ET, vendor-facts 1.9
+    kickoff_lists="comma",  # as in the guide's first version, which Epic follows [D] ET, vendor-facts 1.9
+    type_filter_comma="backslash",  # the document says so; %2C works too [D] ET, [R] SF, vendor-facts 1.9
+    # `_type=Patient` alone failed with 59159 on a real site [R] FHIRBridge, vendor-facts 1.9
+    bulk_not_alone=("Patient",),
     bulk_companion="AllergyIntolerance",  # small [I]
-    kickoff_429_means_running=True,  # one live export per client and group [R] SF; the refusal's status: not found
-    kickoff_window_s=86_400,  # one request per client, group and 24 h; a site's table may say otherwise [D] ET
-    poll_first_s=60,  # Epic asks for 10 min under 100 patients; sooner polls were not refused [D] ET, [I]
-    poll_cap_s=600,
+    # one live export per client and group [R] SF, vendor-facts 1.9; the refusal's status: not found
+    kickoff_429_means_running=True,
+    # one request per client, group and 24 h; a site's table may say otherwise [D] ET, vendor-facts 1.9
+    kickoff_window_s=86_400,
+    # Epic asks for 10 min under 100 patients; sooner polls were not refused [D] ET, [I], vendor-facts 1.9
+    poll_first_s=60,
+    poll_cap_s=600,  # [D] ET, vendor-facts 1.9
     # Bundle.total is the size of the page; `_summary=count` gives the true number [R] TM. Types that are searched by category are
-    # walked all the same: one Observation may be in two categories [R] SF
+    # walked all the same: one Observation may be in two categories [R] SF, vendor-facts 1.6
     count_query="_summary=count",
-    overlap_s=86_400,
+    overlap_s=86_400,  # [I] vendor-facts 7
 )

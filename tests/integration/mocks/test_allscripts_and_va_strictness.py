@@ -1,4 +1,4 @@
-"""The mock is as odd as Allscripts (vendors.md 3.5) and as strict as VA Lighthouse (4.4)."""
+"""The mock is as odd as Allscripts and as strict as VA Lighthouse (vendor-facts 3.5, 4.4)."""
 
 from __future__ import annotations
 

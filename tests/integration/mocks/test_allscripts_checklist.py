@@ -1,4 +1,4 @@
-"""Rows of Veradigm's checklist (vendors.md 3.5; from 10 on what it rests on): a naive client fails, a careful one does not."""
+"""Rows of Veradigm's checklist (vendor-facts 3.5; from 10 on what it rests on): a naive client fails, a careful one does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of Cerner's checklist (vendors.md 2.10; from 15 on what it rests on): a naive client fails, a careful one does not."""
+"""Rows of Cerner's checklist (vendor-facts 2.10; from 15 on what it rests on): a naive client fails, a careful one does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mock is as strict as Oracle Health Millennium (vendors.md 2.10)."""
+"""The mock is as strict as Oracle Health Millennium (vendor-facts 2.10)."""
 
 from __future__ import annotations
 

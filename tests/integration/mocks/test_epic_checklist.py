@@ -1,4 +1,4 @@
-"""Rows of Epic's checklist (vendors.md 1.12; from 17 on what it rests on): a naive client fails, a careful one does not."""
+"""Rows of Epic's checklist (vendor-facts 1.12; from 17 on what it rests on): a naive client fails, a careful one does not."""
 
 from __future__ import annotations
 

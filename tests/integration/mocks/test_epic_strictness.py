@@ -1,4 +1,4 @@
-"""The mock is as strict as Epic (vendors.md 1.12): what a naive client runs into, and what a careful one gets."""
+"""The mock is as strict as Epic (vendor-facts 1.12): what a naive client runs into, and what a careful one gets."""
 
 from __future__ import annotations
 

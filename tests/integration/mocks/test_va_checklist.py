@@ -1,4 +1,4 @@
-"""Rows of VA's checklist (vendors.md 4.4; from 09 on what it rests on): a naive client fails, a careful one does not."""
+"""Rows of VA's checklist (vendor-facts 4.4; from 09 on what it rests on): a naive client fails, a careful one does not."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-ROWS = {"epic": 16, "cerner": 14, "allscripts": 9, "va": 8}  # of vendors.md 1.12, 2.10, 3.5, 4.4
+ROWS = {"epic": 16, "cerner": 14, "allscripts": 9, "va": 8}  # of vendor-facts 1.12, 2.10, 3.5, 4.4
 _LINE = re.compile(r"^\| (\w+)-(\d\d) \| [^|]+ \| ((?:`\w+`(?:<br>)?)+) \|$", re.MULTILINE)
 
 

@@ -1,0 +1,69 @@
+"""Chooses what a command line means: which connections and which tenant. Usage errors suggest the closest name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from config.connections import Connection
+from config.errors import Problem
+from config.near_words import nearest
+from config.settings import Settings, problems_of, refused
+
+
+def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
+    """Return the named connections, or all of the tenant's; raise a usage error that suggests the closest name.
+
+    ConfigError names what `config` alone cannot see: overrides that the vendors' profiles refuse.
+    """
+    checked_tenant(settings, tenant)
+    known = settings.of_tenant(tenant)
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            whose = f" of tenant {tenant}" if tenant else ""
+            hint = f"did you mean {guess}? " if guess else ""
+            found = ", ".join(known) or "none"
+            raise typer.BadParameter(f"no connection {name!r}{whose} in {settings.source}; {hint}there are: {found}")
+    chosen = [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+    if problems := [problem for each in chosen for problem in profile_problems(each)]:
+        raise refused(settings.source, problems)
+    return chosen
+
+
+def profile_problems(connection: Connection) -> Iterator[Problem]:
+    """Yield the connection's overrides that its vendor's profile refuses."""
+    if not connection.profile:
+        return
+    from pydantic import ValidationError
+
+    from connectors.fhir.profile import VendorProfile
+    from connectors.fhir.vendors import profile_for
+
+    try:
+        profile_for(connection.vendor, connection.profile)
+    except ValidationError as exc:
+        yield from problems_of(exc, VendorProfile, f"connections.{connection.name}.profile")
+
+
+def checked_tenant(settings: Settings, tenant: str | None) -> None:
+    """Raise a usage error that lists the tenants if the configuration does not know this one."""
+    known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
+    if tenant is not None and tenant not in known:
+        guess = nearest(tenant, known)
+        hint = f"did you mean {guess}? " if guess else ""
+        raise typer.BadParameter(
+            f"no tenant {tenant!r} in {settings.source}; {hint}there are: {', '.join(sorted(known))}"
+        )
+
+
+def choose_tenant(settings: Settings, tenant: str | None) -> str:
+    """Return the tenant whose store to open: the named one, else the only one; raise a usage error if there are several."""
+    if tenant is not None:
+        checked_tenant(settings, tenant)
+        return tenant
+    tenants = sorted({each.tenant for each in settings.connections.values()}) or ["default"]
+    if len(tenants) > 1:
+        raise typer.BadParameter(f"tenants' data never mix: name one with --tenant ({', '.join(tenants)})")
+    return tenants[0]

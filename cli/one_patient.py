@@ -1,0 +1,27 @@
+"""One patient, named on the command line or, unseen by others, on stdin."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli.render import say
+
+STDIN = "-"
+PATIENT_HELP = "- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here."
+
+
+def one_patient(word: str, takes_one: str) -> str:
+    """Return the patient's id; raise a usage error if stdin names none or several, ending in `takes_one`."""
+    if word != STDIN:
+        return word.strip().removeprefix("Patient/")
+    if sys.stdin.isatty():
+        say("Type the patient's FHIR id (VA: ICN), then press Enter:")
+        return sys.stdin.readline().strip().removeprefix("Patient/")
+    from cli.wiring import read_patients
+
+    patients = tuple(read_patients(STDIN))
+    if len(patients) != 1:
+        raise typer.BadParameter(f"stdin names {len(patients)} patients; {takes_one}")
+    return patients[0]
