@@ -107,7 +107,10 @@ def _odd(place: int, one: Mapping[str, Any]) -> Attached:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)  # integers of any size
+    """As the store's `->>` gives it: integers of any size, and no half of a character."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _size(value: Any) -> int | None:
