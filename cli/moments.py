@@ -1,4 +1,4 @@
-"""The option that names a moment of the past: a run, or an instant."""
+"""The option that names a moment in the past: a run or an instant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AsOfOption = Annotated[
     typer.Option(
         "--as-of",
         metavar="RUN|INSTANT",
-        help="Read the store as it stood after this run, or at this moment.",
+        help="Read the store as it was after this run, or at this instant.",
         show_default=False,
     ),
 ]

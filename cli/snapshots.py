@@ -1,4 +1,4 @@
-"""`chartferry snapshots`: when one patient's chart changed, and how; each of these moments can be read with `pull --as-of`."""
+"""`chartferry snapshots`: lists when and how a patient's chart changed; `pull --as-of` reads the chart at each of these runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = ("chartferry snapshots mercy-epic - < patient.txt", "chartferry snaps
 def snapshots(
     *,
     connection: Annotated[
-        str, typer.Argument(metavar="CONNECTION", help="The connection that the patient is of.", show_default=False)
+        str, typer.Argument(metavar="CONNECTION", help="The patient's connection.", show_default=False)
     ],
     patient: Annotated[str, typer.Argument(metavar="PATIENT", help=PATIENT_HELP, show_default=False)],
     config: ConfigOption = None,

@@ -1,4 +1,4 @@
-"""`chartferry views`: which views there are, what one says, and whether a view is right, without asking store or EHR."""
+"""`chartferry views`: lists the views, shows one, and checks whether a view is correct, without store or EHR."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = (*LIST_EXAMPLES, *SHOW_EXAMPLES, *CHECK_EXAMPLES)
 def list_views(
     *, config: ConfigOption = None, tenant: TenantOption = None, json: JsonOption = False, debug: DebugOption = False
 ) -> int:
-    """List the built-in views: name, resource type, columns, and what each is about."""
+    """List the built-in views: name, resource type, columns and subject."""
     from exports.catalogue import builtin_names, load_view
 
     views = [(load_view(name), _compiled(name)) for name in builtin_names()]
@@ -54,7 +54,7 @@ def show(
 ) -> int:
     """Show the columns of a view: name, FHIR type and meaning; with --json its whole definition.
 
-    Exit codes: 0 shown, 2 no such view, or it is wrong.
+    Exit codes: 0 shown, 2 the view does not exist or is wrong.
     """
     from exports.catalogue import load_view
 
@@ -84,9 +84,9 @@ def check(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Check views: every element that they name must be one of R4's, and every expression one that can be run.
+    """Check views: every element that they name must exist in R4, and every expression must be executable.
 
-    Exit codes: 0 all are right, 2 one is not.
+    Exit codes: 0 all are correct, 2 one is not.
     """
     from exports.catalogue import builtin_names
     from exports.errors import ViewError

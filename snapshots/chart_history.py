@@ -1,4 +1,4 @@
-"""What runs did to one patient's chart: the moments at which it can be read back (`reader`, as of a run)."""
+"""Reads what runs did to one patient's chart; `reader` can show the chart as of each of these runs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class ChartChange(NamedTuple):
 
 
 async def chart_history(conn: AsyncConnection[Any], connection: str, patient: str) -> list[ChartChange]:
-    """Give the changes, oldest first. In a tenant's transaction."""
+    """Return the changes, oldest first. In a tenant's transaction."""
     found = await conn.execute(_SQL["chart_history"], {"connection": connection, "patient": patient})
     return [ChartChange(*row) async for row in found]

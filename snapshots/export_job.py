@@ -1,4 +1,4 @@
-"""Bulk export jobs as they must survive a crash. Shapes only."""
+"""Bulk export jobs in the form that survives a crash. Shapes only."""
 
 from __future__ import annotations
 

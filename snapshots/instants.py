@@ -1,7 +1,7 @@
-"""FHIR dates and instants, read to be compared as moments: as texts, `10:00+14:00` comes after `01:00Z`. Pure.
+"""Parses FHIR dates and instants, so that they can be compared as times: as text, `10:00+14:00` comes after `01:00Z`. Pure.
 
-What no server of ours can mean is no date: `0001-01-01` is what .NET writes for an unset one, `9999-12-31` what others write for
-"never". Arithmetic near either end overflows.
+Impossible dates count as none: .NET writes `0001-01-01` for an unset date, others write `9999-12-31` for "never". Arithmetic near
+either end overflows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MISSING = {4: "-01-01", 7: "-01"}  # of a FHIR date by its length: a year, a ye
 
 
 def moment(text: str | None, *, zoned: bool = False) -> datetime | None:
-    """Read a FHIR date, dateTime or instant, in UTC, which is assumed where it says no zone; with `zoned` it must say one."""
+    """Parse a FHIR date, dateTime or instant to UTC, the default zone; with `zoned` it must have a zone."""
     if not text:
         return None
     try:
@@ -24,14 +24,14 @@ def moment(text: str | None, *, zoned: bool = False) -> datetime | None:
 
 
 def believed(found: datetime) -> datetime | None:
-    """Give a moment in UTC; None for what no server can mean."""
+    """Return a time in UTC; None for an impossible one."""
     if not _EARLIEST <= found.year < _LATEST:
         return None
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def instant(at: datetime) -> str:
-    """Write a moment as FHIR instant in UTC, to the second."""
+    """Format a time as a FHIR instant in UTC, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

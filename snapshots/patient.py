@@ -1,4 +1,4 @@
-"""What runs learn of patients: who is merged, who is stored, what is not to be asked before a time. Shapes only."""
+"""What runs learn about patients: merges, stored patients, what must not be requested before a time. Shapes only."""
 
 from __future__ import annotations
 

@@ -337,11 +337,11 @@ async def _until(conn: AsyncConnection[Any], tenant: str, selection: Selection) 
     row = await (await conn.execute(_SQL["ended_at"], {"run": selection.as_of})).fetchone()
     if row is None:
         raise RunNotFoundError(
-            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists those there are."
+            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists the existing ones."
         )
     if row[0] is None:
         raise RunNotFoundError(
-            f"run {selection.as_of} has not ended, so nothing stands as of it yet: name an earlier run."
+            f"run {selection.as_of} has not ended, so there is no data as of it yet: name an earlier run."
         )
     ended: datetime = row[0]
     return ended

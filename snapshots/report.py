@@ -1,4 +1,4 @@
-"""What a run asked for, and what it did, as `sync --json` prints it. Shapes only."""
+"""What a run requests, and what it did; `sync --json` prints it. Shapes only."""
 
 from __future__ import annotations
 

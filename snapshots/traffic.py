@@ -1,4 +1,4 @@
-"""What an EHR was sent, and how fast it may be asked. Shapes only."""
+"""What was sent to an EHR, and its pace. Shapes only."""
 
 from __future__ import annotations
 
