@@ -118,7 +118,9 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) 
     resource = definition.get("resource")
     if not isinstance(resource, str) or not _RESOURCE_NAME.fullmatch(resource):
         reader.fail("resource", f"a resource type is required, found {resource!r}", allowed="such as Patient")
-    if problem := type_problem(resource):
+    versions = definition.get("fhirVersion")
+    of_r4 = not isinstance(versions, list) or not versions or any(str(one).startswith("4.") for one in versions)
+    if of_r4 and (problem := type_problem(resource)):
         reader.fail("resource", f"{resource!r} is {problem}")
     constants = reader.constants(definition.get("constant"))
     scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of)
@@ -130,8 +132,6 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) 
         reader.fail("select", "at least one selection is required")
     select = Selection(None, (), False, (), reader.selections(definition["select"], "select", scope), ())
     reader.check_columns(select)
-    versions = definition.get("fhirVersion")
-    of_r4 = not isinstance(versions, list) or not versions or any(str(one).startswith("4.") for one in versions)
     return View(reader.view, resource, where, select, tuple(reader.notes) if of_r4 else (), of_r4)
 
 
