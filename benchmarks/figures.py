@@ -84,7 +84,7 @@ def print_figures(figures: Sequence[Figure]) -> None:
     table.add_column("measurement, what was measured beside it, note")
     for column in ("figure", "limit", "ratio", "bar", "MB"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=4)
     for figure in figures:
         table.add_row(*(Text(cell) for cell in _cells(figure)))
     _console().print(table)
