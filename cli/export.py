@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,11 +111,13 @@ def export(
         connections=names,
         patients=tuple(read_patients(patients)) if patients else None,
         strict=strict,
-        as_of=checked_moment(as_of),
     )
+    moment = checked_moment(as_of)
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
-    exported = supervise(lambda: run_export(settings, chosen, request, invocation_of(context)), resume="run it again")
-    result, seconds = exported
+    invocation = invocation_of(context)
+    result, seconds = supervise(
+        lambda: run_export(settings, chosen, request, invocation, as_of=moment), resume="run it again"
+    )
     if json:
         emit_json({**result_as_json(result), "seconds": round(seconds, 3)})
     else:
@@ -123,16 +126,19 @@ def export(
 
 
 async def run_export(
-    settings: Settings, tenant: str, request: ExportRequest, invocation: Invocation
+    settings: Settings,
+    tenant: str,
+    request: ExportRequest,
+    invocation: Invocation,
+    *,
+    as_of: int | datetime | None = None,
 ) -> tuple[ExportResult, float]:
     """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
     from cli import wiring
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
 
-    selection = Selection(
-        connections=request.connections, patients=request.patients, types=request.types, as_of=request.as_of
-    )
+    selection = Selection(connections=request.connections, patients=request.patients, types=request.types, as_of=as_of)
     with file_progress(terminal=invocation.terminal) as show:
         async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
             began = time.monotonic()

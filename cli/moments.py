@@ -1,4 +1,4 @@
-"""The option that names a moment in the past: a run or an instant."""
+"""Instants on the command line, and the option that names a moment in the past: a run or an instant."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ def checked_moment(word: str | None) -> int | datetime | None:
         return None
     if word.isascii() and word.isdigit():
         return int(word)
+    return checked_instant("--as-of", word, or_else="a run's number, or ")
+
+
+def checked_instant(option: str, word: str, *, or_else: str = "") -> datetime:
+    """Return an instant with its time zone; raise a usage error that names the option and what else it accepts."""
     try:
         moment = datetime.fromisoformat(word)
     except ValueError:
-        raise typer.BadParameter(
-            f"--as-of {word}: a run's number, or an instant such as 2026-01-31T00:00:00Z"
-        ) from None
+        raise typer.BadParameter(f"{option} {word}: {or_else}an instant such as 2026-01-31T00:00:00Z") from None
     if moment.tzinfo is None:
-        raise typer.BadParameter(f"--as-of {word}: which time zone? For UTC: {moment.isoformat()}Z")
+        raise typer.BadParameter(f"{option} {word}: which time zone? For UTC: {moment.isoformat()}Z")
     return moment

@@ -8,7 +8,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -25,6 +24,7 @@ from cli.invocation import (
     split_words,
     start_logging,
 )
+from cli.moments import checked_instant
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
 from cli.supervise import supervise
@@ -286,12 +286,7 @@ def checked_since(since: str) -> str:
     """Return `auto`, `none` or a FHIR instant; raise a usage error for a time without its zone."""
     if since in ("auto", "none"):
         return since
-    try:
-        moment = datetime.fromisoformat(since)
-    except ValueError:
-        raise typer.BadParameter(f"--since {since}: auto, none, or an instant such as 2026-01-31T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter(f"--since {since}: which time zone? For UTC: {moment.isoformat()}Z")
+    checked_instant("--since", since, or_else="auto, none, or ")
     return since
 
 
@@ -299,12 +294,7 @@ def checked_until(until: str | None) -> str | None:
     """Return an instant with its zone, or None; raise a usage error for anything else."""
     if until is None:
         return None
-    try:
-        moment = datetime.fromisoformat(until)
-    except ValueError:
-        raise typer.BadParameter(f"--until {until}: an instant such as 2026-01-31T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter(f"--until {until}: which time zone? For UTC: {moment.isoformat()}Z")
+    checked_instant("--until", until)
     return until
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from exports.catalogue import LoadedView
@@ -22,9 +21,9 @@ _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 class ExportRequest:
     """The request. Empty `formats`: csv if views are named, else ndjson. Empty `views`: all built-in ones.
 
-    `types`, `connections` and `patients` narrow what is read (empty or None: everything). The snapshot applies the last two, and
-    `as_of`; they are kept here for the manifest and the caller. `strict`: a value that does not fit its column fails the export
-    instead of leaving the cell empty.
+    `types`, `connections` and `patients` narrow what is read (empty or None: everything). The snapshot applies the last two; they
+    are kept here for the manifest. `strict`: a value that does not fit its column fails the export instead of leaving the cell
+    empty.
     """
 
     out: Path
@@ -34,7 +33,6 @@ class ExportRequest:
     connections: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None
     strict: bool = False
-    as_of: int | datetime | None = None  # as the store stood after this run, or at this moment; None: now
 
     @property
     def wanted_formats(self) -> tuple[str, ...]:

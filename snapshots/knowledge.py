@@ -1,4 +1,4 @@
-"""Up to when a selection is known to be complete: `EhrMemory.knowledge`.
+"""Up to when a selection is known to be complete: the real `connectors.fhir.memories.Knowledge`.
 
 `closing` moves watermarks; `roster` keeps the patients who are behind them.
 """

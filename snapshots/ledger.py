@@ -1,4 +1,4 @@
-"""One open run: its lock, its units, its batches; the real `connectors.fhir.memories.RunStore`.
+"""One open run: its lock, its units, its batches; the real `connectors.fhir.memories.EhrRunStore`.
 
 Every call is one transaction. `ingest` merges records, `refusals` finds the records to blame for a refused batch, `closing` ends
 the run, and `reports` describes it.

@@ -1,12 +1,13 @@
 -- name: chart_history
--- What each run that has ended did to a patient's chart, by type: rows that it brought first, changed, deleted. Of the chart is what was
--- filed under the patient's id, or named him beside others, in any version.
+-- What each ended run did to a patient's chart, by type: how many rows it brought, changed and deleted. The chart is every row that in
+-- any version was filed under the patient's id or named the patient beside others.
 WITH c AS (
     SELECT id FROM connection WHERE name = %(connection)s
 ), chart AS (
     SELECT r.resource_type, r.id FROM resource r, c WHERE r.connection = c.id AND r.patient_id = %(patient)s
     UNION SELECT h.resource_type, h.id FROM resource_history h, c WHERE h.connection = c.id AND h.patient_id = %(patient)s
     UNION SELECT m.resource_type, m.id FROM member m, c WHERE m.connection = c.id AND m.patient_id = %(patient)s
+    UNION SELECT m.resource_type, m.id FROM member_history m, c WHERE m.connection = c.id AND m.patient_id = %(patient)s
 ), versions AS (
     SELECT r.resource_type, r.id, r.last_changed_run AS run, r.first_run, r.deleted_run FROM chart k, c
     CROSS JOIN LATERAL (

@@ -34,7 +34,7 @@ Failure = Literal[
 ]
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # vendor-facts 7; 425: too early (RFC 8470)
-# of the server's own failures those that last: not implemented, another HTTP, loops, a login to the network
+# 5xx statuses that another try does not change: 501, 505 (unsupported), 506, 508 (loops), 510, 511 (the network wants a login)
 LASTING = frozenset({501, 505, 506, 508, 510, 511})
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
 SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)

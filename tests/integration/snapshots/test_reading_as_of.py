@@ -91,3 +91,16 @@ async def test_a_run_that_is_open_or_unknown_has_no_past_to_read(store: Store) -
         await run.finish(watermark=None, requests=0, retries=0)
     with pytest.raises(RunNotFoundError, match="has no run 99"):
         await shown(store, as_of=99)
+
+
+async def test_a_chart_has_the_rows_that_once_named_the_patient_beside_others(store: Store) -> None:
+    for content, others in ((1, ("p2",)), (2, ())):
+        shared = record("a", content, version=str(next(_NUMBERS)))._replace(others=others)
+        async with await store.begin_run(scope()) as run:
+            await run.write(Batch(records=[shared]))
+            await run.finish(watermark=None, requests=0, retries=0)
+    found = await store.chart_history("mercy", "p2")
+    assert [(one.resource_type, one.new, one.changed, one.deleted) for one in found] == [
+        ("Observation", 1, 0, 0),
+        ("Observation", 0, 1, 0),
+    ]
