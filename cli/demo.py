@@ -123,9 +123,8 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
 
 def print_next(root: Path, settings: Settings, took: str, code: ExitCode) -> None:
     """Say what to do next: look at the results, or, if not all went well, run it again."""
-    folder = shlex.quote(
-        str(root)
-    )  # absolute: `./run demo` changes to the checkout, but its caller may be in another folder
+    # absolute: `./run demo` changes to the checkout, but its caller may be in another folder
+    folder = shlex.quote(str(root))
     if code != ExitCode.COMPLETE:
         tell(f"\nThe demo did not end well (after {took}); the reason is above. Run it again: it resumes where it was.")
         tell(f"  {program()} runs --config {folder}/{settings.source.name}")

@@ -141,9 +141,8 @@ def waits(progress: RunProgress, now: float) -> list[str]:
     wait = progress.waiting
     if wait is None:
         return []
-    lasts = (
-        now - wait.since if wait.open else max(now, wait.until) - wait.since
-    )  # most answers come within milliseconds
+    # most answers come within milliseconds
+    lasts = now - wait.since if wait.open else max(now, wait.until) - wait.since
     if lasts <= WAIT_SHOWN_S:
         return []
     until = datetime.fromtimestamp(wait.until, UTC)

@@ -18,9 +18,8 @@ from snapshots.sql import load
 from snapshots.unit import Unit
 
 _SQL = load("bulk_jobs")
-_OLDEST_EXPORT = timedelta(
-    days=3
-)  # replicas may be a night behind; a clock that is years behind must not make all data look old
+# replicas may be a night behind; a clock that is years behind must not make all data look old
+_OLDEST_EXPORT = timedelta(days=3)
 
 
 class StoredBulkJobs:

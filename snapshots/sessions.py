@@ -18,11 +18,8 @@ from snapshots.sql import load
 _SQL = load("sessions")
 OLDEST_SERVER = 15
 ENCODING = "UTF8"
-_DEFAULTS = {
-    "application_name": "chartferry",
-    "connect_timeout": "10",
-    "keepalives_idle": "30",
-}  # a URL may say otherwise
+# a URL may say otherwise
+_DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "keepalives_idle": "30"}
 # at login, because reading everything else depends on it; a statement sets the rest, because poolers refuse `options`
 _PINNED = {"client_encoding": "utf8"}
 _MAINTENANCE = "postgres"  # the database that every cluster has

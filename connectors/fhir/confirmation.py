@@ -43,9 +43,8 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     """Find what this run has missed and request it by id, within limits; what is not requested stays doubted.
 
     First the patients who are no longer listed, because what their charts should contain depends on whether they exist; then
-    rows; then, after a full listing, some of the rows that no listing could have shown. If the EHR fails meanwhile, the answers
-    are
-    lost.
+    rows; then, after a full listing, some of the rows that no listing could have shown. If the EHR fails meanwhile, its answers
+    are lost, and the rows stay doubted.
     """
     evidence = run.store.evidence
     readable = capability.readable_types
@@ -88,9 +87,8 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
     heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
     if not heard:
         return 0
-    types = sorted(
-        {*heard, "Patient"} - reader.controlled
-    )  # a type may have no listed row that could serve as a control
+    # a type may have no listed row that could serve as a control
+    types = sorted({*heard, "Patient"} - reader.controlled)
     controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))

@@ -103,9 +103,8 @@ def _issue(item: dict[str, Any]) -> tuple[Issue, int]:
     """One issue, and how many of its codes nobody can read: a vendor's code may say more than the severity."""
     said = item.get("severity")
     severity = said.strip().lower() if isinstance(said, str) else ""
-    own = (
-        [None] if type(item.get("code")) is int else list(_codes(item.get("code")))
-    )  # a number is a vendor's, not FHIR's
+    # a number is a vendor's, not FHIR's
+    own = [None] if type(item.get("code")) is int else list(_codes(item.get("code")))
     vendor = [code for one in _listed(item.get("details")) for code in _details(one)]
     code = next(filter(None, own), "")
     issue = Issue(

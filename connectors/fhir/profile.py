@@ -70,11 +70,8 @@ class VendorProfile(BaseModel):
     scope_syntax: Literal["auto", "v1", "v2"] = "auto"  # auto: v1 unless only permission-v2 is advertised
     extra_scopes: tuple[str, ...] = ()
     token_per_patient: bool = False  # VA: `launch` carries the patient
-    login_refused_waits_s: tuple[float, ...] = (
-        1,
-        5,
-        30,
-    )  # flaky token endpoints refuse good assertions (vendor-facts 5.4)
+    # flaky token endpoints refuse good assertions (vendor-facts 5.4)
+    login_refused_waits_s: tuple[float, ...] = (1, 5, 30)
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
     # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
     cookies: bool = False
@@ -158,15 +155,13 @@ class VendorProfile(BaseModel):
     bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
     poll_first_s: float = Field(1, ge=0)
     poll_floor_s: float = Field(1, ge=0)
-    poll_early_s: float = Field(
-        10, ge=0
-    )  # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
+    # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
+    poll_early_s: float = Field(10, ge=0)
     poll_cap_s: float = Field(300, gt=0)
     job_timeout_s: float = Field(30 * 86_400, gt=0)
     kickoff_429_means_running: bool = False
-    kickoff_wait_s: float = Field(
-        3600, ge=0
-    )  # how long a running export of ours is waited for before this one gives up
+    # how long a running export of ours is waited for before this one gives up
+    kickoff_wait_s: float = Field(3600, ge=0)
     # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (vendor-facts 6.1)
     kickoff_again_s: float = Field(300, ge=0)
     kickoff_window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known

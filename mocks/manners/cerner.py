@@ -69,9 +69,8 @@ BULK_TYPES = frozenset(
         "Provenance",
     ]
 )
-NEED_COMPANY = frozenset(
-    {"Location", "Organization", "Practitioner", "Provenance"}
-)  # require >= 1 clinical type beside them
+# require >= 1 clinical type beside them
+NEED_COMPANY = frozenset({"Location", "Organization", "Practitioner", "Provenance"})
 _MARK = b"\xfb\xff\xbe"  # makes the context begin with "+/++": characters that a careless client re-encodes
 
 

@@ -155,9 +155,8 @@ class Manner:
     total: Literal["all", "page", "none"] = "all"
     counts: bool = True  # accepts `_summary=count`; False: ignores it, and answers with a page
     paging: Literal["offset", "session", "server"] = "offset"  # server: the pages are at the base, not at the type
-    start_of: Callable[[SearchQuery, int], int] = lambda query, size: (
-        0
-    )  # first row of the requested page; raises Refused
+    # first row of the requested page; raises Refused
+    start_of: Callable[[SearchQuery, int], int] = lambda query, size: 0
     links: Callable[[PageAt], Links]
     entry_links: bool = False
     bundle_id: bool = False

@@ -46,9 +46,8 @@ PROFILE = {
 # written (0.2 s at 40 ms each) or in the hands of workers
 IN_FLIGHT = {"epic": 60, "va": 60, "cerner": 20 * 10 + 40, "allscripts": 60, "generic": 10 * 10 + 20}
 
-_CONTEXT = multiprocessing.get_context(
-    "forkserver"
-)  # what a sync imports is imported once; each run is a process all the same
+# what a sync imports is imported once; each run is a process all the same
+_CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["cli.main", "cli.wiring", "connectors.fhir.sync", "connectors.fhir.auth.login", "snapshots.pool"]
 )

@@ -145,9 +145,8 @@ class Ehr:
     @happens.register
     def _(self, step: s.Restore) -> None:
         if step.type == s.PATIENT:
-            self.led.pop(
-                step.id, None
-            )  # who is there again is read under his own id: no EHR lists him and redirects his reads
+            # who is there again is read under his own id: no EHR lists him and redirects his reads
+            self.led.pop(step.id, None)
         for key, (row, _) in list(self.dropped.items()):
             own = step.type == s.PATIENT and row.patient == step.id
             if key == (step.type, step.id) or own:

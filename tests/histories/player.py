@@ -29,9 +29,8 @@ from tests.histories.ehr import Ehr
 from tests.histories.oracle import Failure, Oracle, some
 from tests.histories.store_view import StoreView
 
-BEGIN = datetime(
-    2020, 6, 1, 2, 0, tzinfo=UTC
-)  # in the past of any Postgres: what it dates is never older than the history
+# in the past of any Postgres: what it dates is never older than the history
+BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)
 ROTATION_RUNS = 8  # more sound ones, for rows that are read in rotation
 NAME = "ehr"
 

@@ -194,9 +194,8 @@ def _jwks_in(text: str) -> Iterator[dict[str, Any]]:
     for entry in document if isinstance(document, list) else [document]:
         if isinstance(entry, dict):
             kid = entry.get("kid")
-            named = (
-                {} if kid is None or isinstance(kid, bool) else {"kid": str(kid)}
-            )  # RFC 7517: a string; numbers are seen
+            # RFC 7517: a string; numbers are seen
+            named = {} if kid is None or isinstance(kid, bool) else {"kid": str(kid)}
             yield {name: value for name, value in entry.items() if name != "kid" and value is not None} | named
 
 

@@ -45,9 +45,8 @@ class FileReading:
     subsetted: int = 0
     other_types: dict[str, int] = field(default_factory=dict)
     last_line_unreadable: bool = False
-    _together: list[Line] = field(
-        default_factory=list
-    )  # of an error file, from the first line that is no JSON by itself
+    # of an error file, from the first line that is no JSON by itself
+    _together: list[Line] = field(default_factory=list)
     _together_size: int = 0
     detail: FileDetail = field(init=False)
 

@@ -99,9 +99,8 @@ class Pager:
             if number > 1 and self._is_expired(error):
                 raise _SessionExpiredError from error
             raise
-        await (
-            anyio.lowlevel.checkpoint()
-        )  # the connection's slot is free: the next request is sent before this page is read
+        # the connection's slot is free: the next request is sent before this page is read
+        await anyio.lowlevel.checkpoint()
         where = f"page {number} of {call.template}"
         try:
             page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way)

@@ -271,9 +271,8 @@ def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
         return Chain([_Sniff(MAX_LAYERS, meter)], meter)
     if len(codings) > MAX_LAYERS:
         return Chain([_TooManyLayers()])
-    layers: list[_Layer] = [
-        _Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)
-    ]  # the last one named was put on last
+    # the last one named was put on last
+    layers: list[_Layer] = [_Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)]
     if json_expected:
         layers.append(_Sniff(MAX_LAYERS - len(layers), meter))
     return Chain(layers or [_Plain()], meter)

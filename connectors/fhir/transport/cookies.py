@@ -23,9 +23,8 @@ class OriginCookies(CookieJar):
 
     def __init__(self, home: str) -> None:
         """`home` is the origin's URL."""
-        super().__init__(
-            unsafe=True, quote_cookie=False
-        )  # `unsafe`: hosts that are addresses; values leave as they came
+        # `unsafe`: hosts that are addresses; values leave as they came
+        super().__init__(unsafe=True, quote_cookie=False)
         self._home = URL(home).origin()
 
     def update_cookies(self, cookies: LooseCookies, response_url: URL = _NOWHERE) -> None:

@@ -241,9 +241,8 @@ class ConnectionLimits:
             return
         now = self._clock()
         date = next((value.decode("latin-1") for name, value in headers if name.lower() == b"date"), None)
-        said = allowance_from(
-            headers, server_time(date) or now
-        )  # a reset is a moment of the server's clock, which may be off
+        # a reset is a moment of the server's clock, which may be off
+        said = allowance_from(headers, server_time(date) or now)
         if said is not None:
             cap = self._profile.retry_after_cap_s
             until = self.quota.heard(said._replace(reset_s=min(said.reset_s, cap)), now, in_use=self.pace.level)

@@ -42,9 +42,8 @@ FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewa
 TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
 NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
-TRANSIENT_CODES = frozenset(
-    {"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"}
-)  # 6.2
+# 6.2
+TRANSIENT_CODES = frozenset({"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"})
 OUTCOME_BYTES = 1 << 20  # an OperationOutcome longer than this is not read for codes
 MAX_CODES = 16
 

@@ -202,9 +202,8 @@ async def test_a_kick_off_whose_answer_was_lost_is_not_sent_again_until_its_time
 async def test_a_stale_job_of_ours_behind_a_429_is_deleted_and_the_export_begins(store: KeptRows) -> None:
     with mock("cerner", polls=1000) as served:
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
-        await run(
-            served, store, profile={"max_tries": 2}, types=("Patient", "Condition")
-        )  # left at the server, running
+        # left at the server, running
+        await run(served, store, profile={"max_tries": 2}, types=("Patient", "Condition"))
         served.faults.clear()
         served.ehr.config.__dict__["polls"] = 1
         report = await run(served, store, types=("Patient", "Observation"))  # another scope: the old run is given up

@@ -178,9 +178,8 @@ async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store,
     told = {file["path"]: file.get("left_empty") for file in manifest["files"]}
     counts = {"issued": 1, "value_quantity": 1, "value_boolean": 1, "value_integer": 3}
     assert told == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
-    assert list(told["observation.csv.gz"]) == list(
-        counts
-    )  # in the order of the columns: equal requests give equal bytes
+    # in the order of the columns: equal requests give equal bytes
+    assert list(told["observation.csv.gz"]) == list(counts)
     assert result.rows == len(values)
 
 
