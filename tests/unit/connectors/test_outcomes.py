@@ -140,10 +140,9 @@ def test_any_json_in_an_outcomes_place_is_read_or_quarantined_on_a_page_and_in_a
 def test_any_bytes_are_read_as_an_outcome_or_unreadable(body: bytes) -> None:
     try:
         outcome = outcome_from(body)
-    except UnreadableOutcomeError as error:
-        assert len(body) < 8 or body.decode(errors="replace") not in str(error)
-    else:
-        assert outcome.issues or outcome.unread or [] in _lists_of_issues(orjson.loads(body))
+    except UnreadableOutcomeError:
+        return
+    assert outcome.issues or outcome.unread or [] in _lists_of_issues(orjson.loads(body))
 
 
 # -- error files
