@@ -76,7 +76,7 @@ def _each(item: Any) -> list[Any]:
     if not isinstance(item, dict) or not item or "relation" in item or "rel" in item:
         return [item]
     return [
-        {"relation": name, **(target if isinstance(target, dict) else {"url": target})} for name, target in item.items()
+        {**(target if isinstance(target, dict) else {"url": target}), "relation": name} for name, target in item.items()
     ]
 
 

@@ -95,6 +95,7 @@ def test_a_next_key_without_a_usable_url_is_no_end(value: Any) -> None:
 def test_keys_that_are_known_to_lead_elsewhere_are_passed_over_and_others_leave_a_doubt() -> None:
     assert links_from(orjson.dumps({"self": "x", "prev": None})) == (None, False)
     assert links_from(orjson.dumps({"self": "x", "more": URL})) == (None, True)
+    assert links_from(orjson.dumps({"more": {"relation": "self", "url": URL}})) == (None, True)
 
 
 @pytest.mark.parametrize(
