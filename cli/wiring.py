@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from cli.preview import Preview
     from connectors.fhir.auth.credentials import Credentials
     from connectors.fhir.inquiry import Step
-    from connectors.fhir.sync import CohortSource, EhrProgress, LogIn, SyncRequest
+    from connectors.fhir.run import LogIn
+    from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest
     from connectors.fhir.transport.client import EhrClient
     from connectors.fhir.transport.politeness import Origins
     from snapshots.ledger import OpenRun

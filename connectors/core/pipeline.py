@@ -1,7 +1,7 @@
 """Moves what fetchers find into the store: many fetchers, one bounded queue, one writer that forms batches.
 
-Data commit with the result of their unit, or before it. The bytes in the queue and the size of a batch bound the memory. `crawl`
-and `bulk` fetch; the store stores.
+Data commit with the result of their unit, or before it. The bytes in the queue and the size of a batch bound the memory. Each
+source fetches; the store stores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from connectors.core.errors import AuthError, FetchError, UnsafeLinkError
+from connectors.core.errors import AuthError, FetchError, LoginRefusedError
 from connectors.core.store_port import RunStore
 from snapshots.patient import Alias
 from snapshots.record import Batch, Quarantined, Record
@@ -76,7 +76,7 @@ async def run_units(
 ) -> None:
     """Fetch every unit, `workers` at a time, and settle each in the store.
 
-    A FetchError or an unsafe link makes a hole of its own unit. So does a login that is refused for one patient or one resource
+    A FetchError makes a hole of its own unit. So does a login that is refused for one patient or one resource
     while others are accepted (`let_in`: this run's login was accepted before). Every other error stops everything: committed data
     stay, and the run can be resumed.
     """
@@ -96,7 +96,7 @@ async def run_units(
         for unit in waiting:
             try:
                 result = await fetch(unit, put)
-            except (FetchError, UnsafeLinkError) as error:
+            except FetchError as error:
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
             except AuthError as error:
                 refusals.note(unit, error)
@@ -126,7 +126,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class _Refusals:
-    """Distinguishes data that the EHR withholds (VA: a token per patient; elsewhere 401 instead of 403) from a refused client."""
+    """Distinguishes data that the source withholds, from one patient or of one kind, from a client that it refuses."""
 
     def __init__(self, *, let_in: bool) -> None:
         self._refused: set[str] = set()
@@ -140,8 +140,7 @@ class _Refusals:
 
     def note(self, unit: Unit, error: AuthError) -> None:
         """Note a refusal; raise it unless it concerns only one patient or one resource."""
-        of_login = error.code is not None  # by the token endpoint; else by the EHR, of a new token
-        if of_login and unit.patient_id is None:
+        if isinstance(error, LoginRefusedError) and unit.patient_id is None:
             raise error
         self._last = error
         self._refused.add(unit.patient_id or unit.key)
@@ -150,7 +149,7 @@ class _Refusals:
 
     def end(self) -> None:
         """Raise the last refusal of a client that was accepted nowhere."""
-        if self._last is not None and not self._let_in and self._last.code is None:
+        if self._last is not None and not self._let_in and not isinstance(self._last, LoginRefusedError):
             raise self._last
 
 

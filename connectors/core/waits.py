@@ -1,7 +1,7 @@
 """What one connection is waiting for, why and until when, so that it can be shown.
 
-Every sleep of a connection goes through here with its reason, and so does every wait for the EHR's answer. `cli.progress` decides
-how to show it, and after how many seconds. Reasons contain no URL and no id.
+Every sleep of a connection goes through here with its reason, and so does every wait for the source's answer. `cli.progress`
+decides how to show it, and after how many seconds. Reasons contain no address and no id.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Waits:
 
     @contextmanager
     def answer(self, reason: str, patience_s: float) -> Iterator[None]:
-        """Publish that the block waits for the EHR's answer, which may take `patience_s` from its last sign of life."""
+        """Publish that the block waits for the source's answer, which may take `patience_s` from its last sign of life."""
         now = self._clock()
         with self._kept(self._answers, Wait(reason, now, now + patience_s, open=True)):
             yield

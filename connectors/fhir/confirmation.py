@@ -11,10 +11,11 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
-from connectors.core.errors import AuthError, FetchError, TerminalFetchError
+from connectors.core.errors import AuthError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
+from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import UnreadableResourceError, record_from
@@ -168,7 +169,7 @@ class _Reader:
             record = record_from(reply.body, self._base, unit.key)
         except TerminalFetchError as error:
             await emit(Fetched(deletions=self._words(unit, identity, self._said(error))))
-        except FetchError:
+        except RequestError:
             await emit(Fetched(deletions=self._words(unit, identity, Said.UNANSWERED)))
         except UnreadableResourceError as error:
             bad = Quarantined(unit.resource_type, "read", str(error), reply.body)

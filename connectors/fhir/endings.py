@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from connectors.core.errors import FetchError
+from connectors.fhir.errors import RequestError
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade
 from connectors.fhir.records import grade
@@ -33,12 +33,12 @@ _BY_MEANING: Mapping[IssueGrade, Ending] = MappingProxyType(
 )
 
 
-def meaning_of(error: FetchError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
+def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
     """Return what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
     return grade((Issue("note", code, ()) for code in error.codes), meanings)
 
 
-def ending_of(error: FetchError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
+def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
     """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
     A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell.

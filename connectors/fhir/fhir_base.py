@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from yarl import URL
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.transport.links import NOT_MOVED, origin, resolve, safe_url
 
 # an id is bounded as a resource's own is (fhir); a version is told from it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -19,18 +19,19 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from connectors.core.errors import AuthError, ConnectorError, PlanError, QuietHoursError
+from connectors.core.errors import ConnectorError, PlanError
+from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.errors import QuietHoursError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types, named
-from connectors.fhir.run import Readable, SyncRequest
+from connectors.fhir.run import LogIn, Readable, SyncRequest
 from connectors.fhir.sync import types_for_scopes
 from connectors.fhir.transport.call import Call, Endpoint
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.tls import tls_context
 
 Verdict = Literal["ok", "warn", "fail"]
-LogIn = Callable[[tuple[str, ...]], Awaitable[Readable]]
 REACH_S = 10.0  # for a name, and for a connection
 _CERTIFICATE_WARNED = timedelta(days=21)
 _R4 = "4."
@@ -78,7 +79,7 @@ async def inquire(
             request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
         )
         needed, referred = types_for_scopes(request, capability, mode)
-        readable = await _logged_in(log_in, needed, referred)
+        readable, _ = await log_in_as_registered(log_in, needed, referred)
         wanted = needed or _wanted(request, capability, mode)
     except ConnectorError as error:
         yield _failed("token", error, "")
@@ -177,16 +178,6 @@ def _declared(capability: Capability) -> Step:
         advice = "chartferry reads R4: use the base URL of the EHR's R4 endpoint"
         return Step(name="metadata", verdict="warn", found=said, advice=advice)
     return Step(name="metadata", verdict="ok", found=said)
-
-
-async def _logged_in(log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
-    """Log in as a sync does: for all types, or, if the app is not registered for what charts refer to, only for charts."""
-    try:
-        return await log_in((*needed, *referred))
-    except AuthError as error:
-        if not referred or not (error.code or "").endswith(("invalid_scope", "empty-scopes")):
-            raise
-    return await log_in(needed)
 
 
 def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from snapshots.record import Record
 from snapshots.traffic import Traffic
 from snapshots.unit import UnitResult
 
-Readable = Callable[[str], bool]
+Readable = Callable[[str], bool]  # whether the login lets a type be requested
+LogIn = Callable[[tuple[str, ...]], Awaitable[Readable]]  # for these types; none: for all that a wildcard allows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from connectors.core.errors import AuthError, ConnectorError, TerminalFetchError, TransientFetchError
+from connectors.core.errors import AuthError, ConnectorError
+from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bulk.levels import NoExportHereError, fetch_at_some_level
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.confirmation import confirm_absences
 from connectors.fhir.crawl.steps import crawl_knowledge, fetch_by_crawl
+from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.linked.attachments import fetch_attachments
@@ -25,7 +27,7 @@ from connectors.fhir.linked.references import follow_references, mention_finder
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types
-from connectors.fhir.run import CohortSource, EhrProgress, EhrRun, Readable, SyncRequest
+from connectors.fhir.run import CohortSource, EhrProgress, EhrRun, LogIn, Readable, SyncRequest
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.instants import moment
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CohortSource", "EhrProgress", "SyncRequest", "run_scope", "sync"]
 
-LogIn = Callable[[tuple[str, ...]], Awaitable[Readable]]
 OpenRun = Callable[[RunScope, Callable[[], datetime]], AbstractAsyncContextManager[EhrRunStore]]
 
 
@@ -230,17 +231,13 @@ async def _capability(run: EhrRun) -> Capability:
 
 
 async def _logged_in(run: EhrRun, log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:
-    """Log in for all types; an app that is registered for charts alone, without what they refer to, still gets those."""
-    try:
-        return await log_in((*needed, *referred))
-    except AuthError as error:
-        if not referred or not (error.code or "").endswith(("invalid_scope", "empty-scopes")):
-            raise
-    readable = await log_in(needed)
-    run.notes.append(
-        f"the login grants no scopes for what charts refer to ({', '.join(sorted(set(referred)))}): add them to the app's "
-        "registration, or set the connection's scopes"
-    )
+    """Log in, and note which types the app is not registered for."""
+    readable, refused = await log_in_as_registered(log_in, needed, referred)
+    if refused:
+        run.notes.append(
+            f"the login grants no scopes for what charts refer to ({', '.join(sorted(set(refused)))}): add them to the app's "
+            "registration, or set the connection's scopes"
+        )
     return readable
 
 

@@ -106,6 +106,21 @@ def test_code_decides_nothing_by_a_vendors_name(path: Path) -> None:
     assert not [one for one in names if VENDOR_WORDS & set(one.strip("_").split("_"))]
 
 
+# what only one kind of source has
+OF_A_SOURCE = {"fhir", "http", "ehr", "oauth", "token", "status", "codes", "bundle", "url", "bulk", "crawl"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "connectors/core").glob("*.py")), ids=name)
+def test_the_core_has_no_word_of_one_kind_of_source(path: Path) -> None:
+    used: set[str] = set()
+    for node in ast.walk(tree(path)):
+        used |= {
+            getattr(node, part) for part in ("id", "attr", "arg", "name") if isinstance(getattr(node, part, None), str)
+        }
+    words = {word.lower() for one in used for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", one)}
+    assert words & OF_A_SOURCE == set()
+
+
 def functions(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

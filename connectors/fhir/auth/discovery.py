@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
 
-from connectors.core.errors import DiscoveryError, FetchError, TransientFetchError, UnsafeLinkError
+from connectors.fhir.errors import DiscoveryError, RequestError, TransientFetchError, UnsafeLinkError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call
@@ -36,7 +36,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
     """Ask the server; raises DiscoveryError when nothing says where to log in, TransientFetchError when it is down."""
     smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
     stated = profile.token_url or _text(smart.get("token_endpoint"))
-    metadata_error: FetchError | None = None
+    metadata_error: RequestError | None = None
     metadata_said = ""
     if stated is None:
         metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.accept)
@@ -63,12 +63,12 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
     )
 
 
-async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], FetchError | None, str]:
+async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], RequestError | None, str]:
     """The document, or the error that came instead, and in words what the server did."""
     call = Call("GET", client.base_url + path, f"GET {path}", "discovery", accept, auth=False)
     try:
         body = (await client.send(call)).body
-    except FetchError as error:
+    except RequestError as error:
         unreadable = ", but no JSON" if error.status == _OK else ""
         return {}, error, f"answered {error.status}{unreadable}"
     try:

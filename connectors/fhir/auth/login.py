@@ -11,7 +11,9 @@ from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.discovery import Discovery, discover
 from connectors.fhir.auth.scopes import Granted
 from connectors.fhir.auth.token_source import StaticBearer, TokenSource
+from connectors.fhir.errors import ScopesRefusedError
 from connectors.fhir.profile import VendorProfile
+from connectors.fhir.run import LogIn, Readable
 from connectors.fhir.transport.client import EhrClient
 
 
@@ -55,3 +57,18 @@ async def log_in(
     if not profile.token_per_patient:
         await tokens.token()
     return Login(discovery, tokens.granted())
+
+
+async def log_in_as_registered(
+    log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]
+) -> tuple[Readable, tuple[str, ...]]:
+    """Log in for all these types; an app that is registered without those that charts refer to still gets the charts.
+
+    Returns what may be requested, and which of `referred` were left out of the login: all or none.
+    """
+    try:
+        return await log_in((*needed, *referred)), ()
+    except ScopesRefusedError:
+        if not referred:
+            raise
+    return await log_in(needed), referred

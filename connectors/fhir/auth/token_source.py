@@ -19,12 +19,13 @@ import anyio
 import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
 
-from connectors.core.errors import AuthError, ConnectorError, DiscoveryError, TransientFetchError
+from connectors.core.errors import AuthError, ConnectorError
 from connectors.fhir.auth.assertion import load_signing_key
 from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.discovery import Discovery
 from connectors.fhir.auth.scopes import Granted, granted_scopes, requested_scopes, syntax_for
 from connectors.fhir.auth.token_table import TokenAnswer, judge_token
+from connectors.fhir.errors import DiscoveryError, ScopesRefusedError, TokenRefusedError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply, Token
 from connectors.fhir.transport.retry_table import asked_wait_s, server_time
@@ -276,7 +277,8 @@ class TokenSource:
         if (answer.code == "invalid_client" or answer.blame) and self._key is not None:
             kid = "no kid" if self._key.kid is None else f"kid {self._key.kid}"
             advice += f" (sent: {kid}, alg {self._key.alg}, aud {self._audience})"
-        return AuthError(f"logging in: the token endpoint refused us with {code}{times}; {advice}", code=answer.code)
+        refused = ScopesRefusedError if answer.meaning == "scope" else TokenRefusedError
+        return refused(f"logging in: the token endpoint refused us with {code}{times}; {advice}", code=answer.code)
 
 
 class StaticBearer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from connectors.core.errors import AuthError
+from connectors.fhir.errors import TokenRefusedError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.transport.call import Reply, Token
 
@@ -57,7 +57,7 @@ class TokenAnswer:
 
 
 def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
-    """The table. `now` is epoch seconds on our clock; raises AuthError for a token that cannot be used.
+    """The table. `now` is epoch seconds on our clock; raises TokenRefusedError for a token that cannot be used.
 
     | answer | meaning |
     | --- | --- |
@@ -120,7 +120,9 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
         return None
     kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
     if not isinstance(kind, str) or kind.strip().lower() not in _BEARER or not _VISIBLE.fullmatch(value):
-        raise AuthError("the token endpoint gave a token that is not a bearer token; this client can use no other kind")
+        raise TokenRefusedError(
+            "the token endpoint gave a token that is not a bearer token; this client can use no other kind"
+        )
     life = _seconds(fields.get("expires_in"))
     margin = min(max(MIN_MARGIN_S, MARGIN_SHARE * life), life / 2)
     return Token(value, refresh_at=now + life - margin, scope=_scope(fields.get("scope")))

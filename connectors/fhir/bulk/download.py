@@ -14,12 +14,12 @@ from typing import Any, NoReturn
 import anyio.lowlevel
 import tenacity
 
-from connectors.core.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.core.pipeline import Emit
 from connectors.fhir.bulk.byte_ranges import Part, part_of
 from connectors.fhir.bulk.download_tally import GRAVE, DownloadTally
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.file_reading import FileReading
+from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.records import codes_of, grade
@@ -103,7 +103,7 @@ class FileFetcher:
         """Emit every record of the file, and say how it ended.
 
         Raises:
-            FetchError: the file could not be had; the unit is a hole.
+            RequestError: the file could not be had; the unit is a hole.
         """
         if unit.page is None:  # of the manifest itself: there is nothing to fetch
             return self._doubted(unit)

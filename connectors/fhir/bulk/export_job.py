@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from connectors.core.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.bulk.kick_off import Proofs, proofs_from
 from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER, http_date
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import EhrRunStore

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from connectors.core.errors import ConnectorError, ProtocolError
+from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.listing import Listing
+from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
 from snapshots.export_job import BulkJob
 from snapshots.unit import Unit

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from connectors.core.errors import ConnectorError, ExportRefusedError, PlanError
+from connectors.core.errors import ConnectorError, PlanError
 from connectors.fhir.bulk.kick_off import PATHS, proofs_from
 from connectors.fhir.bulk.steps import fetch_by_bulk
 from connectors.fhir.capability import Capability
+from connectors.fhir.errors import ExportRefusedError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.plan import bulk_levels
 from connectors.fhir.profile import BulkLevel
@@ -40,7 +41,7 @@ async def fetch_at_some_level(
         PlanError: no level fits the request.
         NoExportHereError: the declared export does not exist, and crawling was as good a choice.
         ExportRefusedError: every level was refused; the message names each.
-        FetchError: as `fetch_by_bulk`.
+        RequestError: as `fetch_by_bulk`.
     """
     refused: _Refused = []
     for level in await _levels(run, capability):

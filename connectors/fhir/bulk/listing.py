@@ -10,8 +10,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.manifest import ListedFile, Manifest
+from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
 from snapshots.unit import Unit
 

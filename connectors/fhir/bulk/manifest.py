@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.errors import ProtocolError
 from connectors.fhir.json_answers import bare, count_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail

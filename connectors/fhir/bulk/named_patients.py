@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import anyio
 
-from connectors.core.errors import AuthError, FetchError, PlanError, UnsafeLinkError
+from connectors.core.errors import AuthError, FetchError, PlanError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
@@ -76,7 +76,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
 
         result = None
         async with limit:
-            with suppress(FetchError, UnsafeLinkError, AuthError):  # who is not told of is asked alone, and then kept
+            with suppress(FetchError, AuthError):  # who is not told of is asked alone, and then kept
                 result = await search.fetch(unit, take)
         if unit.patient_id is None:
             for one in unit.ids:

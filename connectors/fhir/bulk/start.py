@@ -10,16 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from connectors.core.errors import (
-    ConnectorError,
-    ExportRefusedError,
-    ProtocolError,
-    TerminalFetchError,
-    TransientFetchError,
-)
+from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.deletion import delete_export
 from connectors.fhir.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
 from connectors.fhir.bulk.poll_waits import poll_wait_s
+from connectors.fhir.errors import ExportRefusedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import BulkJobs
 from connectors.fhir.profile import VendorProfile
@@ -74,7 +69,7 @@ class ExportStart:
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
             ExportRefusedError: refused for what it asks for; there is no job.
-            FetchError: refused for another reason, as an export too soon after the last.
+            RequestError: refused for another reason, as an export too soon after the last.
         """
         earlier = await self._jobs.earlier()
         await self._wait_for_lost_ones(earlier)

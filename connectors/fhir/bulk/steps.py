@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from connectors.core.drain import fetch_pending
-from connectors.core.errors import FetchError, PlanError, ProtocolError
+from connectors.core.errors import PlanError
 from connectors.fhir.bulk.deletion import delete_export
 from connectors.fhir.bulk.download import FileFetcher
 from connectors.fhir.bulk.export_job import ExportJob
@@ -21,6 +21,7 @@ from connectors.fhir.bulk.named_patients import check_patients, known_patients, 
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
+from connectors.fhir.errors import ProtocolError, RequestError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
@@ -41,7 +42,7 @@ async def fetch_by_bulk(
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
-        FetchError: the job failed; or, transient, the server stayed away and the job may still live.
+        RequestError: the job failed; or, transient, the server stayed away and the job may still live.
     """
     request, store = run.request, run.store
     job = await store.jobs.current()
@@ -146,7 +147,7 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
     """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty."""
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
-    except (PlanError, ProtocolError, FetchError):
+    except (PlanError, ProtocolError, RequestError):
         return None
     if not members.patients and not members.unresolved:
         return None  # servers leave the members of large Groups out

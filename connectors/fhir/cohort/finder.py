@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import anyio
 
-from connectors.core.errors import FetchError, PlanError, ProtocolError, TerminalFetchError, UnsafeLinkError
+from connectors.core.errors import FetchError, PlanError
 from connectors.core.pipeline import Fetched
+from connectors.fhir.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from
 from connectors.fhir.profile import VendorProfile
@@ -117,7 +118,7 @@ class CohortFinder:
                     tally = await self._search.gather(unit, take)
                 except TerminalFetchError as error:
                     found[number] = () if error.status in _NOBODY and not patients else None
-                except (FetchError, UnsafeLinkError):  # one entry's trouble is not the others'
+                except FetchError:  # one entry's trouble is not the others'
                     found[number] = None
                 else:
                     bearers = tuple(one for one, bears in patients.items() if bears)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from connectors.core.errors import FetchError, UnsafeLinkError
+from connectors.core.errors import FetchError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.run import EhrRun
@@ -32,7 +32,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
     """List every patient of the server and store their Patients; a listing that breaks off is a hole, and proves nobody gone.
 
     Raises:
-        FetchError: it broke off before it gave anybody.
+        RequestError: it broke off before it gave anybody.
         UnsafeLinkError: likewise, for a link that led away.
     """
     request = run.request
@@ -55,7 +55,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
 
     try:
         tally = await search.gather(unit, take)
-    except (FetchError, UnsafeLinkError) as error:
+    except FetchError as error:
         if not patients:
             raise
         result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))

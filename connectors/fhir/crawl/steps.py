@@ -43,7 +43,7 @@ async def fetch_by_crawl(
 
     Raises:
         PlanError: it is not said which patients, and the server lists none.
-        FetchError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
+        RequestError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
     """
     profile = run.request.profile
     plan = crawl_types(run.request.types, profile, capability, readable)

@@ -16,16 +16,16 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-from connectors.core.errors import (
+from connectors.core.pipeline import Emit, Fetched
+from connectors.fhir.documents.reading import DocumentReader
+from connectors.fhir.endings import ending_of
+from connectors.fhir.errors import (
     BudgetExhaustedError,
     ProtocolError,
     TerminalFetchError,
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.core.pipeline import Emit, Fetched
-from connectors.fhir.documents.reading import DocumentReader
-from connectors.fhir.endings import ending_of
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.fhir.profile import VendorProfile
@@ -79,7 +79,7 @@ class AttachmentFetcher:
         """Emit the result of one attachment.
 
         Raises:
-            FetchError: the unit is a hole.
+            RequestError: the unit is a hole.
             UnsafeLinkError: the URL, or a redirect from it, leads where nothing may be asked.
         """
         place = (unit.resource_type, unit.ids[0], AttachmentDetail.of(unit).place)

@@ -10,18 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from urllib.parse import quote
 
-from connectors.core.errors import (
-    BudgetExhaustedError,
-    EhrDownError,
-    FetchError,
-    ProtocolError,
-    QuietHoursError,
-    TerminalFetchError,
-    UnsafeLinkError,
-)
+from connectors.core.errors import FetchError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
+from connectors.fhir.errors import (
+    BudgetExhaustedError,
+    EhrDownError,
+    ProtocolError,
+    QuietHoursError,
+    TerminalFetchError,
+)
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import VendorProfile
@@ -100,7 +99,7 @@ class ReferenceFetcher:
         """Emit what the unit's ids lead to, and say how it ended.
 
         Raises:
-            FetchError: the unit is a hole.
+            RequestError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
         count, remarks = await self._ask(unit, list(unit.ids), emit)
@@ -133,13 +132,13 @@ class ReferenceFetcher:
     async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[str]]:
         """Ask for each list in turn. One that fails costs itself: its error is raised after the others were asked for."""
         count, remarks = 0, set[str]()
-        failed: FetchError | UnsafeLinkError | None = None
+        failed: FetchError | None = None
         for ids in lists:
             try:
                 more, said = await self._ask(unit, ids, emit)
             except _NOBODY_ANSWERS:
                 raise
-            except (FetchError, UnsafeLinkError) as error:
+            except FetchError as error:
                 failed = failed or error
                 continue
             count += more

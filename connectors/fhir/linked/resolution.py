@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.transport.links import NOT_MOVED, origin, resolve
 from snapshots.referred import ReferenceTarget

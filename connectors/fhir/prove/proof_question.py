@@ -15,10 +15,11 @@ from urllib.parse import quote
 
 from msgspec import structs
 
-from connectors.core.errors import FetchError, TerminalFetchError, UnsafeLinkError
+from connectors.core.errors import FetchError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
+from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
@@ -120,7 +121,7 @@ class Asker:
                 reason=f"the server refuses it: HTTP {error.status}",
                 not_served=ending is Ending.NOT_SERVED,
             )
-        except (FetchError, UnsafeLinkError) as error:
+        except FetchError as error:
             answer = replace(answer, verdict="unanswered", reason=f"no usable answer: {error}")
         if counted is not None:  # a number that was given, and is not the store's
             answer = replace(answer, method="count", verdict="unanswered")
@@ -286,7 +287,7 @@ class Asker:
             record = record_from(reply.body, self._base)
         except TerminalFetchError as error:
             return "missing" if self._is_gone(error) else "unknown"
-        except (FetchError, UnreadableResourceError):
+        except (RequestError, UnreadableResourceError):
             return "unknown"
         if (record.resource_type, record.id) != (resource_type, id_):  # an outcome, or somebody else's page
             return "unknown"

@@ -14,19 +14,20 @@ from itertools import count
 
 import anyio
 
-from connectors.core.errors import PlanError, TerminalFetchError
+from connectors.core.errors import PlanError
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.cohort.finder import CohortFinder
+from connectors.fhir.errors import TerminalFetchError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.plan import crawl_types
 from connectors.fhir.prove.completeness import Answer, Tally
 from connectors.fhir.prove.proof_question import Asker, Question
-from connectors.fhir.run import EhrProgress, SyncRequest
+from connectors.fhir.run import EhrProgress, LogIn, SyncRequest
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan, directory_units
-from connectors.fhir.sync import LogIn, run_scope
+from connectors.fhir.sync import run_scope
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.proof import Certificate, ProvedRun

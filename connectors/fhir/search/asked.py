@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from connectors.core.errors import FetchError
 from connectors.fhir.capability import Capability
+from connectors.fhir.errors import RequestError
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.search.since import since_parameter, window_parameter
 from connectors.fhir.search.windows import Able, Piece, query_of
@@ -28,7 +28,7 @@ class Asked:
         size = profile.page_size_by_type.get(unit.resource_type, profile.page_size)
         self.able = Able(now=began if self._window is not None else None, count=size)
 
-    def may_refuse_since(self, piece: Piece, error: FetchError, meaning: IssueGrade) -> bool:
+    def may_refuse_since(self, piece: Piece, error: RequestError, meaning: IssueGrade) -> bool:
         """Whether it may be the filter for news that the server does not take."""
         refused = error.status == _BAD_REQUEST and meaning in {"note", "ignored"}
         return refused and piece is self.whole and piece.after is not None

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
-from connectors.core.errors import ProtocolError, TerminalFetchError
+from connectors.fhir.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.page_links import next_from_header
@@ -60,7 +60,7 @@ class Pager:
         after that are the server's way.
 
         Raises:
-            FetchError: a page did not come; those before it were handed over.
+            RequestError: a page did not come; those before it were handed over.
             UnsafeLinkError: a next link led away from the EHR.
         """
         totals: Totals | None = None

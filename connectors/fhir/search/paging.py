@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
-from connectors.core.errors import ProtocolError, UnsafeLinkError
+from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.transport.links import NOT_MOVED, elsewhere, origin, safe_url
 
 

@@ -19,10 +19,10 @@ from urllib.parse import quote
 import anyio
 import orjson
 
-from connectors.core.errors import FetchError, ProtocolError, TerminalFetchError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of, meaning_of
+from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.membership import filed
 from connectors.fhir.patients.merges import aliases_in
@@ -100,7 +100,7 @@ class SearchFetcher:
         """Emit everything that the unit's search lists, and say how it ended.
 
         Raises:
-            FetchError: the unit is a hole.
+            RequestError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
         async with self._turn(unit):
@@ -215,7 +215,7 @@ class SearchFetcher:
         """Emit everything that a search lists, asked whole or in parts; gives what its pages brought, for `verdicts`.
 
         Raises:
-            FetchError: a refusal, or a page that did not come; what came before it was emitted.
+            RequestError: a refusal, or a page that did not come; what came before it was emitted.
             UnsafeLinkError: a next link led away from the EHR.
         """
         asked = Asked(unit, self._profile, self._capability, self._began)
@@ -230,7 +230,7 @@ class SearchFetcher:
             tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
             try:
                 await self._walk(unit, asked.path(piece), tally, emit)
-            except FetchError as error:
+            except RequestError as error:
                 if isinstance(error, NotAPageError) and error.led_to_patient and unit.patient_id is not None:
                     tally.merged = True
                     continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from connectors.core.errors import TerminalFetchError
+from connectors.fhir.errors import TerminalFetchError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade, VendorProfile

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
-from connectors.core.errors import FetchError, TerminalFetchError
+from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.profile import IssueGrade
 
 Trouble = Literal["poison", "large", "slow"]
@@ -45,7 +45,7 @@ class Able:
     count: int | None  # entries of a planned page; None: the server's own choice
 
 
-def trouble_of(error: FetchError, meaning: IssueGrade) -> Trouble | None:
+def trouble_of(error: RequestError, meaning: IssueGrade) -> Trouble | None:
     """Whether a smaller question may be answered where this one was not; None: it would not."""
     if error.status == _TOO_SLOW:
         return "slow"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _COMPATIBLE = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated; holds :: and ::1 too

@@ -14,8 +14,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from connectors.core.errors import ProtocolError, TransientFetchError
 from connectors.core.waits import Waits
+from connectors.fhir.errors import ProtocolError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens

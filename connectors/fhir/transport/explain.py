@@ -5,14 +5,8 @@ Messages name the request by its template and quote nothing of the answer but it
 
 from __future__ import annotations
 
-from connectors.core.errors import (
-    AuthError,
-    BudgetExhaustedError,
-    ConnectorError,
-    ProtocolError,
-    TerminalFetchError,
-    TransientFetchError,
-)
+from connectors.core.errors import AuthError, ConnectorError
+from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
 from connectors.fhir.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from anyio import CapacityLimiter, WouldBlock
 
-from connectors.core.errors import EhrDownError, QuietHoursError
 from connectors.core.waits import Waits
+from connectors.fhir.errors import EhrDownError, QuietHoursError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Purpose
 from connectors.fhir.transport.pace import Pace

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 from yarl import URL
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 _ILLEGAL = re.compile(r"[^\x21-\x7e]+")

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 import httpx
 from yarl import URL
 
-from connectors.core.errors import ProtocolError, UnsafeLinkError
+from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from connectors.core.errors import (
+from connectors.fhir.errors import (
     BudgetExhaustedError,
     EhrDownError,
     QuietHoursError,

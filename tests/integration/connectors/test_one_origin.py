@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from connectors.core.errors import EhrDownError, TransientFetchError
+from connectors.fhir.errors import EhrDownError, TransientFetchError
 from connectors.fhir.transport.politeness import Origins
 from snapshots.traffic import PaceState
 from tests.integration.connectors.wire import NOW, Endpoint, Waits, always, call, client, http, wire

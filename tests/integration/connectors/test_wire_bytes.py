@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from connectors.core.errors import PlanError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.core.errors import PlanError
+from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.transport import client as client_module
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import Endpoint, always, call, client, http, wire

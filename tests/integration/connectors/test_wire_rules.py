@@ -10,8 +10,11 @@ import orjson
 import pytest
 from joserfc import jwk, jwt
 
-from connectors.core.errors import (
-    AuthError,
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.auth.token_source import StaticBearer
+from connectors.fhir.errors import (
     BudgetExhaustedError,
     DiscoveryError,
     ProtocolError,
@@ -19,9 +22,6 @@ from connectors.core.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.fhir.auth.credentials import Credentials
-from connectors.fhir.auth.login import log_in
-from connectors.fhir.auth.token_source import StaticBearer
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Token
 from tests.integration.connectors.unhurried_loop import BACKEND

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from connectors.core.errors import ConnectorError, TerminalFetchError, TransientFetchError, UnsafeLinkError
+from connectors.core.errors import ConnectorError
+from connectors.fhir.errors import TerminalFetchError, TransientFetchError, UnsafeLinkError
 from connectors.fhir.transport.call import Token
 from tests.integration.connectors.wire import NOW, Endpoint, always, call, client, http, wire
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.transport.addresses import AddressGuard, is_public, written_address
 
 PRIVATE = [

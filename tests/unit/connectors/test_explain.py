@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.core.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.explain import error_for
 from connectors.fhir.transport.retry_table import Seen, judge

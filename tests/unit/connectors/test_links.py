@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url
 
 BASE = "https://ehr.example/api/FHIR/R4"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import ProtocolError
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.listing import Listing
 from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
 from snapshots.unit import Unit
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import UnsafeLinkError
+from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.linked.attachment_fetch import place_of
 from connectors.fhir.linked.resolution import Resolver

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
 from connectors.fhir.cohort.finder import parse_cohort
+from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 
 BASE = "https://ehr.example.org/api/FHIR/R4"

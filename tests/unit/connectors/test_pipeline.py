@@ -7,7 +7,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from connectors.core.errors import AuthError, TransientFetchError
+from connectors.core.errors import AuthError, FetchError, LoginRefusedError
 from connectors.core.pipeline import LINE_BYTES, Emit, Fetched, run_units
 from connectors.core.store_port import RunStore
 from snapshots.record import Batch, Record
@@ -83,7 +83,7 @@ async def test_fetchers_wait_while_the_line_is_full_and_go_on_when_there_is_room
 async def test_a_unit_that_fails_is_a_hole_and_its_neighbours_are_written() -> None:
     async def second_fails(unit: Unit, emit: Emit) -> UnitResult:
         if unit.key == "u1":
-            raise TransientFetchError("GET /Observation: no answer.")
+            raise FetchError("GET /Observation: no answer.")
         return await settle(unit, emit)
 
     written = Written()
@@ -105,10 +105,10 @@ def charts(patients: int, types: int = 4) -> list[Unit]:
     ]
 
 
-def refusing(*patients: str, code: str | None = "access_denied"):
+def refusing(*patients: str, error: type[AuthError] = LoginRefusedError):
     async def fetch(unit: Unit, emit: Emit) -> UnitResult:
         if unit.patient_id is None or unit.patient_id in patients:
-            raise AuthError("logging in: the token endpoint refused us", code=code)
+            raise error("refused")
         return await settle(unit, emit)
 
     return fetch
@@ -124,11 +124,11 @@ async def test_a_patient_whom_no_login_opens_is_a_hole_and_the_others_are_fetche
 
 async def test_a_401_to_a_fresh_token_is_a_patients_own_once_others_were_let_in() -> None:
     written = Written()
-    await run_units(charts(9), refusing("p5", code=None), written.store, workers=1)
+    await run_units(charts(9), refusing("p5", error=AuthError), written.store, workers=1)
     assert sum(r.state is UnitState.FAILED for batch in written.batches for r in batch.results) == 4
-    await run_units(charts(9), refusing("p0", code=None), Written().store, workers=1)
+    await run_units(charts(9), refusing("p0", error=AuthError), Written().store, workers=1)
     with pytest.raises(AuthError):
-        await run_units(charts(2), refusing("p0", "p1", code=None), Written().store, workers=1)
+        await run_units(charts(2), refusing("p0", "p1", error=AuthError), Written().store, workers=1)
 
 
 async def test_a_client_that_is_refused_for_three_patients_in_a_row_stops() -> None:

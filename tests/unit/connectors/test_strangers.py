@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.core.errors import AuthError, ProtocolError
+from connectors.core.errors import AuthError
 from connectors.fhir.auth.token_table import judge_token
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.capability import capability_from
+from connectors.fhir.errors import ProtocolError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.merges import aliases_in
 from connectors.fhir.records import NotABundleError, UnreadableResourceError, deletions_from, page_from

@@ -13,11 +13,12 @@ import orjson
 import pytest
 from joserfc import jwk, jwt
 
-from connectors.core.errors import AuthError, PlanError, TransientFetchError
+from connectors.core.errors import AuthError, LoginRefusedError, PlanError
 from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.discovery import Discovery
 from connectors.fhir.auth.token_source import MAX_LAUNCHES, StaticBearer, TokenSource
 from connectors.fhir.auth.token_table import judge_token
+from connectors.fhir.errors import ScopesRefusedError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Reply
 
@@ -278,7 +279,7 @@ async def test_refused_scopes_are_asked_once_in_the_other_syntax_which_then_stay
 
 async def test_scopes_refused_in_both_syntaxes_stop_the_login(endpoint):
     endpoint.script = [(400, {"error": "invalid_scope"})] * 2
-    with pytest.raises(AuthError, match="set the connection's scopes"):
+    with pytest.raises(ScopesRefusedError, match="set the connection's scopes"):
         await source(endpoint).token()
 
 
@@ -397,7 +398,7 @@ async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
 )
 async def test_an_answer_without_a_usable_token_is_refused(endpoint, answer):
     endpoint.script = [(200, answer)]
-    with pytest.raises(AuthError):
+    with pytest.raises(LoginRefusedError):
         await source(endpoint).token()
 
 

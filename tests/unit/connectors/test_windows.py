@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.core.errors import TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.search.windows import FINEST, Able, Piece, divide, places, query_of, trouble_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,97 @@
+"""The errors of FHIR over HTTP, as a part of the tree of `connectors.core.errors`, whose bases say what each costs a run.
+
+    ConnectorError
+    ├── PlanError
+    ├── DiscoveryError                   the server does not say what is needed to log in
+    ├── AuthError                        the EHR refused a new token
+    │   └── LoginRefusedError
+    │       └── TokenRefusedError        the token endpoint refused the client
+    │           └── ScopesRefusedError   it refused the scopes, not the client
+    └── FetchError
+        ├── UnsafeLinkError              a link or redirect that the token or the request must not follow
+        └── RequestError                 one request finally failed
+            ├── TransientFetchError      worth trying again later; all tries are used up
+            │   ├── BudgetExhaustedError    the connection's retry budget is empty
+            │   ├── EhrDownError            not sent: too many calls before this one got no answer
+            │   └── QuietHoursError         not sent: the configuration forbids requests at this hour
+            ├── TerminalFetchError       the server's answer will not change: 400, 403, 404, …
+            │   └── ExportRefusedError      a kick-off was refused because of its request; no job has begun
+            └── ProtocolError            an answer that the specification does not allow
+
+`transport.retry_table` decides whether an error is worth another try; the error's type says so. Messages name the
+request by its template: never a query value, an id, a token or a body.
+"""
+
+from __future__ import annotations
+
+from connectors.core.errors import ConnectorError, FetchError, LoginRefusedError
+
+
+class DiscoveryError(ConnectorError):
+    """The server does not say what is needed to log in; the message says which setting overrides it."""
+
+
+class TokenRefusedError(LoginRefusedError):
+    """The token endpoint refused the client. `code` is the OAuth error ("invalid_client"), where the server gave one."""
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ScopesRefusedError(TokenRefusedError):
+    """The token endpoint refused the scopes that were requested; it may grant fewer."""
+
+
+class UnsafeLinkError(FetchError):
+    """A link or redirect that the token or the request must not follow."""
+
+
+class RequestError(FetchError):
+    """One request finally failed.
+
+    `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
+    vendor codes such as Epic's "4113", never free text, which may carry PHI.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.codes = codes
+
+
+class TransientFetchError(RequestError):
+    """Worth trying again later; all tries are used up."""
+
+
+class BudgetExhaustedError(TransientFetchError):
+    """The connection's retry budget is empty: no storm, the unit becomes a hole."""
+
+
+class EhrDownError(TransientFetchError):
+    """Not sent: too many calls before this one got no answer; the message says until when."""
+
+
+class QuietHoursError(TransientFetchError):
+    """Not sent: the configuration forbids requests at this hour, and for longer than the run may wait."""
+
+
+class TerminalFetchError(RequestError):
+    """Another try will not change the server's answer."""
+
+
+class ExportRefusedError(TerminalFetchError):
+    """A kick-off was refused because of its request: no job has begun, and another level may be accepted.
+
+    `named` are parameters of ours that the answer's text names.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, codes: tuple[str, ...] = (), named: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, status=status, codes=codes)
+        self.named = named
+
+
+class ProtocolError(RequestError):
+    """An answer that the specification does not allow."""
