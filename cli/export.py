@@ -39,6 +39,7 @@ EXAMPLES = (
     "chartferry export --out export",
     "chartferry export --out export --format csv --view patient --view my_view.json",
     "chartferry export --out export --as-of 41",
+    "chartferry export --out changes --changed-since 41",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv")
@@ -81,6 +82,16 @@ def export(
         typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
     ] = None,
     as_of: AsOfOption = None,
+    changed_since: Annotated[
+        int | None,
+        typer.Option(
+            "--changed-since",
+            metavar="RUN",
+            min=1,
+            help="Only what has changed since this run, and deleted.ndjson.gz.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -116,7 +127,8 @@ def export(
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     invocation = invocation_of(context)
     result, seconds = supervise(
-        lambda: run_export(settings, chosen, request, invocation, as_of=moment), resume="run it again"
+        lambda: run_export(settings, chosen, request, invocation, as_of=moment, changed_since=changed_since),
+        resume="run it again",
     )
     if json:
         emit_json({**result_as_json(result), "seconds": round(seconds, 3)})
@@ -132,13 +144,20 @@ async def run_export(
     invocation: Invocation,
     *,
     as_of: int | datetime | None = None,
+    changed_since: int | None = None,
 ) -> tuple[ExportResult, float]:
     """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
     from cli import wiring
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
 
-    selection = Selection(connections=request.connections, patients=request.patients, types=request.types, as_of=as_of)
+    selection = Selection(
+        connections=request.connections,
+        patients=request.patients,
+        types=request.types,
+        as_of=as_of,
+        changed_since=changed_since,
+    )
     with file_progress(terminal=invocation.terminal) as show:
         async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
             began = time.monotonic()

@@ -22,11 +22,13 @@ from exports.compiler import CompiledView, Source, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
 from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
 from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
+from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
-from exports.snapshot_port import OpenRun, Snapshot
+from exports.snapshot_port import OpenRun, RowChunks, Snapshot
 from snapshots.errors import StoreQueryError
 
+DELETED_NAME = "deleted.ndjson.gz"
 NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
 
 
@@ -86,13 +88,16 @@ async def export(
                 else _fill_table(part, view, snapshot, request, show)
             )
             waiting.append((part, await filled))
+        if snapshot.changed_since is not None:
+            part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
+            waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
         delivered = tuple(file for _, file in waiting)
         content = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.runs,
             not_included=snapshot.not_included,
-            request=_told(request, files),
+            request=_told(request, files, snapshot.changed_since),
             files=delivered,
         )
         former = retire_manifest(folder)
@@ -134,11 +139,19 @@ def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], No
 
 async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
     """Write the resources of a type."""
-    chunks = ndjson_rows(snapshot, planned.resource_type)
+    return await _written(part, planned.kind, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
+
+
+async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
+    """Write the deletions since the run since which the snapshot shows changes."""
+    return await _written(part, "deleted", deletion_bundles(snapshot), snapshot, show)
+
+
+async def _written(part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: _Show) -> DeliveredFile:
     async for chunk in chunks:
         part.write(chunk)
         show(chunks.rows, part.uncompressed_bytes, False)
-    delivered = part.seal(kind=planned.kind, rows=chunks.rows)
+    delivered = part.seal(kind=kind, rows=chunks.rows)
     show(chunks.rows, part.uncompressed_bytes, True)
     if len(snapshot.connections) == 1:
         return delivered
@@ -172,7 +185,7 @@ async def _fill_table(
     return replace(delivered, left_empty=in_order or None, left_out=undecided or None)
 
 
-def _told(request: ExportRequest, files: tuple[PlannedFile, ...]) -> dict[str, Any]:
+def _told(request: ExportRequest, files: tuple[PlannedFile, ...], changed_since: int | None) -> dict[str, Any]:
     """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
     patients = None
     if request.patients is not None:
@@ -184,4 +197,5 @@ def _told(request: ExportRequest, files: tuple[PlannedFile, ...]) -> dict[str, A
         "views": [{"name": file.view.name, "sha256": file.view.digest} for file in files if file.view is not None],
         "connections": sorted(set(request.connections)),
         "patients": patients,
+        **({} if changed_since is None else {"changed_since": changed_since}),
     }

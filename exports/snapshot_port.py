@@ -63,6 +63,13 @@ class Snapshot(Protocol):
     def connections(self) -> tuple[str, ...]:
         """The connections of the selection, in NDJSON's order."""
 
+    @property
+    def changed_since(self) -> int | None:
+        """The run since which the rows have changed; None: the snapshot has all rows."""
+
+    def removed(self) -> RowChunks:
+        """Return the keys that the selection has lost since then, each as one line of JSON with `type` and `id`."""
+
     async def types(self) -> Mapping[str, int]:
         """Return the number of live rows by resource type, within the selection."""
 

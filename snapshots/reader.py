@@ -1,28 +1,26 @@
 """Reads the store: one consistent moment of a selection, as counts, NDJSON, CSV, or a subquery.
 
 A `Snapshot` is one REPEATABLE READ READ ONLY transaction, bound to its tenant. It shows what ended runs left, and nothing of a
-run that is in progress, suspended or killed, but it names that run. exports names and packs the files.
+run that is in progress, suspended or killed, but it names that run. `copy_stream` reads the bytes, exports names and packs the
+files.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, AsyncCopy, IsolationLevel, sql
-from psycopg.abc import Buffer, PQGen
+from psycopg import AsyncConnection, IsolationLevel, sql
 
+from snapshots.copy_stream import CopyStream
 from snapshots.errors import RunNotFoundError, StoreError, store_border
 from snapshots.sql import load
 from snapshots.tenancy import tenant_transaction
 
 _SQL = load("reader")
-CHUNK_BYTES = 256 * 1024
-_BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_ROW_HEAD = 2 + 4 + 1
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 
 
@@ -37,6 +35,8 @@ class Selection:
     mentioned: bool = False
     # as the store stood when this run had ended, or at this moment; None: now
     as_of: int | datetime | None = None
+    # only what has changed since this run had ended; `Snapshot.removed` says what the selection has lost since
+    changed_since: int | None = None
 
 
 class _Source(NamedTuple):
@@ -56,83 +56,6 @@ class OpenRun(NamedTuple):
     began: datetime
 
 
-class CopyStream:
-    """The bytes of several COPY TO statements, one after the other, in chunks of about 256 kB; read it once.
-
-    `rows` counts the rows (without a header) that were read so far. Statements `of_json` copy one jsonb column in binary, which
-    is read as NDJSON: Postgres then need not quote or escape, and sends 1.5 times as fast.
-    """
-
-    def __init__(
-        self,
-        conn: AsyncConnection[Any],
-        queries: Sequence[sql.Composable],
-        *,
-        of_json: bool = False,
-        by_key: bool = False,
-    ) -> None:
-        self._conn = conn
-        self._queries = queries
-        self._of_json = of_json
-        self._by_key = by_key
-        self._header_to_come = not of_json  # of the first statement only
-        self.rows = 0
-        self.rows_by_query: list[int] = []  # for statements that were read to their end
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with store_border("reading a snapshot"):
-            await self._set_sort("off" if self._by_key else "on")
-            for query in self._queries:
-                before = self.rows
-                async for chunk in self._copy(query):
-                    yield chunk
-                self.rows_by_query.append(self.rows - before)
-            await self._set_sort("on")
-
-    async def _set_sort(self, sort: str) -> None:
-        if self._by_key:
-            await self._conn.execute(_SQL["by_key"], {"sort": sort})
-
-    async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
-        first = True
-        async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
-            while rows := await self._conn.wait(_gather(copy)):
-                if self._of_json:
-                    rows = _json_texts(rows, first=first)
-                    self.rows += len(rows)
-                    if rows:
-                        yield b"\n".join((*rows, b""))
-                else:
-                    self.rows += len(rows) - self._header_to_come
-                    self._header_to_come = False
-                    yield b"".join(rows)
-                first = False
-
-
-def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
-    """Return the texts in a binary COPY of one jsonb column.
-
-    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. The header comes before the
-    first row, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
-    """
-    if first:
-        messages[0] = messages[0][len(_BINARY_HEADER) :]
-    return [message[_ROW_HEAD:] for message in messages if len(message) > _ROW_HEAD]
-
-
-def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
-    """Read messages of COPY TO, one per row, until a chunk is full; none at the end.
-
-    `AsyncCopy.read`, based on the same generator, is awaited for every row, which takes half the time of reading small resources.
-    """
-    rows: list[Buffer] = []
-    size = 0
-    while size < CHUNK_BYTES and (row := (yield from copy._read_gen())):  # noqa: SLF001 - see above
-        rows.append(row)
-        size += len(row)
-    return rows
-
-
 class Snapshot:
     """One consistent moment of a selection, made by `Store.snapshot`. Use one reader at a time."""
 
@@ -143,13 +66,19 @@ class Snapshot:
         sources: Sequence[_Source],
         open_runs: Sequence[OpenRun] = (),
         later: Sequence[int] = (),
+        *,
+        before: Snapshot | None = None,
     ) -> None:
-        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment."""
+        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
+
+        `before`: the same selection as it was when `changed_since` had ended.
+        """
         self._conn = conn
         self._selection = selection
         self._sources = sources
         self._open_runs = tuple(open_runs)
         self._later = tuple(later)
+        self._before = before
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
 
     async def find_mentioned(self) -> None:
@@ -179,6 +108,11 @@ class Snapshot:
         return self._open_runs
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        """All runs whose work is left out: open ones, and those that ended after the selection's moment."""
+        return self._later
+
+    @property
     def connections(self) -> tuple[str, ...]:
         """The connections that are read, in order."""
         return tuple(one.name for one in self._sources)
@@ -196,7 +130,8 @@ class Snapshot:
         connections = sql.Literal([one.number for one in self._sources])
         query = sql.SQL(_SQL["present"])
         rows = await self.fetch(query.format(connections=connections, rows=self._rows(), selected=self._selected()))
-        return {row[0]: row[1] if self._selection.patients is None else None for row in rows}
+        whole = self._selection.patients is None and self._before is None
+        return {row[0]: row[1] if whole else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
         """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
@@ -215,6 +150,37 @@ class Snapshot:
         ]
         # a few patients are found by index and sorted; everybody is read in key order
         return CopyStream(self._conn, queries, of_json=True, by_key=self._selection.patients is None)
+
+    @property
+    def changed_since(self) -> int | None:
+        """The run since which rows have changed; None: the snapshot has all rows."""
+        return self._selection.changed_since
+
+    def removed(self) -> CopyStream:
+        """Return the keys that the selection has lost since `changed_since`, as lines of JSON: {"id": …, "type": …}.
+
+        They were deleted, or belong to the selected patients no more. Ordered by (connection name, type, id); nothing without
+        `changed_since`.
+        """
+        queries = [] if self._before is None else [self._removed(one, self._before) for one in self._sources]
+        return CopyStream(self._conn, queries, of_json=True)
+
+    def _removed(self, source: _Source, before: Snapshot) -> sql.Composable:
+        of = self._selection.patients
+        values = {
+            "connection": sql.Literal(source.number),
+            "since": sql.Literal(list(before.left_out)),
+            "patients": sql.Literal(list(of or ())),
+        }
+        parted = "" if of is None else _SQL["parted"]
+        return sql.SQL(_SQL["removed"]).format(
+            **values,
+            parted=sql.SQL(parted).format(**values),
+            before=before._rows(),
+            selected_before=before._selected(),
+            rows=self._rows(),
+            selected=self._conditions([*self._of_types(), *self._of_patients()]),
+        )
 
     def source(self, resource_type: str) -> sql.Composable:
         """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
@@ -278,12 +244,21 @@ class Snapshot:
         return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
     def _selected(self) -> sql.Composable:
-        of_types = (
-            [sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(self._selection.types)))]
-            if self._selection.types
-            else []
-        )
-        return self._conditions([*of_types, *self._of_patients()])
+        return self._conditions([*self._of_types(), *self._of_patients(), *self._changed()])
+
+    def _of_types(self) -> list[sql.Composable]:
+        if not self._selection.types:
+            return []
+        return [sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(self._selection.types)))]
+
+    def _changed(self) -> list[sql.Composable]:
+        if self._before is None:
+            return []
+        since = sql.Literal(list(self._before.left_out))
+        if self._selection.patients is None:
+            return [sql.SQL(_SQL["changed"]).format(since=since)]
+        patients = sql.Literal(list(self._selection.patients))
+        return [sql.SQL(_SQL["changed_or_joined"]).format(since=since, patients=patients)]
 
     def _of_patients(self) -> list[sql.Composable]:
         """Return the condition that `_rows` leaves open: whose a row was before a later run wrote it."""
@@ -305,43 +280,60 @@ async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Sele
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
-        RunNotFoundError: it names a run that there is not, or that has not ended.
+        RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
     """
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await conn.set_read_only(True)
     with store_border("opening a snapshot"):
         async with tenant_transaction(conn, tenant):
             await conn.execute(_SQL["settings"])
-            moment = {"until": await _until(conn, tenant, selection)}
-            known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
-            names = set(selection.connections)
-            if unknown := names - {one.name for one in known}:
-                raise StoreError(
-                    f"nothing is stored of connection {', '.join(sorted(unknown))}: "
-                    f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
-                )
-            sources = [one for one in known if not names or one.name in names]
-            numbers = {"connections": [one.number for one in sources]}
-            open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
-            newest = {**numbers, "newest": [one.run or 0 for one in sources]}
-            later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
-            snapshot = Snapshot(conn, selection, sources, open_runs, later)
+            until = await _until(conn, tenant, selection.as_of)
+            before = None
+            if selection.changed_since is not None:
+                then = await _until(conn, tenant, selection.changed_since)
+                if until is not None and then is not None and then > until:
+                    raise RunNotFoundError(
+                        f"run {selection.changed_since} ended after the moment that is asked for, so nothing can have changed "
+                        "since: name an earlier run."
+                    )
+                before = await _as_left(conn, tenant, replace(selection, changed_since=None), then)
+            snapshot = await _as_left(conn, tenant, selection, until, before)
             await snapshot.find_mentioned()
             yield snapshot
 
 
-async def _until(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> datetime | None:
+async def _as_left(
+    conn: AsyncConnection[Any],
+    tenant: str,
+    selection: Selection,
+    until: datetime | None,
+    before: Snapshot | None = None,
+) -> Snapshot:
+    """The snapshot of what the runs had left that had ended by then; None: by now."""
+    moment = {"until": until}
+    known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
+    names = set(selection.connections)
+    if unknown := names - {one.name for one in known}:
+        raise StoreError(
+            f"nothing is stored of connection {', '.join(sorted(unknown))}: "
+            f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
+        )
+    sources = [one for one in known if not names or one.name in names]
+    numbers = {"connections": [one.number for one in sources]}
+    open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+    newest = {**numbers, "newest": [one.run or 0 for one in sources]}
+    later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
+    return Snapshot(conn, selection, sources, open_runs, later, before=before)
+
+
+async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:
     """The moment up to which ended runs are shown; None: all."""
-    if not isinstance(selection.as_of, int):
-        return selection.as_of
-    row = await (await conn.execute(_SQL["ended_at"], {"run": selection.as_of})).fetchone()
+    if not isinstance(moment, int):
+        return moment
+    row = await (await conn.execute(_SQL["ended_at"], {"run": moment})).fetchone()
     if row is None:
-        raise RunNotFoundError(
-            f"tenant {tenant} has no run {selection.as_of}: `chartferry runs` lists the existing ones."
-        )
+        raise RunNotFoundError(f"tenant {tenant} has no run {moment}: `chartferry runs` lists the existing ones.")
     if row[0] is None:
-        raise RunNotFoundError(
-            f"run {selection.as_of} has not ended, so there is no data as of it yet: name an earlier run."
-        )
+        raise RunNotFoundError(f"run {moment} has not ended, so there is no data as of it yet: name an earlier run.")
     ended: datetime = row[0]
     return ended

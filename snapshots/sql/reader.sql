@@ -83,11 +83,11 @@ UNION SELECT connection, resource_type, id FROM resource_history WHERE to_run = 
 -- Rows to read, as the runs that have ended left them: for what an open run has written, the row that it replaced; none where
 -- there was none. At most one history row fits, since a connection's runs end one after the other (`ledger.begin`).
 (
-    SELECT n.connection, n.resource_type, n.id, e.patient_id, e.body
+    SELECT n.connection, n.resource_type, n.id, e.patient_id, e.body, e.last_changed_run
     FROM {rows} n CROSS JOIN LATERAL (
-        SELECT n.patient_id, n.body, n.deleted_at, n.deleted_run WHERE n.last_changed_run <> ALL({open}::bigint[])
+        SELECT n.patient_id, n.body, n.deleted_at, n.deleted_run, n.last_changed_run WHERE n.last_changed_run <> ALL({open}::bigint[])
         UNION ALL
-        SELECT h.patient_id, h.body, h.deleted_at, h.deleted_run FROM resource_history h
+        SELECT h.patient_id, h.body, h.deleted_at, h.deleted_run, h.from_run FROM resource_history h
         WHERE n.last_changed_run = ANY({open}::bigint[])
             AND h.resource_type = n.resource_type AND h.connection = n.connection AND h.id = n.id
             AND h.to_run = ANY({open}::bigint[]) AND h.from_run <> ALL({open}::bigint[])
@@ -134,6 +134,48 @@ WHERE r.resource_type = split_part(m.reference, '/', 1) AND r.connection = m.con
         SELECT FROM {members} o WHERE o.connection = r.connection AND o.resource_type = r.resource_type AND o.id = r.id
     )
 OFFSET 0
+
+-- name: changed
+-- Condition: what one of these runs wrote.
+r.last_changed_run = ANY({since}::bigint[])
+
+-- name: changed_or_joined
+-- Condition: what one of these runs wrote, or said to be of these patients as well. That a later one may have taken it back costs
+-- no more than a row that says what was said.
+(
+    r.last_changed_run = ANY({since}::bigint[])
+    OR (r.connection, r.resource_type, r.id) IN (
+        SELECT connection, resource_type, id FROM member
+        WHERE from_run = ANY({since}::bigint[]) AND patient_id = ANY({patients}::text[])
+        UNION ALL
+        SELECT connection, resource_type, id FROM member_history
+        WHERE from_run = ANY({since}::bigint[]) AND patient_id = ANY({patients}::text[])
+    )
+)
+
+-- name: parted
+-- Keys of what one of these runs said to be no more of these patients.
+UNION SELECT resource_type, id FROM member_history
+WHERE connection = {connection} AND to_run = ANY({since}::bigint[]) AND patient_id = ANY({patients}::text[])
+
+-- name: removed
+-- Keys of a connection's resources that the selection had before these runs, and no longer has. What is gone was touched by one.
+COPY (
+    SELECT jsonb_build_object('type', k.resource_type, 'id', k.id)
+    FROM (
+        SELECT resource_type, id FROM resource
+        WHERE connection = {connection} AND (last_changed_run = ANY({since}::bigint[]) OR deleted_run = ANY({since}::bigint[]))
+        {parted}
+    ) k
+    WHERE EXISTS (
+        SELECT FROM {before} r
+        WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected_before}
+    ) AND NOT EXISTS (
+        SELECT FROM {rows} r
+        WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected}
+    )
+    ORDER BY k.resource_type, k.id
+) TO STDOUT (FORMAT binary)
 
 -- name: source
 -- Live resources of a type, as something to select from.

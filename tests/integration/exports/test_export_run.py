@@ -23,6 +23,7 @@ from snapshots.reader import Selection
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
 from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.witness import Deletion, Said
 
 pytestmark = pytest.mark.anyio
 
@@ -252,6 +253,36 @@ async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Pa
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=tmp_path), snapshot, on_progress=seen.append)
     assert seen[-1] == Progress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
+
+
+async def remove(store: Store, *ids: str, connection: str = "site") -> None:
+    scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
+    async with await store.begin_run(scope) as run:
+        await run.write(Batch(deletions=[Deletion("Patient", id_, Said.DELETED) for id_ in ids]))
+        await run.finish(watermark=None, requests=1, retries=0)
+
+
+async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a"), patient("b"), {"resourceType": "Device", "id": "d"}])
+    await fill(store, [patient("c")], connection="south")
+    await fill(store, [patient("b", gender="male"), patient("n")])
+    await remove(store, "a")
+    await remove(store, "c", connection="south")
+    request = ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",))
+    async with store.snapshot(Selection(changed_since=2)) as snapshot:
+        result = await export(request, snapshot)
+    assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("b", gender="male"), patient("n")]
+    assert [row["key"] for row in table_of(tmp_path / "patient.csv.gz")] == ["b", "n"]
+    deleted = lines_of(tmp_path / "deleted.ndjson.gz")
+    assert {(one["resourceType"], one["type"], len(one["entry"])) for one in deleted} == {("Bundle", "transaction", 1)}
+    requests = [one["entry"][0]["request"] for one in deleted]
+    assert requests == [{"method": "DELETE", "url": "Patient/a"}, {"method": "DELETE", "url": "Patient/c"}]
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert manifest["request"]["changed_since"] == 2
+    assert {file["path"] for file in manifest["files"]} | {"manifest.json"} == names_in(tmp_path)
+    assert result.files[-1].rows_by_connection == {"site": 1, "south": 1}
 
 
 async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Reads the bytes of COPY TO statements, in chunks, with a count of their rows. `reader` says what they select."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncCopy, sql
+from psycopg.abc import Buffer, PQGen
+
+from snapshots.errors import store_border
+from snapshots.sql import load
+
+_SQL = load("reader")
+CHUNK_BYTES = 256 * 1024
+_BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_ROW_HEAD = 2 + 4 + 1
+
+
+class CopyStream:
+    """The bytes of several COPY TO statements, one after the other, in chunks of about 256 kB; read it once.
+
+    `rows` counts the rows (without a header) that were read so far. Statements `of_json` copy one jsonb column in binary, which
+    is read as NDJSON: Postgres then need not quote or escape, and sends 1.5 times as fast.
+    """
+
+    def __init__(
+        self,
+        conn: AsyncConnection[Any],
+        queries: Sequence[sql.Composable],
+        *,
+        of_json: bool = False,
+        by_key: bool = False,
+    ) -> None:
+        self._conn = conn
+        self._queries = queries
+        self._of_json = of_json
+        self._by_key = by_key
+        self._header_to_come = not of_json  # of the first statement only
+        self.rows = 0
+        self.rows_by_query: list[int] = []  # for statements that were read to their end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with store_border("reading a snapshot"):
+            await self._set_sort("off" if self._by_key else "on")
+            for query in self._queries:
+                before = self.rows
+                async for chunk in self._copy(query):
+                    yield chunk
+                self.rows_by_query.append(self.rows - before)
+            await self._set_sort("on")
+
+    async def _set_sort(self, sort: str) -> None:
+        if self._by_key:
+            await self._conn.execute(_SQL["by_key"], {"sort": sort})
+
+    async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
+        first = True
+        async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
+            while rows := await self._conn.wait(_gather(copy)):
+                if self._of_json:
+                    rows = _json_texts(rows, first=first)
+                    self.rows += len(rows)
+                    if rows:
+                        yield b"\n".join((*rows, b""))
+                else:
+                    self.rows += len(rows) - self._header_to_come
+                    self._header_to_come = False
+                    yield b"".join(rows)
+                first = False
+
+
+def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
+    """Return the texts in a binary COPY of one jsonb column.
+
+    A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. The header comes before the
+    first row, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
+    """
+    if first:
+        messages[0] = messages[0][len(_BINARY_HEADER) :]
+    return [message[_ROW_HEAD:] for message in messages if len(message) > _ROW_HEAD]
+
+
+def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:
+    """Read messages of COPY TO, one per row, until a chunk is full; none at the end.
+
+    `AsyncCopy.read`, based on the same generator, is awaited for every row, which takes half the time of reading small resources.
+    """
+    rows: list[Buffer] = []
+    size = 0
+    while size < CHUNK_BYTES and (row := (yield from copy._read_gen())):  # noqa: SLF001 - see above
+        rows.append(row)
+        size += len(row)
+    return rows
