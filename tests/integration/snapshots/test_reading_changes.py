@@ -15,7 +15,7 @@ from snapshots.pool import Store
 from snapshots.reader import Selection
 from snapshots.record import Batch
 from snapshots.witness import Deletion, Said
-from tests.integration.snapshots.stored import record, scope
+from tests.integration.snapshots.stored import execute, record, scope
 
 pytestmark = pytest.mark.anyio
 _NUMBERS = itertools.count(1)
@@ -99,3 +99,27 @@ async def test_a_run_that_is_later_than_the_moment_is_refused(store: Store) -> N
     second = await worked(store, {"a": (2, "p1", ())}, "mercy")
     with pytest.raises(RunNotFoundError, match=f"run {second} ended after"):
         await shown(store, Selection(as_of=first, changed_since=second))
+
+
+async def brought(store: Store, searched: str | None) -> int:
+    """A run that brings one and the same row, by a patient's search or not."""
+    async with await store.begin_run(scope()) as run:
+        await run.write(Batch(records=[record("a", 1, patient="p2")._replace(searched=searched)]))
+        await run.finish(watermark=None, requests=0, retries=0)
+        return run.id
+
+
+async def test_a_row_that_is_as_it_was_comes_and_goes_with_the_patient_it_is_said_to_be_of(
+    store: Store, store_url: str
+) -> None:
+    first, second, third = [await brought(store, searched) for searched in (None, "p1", None)]
+    rows, gone = await shown(store, Selection(patients=("p1",), as_of=second, changed_since=first))
+    assert (list(rows), gone) == ([("Observation", "a")], [])
+    # what the run's end does with a member that its search has missed and that is another's (`unlist`)
+    execute(
+        store_url,
+        "WITH lost AS (DELETE FROM member RETURNING *) INSERT INTO member_history (connection, resource_type, id, patient_id,"
+        f" searched, from_run, to_run) SELECT connection, resource_type, id, patient_id, searched, from_run, {third} FROM lost",
+    )
+    assert await shown(store, Selection(patients=("p1",), changed_since=second)) == ({}, [("Observation", "a")])
+    assert await shown(store, Selection(changed_since=second)) == ({}, [])
