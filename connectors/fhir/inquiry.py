@@ -21,10 +21,13 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from connectors.core.errors import ConnectorError, PlanError
 from connectors.fhir.auth.login import log_in_as_registered
+from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.errors import QuietHoursError
+from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types, named
+from connectors.fhir.records import page_from
 from connectors.fhir.run import LogIn, Readable, SyncRequest
 from connectors.fhir.sync import types_for_scopes
 from connectors.fhir.transport.call import Call, Endpoint
@@ -233,7 +236,8 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
         launch=launch if profile.token_per_patient else None,
     )
     try:
-        body = json_from((await client.send(call)).body)
+        answer = (await client.send(call)).body
+        body = json_from(answer)
     except QuietHoursError as error:
         return Step(name="search", verdict="warn", found=str(error))
     except ConnectorError as error:
@@ -244,12 +248,21 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
     except UnreadableJsonError:
         return Step(name="search", verdict="fail", found=f"{template}: the answer is not JSON", advice="check base_url")
     if isinstance(body, dict) and body.get("resourceType") in ("Bundle", "Patient", "Group"):
-        nobody = body["resourceType"] == "Bundle" and not body.get("entry")
+        try:
+            nobody = body["resourceType"] == "Bundle" and not _holds_any(answer, request)
+        except NotABundleError as error:
+            return Step(name="search", verdict="fail", found=f"{template}: {error}", advice="ask the EHR's operator")
         if nobody:
             advice = "check the cohort, or whether this client may see patients"
             return Step(name="search", verdict="warn", found=f"{template} finds nobody", advice=advice)
         return Step(name="search", verdict="ok", found=f"{what} can be read ({template})")
     return Step(name="search", verdict="fail", found=f"{template}: the answer is not a {what}", advice="check base_url")
+
+
+def _holds_any(bundle: bytes, request: SyncRequest) -> bool:
+    """Whether a page has anything on it, if only what cannot be read."""
+    page = page_from(bundle, FhirBase(request.base_url, request.profile.rewrite_origins), where="a check")
+    return bool(page.records or page.quarantined)
 
 
 def _reason(error: OSError | TimeoutError) -> str:

@@ -1,21 +1,26 @@
 """Parses JSON from outside: an EHR's answer, a token, a key, several outcomes in a file. Pure.
 
-The callers interpret it. JSON that cannot be parsed raises an error; it never passes for empty JSON.
+The callers interpret it. JSON that cannot be parsed raises an error; it never passes for empty JSON. A name that stands twice
+in one object has no value that anybody can know (RFC 8259, 4: readers differ), so it is never read as the last of them; and what
+stands under a name that the format does not have is shown to the caller (`objects_beside`): a list whose name is misspelt is not
+an empty list.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 _BOM = b"\xef\xbb\xbf"
 _BEGINS = re.compile(r"\n(?=[{\[])")
 _MOST_FAILURES = 1_000  # to find where values begin in a text of none: a bound against nonsense
-_DECODER = json.JSONDecoder()
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAME = re.compile(rb'[{,\s]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 
 
@@ -24,6 +29,17 @@ _COUNT = re.compile(r"\s*(\d{1,18})(?:\.0*)?\s*", re.ASCII)
 
 class UnreadableJsonError(ValueError):
     """Bytes that are not one JSON value. The message quotes nothing."""
+
+
+class TwiceError(UnreadableJsonError):
+    """An object in which one name stands twice."""
+
+
+class Twice:
+    """The value of a name that stands twice in one object: of no type that a format has, so no reader takes it for one."""
+
+
+TWICE: Final = Twice()
 
 
 class Piece(NamedTuple):
@@ -41,16 +57,55 @@ def bare(body: bytes) -> bytes:
 
 
 def json_from(body: bytes) -> Any:
-    """Read one JSON value.
+    """Read one JSON value. A name that stands twice in one object has the value `TWICE`.
 
     Raises:
         UnreadableJsonError: the bytes are not one JSON value.
     """
+    text = bare(body)
     try:
-        return orjson.loads(bare(body))
-    except orjson.JSONDecodeError:
-        pass  # raised outside: orjson's error holds the document
+        orjson.loads(text)  # the strict one: no NaN, no lone surrogate
+        return _DECODER.decode(text.decode())
+    except (ValueError, RecursionError):
+        pass  # raised outside: the errors hold the document
     raise UnreadableJsonError("not valid JSON")
+
+
+def members_of(body: bytes) -> dict[str, bytes]:
+    """The members of one JSON object, each as the bytes that stand there; much faster than reading it.
+
+    Raises:
+        TwiceError: a name stands twice.
+        UnreadableJsonError: the bytes are not one JSON object.
+    """
+    try:
+        found = {name: bytes(raw) for name, raw in _MEMBERS.decode(body).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnreadableJsonError("not a JSON object") from None
+    # of a name that stands twice the reader above gives only the last: then what it gave does not fill the text
+    at = 0
+    for name, value in found.items():
+        here = _NAME.match(body, at)
+        if here is None or json_from(here[1]) != name or not body.startswith(value, here.end()):
+            raise TwiceError("one name stands twice in it")
+        at = here.end() + len(value)
+    if body[at:].strip(b"{ \t\r\n") != b"}":
+        raise TwiceError("one name stands twice in it")
+    return found
+
+
+def objects_beside(document: Mapping[str, Any], known: Container[str]) -> Sequence[dict[str, Any]]:
+    """The objects that stand, alone or in a list, under names that a format does not have.
+
+    They may be its content under a misspelt name, as `Entry`. Names with a leading `_` extend primitive values (R4, JSON).
+    """
+    return [
+        one
+        for name, value in document.items()
+        if name not in known and not name.startswith("_")
+        for one in (value if isinstance(value, list) else [value])
+        if isinstance(one, dict) and one
+    ]
 
 
 def count_from(said: Any) -> int | None:
@@ -78,6 +133,21 @@ def pieces_of(body: bytes) -> Iterator[Piece]:
         begin = _begin(text, end)
         line += text.count("\n", at, begin)
         at = begin
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which a name that stands twice has no value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                found[name] = TWICE
+            seen.add(name)
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _begin(text: str, at: int) -> int:

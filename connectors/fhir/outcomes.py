@@ -10,9 +10,23 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from connectors.fhir.issue_types import ISSUE_TYPES
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.json_answers import UnreadableJsonError, json_from, objects_beside
 
 _KIND = "OperationOutcome"
+_NAMES = frozenset(
+    [
+        "resourceType",
+        "id",
+        "meta",
+        "implicitRules",
+        "language",
+        "text",
+        "contained",
+        "extension",
+        "modifierExtension",
+        "issue",
+    ]
+)
 _SEVERITIES = frozenset({"fatal", "error", "warning", "information", "success"})  # the last: R5
 _MOST_ISSUES = 100_000
 
@@ -73,7 +87,7 @@ def outcome_of(value: Any) -> Outcome:
             else:
                 issues.append(issue[0])
                 unread += issue[1]
-        unread += max(0, len(listed) - _MOST_ISSUES)
+        unread += max(0, len(listed) - _MOST_ISSUES) + len(objects_beside(outcome, _NAMES))
     if not outcomes or (not issues and unread + strangers):
         raise UnreadableOutcomeError("not a readable OperationOutcome")
     return Outcome(tuple(issues), unread + strangers)

@@ -1,8 +1,8 @@
 """Reads FHIR R4 JSON: resources into records, searchset Bundles into pages; grades what OperationOutcomes say.
 
-Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Outcomes are read by
-`outcomes`, links by `page_links`. Grading of vendor codes comes from the profile; what a grade does to a unit is decided by
-`search.search` and `bulk.download`.
+Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Which entries a Bundle has, is
+read by `bundles`; outcomes by `outcomes`, links by `page_links`. Grading of vendor codes comes from the profile; what a grade
+does to a unit is decided by `search.search` and `bulk.download`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ from typing import Any
 
 import msgspec
 
+from connectors.fhir.bundles import BUNDLE_NAMES, NotABundleError, bundle_from
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
-from connectors.fhir.json_answers import UnreadableJsonError, bare, count_from, json_from
+from connectors.fhir.json_answers import (
+    TWICE,
+    UnreadableJsonError,
+    bare,
+    count_from,
+    json_from,
+    members_of,
+    objects_beside,
+)
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
@@ -48,38 +57,11 @@ class _Keys(Naming):
     meta: _Meta | None = None
 
 
-class _Entry(msgspec.Struct):
-    resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
-
-
-class _Bundle(msgspec.Struct):
-    resourceType: Any = None  # noqa: N815
-    type: Any = None
-    total: Any = None
-    link: msgspec.Raw = msgspec.Raw()
-    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
-    entry: list[_Entry] | None = None
-
-
-class _OddBundle(msgspec.Struct):
-    """A Bundle some of whose entries are none."""
-
-    resourceType: Any = None  # noqa: N815
-    type: Any = None
-    total: Any = None
-    link: msgspec.Raw = msgspec.Raw()
-    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
-    entry: msgspec.Raw = msgspec.Raw()
-
-
 _KEYS = msgspec.json.Decoder(_Keys)
 _SHAPES = shapes(_Keys, _KEYS)
 _BEGINNING: Mapping[bytes, Shape[_Keys]] = {resource_type.encode(): shape for resource_type, shape in _SHAPES.items()}
 _UNKNOWN: Shape[_Keys] = ("", _KEYS, ())
-_BUNDLE = msgspec.json.Decoder(_Bundle)
-_ODD_BUNDLE = msgspec.json.Decoder(_OddBundle)
-_ENTRY = msgspec.json.Decoder(_Entry)
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_ASTRAY = "resources under a name that a Bundle does not have"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -104,10 +86,6 @@ class UnreadableResourceError(ValueError):
     """Bytes that are not one FHIR resource. The message says why and quotes nothing."""
 
 
-class NotABundleError(ValueError):
-    """An answer to a search that is not a Bundle."""
-
-
 def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None) -> Record:
     """Read one resource's keys. A byte order mark is no part of the body.
 
@@ -116,7 +94,8 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
     Raises:
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
-    begins = body[:64].split(b'"', 4)  # most writers begin with the type: then one reading is enough
+    # most writers begin with type and id: then one reading is enough
+    begins = body[:160].split(b'"', 8)
     expected, decoder, places = _BEGINNING.get(begins[3], _UNKNOWN) if len(begins) > 4 else _UNKNOWN  # noqa: PLR2004
     version_id = last_updated = None
     subsetted = False
@@ -142,6 +121,9 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
         raise UnreadableResourceError(reason) from None
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
+    first = b"resourceType", resource_type.encode(), b"id", resource_id.encode("utf-8", "surrogatepass")
+    if tuple(begins[1:8:2]) != first:
+        _only_once(body)
     if resource_type == "Patient":
         linked = () if patient_id is None else (patient_id, *others)
         patient_id, others = resource_id, tuple(one for one in linked if one != resource_id)
@@ -149,6 +131,31 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
     return Record(
         resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way, others
     )
+
+
+def _only_once(body: bytes) -> None:
+    """Refuse a resource whose type or id stands twice: of two values a reader gives the last, and nobody knows which counts.
+
+    Raises:
+        UnreadableResourceError: one of them does.
+    """
+    if body.count(b'"id"') < 2 and body.count(b'"resourceType"') < 2:  # noqa: PLR2004 - twice
+        return
+    try:
+        members_of(body)
+    except UnreadableJsonError:
+        named = _object(body)
+        if TWICE in (named.get("resourceType", TWICE), named.get("id", TWICE)):
+            raise UnreadableResourceError("its resourceType or its id stands twice") from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """A JSON object's members; none of what is no object."""
+    try:
+        found = json_from(body)
+    except UnreadableJsonError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_subsetted(tags: bytes) -> bool:
@@ -173,7 +180,8 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
     Raises:
         NotABundleError: the answer as a whole is no Bundle; the message says what it is.
     """
-    bundle, entries = _bundle(bare(body))
+    listed = bundle_from(bare(body))
+    bundle = listed.bundle
     if bundle.resourceType != "Bundle":
         named = isinstance(bundle.resourceType, str) and _TYPE.match(bundle.resourceType)
         raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
@@ -181,10 +189,10 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         raise NotABundleError("the answer is not a searchset but a Bundle of another type")
     links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
-    quarantined: list[Quarantined] = []
+    quarantined = [Quarantined(None, where, _ASTRAY, raw, unit_key) for raw in listed.astray]
     issues: list[Issue] = []
-    doubtful = links.doubtful
-    for number, entry in enumerate(entries, start=1):
+    doubtful = links.doubtful or listed.doubtful
+    for number, entry in enumerate(listed.entries, start=1):
         raw = bytes(entry.resource)
         if not raw or raw == b"null":
             quarantined.append(
@@ -212,36 +220,10 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         records=records,
         quarantined=quarantined,
         issues=issues,
-        next_url=links.next_url,
+        next_url="" if listed.more and links.next_url is None else links.next_url,
         total=count_from(bundle.total),
         doubtful=doubtful,
     )
-
-
-def _bundle(body: bytes) -> tuple[_Bundle | _OddBundle, Sequence[_Entry]]:
-    """A Bundle and its entries. An item that is no entry costs itself and not the page: it stands for a resource that is none."""
-    try:
-        bundle = _BUNDLE.decode(body)
-    except msgspec.ValidationError:
-        pass
-    except _UNREADABLE:
-        raise NotABundleError("the answer is not a Bundle in JSON") from None
-    else:
-        return bundle, bundle.entry or ()
-    try:
-        odd = _ODD_BUNDLE.decode(body)
-        listed = bytes(odd.entry)
-        items = _ITEMS.decode(listed) if listed.startswith(b"[") else [msgspec.Raw(listed)]
-    except _UNREADABLE:
-        raise NotABundleError("the answer is not a Bundle in JSON") from None
-    return odd, [_entry(item) for item in items]
-
-
-def _entry(item: msgspec.Raw) -> _Entry:
-    try:
-        return _ENTRY.decode(item)
-    except _UNREADABLE:
-        return _Entry(resource=item)
 
 
 def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
@@ -253,12 +235,11 @@ def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Del
     Raises:
         UnreadableResourceError: no Bundle, or one whose entries are no deletion.
     """
-    try:
-        bundle = json_from(body)
-    except UnreadableJsonError:
-        bundle = None
-    entries = bundle.get("entry") if isinstance(bundle, dict) else None
-    if not entries and isinstance(bundle, dict) and bundle.get("resourceType") == "Bundle" and entries in (None, []):
+    bundle = _object(body)
+    entries = bundle.get("entry")
+    if objects_beside(bundle, BUNDLE_NAMES):
+        raise UnreadableResourceError("a Bundle with content under a name that a Bundle does not have")
+    if bundle.get("resourceType") == "Bundle" and (entries is None or entries == []):
         return (), 0
     if isinstance(entries, dict):
         entries = [entries]

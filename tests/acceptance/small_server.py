@@ -53,8 +53,8 @@ def row(kind: str, id_: str, patient: str | None = None, **more: Any) -> dict[st
     return {"resourceType": kind, "id": id_, **subject, **more}
 
 
-def lines(*rows: dict[str, Any]) -> bytes:
-    return b"".join(json.dumps(one).encode() + b"\n" for one in rows)
+def lines(*rows: dict[str, Any] | bytes) -> bytes:
+    return b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in rows)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,15 @@ import msgspec
 
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.errors import ProtocolError
-from connectors.fhir.json_answers import bare, count_from
+from connectors.fhir.json_answers import (
+    TwiceError,
+    UnreadableJsonError,
+    bare,
+    count_from,
+    json_from,
+    members_of,
+    objects_beside,
+)
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Unit, unit_key
@@ -41,20 +49,11 @@ class _Entry(msgspec.Struct):
     count: msgspec.Raw = msgspec.Raw()
 
 
-class _Document(msgspec.Struct):
-    output: msgspec.Raw = msgspec.Raw()
-    deleted: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    outcome: msgspec.Raw = msgspec.Raw()
-    link: msgspec.Raw = msgspec.Raw()
-    links: msgspec.Raw = msgspec.Raw()
-    transactionTime: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- the guide's spelling
-    requiresAccessToken: msgspec.Raw = msgspec.Raw()  # noqa: N815
-    request: msgspec.Raw = msgspec.Raw()
-    resourceType: msgspec.Raw = msgspec.Raw()  # noqa: N815 -- a manifest has none
-
-
-_DOCUMENT = msgspec.json.Decoder(_Document)
+# what a manifest may have (Bulk Data IG STU 1 to 3), and what servers add to it
+_NAMES = frozenset(
+    ["output", "deleted", "error", "outcome", "link", "links", "transactionTime", "requiresAccessToken", "request",
+     "requestBody", "outputFormat", "outputOrganizedBy", "resourceType", "extension", "issues"]
+)  # fmt: skip
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
 _ENTRY = msgspec.json.Decoder(_Entry)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -81,6 +80,7 @@ class Manifest:
     page: int
     entries: Mapping[str, list[_Entry]] = field(repr=False)  # files, in order
     doubtful: bool  # some of it nobody understands
+    hides_files: bool  # it lists files under a name that the guide does not have
     requires_token: bool | None
     proofs: Proofs
 
@@ -113,19 +113,20 @@ class Manifest:
     def doubts(self) -> Iterator[Unit]:
         """Give a unit that leaves open what this page leaves open: its store takes it for an export that tells of errors."""
         more = self.next_url == ""
-        if more or self.doubtful:
+        if more or self.hides_files or self.doubtful:
             doubt = f"the manifest's page {self.page} "
-            doubt += (
-                "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
-                if more
-                else "lists something that could not be understood: what the export does not list is kept"
-            )
+            if more:
+                doubt += "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
+            elif self.hides_files:
+                doubt += "lists files under a name that a manifest does not have: they are not fetched"
+            else:
+                doubt += "lists something that could not be understood: what the export does not list is kept"
             yield Unit(
                 key=unit_key("manifest", self.page),
                 kind="error-file",
                 resource_type="*",
                 template=f"manifest page {self.page}",
-                detail=DoubtDetail(doubt=doubt, more=more).packed,
+                detail=DoubtDetail(doubt=doubt, more=more or self.hides_files).packed,
             )
 
     def _unit(self, file: ListedFile, kind: str, number: int) -> Unit:
@@ -155,8 +156,10 @@ class Manifest:
 def looks_like_manifest(body: bytes) -> bool:
     """Whether a body that came with 202 is a manifest of what is ready so far, and not a note on the progress."""
     try:
-        return bytes(_DOCUMENT.decode(bare(body)).output).startswith(b"[")
-    except _UNREADABLE:
+        return members_of(bare(body)).get("output", b"").startswith(b"[")
+    except TwiceError:
+        return True  # it is none that can be read, which `manifest_from` says
+    except UnreadableJsonError:
         return False
 
 
@@ -173,50 +176,73 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
             "entries per page are read): ask the EHR to write larger files, or several manifest pages."
         )
     try:
-        document = _DOCUMENT.decode(bare(body))
-    except msgspec.ValidationError:
-        raise ProtocolError(_NO_OUTPUT) from None
-    except _UNREADABLE:
-        raise ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.") from None
-    if not _begins_list(document.output) and not _is_of_nothing(document):
+        document = members_of(bare(body))
+    except TwiceError:
+        raise ProtocolError(
+            f"The export's manifest has one name twice, so that its files are unknown; {_SYNC_AGAIN}."
+        ) from None
+    except UnreadableJsonError:
+        raise ProtocolError(
+            _NO_OUTPUT if _is_json(body) else f"The export's manifest is not JSON; {_SYNC_AGAIN}."
+        ) from None
+    beside = objects_beside({name: _value(raw) for name, raw in document.items() if name not in _NAMES}, ())
+    hides_files = any("url" in map(str.casefold, one) for one in beside)
+    if not _begins_list(document.get("output", b"")) and (hides_files or not _is_of_nothing(document)):
         raise ProtocolError(_NO_OUTPUT)
-    time = _word(document.transactionTime)
-    links = links_from(bytes(document.link), bytes(document.links))
-    listed = {name: _listed(getattr(document, name), name) for name, _ in LISTS}
+    time = _word(document.get("transactionTime", b""))
+    links = links_from(document.get("link", b""), document.get("links", b""))
+    listed = {name: _listed(document.get(name, b""), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
         next_url=links.next_url,
         page=page,
         entries={name: entries for name, (entries, _) in listed.items()},
-        doubtful=links.doubtful or any(strangers for _, strangers in listed.values()),
-        requires_token=_truth(_word(document.requiresAccessToken)),
+        doubtful=links.doubtful or bool(beside) or any(strangers for _, strangers in listed.values()),
+        hides_files=hides_files,
+        requires_token=_truth(_word(document.get("requiresAccessToken", b""))),
         proofs=proofs,
     )
 
 
-def _is_of_nothing(document: _Document) -> bool:
+def _is_json(body: bytes) -> bool:
+    try:
+        json_from(body)
+    except UnreadableJsonError:
+        return False
+    return True
+
+
+def _value(raw: bytes) -> Any:
+    """A value that stands under a name that no manifest has; one that cannot be read may be anything, and so a list of files."""
+    try:
+        return json_from(raw)
+    except UnreadableJsonError:
+        return {"url": None}
+
+
+def _is_of_nothing(document: Mapping[str, bytes]) -> bool:
     """Whether a document without `output` is a manifest all the same: of an export that matched nothing."""
-    said = (document.transactionTime, document.requiresAccessToken, document.request)
-    return bytes(document.output) in _NOTHING and not _is_said(document.resourceType) and any(map(_is_said, said))
+    said = (document.get(name, b"") for name in ("transactionTime", "requiresAccessToken", "request"))
+    is_resource = _is_said(document.get("resourceType", b""))  # a manifest is none
+    return document.get("output", b"") in _NOTHING and not is_resource and any(map(_is_said, said))
 
 
-def _begins_list(raw: msgspec.Raw) -> bool:
+def _begins_list(raw: bytes) -> bool:
     """Whether it is a list, or one item in a list's place; PHP writes `{}` for an empty list."""
-    return bytes(raw)[:1] in {b"[", b"{"} and bytes(raw) not in _NOTHING
+    return raw[:1] in {b"[", b"{"} and raw not in _NOTHING
 
 
-def _is_said(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in {b"", b"null"}
+def _is_said(raw: bytes) -> bool:
+    return raw not in {b"", b"null"}
 
 
-def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
+def _listed(text: bytes, name: str) -> tuple[list[_Entry], int]:
     """A list's files, and how many items are none; missing or null (no files), or one file that stands alone.
 
     An entry without URL that counts nothing is no file. Any other must not be passed over.
     """
-    text = bytes(found)
-    if not _begins_list(found):
-        if text.startswith(b"{") or not _word(found):
+    if not _begins_list(text):
+        if text.startswith(b"{") or not _word(text):
             return [], 0
         raise ProtocolError(f"The export's manifest has a `{name}` that is not a list; {_SYNC_AGAIN}.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
@@ -224,20 +250,26 @@ def _listed(found: msgspec.Raw, name: str) -> tuple[list[_Entry], int]:
 
 
 def _entries(text: bytes) -> tuple[list[_Entry], int]:
-    """The entries of a list: what is neither one nor null is one of which nothing is said, and so a file that cannot be had."""
+    """The entries of a list: what is neither one nor null is one of which nothing is said, and so a file that cannot be had.
+
+    So is an entry in which a name stands twice.
+    """
     try:
-        return _ENTRIES.decode(text), 0
+        entries = _ENTRIES.decode(text)
+        if text.count(b'"url"') <= len(entries):
+            return entries, 0
     except msgspec.ValidationError:
         pass
-    entries: list[_Entry] = []
+    entries = []
     nulls = 0
-    for item in _ITEMS.decode(text):
+    for item in map(bytes, _ITEMS.decode(text)):
         if not _is_said(item):
             nulls += 1
             continue
         try:
+            members_of(item)
             entries.append(_ENTRY.decode(item))
-        except _UNREADABLE:
+        except (UnreadableJsonError, *_UNREADABLE):
             entries.append(_Entry())
     return entries, nulls
 
@@ -250,7 +282,7 @@ def _url(entry: _Entry) -> str:
     return str(found).strip()
 
 
-def _word(raw: msgspec.Raw) -> Any:
+def _word(raw: msgspec.Raw | bytes) -> Any:
     """A string, number or boolean; None for what is none, or far too long."""
     text = bytes(raw)
     if not text or len(text) > _LONGEST_WORD or text[:1] in b"[{":

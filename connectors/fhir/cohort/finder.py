@@ -18,7 +18,7 @@ from connectors.core.errors import FetchError, PlanError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from
+from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from, objects_beside
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import CohortSource
 from connectors.fhir.search.search import SearchFetcher
@@ -29,6 +29,13 @@ from connectors.fhir.unit_details import SearchDetail
 from snapshots.unit import Unit, unit_key
 
 _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
+# all elements of a Group without members in R4 and R5
+_GROUP_NAMES = frozenset(
+    ["resourceType", "id", "meta", "implicitRules", "language", "text", "contained", "extension", "modifierExtension",
+     "identifier", "active", "type", "actual", "code", "name", "quantity", "managingEntity", "characteristic", "url", "version",
+     "versionAlgorithmCoding", "title", "status", "date", "publisher", "contact", "description", "useContext", "purpose",
+     "membership", "copyright"]
+)  # fmt: skip
 _MOST_MEMBERS = 10**9  # a Group of more is none
 _LOOK_UP = "GET /Patient?identifier=…"
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
@@ -150,8 +157,8 @@ class CohortFinder:
         except UnreadableJsonError:
             found = None
         members = found.get("member") if isinstance(found, dict) and found.get("resourceType") == "Group" else False
-        if members is None:
-            members = []
+        if members is None:  # of nobody, unless somebody stands under another name
+            members = [] if not objects_beside(found, _GROUP_NAMES) else False
         if isinstance(members, dict):
             members = [members]
         if not isinstance(members, list):

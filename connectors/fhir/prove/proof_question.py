@@ -17,13 +17,14 @@ from msgspec import structs
 
 from connectors.core.errors import FetchError
 from connectors.core.pipeline import Fetched
+from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
-from connectors.fhir.records import NotABundleError, UnreadableResourceError, grade, page_from, record_from
+from connectors.fhir.records import UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir.run import SyncRequest
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.search import SearchFetcher

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
+from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.page_links import next_from_header
 from connectors.fhir.profile import VendorProfile
-from connectors.fhir.records import NotABundleError, Page, grade, page_from
+from connectors.fhir.records import Page, grade, page_from
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.records import (
-    NotABundleError,
     UnreadableResourceError,
     deletions_from,
     grade,

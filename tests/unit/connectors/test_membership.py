@@ -63,11 +63,6 @@ def test_it_is_the_same_wherever_the_type_stands_and_however_slashes_are_written
     assert whose(record_from(orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2), BASE)) == ("p1",)
 
 
-def test_a_type_that_is_written_twice_is_read_as_the_last_one() -> None:
-    body = b'{"resourceType":"Task","id":"r1","resourceType":"Appointment","participant":[{"actor":{"reference":"Patient/p1"}}]}'
-    assert whose(record_from(body, BASE)) == ("p1",)
-
-
 def test_all_members_of_a_list_have_the_row_each_once_and_in_the_order_of_mention() -> None:
     members = [{"entity": reference(one)} for one in ("p2", "p1", "p2", "p3")]
     found = record("Group", member=[*members, {"entity": {"reference": "Practitioner/d1"}}, {"inactive": True}])

@@ -17,11 +17,12 @@ from connectors.core.errors import AuthError
 from connectors.fhir.auth.token_table import judge_token
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import capability_from
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.merges import aliases_in
-from connectors.fhir.records import NotABundleError, UnreadableResourceError, deletions_from, page_from
+from connectors.fhir.records import UnreadableResourceError, deletions_from, page_from
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.verdicts import Tally
 from connectors.fhir.transport.call import Reply

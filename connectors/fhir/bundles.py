@@ -1,0 +1,148 @@
+"""Reads which entries a Bundle has: all that its text holds, or it says that it cannot. Pure.
+
+What the entries are, is read by `records`; the links, by `page_links`. An `entry` that stands twice, or under another name, is
+not an empty one: what nobody can know makes the answer no Bundle, and what can be told from its entries is kept beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from connectors.fhir.json_answers import TwiceError, UnreadableJsonError, json_from, members_of, objects_beside
+from connectors.fhir.page_links import links_from
+
+
+class NotABundleError(ValueError):
+    """An answer to a search that is not a Bundle."""
+
+
+class Entry(msgspec.Struct):
+    """One entry; without a resource where it has none."""
+
+    resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
+
+
+class Bundle(msgspec.Struct, forbid_unknown_fields=True):
+    """All elements that a Bundle may have in R4 and R5: any other name may be a misspelt `entry`, which is not an empty one."""
+
+    resourceType: Any = None  # noqa: N815
+    type: Any = None
+    total: Any = None
+    link: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()  # no element of FHIR's: some gateways write it in place of `link`
+    entry: list[Entry] | None = None
+    id: msgspec.Raw = msgspec.Raw()
+    meta: msgspec.Raw = msgspec.Raw()
+    implicitRules: msgspec.Raw = msgspec.Raw()  # noqa: N815
+    language: msgspec.Raw = msgspec.Raw()
+    text: msgspec.Raw = msgspec.Raw()  # of a DomainResource, which a Bundle is not; seen all the same
+    extension: msgspec.Raw = msgspec.Raw()
+    identifier: msgspec.Raw = msgspec.Raw()
+    timestamp: msgspec.Raw = msgspec.Raw()
+    signature: msgspec.Raw = msgspec.Raw()
+    issues: msgspec.Raw = msgspec.Raw()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What was read of a Bundle."""
+
+    bundle: Bundle
+    entries: Sequence[Entry]
+    astray: Sequence[bytes] = ()  # resources under names that a Bundle does not have
+    doubtful: bool = False  # something else under such names, in place of entries
+    more: bool = False  # such a name tells of a next page
+
+
+_BUNDLE = msgspec.json.Decoder(Bundle)
+_ENTRY = msgspec.json.Decoder(Entry)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+BUNDLE_NAMES = frozenset(Bundle.__struct_fields__)
+_LINKS_WITHIN = 4096  # bytes after the entries
+_RESOURCE_NAMES = frozenset({"resource", "resourcetype"})
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def bundle_from(body: bytes) -> Listed:
+    """A Bundle and its entries, read the plain way if all resources that its text names come out so.
+
+    An item that is no entry costs itself and not the page: it stands for a resource that is none.
+
+    Raises:
+        NotABundleError: it is not JSON, or has one name twice. Whether it calls itself a Bundle, the caller sees.
+    """
+    try:
+        bundle = _BUNDLE.decode(body)
+        entries = bundle.entry or ()
+        # an `entry`, a `resource` or a `link` that stands twice gives the last one only
+        if entries and body.count(b'"resource"') == len(entries) and not _may_have_two_links(body):
+            return Listed(bundle=bundle, entries=entries)
+    except msgspec.ValidationError:
+        pass
+    except _UNREADABLE:
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    return _odd_bundle(body)
+
+
+def _odd_bundle(body: bytes) -> Listed:
+    """A Bundle that is not written as FHIR says."""
+    try:
+        members = members_of(body)
+        strangers = {name: json_from(raw) for name, raw in members.items() if name not in BUNDLE_NAMES}
+        entry = members.get("entry", b"null")
+        items = _ITEMS.decode(entry) if entry.startswith(b"[") else [msgspec.Raw(entry)] if entry != b"null" else []
+        said = {name: json_from(members[name]) for name in ("resourceType", "type", "total") if name in members}
+    except TwiceError:
+        raise NotABundleError("one name stands twice in the answer, so that its content is unknown") from None
+    except (UnreadableJsonError, *_UNREADABLE):
+        raise NotABundleError("the answer is not a Bundle in JSON") from None
+    objects = {name: objects_beside({name: value}, ()) for name, value in strangers.items()}
+    next_pages = {name for name, found in objects.items() if found and links_from(members[name]).next_url}
+    astray = [name for name, found in objects.items() if any(map(_holds_resource, found))]
+    return Listed(
+        bundle=Bundle(**said, link=_raw(members.get("link")), links=_raw(members.get("links"))),
+        entries=[_entry(item) for item in items],
+        astray=[members[name] for name in astray],
+        doubtful=not items and any(found and name not in next_pages for name, found in objects.items()),
+        more=bool(next_pages),
+    )
+
+
+def _may_have_two_links(body: bytes) -> bool:
+    """Whether `link` may stand twice in a Bundle; entries are not looked through, for that costs as much as reading them."""
+    outside = body
+    if len(body) > 2 * _LINKS_WITHIN:
+        outside = body[: body.find(b'"entry"')] + body[-_LINKS_WITHIN:]
+    return outside.count(b'"link"') > 1
+
+
+def _raw(text: bytes | None) -> msgspec.Raw:
+    return msgspec.Raw(text or b"")
+
+
+def _entry(item: msgspec.Raw) -> Entry:
+    """One entry; what is none, or has two resources, stands for a resource that cannot be read."""
+    try:
+        if bytes(item).count(b'"resource"') > 1:
+            members_of(bytes(item))
+        return _ENTRY.decode(item)
+    except (UnreadableJsonError, *_UNREADABLE):
+        return Entry(resource=item)
+
+
+def _holds_resource(value: Any) -> bool:
+    """Whether a resource, or an entry with one, is anywhere in it, in whatever case its name is written."""
+    below = [value]
+    while below:
+        one = below.pop()
+        if isinstance(one, dict):
+            if not _RESOURCE_NAMES.isdisjoint(map(str.casefold, one)):
+                return True
+            below += one.values()
+        elif isinstance(one, list):
+            below += one
+    return False
