@@ -24,23 +24,25 @@ EXAMPLES = (*LIST_EXAMPLES, *SHOW_EXAMPLES, *CHECK_EXAMPLES)
 def list_views(
     *, config: ConfigOption = None, tenant: TenantOption = None, json: JsonOption = False, debug: DebugOption = False
 ) -> int:
-    """List the built-in views: name, resource type, columns and subject."""
-    from exports.catalogue import builtin_names, load_view
+    """List the built-in views: name, resource type, columns and subject. Those of a set are exported only where named."""
+    from exports.catalogue import builtin_names, load_view, view_sets
 
-    views = [(load_view(name), _compiled(name)) for name in builtin_names()]
+    sets = {"": builtin_names(), **view_sets()}
+    views = [(load_view(name), _compiled(name), of_set) for of_set, names in sets.items() for name in names]
     rows = [
         {
             "name": view.name,
             "resource": view.resource,
             "columns": len(compiled.columns),
             "title": view.definition["title"],
+            "set": of_set,
         }
-        for view, compiled in views
+        for view, compiled, of_set in views
     ]
     if json:
         emit_json({"views": rows})
     else:
-        print_table(("view", "resource", "columns#", "about"), [tuple(map(str, row.values())) for row in rows])
+        print_table(("view", "resource", "columns#", "about", "set"), [tuple(map(str, row.values())) for row in rows])
     return ExitCode.COMPLETE
 
 
@@ -88,12 +90,12 @@ def check(
 
     Exit codes: 0 all are correct, 2 one is not.
     """
-    from exports.catalogue import builtin_names
+    from exports.catalogue import builtin_names, view_sets
     from exports.errors import ViewError
 
     found: dict[str, list[str]] = {}
     unchecked: list[str] = []
-    for name in views or builtin_names():
+    for name in views or (*builtin_names(), *[one for names in view_sets().values() for one in names]):
         try:
             compiled = _compiled(name)
             found[name] = list(compiled.notes)

@@ -1,6 +1,7 @@
 """Finds and reads views: the built-in ViewDefinition files in `exports/views`, and any file of the user's.
 
-`compiler` checks whether a definition makes sense.
+A folder in `exports/views` is a set of views that are exported only where they are named: `omop` (an example for OMOP CDM 5.4),
+`identifying` (social security numbers). `compiler` checks whether a definition makes sense.
 """
 
 from __future__ import annotations
@@ -8,15 +9,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from exports.errors import UnknownViewError, ViewError
 
 _FOLDER = files("exports").joinpath("views")
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,34 @@ class LoadedView:
 
 
 def builtin_names() -> tuple[str, ...]:
-    """Names of the built-in views, sorted."""
-    return tuple(
-        sorted(entry.name.removesuffix(".json") for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
-    )
+    """Names of the built-in views that an export has unless it names others, sorted."""
+    return _names_in(_FOLDER)
+
+
+def view_sets() -> dict[str, tuple[str, ...]]:
+    """The sets of built-in views that are exported only where they are named, and the names of their views; all sorted."""
+    folders = sorted((entry for entry in _FOLDER.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
+    return {folder.name: names for folder in folders if (names := _names_in(folder))}
+
+
+def load_views(names_or_files: Sequence[str]) -> list[LoadedView]:
+    """Load what was asked for, in that order; the name of a set stands for all its views.
+
+    Raises:
+        ViewError: as `load_view`.
+    """
+    sets = view_sets()
+    return [load_view(one) for asked in names_or_files for one in sets.get(asked, (asked,))]
+
+
+def _names_in(folder: Traversable) -> tuple[str, ...]:
+    return tuple(sorted(entry.name.removesuffix(_SUFFIX) for entry in folder.iterdir() if entry.name.endswith(_SUFFIX)))
+
+
+def _places() -> dict[str, Traversable]:
+    """The file of each built-in view."""
+    folders = {"": builtin_names(), **view_sets()}
+    return {name: _FOLDER.joinpath(folder, name + _SUFFIX) for folder, names in folders.items() for name in names}
 
 
 def load_view(name_or_file: str) -> LoadedView:
@@ -47,14 +75,16 @@ def load_view(name_or_file: str) -> LoadedView:
         UnknownViewError: there is neither; the message lists the built-in views.
         ViewError: the file is not a JSON object, or has no `name`.
     """
-    if name_or_file in builtin_names():
-        return _loaded(name_or_file, _FOLDER.joinpath(f"{name_or_file}.json").read_bytes())
+    places = _places()
+    if name_or_file in places:
+        return _loaded(name_or_file, places[name_or_file].read_bytes())
     path = Path(name_or_file)
     if not path.is_file():
-        close = difflib.get_close_matches(name_or_file, builtin_names(), n=1)
+        close = difflib.get_close_matches(name_or_file, places, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         problem = f"no built-in view and no file of that name{hint}"
-        raise UnknownViewError(name_or_file, "", problem, allowed=f"{', '.join(builtin_names())}, or a file")
+        allowed = f"{', '.join((*builtin_names(), *view_sets()))}, or a file"
+        raise UnknownViewError(name_or_file, "", problem, allowed=allowed)
     try:
         return _loaded(path.name, path.read_bytes())
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any
 
 from psycopg.sql import SQL
 
-from exports.catalogue import LoadedView, builtin_names, load_view
+from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
 from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
@@ -113,7 +113,7 @@ async def export(
 def _views(request: ExportRequest) -> list[LoadedView]:
     if "csv" not in request.wanted_formats and not request.views:
         return []
-    return [load_view(name) for name in request.views or builtin_names()]
+    return load_views(request.views or builtin_names())
 
 
 def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:

@@ -282,14 +282,23 @@ class _Reader:
             or not all(isinstance(text, str) and text.strip() for text in value)
         ):
             self.fail(where, "must be a list of FHIRPath expressions", allowed="one path or more, as strings")
-        paths = []
+        paths, before = [], list(self.notes)
+        doubts: list[list[str]] = []
         for at, text in enumerate(value):
+            self.notes = []
             first = self.path(text, f"{where}[{at}]", scope)
+            doubts.append(self.notes)
             if not _goes_down(first):
                 problem = f"{text!r} does not lead from an item to what is in it"
                 self.fail(f"{where}[{at}]", problem, allowed="a path of elements, such as item")
             paths.append(first)
+        self.notes = before
         types = {path.type for path in paths}
+        # `answer.item` is nothing in a response, and right in the items that `item` finds there
+        inside = [replace(scope, focus=Focus(type=type_)) for type_ in sorted(one for one in types if one)]
+        for at, (text, doubt) in enumerate(zip(value, doubts, strict=True)):
+            if not any(self.is_known(text, f"{where}[{at}]", one) for one in inside):
+                self.notes += [note for note in doubt if note not in self.notes]
         deeper = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None), notes=[])
         below = [self.deeper(text, f"{where}[{at}]", deeper) for at, text in enumerate(value)]
         same = all(one is not None and one.type == first.type for one, first in zip(below, paths, strict=True))
@@ -306,6 +315,18 @@ class _Reader:
             return self.path(text, where, scope)
         except ViewError:
             return None
+        finally:
+            self.notes = kept
+
+    def is_known(self, text: str, where: str, scope: Scope) -> bool:
+        """Whether R4 has all that the path names, from there."""
+        kept, self.notes = self.notes, []
+        try:
+            self.path(text, where, scope)
+        except ViewError:
+            return False
+        else:
+            return not self.notes
         finally:
             self.notes = kept
 

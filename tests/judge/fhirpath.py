@@ -20,6 +20,7 @@ from tests.judge.moments import compare_moments, shifted
 TEMPORAL = {"date", "dateTime", "instant", "time"}
 NUMBERS = {"decimal", "integer", "positiveInt", "unsignedInt", "integer64"}
 LARGEST = Decimal("1e308")
+CONNECTION = "site"  # all resources of the judge are of one
 
 
 class DishonestError(Exception):
@@ -77,6 +78,8 @@ def _variable(name: str, world: World) -> list[Item]:
         return [Item(world.row_index, "integer")]
     if name == "resource":
         return [world.resource]
+    if name == "connection":
+        return [Item(CONNECTION, "string")]
     return [world.constants[name]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.catalogue import LoadedView, builtin_names, load_view
+from exports.catalogue import LoadedView, builtin_names, load_view, load_views, view_sets
 from exports.errors import PlanError, UnknownViewError, ViewError
 from exports.plan import ExportRequest, plan_export
 
@@ -34,8 +34,8 @@ def test_naming_a_view_asks_for_csv() -> None:
 
 
 def test_types_narrow_the_built_in_views() -> None:
-    request = ExportRequest(out=OUT, formats=("csv",), types=("Patient", "Condition"))
-    assert names(request, {}) == ["condition.csv.gz", "patient.csv.gz"]
+    request = ExportRequest(out=OUT, formats=("csv",), types=("Goal", "Condition"))
+    assert names(request, {}) == ["condition.csv.gz", "goal.csv.gz"]
 
 
 def test_a_type_asked_for_by_name_gets_its_file_though_the_store_has_none() -> None:
@@ -79,8 +79,8 @@ def columns_of(selection: dict[str, Any]) -> list[dict[str, Any]]:
     return [*selection.get("column", []), *(column for each in inner for column in columns_of(each))]
 
 
-def test_there_are_ten_built_in_views_each_shareable() -> None:
-    assert len(BUILTIN) == 10
+def test_there_are_36_built_in_views_each_shareable() -> None:
+    assert len(BUILTIN) == 36
     for view in BUILTIN:
         assert view.definition["name"] == view.name
         assert {"url", "title", "status", "fhirVersion", "description"} <= view.definition.keys()
@@ -89,7 +89,7 @@ def test_there_are_ten_built_in_views_each_shareable() -> None:
 
 
 def test_an_unknown_view_is_told_with_the_nearest_and_all_there_are() -> None:
-    with pytest.raises(UnknownViewError, match=r"did you mean 'observation'.*allergy_intolerance, condition"):
+    with pytest.raises(UnknownViewError, match=r"did you mean 'observation'.*allergy_intolerance, blood_pressure"):
         load_view("observatoin")
 
 
@@ -98,3 +98,13 @@ def test_a_file_that_is_no_view_is_refused(content: str, tmp_path: Path) -> None
     (tmp_path / "view.json").write_text(content)
     with pytest.raises(ViewError):
         load_view(str(tmp_path / "view.json"))
+
+
+def test_the_name_of_a_set_stands_for_its_views() -> None:
+    assert [view.name for view in load_views(["patient", "omop"])] == ["patient", *view_sets()["omop"]]
+
+
+def test_views_of_sets_are_exported_only_where_they_are_named() -> None:
+    of_sets = {name for names in view_sets().values() for name in names}
+    assert "patient_ssn" in of_sets
+    assert not of_sets & set(builtin_names())

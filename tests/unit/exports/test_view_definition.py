@@ -239,3 +239,13 @@ def test_a_view_that_is_nested_without_end_is_refused() -> None:
         compile_view(view(definition), SOURCE)
     with pytest.raises(ViewError, match="nested too deeply"):
         compile_view(path("a" + ".a.first()" * 2000), SOURCE)
+
+
+def test_a_path_of_repeat_that_is_right_from_its_items_on_is_no_mistake() -> None:
+    answers = {"repeat": ["item", "answer.item"], **columns({"name": "text", "path": "text"})}
+    misspelt = {"repeat": ["item", "answr.item"], **columns({"name": "text", "path": "text"})}
+    right, wrong = (
+        compile_view(view(one, resource="QuestionnaireResponse"), SOURCE).notes for one in (answers, misspelt)
+    )
+    assert right == ()
+    assert [note.split(":")[0] for note in wrong] == ["select[0].repeat[1]"]
