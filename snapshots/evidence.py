@@ -163,6 +163,8 @@ class StoredEvidence:
             await self._conn.execute(_CLOSING["plan_freely"])
             found = await masses(self._conn, own)
             wanted = None if readable is None else list(readable)
+            if wanted is not None:
+                await self._conn.execute(_SQL["note_unreadable"], {**own, "readable": wanted})
             values = {**own, **found.columns, "readable": wanted, "limit": limit}
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
@@ -273,6 +275,8 @@ _HOLES = {
 _NOTES = {
     "withheld": "{type}: {count} rows that were listed before are now withheld from this client (HTTP 403): kept",
     "left": "{type}: {count} no longer in this selection, but still at the EHR: their charts stay as they are",
+    "left-unread": "{type}: {count} no longer in this selection, and no answer shows whether they still exist: their charts stay "
+    "as they are",
     "dropped": "{type}: {count} rows can be read, but the search or export that listed them before no longer does: read from "
     "time to time from now on",
 }

@@ -36,6 +36,7 @@ class Said(StrEnum):
     MERGED = "merged"  # a Patient: the id leads to another Patient (Epic 4107, a redirect)
     WITHHELD = "withheld"  # HTTP 403: this client may not see it, which proves nothing
     UNANSWERED = "unanswered"  # requested, but no usable answer came
+    UNREADABLE = "unreadable"  # not requested: the EHR declares no reads of the type
 
 
 class Deletion(NamedTuple):

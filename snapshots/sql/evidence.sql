@@ -290,13 +290,19 @@ ORDER BY d.was_withheld, row_number() OVER (PARTITION BY d.was_withheld, d.resou
     d.resource_type = 'Patient' DESC, d.resource_type, d.id
 LIMIT %(limit)s
 
+-- name: note_unreadable
+-- Missed rows of types that the EHR lets nobody read cannot be asked for.
+UPDATE absence a SET said = 'unreadable'
+WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked AND a.resource_type <> ALL(%(readable)s::text[])
+
 -- name: note_asked
 -- Note what is asked for by its id.
 UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
 -- name: controls
--- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything.
+-- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything. Of a type of which it
+-- has listed none, rows that are stored: a type that was withdrawn answers 404 to them too.
 SELECT t.resource_type, s.id, r.patient_id FROM unnest(%(types)s::text[]) AS t (resource_type)
 CROSS JOIN LATERAL (
     SELECT id FROM (
@@ -307,6 +313,12 @@ CROSS JOIN LATERAL (
         ) UNION ALL (
             SELECT r.id FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s
                 AND r.last_changed_run = %(run)s AND r.deleted_at IS NULL
+                AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = r.resource_type AND a.id = r.id)
+            LIMIT %(each)s
+        ) UNION ALL (
+            SELECT r.id FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s
+                AND r.deleted_at IS NULL AND r.last_changed_run <> %(run)s
+                AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = t.resource_type)
                 AND NOT EXISTS (SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = r.resource_type AND a.id = r.id)
             LIMIT %(each)s
         )
@@ -444,9 +456,12 @@ WITH known AS MATERIALIZED (
                 AND p.last_changed_run = %(run)s AND p.deleted_at IS NULL
         )) AS patients_come,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
-        -- of a type of which nothing was listed there is no control: another type's must do, where two runs have said the same
+        -- of a type of which nothing else is stored there is no control: another type's must do, where two runs have said the same,
+        -- and not where the type's own listings were refused: it may be withdrawn, and then its reads answer 404 too
         a.resource_type = ANY(%(controlled)s::text[]) OR %(controlled)s::text[] <> '{}' AND NOT EXISTS (
-            SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'control' AND u.resource_type = a.resource_type
+            SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = a.resource_type AND (
+                u.kind = 'control' OR u.kind IN ('search', 'file') AND NOT (u.state = 'settled' AND u.complete_listing)
+            )
         ) AS can_be_read,
         EXISTS (SELECT FROM group_member m WHERE m.run = %(run)s AND m.patient_id = a.id) AND a.resource_type = 'Patient' AS is_member,
         a.resource_type = 'Patient' AND EXISTS (
@@ -475,7 +490,8 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.received THEN 'contradicted'
     WHEN k.dead AND k.said IN ('not-found', 'gone', 'merged') THEN 'still-dead'
     WHEN k.dead THEN CASE WHEN k.prior = 'old-tombstone' THEN 'open' ELSE 'contrary' END
-    WHEN k.said = 'withheld' OR NOT k.asked AND k.said IS NULL AND k.prior = 'withheld' AND k.heard_before THEN 'withheld'
+    WHEN k.said = 'withheld' OR NOT k.asked AND (k.said IS NULL OR k.said = 'unreadable') AND k.prior = 'withheld' AND k.heard_before
+        THEN 'withheld'
     WHEN k.chart_is_alive THEN 'doubted'
     WHEN k.said IN ('deleted', 'merged') OR k.said = 'gone' AND k.way IS NOT NULL AND k.resource_type = 'Patient' AND k.patients_come
         THEN 'confirmed'
@@ -490,6 +506,9 @@ UPDATE absence a SET received = k.received, fate = CASE
     -- to leave a selection is no listing's word; to be said twice not to be there is
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found')
         AND (k.resource_type <> 'Patient' OR k.scope = 'everything' OR k.said IN ('gone', 'not-found') AND k.can_be_read) THEN 'settled'
+    -- whom two runs no longer listed, and nobody can read, has left as far as anybody can know: kept, and told in a note from now on
+    WHEN k.heard_before AND k.prior IN ('doubted', 'not-found') AND (k.said = 'unreadable' OR k.said = 'not-found' AND NOT k.can_be_read)
+        THEN 'left-unread'
     ELSE 'doubted'
 END
 FROM known k WHERE a.run = %(run)s AND a.resource_type = k.resource_type AND a.id = k.id
@@ -572,10 +591,10 @@ UPDATE resource r SET first_way = NULL FROM dropped d
 WHERE r.resource_type = d.resource_type AND r.connection = %(connection)s AND r.id = d.id AND r.first_way = d.way
 
 -- name: strike_off
--- Patients who left are covered no more; their rows stay as they are.
+-- Patients who left are covered no more; their rows stay as they are. Whom the crawl itself asks for it goes on asking for.
 WITH removed AS (
     UPDATE roster m SET removed_run = %(run)s FROM absence a
-    WHERE a.run = %(run)s AND a.fate = 'left' AND m.connection = %(connection)s AND m.selection = %(knowledge)s
+    WHERE a.run = %(run)s AND (a.fate = 'left' OR a.fate = 'left-unread' AND a.said = 'unreadable') AND m.connection = %(connection)s AND m.selection = %(knowledge)s
         AND m.patient_id = a.id AND m.removed_run IS NULL
     RETURNING m.patient_id
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -121,6 +121,7 @@ async def weighed(
     aliases: Sequence[Alias] = (),
     answers: Mapping[str, Answer] | None = None,
     controlled: bool = True,
+    withdrawn: Collection[str] = (),
     readable: Sequence[str] | None = None,
     limit: int = 200,
     rotated: int | None = None,
@@ -131,7 +132,8 @@ async def weighed(
     """A whole run: it writes, plays the step that asks for what was missed, and ends.
 
     `answers` says by id what a read brings: a word, or a record; nothing of use for the others. `rotated` is how many unwitnessed
-    rows are read after a full listing; None: none, and no full listing is noted. Exports have a job.
+    rows are read after a full listing; None: none, and no full listing is noted. Of `withdrawn` types no control can be read.
+    Exports have a job.
     """
     begun = scope() if asked is None else asked
     async with await store.begin_run(begun) as run:
@@ -148,7 +150,7 @@ async def weighed(
         await run.plan(units)
         ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
         await run.write(Batch(records=records, deletions=words, results=ended, aliases=aliases))
-        reader = _Reader(run, answers or {}, controlled)
+        reader = _Reader(run, answers or {}, controlled, withdrawn)
         await run.evidence.note_departed(PATIENTS)
         left = limit - await reader.ask(readable, limit)
         await run.evidence.note_missed()
@@ -174,10 +176,13 @@ def _brought(unit: Unit, records: Sequence[Record]) -> int:
 class _Reader:
     """Plays the EHR that is asked for rows by their ids."""
 
-    def __init__(self, run: OpenRun, answers: Mapping[str, Answer], controlled: bool) -> None:
+    def __init__(
+        self, run: OpenRun, answers: Mapping[str, Answer], controlled: bool, withdrawn: Collection[str]
+    ) -> None:
         self._run = run
         self._answers = answers
         self._controlled = controlled
+        self._withdrawn = withdrawn
         self._types: set[str] = set()  # whose controls were read
 
     async def ask(self, readable: Sequence[str] | None, limit: int) -> int:
@@ -192,10 +197,15 @@ class _Reader:
         said = {row.id: self._answers.get(row.id, Said.UNANSWERED) for row in due}
         records = [one for one in said.values() if isinstance(one, Record)]
         words = [Deletion(row.resource_type, row.id, word) for row in due if isinstance(word := said[row.id], Said)]
-        results = [settled(_unit("control", row), complete=False, records=int(self._controlled)) for row in controls]
+        results = [
+            settled(_unit("control", row), complete=False, records=int(self._is_readable(row))) for row in controls
+        ]
         results += [settled(_unit("confirm", row), complete=False) for row in due]
         await self._run.write(Batch(records=records, deletions=words, results=results))
         return len(due)
+
+    def _is_readable(self, row: AbsentRow) -> bool:
+        return self._controlled and row.resource_type not in self._withdrawn
 
 
 def _unit(kind: str, row: AbsentRow) -> Unit:

@@ -527,6 +527,39 @@ async def test_an_unwitnessed_row_stays_where_no_control_can_be_read(store: Stor
     assert live(store_url) == IDS | {"m1", "m2"}
 
 
+async def test_unwitnessed_rows_stay_where_another_stored_row_of_their_type_cannot_be_read_either(
+    store: Store, store_url: str
+):
+    await weighed(store, [*ALL, *REFERRED], ASKED)
+    for _ in range(4):
+        answers = {one.id: Said.NOT_FOUND for one in REFERRED}
+        unread = {"Medication"}  # withdrawn: controls of other types are read
+        report = await weighed(store, ALL, ASKED, rotated=2, answers=answers, controlled=True, withdrawn=unread)
+        assert said(report) == ("complete", 0, [])
+    assert live(store_url) == IDS | {one.id for one in REFERRED}
+
+
+async def test_unwitnessed_rows_of_a_type_whose_searches_are_refused_stay_when_their_reads_find_nothing(
+    store: Store, store_url: str
+):
+    now = datetime.now(UTC)
+    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50, at=now)
+    for days in (40, 41, 42):
+        refused = [settled(R1, records=1), settled(R2, records=1), failed(P1), failed(P2)]
+        answers = dict.fromkeys(("a1", "a2", "b1"), Said.NOT_FOUND)
+        await weighed(
+            store,
+            [ONE, TWO],
+            ASKED,
+            asked=COHORT,
+            results=refused,
+            answers=answers,
+            rotated=50,
+            at=now + timedelta(days=days),
+        )
+    assert live(store_url) == IDS
+
+
 async def test_unwitnessed_rows_are_read_in_turn_and_those_that_were_not_there_first(store: Store, store_url: str):
     await weighed(store, [*ALL, *REFERRED], ASKED)
     there: dict[str, Any] = {one.id: one for one in REFERRED}
@@ -579,6 +612,23 @@ async def test_a_tombstone_from_before_ways_were_kept_is_asked_for_until_there_i
     report = await weighed(store, LESS, ASKED, rotated=50, answers={"a2": answer})
     assert asked_for(store_url, report.id) == ["a2"]
     assert (live(store_url), open_evidence(store_url)) == (alive, state)
+
+
+async def test_a_patient_who_is_no_longer_asked_for_and_cannot_be_read_is_doubted_once_and_then_kept_with_a_note(
+    store: Store, store_url: str
+):
+    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50)
+    fewer: list[Record] = [ONE, A1, A2]
+    values: dict[str, Any] = {"asked": COHORT, "watermark": T2, "rotated": 50, "readable": []}
+    first = await weighed(store, fewer, [R1, P1], **values)
+    assert said(first) == ("partial", 0, ["Patient"])
+    for notes in (1, 0):  # who has left is not asked for any more
+        later = await weighed(store, fewer, [R1, P1], **values)
+        assert (said(later), len([note for note in later.notes if "no longer in this selection" in note])) == (
+            ("complete", 0, []),
+            notes,
+        )
+    assert live(store_url) == IDS
 
 
 async def test_what_nothing_mentions_any_more_is_not_missed(store: Store, store_url: str):
