@@ -24,7 +24,7 @@ from benchmarks.figures import Figure
 from benchmarks.workplace import Workplace, tell
 from exports.catalogue import builtin_names, load_views, view_sets
 from exports.view_check import compiled_over_nothing
-from snapshots.pool import open_store
+from tests.fix_store import opened_store
 
 SYNTHEA = Path(__file__).resolve().parents[2] / "shared" / "data" / "synthea-40"
 BAR = 0.75
@@ -153,7 +153,7 @@ def _loaded(place: Workplace) -> Iterator[tuple[str, Path]]:
     schema = f"tenant_{tenant}"
 
     async def prepare() -> None:
-        async with open_store(place.url, tenant):
+        async with opened_store(place.url, tenant):
             pass
 
     anyio.run(prepare)

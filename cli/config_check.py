@@ -204,6 +204,10 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
     yield "store.url", masked_url(settings.store_url), _origin(settings, "store.url")
     for key, value in settings.export.model_dump().items():
         yield f"export.{key}", _text(value), _origin(settings, f"export.{key}")
+    for key, value in settings.audit.model_dump().items():
+        yield f"audit.{key}", _text(value), _origin(settings, f"audit.{key}")
+    for role, names in settings.roles.items():
+        yield f"roles.{role}", _text(names), "file"
     for name, connection in settings.of_tenant(tenant).items():
         yield from _effective_of(name, connection, settings)
 

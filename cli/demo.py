@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import ExitCode, worst
 from cli.export import print_result, result_as_json, run_export
 from cli.invocation import DebugOption, Invocation, JsonOption, invocation_of, program
@@ -89,8 +90,9 @@ def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResu
     from exports.plan import ExportRequest
 
     request = ExportRequest(out=out, formats=("ndjson", "csv"))
+    actor = actor_of(invocation, settings, reads_charts=True)
     result, _ = supervise(
-        lambda: run_export(settings, "default", request, invocation), resume="run the same command again"
+        lambda: run_export(settings, "default", actor, request, invocation), resume="run the same command again"
     )
     return result
 

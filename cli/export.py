@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import ExitCode
 from cli.invocation import (
+    AsOption,
     ConfigOption,
     DebugOption,
     Invocation,
     JsonOption,
+    ReasonOption,
     TenantOption,
     invocation_of,
     settings_of,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
     from exports.run import ExportResult
+    from snapshots.actor import Actor
 
 EXAMPLES = (
     "chartferry export --out export",
@@ -102,6 +106,8 @@ def export(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> int:
     """Write gzip NDJSON by type, CSV by view, and a manifest.json with counts and checksums.
 
@@ -126,8 +132,9 @@ def export(
     moment = checked_moment(as_of)
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     invocation = invocation_of(context)
+    actor = actor_of(invocation, settings, reads_charts=True)
     result, seconds = supervise(
-        lambda: run_export(settings, chosen, request, invocation, as_of=moment, changed_since=changed_since),
+        lambda: run_export(settings, chosen, actor, request, invocation, as_of=moment, changed_since=changed_since),
         resume="run it again",
     )
     if json:
@@ -140,6 +147,7 @@ def export(
 async def run_export(
     settings: Settings,
     tenant: str,
+    actor: Actor,
     request: ExportRequest,
     invocation: Invocation,
     *,
@@ -159,7 +167,7 @@ async def run_export(
         changed_since=changed_since,
     )
     with file_progress(terminal=invocation.terminal) as show:
-        async with wiring.opened_store(settings, tenant) as store, store.snapshot(selection) as snapshot:
+        async with wiring.opened_store(settings, tenant, actor) as store, store.snapshot(selection) as snapshot:
             began = time.monotonic()
             result = await export_snapshot(request, snapshot, on_progress=show)
             return result, time.monotonic() - began

@@ -98,6 +98,14 @@ url = "embedded"
 #: out = "export"
 #: format = ["ndjson", "csv"]
 #: views = ["patient", "observation"]      # default: all built-in views
+
+# Who reads charts, and why: docs/store.md. `chartferry audit` shows who saw a patient.
+#: [audit]
+#: require_reason = true                   # commands that read charts demand --reason
+#: keep_years = 6
+
+#: [roles]
+#: research = ["ana", "ben"]               # accounts, or names given with --as
 """
 
 EXAMPLES = ("chartferry init", "chartferry init site/chartferry.toml")

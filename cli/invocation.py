@@ -1,6 +1,6 @@
-"""The options that every command has: --config, --tenant, --json, --debug.
+"""The options that commands share: --config, --tenant, --json, --debug, and for those that open the store --as and --reason.
 
-Owns these four options and is the only place that reads the configuration for a command. `wiring` builds the rest.
+Owns these options and is the only place that reads the configuration for a command. `wiring` builds the rest.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Invocation:
 
     json: bool = False
     debug: bool = False
+    acting_as: str | None = None
+    reason: str | None = None
 
     @property
     def terminal(self) -> bool:
@@ -41,6 +43,16 @@ def _note_json(context: typer.Context, value: bool) -> bool:
 
 def _note_debug(context: typer.Context, value: bool) -> bool:
     invocation_of(context).debug = value
+    return value
+
+
+def _note_as(context: typer.Context, value: str | None) -> str | None:
+    invocation_of(context).acting_as = value
+    return value
+
+
+def _note_reason(context: typer.Context, value: str | None) -> str | None:
+    invocation_of(context).reason = value
     return value
 
 
@@ -82,6 +94,26 @@ DebugOption = Annotated[
         "--debug", help="Show tracebacks of unexpected errors.", callback=_note_debug, is_eager=True, hidden=False
     ),
 ]
+AsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="On whose behalf; the audit has this name beside your account. Default: your account.",
+        show_default=False,
+        callback=_note_as,
+    ),
+]
+ReasonOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reason",
+        metavar="TEXT",
+        help="Why you read charts, for the audit; name no patient.",
+        show_default=False,
+        callback=_note_reason,
+    ),
+]
 
 
 def settings_of(config: Path | None) -> Settings:
@@ -100,7 +132,7 @@ def start_logging(invocation: Invocation, level: str = "INFO") -> None:
 
 
 # option -> whether it takes a value
-_SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False}
+_SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False, "--as": True, "--reason": True}
 
 
 def placed(arguments: Sequence[str], command: typer.core.TyperGroup) -> list[str]:

@@ -18,7 +18,16 @@ import typer.core
 
 from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, views
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
-from cli.invocation import ConfigOption, DebugOption, Invocation, JsonOption, TenantOption, placed
+from cli.invocation import (
+    AsOption,
+    ConfigOption,
+    DebugOption,
+    Invocation,
+    JsonOption,
+    ReasonOption,
+    TenantOption,
+    placed,
+)
 from cli.render import emit_json, say, tell
 from cli.supervise import InterruptedBySignalError
 
@@ -60,6 +69,8 @@ def _words(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> None:
     """Show the shared options in the help; `placed` moves those before a command behind it."""
 

@@ -37,7 +37,7 @@ from snapshots.witness import AbsentRow, Way
 
 if TYPE_CHECKING:
     from snapshots.peek import Peek
-    from snapshots.pool import Store
+    from snapshots.store import Store
 
 
 class PreviewJobs(BulkJobs):

@@ -26,11 +26,14 @@ def preview_all(
     settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
 ) -> list[Preview]:
     """Plan each connection's run, one after another; a connection that cannot be planned says why."""
+    from cli.acting import actor_of
     from cli.invocation import start_logging
     from cli.preview import Preview
     from cli.wiring import opened_store, preview_connection
     from snapshots.errors import StoreError
-    from snapshots.pool import store_exists
+    from snapshots.store_url import store_exists
+
+    actor = actor_of(invocation, settings, reads_charts=False)
 
     async def one(connection: Connection, show: Show) -> Preview:
         unread = ""
@@ -38,7 +41,7 @@ def preview_all(
             store = None
             try:
                 if store_exists(settings.store_url):
-                    store = await stack.enter_async_context(opened_store(settings, connection.tenant))
+                    store = await stack.enter_async_context(opened_store(settings, connection.tenant, actor))
             except StoreError as exc:
                 unread = f"planned as a first run, because the knowledge of earlier runs cannot be read: {exc}"
             try:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.certificate import print_certificate
 from cli.exit_codes import ExitCode
 from cli.invocation import (
+    AsOption,
     ConfigOption,
     DebugOption,
     Invocation,
     JsonOption,
+    ReasonOption,
     TenantOption,
     invocation_of,
     settings_of,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from cli.progress import Show
     from config.connections import Connection
     from config.settings import Settings
+    from snapshots.actor import Actor
     from snapshots.proof import Certificate
 
 EXAMPLES = (
@@ -71,6 +75,8 @@ def prove(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> int:
     """After a sync, compare what the EHR has with what the store holds, patient by patient and type by type.
 
@@ -85,11 +91,13 @@ def prove(
     chosen = choose_connections(settings, tenant, [connection])[0]
     size = None if everyone else sample or DEFAULT_SAMPLE
     invocation = invocation_of(context)
+    actor = actor_of(invocation, settings, reads_charts=True)
     with run_progress(terminal=invocation.terminal) as show:
         certificate = supervise(
             lambda: _prove(
                 settings,
                 chosen,
+                actor,
                 sample=size,
                 seed=seed,
                 types=checked_types(types),
@@ -114,6 +122,7 @@ def code_of(certificate: Certificate) -> ExitCode:
 async def _prove(
     settings: Settings,
     connection: Connection,
+    actor: Actor,
     *,
     sample: int | None,
     seed: int | None,
@@ -125,5 +134,5 @@ async def _prove(
     from cli.wiring import Wanted, opened_store, prove_connection
 
     start_logging(invocation)
-    async with opened_store(settings, connection.tenant) as store:
+    async with opened_store(settings, connection.tenant, actor) as store:
         return await prove_connection(connection, store, Wanted(types=types), show, sample=sample, seed=seed)

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import OF_STATUS, ExitCode
 from cli.export import said_of_odd_values
 from cli.invocation import (
+    AsOption,
     ConfigOption,
     DebugOption,
     Invocation,
     JsonOption,
+    ReasonOption,
     TenantOption,
     invocation_of,
     settings_of,
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
     from config.connections import Connection
     from config.settings import Settings
     from exports.delivery.files import DeliveredFile
-    from snapshots.pool import Store
+    from snapshots.actor import Actor
     from snapshots.report import RunReport
+    from snapshots.store import Store
 
 EXAMPLES = (
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
@@ -59,6 +63,7 @@ class Pull:
     format: str
     stored: bool
     types: tuple[str, ...]
+    actor: Actor
     as_of: int | datetime | None = None
 
     def __repr__(self) -> str:
@@ -101,6 +106,8 @@ def pull(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> int:
     """Fetch one patient's whole chart and write it to a file. A pull never moves a watermark.
 
@@ -124,6 +131,7 @@ def pull(
         format=format_,
         stored=stored,
         types=checked_types(types),
+        actor=actor_of(invocation_of(context), settings, reads_charts=True),
         as_of=checked_moment(as_of),
     )
     invocation = invocation_of(context)
@@ -138,7 +146,7 @@ async def _pull(
     from cli.invocation import start_logging
     from cli.wiring import Wanted, opened_store, run_connection
 
-    async with opened_store(settings, asked.connection.tenant) as store:
+    async with opened_store(settings, asked.connection.tenant, asked.actor) as store:
         report = None
         if not asked.stored:
             from cli.sync import Outcome, log_outcome

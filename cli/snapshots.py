@@ -8,20 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, settings_of
+from cli.invocation import (
+    AsOption,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    ReasonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+)
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import emit_json, print_table, tell
 from cli.supervise import supervise
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from snapshots.actor import Actor
     from snapshots.chart_history import ChartChange
 
 EXAMPLES = ("chartferry snapshots mercy-epic - < patient.txt", "chartferry snapshots mercy-epic - --json < patient.txt")
 
 
 def snapshots(
+    context: typer.Context,
     *,
     connection: Annotated[
         str, typer.Argument(metavar="CONNECTION", help="The patient's connection.", show_default=False)
@@ -31,6 +43,8 @@ def snapshots(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> int:
     """List the runs that changed one patient's chart, oldest first, with what each did.
 
@@ -41,7 +55,8 @@ def snapshots(
     settings = settings_of(config)
     (chosen,) = choose_connections(settings, tenant, [connection])
     who = one_patient(patient, "snapshots takes one")
-    changes = supervise(lambda: _read(settings, chosen.tenant, chosen.name, who), resume="nothing was changed")
+    actor = actor_of(invocation_of(context), settings, reads_charts=True)
+    changes = supervise(lambda: _read(settings, chosen.tenant, actor, chosen.name, who), resume="nothing was changed")
     code = ExitCode.COMPLETE if changes else ExitCode.NOTHING
     if json:
         emit_json({"status": "complete" if changes else "nothing", "snapshots": _as_json(changes)})
@@ -54,10 +69,10 @@ def snapshots(
     return code
 
 
-async def _read(settings: Settings, tenant: str, connection: str, patient: str) -> list[ChartChange]:
+async def _read(settings: Settings, tenant: str, actor: Actor, connection: str, patient: str) -> list[ChartChange]:
     from cli.wiring import opened_store
 
-    async with opened_store(settings, tenant) as store:
+    async with opened_store(settings, tenant, actor) as store:
         return await store.chart_history(connection, patient)
 
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import OF_STATUS, ExitCode, explain, worst
 from cli.invocation import (
+    AsOption,
     ConfigOption,
     DebugOption,
     Invocation,
     JsonOption,
+    ReasonOption,
     TenantOption,
     invocation_of,
     settings_of,
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
     from cli.wiring import Wanted
     from config.connections import Connection
     from config.settings import Settings
-    from snapshots.pool import Store
+    from snapshots.actor import Actor
     from snapshots.report import RunReport
+    from snapshots.store import Store
 
 EXAMPLES = (
     "chartferry sync",
@@ -101,6 +105,8 @@ def sync(
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
 ) -> int:
     """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped resumes where it was.
 
@@ -152,6 +158,7 @@ def run_all(
     from cli import wiring
 
     outcomes: dict[str, Outcome] = {}
+    actor = actor_of(invocation, settings, reads_charts=False)
 
     async def all_of_them(show: Show) -> None:
         import anyio
@@ -170,7 +177,7 @@ def run_all(
         async with anyio.create_task_group() as tasks:
             for tenant in dict.fromkeys(connection.tenant for connection in connections):
                 tasks.start_soon(
-                    _tenant, settings, tenant, [each for each in connections if each.tenant == tenant], one
+                    _tenant, settings, tenant, actor, [each for each in connections if each.tenant == tenant], one
                 )
 
     if connections:
@@ -185,6 +192,7 @@ def run_all(
 async def _tenant(
     settings: Settings,
     tenant: str,
+    actor: Actor,
     connections: Sequence[Connection],
     one: Callable[[Connection, Store], Coroutine[Any, Any, None]],
 ) -> None:
@@ -192,7 +200,7 @@ async def _tenant(
 
     from cli.wiring import opened_store
 
-    async with opened_store(settings, tenant) as store, anyio.create_task_group() as tasks:
+    async with opened_store(settings, tenant, actor) as store, anyio.create_task_group() as tasks:
         for connection in connections:
             tasks.start_soon(one, connection, store)
 

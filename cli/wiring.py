@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest
     from connectors.fhir.transport.client import EhrClient
     from connectors.fhir.transport.politeness import Origins
+    from snapshots.actor import Actor
     from snapshots.ledger import OpenRun
-    from snapshots.pool import Store
     from snapshots.proof import Certificate
     from snapshots.report import RunReport, RunScope
+    from snapshots.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +79,18 @@ def file_name(source: str) -> str:
 
 
 @asynccontextmanager
-async def opened_store(settings: Settings, tenant: str) -> AsyncIterator[Store]:
-    """Yield the tenant's store, migrated to this version; close it at the end."""
+async def opened_store(settings: Settings, tenant: str, actor: Actor) -> AsyncIterator[Store]:
+    """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end."""
     from snapshots.errors import describe_server
-    from snapshots.pool import embedded_directory, open_store
+    from snapshots.store import open_store
+    from snapshots.store_url import embedded_directory
 
     directory = embedded_directory(settings.store_url)
     where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
     waited_for = f"waiting for the store, {where}, to"
     async with AsyncExitStack() as stack:
         async with told_if_slow(f"{waited_for} start, or to answer"):
-            store = await stack.enter_async_context(open_store(settings.store_url, tenant))
+            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor))
         try:
             yield store
         finally:

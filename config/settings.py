@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
+from config.accountability import AuditRules, role_problems
 from config.base_urls import without_ids
 from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
 from config.errors import ConfigError, ConfigNotFoundError, Problem
@@ -65,6 +66,8 @@ class Settings(BaseModel):
     tenants: dict[str, Tenant] = {}
     connections: dict[str, Connection] = {}
     export: ExportDefaults = ExportDefaults()
+    audit: AuditRules = AuditRules()
+    roles: dict[str, tuple[str, ...]] = {}  # who is in a role, by the names that `--as` or the account give
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
     passwords: tuple[str, ...] = ()  # key paths of URLs in the file that contain a password
 
@@ -126,9 +129,12 @@ def read_settings(
         raise refused(source, unread)
 
     context = {"base": source.parent, "vendors": tuple(vendors)}
-    problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export"), ""))
+    problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export", "audit", "roles"), ""))
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
     export = _parse(ExportDefaults, _table(tree, "export", problems), "export", context, problems)
+    audit = _parse(AuditRules, _table(tree, "audit", problems), "audit", context, problems)
+    roles, wrong_roles = role_problems(_table(tree, "roles", problems))
+    problems.extend(wrong_roles)
     tenants = _tenants(_table(tree, "tenants", problems), context, problems)
     connections = _connections(_table(tree, "connections", problems), context, set(tenants), problems)
     settings = Settings(
@@ -137,6 +143,8 @@ def read_settings(
         tenants=tenants,
         connections=connections,
         export=export or ExportDefaults(),
+        audit=audit or AuditRules(),
+        roles=roles,
         written=frozenset(_paths(tree)),
         passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text or _PASSWORD.search(text)),
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from snapshots.ledger import OpenRun
 from snapshots.report import RunScope
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
-from snapshots.tenancy import tenant_transaction
+from snapshots.tenancy import TenantSession
 from snapshots.wire import register_arrays
 
 _SQL = load("ledger")
@@ -35,23 +35,24 @@ def utc_now() -> datetime:
 
 
 async def begin(
-    conn: AsyncConnection[Any], tenant: str, scope: RunScope, *, clock: Callable[[], datetime] = utc_now
+    session: TenantSession, scope: RunScope, *, clock: Callable[[], datetime], release: Callable[[], Awaitable[None]]
 ) -> OpenRun:
     """Begin a run on its own session, or resume the connection's interrupted one.
 
     An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
     closed as failed. If the connection's base_url has changed, nothing of the old address is resumed: its open runs and its
-    export jobs are given up, and `left_behind` counts them. The session must not be used for anything else; once this returns,
-    the run closes it. Only `clock` dates what the run does: Postgres' own clock decides nothing.
+    export jobs are given up, and `left_behind` counts them. The session must not be used for anything else; once this has
+    returned, closing the run calls `release`. Only `clock` dates what the run does: Postgres' own clock decides nothing.
 
     Raises:
         ConnectionBusyError: another run of the connection is in progress.
     """
+    conn = session.conn
     register_arrays(conn)
     with store_border(f"beginning a run of connection {scope.connection}"):
-        await _lock(conn, tenant, scope.connection)
+        await _lock(session, scope.connection)
         await prepare_session(conn)
-        async with tenant_transaction(conn, tenant):
+        async with session.transaction():
             connection, has_moved = await _found_connection(conn, scope)
             now = {"connection": connection, "at": clock()}
             interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
@@ -73,11 +74,12 @@ async def begin(
                 run, started_at = await _insert(conn, connection, scope, clock())
                 planned = None
     opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
-    session = RunSession(conn=conn, tenant=tenant, open=opened, clock=clock)
-    return OpenRun(session, started_at=started_at, planned=bool(planned and planned[0]), left_behind=left_behind)
+    of_run = RunSession(session=session, open=opened, clock=clock)
+    has_plan = bool(planned and planned[0])
+    return OpenRun(of_run, started_at=started_at, planned=has_plan, left_behind=left_behind, release=release)
 
 
-async def discard(conn: AsyncConnection[Any], tenant: str, run: int, *, at: datetime) -> Discarded:
+async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarded:
     """Give up an open run, or what a closed one left at its server; committed data stay.
 
     If an open run's job can be found, the connection's next run deletes it at the server: when the job is in the way, or at the
@@ -87,10 +89,11 @@ async def discard(conn: AsyncConnection[Any], tenant: str, run: int, *, at: date
         RunNotFoundError: there is no such run.
         ConnectionBusyError: a run of the connection is in progress.
     """
+    conn = session.conn
     with store_border(f"discarding run {run}"):
-        connection, name, is_open, has_job, can_be_found = await _to_discard(conn, tenant, run)
-        await _lock(conn, tenant, name)
-        async with tenant_transaction(conn, tenant):
+        connection, name, is_open, has_job, can_be_found = await _to_discard(session, run)
+        await _lock(session, name)
+        async with session.transaction():
             if is_open:
                 scope = RunScope(connection=name, kind="sync", mode="auto", selection="", types=())
                 now = {"connection": connection, "at": at, "error": "given up by hand (runs discard)"}
@@ -103,11 +106,11 @@ async def discard(conn: AsyncConnection[Any], tenant: str, run: int, *, at: date
             return Discarded(run_closed=is_open, job="dropped")
 
 
-async def _to_discard(conn: AsyncConnection[Any], tenant: str, run: int) -> tuple[int, str, bool, bool, bool]:
-    async with tenant_transaction(conn, tenant):
-        row = await (await conn.execute(_SQL["run_to_discard"], {"run": run})).fetchone()
+async def _to_discard(session: TenantSession, run: int) -> tuple[int, str, bool, bool, bool]:
+    async with session.transaction():
+        row = await (await session.conn.execute(_SQL["run_to_discard"], {"run": run})).fetchone()
     if row is None:
-        raise RunNotFoundError(f"tenant {tenant} has no run {run}: `chartferry runs` lists the existing ones.")
+        raise RunNotFoundError(f"tenant {session.tenant} has no run {run}: `chartferry runs` lists the existing ones.")
     connection, name, is_open, has_job, can_be_found = row
     return connection, name, is_open, has_job, can_be_found
 
@@ -123,12 +126,13 @@ async def _abandon(
     await evidence.empty(conn, runs)
 
 
-async def _lock(conn: AsyncConnection[Any], tenant: str, connection: str) -> None:
+async def _lock(session: TenantSession, connection: str) -> None:
+    conn = session.conn
     await conn.execute(_SQL["bound_wait"])
     try:
-        await conn.execute(_SQL["lock"], {"tenant": tenant, "connection": connection})
+        await conn.execute(_SQL["lock"], {"tenant": session.tenant, "connection": connection})
     except psycopg.errors.LockNotAvailable:
-        async with tenant_transaction(conn, tenant):
+        async with session.transaction():
             row = await (await conn.execute(_SQL["holder"], {"connection": connection})).fetchone()
         run = row[0] if row else None
         raise ConnectionBusyError(

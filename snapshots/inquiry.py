@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from psycopg import AsyncConnection
 
 from snapshots.errors import MissingRightsError, StoreError, describe_server, store_border
-from snapshots.pool import embedded_directory, store_exists
 from snapshots.rights import require_making, require_reading, require_writing, rights_of
 from snapshots.sessions import ENCODING, check_server, connect
+from snapshots.store_url import embedded_directory, store_exists
 from snapshots.tenancy import tenant_schema
 
 _HUNDRED = 100

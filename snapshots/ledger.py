@@ -6,7 +6,7 @@ the run, and `reports` describes it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -35,7 +35,6 @@ from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
 from snapshots.sql import load
-from snapshots.tenancy import tenant_transaction
 from snapshots.unit import Unit
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
@@ -53,9 +52,19 @@ class OpenRun:
     or `fail` counts as interrupted: the next run of an equal scope resumes it.
     """
 
-    def __init__(self, session: RunSession, *, started_at: datetime, planned: bool, left_behind: LeftBehind) -> None:
+    def __init__(
+        self,
+        session: RunSession,
+        *,
+        started_at: datetime,
+        planned: bool,
+        left_behind: LeftBehind,
+        release: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`release` gives the session back, and with it the connection's lock."""
         self._session = session
         self._conn = session.conn
+        self._release: Callable[[], Awaitable[None]] | None = release
         self._open = session.open
         self._taking: Taking | None = None  # known after the first write
         self._ways = WayNumbers(session)
@@ -135,8 +144,10 @@ class OpenRun:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the session, and with it release the connection's lock."""
-        await self._conn.close()
+        """Give the session back, and with it the connection's lock; calling it again does nothing."""
+        if self._release is not None:
+            release, self._release = self._release, None
+            await release()
 
     async def plan(self, units: Iterable[Unit]) -> int:
         """Write the run's units, all or none, and return their number. Units that exist already (same key) are not changed."""
@@ -239,7 +250,7 @@ class OpenRun:
 
     async def _write(self, batch: Batch, refused: Sequence[Refusal]) -> None:
         run, connection = self._open.run, self._open.connection
-        async with tenant_transaction(self._conn, self._session.tenant):
+        async with self._session.session.transaction():
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             taking = await self._prepared()
             taking.ways = await self._ways.of((*_ways_of(batch.records), *_ways_of(batch.deletions)))

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, sql
 from snapshots.errors import MigrationError, store_border
 from snapshots.rights import require_making, require_reading, rights_of
 from snapshots.sql import load
-from snapshots.tenancy import tenant_schema, tenant_transaction
+from snapshots.tenancy import TenantSession, tenant_schema
 
 _SQL = load("migrate")
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -47,7 +47,7 @@ def migrations() -> list[Migration]:
     return found
 
 
-async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
+async def migrate(session: TenantSession) -> int:
     """Create the tenant's schema or bring it up to date; give its version. Safe from several processes at once.
 
     Raises:
@@ -56,14 +56,14 @@ async def migrate(conn: AsyncConnection[Any], tenant: str) -> int:
         StoreError: the server refused.
     """
     known = migrations()
-    schema = tenant_schema(tenant)
+    conn, schema = session.conn, tenant_schema(session.tenant)
     with store_border(f"preparing schema {schema}"):
         found = await rights_of(conn, schema)
         await require_reading(conn, schema, found)
-        if found.there and await _version(conn, tenant, schema) == len(known):
+        if found.there and await _version(session, schema) == len(known):
             return len(known)
         await require_making(conn, schema, found)
-        async with tenant_transaction(conn, tenant):
+        async with session.transaction():
             await conn.execute(_SQL["lock"], {"schema": schema})
             if not (await rights_of(conn, schema)).there:  # IF NOT EXISTS would require the right to create anyway
                 await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -91,7 +91,7 @@ async def _newest(conn: AsyncConnection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-async def _version(conn: AsyncConnection[Any], tenant: str, schema: str) -> int:
+async def _version(session: TenantSession, schema: str) -> int:
     """Check without a lock first: almost every start finds the schema up to date."""
-    async with tenant_transaction(conn, tenant):
-        return await _newest(conn) if await _has_record(conn, schema) else 0
+    async with session.transaction():
+        return await _newest(session.conn) if await _has_record(session.conn, schema) else 0

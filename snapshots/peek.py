@@ -5,10 +5,6 @@ An open run uses the same tables through `ledger` and `roster`.
 
 from __future__ import annotations
 
-from typing import Any
-
-from psycopg import AsyncConnection
-
 from snapshots.beginning import utc_now
 from snapshots.errors import store_border
 from snapshots.knowledge import StoredKnowledge
@@ -16,7 +12,7 @@ from snapshots.report import RunScope
 from snapshots.roster import RunRoster
 from snapshots.run_session import OpenScope, RunSession
 from snapshots.sql import load
-from snapshots.tenancy import tenant_transaction
+from snapshots.tenancy import TenantSession
 
 _SQL = load("ledger")
 _NO_RUN = 0
@@ -43,13 +39,13 @@ class Peek:
         self._session.open.knowledge = knowledge
 
 
-async def peek(conn: AsyncConnection[Any], tenant: str, scope: RunScope) -> Peek | None:
+async def peek(session: TenantSession, scope: RunScope) -> Peek | None:
     """Read what is known for a run of this scope; None: the connection never ran."""
     with store_border(f"looking at connection {scope.connection}"):
-        async with tenant_transaction(conn, tenant):
-            found = await conn.execute(_SQL["find_connection"], {"connection": scope.connection})
+        async with session.transaction():
+            found = await session.conn.execute(_SQL["find_connection"], {"connection": scope.connection})
             row = await found.fetchone()
     if row is None:
         return None
     opened = OpenScope(run=_NO_RUN, connection=row[0], scope=scope)
-    return Peek(RunSession(conn=conn, tenant=tenant, open=opened, clock=utc_now))
+    return Peek(RunSession(session=session, open=opened, clock=utc_now))

@@ -24,7 +24,7 @@ from snapshots.reports import patient_hash
 from snapshots.reports import reports as run_reports
 from snapshots.roster import EVERY_PATIENT
 from snapshots.sql import load
-from snapshots.tenancy import tenant_transaction
+from snapshots.tenancy import TenantSession
 from snapshots.traffic import PaceState
 
 _SQL = load("certificates")
@@ -36,9 +36,8 @@ _PACE = load("pace")
 class ProofSession:
     """One session for the proof of one connection; `Store.proof` makes it. Calls may come from several tasks."""
 
-    def __init__(self, conn: AsyncConnection[Any], tenant: str, connection: str, number: int | None) -> None:
-        self._conn = conn
-        self._tenant = tenant
+    def __init__(self, session: TenantSession, connection: str, number: int | None) -> None:
+        self._session = session
         self._connection = connection
         self._number = number
         self._turn = anyio.Lock()
@@ -47,8 +46,8 @@ class ProofSession:
     async def _asking(self) -> AsyncIterator[AsyncConnection[Any]]:
         async with self._turn:
             with store_border(f"proving connection {self._connection}"):
-                async with tenant_transaction(self._conn, self._tenant):
-                    yield self._conn
+                async with self._session.transaction():
+                    yield self._session.conn
 
     async def _rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         async with self._asking() as conn:
@@ -145,9 +144,9 @@ class ProofSession:
             await keep(conn, self._number or 0, certificate)
 
 
-async def open_proof(conn: AsyncConnection[Any], tenant: str, connection: str) -> ProofSession:
-    """Begin a proof on its own session, which the caller must close."""
+async def open_proof(session: TenantSession, connection: str) -> ProofSession:
+    """Begin a proof on its own session, which the caller must give back."""
     with store_border(f"proving connection {connection}"):
-        async with tenant_transaction(conn, tenant):
-            row = await (await conn.execute(_SQL["connection"], {"connection": connection})).fetchone()
-    return ProofSession(conn, tenant, connection, row[0] if row else None)
+        async with session.transaction():
+            row = await (await session.conn.execute(_SQL["connection"], {"connection": connection})).fetchone()
+    return ProofSession(session, connection, row[0] if row else None)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, IsolationLevel, sql
+from psycopg import AsyncConnection, sql
 
 from snapshots.copy_stream import CopyStream
 from snapshots.errors import RunNotFoundError, StoreError, store_border
 from snapshots.sql import load
-from snapshots.tenancy import tenant_transaction
+from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
@@ -275,17 +275,17 @@ class Snapshot:
 
 
 @asynccontextmanager
-async def open_snapshot(conn: AsyncConnection[Any], tenant: str, selection: Selection) -> AsyncIterator[Snapshot]:
+async def open_snapshot(session: TenantSession, selection: Selection) -> AsyncIterator[Snapshot]:
     """Begin the snapshot's transaction on its own session, and end it at the end.
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
         RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
     """
-    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-    await conn.set_read_only(True)
+    conn, tenant = session.conn, session.tenant
     with store_border("opening a snapshot"):
-        async with tenant_transaction(conn, tenant):
+        async with session.transaction(repeatable_read=True):
+            await conn.execute(_SQL["read_only"])
             await conn.execute(_SQL["settings"])
             until = await _until(conn, tenant, selection.as_of)
             before = None

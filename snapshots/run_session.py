@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from snapshots.errors import store_border
 from snapshots.report import RunScope
-from snapshots.tenancy import tenant_transaction
+from snapshots.tenancy import TenantSession
 
 
 @dataclass(kw_only=True)
@@ -49,10 +49,14 @@ class OpenScope:
 class RunSession:
     """One session that holds the connection's lock, for one run of one tenant. Its calls come from one task at a time."""
 
-    conn: AsyncConnection[Any]
-    tenant: str
+    session: TenantSession
     open: OpenScope
     clock: Callable[[], datetime]
+
+    @property
+    def conn(self) -> AsyncConnection[Any]:
+        """The database session."""
+        return self.session.conn
 
     @asynccontextmanager
     async def transaction(self, doing: str) -> AsyncIterator[dict[str, Any]]:
@@ -61,5 +65,5 @@ class RunSession:
         A StoreError's message contains `doing`.
         """
         with store_border(f"run {self.open.run}: {doing}"):
-            async with tenant_transaction(self.conn, self.tenant):
+            async with self.session.transaction():
                 yield {**self.open.own, "at": self.clock()}

@@ -1,6 +1,6 @@
 """Opens sessions with Postgres, sets what the code relies on, and refuses a server that cannot be a store.
 
-A user's server has its own settings, and a pooler may be in front of it. No other module connects to Postgres. `rights` checks
+A user's server has its own settings, and a pooler may be in front of it. `pool` keeps sessions and lends them. `rights` checks
 what a login may do.
 """
 
@@ -36,23 +36,38 @@ async def connect(url: str) -> AsyncConnection[Any]:
     return (await _connect(url))[0]
 
 
-async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
-    """Open a session; return it and the id of the server process that answered first."""
+def full_conninfo(url: str) -> str:
+    """Return a URL with our defaults, as libpq reads it.
+
+    Raises:
+        StoreUnavailableError: libpq cannot parse it; the message does not quote it.
+    """
     try:
         given = conninfo.conninfo_to_dict(url)
         if "@" in str(given.get("host") or "")[1:]:  # libpq's message would quote it
             raise psycopg.ProgrammingError
-        full = {**_DEFAULTS, **given, **_PINNED}
-        conn = await AsyncConnection.connect(conninfo.make_conninfo("", **full), autocommit=True)
-    except psycopg.OperationalError as error:
-        advice = await _advice(full, error)
-        # from None: a traceback would show the frame with the password
-        raise StoreUnavailableError(
-            f"cannot connect to the store at {describe_server(url)}: {refusal(error)}. {advice}"
-        ) from None
+        return conninfo.make_conninfo("", **{**_DEFAULTS, **given, **_PINNED})
     except psycopg.Error:
         raise StoreUnavailableError(
             f"cannot connect to the store at {describe_server(url)}: libpq cannot parse the URL. Check store.url."
+        ) from None
+
+
+async def pin(conn: AsyncConnection[Any]) -> None:
+    """Set in a session every setting that the code relies on."""
+    await _answering(conn, "pin")
+
+
+async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
+    """Open a session; return it and the id of the server process that answered first."""
+    full = full_conninfo(url)
+    try:
+        conn = await AsyncConnection.connect(full, autocommit=True)
+    except psycopg.OperationalError as error:
+        advice = await _advice(conninfo.conninfo_to_dict(full), error)
+        # from None: a traceback would show the frame with the password
+        raise StoreUnavailableError(
+            f"cannot connect to the store at {describe_server(url)}: {refusal(error)}. {advice}"
         ) from None
     try:
         with store_border("setting up a session"):

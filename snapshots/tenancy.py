@@ -1,7 +1,7 @@
-"""Tenants as schemas, and the one place where a transaction is bound to its tenant.
+"""Tenants as schemas, and the one place where a transaction is bound to its tenant and its actor.
 
-Every statement of the store runs in `tenant_transaction`. This module sets, per transaction, what separates tenants: the search
-path now, a role and row-level security later.
+Every statement of the store runs in `TenantSession.transaction`. It sets, per transaction and gone with it, what separates
+tenants and says who acts.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
 
+from snapshots.actor import Actor
 from snapshots.errors import StoreError
 from snapshots.sql import load
 
@@ -34,9 +36,28 @@ def tenant_schema(tenant: str) -> str:
     return f"tenant_{tenant}"
 
 
-@asynccontextmanager
-async def tenant_transaction(conn: AsyncConnection[Any], tenant: str) -> AsyncIterator[None]:
-    """Run a transaction that sees only the tenant's schema; commit at the end, roll back on an error."""
-    async with conn.transaction():
-        await conn.execute(_SQL["bind"], {"search_path": f'"{tenant_schema(tenant)}"', "tenant": tenant}, prepare=True)
-        yield
+@dataclass(frozen=True, kw_only=True)
+class TenantSession:
+    """One session of a tenant's store and the actor who uses it. Its calls come from one task at a time."""
+
+    conn: AsyncConnection[Any]
+    tenant: str
+    actor: Actor
+
+    @asynccontextmanager
+    async def transaction(self, *, repeatable_read: bool = False) -> AsyncIterator[None]:
+        """Run a transaction that sees only the tenant's schema; commit at the end, roll back on an error.
+
+        `repeatable_read`: all its statements see the moment of the first.
+        """
+        async with self.conn.transaction():
+            if repeatable_read:
+                await self.conn.execute(_SQL["repeatable_read"])
+            values = {
+                "search_path": f'"{tenant_schema(self.tenant)}"',
+                "tenant": self.tenant,
+                "user": self.actor.name,
+                "roles": ",".join(self.actor.roles),
+            }
+            await self.conn.execute(_SQL["bind"], values, prepare=True)
+            yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -17,13 +17,23 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from snapshots.pool import Store, open_store
+from snapshots.actor import Actor
+from snapshots.store import Store, open_store
 from tests.passing_postgres import passing_postgres
 
 OUTSIDE = "CHARTFERRY_TEST_POSTGRES"
 _OWN = f"cf_{os.getpid()}"  # test processes may share an outside server
 _TEMPLATE = f"{_OWN}_migrated"
 _numbers = itertools.count(1)
+
+TESTER = Actor(name="tester", origin="a test")
+
+
+@asynccontextmanager
+async def opened_store(url: str, tenant: str = "default", actor: Actor = TESTER) -> AsyncIterator[Store]:
+    """The store of a tenant, opened for a tester unless somebody else is named."""
+    async with open_store(url, tenant, actor) as store:
+        yield store
 
 
 def url_of(server: str, database: str, **changes: str) -> str:
@@ -67,7 +77,7 @@ def migrated(store_server: str) -> Iterator[str]:
     """Name of a database with the default tenant's schema and nothing in it, to make others of."""
 
     async def prepare(url: str) -> None:
-        async with open_store(url):
+        async with opened_store(url):
             pass
 
     with database(store_server, _TEMPLATE) as url:
@@ -85,5 +95,5 @@ def store_url(store_server: str, migrated: str) -> Iterator[str]:
 @pytest.fixture
 async def store(store_url: str, anyio_backend: str) -> AsyncIterator[Store]:
     """The default tenant's store on a database of this test's own."""
-    async with open_store(store_url) as opened:
-        yield opened
+    async with opened_store(store_url) as ready:
+        yield ready

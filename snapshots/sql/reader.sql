@@ -1,3 +1,7 @@
+-- name: read_only
+-- A snapshot writes nothing.
+SET TRANSACTION READ ONLY
+
 -- name: settings
 -- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)

@@ -14,6 +14,17 @@ SELECT pg_backend_pid(),
     CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', false) END,
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
 
+-- name: discard
+-- Rid a session of what its user left: role, settings, cursors, locks, temporary tables. DISCARD ALL but for the prepared
+-- statements: psycopg has them in its own list, and they hold no data.
+SET SESSION AUTHORIZATION DEFAULT;
+RESET ALL;
+CLOSE ALL;
+UNLISTEN *;
+SELECT pg_advisory_unlock_all();
+DISCARD TEMP;
+DISCARD SEQUENCES
+
 -- name: backend
 -- Which of the server's processes answers this statement.
 SELECT pg_backend_pid()

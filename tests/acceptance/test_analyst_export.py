@@ -10,10 +10,10 @@ import anyio
 import anyio.to_thread
 
 from exports.catalogue import builtin_names
-from snapshots.pool import open_store
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
 from snapshots.witness import Deletion
+from tests.fix_store import opened_store
 from tests.user_site import Site, csv_rows, mock, source, written
 
 
@@ -185,7 +185,7 @@ def test_an_export_while_a_run_is_open_shows_the_moment_before_it_and_says_so(si
 
     async def while_open() -> None:
         scope = RunScope(connection=name, kind="sync", mode="crawl", selection="everyone", types=())
-        async with open_store(store_url) as store, await store.begin_run(scope) as run:
+        async with opened_store(store_url) as store, await store.begin_run(scope) as run:
             news = [inactive(changed), inactive("new")]
             await run.write(Batch(records=news, deletions=[Deletion("Patient", gone)]))
             assert await anyio.to_thread.run_sync(site.exported) == before

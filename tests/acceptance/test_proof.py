@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from mocks.serving import Served
-from snapshots.pool import Store
 from snapshots.report import RunScope
+from snapshots.store import Store
 from tests.user_site import Site, mock, until
 
 

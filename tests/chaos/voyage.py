@@ -284,13 +284,13 @@ class CrashingPostgres:
     def _prepare(self) -> None:
         import anyio
 
-        from snapshots.pool import open_store
+        from tests.fix_store import opened_store
 
         with psycopg.connect(self._url, autocommit=True) as conn:
             conn.execute("CREATE DATABASE migrated")
 
         async def migrate() -> None:
-            async with open_store(self._of("migrated")):
+            async with opened_store(self._of("migrated")):
                 pass
 
         anyio.run(migrate)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import anyio
 import httpx
 
-from snapshots.pool import Store
 from snapshots.report import RunReport
+from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import Answer, Server, Wire
 from tests.histories.ehr import Ehr, Key, Row, told

@@ -21,8 +21,8 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.sync import CohortSource, SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
-from snapshots.pool import Store
 from snapshots.report import RunReport, RunScope
+from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
 from tests.histories.ehr import Ehr

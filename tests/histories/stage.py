@@ -12,8 +12,9 @@ from psycopg import waiting
 
 from snapshots.beginning import begin, utc_now
 from snapshots.ledger import OpenRun
-from snapshots.pool import Store, open_store
 from snapshots.report import RunScope
+from snapshots.store import Store
+from tests.fix_store import opened_store
 from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
 from tests.histories.player import Player
@@ -82,5 +83,5 @@ class Stage:
 
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:
-    async with open_store(url, tenant):
+    async with opened_store(url, tenant):
         return _LastingStore(url, tenant)

@@ -13,8 +13,9 @@ from psycopg import sql
 
 from snapshots.beginning import utc_now
 from snapshots.ledger import OpenRun
-from snapshots.pool import Store, open_store
 from snapshots.report import RunScope
+from snapshots.store import Store
+from tests.fix_store import opened_store
 from tests.user_site import written
 
 
@@ -84,5 +85,5 @@ class KeptRows:
 @asynccontextmanager
 async def kept_rows(url: str, tenant: str = "default") -> AsyncIterator[KeptRows]:
     """Open a tenant of the database at `url`."""
-    async with open_store(url, tenant) as store:
+    async with opened_store(url, tenant) as store:
         yield KeptRows(store, url, tenant)

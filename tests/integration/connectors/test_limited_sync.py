@@ -16,7 +16,8 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
-from snapshots.pool import Store, open_store
+from snapshots.store import Store
+from tests.fix_store import opened_store
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.test_sync import run
 from tests.user_site import mock, reachable
@@ -34,7 +35,7 @@ async def kept(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
 
 @pytest.fixture
 async def plain(store_url: str, anyio_backend: str) -> AsyncIterator[Store]:
-    async with open_store(store_url) as opened:
+    async with opened_store(store_url) as opened:
         yield opened
 
 

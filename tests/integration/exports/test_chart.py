@@ -9,8 +9,8 @@ import pytest
 
 from exports.chart import deliver_chart
 from exports.errors import PlanError
-from snapshots.pool import Store
 from snapshots.reader import Selection
+from snapshots.store import Store
 from tests.integration.exports.test_export_run import fill, patient
 
 pytestmark = pytest.mark.anyio

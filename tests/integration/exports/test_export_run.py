@@ -18,10 +18,10 @@ from exports.catalogue import builtin_names
 from exports.errors import DestinationError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import Progress, export
-from snapshots.pool import Store
 from snapshots.reader import Selection
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
+from snapshots.store import Store
 from snapshots.unit import Unit, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 

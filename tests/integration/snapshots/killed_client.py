@@ -6,18 +6,17 @@ import sys
 
 import anyio
 
-from snapshots.pool import open_store
 from snapshots.record import Batch
-from snapshots.tenancy import tenant_transaction
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import record, scope, search, settled
 
 
 async def main(url: str) -> None:
-    async with open_store(url) as store, await store.begin_run(scope()) as run:
+    async with opened_store(url) as store, await store.begin_run(scope()) as run:
         first, second, third = (search(patient=f"p{n}") for n in (1, 2, 3))
         await run.plan([first, second, third])
         await run.write(Batch(records=[record("a", 1), record("b", 1)], results=[settled(first)]))
-        async with tenant_transaction(run._conn, "default"):
+        async with run._session.session.transaction():
             await run._conn.execute("UPDATE unit SET state = 'settled'")
             sys.stdout.write(f"{run.id}\n")
             sys.stdout.flush()

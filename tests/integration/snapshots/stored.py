@@ -13,9 +13,9 @@ import psycopg
 from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
 from snapshots.patient import Alias
-from snapshots.pool import Store
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport, RunScope
+from snapshots.store import Store
 from snapshots.unit import Unit, UnitResult, UnitState
 from snapshots.witness import AbsentRow, Deletion, Said, Way, WayScope
 

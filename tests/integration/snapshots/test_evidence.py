@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from snapshots.patient import Alias
-from snapshots.pool import Store
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.report import RunReport
+from snapshots.store import Store
 from snapshots.unit import Unit
 from snapshots.witness import Deletion, Said, Way, WayScope
 from tests.integration.snapshots.stored import (

@@ -9,8 +9,8 @@ import pytest
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError
 from snapshots.export_job import BulkJob
-from snapshots.pool import Store
 from snapshots.report import RunScope
+from snapshots.store import Store
 from snapshots.traffic import PaceState, Traffic
 
 pytestmark = pytest.mark.anyio

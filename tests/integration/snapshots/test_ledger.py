@@ -12,9 +12,10 @@ import pytest
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.export_job import BulkJob
-from snapshots.pool import Store, open_store
 from snapshots.record import Batch, Quarantined
+from snapshots.store import Store
 from snapshots.unit import Unit
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
     GROUP,
     execute,
@@ -115,7 +116,7 @@ async def test_a_second_run_of_a_busy_connection_is_refused_and_told_which_run_i
 async def test_tenants_do_not_share_locks_runs_or_rows(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", 1)], [P1])
     async with (
-        open_store(store_url, "mercy") as mercy,
+        opened_store(store_url, "mercy") as mercy,
         await store.begin_run(scope()),
         await mercy.begin_run(scope()) as run,
     ):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snapshots.pool import Store
 from snapshots.record import Batch
+from snapshots.store import Store
 from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import execute, full_run, live, record, rows, scope, search, settled
 

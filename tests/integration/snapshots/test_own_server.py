@@ -15,10 +15,10 @@ from psycopg import sql
 from snapshots import sessions
 from snapshots.errors import MissingRightsError, StoreUnavailableError
 from snapshots.migrate import migrations
-from snapshots.pool import Store, open_store
 from snapshots.reader import Selection
 from snapshots.record import Batch
-from tests.fix_store import database, url_of
+from snapshots.store import Store
+from tests.fix_store import database, opened_store, url_of
 from tests.integration.snapshots.pooler import pooler
 from tests.integration.snapshots.stored import person, record, rows, scope, search, settled
 
@@ -104,7 +104,7 @@ async def test_a_run_and_an_export_are_the_same_on_an_odd_database_as_on_a_usual
     odd_url: str, store_server: str, migrated: str
 ):
     with database(store_server, f"usual_{secrets.token_hex(4)}", f"TEMPLATE {migrated}") as usual_url:
-        async with open_store(odd_url) as odd, open_store(usual_url) as usual:
+        async with opened_store(odd_url) as odd, opened_store(usual_url) as usual:
             for store in (odd, usual):
                 await written(store)
             assert await lines(odd) == await lines(usual)
@@ -119,7 +119,7 @@ async def test_an_encoding_that_cannot_hold_fhir_is_refused_by_name(store_server
         database(store_server, f"enc_{secrets.token_hex(4)}", how) as url,
         pytest.raises(StoreUnavailableError, match=rf"has the encoding {encoding}, which cannot hold FHIR.*UTF8"),
     ):
-        async with open_store(url):
+        async with opened_store(url):
             pass
 
 
@@ -146,7 +146,7 @@ def bare(store_server: str, role: str) -> Iterator[tuple[str, str]]:
 async def advised(url: str, role_url: str, error: type[Exception]) -> str:
     """Do as role what needs everything, until it works or is refused; do as the refusal says."""
     try:
-        async with open_store(role_url) as store:
+        async with opened_store(role_url) as store:
             await written(store)
     except error as refused:
         statements = re.findall(r"(?:GRANT|CREATE DATABASE) [^;]+", str(refused))
@@ -168,21 +168,21 @@ async def test_a_role_needs_no_right_to_create_where_its_schema_was_made_for_it(
     url, role_url = bare
     await advised(url, role_url, StoreUnavailableError)
     admin(url, f'CREATE SCHEMA tenant_default AUTHORIZATION "{role}"')
-    async with open_store(role_url) as store:
+    async with opened_store(role_url) as store:
         assert await store.runs() == []
 
 
 async def test_a_role_that_may_read_exports_and_is_told_what_a_sync_needs(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
-    async with open_store(store_url) as owner:
+    async with opened_store(store_url) as owner:
         await written(owner)
         refusal = r'may not read.*GRANT USAGE ON SCHEMA tenant_default TO "Chart role'
         with pytest.raises(MissingRightsError, match=refusal):
-            async with open_store(role_url):
+            async with opened_store(role_url):
                 pass
         admin(store_url, f'GRANT USAGE ON SCHEMA tenant_default TO "{role}"')
         admin(store_url, f'GRANT SELECT ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
-        async with open_store(role_url) as reader:
+        async with opened_store(role_url) as reader:
             assert await lines(reader) == await lines(owner)
             assert len(await reader.runs()) == 1
             with pytest.raises(MissingRightsError, match="GRANT INSERT, UPDATE, DELETE ON ALL TABLES"):
@@ -191,7 +191,7 @@ async def test_a_role_that_may_read_exports_and_is_told_what_a_sync_needs(store_
                 async with reader.proof("mercy"):
                     pass
         admin(store_url, f'GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
-        async with open_store(role_url) as writer:
+        async with opened_store(role_url) as writer:
             await written(writer)
     admin(store_url, f'DROP OWNED BY "{role}"')
 
@@ -203,7 +203,7 @@ async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(
     owner = rows(store_url, "SELECT current_user")[0][0]
     admin(store_url, f"DELETE FROM tenant_default.schema_migration WHERE version = {len(migrations())}")
     with pytest.raises(MissingRightsError, match=f'GRANT {owner} TO "Chart role'):
-        async with open_store(role_url):
+        async with opened_store(role_url):
             pass
     admin(store_url, f'DROP OWNED BY "{role}"')
 
@@ -213,14 +213,14 @@ async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_ma
     try:
         said = await advised(store_server, url_of(store_server, name), StoreUnavailableError)
         assert f"CREATE DATABASE {name} OWNER " in said
-        async with open_store(url_of(store_server, name)) as store:
+        async with opened_store(url_of(store_server, name)) as store:
             assert await store.runs() == []
     finally:
         admin(store_server, f"DROP DATABASE IF EXISTS {name}")
 
 
 async def test_a_standby_is_read_from_and_refused_for_a_run_as_what_it_is(store_url: str):
-    async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, open_store(url) as store:
+    async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, opened_store(url) as store:
         assert await lines(store) == []
         with pytest.raises(StoreUnavailableError, match=r"is a read-only standby.*primary in store\.url"):
             await store.begin_run(scope())
@@ -228,7 +228,7 @@ async def test_a_standby_is_read_from_and_refused_for_a_run_as_what_it_is(store_
 
 @asynccontextmanager
 async def opened(url: str, *, lends: bool, most: int = 20) -> AsyncIterator[Store]:
-    async with pooler(url, lends=lends, most=most) as pooled, open_store(pooled) as store:
+    async with pooler(url, lends=lends, most=most) as pooled, opened_store(pooled) as store:
         yield store
 
 

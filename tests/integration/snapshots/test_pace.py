@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from snapshots import pace as pace_module
-from snapshots.pool import Store
 from snapshots.record import Batch
 from snapshots.report import RunScope
+from snapshots.store import Store
 from snapshots.traffic import PaceState, Traffic
 
 pytestmark = pytest.mark.anyio

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snapshots.pool import Store
 from snapshots.record import Batch, Quarantined
+from snapshots.store import Store
 from tests.integration.snapshots.stored import full_run, live, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio

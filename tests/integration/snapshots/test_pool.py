@@ -9,9 +9,10 @@ import pytest
 
 from snapshots.errors import MigrationError, StoreError, StoreUnavailableError
 from snapshots.migrate import migrations
-from snapshots.pool import Store, open_store
+from snapshots.store import Store
 from snapshots.unit import unit_key
 from snapshots.witness import Said
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
     SCHEMA,
     asked_for,
@@ -32,14 +33,14 @@ pytestmark = pytest.mark.anyio
 
 async def test_opening_again_applies_no_migration_twice(store: Store, store_url: str):
     before = rows(store_url, "SELECT version, name, applied_at FROM schema_migration")
-    async with open_store(store_url):
+    async with opened_store(store_url):
         pass
     assert rows(store_url, "SELECT version, name, applied_at FROM schema_migration") == before
 
 
 async def test_many_processes_may_create_a_tenant_at_once(store_url: str):
     async def create() -> None:
-        async with open_store(store_url, "crowd"):
+        async with opened_store(store_url, "crowd"):
             pass
 
     async with anyio.create_task_group() as group:
@@ -78,7 +79,7 @@ VALUES (1, 'DocumentReference', 'd1', 0, false, 1, 1), (1, 'DocumentReference', 
 async def test_a_run_that_was_open_when_keys_still_named_patients_goes_on_with_the_same_units(store_url: str):
     make_as_of_version(store_url, 9)
     execute(store_url, OPEN_RUN_OF_NAMED_KEYS)
-    async with open_store(store_url) as store, await store.begin_run(scope()) as run:
+    async with opened_store(store_url) as store, await store.begin_run(scope()) as run:
         searched, batch, listed, attached = await run.pending()
         assert searched.key == unit_key("search", "Goal", "p1", "category=x")
         assert (searched.split, searched.incremental, searched.since) == ("category=x", True, "2024-01-01T00:00:00Z")
@@ -108,7 +109,7 @@ INSERT INTO lag VALUES (1, 'all', 'Observation', 'p2', NULL, 1);
 async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_complete_and_misses_nothing(store_url: str):
     make_as_of_version(store_url, 6)
     execute(store_url, BEFORE_EVIDENCE)
-    async with open_store(store_url) as store:
+    async with opened_store(store_url) as store:
         assert rows(store_url, "SELECT id, first_way FROM resource ORDER BY 1") == [
             ("a", None),
             ("dead", None),
@@ -135,13 +136,13 @@ async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_comp
 async def test_a_schema_that_is_newer_than_the_code_is_refused(store_url: str):
     execute(store_url, "INSERT INTO schema_migration (version, name) VALUES (9999, 'from the future')")
     with pytest.raises(MigrationError, match=r"at migration 9999.*Upgrade this one"):
-        async with open_store(store_url):
+        async with opened_store(store_url):
             pass
 
 
 async def test_a_server_that_is_not_there_is_named_without_its_password():
     with pytest.raises(StoreUnavailableError) as caught:
-        async with open_store("postgresql://me:hunter2@127.0.0.1:1/x"):
+        async with opened_store("postgresql://me:hunter2@127.0.0.1:1/x"):
             pass
     assert "127.0.0.1:1, database x, user me" in str(caught.value)
     assert "Connection refused. Check store.url" in str(caught.value)
@@ -152,19 +153,19 @@ async def test_a_server_that_is_not_there_is_named_without_its_password():
 @pytest.mark.parametrize("url", ["postgresql://me:hunter2@[x", "postgresql://me:p@hunter2@127.0.0.1:1/x"])
 async def test_a_url_that_libpq_cannot_read_is_refused_without_quoting_it(url: str):
     with pytest.raises(StoreUnavailableError) as caught:
-        async with open_store(url):
+        async with opened_store(url):
             pass
     assert "hunter2" not in str(caught.value)
 
 
 async def test_a_tenant_that_cannot_name_a_schema_is_refused(store_url: str):
     with pytest.raises(StoreError, match="cannot name a schema"):
-        async with open_store(store_url, "Robert'; --"):
+        async with opened_store(store_url, "Robert'; --"):
             pass
 
 
 async def test_two_tenants_have_schemas_of_their_own(store_url: str):
-    async with open_store(store_url, "mercy-west"):
+    async with opened_store(store_url, "mercy-west"):
         pass
     found = rows(store_url, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenant%%' ORDER BY 1")
     assert found == [("tenant_default",), ("tenant_mercy-west",)]

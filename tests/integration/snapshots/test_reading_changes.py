@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.errors import RunNotFoundError
-from snapshots.pool import Store
 from snapshots.reader import Selection
 from snapshots.record import Batch
+from snapshots.store import Store
 from snapshots.witness import Deletion, Said
 from tests.integration.snapshots.stored import execute, record, scope
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from snapshots.pool import Store
 from snapshots.reader import Selection
+from snapshots.store import Store
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 
 pytestmark = pytest.mark.anyio

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots.pool import Store
 from snapshots.reader import OpenRun, Selection, Snapshot
 from snapshots.record import Batch
+from snapshots.store import Store
 from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 

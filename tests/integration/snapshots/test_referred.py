@@ -14,9 +14,9 @@ from connectors.fhir.linked.attached import PATHS, attached_to, with_attached
 from snapshots.errors import UnitConflictError
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrations
-from snapshots.pool import Store
 from snapshots.record import Batch, Record
 from snapshots.referred import Attached, Document, ReferenceTarget
+from snapshots.store import Store
 from tests.integration.snapshots.stored import SCHEMA, execute, file, full_run, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio

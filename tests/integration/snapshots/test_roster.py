@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from snapshots.patient import Alias, Deferral
-from snapshots.pool import Store
 from snapshots.record import Batch
 from snapshots.report import RunReport
+from snapshots.store import Store
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Way, WayScope
 from tests.integration.snapshots.stored import (

@@ -8,9 +8,9 @@ import pytest
 
 from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
-from snapshots.pool import open_store
 from snapshots.record import Batch
 from snapshots.unit import Unit, UnitResult, UnitState
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import record, scope
 from tests.memory_store import MemoryRunStore
 
@@ -25,7 +25,7 @@ async def store(request: pytest.FixtureRequest, store_url: str) -> AsyncIterator
     if request.param == "memory":
         yield MemoryRunStore()
         return
-    async with open_store(store_url) as opened, await opened.begin_run(scope()) as run:
+    async with opened_store(store_url) as opened, await opened.begin_run(scope()) as run:
         yield run
 
 

@@ -130,7 +130,10 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         cohort = "cohort.csv"
         """,
     )
-    assert problems["stor"] == ("an unknown key", "did you mean store? one of: store, tenants, connections, export")
+    assert problems["stor"] == (
+        "an unknown key",
+        "did you mean store? one of: store, tenants, connections, export, audit, roles",
+    )
     assert "hunter2" not in str(problems)
     assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv")
     assert problems["connections.site.vendor"][1].endswith("did you mean epic?")
@@ -278,3 +281,18 @@ def test_values_of_any_kind_are_problems_not_crashes(
     path.write_text("\n".join(["[connections.site]", *lines]))
     found = outcome(path)
     assert isinstance(found, Settings) or all(problem.path.startswith("connections.site") for problem in found)
+
+
+def test_the_audits_rules_and_the_roles_are_read_with_their_mistakes_named(tmp_path: Path) -> None:
+    told = '[audit]\nrequire_reason = true\nkeep_years = 7\n[roles]\nresearch = ["ana", "ben"]\n'
+    settings = load(tmp_path, told + SMALLEST)
+    assert (settings.audit.require_reason, settings.audit.keep_years) == (True, 7)
+    assert settings.roles == {"research": ("ana", "ben")}
+    assert (load(tmp_path, SMALLEST).audit.require_reason, load(tmp_path, SMALLEST).audit.keep_years) == (False, 6)
+    wrong = '[audit]\nkeep_years = 0\nreason = true\n[roles]\nresearch = "ana"\n"a,b" = ["ben"]\n'
+    assert set(problems_in(tmp_path, wrong + SMALLEST)) == {
+        "audit.keep_years",
+        "audit.reason",
+        "roles.research",
+        "roles.a,b",
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snapshots.pool import embedded_directory
+from snapshots.store_url import embedded_directory
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""Who acts: the person or program on whose behalf the store is opened. The shape only; every layer is handed it as an argument.
+
+`cli/acting.py` makes one from the command line. A library's caller makes its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who opens the store, in which roles, from where and why. It holds no patient data."""
+
+    name: str  # who acts: the account of the operating system, or another name that this account gives
+    login: str = ""  # the account of the operating system, or what vouches for the name; "": the name itself
+    roles: tuple[str, ...] = ()
+    origin: str = ""  # the machine
+    reason: str | None = None
+
+    @property
+    def account(self) -> str:
+        """What vouches for the name."""
+        return self.login or self.name

@@ -1,0 +1,182 @@
+"""Opens the store of a tenant for an actor: finds or starts its server, upgrades the tenant's schema, offers what can be done.
+
+A run and a snapshot each have their own session, because locks and settings live in it; a short query borrows one. `pool` has
+the sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import anyio
+from psycopg import AsyncConnection
+
+from snapshots.actor import Actor
+from snapshots.beginning import begin, discard, utc_now
+from snapshots.chart_history import ChartChange, chart_history
+from snapshots.embedded import EmbeddedPostgres
+from snapshots.errors import RunNotFoundError, describe_server, store_border
+from snapshots.given_up import Discarded
+from snapshots.ledger import OpenRun
+from snapshots.migrate import migrate
+from snapshots.pace import connections_down, pace_of
+from snapshots.peek import Peek, peek
+from snapshots.pool import SessionPool, opened_pool
+from snapshots.proof_session import ProofSession, open_proof
+from snapshots.reader import Selection, Snapshot, open_snapshot
+from snapshots.report import RunReport, RunScope
+from snapshots.reports import patient_ids, recent_runs, reports
+from snapshots.rights import require_writing
+from snapshots.sessions import check_server, connect
+from snapshots.store_url import embedded_directory
+from snapshots.tenancy import TenantSession, tenant_schema
+from snapshots.traffic import Down, PaceState
+
+
+class Store:
+    """The store of one tenant, opened for one actor; `open_store` makes it."""
+
+    def __init__(self, url: str, tenant: str, pool: SessionPool) -> None:
+        self._url = url
+        self._tenant = tenant
+        self._pool = pool
+
+    def __repr__(self) -> str:
+        return f"Store({describe_server(self._url)}, tenant {self._tenant})"
+
+    async def begin_run(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> OpenRun:
+        """Begin a run, or resume the connection's interrupted one of equal scope; close it when done.
+
+        Only `clock` dates what the run does.
+
+        Raises:
+            ConnectionBusyError: another run of the connection is in progress; the message names it.
+        """
+        session = await self._pool.lend()
+        try:
+            await require_writing(session.conn, session.tenant)
+            return await begin(session, scope, clock=clock, release=lambda: self._pool.take_back(session))
+        except BaseException:
+            await self._pool.take_back(session)
+            raise
+
+    @asynccontextmanager
+    async def snapshot(self, selection: Selection) -> AsyncIterator[Snapshot]:
+        """Open one consistent snapshot of the selection: whatever runs meanwhile, every read sees the same state."""
+        async with self._pool.session() as session, open_snapshot(session, selection) as snapshot:
+            yield snapshot
+
+    async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
+        """Return the reports of the newest runs, newest first; a run that has not ended is "running" or "interrupted"."""
+        async with self._session("listing runs") as conn:
+            return await reports(conn, await recent_runs(conn, limit=limit, connection=connection))
+
+    async def run(self, number: int) -> RunReport:
+        """Return the report of one run.
+
+        Raises:
+            RunNotFoundError: this tenant has no such run.
+        """
+        async with self._session("reading a run") as conn:
+            found = await reports(conn, [number])
+        if not found:
+            raise RunNotFoundError(
+                f"tenant {self._tenant} has no run {number}: `chartferry runs` lists the existing ones."
+            )
+        return found[0]
+
+    @asynccontextmanager
+    async def peek(self, scope: RunScope) -> AsyncIterator[Peek | None]:
+        """Read what a run of this scope would find, in order to plan it; None: the connection never ran."""
+        async with self._pool.session() as session:
+            yield await peek(session, scope)
+
+    async def discard(self, run: int, clock: Callable[[], datetime] = utc_now) -> Discarded:
+        """Give up an open run, or the export job that a closed one left at its server.
+
+        Raises:
+            RunNotFoundError: this tenant has no such run.
+            ConnectionBusyError: a run of its connection is in progress.
+        """
+        async with self._pool.session() as session:
+            return await discard(session, run, at=clock())
+
+    @asynccontextmanager
+    async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
+        """Open a session for comparing a connection's rows with its EHR; it holds no lock."""
+        async with self._pool.session() as session:
+            await require_writing(session.conn, session.tenant)  # its certificate, and the pace
+            yield await open_proof(session, connection)
+
+    async def pace(self, connection: str) -> PaceState:
+        """Return a connection's pace, as its last run left it."""
+        async with self._session("reading the pace") as conn:
+            return await pace_of(conn, connection)
+
+    async def down(self) -> list[Down]:
+        """Return the connections whose EHR was down at the last request, and until when it is assumed to be."""
+        async with self._session("reading the pace") as conn:
+            return await connections_down(conn)
+
+    async def patient_ids(self, connection: str) -> list[str]:
+        """Return the ids of a connection's live patients, in order; none for a connection that never ran."""
+        async with self._session("listing patients") as conn:
+            return await patient_ids(conn, connection)
+
+    async def chart_history(self, connection: str, patient: str) -> list[ChartChange]:
+        """Give what the runs that have ended did to a patient's chart, oldest first; nothing for an unknown patient."""
+        async with self._session("reading a chart's history") as conn:
+            return await chart_history(conn, connection, patient)
+
+    @asynccontextmanager
+    async def _session(self, doing: str) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._pool.session() as session:
+            with store_border(doing):
+                async with session.transaction():
+                    yield session.conn
+
+
+@asynccontextmanager
+async def open_store(url: str, tenant: str, actor: Actor) -> AsyncIterator[Store]:
+    """Open the store of a tenant for an actor: "embedded", "embedded:DIR" or a libpq URL of Postgres 15 or newer.
+
+    Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema.
+
+    Raises:
+        StoreError: the tenant's name cannot name a schema.
+        StoreUnavailableError: there is no server, it refuses us, or it cannot be a store: too old, an encoding, a pooler.
+        MissingRightsError: the login lacks a right; the message has the GRANT.
+        MigrationError: a newer chartferry has upgraded the schema.
+    """
+    tenant_schema(tenant)
+    async with _server(url) as server:
+        await _prepare(server, tenant, actor)
+        async with opened_pool(server, tenant, actor) as pool:
+            yield Store(server, tenant, pool)
+
+
+@asynccontextmanager
+async def _server(url: str) -> AsyncIterator[str]:
+    """Yield the URL of the server, which runs until the end."""
+    directory = embedded_directory(url)
+    if directory is None:
+        yield url
+        return
+    server = EmbeddedPostgres(directory)
+    try:
+        yield await anyio.to_thread.run_sync(server.acquire)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.release)
+
+
+async def _prepare(url: str, tenant: str, actor: Actor) -> None:
+    conn = await connect(url)
+    try:
+        await check_server(conn, url)
+        await migrate(TenantSession(conn=conn, tenant=tenant, actor=actor))
+    finally:
+        await conn.close()

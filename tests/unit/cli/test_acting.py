@@ -1,0 +1,43 @@
+"""Who acts: account, --as, roles, and the reason that a configuration may demand."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.acting import account, actor_of
+from cli.invocation import Invocation
+from config.accountability import AuditRules
+from config.settings import Settings
+
+SETTINGS = Settings(source=Path("chartferry.toml"), roles={"research": ("ana", "ben"), "nurse": ("ana",)})
+STRICT = SETTINGS.model_copy(update={"audit": AuditRules(require_reason=True)})
+
+
+def test_the_account_is_the_processes_own_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "LOGNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody-else")
+    assert account() == pwd.getpwuid(os.getuid()).pw_name
+    actor = actor_of(Invocation(), SETTINGS, reads_charts=True)
+    assert (actor.name, actor.login, actor.roles, actor.reason) == (account(), account(), (), None)
+
+
+def test_who_acts_for_another_is_known_beside_the_other_whose_roles_apply() -> None:
+    actor = actor_of(Invocation(acting_as="ana", reason="ticket 7"), SETTINGS, reads_charts=True)
+    assert (actor.name, actor.account, actor.roles, actor.reason) == (
+        "ana",
+        account(),
+        ("nurse", "research"),
+        "ticket 7",
+    )
+
+
+def test_a_reason_that_the_configuration_demands_is_demanded_for_charts_only() -> None:
+    with pytest.raises(typer.BadParameter, match=r"demands a reason for reading charts.*--reason"):
+        actor_of(Invocation(), STRICT, reads_charts=True)
+    assert actor_of(Invocation(), STRICT, reads_charts=False).reason is None
+    assert actor_of(Invocation(reason="audit of June"), STRICT, reads_charts=True).reason == "audit of June"
