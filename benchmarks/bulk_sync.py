@@ -76,7 +76,7 @@ def run(place: Workplace) -> list[Figure]:
 def _sync(place: Workplace, base_url: str, *, whole: bool = False) -> tuple[Measured, Measured]:
     """Sync into an empty tenant, then again without changes; drop the tenant."""
     tenant = place.tenant()
-    profile = {} if whole else {"follow": [], "attachments": {"fetch": False}}
+    profile = {} if whole else {"references": {"follow": []}, "attachments": {"fetch": False}}
     connection = {"vendor": "generic", "base_url": base_url, "mode": "bulk", "profile": profile}
     config = place.configure(tenant, connection | place.login())
     try:

@@ -132,9 +132,9 @@ def sync(
 ) -> tuple[Mapping[str, Any], Measured]:
     """Crawl these patients into an empty tenant, then drop it; return the run's report and the measured command."""
     tenant = place.tenant()
-    profile: dict[str, Any] = {"max_concurrency": connections, "page_size": PAGE_ROWS}
+    profile: dict[str, Any] = {"limits": {"max_concurrency": connections}, "search": {"page_size": PAGE_ROWS}}
     if searches_only:
-        profile |= {"follow": [], "attachments": {"fetch": False}}
+        profile |= {"references": {"follow": []}, "attachments": {"fetch": False}}
     config = place.configure(tenant, {
         "vendor": "generic", "base_url": base_url, "auth": "none", "mode": "crawl", "types": list(TYPES),
         "cohort": f"file:{cohort(place.folder, patients)}",

@@ -52,7 +52,7 @@ def _units(patients: Sequence[str], types: Sequence[str]) -> Iterator[Unit]:
 
 async def _crawl(base_url: str, patients: Sequence[str], connections: int, types: Sequence[str]) -> dict[str, float]:
     connection = Connection(name="bench", vendor="generic", base_url=base_url, auth="none")
-    profile = profile_for("generic", {"max_concurrency": connections, "page_size": 500})
+    profile = profile_for("generic", {"limits": {"max_concurrency": connections}, "search": {"page_size": 500}})
     store, units = _Nowhere(), list(_units(patients, types))
     async with EhrClient(connection, profile, clock=time.time, sleep=asyncio.sleep, rng=random.Random()) as client:
         search = SearchFetcher(client, base_url, profile)

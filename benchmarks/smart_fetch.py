@@ -54,7 +54,7 @@ def _bulk(place: Workplace) -> list[Figure]:
             tenant = place.tenant()
             config = place.configure(tenant, {
                 "vendor": "generic", "base_url": ehr["base_url"], "auth": "none", "mode": "bulk", "group": GROUP,
-                "types": types, "profile": {"follow": [], "attachments": {"fetch": False}},
+                "types": types, "profile": {"references": {"follow": []}, "attachments": {"fetch": False}},
             })  # fmt: skip
             done = place.chartferry(config, "sync", "--json")
             place.drop(tenant)

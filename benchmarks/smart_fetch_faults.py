@@ -132,7 +132,7 @@ class _Chartferry:
         if mode == "crawl":
             settings["cohort"] = f"file:{cohort(self._place.folder, served.patient_ids)}"
         config = self._place.configure(self._tenant, {
-            "vendor": "generic", "base_url": served.base_url, "mode": mode, "profile": {"page_size": PAGE_ROWS},
+            "vendor": "generic", "base_url": served.base_url, "mode": mode, "profile": {"search": {"page_size": PAGE_ROWS}},
             **settings, **self._place.login(),
         })  # fmt: skip
         return [str(CHARTFERRY), "sync", "--json", "--config", str(config)]

@@ -34,7 +34,7 @@ def run(place: Workplace) -> list[Figure]:
             tenant = place.tenant()
             config = place.configure(tenant, {
                 "vendor": "generic", "base_url": ehr["base_url"], "auth": "none", "mode": "bulk", "group": GROUP,
-                "profile": {"max_concurrency": CONCURRENCY, "file_concurrency": CONCURRENCY},
+                "profile": {"limits": {"max_concurrency": CONCURRENCY, "file_concurrency": CONCURRENCY}},
             })  # fmt: skip
             done = place.chartferry(config, "sync", "--json")
             place.drop(tenant)

@@ -193,9 +193,9 @@ def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode
     whose = f"{path}: neither cohort nor group"
-    if mode == "bulk" and not {"system", "patient"} & set(profile.bulk_levels):
+    if mode == "bulk" and not {"system", "patient"} & set(profile.bulk.levels):
         yield f"{whose}: this vendor exports by Group; set group, or name one with `sync --group`"
-    elif mode == "crawl" and not profile.lists_patients:
+    elif mode == "crawl" and not profile.search.lists_patients:
         yield f'{whose}: {connection.vendor} does not list patients; set cohort = "file:…", or name them with `sync --patients`'
 
 
@@ -213,6 +213,8 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
 
 
 def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    from pydantic import BaseModel
+
     from connectors.fhir.vendors import profile_for
 
     path = f"connections.{name}"
@@ -225,10 +227,12 @@ def _effective_of(name: str, connection: Connection, settings: Settings) -> Iter
         if key == "auth" and origin == "default" and value != "none":
             origin = "implied by the other keys"
         yield f"{path}.{written}", text, origin
-    overridden = set(connection.profile)
-    for key, value in profile_for(connection.vendor, connection.profile).model_dump().items():
-        origin = "file" if key in overridden else f"profile of {connection.vendor}"
-        yield f"{path}.profile.{key}", _text(value), origin
+    profile = profile_for(connection.vendor, connection.profile)
+    for key, value in profile:
+        fields = {f"{key}.{name}": each for name, each in value} if isinstance(value, BaseModel) else {key: value}
+        for field, each in fields.items():
+            origin = "file" if f"{path}.profile.{field}" in settings.written else f"profile of {connection.vendor}"
+            yield f"{path}.profile.{field}", _text(each), origin
 
 
 def _shortened(value: str) -> str:

@@ -46,7 +46,7 @@ url = "embedded"
 #: cohort_system = "urn:oid:1.2.840.114350.1.13.0.1.7.5.737384.0"
 #: types = ["Patient", "Condition", "Observation", "MedicationRequest"]   # default: the vendor profile's
 #: schedule = "15 2 * * *"                 # for your information: when cron runs it
-#: profile = { max_concurrency = 3, page_size = 100 }   # any value of the vendor profile
+#: profile = { limits.max_concurrency = 3, search.page_size = 100 }   # any value of the vendor profile
 
 # Oracle Health (Cerner), bulk export of one Group.
 #: [connections.st-lukes]

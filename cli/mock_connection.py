@@ -77,7 +77,7 @@ class MockConnection:
         if self.cohort is not None:
             lines.append(f"cohort = {json.dumps(f'file:{self.cohort}')}")
         if self.audience is not None:
-            lines.append(f"profile = {{ audience = {json.dumps(self.audience)} }}")
+            lines.append(f"profile = {{ login.audience = {json.dumps(self.audience)} }}")
         return "\n".join(lines) + "\n"
 
 
@@ -89,7 +89,7 @@ def connection_to(
 
     profile = profile_for(served.vendor)
     cohort = None
-    if profile.mode == "crawl" and not profile.lists_patients:
+    if profile.mode == "crawl" and not profile.search.lists_patients:
         cohort = folder / f"{name}.cohort.csv"
         write_private(cohort, "\n".join(["patient_id", *served.patient_ids]) + "\n")
     return MockConnection(

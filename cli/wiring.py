@@ -221,14 +221,16 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     from connectors.fhir.transport.client import EhrClient
 
     wanted = _request(connection, Wanted())
-    quick = wanted.profile.model_copy(
-        update={
-            "max_tries": 2,
-            "retry_after_cap_s": 5.0,
-            "connect_timeout_s": min(wanted.profile.connect_timeout_s, 10.0),
-            "read_timeout_s": min(wanted.profile.read_timeout_s, 30.0),
-            "login_refused_waits_s": (),
-            "quiet_wait_s": 0.0,
+    http = wanted.profile.http
+    quick = wanted.profile.with_overrides(
+        {
+            "login": {"refused_waits_s": ()},
+            "http": {
+                "connect_timeout_s": min(http.connect_timeout_s, 10.0),
+                "read_timeout_s": min(http.read_timeout_s, 30.0),
+            },
+            "retry": {"max_tries": 2, "after_cap_s": 5.0},
+            "limits": {"quiet_wait_s": 0.0},
         }
     )
     request = replace(wanted, profile=quick)

@@ -30,7 +30,7 @@ def base_url_problem(url: str) -> str | None:
     if _LOGIN.search(path):
         return (
             "must be the FHIR base URL, but this looks like a login URL; chartferry finds that from the base URL, or you can set "
-            "profile.token_url"
+            "profile.login.token_url"
         )
     return f"must be the FHIR base URL, to which /metadata and /Patient are added{probably}" if probably else None
 

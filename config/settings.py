@@ -18,6 +18,7 @@ from config.accountability import AuditRules, role_problems
 from config.base_urls import without_ids
 from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
 from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
 from config.resource_types import as_list
 from config.secret_refs import ALLOWED
@@ -279,10 +280,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
         found = "nothing" if one["type"] == "missing" else shown(key, one["input"])
         match one["type"]:
             case "extra_forbidden":
-                inner = getattr(known.get(key), "annotation", None) if len(one["loc"]) > 1 else None
-                names = list(inner.model_fields if isinstance(inner, type) and issubclass(inner, BaseModel) else known)
-                guess = nearest(str(one["loc"][-1]), names)
-                hint = f"did you mean {guess}? " if guess else ""
+                table = tables_of(model).get(key) if len(one["loc"]) > 1 else None
+                names = list(known if table is None else table.model_fields)
+                hint = _meant(str(one["loc"][-1]), model, table)
                 yield Problem(where, "an unknown key", f"{hint}one of: {', '.join(names)}")
             case "missing":
                 yield Problem(where, found, "required")
@@ -302,6 +302,15 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
                 yield Problem(where, found, ALLOWED)
             case _:
                 yield Problem(where, found, one["msg"][0].lower() + one["msg"][1:])
+
+
+def _meant(key: str, model: type[BaseModel], table: type[BaseModel] | None) -> str:
+    """Return a hint at what an unknown key of `model`, or of a table in it, means: it may stand in another table."""
+    if places := places_of(key, model):
+        return f"write {' or '.join(places)}; "
+    guess = nearest(key, table.model_fields) if table is not None else None
+    guess = guess or place_near(key, model)
+    return f"did you mean {guess}? " if guess else ""
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -28,6 +28,7 @@ from mocks.keys import KeyPair, make_key_pair
 from mocks.mock_config import MockConfig
 from mocks.server import load_dataset
 from mocks.serving import Served, serve
+from tests.profiles import grouped
 
 CHARTFERRY = str(Path(sys.executable).with_name("chartferry"))
 _ALGORITHM = {"va": "RS256"}  # takes no other; each time that a command reads an RSA key costs 50 ms
@@ -72,11 +73,11 @@ class Site:
         name = name or f"site-{vendor}"
         lines: dict[str, Any] = {"vendor": vendor, "base_url": served.base_url}
         profile: dict[str, Any] = {
-            "retry_base_s": 0.01,
-            "poll_first_s": 0.05,
-            "poll_cap_s": 0.2,
-            "kickoff_again_s": 0.5,
-            "login_refused_waits_s": [0, 0],
+            "retry.base_s": 0.01,
+            "poll.first_s": 0.05,
+            "poll.cap_s": 0.2,
+            "kickoff.again_s": 0.5,
+            "login.refused_waits_s": [0, 0],
         }
         if not served.ehr.config.open:
             key = self.folder / f"{name}.jwk.json"
@@ -89,11 +90,11 @@ class Site:
         if vendor in {"cerner", "allscripts"}:
             lines["group"] = served.group_id
         if vendor == "va":
-            profile["audience"] = served.audience
+            profile["login.audience"] = served.audience
         profile |= settings.pop("profile", {})
         lines |= settings
         text = "\n".join(f"{key} = {_toml(value)}" for key, value in lines.items() if value is not None)
-        self._connections.append(f"[connections.{name}]\n{text}\nprofile = {_toml(profile)}\n")
+        self._connections.append(f"[connections.{name}]\n{text}\nprofile = {_toml(grouped(profile))}\n")
         self._write()
         return name
 

@@ -66,16 +66,16 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
 async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
     evidence, profile = run.store.evidence, run.request.profile
     await evidence.note_listings(run.now())
-    period = timedelta(days=profile.reconcile_every_d)
-    fresh = timedelta(days=profile.reference_fresh_d)
-    most = max(0, min(left, profile.unwitnessed_reads))
+    period = timedelta(days=profile.changes.reconcile_every_d)
+    fresh = timedelta(days=profile.references.fresh_d)
+    most = max(0, min(left, profile.completeness.unwitnessed_reads))
     unwitnessed = await evidence.rotate(readable, most, at=run.now(), period=period, fresh=fresh)
     await _ask(run, reader, readable, left)
     if unwitnessed:
         counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
         run.notes.append(
-            f"no listing of this connection can show {counts}; they are kept; each run reads up to {profile.unwitnessed_reads} "
-            "to check whether they still exist"
+            f"no listing of this connection can show {counts}; they are kept; each run reads up to "
+            f"{profile.completeness.unwitnessed_reads} to check whether they still exist"
         )
 
 
@@ -118,7 +118,7 @@ async def _read_pending(run: EhrRun, reader: _Reader) -> None:
             _KINDS,
             reader.fetch,
             doing="requesting rows that are no longer listed",
-            workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+            workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
             notice=run.passing.received,
             let_in=lambda: True,
         )
@@ -146,7 +146,7 @@ class _Reader:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._profile = profile
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.asked = 0
@@ -160,8 +160,8 @@ class _Reader:
             url=f"{self._base_url}/{unit.resource_type}/{quote(identity, safe='')}",
             template=unit.template,
             purpose="read",
-            accept=self._profile.accept,
-            launch=unit.of_chart if self._profile.token_per_patient else None,
+            accept=self._profile.http.accept,
+            launch=unit.of_chart if self._profile.login.token_per_patient else None,
         )
         records = 0
         try:
@@ -191,4 +191,4 @@ class _Reader:
 
     def _said(self, error: TerminalFetchError) -> Said | None:
         """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
-        return _SAID.get(ending_of(error, self._profile.issue_codes, asked="read"))
+        return _SAID.get(ending_of(error, self._profile.answers.issue_codes, asked="read"))

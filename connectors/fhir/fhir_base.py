@@ -7,7 +7,7 @@ A base is the same in any spelling of scheme and host, with or without its defau
 one host count as one: behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7), and
 nobody serves two sets of patients that differ in that letter. Another path is another base (R4 beside DSTU2, another tenant), and
 so is another port, or the name by which a server knows itself inside its network: whose ids those are cannot be told from here,
-unless the configuration says it (`moved`, profile.rewrite_origins).
+unless the configuration says it (`moved`, profile.links.rewrite_origins).
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
     elif cohort is not None and cohort.values:
         launch = cohort.values[0]
         path, template, what = f"Patient/{quote(launch, safe='')}", "GET /Patient/{id}", "the cohort's first patient"
-        if profile.patient_by == "_id":
+        if profile.search.patient_by == "_id":
             path, template = f"Patient?_id={quote(launch, safe='')}", "GET /Patient?_id={id}"
     else:
         path, template, what = "Patient?_count=1", "GET /Patient?_count=1", "one Patient"
@@ -232,8 +232,8 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
         url=f"{request.base_url}/{path}",
         template=template,
         purpose=purpose,
-        accept=profile.accept,
-        launch=launch if profile.token_per_patient else None,
+        accept=profile.http.accept,
+        launch=launch if profile.login.token_per_patient else None,
     )
     try:
         answer = (await client.send(call)).body
@@ -261,7 +261,7 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
 
 def _holds_any(bundle: bytes, request: SyncRequest) -> bool:
     """Whether a page has anything on it, if only what cannot be read."""
-    page = page_from(bundle, FhirBase(request.base_url, request.profile.rewrite_origins), where="a check")
+    page = page_from(bundle, FhirBase(request.base_url, request.profile.links.rewrite_origins), where="a check")
     return bool(page.records or page.quarantined)
 
 

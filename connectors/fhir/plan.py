@@ -55,10 +55,10 @@ def choose_mode(
 
 def _no_level(profile: VendorProfile, group: str | None) -> str:
     if group is not None:
-        return f"A Group is named, but {profile.label} exports none as far as we know (profile.bulk_levels): use --mode crawl."
-    if "group" in profile.bulk_levels:
+        return f"A Group is named, but {profile.label} exports none as far as we know (profile.bulk.levels): use --mode crawl."
+    if "group" in profile.bulk.levels:
         return f"{profile.label} exports in bulk by Group: set `group` in the connection, or pass --group."
-    return f"{profile.label} exports nothing in bulk as far as we know (profile.bulk_levels): use --mode crawl."
+    return f"{profile.label} exports nothing in bulk as far as we know (profile.bulk.levels): use --mode crawl."
 
 
 def _no_list(profile: VendorProfile) -> str:
@@ -77,11 +77,11 @@ def bulk_levels(
     """
     if group is not None:
         offered = insisted or "group" in capability.bulk_levels or not capability.search_params
-        return ("group",) if "group" in profile.bulk_levels and offered else ()
+        return ("group",) if "group" in profile.bulk.levels and offered else ()
     if named:
         offered = insisted or "patient" in capability.bulk_levels
-        return ("patient-list",) if "patient-list" in profile.bulk_levels and offered else ()
-    everyone = (level for level in profile.bulk_levels if level not in ("group", "patient-list"))
+        return ("patient-list",) if "patient-list" in profile.bulk.levels and offered else ()
+    everyone = (level for level in profile.bulk.levels if level not in ("group", "patient-list"))
     return tuple(level for level in everyone if insisted or level in capability.bulk_levels)
 
 
@@ -94,9 +94,9 @@ def crawl_types(
         return TypePlan(types=tuple(t for t in requested if t not in directory), directory=directory)
     notes: list[str] = []
     declared = capability.search_params
-    if profile.types:
-        candidates = [t for t in profile.types if t in declared or not declared]
-        absent = [t for t in profile.types if t not in candidates]
+    if profile.search.types:
+        candidates = [t for t in profile.search.types if t in declared or not declared]
+        absent = [t for t in profile.search.types if t not in candidates]
         if absent:
             notes.append(f"not declared by this server, not requested: {', '.join(absent)}")
         further = [t for t in declared if t not in candidates and capability.patient_parameter(t)]
@@ -108,7 +108,7 @@ def crawl_types(
     if further:
         notes.append(f"declared by this server, not requested unless named in `types`: {named(sorted(further))}")
     granted = [t for t in candidates if readable(t)]
-    listed = [t for t in profile.directory_types if _is_directory(t, profile, capability)]
+    listed = [t for t in profile.search.directory_types if _is_directory(t, profile, capability)]
     refused = [t for t in (*candidates, *listed) if not readable(t)]
     if refused:
         notes.append(f"not granted by the token's scopes, not requested: {', '.join(refused)}")
@@ -142,7 +142,7 @@ def named(types: Sequence[str]) -> str:
 
 def _is_directory(resource_type: str, profile: VendorProfile, capability: Capability) -> bool:
     return (
-        resource_type in profile.directory_types
+        resource_type in profile.search.directory_types
         and resource_type in capability.searchable
         and capability.patient_parameter(resource_type) is None
     )
@@ -152,14 +152,14 @@ def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Calla
     """The `_type` list of a kick-off; empty means that the parameter is left out and the server gives what it may."""
     if requested:
         return TypePlan(types=tuple(requested))
-    if not profile.bulk_types:
+    if not profile.bulk.types:
         charts = sorted(ASKED_BY_PATIENT)
         covered = [t for t in charts if readable(t)]
         if not covered:
             raise PlanError("The token's scopes grant nothing to export: correct the connection's scopes, or its app.")
         narrow = (f"the token's scopes cover only: {', '.join(covered)}",) if covered != charts else ()
         return TypePlan(types=(), notes=narrow)
-    granted = tuple(t for t in profile.bulk_types if readable(t))
-    refused = [t for t in profile.bulk_types if not readable(t)]
+    granted = tuple(t for t in profile.bulk.types if readable(t))
+    refused = [t for t in profile.bulk.types if not readable(t)]
     notes = (f"not granted by the token's scopes, not requested: {', '.join(refused)}",) if refused else ()
     return TypePlan(types=granted, notes=notes)

@@ -1,7 +1,7 @@
-"""The vendor profile: every way in which EHRs differ, as one typed value with safe defaults.
+"""The vendor profile: every way in which EHRs differ, as one typed value with safe defaults, in groups.
 
-`connectors/fhir/vendors/*.py` fill it with evidence; a site overrides any field with `profile = { … }` in its configuration. What
-data cannot say is a named pure hook. Units stand in the names. Pure: no I/O, clock or randomness.
+`connectors/fhir/vendors/*.py` fill it with evidence; a site overrides any field with `profile = { group.field = … }` in its
+configuration. What data cannot say is a named pure hook. Units stand in the names. Pure: no I/O, clock or randomness.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -30,36 +30,15 @@ ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-class AttachmentPolicy(BaseModel):
-    """Which documents are fetched, whole, and kept with their text."""
+class _Group(BaseModel):
+    """Frozen; an unknown or mistyped field is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fetch: bool = True
-    max_bytes: int = Field(20_000_000, ge=1, le=500_000_000)  # four of that size are in memory at once
-    # what has text, and the C-CDA, RTF and PDF of captured charts (vendor-facts 1.10); "*" stands for anything: "image/*"
-    types: tuple[str, ...] = (
-        "text/*",
-        "application/pdf",
-        "application/rtf",
-        "application/xml",
-        "application/*+xml",
-        "application/json",
-        "application/*+json",
-    )
-    foreign: bool = False  # also from other servers than the EHR's, without the token
-    same_origin: bool = False  # also from the EHR's origin outside base_url (a gateway's other path), with the token
 
+class LoginProfile(_Group):
+    """How a client logs in (vendor-facts 5)."""
 
-class VendorProfile(BaseModel):
-    """How to treat one EHR. Defaults are the specification's; frozen; unknown or mistyped overrides are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-    name: str
-    label: str
-
-    # -- login (vendor-facts 5)
     assertion_alg_rsa: str = "RS384"
     assertion_alg_ec: str = "ES384"
     assertion_life_s: int = Field(240, ge=30, le=300)
@@ -71,25 +50,36 @@ class VendorProfile(BaseModel):
     extra_scopes: tuple[str, ...] = ()
     token_per_patient: bool = False  # VA: `launch` carries the patient
     # flaky token endpoints refuse good assertions (vendor-facts 5.4)
-    login_refused_waits_s: tuple[float, ...] = (1, 5, 30)
+    refused_waits_s: tuple[float, ...] = (1, 5, 30)
+
+
+class HttpProfile(_Group):
+    """What every request carries, and how long its answer may take."""
+
+    accept: str = "application/fhir+json"
     client_id_header: str | None = None  # Epic: "Epic-Client-ID"
     # keep the EHR's cookies for a run: paging sessions and exports that live on one of several machines (sticky sessions)
     cookies: bool = False
-
-    # -- the wire
-    accept: str = "application/fhir+json"
-    max_concurrency: int = Field(5, ge=1, le=500)
-    file_concurrency: int = Field(4, ge=1, le=64)
     connect_timeout_s: float = Field(30, gt=0)
     read_timeout_s: float = Field(300, gt=0)  # without a byte of progress; for all headers together
-    max_tries: int = Field(9, ge=1, le=50)  # with the two below: about a minute, up to two (F3: outages last minutes)
-    retry_base_s: float = Field(0.5, gt=0)
-    retry_cap_s: float = Field(60, gt=0)
-    retry_after_cap_s: float = Field(300, gt=0)
-    retry_share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
-    retry_floor: int = Field(100, ge=0)  # ... plus this many
 
-    # -- limits (docs/limits.md)
+
+class RetryProfile(_Group):
+    """How often, and after what wait, a request is sent again."""
+
+    max_tries: int = Field(9, ge=1, le=50)  # with the two below: about a minute, up to two (F3: outages last minutes)
+    base_s: float = Field(0.5, gt=0)
+    cap_s: float = Field(60, gt=0)
+    after_cap_s: float = Field(300, gt=0)  # the longest Retry-After that is honoured in full
+    share: float = Field(0.2, ge=0, le=10)  # retries may be at most this share of requests ...
+    floor: int = Field(100, ge=0)  # ... plus this many
+
+
+class LimitsProfile(_Group):
+    """How much the EHR may be asked, and when (docs/limits.md)."""
+
+    max_concurrency: int = Field(5, ge=1, le=500)
+    file_concurrency: int = Field(4, ge=1, le=64)
     # None: no quota known; rate limit headers are honoured all the same
     requests_per_minute: int | None = Field(None, ge=1)
     quiet_hours: str | None = None  # "07:00-19:00"
@@ -99,97 +89,6 @@ class VendorProfile(BaseModel):
     # calls in a row that nobody answered, each after all its tries: the EHR is down
     breaker_failures: int = Field(8, ge=1)
     breaker_open_s: float = Field(300, gt=0)  # for so long, doubled at each renewal up to an hour
-    # hosts without a public address that links may lead to; they get no token by this
-    private_hosts: tuple[str, ...] = ()
-    # origins that the EHR writes into its links, and at which of ours each is reached: {"http://localhost:8080" = "https://ehr…"}
-    rewrite_origins: Mapping[WrittenOrigin, Origin] = Field(default_factory=dict)
-
-    # -- search
-    mode: Mode = "auto"
-    types: tuple[
-        str, ...
-    ] = ()  # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
-    page_size: int | None = None  # None: do not send _count
-    page_size_by_type: Mapping[str, int] = Field(default_factory=dict)
-    search_splits: Mapping[str, tuple[str, ...]] = Field(default_factory=lambda: dict(NO_SPLIT))
-    # type -> raw query suffixes, one unit each ("category=laboratory"; "" = without), where one search cannot list all
-    patient_by: Literal["read", "_id"] = "read"
-    lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
-    directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
-    last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
-    last_updated_once: tuple[str, ...] = ()  # of these, types that take it once: no window can be asked, only "since"
-    created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
-    post_search_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
-    divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
-    unwitnessed_reads: int = Field(50, ge=0)  # of rows that no listing shows, a full run
-    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
-    restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
-    max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
-    next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
-    issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
-
-    # -- references and attachments (docs/attachments.md)
-    follow: tuple[str, ...] = (  # types fetched by reference, once everything else is there; empty: none
-        "Observation",
-        "EpisodeOfCare",
-        "Medication",
-        "PractitionerRole",
-        "Practitioner",
-        "Organization",
-        "Location",
-        "Device",
-    )
-    # source type -> element -> types, beside those of crawl/reference_paths.py: {Encounter = {"account" = ["Account"]}}
-    reference_paths: Mapping[Word, Mapping[ElementPath, tuple[str, ...]]] = Field(default_factory=dict)
-    id_batch: int = Field(1, ge=1, le=500)  # ids of one `_id` search; 1: each is read
-    id_batch_by_type: Mapping[str, int] = Field(default_factory=dict)
-    id_batch_one_patient: tuple[str, ...] = ()  # types whose `_id` list must be of one patient
-    reference_fresh_d: float = Field(7, ge=0)  # how long an answer to a reference holds: found, not there, restricted
-    reference_depth: int = Field(10, ge=1)  # steps from a listing; circles end by themselves
-    attachments: AttachmentPolicy = AttachmentPolicy()
-
-    # -- bulk
-    bulk_levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference
-    bulk_types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
-    bulk_since: bool = True
-    bulk_file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
-    poll_first_s: float = Field(1, ge=0)
-    poll_floor_s: float = Field(1, ge=0)
-    # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
-    poll_early_s: float = Field(10, ge=0)
-    poll_cap_s: float = Field(300, gt=0)
-    job_timeout_s: float = Field(30 * 86_400, gt=0)
-    kickoff_429_means_running: bool = False
-    # how long a running export of ours is waited for before this one gives up
-    kickoff_wait_s: float = Field(3600, ge=0)
-    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (vendor-facts 6.1)
-    kickoff_again_s: float = Field(300, ge=0)
-    kickoff_window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
-    kickoff_too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke
-    kickoff_method: Literal["auto", "GET", "POST"] = "auto"  # auto: POST where patients are named or STU4 is declared
-    kickoff_lists: Literal["auto", "comma", "repeat"] = "auto"  # auto: comma, and repeated where STU4 is declared
-    type_filter_comma: Literal["percent", "backslash"] = "percent"  # how a comma within a `_typeFilter` leaves
-    bulk_lenient: bool = False  # Prefer: handling=lenient: unknown parameters are ignored, and nobody says so
-    bulk_separate_status: bool = False  # Prefer: separate-export-status
-    bulk_partial: Literal["auto", "yes", "no"] = "auto"  # allowPartialManifests; auto: where STU3 or later is declared
-    bulk_not_alone: tuple[str, ...] = ()  # types that a `_type` of nothing else may not name ...
-    bulk_companion: str | None = None  # ... so that this one is asked with them
-    bulk_patients_max: int = Field(10_000, ge=1)  # named in one kick-off
-    delete_job: bool = True
-
-    # -- incremental
-    # auto: by `_lastUpdated`, else by creation, else whole
-    since_mode: Literal["auto", "updated", "created", "full"] = "auto"
-    incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
-    reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
-    overlap_s: int = Field(300, ge=0)  # taken off the watermark
-
-    # -- proof of completeness: how the EHR says how many it has
-    count_query: str | None = (
-        "_summary=count"  # what makes a search answer with a true Bundle.total; None or "": ids are walked
-    )
-    walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
-    bulk_leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
 
     @field_validator("quiet_hours")
     @classmethod
@@ -214,3 +113,178 @@ class VendorProfile(BaseModel):
         except (KeyError, ValueError, OSError):
             raise ValueError('not a time zone; give an IANA name such as "America/New_York"') from None
         return name
+
+
+class LinksProfile(_Group):
+    """Where the EHR's links may lead."""
+
+    # hosts without a public address that links may lead to; they get no token by this
+    private_hosts: tuple[str, ...] = ()
+    # origins that the EHR writes into its links, and at which of ours each is reached: {"http://localhost:8080" = "https://ehr…"}
+    rewrite_origins: Mapping[WrittenOrigin, Origin] = Field(default_factory=dict)
+
+
+class SearchProfile(_Group):
+    """What is searched, by which parameters, and how answers are paged (docs/crawl.md)."""
+
+    # crawled by patient; empty: every type the CapabilityStatement says has a `patient` parameter
+    types: tuple[str, ...] = ()
+    page_size: int | None = None  # None: do not send _count
+    page_size_by_type: Mapping[str, int] = Field(default_factory=dict)
+    # type -> raw query suffixes, one unit each ("category=laboratory"; "" = without), where one search cannot list all
+    splits: Mapping[str, tuple[str, ...]] = Field(default_factory=lambda: dict(NO_SPLIT))
+    patient_by: Literal["read", "_id"] = "read"
+    lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
+    directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
+    last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
+    last_updated_once: tuple[str, ...] = ()  # of these, types that take it once: no window can be asked, only "since"
+    created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
+    post_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
+    divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
+    max_pages: int = Field(100_000, ge=1)  # loop guard beside "same next link twice"
+    next_expired_statuses: tuple[int, ...] = (410,)  # on a next link: restart that search
+
+
+class AnswersProfile(_Group):
+    """What the EHR's issue codes mean."""
+
+    issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
+    restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
+    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
+
+
+class ReferencesProfile(_Group):
+    """What is followed that charts refer to (docs/attachments.md)."""
+
+    follow: tuple[str, ...] = (  # types fetched by reference, once everything else is there; empty: none
+        "Observation",
+        "EpisodeOfCare",
+        "Medication",
+        "PractitionerRole",
+        "Practitioner",
+        "Organization",
+        "Location",
+        "Device",
+    )
+    # source type -> element -> types, beside those of linked/reference_paths.py: {Encounter = {"account" = ["Account"]}}
+    paths: Mapping[Word, Mapping[ElementPath, tuple[str, ...]]] = Field(default_factory=dict)
+    id_batch: int = Field(1, ge=1, le=500)  # ids of one `_id` search; 1: each is read
+    id_batch_by_type: Mapping[str, int] = Field(default_factory=dict)
+    id_batch_one_patient: tuple[str, ...] = ()  # types whose `_id` list must be of one patient
+    fresh_d: float = Field(7, ge=0)  # how long an answer to a reference holds: found, not there, restricted
+    depth: int = Field(10, ge=1)  # steps from a listing; circles end by themselves
+
+
+class AttachmentsProfile(_Group):
+    """Which documents are fetched, whole, and kept with their text (docs/attachments.md)."""
+
+    fetch: bool = True
+    max_bytes: int = Field(20_000_000, ge=1, le=500_000_000)  # four of that size are in memory at once
+    # what has text, and the C-CDA, RTF and PDF of captured charts (vendor-facts 1.10); "*" stands for anything: "image/*"
+    types: tuple[str, ...] = (
+        "text/*",
+        "application/pdf",
+        "application/rtf",
+        "application/xml",
+        "application/*+xml",
+        "application/json",
+        "application/*+json",
+    )
+    foreign: bool = False  # also from other servers than the EHR's, without the token
+    same_origin: bool = False  # also from the EHR's origin outside base_url (a gateway's other path), with the token
+
+
+class BulkProfile(_Group):
+    """Which exports the EHR offers, and what they give (docs/bulk.md)."""
+
+    levels: tuple[BulkLevel, ...] = ("group", "patient", "system", "patient-list")  # in order of preference
+    types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
+    leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
+    not_alone: tuple[str, ...] = ()  # types that a `_type` of nothing else may not name ...
+    companion: str | None = None  # ... so that this one is asked with them
+    patients_max: int = Field(10_000, ge=1)  # named in one kick-off
+    since: bool = True
+    partial: Literal["auto", "yes", "no"] = "auto"  # allowPartialManifests; auto: where STU3 or later is declared
+    lenient: bool = False  # Prefer: handling=lenient: unknown parameters are ignored, and nobody says so
+    separate_status: bool = False  # Prefer: separate-export-status
+    file_hosts: tuple[str, ...] = ()  # further origins that may see the token (besides the base URL's)
+    job_timeout_s: float = Field(30 * 86_400, gt=0)
+    delete_job: bool = True
+
+
+class KickoffProfile(_Group):
+    """How an export is requested, and what its refusal means."""
+
+    method: Literal["auto", "GET", "POST"] = "auto"  # auto: POST where patients are named or STU4 is declared
+    lists: Literal["auto", "comma", "repeat"] = "auto"  # auto: comma, and repeated where STU4 is declared
+    type_filter_comma: Literal["percent", "backslash"] = "percent"  # how a comma within a `_typeFilter` leaves
+    busy_means_running: bool = False  # 429 says that an export of ours is running
+    # how long a running export of ours is waited for before this one gives up
+    wait_s: float = Field(3600, ge=0)
+    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (vendor-facts 6.1)
+    again_s: float = Field(300, ge=0)
+    window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
+    too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke
+
+
+class PollProfile(_Group):
+    """When the state of an export is requested."""
+
+    first_s: float = Field(1, ge=0)
+    floor_s: float = Field(1, ge=0)
+    # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
+    early_s: float = Field(10, ge=0)
+    cap_s: float = Field(300, gt=0)
+
+
+class ChangesProfile(_Group):
+    """How what has changed since the last run is requested."""
+
+    # auto: by `_lastUpdated`, else by creation, else whole
+    since_mode: Literal["auto", "updated", "created", "full"] = "auto"
+    incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
+    reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
+    overlap_s: int = Field(300, ge=0)  # taken off the watermark
+
+
+class CompletenessProfile(_Group):
+    """How it is found out whether anything is missing (docs/completeness.md, docs/prove.md)."""
+
+    # what makes a search answer with a true Bundle.total; None or "": ids are walked
+    count_query: str | None = "_summary=count"
+    walk_query: str | None = None  # added where ids are walked, so that bodies stay away; None: not known to be allowed
+    unwitnessed_reads: int = Field(50, ge=0)  # of rows that no listing shows, a full run
+
+
+class VendorProfile(_Group):
+    """How to treat one EHR. Defaults are the specification's."""
+
+    name: str
+    label: str
+    mode: Mode = "auto"
+    login: LoginProfile = LoginProfile()
+    http: HttpProfile = HttpProfile()
+    retry: RetryProfile = RetryProfile()
+    limits: LimitsProfile = LimitsProfile()
+    links: LinksProfile = LinksProfile()
+    search: SearchProfile = SearchProfile()
+    answers: AnswersProfile = AnswersProfile()
+    references: ReferencesProfile = ReferencesProfile()
+    attachments: AttachmentsProfile = AttachmentsProfile()
+    bulk: BulkProfile = BulkProfile()
+    kickoff: KickoffProfile = KickoffProfile()
+    poll: PollProfile = PollProfile()
+    changes: ChangesProfile = ChangesProfile()
+    completeness: CompletenessProfile = CompletenessProfile()
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
+        """Return this profile with fields replaced, each in its group; the other fields of a group stay.
+
+        Raises:
+            pydantic.ValidationError: an unknown or mistyped override; its location is the override's path.
+        """
+        laid = self.model_dump()
+        for key, value in overrides.items():
+            whole = isinstance(laid.get(key), dict) and isinstance(value, Mapping)
+            laid[key] = {**laid[key], **value} if whole else value
+        return type(self).model_validate(laid)

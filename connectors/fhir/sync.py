@@ -192,7 +192,9 @@ async def _namesakes(run: EhrRun) -> list[str]:
 async def _fetch_listings(
     run: EhrRun, mode: Literal["bulk", "crawl"], capability: Capability, readable: Readable
 ) -> _Earned:
-    granted = tuple(t for t in sorted({*PATIENT_COMPARTMENT, *run.request.profile.directory_types}) if readable(t))
+    granted = tuple(
+        t for t in sorted({*PATIENT_COMPARTMENT, *run.request.profile.search.directory_types}) if readable(t)
+    )
     if mode == "bulk":
         try:
             watermark = await fetch_at_some_level(run, capability, readable, granted, lambda: _since(run, granted))
@@ -203,7 +205,7 @@ async def _fetch_listings(
     await run.store.knowledge.speak_for(crawl_knowledge(run), granted)
     watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted))
     profile = run.request.profile
-    return _Earned(watermark, timedelta(seconds=profile.overlap_s) if profile.incremental else None)
+    return _Earned(watermark, timedelta(seconds=profile.changes.overlap_s) if profile.changes.incremental else None)
 
 
 async def _capability(run: EhrRun) -> Capability:
@@ -249,7 +251,7 @@ def types_for_scopes(
     def everything(resource_type: str) -> bool:
         return bool(resource_type)
 
-    if request.profile.scope_wildcards and not request.types:
+    if request.profile.login.scope_wildcards and not request.types:
         return (), ()  # what a server declares is not all that it exports: bulk servers list Patient and Group only
     referred = followed_types(request.types, request.profile, capability, everything)
     if request.profile.attachments.fetch and ("Binary" in capability.search_params or not capability.search_params):
@@ -273,10 +275,10 @@ async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
         return {}
     if request.since != "auto":
         return {"*": request.since}
-    if not profile.incremental:
+    if not profile.changes.incremental:
         return {}
     last = await run.store.knowledge.last_full_listing(granted)
-    if last is None or run.now() - last > timedelta(days=profile.reconcile_every_d):
+    if last is None or run.now() - last > timedelta(days=profile.changes.reconcile_every_d):
         return {}
     watermarks = await run.store.knowledge.watermarks()
     # what was known up to an instant that has not come was dated by a clock that was wrong: news since then would be none

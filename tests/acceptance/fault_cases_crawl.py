@@ -68,7 +68,7 @@ CASES = (
             what=f"a-next-link-answers-{status}",
             words=CRAWL,
             mock={"page_size": 20},
-            profile={"page_size": 20},
+            profile={"search.page_size": 20},
             rules=(rule("search", "Observation.*_offset", action=fatal("processing", status), nth=2),),
         )
         for status in (404, 410)
@@ -123,7 +123,7 @@ CASES = (
         what="dates-of-the-future-and-of-mixed-precision",
         vendor="va",
         holds=with_future_dates,
-        profile={"incremental": True},
+        profile={"changes.incremental": True},
         good_night_before=True,
         shown=asked_from_the_past,
     ),
@@ -135,7 +135,7 @@ CASES = (
         mock={"page_size": 20},
         prepare=delete_one_observation,
         rules=(rule("search", "Observation.sessionID", action={"status": 500}),),
-        profile={"max_tries": 2},
+        profile={"retry.max_tries": 2},
         code=PARTIAL,
         holes=frozenset({"Observation"}),
         says="500",

@@ -69,7 +69,7 @@ CASES = (
         what="a-document-that-fails",
         vendor="epic",
         mock=WITH_DOCUMENTS,
-        profile={"max_tries": 2},
+        profile={"retry.max_tries": 2},
         rules=(rule("read", "/Binary/", action={"status": 503, "body": "html"}, first=3, last=10),),
         code=PARTIAL,
         holes=None,

@@ -54,21 +54,21 @@ CASES = (
         number="G2",
         what="a-next-link-in-capital-letters",
         words=CRAWL,
-        profile={"page_size": 20},
+        profile={"search.page_size": 20},
         rules=(rule("search", action={"rewrite": "next-upper-host"}),),
     ),
     Case(
         number="G2",
         what="a-relative-next-link",
         words=CRAWL,
-        profile={"page_size": 20},
+        profile={"search.page_size": 20},
         rules=(rule("search", action={"rewrite": "next-relative"}),),
     ),
     Case(
         number="G2",
         what="a-next-link-to-another-name-of-the-host",
         words=CRAWL,
-        profile={"page_size": 20},
+        profile={"search.page_size": 20},
         rules=(rule("search", "/Observation", action={"rewrite": "next-foreign"}),),
         code=PARTIAL,
         holes=frozenset({"Observation"}),
@@ -91,7 +91,7 @@ CASES = (
         what="chunks-and-then-silence",
         wording=sometimes(raw_front.chunks_for_ever, 9),
         words=CRAWL,
-        profile={"read_timeout_s": 0.5},
+        profile={"http.read_timeout_s": 0.5},
     ),
     Case(number="G5", what="http-1-0-bodies-until-the-connection-closes", wording=raw_front.until_closed, words=CRAWL),
     Case(
@@ -112,7 +112,7 @@ CASES = (
         what="a-byte-at-a-time",
         wording=sometimes(raw_front.trickle, 12),
         words=CRAWL,
-        profile={"read_timeout_s": 0.5},
+        profile={"http.read_timeout_s": 0.5},
     ),
     *(
         Case(number="G9", what=rewrite, vendor="cerner", rules=(rule("object", action={"rewrite": rewrite}, every=3),))

@@ -163,7 +163,7 @@ CASES = (
         number="F39",
         what="no-answer-at-all",
         vendor="va",
-        profile={"read_timeout_s": 0.3},
+        profile={"http.read_timeout_s": 0.3},
         rules=(
             rule("search", action={"stall": True}, every=11),
             rule("search", action={"stall_after_bytes": 90}, nth=6),
@@ -183,7 +183,7 @@ CASES = (
         number="F48",
         what="the-smart-configuration-is-a-web-page-and-the-site-says-where",
         vendor="allscripts",
-        profile={"token_url": "its own"},
+        profile={"login.token_url": "its own"},
         rules=(rule("discovery", "smart-configuration", action={"status": 200, "body": "html"}),),
     ),
     Case(

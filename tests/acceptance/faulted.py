@@ -25,13 +25,13 @@ from tests.user_site import Key, Site, in_process, mock, reachable, source, writ
 COMPLETE, PARTIAL, FAILED, BUSY = 0, 3, 5, 6
 # no fault may make a test wait: what a server asks for, and what it takes to give a silent one up, are cut short
 PROFILE = {
-    "retry_after_cap_s": 0.05,
-    "retry_cap_s": 0.1,
-    "retry_floor": 2000,
-    "connect_timeout_s": 60,  # cases of a silent server say less
-    "read_timeout_s": 60,
-    "login_refused_waits_s": [0, 0],
-    "kickoff_wait_s": 20,
+    "retry.after_cap_s": 0.05,
+    "retry.cap_s": 0.1,
+    "retry.floor": 2000,
+    "http.connect_timeout_s": 60,  # cases of a silent server say less
+    "http.read_timeout_s": 60,
+    "login.refused_waits_s": [0, 0],
+    "kickoff.wait_s": 20,
 }
 
 
@@ -133,8 +133,8 @@ class Faulted:
         if settings.get("group"):
             settings["group"] = served.group_id
         profile = {**PROFILE, **case.profile}
-        if profile.get("token_url"):
-            profile["token_url"] = served.token_url
+        if profile.get("login.token_url"):
+            profile["login.token_url"] = served.token_url
         cohort = site.folder / "cohort.csv"
         cohort.write_text("\n".join(["patient_id", *case.extra_patients, *served.patient_ids[: case.patients]]))
         site.connect(served, profile=profile, **settings)

@@ -8,7 +8,11 @@ from tests.user_site import Site, mock, reachable
 
 def test_an_ehr_that_goes_away_is_told_everywhere_asked_once_and_healed(site: Site) -> None:
     with mock("generic", bulk_levels=()) as served:
-        site.connect(served, name="mercy", profile={"max_tries": 2, "breaker_failures": 4, "breaker_open_s": 3000})
+        site.connect(
+            served,
+            name="mercy",
+            profile={"retry.max_tries": 2, "limits.breaker_failures": 4, "limits.breaker_open_s": 3000},
+        )
         away = FaultRule(match=Match(purpose="search"), first=15, action=Action(status=503))
         served.faults.add(away)
         run = site.sync(code=3)["runs"][0]
@@ -40,17 +44,19 @@ def test_an_ehr_that_goes_away_is_told_everywhere_asked_once_and_healed(site: Si
 
 def test_quiet_hours_that_allow_nothing_say_what_to_set(site: Site) -> None:
     with mock("generic") as served:
-        quiet = {"quiet_hours": "00:00-00:00", "quiet_max_concurrency": 0, "quiet_wait_s": 0}
+        quiet = {"limits.quiet_hours": "00:00-00:00", "limits.quiet_max_concurrency": 0, "limits.quiet_wait_s": 0}
         site.connect(served, profile=quiet)
         run = site.sync(code=5)["runs"][0]
         assert served.log.total == 0
     assert "quiet_hours = 00:00-00:00 (UTC)" in run["error"]
-    assert "profile.quiet_max_concurrency" in run["error"]
+    assert "profile.limits.quiet_max_concurrency" in run["error"]
 
 
 def test_a_time_zone_that_does_not_exist_is_a_configuration_error(site: Site) -> None:
     with mock("generic") as served:
-        site.connect(served, name="mercy", profile={"quiet_hours": "07:00-19:00", "time_zone": "Mars/Olympus"})
+        site.connect(
+            served, name="mercy", profile={"limits.quiet_hours": "07:00-19:00", "limits.time_zone": "Mars/Olympus"}
+        )
     done = site.run("config", "check")
     assert done.code == 2
     assert "time_zone" in done.stdout + done.stderr

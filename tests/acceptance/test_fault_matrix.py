@@ -44,7 +44,7 @@ def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Si
 def test_f7_a_job_of_our_own_that_an_earlier_run_left_is_found_and_deleted(site: Site, store_url: str) -> None:
     words = ("--config", str(site.folder / "chartferry.toml"))
     with mock("cerner", polls=1, patients=2) as served:
-        site.connect(served, profile={**PROFILE, "max_tries": 2})
+        site.connect(served, profile={**PROFILE, "retry.max_tries": 2})
         served.faults.add(rule("status", action={"status": 503, "body": "html"}))
         assert in_process("sync", "--json", *words).code == FAILED
         served.faults.clear()

@@ -101,7 +101,7 @@ def test_a_second_sync_of_a_busy_connection_says_which_run_is_at_work(site: Site
 def test_one_connection_that_fails_does_not_stop_the_others(site: Site) -> None:
     with serve(MockConfig(vendor="generic", patients=1, open=True)) as served:
         good = site.connect(served, "good")
-        bad = site.connect(served, "bad", base_url="http://127.0.0.1:9/fhir", profile={"max_tries": 1})
+        bad = site.connect(served, "bad", base_url="http://127.0.0.1:9/fhir", profile={"retry.max_tries": 1})
         answer = site.sync(code=5)
         assert {run_["connection"]: run_["status"] for run_ in answer["runs"]} == {good: "complete", bad: "failed"}
         assert answer["status"] == "failed"

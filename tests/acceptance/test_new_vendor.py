@@ -18,11 +18,15 @@ PROFILE = '''"""Toy Health: an R4 server that takes ten patients at a time."""
 
 from __future__ import annotations
 
-from connectors.fhir.profile import VendorProfile
+from connectors.fhir.profile import LimitsProfile, ReferencesProfile, SearchProfile, VendorProfile
 
 TOY = VendorProfile(
-    name="toy", label="Toy Health", lists_patients=True, max_concurrency=2, id_batch=10, mode="crawl",
-    types=("Patient", "Observation"), scope_wildcards=True,
+    name="toy",
+    label="Toy Health",
+    mode="crawl",
+    limits=LimitsProfile(max_concurrency=2),
+    search=SearchProfile(types=("Patient", "Observation"), lists_patients=True),
+    references=ReferencesProfile(id_batch=10),
 )
 '''
 MANNER = '''"""Toy Health as a mock: a plain R4 server under a name of its own."""

@@ -78,7 +78,7 @@ def test_one_bad_page_is_a_hole_that_is_named_and_filled_by_the_next_run(site: S
     from mocks.faults import Action, FaultRule, Match
 
     with mock("epic") as served:
-        site.connect(served, profile={"max_tries": 2})
+        site.connect(served, profile={"retry.max_tries": 2})
         rule = FaultRule(match=Match(purpose="search", path="/Procedure"), action=Action(status=503, body="html"))
         served.faults.add(rule)
         report = site.sync(code=3)
@@ -127,7 +127,7 @@ def test_a_wrong_key_is_refused_with_what_to_do_and_without_the_key(site: Site) 
 
 def test_a_server_that_is_down_is_a_failed_run_not_a_crash(site: Site) -> None:
     with mock("generic") as served:
-        site.connect(served, profile={"max_tries": 2})
+        site.connect(served, profile={"retry.max_tries": 2})
     done = site.run("sync", "--json")
     assert (done.code, done.json["status"]) == (5, "failed")
     assert "Traceback" not in done.stderr

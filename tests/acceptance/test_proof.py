@@ -184,7 +184,7 @@ def test_what_only_a_reference_reaches_is_not_counted_as_more(site: Site) -> Non
 def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
     with mock("epic") as served:
         # the plain total is the size of the page: asked for it where there is more, it lies
-        site.connect(served, "lied-to", profile={"count_query": "_count=1"})
+        site.connect(served, "lied-to", profile={"completeness.count_query": "_count=1"})
         site.sync("lied-to")
         certificate = prove(site, "lied-to", "--all", "--types", "Encounter", code=0)
     assert certificate["verdict"] == "equal"
@@ -292,7 +292,7 @@ def test_what_the_ehr_put_off_is_not_asked_by_a_proof_either(site: Site) -> None
 
 def test_an_ehr_that_does_not_answer_proves_nothing(site: Site) -> None:
     with mock("generic") as served:
-        name = site.connect(served, profile={"max_tries": 2})
+        name = site.connect(served, profile={"retry.max_tries": 2})
         site.sync()
         served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 503}})
         certificate = prove(site, name, "--all", code=3)
@@ -353,7 +353,7 @@ async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, a
 @pytest.mark.anyio
 async def test_a_proof_gives_way_to_a_sync_that_begins(site: Site, store: Store, anyio_backend: str) -> None:
     with mock("generic", patients=6, latency_s=0.1) as served:
-        name = site.connect(served, profile={"max_concurrency": 1})
+        name = site.connect(served, profile={"limits.max_concurrency": 1})
         site.sync("--types", "Patient,Condition")
         served.log.clear()
         proof = site.start("prove", name, "--all", "--json")

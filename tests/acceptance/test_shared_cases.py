@@ -120,7 +120,7 @@ def test_case_09_the_minimum_date_of_dotnet_moves_no_watermark_and_breaks_nothin
 
     with small_server() as small:
         small.answer = answer
-        site.connect(small.served, profile={"incremental": True})
+        site.connect(small.served, profile={"changes.incremental": True})
         runs = [site.sync()["runs"][0] for _ in range(3)]
     assert [(run["status"], run["deleted"]) for run in runs] == [("complete", 0)] * 3
     assert [run["id"] for run in runs] == [1, 2, 3], "each night is a run of its own, and none resumes a broken one"

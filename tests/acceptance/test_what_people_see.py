@@ -16,8 +16,8 @@ from tests.user_site import Site, key_pair, mock, until
 
 def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:
     with mock("cerner") as cerner, mock("epic") as epic:
-        site.connect(cerner, "bulky", profile={"incremental": True})
-        site.connect(epic, "crawly", profile={"incremental": True})
+        site.connect(cerner, "bulky", profile={"changes.incremental": True})
+        site.connect(epic, "crawly", profile={"changes.incremental": True})
         first = site.run("sync", "--plan")
         assert first.stdout.count("everything, without _since") == 2
         site.sync()
@@ -81,7 +81,7 @@ def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(sit
     pause = FaultRule(match=Match(purpose="discovery"), nth=1, action=Action(status=503, headers={"Retry-After": "4"}))
     config = MockConfig(vendor="epic", patients=1, jwks=key_pair("epic").jwks, faults=(silent, pause))
     with serve(config) as served:
-        site.connect(served, profile={"max_concurrency": 1})
+        site.connect(served, profile={"limits.max_concurrency": 1})
         said = site.run("sync").stderr
     waits = [
         line.partition("at the latest")[2].partition(": ")[2] for line in said.splitlines() if "waiting until" in line

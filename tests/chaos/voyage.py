@@ -32,15 +32,15 @@ PARTIAL, FAILED = 3, 5
 KILLED = -signal.SIGKILL
 CHANGED, DELETED = 3, 2
 PROFILE = {
-    "retry_base_s": 0.01,
-    "retry_cap_s": 0.05,
-    "retry_after_cap_s": 0.05,
-    "connect_timeout_s": 5,
-    "read_timeout_s": 0.7,
-    "breaker_open_s": 0.1,
-    "login_refused_waits_s": [0, 0],
-    "kickoff_wait_s": 5,
-    "kickoff_again_s": 0.2,
+    "retry.base_s": 0.01,
+    "retry.cap_s": 0.05,
+    "retry.after_cap_s": 0.05,
+    "http.connect_timeout_s": 5,
+    "http.read_timeout_s": 0.7,
+    "limits.breaker_open_s": 0.1,
+    "login.refused_waits_s": [0, 0],
+    "kickoff.wait_s": 5,
+    "kickoff.again_s": 0.2,
 }
 # what may be under way when a process is killed: requests on the wire, and answers that wait for company before they are
 # written (0.2 s at 40 ms each) or in the hands of workers

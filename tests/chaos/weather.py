@@ -105,7 +105,7 @@ def weather(seed: int) -> Weather:
         "polls": rng.randint(0, 3),
         "fault_seed": seed,
     }
-    profile = {"retry_floor": rng.choice((5, 100, 2000)), "max_tries": rng.choice((3, 9))}
+    profile = {"retry.floor": rng.choice((5, 100, 2000)), "retry.max_tries": rng.choice((3, 9))}
     return Weather(
         seed=seed,
         vendor=vendor,

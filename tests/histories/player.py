@@ -257,15 +257,11 @@ def _profile(site: s.Site) -> VendorProfile:
     return profile_for(
         "generic",
         {
-            "incremental": site.incremental,
-            "reconcile_every_d": site.reconcile_every_d,
-            "max_concurrency": 1,
-            "file_concurrency": 1,
-            "max_tries": 4,
+            "changes": {"incremental": site.incremental, "reconcile_every_d": site.reconcile_every_d},
+            "limits": {"max_concurrency": 1, "file_concurrency": 1},
+            "retry": {"max_tries": 4},
             "attachments": {"fetch": False},
-            "follow": (s.DEVICE, s.ORGANIZATION) if site.follow else (),
-            "reference_fresh_d": 0,
-            "restricted_retry_d": 0.5,
-            "issue_codes": {"4119": "incomplete"},
+            "references": {"follow": (s.DEVICE, s.ORGANIZATION) if site.follow else (), "fresh_d": 0},
+            "answers": {"restricted_retry_d": 0.5, "issue_codes": {"4119": "incomplete"}},
         },
     )

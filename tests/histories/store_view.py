@@ -16,7 +16,7 @@ from snapshots.sql import load
 from tests.histories.ehr import Key
 
 _EVIDENCE = load("evidence")
-_PERIOD = timedelta(days=7)  # profile.reconcile_every_d, where a site does not say otherwise
+_PERIOD = timedelta(days=7)  # profile.changes.reconcile_every_d, where a site does not say otherwise
 
 # what an unchanged night leaves as it was; of the last the run that looked at a row may be another
 _STATE = {

@@ -23,7 +23,9 @@ def row(page: str, first: str) -> list[str]:
 
 def test_the_vendor_table_tells_the_profiles_limits() -> None:
     cells = row((ROOT / "docs/vendors.md").read_text(), "requests at a time")
-    assert [int(re.match(r"\d+", cell)[0]) for cell in cells] == [PROFILES[name].max_concurrency for name in COLUMNS]  # type: ignore[index]
+    assert [int(re.match(r"\d+", cell)[0]) for cell in cells] == [
+        PROFILES[name].limits.max_concurrency for name in COLUMNS
+    ]  # type: ignore[index]
 
 
 def test_the_vendor_table_tells_the_profiles_way() -> None:
@@ -62,5 +64,5 @@ def test_every_dependency_has_its_reason() -> None:
 def test_the_page_on_proofs_tells_how_each_vendor_is_counted() -> None:
     cells = row((ROOT / "docs/prove.md").read_text(), "number")
     for cell, name in zip(cells, COLUMNS, strict=True):
-        query = PROFILES[name].count_query
+        query = PROFILES[name].completeness.count_query
         assert (f"`{query}`" in cell) if query else cell.startswith("none")

@@ -71,5 +71,5 @@ def load_signing_key(
 
 def _fitting(key: jwk.RSAKey | jwk.ECKey, profile: VendorProfile) -> str:
     if isinstance(key, jwk.RSAKey):
-        return profile.assertion_alg_rsa
-    return CURVES.get(key.curve_name, profile.assertion_alg_ec)
+        return profile.login.assertion_alg_rsa
+    return CURVES.get(key.curve_name, profile.login.assertion_alg_ec)

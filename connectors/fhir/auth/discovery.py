@@ -1,7 +1,7 @@
 """Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendor-facts 5.1).
 
 Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
-notes, never gates. A profile's `token_url` wins over everything found. Logging in is left to `token_source`.
+notes, never gates. A profile's `login.token_url` wins over everything found. Logging in is left to `token_source`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Discovery:
 async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
     """Ask the server; raises DiscoveryError when nothing says where to log in, TransientFetchError when it is down."""
     smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
-    stated = profile.token_url or _text(smart.get("token_endpoint"))
+    stated = profile.login.token_url or _text(smart.get("token_endpoint"))
     metadata_error: RequestError | None = None
     metadata_said = ""
     if stated is None:
-        metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.accept)
+        metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.http.accept)
         stated = _oauth_token_uri(metadata)
     if stated is None:
         down = next((error for error in (metadata_error, smart_error) if isinstance(error, TransientFetchError)), None)
@@ -50,10 +50,10 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
             answers = f"both {smart_said}"
         raise DiscoveryError(
             f"neither .well-known/smart-configuration nor metadata says where to log in: {answers}; check base_url, or set "
-            'profile.token_url, or auth = "none" if this server is open'
+            'profile.login.token_url, or auth = "none" if this server is open'
         )
     return Discovery(
-        token_url=_token_url(stated, client.base_url, profile.rewrite_origins),
+        token_url=_token_url(stated, client.base_url, profile.links.rewrite_origins),
         capabilities=frozenset(_texts(smart.get("capabilities"))),
         auth_methods=_texts(
             smart.get("token_endpoint_auth_methods_supported")
@@ -85,7 +85,7 @@ def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
         return safe_url(urljoin(base_url + "/", stated), base_url, moved)
     except UnsafeLinkError as error:
         raise DiscoveryError(
-            f"the discovered token endpoint is not safe to use: {error}; set profile.token_url"
+            f"the discovered token endpoint is not safe to use: {error}; set profile.login.token_url"
         ) from error
 
 

@@ -54,7 +54,7 @@ async def log_in(
     discovery = await discover(client, profile)
     tokens = TokenSource(credentials, profile, discovery, types, send=client.once, clock=clock, sleep=sleep, rng=rng)
     client.tokens = tokens
-    if not profile.token_per_patient:
+    if not profile.login.token_per_patient:
         await tokens.token()
     return Login(discovery, tokens.granted())
 

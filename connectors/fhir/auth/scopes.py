@@ -39,8 +39,8 @@ class Granted:
 
 def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
     """The profile's syntax; "auto" means v1 unless only permission-v2 is advertised (vendor-facts 5.1)."""
-    if profile.scope_syntax != "auto":
-        return profile.scope_syntax
+    if profile.login.scope_syntax != "auto":
+        return profile.login.scope_syntax
     offered = set(capabilities)
     return "v2" if "permission-v2" in offered and "permission-v1" not in offered else "v1"
 
@@ -51,12 +51,12 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
     Raises PlanError when neither is possible.
     """
     wanted = sorted(set(types))
-    if not wanted and not profile.scope_wildcards:
+    if not wanted and not profile.login.scope_wildcards:
         raise PlanError(
             f"{profile.label} requires a scope for every resource type; set the connection's types or scopes"
         )
     scopes = [f"system/{name}.{_SUFFIX[syntax]}" for name in wanted or ["*"]]
-    return " ".join(dict.fromkeys((*profile.extra_scopes, *scopes)))
+    return " ".join(dict.fromkeys((*profile.login.extra_scopes, *scopes)))
 
 
 def granted_scopes(scope: str) -> Granted:

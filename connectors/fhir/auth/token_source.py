@@ -35,16 +35,16 @@ MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least rec
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ADVICE = {
-    "invalid_client": "check client_id (for this environment?), that the EHR knows the public key of this kid, profile.audience, "
-    "and this machine's clock",
+    "invalid_client": "check client_id (for this environment?), that the EHR knows the public key of this kid, "
+    "profile.login.audience, and this machine's clock",
     "unauthorized_client": "the EHR's administrators have not finished this client's set-up (at Epic: its user record); ask them",
     "client_id": "the server says that it does not know this client_id: check it, and that it is for this environment (sandbox "
     "and production have their own)",
     "key": "the server knows the client_id, but says that the key is wrong: register the public half of this key for it, under "
     "the kid that is sent, and wait until the server has read its JWKS URL again",
-    "audience": "the server says that the assertion is for another audience: set profile.audience to what it documents",
+    "audience": "the server says that the assertion is for another audience: set profile.login.audience to what it documents",
     "clock": "the server says that the assertion's times are wrong: check this machine's clock",
-    "invalid_scope": "set the connection's scopes to those that its registration lists, or profile.scope_syntax",
+    "invalid_scope": "set the connection's scopes to those that its registration lists, or profile.login.scope_syntax",
 }
 
 
@@ -99,14 +99,14 @@ class TokenSource:
     ) -> None:
         if credentials.client_id is None or discovery.token_url is None:
             raise DiscoveryError(
-                "logging in needs a client_id and a token endpoint; set client_id, or profile.token_url"
+                "logging in needs a client_id and a token endpoint; set client_id, or profile.login.token_url"
             )
         self.skew_s = 0.0
         self._credentials = credentials
         self._client_id = credentials.client_id
         self._profile = profile
         self._token_url = discovery.token_url
-        self._audience = profile.audience or discovery.token_url
+        self._audience = profile.login.audience or discovery.token_url
         self._types = tuple(types)
         self._send = send
         self._clock = clock
@@ -134,7 +134,7 @@ class TokenSource:
 
         Raises AuthError when the endpoint refuses us, TransientFetchError when it is down.
         """
-        slot = self._slot(launch if self._profile.token_per_patient else None)
+        slot = self._slot(launch if self._profile.login.token_per_patient else None)
         if (token := self._good(slot)) is not None:
             return token
         logins = slot.logins
@@ -159,7 +159,7 @@ class TokenSource:
 
     def granted(self, launch: str | None = None) -> Granted | None:
         """What the current token may do; None while there is none, or where the server does not say."""
-        slot = self._slots.get(launch if self._profile.token_per_patient else None)
+        slot = self._slots.get(launch if self._profile.login.token_per_patient else None)
         if slot is None or slot.token is None or slot.token.scope is None:
             return None
         return granted_scopes(slot.token.scope)
@@ -196,7 +196,7 @@ class TokenSource:
             progress.unreached = ""
             now = self._clock()
             self._note_skew(reply.headers.get("date"), now)
-            wait_floor = asked_wait_s(reply.headers, now=now, cap_s=self._profile.retry_after_cap_s)
+            wait_floor = asked_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
             answer = judge_token(reply, now=now)
         return _Asked(answer, self._wait_before_next(answer, progress, wait_floor or 0.0))
 
@@ -207,20 +207,20 @@ class TokenSource:
                 progress.other_style, self._basic = True, not self._basic
                 return 0.0
             progress.refused += 1
-            waits = self._profile.login_refused_waits_s  # invalid_client: with a new jti each time
+            waits = self._profile.login.refused_waits_s  # invalid_client: with a new jti each time
             return waits[progress.refused - 1] if progress.refused <= len(waits) else None
         if answer.meaning == "outage":
             progress.outages += 1
-            doubled = self._profile.retry_base_s * 2.0 ** (progress.outages - 1)
-            jitter = self._rng.uniform(0, min(self._profile.retry_cap_s, doubled))
-            return wait_floor + jitter if progress.outages < self._profile.max_tries else None
+            doubled = self._profile.retry.base_s * 2.0 ** (progress.outages - 1)
+            jitter = self._rng.uniform(0, min(self._profile.retry.cap_s, doubled))
+            return wait_floor + jitter if progress.outages < self._profile.retry.max_tries else None
         if answer.meaning == "scope" and not progress.other_syntax and self._may_switch_syntax():
             progress.other_syntax, self._syntax = True, "v1" if self._syntax == "v2" else "v2"
             return 0.0
         return None
 
     def _may_switch_syntax(self) -> bool:
-        return self._profile.scope_syntax == "auto" and not self._credentials.scopes
+        return self._profile.login.scope_syntax == "auto" and not self._credentials.scopes
 
     def _scopes(self) -> str:
         if self._credentials.scopes:
@@ -230,9 +230,9 @@ class TokenSource:
     def _call(self, launch: str | None) -> Call:
         form = {"grant_type": "client_credentials"}
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        if self._profile.scope_required or self._credentials.scopes:
+        if self._profile.login.scope_required or self._credentials.scopes:
             form["scope"] = self._scopes()
-        if launch is not None and self._profile.token_per_patient:
+        if launch is not None and self._profile.login.token_per_patient:
             form["launch"] = base64.b64encode(orjson.dumps({"patient": launch})).decode()
         if self._key is not None:
             form["client_assertion_type"] = _ASSERTION_TYPE
@@ -240,7 +240,7 @@ class TokenSource:
                 client_id=self._client_id,
                 audience=self._audience,
                 now=self._clock() + self.skew_s,
-                life_s=self._profile.assertion_life_s,
+                life_s=self._profile.login.assertion_life_s,
             )
         elif self._basic:
             pair = f"{quote(self._client_id, safe='')}:{quote(self._credentials.client_secret or '', safe='')}"
@@ -266,12 +266,12 @@ class TokenSource:
         if answer.meaning == "outage":
             what = "no answer" if answer.status is None else f"status {answer.status}, without a usable answer"
             return TransientFetchError(
-                f"logging in: the token endpoint gave {what}{times}; run again later, or check profile.token_url",
+                f"logging in: the token endpoint gave {what}{times}; run again later, or check profile.login.token_url",
                 status=answer.status,
             )
         code = answer.code or f"status {answer.status}"
         about = "invalid_scope" if answer.meaning == "scope" else answer.blame or code
-        advice = _ADVICE.get(about, "check profile.token_url and the client")
+        advice = _ADVICE.get(about, "check profile.login.token_url and the client")
         if answer.code == "invalid_client" and self.skew_s:
             advice += f"; it is off by {abs(self.skew_s):.0f} s, which was corrected"
         if (answer.code == "invalid_client" or answer.blame) and self._key is not None:

@@ -18,7 +18,7 @@ async def delete_export(client: EhrClient, profile: VendorProfile, status_url: s
         template="DELETE the export's status URL",
         purpose="delete",
         ok=_ANSWERS,
-        token_origins=frozenset(profile.bulk_file_hosts),
+        token_origins=frozenset(profile.bulk.file_hosts),
     )
     try:
         await client.send(call)

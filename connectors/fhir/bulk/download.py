@@ -135,12 +135,12 @@ class FileFetcher:
             came, before = attempts.next_byte, last_came
             last_came = came
             fruitless += came <= before
-            return fruitless >= self._profile.max_tries or state.attempt_number >= _RESUMES
+            return fruitless >= self._profile.retry.max_tries or state.attempt_number >= _RESUMES
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_FileBrokenOffError),
             stop=stop,
-            wait=tenacity.wait_exponential(multiplier=self._profile.retry_base_s, max=self._profile.retry_cap_s),
+            wait=tenacity.wait_exponential(multiplier=self._profile.retry.base_s, max=self._profile.retry.cap_s),
             sleep=self._sleep,
             reraise=True,
         )
@@ -175,7 +175,7 @@ class FileFetcher:
             accept="application/fhir+ndjson",
             headers=rest,
             auth=self._wants_token(unit, url),
-            token_origins=frozenset(self._profile.bulk_file_hosts),
+            token_origins=frozenset(self._profile.bulk.file_hosts),
             ok=frozenset({_OK, _PARTIAL} if start else {_OK}),
             continues=cut,
         )
@@ -271,7 +271,7 @@ class FileFetcher:
         return (
             bool(said)
             if said is not None
-            else origin(resolve(url, self._client.base_url, self._profile.rewrite_origins))
+            else origin(resolve(url, self._client.base_url, self._profile.links.rewrite_origins))
             == origin(self._client.base_url)
         )
 
@@ -286,7 +286,7 @@ class FileFetcher:
         self._tally.issues += reading.issues
         self._tally.unread += reading.unreadable
         grave = [issue for issue in reading.issues if issue.severity in GRAVE]
-        meanings = self._profile.issue_codes
+        meanings = self._profile.answers.issue_codes
         lost = [issue for issue in grave if grade([issue], meanings) in _NOT_EXPORTED]
         reasons = []
         if lost:

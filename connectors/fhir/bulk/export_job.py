@@ -63,11 +63,12 @@ class ExportJob:
 
         Raises:
             TerminalFetchError: the server says that the job failed or is gone.
-            TransientFetchError: no end within the profile's `job_timeout_s`, or the server stayed away; the job may still live.
+            TransientFetchError: no end within the profile's `bulk.job_timeout_s`, or the server stayed away; the job may
+                still live.
         """
         self._check_home(job)
         proofs = proofs_from(job)
-        wait = self._profile.poll_first_s
+        wait = self._profile.poll.first_s
         job = await self._rest(job)
         while True:
             url = self._next_page or (job.pages[-1] if job.pages else job.status_url or "")
@@ -82,16 +83,16 @@ class ExportJob:
                     continue
             on_progress(progress_told(reply.headers.get("x-progress")))
             job = await self._pause(job, reply, wait)
-            wait = min(wait * 2 or 1, self._profile.poll_cap_s)
+            wait = min(wait * 2 or 1, self._profile.poll.cap_s)
 
     def _check_home(self, job: BulkJob) -> None:
         """Refuse a status URL at an unknown origin, but keep it: otherwise the next run would start another job."""
-        home = {origin(self._base_url), *map(origin, self._profile.bulk_file_hosts)}
-        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.rewrite_origins))
+        home = {origin(self._base_url), *map(origin, self._profile.bulk.file_hosts)}
+        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.links.rewrite_origins))
         if there not in home:
             raise TransientFetchError(
                 f"The export's status URL is at another origin than base_url, {there}; nothing was sent there. If it belongs "
-                f'to this EHR, put "{there}" into profile.bulk_file_hosts and sync again; {elsewhere(there, self._base_url)}; '
+                f'to this EHR, put "{there}" into profile.bulk.file_hosts and sync again; {elsewhere(there, self._base_url)}; '
                 "else use --mode crawl."
             )
 
@@ -101,7 +102,9 @@ class ExportJob:
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
         manifest = manifest_from(reply.body, page=number, proofs=proofs)
         following = (
-            resolve(manifest.next_url, self._base_url, self._profile.rewrite_origins) if manifest.next_url else None
+            resolve(manifest.next_url, self._base_url, self._profile.links.rewrite_origins)
+            if manifest.next_url
+            else None
         )
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             # a circle: what it lists is had, what may follow is not
@@ -188,7 +191,7 @@ class ExportJob:
             purpose="status",
             accept="application/json",
             ok=frozenset({_COMPLETE, _ACCEPTED}),
-            token_origins=frozenset(self._profile.bulk_file_hosts),
+            token_origins=frozenset(self._profile.bulk.file_hosts),
         )
         reply = await self._client.send(call)
         said = reply.headers.get("x-export-status", "").split()
@@ -205,7 +208,7 @@ class ExportJob:
             return reply, status
         codes = issue_codes(reply.body)
         self._troubles += 1
-        if TRANSIENT_CODES.intersection(codes) and self._troubles < self._profile.max_tries:
+        if TRANSIENT_CODES.intersection(codes) and self._troubles < self._profile.retry.max_tries:
             return reply, _ACCEPTED
         found = f"X-Export-Status {status}" + (f", issue codes {', '.join(shown(codes))}" if codes else "")
         raise TerminalFetchError(
@@ -216,14 +219,14 @@ class ExportJob:
 
     async def _pause(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
         waited = (self._now() - job.kicked_off_at).total_seconds()
-        if waited > self._profile.job_timeout_s:
-            raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.job_timeout_s).")
+        if waited > self._profile.bulk.job_timeout_s:
+            raise TransientFetchError(f"The export is not ready after {waited:.0f} s (profile.bulk.job_timeout_s).")
         return await self._rest(await self._due(job, reply, wait))
 
     async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
         """Note when the job may be polled next: after `wait`, and not before the server said."""
         now = self._now()
-        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll_cap_s)
+        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll.cap_s)
         age = (now - job.kicked_off_at).total_seconds()
         pause = poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age)
         progress = reply.headers.get("x-progress")
@@ -240,7 +243,7 @@ class ExportJob:
         if job.next_poll_at is not None:
             remaining = (job.next_poll_at - self._now()).total_seconds()
             if remaining > 0:
-                await self._sleep(min(remaining, self._profile.poll_cap_s))
+                await self._sleep(min(remaining, self._profile.poll.cap_s))
         return job
 
 

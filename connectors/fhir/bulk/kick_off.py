@@ -103,27 +103,27 @@ def first_form(profile: VendorProfile, capability: Capability, asked: Asked) -> 
     stu4 = capability.bulk_version is not None and capability.bulk_version >= _STU4
     method: Literal["GET", "POST"] = "POST" if asked.patients or stu4 else "GET"
     return Form(
-        method=method if profile.kickoff_method == "auto" or asked.patients else profile.kickoff_method,
-        repeated=stu4 if profile.kickoff_lists == "auto" else profile.kickoff_lists == "repeat",
-        comma=profile.type_filter_comma,
+        method=method if profile.kickoff.method == "auto" or asked.patients else profile.kickoff.method,
+        repeated=stu4 if profile.kickoff.lists == "auto" else profile.kickoff.lists == "repeat",
+        comma=profile.kickoff.type_filter_comma,
         version=capability.bulk_version or 2,
-        lenient=profile.bulk_lenient,
-        separate_status=profile.bulk_separate_status,
+        lenient=profile.bulk.lenient,
+        separate_status=profile.bulk.separate_status,
     )
 
 
 def wants_partial(profile: VendorProfile, capability: Capability) -> bool:
     """Whether to ask for manifests that come before the export is done."""
-    if profile.bulk_partial == "auto":
+    if profile.bulk.partial == "auto":
         return capability.bulk_version is not None and capability.bulk_version >= _STU3
-    return profile.bulk_partial == "yes"
+    return profile.bulk.partial == "yes"
 
 
 def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, ...]:
     """Return the `_type` list, with a second type if the vendor refuses these types alone."""
-    if not types or profile.bulk_companion is None or not set(types) <= set(profile.bulk_not_alone):
+    if not types or profile.bulk.companion is None or not set(types) <= set(profile.bulk.not_alone):
         return types
-    return (*types, profile.bulk_companion)
+    return (*types, profile.bulk.companion)
 
 
 def check(asked: Asked, profile: VendorProfile) -> None:
@@ -139,10 +139,10 @@ def check(asked: Asked, profile: VendorProfile) -> None:
             f"`bulk.type_filters` filter {named}, but the export does not name {'them' if len(stray) > 1 else 'it'}: "
             f"a filter needs its type in `types` or --types. Add {named} there."
         )
-    if len(asked.patients) > profile.bulk_patients_max:
+    if len(asked.patients) > profile.bulk.patients_max:
         raise PlanError(
-            f"{len(asked.patients)} patients are too many to name in one kick-off (profile.bulk_patients_max = "
-            f"{profile.bulk_patients_max}): make a Group of them at the EHR and set `group`, or use --mode crawl."
+            f"{len(asked.patients)} patients are too many to name in one kick-off (profile.bulk.patients_max = "
+            f"{profile.bulk.patients_max}): make a Group of them at the EHR and set `group`, or use --mode crawl."
         )
 
 
@@ -228,7 +228,7 @@ def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tup
         status=status,
         codes=codes,
         named=named,
-        too_soon=any(words in text.lower() for words in profile.kickoff_too_soon),
+        too_soon=any(words in text.lower() for words in profile.kickoff.too_soon),
     )
 
 

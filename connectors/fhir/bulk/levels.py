@@ -80,12 +80,12 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
         return last  # one level, and what may be wrong is what was named
     untried = [
         f"/{PATHS['group']}: not tried, because no Group is named"
-        for level in request.profile.bulk_levels
+        for level in request.profile.bulk.levels
         if level == "group"
     ]
     return ExportRefusedError(
         f"{'; '.join([_sentence(refused), *untried])}. If this EHR exports, ask its administrators at which level: name it in "
-        "profile.bulk_levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
+        "profile.bulk.levels, or a Group in `group` or --group; check the connection's types and `bulk` table against what it "
         "documents; else use --mode crawl." + (f" {last}" if len(refused) == 1 else ""),
         status=last.status,
         codes=last.codes,

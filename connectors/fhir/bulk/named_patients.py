@@ -64,7 +64,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     """
     run.show("looking for the patients that the server does not know")
     unknown: dict[str, UnitResult] = {}
-    limit = anyio.CapacityLimiter(run.request.profile.max_concurrency)
+    limit = anyio.CapacityLimiter(run.request.profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), run.request.profile, capability, FULL)
     search = SearchFetcher(run.client, run.request.base_url, run.request.profile, capability=capability)
 

@@ -18,11 +18,11 @@ def poll_wait_s(profile: VendorProfile, *, asked_s: float | None, own_s: float, 
         profile: The vendor's.
         asked_s: What Retry-After asks for; None where it says nothing that makes sense.
         own_s: Our own wait, which grows from poll to poll.
-        age_s: How long ago the job was kicked off. An answer before `poll_early_s` have passed puts no question off beyond them,
+        age_s: How long ago the job was kicked off. An answer before `poll.early_s` have passed puts no question off beyond them,
             so that there is one early one; later it is as told.
     """
-    wait_s = min(max(own_s, profile.poll_floor_s, asked_s or 0.0), profile.poll_cap_s)
-    early_s = profile.poll_early_s - age_s
+    wait_s = min(max(own_s, profile.poll.floor_s, asked_s or 0.0), profile.poll.cap_s)
+    early_s = profile.poll.early_s - age_s
     if asked_s is not None and asked_s > _LONG_S and early_s > 0:
-        return min(wait_s, max(early_s, own_s, profile.poll_floor_s))
+        return min(wait_s, max(early_s, own_s, profile.poll.floor_s))
     return wait_s

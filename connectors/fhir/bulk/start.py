@@ -75,7 +75,7 @@ class ExportStart:
         await self._wait_for_lost_ones(earlier)
         await self._free(one for one in earlier if one.stored)
         began = self._now()
-        wait, tried, first = self._profile.poll_first_s, [(asked, form)], None
+        wait, tried, first = self._profile.poll.first_s, [(asked, form)], None
         named = asked.patients
         while True:
             request = kick_off(self._base_url, asked, form)
@@ -129,7 +129,7 @@ class ExportStart:
                 return Refusal(status=error.status or 0, codes=error.codes)
             message = (
                 f"{error}. An export may have begun at the server anyway, so no second one was started. Sync again: "
-                f"it waits until {self._profile.kickoff_again_s:.0f} s (profile.kickoff_again_s) have passed, then tries again."
+                f"it waits until {self._profile.kickoff.again_s:.0f} s (profile.kickoff.again_s) have passed, then tries again."
             )
             raise TransientFetchError(message, status=error.status, codes=error.codes) from error
         except (TerminalFetchError, ProtocolError) as error:
@@ -160,13 +160,15 @@ class ExportStart:
             after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
         job = replace(
-            intent, status_url=resolve(location, self._base_url, self._profile.rewrite_origins), next_poll_at=next_poll
+            intent,
+            status_url=resolve(location, self._base_url, self._profile.links.rewrite_origins),
+            next_poll_at=next_poll,
         )
         await self._jobs.save(job)
         return job
 
     def _seconds(self, reply: Reply) -> float | None:
-        return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll_cap_s)
+        return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll.cap_s)
 
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
         """Wait after a kick-off whose answer was lost: a job that it started ends, or causes a 429 for the next kick-off."""
@@ -175,7 +177,7 @@ class ExportStart:
         if not lost:
             return
         since = (self._now() - max(job.kicked_off_at for job in lost)).total_seconds()
-        remaining = self._profile.kickoff_again_s - since
+        remaining = self._profile.kickoff.again_s - since
         if remaining > 0:
             self._on_progress(
                 f"the last kick-off's answer was lost: waiting {remaining:.0f} s for a job that it may have started"
@@ -190,7 +192,7 @@ class ExportStart:
         """Delete jobs of earlier runs at the server; return whether any was deleted, so that a slot is free."""
         freed = False
         for one in jobs:
-            url = one.job.status_url if self._profile.delete_job else None
+            url = one.job.status_url if self._profile.bulk.delete_job else None
             if url is not None and await delete_export(self._client, self._profile, url) is None:
                 await self._jobs.settle_earlier(one.run)
                 freed = True
@@ -209,18 +211,18 @@ class ExportStart:
             )
         waited = (self._now() - began).total_seconds()
         pause = max(wait, refusal.retry_after_s or 0)
-        if waited + pause > self._profile.kickoff_wait_s:
+        if waited + pause > self._profile.kickoff.wait_s:
             message = (
-                f"{request.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff_wait_s): an export of "
+                f"{request.template} was refused with HTTP 429 for {waited:.0f} s (profile.kickoff.wait_s): an export of "
                 "this client is in progress. Sync again when it has ended, or delete it at its status URL."
             )
             raise TransientFetchError(message, status=refusal.status, codes=refusal.codes)
         self._on_progress("another export of this client is in progress")
         await self._client.waits.sleeper("another export of this client is in progress", self._sleep)(pause)
-        return min(wait * 2 or 1, self._profile.poll_cap_s)
+        return min(wait * 2 or 1, self._profile.poll.cap_s)
 
     async def _too_soon(self, request: KickOff, refusal: Refusal) -> TerminalFetchError:
-        window = timedelta(seconds=self._profile.kickoff_window_s or 86_400)
+        window = timedelta(seconds=self._profile.kickoff.window_s or 86_400)
         last = await self._jobs.last_kicked_off()
         if last is not None and last + window > self._now():
             when = f"after {last + window:%Y-%m-%d %H:%M} UTC, {window.total_seconds() / 3600:.0f} h after our last export of it"

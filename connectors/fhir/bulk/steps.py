@@ -64,7 +64,7 @@ async def fetch_by_bulk(
         run.client,
         request.profile,
         links,
-        base=FhirBase(request.base_url, request.profile.rewrite_origins),
+        base=FhirBase(request.base_url, request.profile.links.rewrite_origins),
         sleep=run.sleeper("a file that broke off is fetched again"),
     )
     try:
@@ -108,7 +108,7 @@ async def _asked(
         partial=wants_partial(profile, capability),
     )
     if asked.types != plan.types:
-        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk_companion} was requested as well"
+        note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk.companion} was requested as well"
         run.notes += [note] if note not in run.notes else []
     check(asked, profile)
     return asked
@@ -120,7 +120,7 @@ async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types:
     An export asks everybody from one instant: patients and types that are behind it, and members who have joined since the last
     full one, would lose what came before.
     """
-    found = _bulk_since(since, types) if run.request.profile.bulk_since else None
+    found = _bulk_since(since, types) if run.request.profile.bulk.since else None
     if "*" in since:
         return found
     roster, group = run.store.roster, run.request.group if level == "group" else None
@@ -186,7 +186,7 @@ async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Co
         kinds,
         files.fetch,
         doing="downloading files",
-        workers=run.request.profile.file_concurrency,
+        workers=run.request.profile.limits.file_concurrency,
         notice=run.passing.listed,
         let_in=lambda: False,
         on_pending=warn,
@@ -248,7 +248,7 @@ async def _release(run: EhrRun, job: BulkJob) -> None:
         return
     jobs, profile = run.store.jobs, run.request.profile
     await jobs.save(job)  # a commit that is on the disk, and with it every batch before it
-    if not profile.delete_job or job.status_url is None:
+    if not profile.bulk.delete_job or job.status_url is None:
         return
     refused = await delete_export(run.client, profile, job.status_url)
     if refused is None:
@@ -264,10 +264,10 @@ def _watermark(run: EhrRun, job: BulkJob) -> str:
     """The server's transaction time, or `_until` where that lies before it; without both, our kick-off less the overlap."""
     earned = job.transaction_time
     if earned is None:
-        earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.overlap_s))
+        earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.changes.overlap_s))
         run.notes.append(
             "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync asks since the "
-            f"kick-off, less {run.request.profile.overlap_s:.0f} s (profile.overlap_s)"
+            f"kick-off, less {run.request.profile.changes.overlap_s:.0f} s (profile.changes.overlap_s)"
         )
     until = proofs_from(job).until
     if until is None:

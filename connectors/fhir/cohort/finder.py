@@ -89,7 +89,7 @@ class CohortFinder:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._profile = profile
         self._search = SearchFetcher(client, base_url, profile)
 
@@ -106,7 +106,7 @@ class CohortFinder:
         """
         found: dict[int, tuple[str, ...] | None] = {}
         unlike: set[int] = set()
-        limit = anyio.CapacityLimiter(self._profile.max_concurrency)
+        limit = anyio.CapacityLimiter(self._profile.limits.max_concurrency)
 
         async def look_up(number: int, value: str) -> None:
             detail = SearchDetail(path=f"Patient?identifier={quote(f'{system}|{value}', safe='')}").packed
@@ -181,7 +181,7 @@ class CohortFinder:
             url=url,
             template=template,
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self._profile.accept,
+            accept=self._profile.http.accept,
         )
 
 

@@ -55,7 +55,7 @@ async def fetch_by_crawl(
     search = await crawl.fetch_all()
     if fresh and run.request.kind == "sync" and not run.request.types:  # else not all was asked here, or by choice
         run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
-    return instant(run.store.started_at - timedelta(seconds=profile.overlap_s + run.client.behind_s))
+    return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
 
 
 async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
@@ -77,7 +77,7 @@ async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, fol
 def crawl_knowledge(run: EhrRun) -> str:
     """Whose watermarks a crawl moves. What other splits would list is not known by these."""
     selection = run.store.selection
-    splits = sorted((t, *some) for t, some in run.request.profile.search_splits.items())
+    splits = sorted((t, *some) for t, some in run.request.profile.search.splits.items())
     mark = blake2b(repr(splits).encode(), digest_size=6).hexdigest() if splits else "whole"
     return f"{selection} by crawl {mark}"
 
@@ -169,7 +169,7 @@ class _Crawl:
             return await finder.named(request.cohort), None
         if request.group is not None:
             return await finder.of_group(request.group), None
-        if not request.profile.lists_patients:
+        if not request.profile.search.lists_patients:
             raise PlanError(
                 f'{request.profile.label} lists no patients: name them with `cohort = "file:…"`, --patients FILE, or a `group`.'
             )
@@ -211,7 +211,7 @@ class _Crawl:
             deferrals=deferrals,
             began=run.store.started_at,
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
-            notes_dates=profile.incremental and run.request.kind == "sync",
+            notes_dates=profile.changes.incremental and run.request.kind == "sync",
             remarks=await run.store.remarks(_KINDS) if run.store.planned else NO_REMARKS,
         )
         await _search_pending(run, search)
@@ -243,7 +243,7 @@ async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
         _KINDS,
         search.fetch,
         doing="fetching charts",
-        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
         notice=run.passing.listed,
         let_in=lambda: run.progress.records > 0,
     )

@@ -151,7 +151,7 @@ class AttachmentFetcher:
         return body, media_type or accept
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
-        url = safe_url(AttachmentDetail.of(unit).url, self._base_url, self._profile.rewrite_origins)
+        url = safe_url(AttachmentDetail.of(unit).url, self._base_url, self._profile.links.rewrite_origins)
         place = place_of(url, self._base_url)
         own = place == "below" or (place == "beside" and self._profile.attachments.same_origin)
         most = self._profile.attachments.max_bytes
@@ -164,7 +164,7 @@ class AttachmentFetcher:
             purpose="read" if own else "file",
             accept=accept,
             auth=own,
-            launch=unit.of_chart if self._profile.token_per_patient else None,
+            launch=unit.of_chart if self._profile.login.token_per_patient else None,
         )
         pieces: list[bytes] = []
         size = 0
@@ -189,7 +189,7 @@ class AttachmentFetcher:
 
     def _refused(self, error: TerminalFetchError) -> tuple[str, str | None]:
         """Return the state of an attachment that finally did not come."""
-        ending = ending_of(error, self._profile.issue_codes, asked="read")
+        ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
         if ending is Ending.PAUSED:
             self._paused = True
             raise error

@@ -55,7 +55,7 @@ async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
     profile, attachments = run.request.profile, run.store.attachments
     fetcher = AttachmentFetcher(run.client, run.request.base_url, profile, reader)
     await _ask_pending(run, fetcher)  # of a run that was killed
-    fresh, leftovers = timedelta(days=profile.reference_fresh_d), run.request.kind == "sync"
+    fresh, leftovers = timedelta(days=profile.references.fresh_d), run.request.kind == "sync"
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
         decided, asked = [], []
         for use in due:
@@ -76,7 +76,7 @@ async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
 
 
 async def _ask_pending(run: EhrRun, fetcher: AttachmentFetcher) -> None:
-    workers = min(_WORKERS, run.request.profile.max_concurrency)
+    workers = min(_WORKERS, run.request.profile.limits.max_concurrency)
     await fetch_pending(run, (KIND,), fetcher.fetch, doing=None, workers=workers, let_in=lambda: True)
 
 
@@ -85,7 +85,7 @@ def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tupl
     policy = profile.attachments
     if not use.url:
         return "empty", None  # neither url nor data: half of what an Epic site sends, of outside records (F33)
-    place = place_of(use.url, base_url, profile.rewrite_origins)
+    place = place_of(use.url, base_url, profile.links.rewrite_origins)
     if place == "nowhere":
         return "foreign", _NOWHERE
     if place == "elsewhere" and not policy.foreign:

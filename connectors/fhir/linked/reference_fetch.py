@@ -48,7 +48,7 @@ class ReferenceFetcher:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability
@@ -70,11 +70,11 @@ class ReferenceFetcher:
 
     def _together(self, target: ReferenceTarget) -> tuple[str, str | None]:
         profile = self._profile
-        apart = profile.token_per_patient or target.resource_type in profile.id_batch_one_patient
+        apart = profile.login.token_per_patient or target.resource_type in profile.references.id_batch_one_patient
         return target.resource_type, target.patient_id if apart else None
 
     def _batches(self, resource_type: str, ids: Sequence[str]) -> Iterator[list[str]]:
-        most = self._profile.id_batch_by_type.get(resource_type, self._profile.id_batch)
+        most = self._profile.references.id_batch_by_type.get(resource_type, self._profile.references.id_batch)
         if not self._searches_by_id(resource_type):
             most = 1
         batch: list[str] = []
@@ -166,7 +166,7 @@ class ReferenceFetcher:
         return 1, set()
 
     async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
-        ending = ending_of(error, self._profile.issue_codes, asked="read")
+        ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
         if ending is Ending.GONE:
             await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
             return "deleted in the EHR"
@@ -198,7 +198,7 @@ class ReferenceFetcher:
             return self._call(unit, url, template, "search")
 
         await self._pager.walk(f"{self._base_url}/{resource_type}?_id={listed}", call_for, take, unit_key=unit.key)
-        meaning = grade(issues, self._profile.issue_codes)
+        meaning = grade(issues, self._profile.answers.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
@@ -211,6 +211,6 @@ class ReferenceFetcher:
             url=url if "://" in url else f"{self._base_url}/{url}",
             template=template,
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self._profile.accept,
-            launch=unit.of_chart if self._profile.token_per_patient else None,
+            accept=self._profile.http.accept,
+            launch=unit.of_chart if self._profile.login.token_per_patient else None,
         )

@@ -1,7 +1,7 @@
 """Where resources refer to what no search by patient lists: one table, from R4's definitions, with what is known of vendors.
 
-Pure data and its choice. Which types are followed is the profile's (`follow`), further paths a site's (`reference_paths`); how
-references are read is left to `resolution`, what is fetched to `references`.
+Pure data and its choice. Which types are followed is the profile's (`references.follow`), further paths a site's
+(`references.paths`); how references are read is left to `resolution`, what is fetched to `references`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def followed_types(
     declared = capability.search_params
     return tuple(
         one
-        for one in profile.follow
+        for one in profile.references.follow
         if (not requested or one in requested) and (not declared or one in declared) and readable(one)
     )
 
@@ -116,8 +116,8 @@ def followed_types(
 def paths_to(types: Sequence[str], profile: VendorProfile) -> list[ReferencePath]:
     """Every path that can lead to one of these types, the site's own included."""
     found = []
-    for source in sorted({*PATHS, *profile.reference_paths}):
-        elements = {**PATHS.get(source, {}), **profile.reference_paths.get(source, {})}
+    for source in sorted({*PATHS, *profile.references.paths}):
+        elements = {**PATHS.get(source, {}), **profile.references.paths.get(source, {})}
         for element, targets in elements.items():
             if wanted := tuple(target for target in targets if target in types):
                 found.append(ReferencePath(source, f"$.{element}.reference", wanted))

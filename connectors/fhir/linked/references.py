@@ -25,7 +25,7 @@ _DUE_AT_ONCE = 5_000  # references in memory
 def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
     """Return what finds the references to follow in a run's records; None if it follows none."""
     types = followed_types(request.types, request.profile, capability, readable)
-    resolver = Resolver(request.base_url, request.profile.rewrite_origins)
+    resolver = Resolver(request.base_url, request.profile.links.rewrite_origins)
     return MentionFinder(paths_to(types, request.profile), resolver) if types else None
 
 
@@ -39,13 +39,13 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
     types = followed_types(run.request.types, profile, capability, readable)
     references = run.store.references
     fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
-    fresh = timedelta(days=profile.reference_fresh_d)
+    fresh = timedelta(days=profile.references.fresh_d)
     paths = paths_to(types, profile)
     run.show("following references")
     await references.follow(types)
     await _ask_pending(run, fetcher)  # of a run that was killed
     outcome = await references.note_answers()
-    for depth in range(profile.reference_depth):
+    for depth in range(profile.references.depth):
         more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
         leftovers = depth == 0 and run.request.kind == "sync"
         while due := await references.due(types, depth=depth + 1, fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
@@ -57,7 +57,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
         if not more:
             break
     else:
-        run.notes.append(f"references were followed for {profile.reference_depth} steps only")
+        run.notes.append(f"references were followed for {profile.references.depth} steps only")
     run.notes += [*_notes(outcome), *_astray(resolver)]
 
 
@@ -67,7 +67,7 @@ async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
         (KIND,),
         fetcher.fetch,
         doing=None,
-        workers=run.request.profile.max_concurrency * WORKERS_PER_SLOT,
+        workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
         notice=run.passing.received,
         let_in=lambda: True,
     )

@@ -136,7 +136,7 @@ def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int,
     most = counted if recounted is None else recounted
     said += (
         f", the store holds {stored:,}: one of the EHR's answers is wrong (if it is always the count, "
-        'set profile = { count_query = "" })'
+        'set profile = { completeness.count_query = "" })'
     )
     reason = "; ".join(filter(None, (answer.reason, said)))
     if most > stored or answer.verdict == "fewer":

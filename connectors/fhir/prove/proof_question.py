@@ -76,7 +76,7 @@ class Asker:
         began: datetime,
     ) -> None:
         self._request = request
-        self._base = FhirBase(request.base_url, request.profile.rewrite_origins)
+        self._base = FhirBase(request.base_url, request.profile.links.rewrite_origins)
         self._profile = request.profile
         self._client = client
         self._store = store
@@ -115,7 +115,7 @@ class Asker:
                 return replace(answer, method="count", verdict="equal", at_ehr=counted)
             return self._open(question, await self._walked(question, answer, counted))
         except TerminalFetchError as error:
-            ending = ending_of(error, self._profile.issue_codes, asked="search")
+            ending = ending_of(error, self._profile.answers.issue_codes, asked="search")
             answer = replace(
                 answer,
                 verdict="not asked" if ending in _REFUSED or error.status in _REFUSALS else "unanswered",
@@ -140,7 +140,7 @@ class Asker:
 
     async def _count(self, question: Question) -> int | None:
         """The number that the EHR gives; None where it gives none that can be trusted."""
-        query, unit = self._profile.count_query, question.units[0]
+        query, unit = self._profile.completeness.count_query, question.units[0]
         if not query or len(question.units) > 1 or unit.kind != "search" or SearchDetail.of(unit).expect:
             return None
         path = _with(_without_count(SearchDetail.of(unit).path), query)
@@ -150,7 +150,7 @@ class Asker:
         except (TerminalFetchError, NotABundleError):
             return None  # counting may not be allowed where listing is
         understood = not page.doubtful and not page.quarantined
-        return page.total if understood and grade(page.issues, self._profile.issue_codes) == "note" else None
+        return page.total if understood and grade(page.issues, self._profile.answers.issue_codes) == "note" else None
 
     async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
         """List the ids and compare; a count that differed stands beside them."""
@@ -208,7 +208,7 @@ class Asker:
         if unit.kind == "read":
             reason = await self._read_patient(unit, listed)
             return _Listing(reason, Ending.LISTED if reason is None else Ending.FAILED, failed=reason is not None)
-        thin = self._profile.walk_query
+        thin = self._profile.completeness.walk_query
         path = SearchDetail.of(unit).path
         if thin is not None:
             path = _with(path, thin)
@@ -247,12 +247,12 @@ class Asker:
             url=f"{self._request.base_url}/{path}",
             template=unit.template,
             purpose=purpose,
-            accept=self._profile.accept,
-            launch=unit.patient_id if self._profile.token_per_patient else None,
+            accept=self._profile.http.accept,
+            launch=unit.patient_id if self._profile.login.token_per_patient else None,
         )
 
     def _is_gone(self, error: TerminalFetchError) -> bool:
-        return ending_of(error, self._profile.issue_codes, asked="read") in _NOT_THERE
+        return ending_of(error, self._profile.answers.issue_codes, asked="read") in _NOT_THERE
 
     async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
         """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""

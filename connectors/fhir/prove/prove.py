@@ -166,7 +166,7 @@ class _Proof:
         )
         wanted = self._wanted()
         asked = self._request
-        everything = asked.profile.scope_wildcards and not asked.types
+        everything = asked.profile.login.scope_wildcards and not asked.types
         group = ("Group",) if asked.group is not None and asked.cohort is None else ()
         scopes = () if everything else tuple(dict.fromkeys(("Patient", *wanted, *self._directory, *group)))
         readable = await log_in(scopes)
@@ -202,13 +202,13 @@ class _Proof:
         """The types that the proved sync should have brought of patients; sets the directories that a crawl lists whole."""
         profile, named = self._profile, self._request.types or self.run.types
         if self.run.mode == "bulk":
-            if named or profile.bulk_types:
-                return tuple(named or profile.bulk_types)
+            if named or profile.bulk.types:
+                return tuple(named or profile.bulk.types)
             try:
                 plan = crawl_types((), profile, self._capability, lambda resource_type: True)
             except PlanError:
                 return ()
-            return tuple(t for t in plan.types if t not in profile.bulk_leaves_out)
+            return tuple(t for t in plan.types if t not in profile.bulk.leaves_out)
         plan = crawl_types(named, profile, self._capability, lambda resource_type: True)
         self._directory = plan.directory
         return plan.types
@@ -267,7 +267,7 @@ class _Proof:
     @property
     def _lists_everyone(self) -> bool:
         request = self._request
-        return self._profile.lists_patients and request.cohort is None and request.group is None
+        return self._profile.search.lists_patients and request.cohort is None and request.group is None
 
     def questions(self, patients: Sequence[str]) -> Iterator[Question]:
         """All questions: those of no patient first, then patient by patient."""
@@ -322,5 +322,5 @@ class _Proof:
                 step()
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(self._profile.max_concurrency * _ASKED_AT_ONCE):
+            for _ in range(self._profile.limits.max_concurrency * _ASKED_AT_ONCE):
                 tasks.start_soon(worker)

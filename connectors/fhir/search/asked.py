@@ -25,7 +25,7 @@ class Asked:
         self.without_since = False
         self._news = since_parameter(unit.resource_type, profile, capability)
         self._window = window_parameter(unit.resource_type, profile, capability)
-        size = profile.page_size_by_type.get(unit.resource_type, profile.page_size)
+        size = profile.search.page_size_by_type.get(unit.resource_type, profile.search.page_size)
         self.able = Able(now=began if self._window is not None else None, count=size)
 
     def may_refuse_since(self, piece: Piece, error: RequestError, meaning: IssueGrade) -> bool:

@@ -41,7 +41,7 @@ class Deferrals:
         """`heed_restricted` False: restricted data are requested again now, because a person wants them."""
         self._profile = profile
         self._now = now
-        self._zone = ZoneInfo(profile.time_zone)
+        self._zone = ZoneInfo(profile.limits.time_zone)
         self._until = {
             (one.resource_type, one.patient_id): one for one in known if heed_restricted or one.reason != "restricted"
         }
@@ -70,9 +70,7 @@ class Deferrals:
     def _words(self, deferral: Deferral) -> str:
         local = deferral.until.astimezone(self._zone)
         if deferral.reason == "paused":
-            return (
-                f"paused until {local:%Y-%m-%d %H:%M} {self._profile.time_zone}: the server's daily limit was reached"
-            )
+            return f"paused until {local:%Y-%m-%d %H:%M} {self._profile.limits.time_zone}: the server's daily limit was reached"
         return f"{RESTRICTED}; requested again after {local:%Y-%m-%d}, or with --since none"
 
     def let_through(self, resource_type: str) -> None:
@@ -90,7 +88,7 @@ class Deferrals:
         if not by_code:
             self._refused[resource_type].add(patient)
         else:
-            until = self._now() + timedelta(days=self._profile.restricted_retry_d)
+            until = self._now() + timedelta(days=self._profile.answers.restricted_retry_d)
             self.learned.append(Deferral(*key, "restricted", until))
 
     def pause(self, resource_type: str) -> str:

@@ -49,7 +49,7 @@ class Pager:
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._profile = profile
 
     async def walk(
@@ -80,7 +80,7 @@ class Pager:
 
     async def _once(self, first: str, call_for: CallFor, take: Take, unit_key: str | None, way: Way | None) -> Totals:
         url: str | None = first
-        guard, totals = LoopGuard(self._profile.max_pages), Totals()
+        guard, totals = LoopGuard(self._profile.search.max_pages), Totals()
         number = 0
         while url is not None:
             guard.check(url)
@@ -89,7 +89,7 @@ class Pager:
             guard.look([record.id for record in page.records])
             totals.see(page.total, ((r.resource_type, r.id) for r in page.records), len(page.quarantined))
             await take(page, page_url)
-            moved = self._profile.rewrite_origins
+            moved = self._profile.links.rewrite_origins
             url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url, moved)
         return totals
 
@@ -118,5 +118,5 @@ class Pager:
         return page, reply.url
 
     def _is_expired(self, error: TerminalFetchError) -> bool:
-        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.issue_codes)
-        return error.status in self._profile.next_expired_statuses or meaning == "restart"
+        meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.answers.issue_codes)
+        return error.status in self._profile.search.next_expired_statuses or meaning == "restart"

@@ -61,14 +61,14 @@ class LoopGuard:
         """Note one page's URL.
 
         Raises:
-            ProtocolError: it came before, or there are more pages than the profile's `max_pages`.
+            ProtocolError: it came before, or there are more pages than the profile's `search.max_pages`.
         """
         mark = blake2b(url.encode(), digest_size=8).digest()
         if mark in self._seen:
             raise ProtocolError("The server's `next` links form a circle: the same page was named twice.")
         if len(self._seen) >= self._max_pages:
             raise ProtocolError(
-                f"The search has more than {self._max_pages} pages: raise profile.max_pages if that is correct."
+                f"The search has more than {self._max_pages} pages: raise profile.search.max_pages if that is correct."
             )
         self._seen.add(mark)
 

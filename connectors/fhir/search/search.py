@@ -73,7 +73,7 @@ class SearchFetcher:
         """
         self._client = client
         self._base_url = base_url
-        self._base = FhirBase(base_url, profile.rewrite_origins)
+        self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability or Capability()
@@ -115,7 +115,7 @@ class SearchFetcher:
     @asynccontextmanager
     async def _turn(self, unit: Unit) -> AsyncIterator[None]:
         """Run a patient's searches of one type one after another: if the first is refused, the others are not sent."""
-        if unit.patient_id is None or unit.resource_type not in self._profile.search_splits:
+        if unit.patient_id is None or unit.resource_type not in self._profile.search.splits:
             yield
             return
         key = (unit.resource_type, unit.patient_id)
@@ -180,7 +180,7 @@ class SearchFetcher:
             return [], []
         if asked in ids:
             return ([Alias(asked, asked, gone=False)] if asked in self._formers else []), []
-        vendor_leads = "merged" in self._profile.issue_codes.values()
+        vendor_leads = "merged" in self._profile.answers.issue_codes.values()
         redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
         if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
             raise ProtocolError(f"{unit.template} returned another Patient than the requested one.")
@@ -234,7 +234,7 @@ class SearchFetcher:
                 if isinstance(error, NotAPageError) and error.led_to_patient and unit.patient_id is not None:
                     tally.merged = True
                     continue
-                meaning = meaning_of(error, self._profile.issue_codes)
+                meaning = meaning_of(error, self._profile.answers.issue_codes)
                 if asked.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
                     self._without_since.add(unit.resource_type)
                     asked.forget_since()
@@ -244,7 +244,9 @@ class SearchFetcher:
                 slow += trouble == "slow"
                 if slow > _MAX_SLOW:
                     raise
-                parts = divide(piece, trouble, asked.able) if trouble and count < self._profile.divide_max else ()
+                parts = (
+                    divide(piece, trouble, asked.able) if trouble and count < self._profile.search.divide_max else ()
+                )
                 if not parts and (piece is asked.whole or trouble is None):
                     raise
                 todo += reversed(parts)
@@ -259,7 +261,7 @@ class SearchFetcher:
 
     def _ended(self, unit: Unit, tally: Tally) -> UnitResult:
         result = ended(unit, tally, self._profile)
-        worst = grade(tally.issues, self._profile.issue_codes)
+        worst = grade(tally.issues, self._profile.answers.issue_codes)
         if result.state is UnitState.FAILED and worst in {"pause", "restricted"} and not tally.lost:
             codes = [code for issue in tally.issues for code in issue.vendor_codes]
             return self._remember(unit, result, codes)
@@ -306,7 +308,9 @@ class SearchFetcher:
         refusal = refused(
             unit,
             error,
-            ending_of(error, self._profile.issue_codes, asked="patient" if asks_for_patient(unit) else "search"),
+            ending_of(
+                error, self._profile.answers.issue_codes, asked="patient" if asks_for_patient(unit) else "search"
+            ),
             served=served,
         )
         if refusal is None:
@@ -323,18 +327,18 @@ class SearchFetcher:
         if result.ended is Ending.PAUSED:
             return replace(result, reason=self._deferrals.pause(unit.resource_type))
         if unit.patient_id is not None and result.reason is not None:
-            meanings = self._profile.issue_codes
+            meanings = self._profile.answers.issue_codes
             self._deferrals.refuse(
                 unit.resource_type,
                 unit.patient_id,
                 result.reason,
                 by_code=any(meanings.get(code) == "restricted" for code in codes),
-                every_type=any(code in self._profile.restricts_patient for code in codes),
+                every_type=any(code in self._profile.answers.restricts_patient for code in codes),
             )
         return result
 
     def _call(self, unit: Unit, url: str, *, purpose: str, first: bool = False) -> Call:
-        over = self._profile.post_search_over
+        over = self._profile.search.post_over
         where, _, query = url.partition("?")
         post = first and purpose == "search" and over is not None and len(url) > over and bool(query)
         return Call(
@@ -342,10 +346,10 @@ class SearchFetcher:
             url=f"{where}/_search" if post else url,
             template=unit.template,
             purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self._profile.accept,
+            accept=self._profile.http.accept,
             headers=_FORM if post else {},
             body=query.encode() if post else None,
-            launch=unit.patient_id if self._profile.token_per_patient else None,
+            launch=unit.patient_id if self._profile.login.token_per_patient else None,
         )
 
 

@@ -37,26 +37,26 @@ class SinceParameter(NamedTuple):
 
 def since_parameter(resource_type: str, profile: VendorProfile, capability: Capability) -> SinceParameter | None:
     """Return how to request news of this type; None: it is listed in full."""
-    able = profile.since_mode
+    able = profile.changes.since_mode
     if able in {"auto", "updated"} and _updated(resource_type, profile, capability):
         return SinceParameter(LAST_UPDATED, "updated")
-    if able in {"auto", "created"} and resource_type in profile.created_params:
-        return SinceParameter(profile.created_params[resource_type], "created")
+    if able in {"auto", "created"} and resource_type in profile.search.created_params:
+        return SinceParameter(profile.search.created_params[resource_type], "created")
     return None
 
 
 def _updated(resource_type: str, profile: VendorProfile, capability: Capability) -> bool:
-    if resource_type in profile.last_updated_types:
+    if resource_type in profile.search.last_updated_types:
         return True
-    return not profile.types and LAST_UPDATED in capability.search_params.get(resource_type, ())
+    return not profile.search.types and LAST_UPDATED in capability.search_params.get(resource_type, ())
 
 
 def window_parameter(resource_type: str, profile: VendorProfile, capability: Capability) -> SinceParameter | None:
     """The parameter by which this type can be asked between two instants; None: it cannot."""
     if _updated(resource_type, profile, capability):
-        once = resource_type in profile.last_updated_once
+        once = resource_type in profile.search.last_updated_once
         return None if once else SinceParameter(LAST_UPDATED, "updated")
-    created = profile.created_params.get(resource_type)
+    created = profile.search.created_params.get(resource_type)
     return SinceParameter(created, "created") if created else None
 
 

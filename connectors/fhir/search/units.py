@@ -49,11 +49,11 @@ class UnitPlan:
         self._owed = owed
         self._expected = expected
         self._known = known
-        self._ways = {split: search_way(split) for splits in profile.search_splits.values() for split in splits}
+        self._ways = {split: search_way(split) for splits in profile.search.splits.values() for split in splits}
         self._ways[""] = search_way("")
         self._asks_patient = check_patients or _PATIENT in types
         self._by = {t: since_parameter(t, profile, capability) for t in types}
-        self._splits = {t: profile.search_splits.get(t, ("",)) for t in types if t != _PATIENT}
+        self._splits = {t: profile.search.splits.get(t, ("",)) for t in types if t != _PATIENT}
         self._suffixes: dict[tuple[str, str | None], list[str]] = {}
 
     @property
@@ -84,14 +84,14 @@ class UnitPlan:
     def _batch_size(self) -> int:
         profile = self._profile
         declared = self._capability.search_params.get(_PATIENT)
-        if not self._stores_patient or profile.token_per_patient or (declared and "_id" not in declared):
+        if not self._stores_patient or profile.login.token_per_patient or (declared and "_id" not in declared):
             return 1
-        return profile.id_batch_by_type.get(_PATIENT, profile.id_batch)
+        return profile.references.id_batch_by_type.get(_PATIENT, profile.references.id_batch)
 
     def patient(self, patient: str, *, store: bool | None = None) -> Unit:
         """The Patient alone."""
         quoted = quote(patient, safe="")
-        read = self._profile.patient_by == "read"
+        read = self._profile.search.patient_by == "read"
         return Unit(
             key=unit_key("read", _PATIENT, patient),
             kind="read" if read else "search",
@@ -177,7 +177,7 @@ def directory_units(types: Sequence[str], profile: VendorProfile, capability: Ca
 
 
 def _page_size(resource_type: str, profile: VendorProfile) -> int | None:
-    return profile.page_size_by_type.get(resource_type, profile.page_size)
+    return profile.search.page_size_by_type.get(resource_type, profile.search.page_size)
 
 
 def _query(split: str, page_size: int | None, since: str | None, by: SinceParameter | None) -> str:

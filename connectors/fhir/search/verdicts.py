@@ -59,7 +59,7 @@ class Tally:
 
 def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     """Return how a unit ends whose pages all came, except for the positions in `lost`."""
-    worst = grade(tally.issues, profile.issue_codes)
+    worst = grade(tally.issues, profile.answers.issue_codes)
     if hole := _hole(unit, tally, worst):
         ending = _ENDINGS.get(worst, Ending.FAILED)
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hole, records=tally.count, ending=ending)
@@ -82,7 +82,7 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
 
 def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
     """Whether a search for patients brought everything that it could: nothing unread, withheld or in doubt."""
-    hole = _hole(unit, tally, grade(tally.issues, profile.issue_codes))
+    hole = _hole(unit, tally, grade(tally.issues, profile.answers.issue_codes))
     return hole is None and not (tally.doubtful or tally.shifted)
 
 

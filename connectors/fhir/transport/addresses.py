@@ -89,7 +89,7 @@ class AddressGuard:
 
 _REFUSED = (
     "the link leads to an address that is not public (loopback, private, link-local or similar); it was not followed. If that "
-    "host belongs to this EHR, put its name into profile.private_hosts"
+    "host belongs to this EHR, put its name into profile.links.private_hosts"
 )
 
 

@@ -101,7 +101,7 @@ class Endpoint(Protocol):
 
     @property
     def client_id(self) -> str | None:
-        """The id that the EHR gave us; public, and sent in the profile's `client_id_header`."""
+        """The id that the EHR gave us; public, and sent in the profile's `http.client_id_header`."""
 
     @property
     def ca_bundle(self) -> Path | None:

@@ -141,7 +141,7 @@ class EhrClient:
     ) -> None:
         self.tokens = tokens
         self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
-        self.budget = RetryBudget(profile.retry_share, profile.retry_floor)
+        self.budget = RetryBudget(profile.retry.share, profile.retry.floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("the EHR did not answer; trying again")
         self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
@@ -223,7 +223,7 @@ class EhrClient:
         raise error_for(call, seen, judge(call, seen), tries=1)
 
     def _answering(self) -> AbstractContextManager[None]:
-        return self.waits.answer("the EHR's answer", self._profile.read_timeout_s)
+        return self.waits.answer("the EHR's answer", self._profile.http.read_timeout_s)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
         probing = await self.limits.admit(call)
@@ -235,7 +235,7 @@ class EhrClient:
                 self.budget.count_answer()
                 self.limits.ended(reason=None)
                 return first.value
-            return await self._again(call, attempt, first, most=1 if probing else self._profile.max_tries)
+            return await self._again(call, attempt, first, most=1 if probing else self._profile.retry.max_tries)
         except BaseException:
             if probing:
                 self.limits.probe_lost()
@@ -268,8 +268,8 @@ class EhrClient:
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of what the server asked for."""
-        doubled = self._profile.retry_base_s * 2.0 ** min(state.attempt_number - 1, 64)
-        jitter = self._rng.uniform(0, min(self._profile.retry_cap_s, doubled))
+        doubled = self._profile.retry.base_s * 2.0 ** min(state.attempt_number - 1, 64)
+        jitter = self._rng.uniform(0, min(self._profile.retry.cap_s, doubled))
         return (_tried(state).verdict.after_s or 0.0) + jitter
 
     async def _try_whole(self, call: Call) -> _Try[Reply]:
@@ -306,7 +306,7 @@ class EhrClient:
                 seen = self._seen(held.answer, body, () if accepted else issue_codes(body))
             except FAILS as error:
                 seen = failed(error)
-            verdict = judge(call, seen, kickoff_429_means_running=self._profile.kickoff_429_means_running)
+            verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
             self.limits.saw(call, place, seen, signal_of(call, seen, verdict))
         except BaseException:
             await self._leave(held, place)
@@ -359,7 +359,7 @@ class EhrClient:
             media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             body_start=body[:BODY_START_BYTES],
             codes=codes,
-            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry_after_cap_s),
+            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry.after_cap_s),
             foreign=answer.foreign,
             token_sent="authorization" in answer.response.request.headers,
         )

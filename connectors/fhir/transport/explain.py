@@ -32,11 +32,11 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "name": "check the host in base_url, and this machine's name resolution (DNS)",
     "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
     "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop our packets, or that port "
-    "speaks no TLS; profile.connect_timeout_s says how long to wait",
+    "speaks no TLS; profile.http.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",
-    "timeout": "if this EHR needs longer, raise profile.read_timeout_s or connect_timeout_s",
+    "timeout": "if this EHR needs longer, raise profile.http.read_timeout_s or http.connect_timeout_s",
     "bomb": "ask the EHR's administrators what this answer is",
     "unasked": "only gzip is requested (Accept-Encoding), and another try brings the same: ask the operator of the EHR or of the "
     "gateway in front of it to send gzip or no compression",
@@ -47,10 +47,10 @@ _NEXT_BY_STATUS: dict[int, str] = {
     403: "the client's scopes or its user's rights at the EHR do not cover it",
     404: "check base_url, and whether this EHR offers it",
     406: "this EHR does not support the profile's accept type",
-    413: "request less at a time: lower profile.page_size",
-    414: "the URL is too long for the EHR or a gateway in front of it: lower profile.post_search_over, to search by POST",
+    413: "request less at a time: lower profile.search.page_size",
+    414: "the URL is too long for the EHR or a gateway in front of it: lower profile.search.post_over, to search by POST",
     431: "our headers are longer than the EHR, or a gateway in front of it, accepts: most likely the token; request fewer scopes",
-    429: "lower profile.max_concurrency, or run at a quieter hour",
+    429: "lower profile.limits.max_concurrency, or run at a quieter hour",
 }
 # what a status means to the purpose of a request, where that is more than to any
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
@@ -125,11 +125,11 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
     if verdict.action == "retry":
         if budget_empty:
-            text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry_share"
+            text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry.share"
             return BudgetExhaustedError(text, status=seen.status, codes=seen.codes)
         return TransientFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
     if verdict.xml:
-        text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.accept"
+        text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
         return ProtocolError(text, status=seen.status, codes=seen.codes)
     if verdict.action == "protocol":
         text = f"{said}, which is no answer to this request; check base_url and what this EHR declares"
@@ -144,7 +144,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
         advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
-        return advice.replace("base_url", "profile.token_url") if call.purpose == "token" else advice
+        return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
     if verdict.html and verdict.action == "retry":
         return "a firewall's block, or not a FHIR address: check base_url, and whether the EHR allows our address"
     if call.purpose == "kickoff" and seen.status == _FAILED:

@@ -53,11 +53,13 @@ class ConnectionLimits:
         self._profile = profile
         self._clock = clock
         self._waits = waits
-        self.pace = Pace(profile.max_concurrency, base_s=profile.retry_base_s)
-        self.file_pace = Pace(profile.file_concurrency, base_s=profile.retry_base_s)
+        self.pace = Pace(profile.limits.max_concurrency, base_s=profile.retry.base_s)
+        self.file_pace = Pace(profile.limits.file_concurrency, base_s=profile.retry.base_s)
         self.quota = self._shared.quota
         self.breaker = self._shared.breaker
-        self._quiet_hours = QuietHours(profile.quiet_hours, profile.time_zone) if profile.quiet_hours else None
+        self._quiet_hours = (
+            QuietHours(profile.limits.quiet_hours, profile.limits.time_zone) if profile.limits.quiet_hours else None
+        )
         self._look_again_at = 0.0 if self._quiet_hours else _FOREVER
         self._quiet = False
         self.pauses = 0  # that rate headers asked for and that were waited out ...
@@ -72,10 +74,10 @@ class ConnectionLimits:
     def restore(self, state: PaceState) -> None:
         """Go on where the last run of this connection ended."""
         if state.concurrency is not None:
-            self.pace = Pace(self.pace.ceiling, start=state.concurrency, base_s=self._profile.retry_base_s)
+            self.pace = Pace(self.pace.ceiling, start=state.concurrency, base_s=self._profile.retry.base_s)
         if state.file_concurrency is not None:
             start = state.file_concurrency
-            self.file_pace = Pace(self.file_pace.ceiling, start=start, base_s=self._profile.retry_base_s)
+            self.file_pace = Pace(self.file_pace.ceiling, start=start, base_s=self._profile.retry.base_s)
         self._shared.restore(state)
         self._resize()
 
@@ -135,7 +137,7 @@ class ConnectionLimits:
     async def acquire(self, purpose: Purpose) -> Place:
         """Wait for a place, and for the moment to use it; give it back with `release`.
 
-        Raises QuietHoursError: nothing may be asked for longer than profile.quiet_wait_s.
+        Raises QuietHoursError: nothing may be asked for longer than profile.limits.quiet_wait_s.
         """
         place = Place(is_file=purpose == "file")
         if place.is_file:
@@ -165,7 +167,7 @@ class ConnectionLimits:
         now = self._clock()
         if now >= self._look_again_at:
             self._look_at_quiet_hours()
-        if self._quiet and not self._profile.quiet_max_concurrency:
+        if self._quiet and not self._profile.limits.quiet_max_concurrency:
             await self._wait_for_the_quiet_to_end(now)
         while self._shared.paused_until > now:
             until = self._shared.paused_until
@@ -203,14 +205,16 @@ class ConnectionLimits:
 
     async def _wait_for_the_quiet_to_end(self, now: float) -> None:
         left = self._look_again_at - now
-        if left > self._profile.quiet_wait_s:
+        if left > self._profile.limits.quiet_wait_s:
             until = datetime.fromtimestamp(self._look_again_at, UTC)
             raise QuietHoursError(
-                f"profile.quiet_hours = {self._profile.quiet_hours} ({self._profile.time_zone}) last until "
-                f"{until:%H:%M} UTC, longer than profile.quiet_wait_s lets a run wait; sync again then, or set "
-                "profile.quiet_max_concurrency to 1 or more"
+                f"profile.limits.quiet_hours = {self._profile.limits.quiet_hours} ({self._profile.limits.time_zone}) last until "
+                f"{until:%H:%M} UTC, longer than profile.limits.quiet_wait_s lets a run wait; sync again then, or set "
+                "profile.limits.quiet_max_concurrency to 1 or more"
             )
-        await self._waits.sleep(left, f"quiet hours ({self._profile.quiet_hours} {self._profile.time_zone})")
+        await self._waits.sleep(
+            left, f"quiet hours ({self._profile.limits.quiet_hours} {self._profile.limits.time_zone})"
+        )
         self._look_at_quiet_hours()
 
     # -- after an answer
@@ -244,12 +248,12 @@ class ConnectionLimits:
         # a reset is a moment of the server's clock, which may be off
         said = allowance_from(headers, server_time(date) or now)
         if said is not None:
-            cap = self._profile.retry_after_cap_s
+            cap = self._profile.retry.after_cap_s
             until = self.quota.heard(said._replace(reset_s=min(said.reset_s, cap)), now, in_use=self.pace.level)
             self._shared.pause(until, by_headers=True)
 
     def _resize(self) -> None:
-        most = self._profile.quiet_max_concurrency or 1 if self._quiet else _FOREVER
+        most = self._profile.limits.quiet_max_concurrency or 1 if self._quiet else _FOREVER
         self._places.total_tokens = int(min(self.pace.level, most))
         self._files.total_tokens = int(min(self.file_pace.level, most))
 

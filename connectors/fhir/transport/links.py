@@ -1,7 +1,8 @@
 """Which URLs may be asked, and which may see the token. Pure; the answer never changes a byte of a well-formed link.
 
 Servers behind a gateway write links by the name that they know themselves by (`http://localhost:8080`, an internal host), or a
-port twice. `moved` maps such an origin onto the one that it is reached at (profile.rewrite_origins); no more of the link changes.
+port twice. `moved` maps such an origin onto the one that it is reached at (profile.links.rewrite_origins); no
+more of the link changes.
 
 Origins are computed by yarl, the parser that the transport connects with: two parsers that disagree are how tokens leak.
 """
@@ -59,9 +60,9 @@ def elsewhere(link: str, home: str) -> str:
     """What to do about a link to another origin than `home`, which it names, without its path."""
     there = written_origin(link)
     if there is None:
-        return "profile.rewrite_origins maps an origin in the EHR's links to the one where it can be reached"
+        return "profile.links.rewrite_origins maps an origin in the EHR's links to the one where it can be reached"
     setting = f'{{ "{there}" = "{written_origin(home) or home}" }}'
-    return f"if {there} is this EHR by another name, set profile.rewrite_origins = {setting}"
+    return f"if {there} is this EHR by another name, set profile.links.rewrite_origins = {setting}"
 
 
 def resolve(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:

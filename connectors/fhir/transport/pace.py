@@ -24,7 +24,7 @@ STRAIN_IN_NUMBERS = 2.0
 STRAIN_FORGOTTEN = 0.05  # by one good answer: two strained ones among twenty cut, one in a hundred never does
 MOST_PATIENCE = 64
 GAP_STREAK = 4  # good answers after which the gap halves
-LEAST_GAP, MOST_GAP = 0.05, 0.4  # of `retry_base_s`
+LEAST_GAP, MOST_GAP = 0.05, 0.4  # of `retry.base_s`
 MOST_KINDS = 256
 
 

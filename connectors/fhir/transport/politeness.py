@@ -28,8 +28,8 @@ class Politeness:
 
     def join(self, profile: VendorProfile) -> None:
         """One more connection to this origin."""
-        self.quota.tighten(profile.requests_per_minute)
-        self.breaker.be_as_patient(profile.breaker_failures, profile.breaker_open_s)
+        self.quota.tighten(profile.limits.requests_per_minute)
+        self.breaker.be_as_patient(profile.limits.breaker_failures, profile.limits.breaker_open_s)
 
     def restore(self, state: PaceState) -> None:
         """Go on where an earlier run left the origin; what this process has seen since is newer."""

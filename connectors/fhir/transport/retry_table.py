@@ -82,7 +82,7 @@ class Verdict:
     xml: bool = False
 
 
-def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) -> Verdict:
+def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdict:
     """The table, first match wins.
 
     | seen | verdict |
@@ -115,7 +115,7 @@ def judge(call: Call, seen: Seen, *, kickoff_429_means_running: bool = False) ->
     if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
         return Verdict(action="terminal")
     if seen.status in RETRYABLE or _is_as_500(seen.status):
-        paced = seen.status == 429 and (once is None or not kickoff_429_means_running)  # noqa: PLR2004
+        paced = seen.status == 429 and (once is None or not busy_means_running)  # noqa: PLR2004
         if paced:  # refused before it began: safe to repeat, a kick-off too
             once = None
         if seen.status == 504 and call.purpose == "search":  # noqa: PLR2004

@@ -74,27 +74,27 @@ class Sender:
         self.base_url = connection.base_url.rstrip("/")
         self.requests = 0
         self._origin = origin(self.base_url)
-        self._moved = profile.rewrite_origins
+        self._moved = profile.links.rewrite_origins
         self._client_id = {}
-        if profile.client_id_header and connection.client_id:
-            self._client_id = {profile.client_id_header: connection.client_id}
+        if profile.http.client_id_header and connection.client_id:
+            self._client_id = {profile.http.client_id_header: connection.client_id}
         named = (
             self.base_url,
-            profile.token_url,
+            profile.login.token_url,
             connection.proxy,
-            *profile.bulk_file_hosts,
-            *profile.private_hosts,
-            *profile.rewrite_origins.values(),
+            *profile.bulk.file_hosts,
+            *profile.links.private_hosts,
+            *profile.links.rewrite_origins.values(),
         )
         self._transport = VerbatimTransport(
             tls=lambda: tls_context(connection),
             proxy=connection.proxy,
             guard=AddressGuard(url for url in named if url),
-            connect_timeout_s=profile.connect_timeout_s,
-            read_timeout_s=profile.read_timeout_s,
-            cookies_of=self._origin if profile.cookies else None,
+            connect_timeout_s=profile.http.connect_timeout_s,
+            read_timeout_s=profile.http.read_timeout_s,
+            cookies_of=self._origin if profile.http.cookies else None,
         )
-        self._patience_s = profile.read_timeout_s
+        self._patience_s = profile.http.read_timeout_s
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -115,7 +115,7 @@ class Sender:
         if target != self._origin and target not in map(origin, call.token_origins):
             raise UnsafeLinkError(
                 f"{call.template}: the link leads to another origin than base_url's, {target}, which must not see the token; "
-                f'if it belongs to this EHR, put "{target}" into profile.bulk_file_hosts; {elsewhere(target, self.base_url)}'
+                f'if it belongs to this EHR, put "{target}" into profile.bulk.file_hosts; {elsewhere(target, self.base_url)}'
             )
         return None if tokens is None else await tokens.token(call.launch)
 

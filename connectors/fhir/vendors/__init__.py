@@ -30,9 +30,6 @@ def profile_for(vendor: str, overrides: Mapping[str, Any] | None = None) -> Vend
 
     Raises:
         KeyError: no such vendor.
-        pydantic.ValidationError: an override that is unknown or of the wrong type; its location is the override's key.
+        pydantic.ValidationError: an override that is unknown or of the wrong type; its location is the override's path.
     """
-    profile = PROFILES[vendor]
-    if not overrides:
-        return profile
-    return VendorProfile.model_validate({**profile.model_dump(), **overrides})
+    return PROFILES[vendor].with_overrides(overrides or {})

@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
-from connectors.fhir.profile import VendorProfile
+from connectors.fhir.profile import (
+    BulkProfile,
+    CompletenessProfile,
+    LimitsProfile,
+    LoginProfile,
+    PollProfile,
+    SearchProfile,
+    VendorProfile,
+)
 
 ALLSCRIPTS = VendorProfile(
     name="allscripts",
     label="Veradigm / Altera (Allscripts)",
-    scope_wildcards=True,  # scopes_supported lists system/*.read and system/*.rs [R] AA, vendor-facts 3.1
-    max_concurrency=4,  # no limit published: small by choice [I] vendor-facts 3.3
-    file_concurrency=2,  # likewise [I]
     mode="bulk",  # Group export is documented [D] VD, vendor-facts 3.4
-    types=(
-        "Patient",
-        "AllergyIntolerance",
-        "CarePlan",
-        "CareTeam",
-        "Condition",
-        "Device",
-        "DiagnosticReport",
-        "DocumentReference",
-        "Encounter",
-        "Goal",
-        "Immunization",
-        "MedicationAdministration",
-        "MedicationRequest",
-        "MedicationStatement",
-        "Observation",
-        "Procedure",
-        "Provenance",
-        "RelatedPerson",
-    ),  # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
-    page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
-    last_updated_types=(
-        "AllergyIntolerance",
-        "CarePlan",
-        "CareTeam",
-        "Condition",
-        "Device",
-        "DiagnosticReport",
-        "DocumentReference",
-        "Encounter",
-        "Goal",
-        "Immunization",
-        "MedicationAdministration",
-        "MedicationRequest",
-        "MedicationStatement",
-        "Observation",
-        "Procedure",
-        "RelatedPerson",
-    ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
-    patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
-    next_expired_statuses=(404, 410),  # not found [I] vendor-facts 3.3
-    bulk_levels=("group",),  # system and patient level: not found [D] VD, vendor-facts 3.4
-    # without `_type` the server gives everything authorised; Provenance only when listed [D] VD, vendor-facts 3.4
-    bulk_types=(),
-    bulk_since=True,  # not found; the IG's first version has it [I] vendor-facts 3.4
-    # Bundles have a total; `_summary` is not documented, so the smallest page is asked for its total [D] VD, vendor-facts 3.3
-    count_query="_count=1",
-    bulk_leaves_out=("Provenance",),  # only if listed in `_type` [D] VD, vendor-facts 3.4
-    poll_first_s=2,  # [I]
+    login=LoginProfile(
+        scope_wildcards=True,  # scopes_supported lists system/*.read and system/*.rs [R] AA, vendor-facts 3.1
+    ),
+    limits=LimitsProfile(
+        max_concurrency=4,  # no limit published: small by choice [I] vendor-facts 3.3
+        file_concurrency=2,  # likewise [I]
+    ),
+    search=SearchProfile(
+        types=(
+            "Patient",
+            "AllergyIntolerance",
+            "CarePlan",
+            "CareTeam",
+            "Condition",
+            "Device",
+            "DiagnosticReport",
+            "DocumentReference",
+            "Encounter",
+            "Goal",
+            "Immunization",
+            "MedicationAdministration",
+            "MedicationRequest",
+            "MedicationStatement",
+            "Observation",
+            "Procedure",
+            "Provenance",
+            "RelatedPerson",
+        ),  # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
+        page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
+        last_updated_types=(
+            "AllergyIntolerance",
+            "CarePlan",
+            "CareTeam",
+            "Condition",
+            "Device",
+            "DiagnosticReport",
+            "DocumentReference",
+            "Encounter",
+            "Goal",
+            "Immunization",
+            "MedicationAdministration",
+            "MedicationRequest",
+            "MedicationStatement",
+            "Observation",
+            "Procedure",
+            "RelatedPerson",
+        ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
+        patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
+        next_expired_statuses=(404, 410),  # not found [I] vendor-facts 3.3
+    ),
+    bulk=BulkProfile(
+        levels=("group",),  # system and patient level: not found [D] VD, vendor-facts 3.4
+        # without `_type` the server gives everything authorised; Provenance only when listed [D] VD, vendor-facts 3.4
+        types=(),
+        since=True,  # not found; the IG's first version has it [I] vendor-facts 3.4
+        leaves_out=("Provenance",),  # only if listed in `_type` [D] VD, vendor-facts 3.4
+    ),
+    poll=PollProfile(
+        first_s=2,  # [I]
+    ),
+    completeness=CompletenessProfile(
+        # Bundles have a total; `_summary` is not documented, so the smallest page is asked for its total [D] VD, vendor-facts 3.3
+        count_query="_count=1",
+    ),
 )

@@ -20,6 +20,7 @@ from connectors.fhir.vendors import profile_for
 from mocks.serving import Served
 from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows
+from tests.profiles import grouped
 from tests.user_site import key_pair
 
 
@@ -30,16 +31,17 @@ class Nights:
         self.served = served
         self.kept = kept
         self.moment = datetime.now(UTC)
-        self._profile = {"retry_base_s": 0.01, "read_timeout_s": 60, "follow": (), "max_tries": 3, **profile}
+        retry = {"base_s": 0.01, "max_tries": 3}
+        self._profile = {"retry": retry, "http.read_timeout_s": 60, "references.follow": (), **profile}
         if served.vendor == "va":
-            self._profile["audience"] = served.audience
+            self._profile["login.audience"] = served.audience
 
     async def sync(self, *patients: str, later: timedelta = timedelta(), **asked: Any) -> RunReport:
         """Crawl these patients as a cohort file that stays the same file; without any, whom the request says."""
         self.moment += later
         self.served.log.clear()
         served = self.served
-        chosen = profile_for(served.vendor, self._profile)
+        chosen = profile_for(served.vendor, grouped(self._profile))
         connection = Connection(name="site", vendor=served.vendor, base_url=served.base_url, auth="none")
         login = Credentials(
             auth="smart", client_id=served.client_id, key=json.dumps(key_pair(served.vendor).private), scopes=()

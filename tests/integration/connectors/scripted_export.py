@@ -27,6 +27,7 @@ from connectors.fhir.vendors import profile_for
 from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.wire import Seen, Wire, http, wire
+from tests.profiles import grouped
 from tests.user_site import key_pair
 
 PATIENT = '{"resourceType":"Patient","id":"p1"}'
@@ -177,7 +178,9 @@ class ExportServer:
     async def sync(self, store: KeptRows, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
         """One bulk run, as the command does it; its waits pass at once."""
         assert self.main is not None
-        chosen = profile_for("generic", {"bulk_levels": ["patient", "group"], "retry_base_s": 0.01, **(profile or {})})
+        chosen = profile_for(
+            "generic", grouped({"bulk.levels": ["patient", "group"], "retry.base_s": 0.01, **(profile or {})})
+        )
         connection = Connection(name="site", vendor="generic", base_url=self.main.base_url, auth="none")
         key = json.dumps(key_pair("generic").private)
         credentials = Credentials(auth="smart", client_id="client-1", key=key, scopes=("system/*.read",))

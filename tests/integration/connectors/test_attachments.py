@@ -178,7 +178,7 @@ async def test_a_document_that_fails_is_a_hole_that_names_nobody_and_the_next_ru
     ]
     with mock("epic", data=data) as served:
         served.faults.add(FaultRule(match=Match(path="Binary/b1"), action=Action(wrong_content=True)))
-        report = await run(served, store, profile={"max_tries": 2})
+        report = await run(served, store, profile={"retry.max_tries": 2})
         assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["DocumentReference"])
         assert not any(word in repr(report) for word in ("secret-note", "b1", "p1"))
         served.faults.clear()
@@ -256,7 +256,7 @@ async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the
                 "attachments: 1 in all: 1 not requested (on other servers, not requested without attachments.foreign)"
                 in report.notes
             )
-            await run(served, store, profile={"attachments": {"foreign": True}, "private_hosts": ["127.0.0.1"]})
+            await run(served, store, profile={"attachments": {"foreign": True}, "links.private_hosts": ["127.0.0.1"]})
             asked = list(other.log)
     assert [entry.had_authorization for entry in asked] == [False]
     assert uses(store_url)["d1", 0][1:] == (b"<p>far", "far")
@@ -435,7 +435,7 @@ async def test_what_an_earlier_run_left_over_is_counted_by_the_run_that_got_it(s
     data = [PATIENT, note("d1", linked("b1")), note("d2", linked("lost")), binary("b1", b"<p>1")]
     with mock("epic", data=data) as served:
         served.faults.add(FaultRule(match=Match(path="Binary/lost"), action=Action(status=500)))
-        first = await run(served, store, profile={"max_tries": 1})
+        first = await run(served, store, profile={"retry.max_tries": 1})
         assert "attachments: 2 in all: 1 stored, 1 not fetched" in first.notes
         served.faults.clear()
         again = await run(served, store)

@@ -44,7 +44,7 @@ async def test_a_server_of_each_version_is_asked_in_its_own_form_at_once(store: 
 async def test_a_server_that_says_no_version_and_takes_post_only_is_met_after_one_refusal(store: KeptRows) -> None:
     with mock("generic", bulk_version=4) as served:
         report = await run(
-            served, store, profile={"kickoff_method": "GET", "kickoff_lists": "comma"}, types=("Patient", "Goal")
+            served, store, profile={"kickoff.method": "GET", "kickoff.lists": "comma"}, types=("Patient", "Goal")
         )
         methods = [entry.method for entry in kickoffs(served)]
     assert (report.status, report.error) == ("complete", None)
@@ -98,7 +98,13 @@ async def test_a_comma_within_a_filter_stays_one_filter(store: KeptRows, comma: 
         options = BulkOptions(
             type_filters=("Observation?category=laboratory,vital-signs", "Condition?category=nothing")
         )
-        await run(served, store, types=("Observation", "Condition"), bulk=options, profile={"type_filter_comma": comma})
+        await run(
+            served,
+            store,
+            types=("Observation", "Condition"),
+            bulk=options,
+            profile={"kickoff.type_filter_comma": comma},
+        )
         all_observations = {row.id for row in served.dataset.of_type("Observation")}
         wanted = {
             row.id
@@ -190,7 +196,7 @@ async def test_a_kick_off_whose_answer_was_lost_is_not_sent_again_until_its_time
         served.faults.add(FaultRule(match=Match(purpose="kickoff"), nth=1, action=action))
         first = await run(served, store)
         assert (first.status, len(kickoffs(served))) == ("failed", 1)
-        assert "kickoff_again_s" in (first.error or "")
+        assert "kickoff.again_s" in (first.error or "")
         second = await run(served, store)
         expected = reachable(served)
         assert len(kickoffs(served)) == 2
@@ -203,7 +209,7 @@ async def test_a_stale_job_of_ours_behind_a_429_is_deleted_and_the_export_begins
     with mock("cerner", polls=1000) as served:
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
         # left at the server, running
-        await run(served, store, profile={"max_tries": 2}, types=("Patient", "Condition"))
+        await run(served, store, profile={"retry.max_tries": 2}, types=("Patient", "Condition"))
         served.faults.clear()
         served.ehr.config.__dict__["polls"] = 1
         report = await run(served, store, types=("Patient", "Observation"))  # another scope: the old run is given up
@@ -217,7 +223,7 @@ async def test_a_stale_job_of_ours_behind_a_429_is_deleted_and_the_export_begins
 async def test_an_export_that_was_not_deleted_is_deleted_by_the_next_run(store: KeptRows) -> None:
     with mock("generic") as served:
         served.faults.add(FaultRule(match=Match(purpose="delete"), action=Action(status=500, body="operation-outcome")))
-        first = await run(served, store, profile={"max_tries": 2})
+        first = await run(served, store, profile={"retry.max_tries": 2})
         assert first.status == "complete"
         assert "next run tries again" in " ".join(first.notes)
         assert len(served.ehr.jobs) == 1
@@ -301,7 +307,7 @@ async def test_links_that_are_about_to_end_are_renewed_before_they_are_used(stor
 
 async def test_a_status_said_apart_is_read(store: KeptRows) -> None:
     with mock("generic", separate_status=True, polls=2) as served:
-        report = await run(served, store, profile={"bulk_separate_status": True})
+        report = await run(served, store, profile={"bulk.separate_status": True})
         expected = reachable(served)
     assert report.status == "complete"
     assert store.live() == expected
@@ -399,7 +405,7 @@ async def test_a_storm_of_refusals_and_failures_over_2000_files_needs_no_operato
         served.faults.add(
             FaultRule(match=Match(purpose="file"), probability=0.01, action=Action(status=502, body="html"))
         )
-        report = await run(served, store, profile={"retry_floor": 40, "retry_share": 0.05})
+        report = await run(served, store, profile={"retry.floor": 40, "retry.share": 0.05})
         expected = reachable(served)
     assert len([unit for unit in store.units() if unit.kind == "file"]) > 1800
     assert (report.status, report.holes) == ("complete", [])

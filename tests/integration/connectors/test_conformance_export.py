@@ -51,7 +51,7 @@ async def test_a_kick_off_is_a_get_that_asks_for_an_asynchronous_answer_in_fhir_
 ) -> None:
     async with export_server() as server:
         group = {"group": "g 1"} if level == "group" else {}
-        report = await server.sync(store, {"bulk_levels": [level]}, types=("Patient", "Observation"), **group)
+        report = await server.sync(store, {"bulk.levels": [level]}, types=("Patient", "Observation"), **group)
         (kickoff,) = server.kicked_off
     assert (report.status, report.error) == ("complete", None)
     assert kickoff.method == "GET"
@@ -67,7 +67,7 @@ async def test_a_kick_off_is_a_get_that_asks_for_an_asynchronous_answer_in_fhir_
 async def test_patients_are_named_in_a_posted_parameters_resource(store: KeptRows) -> None:
     async with export_server() as server:
         cohort = CohortSource(values=("p1",))
-        await server.sync(store, {"bulk_levels": ["patient-list"]}, types=("Patient", "Observation"), cohort=cohort)
+        await server.sync(store, {"bulk.levels": ["patient-list"]}, types=("Patient", "Observation"), cohort=cohort)
         (kickoff,) = server.kicked_off
     body = json.loads(kickoff.body)
     assert (kickoff.method, kickoff.target) == ("POST", "/fhir/Patient/$export")
@@ -161,7 +161,7 @@ async def test_parameters_that_a_server_may_not_know_are_asked_leniently_where_t
     store: KeptRows,
 ) -> None:
     async with export_server() as server:
-        await server.sync(store, {"bulk_lenient": True})
+        await server.sync(store, {"bulk.lenient": True})
         (kickoff,) = server.kicked_off
     assert {"respond-async", "handling=lenient"} <= {word.strip() for word in kickoff.headers["prefer"].split(",")}
 
@@ -244,13 +244,13 @@ async def test_a_retry_after_is_a_floor_on_which_our_own_waits_grow(store: KeptR
 
 async def test_a_retry_after_of_hours_is_capped(store: KeptRows) -> None:
     async with export_server(polls=[busy(**{"Retry-After": "18000"}), manifest("Patient", "Observation")]) as server:
-        assert (await server.sync(store, {"poll_cap_s": 300})).status == "complete"
+        assert (await server.sync(store, {"poll.cap_s": 300})).status == "complete"
     assert max(server.waits) <= 300
 
 
 async def test_without_retry_after_polls_become_rarer(store: KeptRows) -> None:
     async with export_server(polls=[busy()] * 5 + [manifest("Patient", "Observation")]) as server:
-        await server.sync(store, {"poll_first_s": 2, "poll_floor_s": 1})
+        await server.sync(store, {"poll.first_s": 2, "poll.floor_s": 1})
         waits = [wait for wait in server.waits if wait >= 1]
     assert waits == sorted(waits)
     assert waits[-1] >= 4 * waits[0]
@@ -310,7 +310,7 @@ async def test_a_separate_export_status_counts_in_place_of_https(store: KeptRows
         manifest("Patient", "Observation"),
     ]
     async with export_server(polls=polls) as server:
-        report = await server.sync(store, {"bulk_separate_status": True})
+        report = await server.sync(store, {"bulk.separate_status": True})
         (kickoff,) = server.kicked_off
         assert len(server.sent("/jobs/1", "GET")) == 3
     assert report.status == "complete"
@@ -328,7 +328,7 @@ async def test_progress_is_shown_as_counts_and_never_as_the_servers_text(store: 
 
 async def test_a_job_without_end_is_given_up_after_its_time_and_kept_for_the_next_run(store: KeptRows) -> None:
     async with export_server(polls=[busy()]) as server:
-        report = await server.sync(store, {"job_timeout_s": 7200, "poll_cap_s": 600})
+        report = await server.sync(store, {"bulk.job_timeout_s": 7200, "poll.cap_s": 600})
         server.polls = [manifest("Patient", "Observation")]
         again = await server.sync(store)
         assert len(server.kicked_off) == 1
@@ -374,7 +374,7 @@ async def test_a_token_required_at_a_foreign_origin_is_not_sent_there(store: Kep
         assert server.elsewhere is not None
         assert server.elsewhere.seen == []
     assert report.status in {"failed", "partial"}
-    assert any("bulk_file_hosts" in hole.reason for hole in report.holes)
+    assert any("bulk.file_hosts" in hole.reason for hole in report.holes)
 
 
 async def test_an_empty_output_is_a_success_without_data(store: KeptRows) -> None:
@@ -441,7 +441,7 @@ async def test_files_of_a_partial_manifest_are_fetched_while_the_server_still_wo
         polls=[partial, partial, manifest("Patient", link=[{"relation": "next", "url": "{origin}/page2"}])]
     ) as server:
         server.pages["/page2"] = [busy(), manifest("Observation")]
-        report = await server.sync(store, {"bulk_partial": "yes"})
+        report = await server.sync(store, {"bulk.partial": "yes"})
         assert server.main is not None
         targets = [seen.target for seen in server.main.seen]
     assert report.status == "complete"
@@ -476,8 +476,8 @@ async def test_blocks_of_an_organised_export_are_read_by_the_type_of_each_line(s
 
 async def test_the_next_export_asks_since_the_transaction_time_of_the_last(store: KeptRows) -> None:
     async with export_server() as server:
-        await server.sync(store, {"incremental": True})
-        await server.sync(store, {"incremental": True})
+        await server.sync(store, {"changes.incremental": True})
+        await server.sync(store, {"changes.incremental": True})
         first, second = server.kicked_off
     assert "_since" not in first.target
     assert "_since=2026-03-01T00:00:00Z" in unquote(second.target)
@@ -488,7 +488,7 @@ async def test_after_a_week_of_changes_everything_is_exported_again_and_with_it_
 ) -> None:
     async with export_server() as server:
         for _ in range(2):
-            await server.sync(store, {"incremental": True, "reconcile_every_d": 7})
+            await server.sync(store, {"changes.incremental": True, "changes.reconcile_every_d": 7})
             server.moment += timedelta(days=8)
         first, second = server.kicked_off
     assert "_since" not in first.target + second.target
@@ -497,7 +497,7 @@ async def test_after_a_week_of_changes_everything_is_exported_again_and_with_it_
 async def test_without_a_transaction_time_the_kick_off_less_a_margin_is_the_next_since(store: KeptRows) -> None:
     async with export_server(polls=[manifest("Patient", "Observation", transactionTime=None)]) as server:
         began = server.moment
-        await server.sync(store, {"overlap_s": 300})
+        await server.sync(store, {"changes.overlap_s": 300})
     assert datetime.fromisoformat(store.watermarks()["Patient"]) == (began - timedelta(seconds=300)).replace(
         microsecond=0
     )
@@ -509,8 +509,8 @@ async def test_a_transaction_time_that_is_unreadable_or_ahead_of_the_clocks_earn
 ) -> None:
     async with export_server(polls=[manifest("Patient", "Observation", transactionTime=said)]) as server:
         began = server.moment.replace(microsecond=0)
-        report = await server.sync(store, {"incremental": True, "overlap_s": 300})
-        await server.sync(store, {"incremental": True})
+        report = await server.sync(store, {"changes.incremental": True, "changes.overlap_s": 300})
+        await server.sync(store, {"changes.incremental": True})
         since = unquote(server.kicked_off[1].target).partition("_since=")[2].partition("&")[0]
     assert datetime.fromisoformat(since) == began - timedelta(seconds=300)
     assert any("transactionTime is missing, unreadable or ahead" in note for note in report.notes)
@@ -530,8 +530,8 @@ async def test_the_oldest_of_several_watermarks_is_found_whatever_their_zones(st
         both = ("Patient", "Observation")
         for types, said in ((both, "2026-03-01T01:00:00Z"), (both[:1], "2026-03-01T10:00:00+14:00")):
             server.polls = [manifest(*types, transactionTime=said)]
-            await server.sync(store, {"incremental": True}, types=types)
-        await server.sync(store, {"incremental": True}, types=both)
+            await server.sync(store, {"changes.incremental": True}, types=types)
+        await server.sync(store, {"changes.incremental": True}, types=both)
         assert "_since=2026-03-01T10:00:00+14:00" in unquote(server.kicked_off[2].target)
 
 
@@ -583,7 +583,7 @@ async def test_a_file_under_another_media_type_is_read(store: KeptRows, media_ty
 async def test_a_web_page_in_place_of_a_file_is_never_data(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Patient"] = [Answer(200, "<html>Request Rejected</html>", content_type="text/html")]
-        report = await server.sync(store, {"max_tries": 2})
+        report = await server.sync(store, {"retry.max_tries": 2})
     assert report.status == "partial"
     assert set(store.live()) == {("Observation", "o1")}
 
@@ -591,7 +591,7 @@ async def test_a_web_page_in_place_of_a_file_is_never_data(store: KeptRows) -> N
 async def test_an_operationoutcome_in_place_of_a_file_is_never_data(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Patient"] = [Answer(200, OUTCOME.format(severity="error", code="exception"))]
-        report = await server.sync(store, {"max_tries": 2})
+        report = await server.sync(store, {"retry.max_tries": 2})
     assert report.status == "partial"
     assert set(store.live()) == {("Observation", "o1")}
 
@@ -684,7 +684,7 @@ async def test_a_job_with_a_file_missing_is_not_deleted(store: KeptRows) -> None
 @pytest.mark.parametrize("status", [200, 202, 204, 404, 500])
 async def test_no_answer_to_a_delete_fails_the_run(store: KeptRows, status: int) -> None:
     async with export_server(deletions=[Answer(status, "")]) as server:
-        report = await server.sync(store, {"max_tries": 1})
+        report = await server.sync(store, {"retry.max_tries": 1})
     assert report.status == "complete"
     assert any("could not be deleted" in note for note in report.notes) == (status == 500)
 

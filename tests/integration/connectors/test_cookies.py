@@ -24,7 +24,7 @@ class Balanced:
 
 
 async def test_a_session_that_lives_on_one_machine_is_found_again_with_cookies() -> None:
-    async with wire(Balanced()) as server, client(server, cookies=True) as ehr:
+    async with wire(Balanced()) as server, client(server, http__cookies=True) as ehr:
         await ehr.send(call("Patient?first"))
         await ehr.send(call("Patient?second"))
         assert [seen.headers.get("cookie") for seen in server.seen] == [None, "SERVERID=app-2|Zx+/="]
@@ -43,7 +43,7 @@ async def test_cookies_of_a_redirect_and_of_a_refusal_are_kept_too() -> None:
         http(503, b"", Set_Cookie="b=2", Retry_After="0"),
         http(),
     ]
-    async with wire(always(script)) as server, client(server, cookies=True, retry_base_s=0.01) as ehr:
+    async with wire(always(script)) as server, client(server, http__cookies=True, retry__base_s=0.01) as ehr:
         await ehr.send(call())
         assert server.seen[1].headers["cookie"] == "a=1"
         assert set(server.seen[2].headers["cookie"].split("; ")) == {"a=1", "b=2"}
@@ -56,7 +56,7 @@ async def test_a_cookie_goes_to_its_path_and_until_it_is_taken_back() -> None:
         http(Set_Cookie="a=; Path=/fhir/Patient; Max-Age=0"),
         http(),
     ]
-    async with wire(always(script)) as server, client(server, cookies=True) as ehr:
+    async with wire(always(script)) as server, client(server, http__cookies=True) as ehr:
         for url in ("Patient?x", "Observation?x", "Patient?x", "Patient?x"):
             await ehr.send(call(url))
         assert [seen.headers.get("cookie") for seen in server.seen] == [None, None, "a=1", None]
@@ -67,7 +67,7 @@ async def test_no_cookie_leaves_the_ehrs_origin_and_none_of_another_is_taken() -
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(wire(always(http(Set_Cookie="theirs=1; Path=/"))))
         server = await stack.enter_async_context(wire(always(http(Set_Cookie="ours=1; Path=/; Domain=127.0.0.1"))))
-        ehr = await stack.enter_async_context(client(server, cookies=True))
+        ehr = await stack.enter_async_context(client(server, http__cookies=True))
         file = {"purpose": "file", "accept": "application/fhir+ndjson", "auth": False}
         await ehr.send(call())
         await ehr.send(call(f"{other.origin}/files/1", **file))
@@ -79,9 +79,9 @@ async def test_no_cookie_leaves_the_ehrs_origin_and_none_of_another_is_taken() -
 
 async def test_each_connection_has_a_jar_of_its_own() -> None:
     async with wire(always(http(Set_Cookie=STICKY))) as server:
-        async with client(Endpoint(server.base_url), cookies=True) as first:
+        async with client(Endpoint(server.base_url), http__cookies=True) as first:
             await first.send(call())
-        async with client(Endpoint(server.base_url), cookies=True) as second:
+        async with client(Endpoint(server.base_url), http__cookies=True) as second:
             await second.send(call())
         assert not any("cookie" in seen.headers for seen in server.seen)
 
@@ -91,7 +91,7 @@ async def test_a_server_that_sets_new_cookies_for_ever_fills_nothing() -> None:
         writer.write(http(Set_Cookie=f"c{len(running.seen)}=1; Path=/"))
 
     running: Wire
-    async with wire(answer) as running, client(running, cookies=True) as ehr:
+    async with wire(answer) as running, client(running, http__cookies=True) as ehr:
         for _ in range(120):
             await ehr.send(call())
         assert max(seen.headers.get("cookie", "").count("=") for seen in running.seen) <= 50

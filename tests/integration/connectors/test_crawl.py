@@ -117,7 +117,7 @@ async def test_a_page_that_takes_too_long_is_asked_smaller(kept: KeptRows) -> No
 
 async def test_documents_put_off_to_tomorrow_are_not_asked_before_and_heal_then(kept: KeptRows) -> None:
     with ehr("epic", daily_documents=1) as served:
-        nights = Nights(served, kept, time_zone="America/Chicago", max_concurrency=1)
+        nights = Nights(served, kept, limits__time_zone="America/Chicago", limits__max_concurrency=1)
         nights.moment = nights.moment.replace(hour=15)
         types = ("Patient", "DocumentReference")
         first = await nights.sync(*PATIENTS, types=types)
@@ -151,7 +151,7 @@ async def test_break_the_glass_is_asked_once_and_then_only_after_its_days_or_by_
 async def test_a_restricted_patient_is_left_alone_in_every_type(kept: KeptRows) -> None:
     types = ("Patient", "Observation", "Condition", "Procedure", "Encounter", "Immunization")
     with ehr("epic", restricted={"*/pat-2": "4131"}) as served:
-        nights = Nights(served, kept, max_concurrency=1)
+        nights = Nights(served, kept, limits__max_concurrency=1)
         report = await nights.sync(*PATIENTS, types=types)
         assert sum(len(nights.asked(kind, "pat-2")) for kind in types[1:]) <= 2
         assert {hole.resource_type for hole in report.holes} == set(types[1:])
@@ -162,7 +162,7 @@ async def test_a_type_that_the_app_may_not_have_is_not_asked_for_every_patient(k
     data = [*people(*everyone), *(row("Goal", f"g-{p}", p) for p in everyone)]
     with ehr("cerner", data) as served:
         served.faults.add(FaultRule(match=Match(path="/Goal"), action=Action(status=403)))
-        nights = Nights(served, kept, max_concurrency=1)
+        nights = Nights(served, kept, limits__max_concurrency=1)
         report = await nights.sync(*everyone, types=("Patient", "Goal"))
         assert len(nights.asked("Goal")) <= 5
         assert len(report.holes) == 20
@@ -176,7 +176,7 @@ async def test_a_type_that_the_app_may_not_have_is_not_asked_for_every_patient(k
 async def test_a_broken_patient_is_asked_for_all_it_missed_and_the_others_only_for_news(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner") as served:
-        nights = Nights(served, kept, incremental=True)
+        nights = Nights(served, kept, changes__incremental=True)
         await nights.sync(*PATIENTS, types=types)
         served.faults.add(FaultRule(match=Match(path="Observation.*pat-2"), action=Action(status=422)))
         for _ in range(2):
@@ -193,7 +193,7 @@ async def test_a_broken_patient_is_asked_for_all_it_missed_and_the_others_only_f
 async def test_a_new_patient_is_listed_in_full_and_nobody_else_is(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner") as served:
-        nights = Nights(served, kept, incremental=True)
+        nights = Nights(served, kept, changes__incremental=True)
         await nights.sync("pat-1", "pat-2", types=types)
         report = await nights.sync("pat-2", "pat-3", types=types)
         assert not any("_lastUpdated" in target for target in nights.asked("Observation", "pat-3"))
@@ -211,7 +211,7 @@ async def test_epic_is_asked_for_what_was_made_since_and_a_full_listing_finds_wh
     types = ("Patient", "Observation", "Procedure")
     data = [*people("pat-1"), lab("old", "2026-01-01T00:00:00Z", 1), lab("far", "2099-01-01T00:00:00Z", 1)]
     with ehr("epic", data) as served:
-        nights = Nights(served, kept, incremental=True, reconcile_every_d=7)
+        nights = Nights(served, kept, changes__incremental=True, changes__reconcile_every_d=7)
         await nights.sync("pat-1", types=types)
         assert kept.watermarks()["Observation"] == "2025-12-31T00:00:00Z"  # newest seen but for the future, less a day
         served.dataset.replace(lab("old", "2025-06-01T00:00:00Z", 2))
@@ -229,7 +229,7 @@ async def test_epic_is_asked_for_what_was_made_since_and_a_full_listing_finds_wh
 async def test_a_filter_that_is_ignored_is_noted_and_nothing_is_dropped_or_taken_for_gone(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner", ignored_params=frozenset({"_lastUpdated"})) as served:
-        nights = Nights(served, kept, incremental=True)
+        nights = Nights(served, kept, changes__incremental=True)
         await nights.sync(*PATIENTS, types=types)
         report = await nights.sync(*PATIENTS, types=types)
         assert any("ignored a filter" in note for note in report.notes)
@@ -239,7 +239,7 @@ async def test_a_filter_that_is_ignored_is_noted_and_nothing_is_dropped_or_taken
 async def test_a_filter_that_is_refused_is_left_out_and_everything_listed(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner", refused_params=frozenset({"_lastUpdated"})) as served:
-        nights = Nights(served, kept, incremental=True)
+        nights = Nights(served, kept, changes__incremental=True)
         await nights.sync(*PATIENTS, types=types)
         served.dataset.replace(row("Observation", "new", "pat-1"))
         report = await nights.sync(*PATIENTS, types=types)
@@ -277,7 +277,7 @@ async def test_a_patient_that_says_it_was_replaced_leads_to_its_survivor(kept: K
     types = ("Patient", "Observation")
     with ehr("cerner") as served:
         served.dataset.replace(row("Patient", "pat-1", "pat-1", link=link))
-        nights = Nights(served, kept, incremental=True)
+        nights = Nights(served, kept, changes__incremental=True)
         await nights.sync("pat-2", types=types)
         report = await nights.sync("pat-1", "pat-2", types=types)
         assert report.status == "complete"

@@ -14,7 +14,7 @@ from tests.integration.connectors.scripted_export import Answer, ExportServer, a
 pytestmark = pytest.mark.anyio
 
 PATIENT_LEVEL, SYSTEM_LEVEL = "/fhir/Patient/$export", "/fhir/$export"
-IN_ORDER: dict[str, Any] = {"bulk_levels": ["group", "patient", "system", "patient-list"]}
+IN_ORDER: dict[str, Any] = {"bulk.levels": ["group", "patient", "system", "patient-list"]}
 DECLARES_NOTHING = {"rest": [{"mode": "server", "resource": [{"type": "Patient"}]}]}
 
 
@@ -93,7 +93,7 @@ async def test_an_export_that_is_under_way_is_gone_on_with_at_its_own_level(stor
     pages = {PATIENT_LEVEL: [Answer(404)], SYSTEM_LEVEL: [accepted()]}
     async with export_server(pages=pages) as server:
         good, server.polls = server.polls, [Answer(503)]
-        assert (await server.sync(store, {**IN_ORDER, "max_tries": 1})).status == "failed"
+        assert (await server.sync(store, {**IN_ORDER, "retry.max_tries": 1})).status == "failed"
         server.polls = good
         report = await server.sync(store, IN_ORDER)
         assert levels(server) == [PATIENT_LEVEL, SYSTEM_LEVEL]

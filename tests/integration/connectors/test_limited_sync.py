@@ -57,7 +57,7 @@ async def test_a_server_with_a_limit_is_synced_whole_without_spending_the_budget
     kept: KeptRows, knobs: dict[str, Any]
 ) -> None:
     with mock("generic", bulk_levels=(), **knobs) as served:
-        report = await run(served, kept, {"max_concurrency": 10, "retry_base_s": 0.5})
+        report = await run(served, kept, {"limits.max_concurrency": 10, "retry.base_s": 0.5})
         assert (report.status, report.holes) == ("complete", [])
         assert_all_is_there(kept, served)
     assert report.retries_spent == 0
@@ -79,8 +79,8 @@ async def test_a_gateway_that_tells_its_quota_never_has_to_refuse(style: str) ->
 
 async def test_a_pace_that_was_found_is_remembered(kept: KeptRows) -> None:
     with mock("generic", bulk_levels=(), max_concurrency=2, latency_s=0.005) as served:
-        first = await run(served, kept, {"max_concurrency": 20})
-        again = await run(served, kept, {"max_concurrency": 20})
+        first = await run(served, kept, {"limits.max_concurrency": 20})
+        again = await run(served, kept, {"limits.max_concurrency": 20})
     assert first.retries > again.retries
     assert again.status == "complete"
 
@@ -91,7 +91,7 @@ async def test_an_ehr_that_goes_down_leaves_named_holes_and_is_asked_once_until_
     with mock("generic", bulk_levels=()) as served:
         rule = FaultRule(match=Match(purpose="search"), first=20, action=Action(status=503))
         served.faults.add(rule)
-        profile = {"max_tries": 3, "breaker_open_s": 3000}
+        profile = {"retry.max_tries": 3, "limits.breaker_open_s": 3000}
         report = await run(served, kept, profile)
         assert report.status == "partial"
         assert report.down_until is not None
@@ -117,18 +117,18 @@ async def test_an_ehr_that_goes_down_leaves_named_holes_and_is_asked_once_until_
 async def test_a_server_that_only_refuses_ends_the_run(kept: KeptRows) -> None:
     with mock("generic", bulk_levels=()) as served:
         served.faults.add(FaultRule(match=Match(purpose="search"), first=5, action=Action(status=429)))
-        report = await run(served, kept, {"breaker_open_s": 3000})
+        report = await run(served, kept, {"limits.breaker_open_s": 3000})
     assert report.status == "partial"
     assert report.requests < 400
 
 
 async def test_quiet_hours_without_requests_end_the_run_with_the_way_out(kept: KeptRows) -> None:
     with mock("generic") as served:
-        profile = {"quiet_hours": "00:00-00:00", "quiet_max_concurrency": 0, "quiet_wait_s": 0}
+        profile = {"limits.quiet_hours": "00:00-00:00", "limits.quiet_max_concurrency": 0, "limits.quiet_wait_s": 0}
         report = await run(served, kept, profile)
         assert served.log.total == 0
     assert report.status == "failed"
-    assert "profile.quiet_max_concurrency" in (report.error or "")
+    assert "profile.limits.quiet_max_concurrency" in (report.error or "")
 
 
 async def test_storms_over_a_thousand_tiny_files_need_no_operator(kept: KeptRows) -> None:

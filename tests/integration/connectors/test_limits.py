@@ -60,7 +60,7 @@ class Crowded:
 
 async def test_a_server_that_takes_less_than_the_profile_is_met_where_it_is():
     crowded = Crowded(3)
-    async with wire(crowded) as server, client(server, max_concurrency=20, retry_base_s=0.01) as ehr:
+    async with wire(crowded) as server, client(server, limits__max_concurrency=20, retry__base_s=0.01) as ehr:
         ended = await gathered(ehr, 1500)
         assert {getattr(reply, "status", reply) for reply in ended} == {200}
         assert ehr.pace_state().concurrency <= 5
@@ -82,7 +82,7 @@ async def test_a_healthy_server_keeps_every_place():
         writer.write(http())
         open_now -= 1
 
-    async with wire(slow) as server, client(server, max_concurrency=20) as ehr:
+    async with wire(slow) as server, client(server, limits__max_concurrency=20) as ehr:
         began = asyncio.get_running_loop().time()
         await gathered(ehr, 200)
         assert asyncio.get_running_loop().time() - began < 1.5
@@ -92,14 +92,14 @@ async def test_a_healthy_server_keeps_every_place():
 async def test_refusals_of_files_slow_files_and_nothing_else():
     async with (
         wire(always([REFUSED, REFUSED, http()])) as server,
-        client(server, max_concurrency=8, file_concurrency=4) as ehr,
+        client(server, limits__max_concurrency=8, limits__file_concurrency=4) as ehr,
     ):
         await ehr.send(call(purpose="file"))
         assert (ehr.limits.pace.level, ehr.limits.file_pace.level) == (8, 1)
 
 
 async def test_a_new_run_begins_where_the_last_one_ended_and_within_todays_ceiling():
-    async with wire(always(http())) as server, client(server, max_concurrency=6) as ehr:
+    async with wire(always(http())) as server, client(server, limits__max_concurrency=6) as ehr:
         ehr.restore(PaceState(concurrency=3, file_concurrency=50))
         assert (ehr.limits.pace.level, ehr.limits.file_pace.level) == (3, 4)
         await gathered(ehr, 100)
@@ -119,7 +119,7 @@ async def test_retry_after_holds_the_whole_connection_and_not_only_the_call_that
 
     async with (
         wire(always([http(429, b"", Retry_After="40"), http()])) as server,
-        client(server, waits=waits, retry_base_s=0.1, max_concurrency=6) as ehr,
+        client(server, waits=waits, retry__base_s=0.1, limits__max_concurrency=6) as ehr,
     ):
         refused = asyncio.create_task(ehr.send(call()))
         await some.wait()
@@ -131,7 +131,10 @@ async def test_retry_after_holds_the_whole_connection_and_not_only_the_call_that
 
 
 async def test_a_poll_that_comes_too_soon_holds_nobody_else():
-    async with wire(always([http(429, b"", Retry_After="40"), http()])) as server, client(server, max_tries=1) as ehr:
+    async with (
+        wire(always([http(429, b"", Retry_After="40"), http()])) as server,
+        client(server, retry__max_tries=1) as ehr,
+    ):
         with pytest.raises(TransientFetchError):
             await ehr.send(call(purpose="status"))
         waits = ehr.limits
@@ -145,11 +148,11 @@ async def test_a_poll_that_comes_too_soon_holds_nobody_else():
 async def test_a_quota_is_kept_over_runs():
     waits = Waits()
     async with wire(always(http())) as server:
-        async with client(server, waits=waits, requests_per_minute=60) as ehr:
+        async with client(server, waits=waits, limits__requests_per_minute=60) as ehr:
             await gathered(ehr, 50)
             left = ehr.pace_state()
         assert 45 < sum(waits.seconds) < 60
-        async with client(server, requests_per_minute=60) as ehr:
+        async with client(server, limits__requests_per_minute=60) as ehr:
             ehr.restore(left)
             again = ehr.limits.quota.take(NOW)
         assert again > 40
@@ -175,7 +178,7 @@ async def test_a_server_that_says_that_nothing_is_left_is_asked_again_when_it_sa
 async def test_a_reset_far_away_is_capped():
     waits = Waits()
     answers = [http(X_RateLimit_Remaining="0", X_RateLimit_Reset="86400"), http()]
-    async with wire(always(answers)) as server, client(server, waits=waits, retry_after_cap_s=60) as ehr:
+    async with wire(always(answers)) as server, client(server, waits=waits, retry__after_cap_s=60) as ehr:
         await ehr.send(call())
         await ehr.send(call())
     assert waits.seconds == [60]
@@ -191,7 +194,7 @@ async def test_moments_are_read_on_the_servers_own_clock(off_s):
         http(),
     ]
     waits = Waits()
-    async with wire(always(answers)) as server, client(server, waits=waits, retry_base_s=0.01) as ehr:
+    async with wire(always(answers)) as server, client(server, waits=waits, retry__base_s=0.01) as ehr:
         await ehr.send(call())
         await ehr.send(call())
     assert [round(seconds) for seconds in waits.seconds] == [20, 30]
@@ -200,7 +203,7 @@ async def test_moments_are_read_on_the_servers_own_clock(off_s):
 async def test_a_job_that_runs_and_a_poll_that_comes_too_soon_are_no_outage():
     async with (
         wire(always(REFUSED)) as server,
-        client(server, max_tries=1, breaker_failures=2, kickoff_429_means_running=True) as ehr,
+        client(server, retry__max_tries=1, limits__breaker_failures=2, kickoff__busy_means_running=True) as ehr,
     ):
         for purpose in ("kickoff", "status") * 5:
             with pytest.raises(TransientFetchError, match="429"):
@@ -213,7 +216,10 @@ async def test_a_job_that_runs_and_a_poll_that_comes_too_soon_are_no_outage():
 
 async def test_in_quiet_hours_fewer_are_asked_at_a_time():
     crowded = Crowded(50)
-    async with wire(crowded) as server, client(server, quiet_hours="07:00-19:00", quiet_max_concurrency=2) as ehr:
+    async with (
+        wire(crowded) as server,
+        client(server, limits__quiet_hours="07:00-19:00", limits__quiet_max_concurrency=2) as ehr,
+    ):
         await gathered(ehr, 30)
     assert crowded.most == 2
 
@@ -221,7 +227,7 @@ async def test_in_quiet_hours_fewer_are_asked_at_a_time():
 async def test_quiet_hours_without_requests_are_waited_for():
     waits = Waits()
     async with wire(always(http())) as server:
-        wanted = {"quiet_hours": "07:00-08:30", "quiet_max_concurrency": 0}
+        wanted = {"limits.quiet_hours": "07:00-08:30", "limits.quiet_max_concurrency": 0}
         async with client(server, waits=waits, **wanted) as ehr:
             await ehr.send(call())
             await ehr.send(call())
@@ -231,7 +237,7 @@ async def test_quiet_hours_without_requests_are_waited_for():
 async def test_quiet_hours_that_last_too_long_are_an_error_that_says_until_when():
     async with (
         wire(always(http())) as server,
-        client(server, quiet_hours="07:00-19:00", quiet_max_concurrency=0) as ehr,
+        client(server, limits__quiet_hours="07:00-19:00", limits__quiet_max_concurrency=0) as ehr,
     ):
         with pytest.raises(QuietHoursError, match=r"last until 19:00 UTC.*sync again then"):
             await ehr.send(call())
@@ -244,7 +250,7 @@ async def test_quiet_hours_that_last_too_long_are_an_error_that_says_until_when(
 
 async def test_an_ehr_that_is_down_is_not_stormed():
     async with wire(always(http(503))) as server:
-        async with client(server, max_tries=2, breaker_failures=4, max_concurrency=1) as ehr:
+        async with client(server, retry__max_tries=2, limits__breaker_failures=4, limits__max_concurrency=1) as ehr:
             ended = [await one(ehr) for _ in range(100)]
         assert len(server.seen) == 8
     assert [type(error) for error in ended[:4]] == [TransientFetchError] * 4
@@ -266,7 +272,9 @@ async def one(ehr, **changes):
 async def test_calls_that_are_trying_again_stop_when_it_opens():
     async with (
         wire(always(http(503))) as server,
-        client(server, max_tries=50, retry_floor=10_000, breaker_failures=1, max_concurrency=4) as ehr,
+        client(
+            server, retry__max_tries=50, retry__floor=10_000, limits__breaker_failures=1, limits__max_concurrency=4
+        ) as ehr,
     ):
         tried = asyncio.create_task(one(ehr))
         ehr.limits.breaker.failed(NOW, "503")
@@ -280,13 +288,13 @@ async def test_nobody_at_all_and_web_pages_open_it_too_and_answers_of_the_ehr_do
     for answer, is_open in [(html, True), (http(500, b""), True), (oops, False), (http(404), False), (REFUSED, True)]:
         async with (
             wire(always(answer)) as server,
-            client(server, max_tries=1, breaker_failures=3, max_concurrency=1) as ehr,
+            client(server, retry__max_tries=1, limits__breaker_failures=3, limits__max_concurrency=1) as ehr,
         ):
             for _ in range(3):
                 with pytest.raises((TransientFetchError, TerminalFetchError)):
                     await ehr.send(call())
             assert (ehr.pace_state().down_until is not None) == is_open
-    async with client(server, max_tries=1, breaker_failures=3) as ehr:  # the socket is closed
+    async with client(server, retry__max_tries=1, limits__breaker_failures=3) as ehr:  # the socket is closed
         await gathered(ehr, 3)
         assert ehr.pace_state().down_until is not None
 
@@ -295,7 +303,7 @@ async def test_when_its_time_is_over_one_probe_decides_for_all():
     waits = Waits()
     async with (
         wire(always(http(503))) as server,
-        client(server, waits=waits, max_tries=1, breaker_failures=1, breaker_open_s=60) as ehr,
+        client(server, waits=waits, retry__max_tries=1, limits__breaker_failures=1, limits__breaker_open_s=60) as ehr,
     ):
         await one(ehr)
         waits.seconds.append(61)
@@ -312,12 +320,12 @@ async def test_when_its_time_is_over_one_probe_decides_for_all():
 async def test_the_next_run_asks_once_and_goes_on_if_somebody_answers():
     left = PaceState(down_until=NOW + 200, trips=1, down_reason="the answer was 503")
     async with wire(always(http(503))) as server:
-        async with client(server, max_tries=9) as ehr:
+        async with client(server, retry__max_tries=9) as ehr:
             ehr.restore(left)
             await gathered(ehr, 10)
             assert len(server.seen) == 1
         server.answer = always(http())
-        async with client(server, max_tries=9) as ehr:
+        async with client(server, retry__max_tries=9) as ehr:
             ehr.restore(left)
             assert {reply.status for reply in await gathered(ehr, 10)} == {200}
 
@@ -334,7 +342,7 @@ async def test_a_login_that_nobody_answers_opens_it():
             raise AssertionError
 
     tokens = Unreachable()
-    async with wire(always(http())) as server, client(server, tokens=tokens, breaker_failures=3) as ehr:
+    async with wire(always(http())) as server, client(server, tokens=tokens, limits__breaker_failures=3) as ehr:
         ended = [await one(ehr) for _ in range(20)]
         assert tokens.asked == 3
         assert isinstance(ended[-1], EhrDownError)
@@ -363,7 +371,7 @@ async def test_a_cancelled_probe_leaves_its_task_to_the_next():
 
 async def test_a_server_that_only_refuses_ends_in_errors_and_is_left_alone():
     async with wire(always(REFUSED)) as server:
-        async with client(server, max_concurrency=4, retry_floor=50, breaker_open_s=3600) as ehr:
+        async with client(server, limits__max_concurrency=4, retry__floor=50, limits__breaker_open_s=3600) as ehr:
             calls = iter(range(2000))
             ended = []
 
@@ -387,7 +395,7 @@ async def test_storms_of_refusals_leave_the_budget_to_true_failures():
         refuses = number % 400 < 60
         writer.write(REFUSED if refuses else http(503) if number % 100 == 99 else http())
 
-    async with wire(stormy) as server, client(server, file_concurrency=4, retry_base_s=0.01) as ehr:
+    async with wire(stormy) as server, client(server, limits__file_concurrency=4, retry__base_s=0.01) as ehr:
         ended = await gathered(ehr, 4000, purpose="file")
         assert {getattr(reply, "status", reply) for reply in ended} == {200}
         assert ehr.budget.spent < 0.02 * 4000
@@ -397,7 +405,7 @@ async def test_storms_of_refusals_leave_the_budget_to_true_failures():
 async def test_first_tries_are_made_with_an_empty_budget_while_somebody_answers():
     answers = [http(503) if number % 3 else http() for number in range(300)]
     async with wire(always(answers)) as server:
-        async with client(server, retry_share=0, retry_floor=5, max_concurrency=1) as ehr:
+        async with client(server, retry__share=0, retry__floor=5, limits__max_concurrency=1) as ehr:
             ended = [await one(ehr) for _ in range(200)]
         good = [reply for reply in ended if not isinstance(reply, Exception)]
         assert len(good) > 60

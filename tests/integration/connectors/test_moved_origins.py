@@ -33,7 +33,7 @@ async def test_an_export_whose_links_lie_inside_is_fetched_where_the_setting_say
     async with export_server(**bulk(INSIDE)) as server:
         assert server.main is not None
         moved = {INSIDE: server.main.origin}
-        report = await server.sync(store, {"rewrite_origins": moved})
+        report = await server.sync(store, {"links.rewrite_origins": moved})
         assert all("authorization" in seen.headers for seen in server.sent("/files/"))
     assert (report.status, report.error, report.holes) == ("complete", None, [])
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
@@ -46,7 +46,7 @@ async def test_a_status_url_inside_is_refused_by_its_origin_and_the_setting(stor
         assert f'rewrite_origins = {{ "{INSIDE}" = "{server.main.origin}" }}' in (report.error or "")
         assert "secret" not in (report.error or "")
         # and the job that it left is gone on with, once the setting is there
-        again = await server.sync(store, {"rewrite_origins": {INSIDE: server.main.origin}})
+        again = await server.sync(store, {"links.rewrite_origins": {INSIDE: server.main.origin}})
         assert len(server.kicked_off) == 1
     assert again.status == "complete"
 
@@ -59,7 +59,7 @@ async def test_files_inside_are_refused_by_their_origin_and_the_setting(store: K
         report = await server.sync(store)
     told = " ".join(filter(None, [report.error, *(hole.reason for hole in report.holes)]))
     assert f'rewrite_origins = {{ "{inside}" = ' in told
-    assert "/files" not in told.replace("bulk_file_hosts", "")
+    assert "/files" not in told.replace("bulk.file_hosts", "")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def crawl(server: Any, store: KeptRows, profile: dict[str, Any]) -> Any:
 async def test_a_crawl_whose_next_links_lie_inside_goes_on_where_the_setting_says(store: KeptRows, paged: Any) -> None:
     async with export_server(pages=paged(INSIDE)) as server:
         assert server.main is not None
-        report = await crawl(server, store, {"rewrite_origins": {INSIDE: server.main.origin}})
+        report = await crawl(server, store, {"links.rewrite_origins": {INSIDE: server.main.origin}})
         assert [seen.target for seen in server.sent("/fhir/Observation")][1].endswith("?page=2&token=SECRET")
     assert (report.status, report.holes) == ("complete", [])
     assert ("Observation", "o2") in store.live()

@@ -23,7 +23,7 @@ from tests.integration.connectors.scripted_export import (
 )
 
 pytestmark = pytest.mark.anyio
-BY_NAME = {"bulk_levels": ["patient-list"]}
+BY_NAME = {"bulk.levels": ["patient-list"]}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
     async with export_server(kickoffs=[refusal, accepted()]) as server:
         if refusal.status == 422:  # it may be the form, which is tried first
             server.kickoffs[:0] = [refusal] * 2
-        report = await server.sync(store, {**BY_NAME, "retry_base_s": 0.01}, **cohort("p1", "nobody"))
+        report = await server.sync(store, {**BY_NAME, "retry.base_s": 0.01}, **cohort("p1", "nobody"))
         asked = named(server)
     assert (report.status, [(hole.resource_type, hole.reason) for hole in report.holes]) == (
         "partial",

@@ -29,7 +29,7 @@ async def test_a_pause_that_one_is_asked_for_is_kept_by_the_other():
     script = [http(429, b"", Retry_After="30"), http()]
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(script)))
-        one, two_ = await two(stack, server, waits=waits, retry_base_s=0.001, max_tries=1, retry_floor=0)
+        one, two_ = await two(stack, server, waits=waits, retry__base_s=0.001, retry__max_tries=1, retry__floor=0)
         with pytest.raises(TransientFetchError):
             await one.send(call(purpose="search"))
         before = sum(waits.seconds)
@@ -54,7 +54,7 @@ async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
         server = await stack.enter_async_context(wire(always(http())))
         origins = Origins()
         shared = origins.of(server.base_url)
-        one = client(server, waits=waits, politeness=shared, requests_per_minute=60)
+        one = client(server, waits=waits, politeness=shared, limits__requests_per_minute=60)
         two_ = client(server, waits=waits, politeness=shared)
         async with one, two_:
             for _ in range(60):
@@ -66,7 +66,7 @@ async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
 async def test_what_one_finds_down_the_other_does_not_ask():
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(http(503, b""))))
-        one, two_ = await two(stack, server, breaker_failures=2, max_tries=1)
+        one, two_ = await two(stack, server, limits__breaker_failures=2, retry__max_tries=1)
         for _ in range(2):
             with pytest.raises(TransientFetchError):
                 await one.send(call())
@@ -81,7 +81,7 @@ async def test_another_origin_is_another_server():
     async with AsyncExitStack() as stack:
         down = await stack.enter_async_context(wire(always(http(503, b""))))
         up = await stack.enter_async_context(wire(always(http())))
-        one, two_ = await two(stack, down, up, breaker_failures=1, max_tries=1)
+        one, two_ = await two(stack, down, up, limits__breaker_failures=1, retry__max_tries=1)
         with pytest.raises(TransientFetchError):
             await one.send(call())
         await two_.send(call())

@@ -13,7 +13,7 @@ from tests.integration.connectors.test_sync import run
 
 pytestmark = pytest.mark.anyio
 Fault = Callable[[RawServer, Asked], bytes | None]
-SMALL = {"max_tries": 2, "retry_base_s": 0.01}
+SMALL = {"retry.max_tries": 2, "retry.base_s": 0.01}
 
 
 @pytest.fixture

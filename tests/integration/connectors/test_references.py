@@ -109,7 +109,7 @@ async def test_what_references_reach_is_asked_again_once_it_is_no_longer_fresh(s
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         served.dataset.replace(resource("Medication", "pill", status="inactive"))
-        report = await run(served, store, profile={"reference_fresh_d": 0})
+        report = await run(served, store, profile={"references.fresh_d": 0})
         expected = reachable(served)
     assert (report.status, report.changed) == ("complete", 1)
     assert store.live()["Medication", "pill"] == expected["Medication", "pill"]
@@ -151,7 +151,7 @@ async def test_a_reference_that_fails_is_a_hole_and_the_next_run_asks_for_it_wha
     with mock("epic", data=[*chart(), *SHARED]) as served:
         rule = FaultRule(match=Match(purpose="read", path="/Medication"), action=Action(status=503, body="html"))
         served.faults.add(rule)
-        report = await run(served, store, profile={"max_tries": 2})
+        report = await run(served, store, profile={"retry.max_tries": 2})
         assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])
         assert "pill" not in repr(report)
         served.faults.clear()
@@ -192,7 +192,7 @@ async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_re
             match=Match(purpose="read", path="/Medication"), action=Action(status=403, body="operation-outcome")
         )
         served.faults.add(rule)
-        report = await run(served, store, profile={"max_concurrency": 1})
+        report = await run(served, store, profile={"limits.max_concurrency": 1})
         asked = sum(path.startswith("Medication/") for path in reads(served))
     assert report.status == "complete"
     assert asked <= 5
@@ -230,7 +230,7 @@ async def test_batches_go_by_id_lists_where_the_server_takes_them(store: KeptRow
     ]
     data = [*chart(), *orders, *(resource("Medication", f"m{n:03}") for n in range(120)), *SHARED]
     with mock("generic", data=data, bulk_levels=()) as served:
-        report = await run(served, store, profile={"directory_types": []})
+        report = await run(served, store, profile={"search.directory_types": []})
         searches = [entry for entry in served.log if entry.resource_type == "Medication"]
         expected = reachable(served)
     assert report.status == "complete"
@@ -247,7 +247,7 @@ async def test_one_id_that_a_server_dislikes_does_not_cost_its_batch(store: Kept
     with mock("generic", data=data, bulk_levels=()) as served:
         rule = FaultRule(match=Match(purpose="search", path="m5"), action=Action(status=422, body="operation-outcome"))
         served.faults.add(rule)
-        report = await run(served, store, profile={"directory_types": []})
+        report = await run(served, store, profile={"search.directory_types": []})
         expected = reachable(served)
     assert report.status == "complete"
     assert store.live() == expected
@@ -284,7 +284,7 @@ async def test_without_follow_nothing_is_followed_and_what_came_before_stays(sto
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         before = store.live()
-        report = await run(served, store, profile={"follow": []})
+        report = await run(served, store, profile={"references.follow": []})
     assert (report.status, report.deleted) == ("complete", 0)
     assert store.live() == before
 
@@ -323,7 +323,7 @@ async def test_any_web_of_references_is_walked_to_its_end_and_each_thing_asked_f
         for n in range(3)
     ]
     with mock("epic", data=[resource("Patient", "p1"), *visits, *web]) as served:
-        report = await run(served, store, profile={"reference_depth": 100})
+        report = await run(served, store, profile={"references.depth": 100})
         expected, asked = reachable(served), reads(served)
     assert report.status == "complete"
     assert store.live() == expected
@@ -334,6 +334,6 @@ async def test_a_web_without_end_is_left_after_so_many_steps(store: KeptRows) ->
     chain = [resource("Location", f"l{n}", partOf=to(f"Location/l{n + 1}")) for n in range(40)]
     visit = resource("Encounter", "e", subject=to("Patient/p1"), location=[{"location": to("Location/l0")}])
     with mock("epic", data=[resource("Patient", "p1"), visit, *chain]) as served:
-        report = await run(served, store, profile={"reference_depth": 5})
+        report = await run(served, store, profile={"references.depth": 5})
     assert "references were followed for 5 steps only" in report.notes
     assert sum(kind == "Location" for kind, _ in store.live()) == 5

@@ -23,7 +23,7 @@ async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
 async def test_a_search_server_is_fetched_whole_both_ways(store: KeptRows, family: str, mode: str) -> None:
     with mock("generic", family=family, page_size=7) as served:
-        report = await run(served, store, profile={"page_size": 7, "bulk_levels": ["patient"]}, mode=mode)
+        report = await run(served, store, profile={"search.page_size": 7, "bulk.levels": ["patient"]}, mode=mode)
         expected = reachable(served)
         searches = [entry.target for entry in served.log.of("search")]
     assert (report.status, report.error, report.holes) == ("complete", None, [])
@@ -38,7 +38,7 @@ async def test_a_search_server_is_fetched_whole_both_ways(store: KeptRows, famil
 async def test_a_server_of_exports_alone_is_fetched_whole_at_each_level(store: KeptRows, level: str) -> None:
     with mock("generic", family="bulk-data-server") as served:
         group = {"group": served.group_id} if level == "group" else {}
-        report = await run(served, store, profile={"bulk_levels": [level]}, **group)
+        report = await run(served, store, profile={"bulk.levels": [level]}, **group)
         expected = reachable(served)
     assert (report.status, report.error, report.holes) == ("complete", None, [])
     got = store.live()

@@ -21,6 +21,7 @@ from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.profiles import grouped
 from tests.user_site import key_pair, mock, reachable, written
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +50,10 @@ async def run(
         "cerner": {"group": served.group_id},
         "allscripts": {"group": served.group_id},
     }.get(vendor, {})
-    overrides = {"audience": served.audience} if vendor == "va" else {}
-    chosen = profile_for(vendor, {"retry_base_s": 0.01, "read_timeout_s": 60, **overrides, **(profile or {})})
+    overrides = {"login.audience": served.audience} if vendor == "va" else {}
+    chosen = profile_for(
+        vendor, grouped({"retry.base_s": 0.01, "http.read_timeout_s": 60, **overrides, **(profile or {})})
+    )
     connection = Connection(name="site", vendor=vendor, base_url=served.base_url, auth="none")
     credentials = Credentials(
         auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private), scopes=scopes
@@ -105,7 +108,7 @@ async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same(store: 
     async with kept_rows(store_url, "exported") as exported:
         with mock("generic") as served:
             await run(served, store, mode="crawl")
-            await run(served, exported, profile={"bulk_levels": ["system"]})
+            await run(served, exported, profile={"bulk.levels": ["system"]})
             of_patients = {*served.dataset.patient_types, "Patient"}
     assert {k: v for k, v in store.live().items() if k[0] in of_patients} == {
         k: v for k, v in exported.live().items() if k[0] in of_patients
@@ -141,7 +144,7 @@ async def test_passing_faults_cost_a_retry_and_nothing_else(store: KeptRows, ven
     with mock(vendor, rows_per_file=100) as served:
         for purpose in ("search", "read", "file"):
             served.faults.add(FaultRule(match=Match(purpose=purpose), every=9, action=action))
-        report = await run(served, store, profile={"retry_floor": 500})
+        report = await run(served, store, profile={"retry.floor": 500})
         expected = reachable(served)
     assert (report.status, report.holes) == ("complete", [])
     assert store.live() == expected
@@ -154,7 +157,7 @@ async def test_an_expired_paging_session_restarts_that_search(store: KeptRows) -
             match=Match(path="sessionID"), nth=2, action=Action(status=400, body="operation-outcome", issue_code="4113")
         )
         served.faults.add(rule)
-        report = await run(served, store, profile={"next_expired_statuses": [400]})
+        report = await run(served, store, profile={"search.next_expired_statuses": [400]})
         expected = reachable(served)
     assert report.status == "complete"
     assert store.live() == expected
@@ -163,7 +166,7 @@ async def test_an_expired_paging_session_restarts_that_search(store: KeptRows) -
 async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice(store: KeptRows) -> None:
     with mock("cerner", rows_per_file=100, max_parallel_files=None) as served:
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
-        first = await run(served, store, profile={"max_tries": 2})
+        first = await run(served, store, profile={"retry.max_tries": 2})
         assert (first.status, "kept" in (first.error or "")) == ("failed", True)
         served.faults.clear()
         second = await run(served, store)
@@ -184,7 +187,7 @@ async def test_the_token_never_reaches_the_object_store(store: KeptRows) -> None
 
 async def test_no_more_requests_are_in_flight_than_the_profile_allows(store: KeptRows) -> None:
     with mock("epic", latency_s=0.01) as served:
-        await run(served, store, profile={"max_concurrency": 3})
+        await run(served, store, profile={"limits.max_concurrency": 3})
         assert served.log.max_concurrency == 3
 
 
@@ -211,7 +214,7 @@ async def test_only_what_changed_is_asked_where_the_profile_says_incremental(sto
         await run(served, store, types=("Patient", "Condition"))
         before = set(store.watermarks().values())
         served.log.clear()
-        report = await run(served, store, profile={"incremental": True}, types=("Patient", "Condition"))
+        report = await run(served, store, profile={"changes.incremental": True}, types=("Patient", "Condition"))
         asked = next(entry.target for entry in served.log if entry.purpose == "kickoff")
     assert len(before) == 1
     assert f"_since={before.pop()}" in asked
@@ -332,9 +335,9 @@ async def test_a_resumed_export_of_changes_is_never_taken_for_a_full_listing(sto
         changed = served.dataset.of_type("Condition")[0]
         served.dataset.replace({**changed.body, "meta": {"versionId": "2", "lastUpdated": "2999-01-01T00:00:00Z"}})
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
-        await run(served, store, profile={"incremental": True, "max_tries": 2}, types=("Condition",))
+        await run(served, store, profile={"changes.incremental": True, "retry.max_tries": 2}, types=("Condition",))
         served.faults.clear()
-        due = {"incremental": True, "reconcile_every_d": 0}  # by now a full listing would be due
+        due = {"changes.incremental": True, "changes.reconcile_every_d": 0}  # by now a full listing would be due
         report = await run(served, store, profile=due, types=("Condition",))
     assert report.status == "complete"
     assert store.units()

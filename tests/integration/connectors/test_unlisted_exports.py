@@ -280,7 +280,7 @@ async def test_a_fatal_issue_that_the_vendor_explains_as_no_permission_is_no_hol
     errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
     async with export_server(polls=[manifest(*TYPES, error=errors)]) as server:
         server.files["errors"] = [ndjson(CODED.format(severity="fatal", code="4118"))]
-        report = await server.sync(store, {"issue_codes": {"4118": "restricted"}}, types=TYPES)
+        report = await server.sync(store, {"answers.issue_codes": {"4118": "restricted"}}, types=TYPES)
     assert (report.status, report.holes) == ("complete", [])
 
 
@@ -330,7 +330,7 @@ async def test_an_error_that_the_vendor_explains_as_no_permission_is_no_hole_and
             "errors": [ndjson(CODED.format(severity="error", code="4118"))],
         }
         server.polls = [manifest(*TYPES, error=errors)]
-        report = await server.sync(store, {"issue_codes": {"4118": "restricted"}}, types=TYPES)
+        report = await server.sync(store, {"answers.issue_codes": {"4118": "restricted"}}, types=TYPES)
     assert (report.status, report.holes, report.deleted) == ("complete", [], 0)
 
 
@@ -447,9 +447,9 @@ async def test_a_status_url_at_another_origin_begins_one_export_that_goes_on_onc
         assert not server.elsewhere.seen
         for report in reports:
             assert report.status == "failed"
-            assert f'put "{server.elsewhere.origin}" into profile.bulk_file_hosts' in (report.error or "")
+            assert f'put "{server.elsewhere.origin}" into profile.bulk.file_hosts' in (report.error or "")
             assert "token" not in (report.error or "")
-        report = await server.sync(store, {"bulk_file_hosts": [server.elsewhere.origin]}, types=TYPES)
+        report = await server.sync(store, {"bulk.file_hosts": [server.elsewhere.origin]}, types=TYPES)
         assert len(server.kicked_off) == 1
         assert [seen.method for seen in server.elsewhere.seen] == ["GET", "DELETE"]
     assert (report.status, report.id) == ("complete", reports[0].id)
@@ -465,7 +465,7 @@ async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptR
             "Patient": [ndjson(PATIENT, headers=nothing_left)],
             "Observation": [ndjson(OBSERVATION, headers=nothing_left)],
         }
-        report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
+        report = await server.sync(store, {"retry.after_cap_s": 300, "limits.file_concurrency": 1}, types=TYPES)
     (told,) = [note for note in report.notes if "rate headers" in note]
     assert "ordered pauses: 2 times, 600 s in all" in told
 
@@ -475,7 +475,7 @@ async def test_a_wait_that_rate_headers_ask_for_is_shown_while_it_lasts(store: K
     nothing_left = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
     async with export_server() as server:
         server.files["Patient"] = [ndjson(PATIENT, headers=nothing_left)]
-        report = await server.sync(store, {"retry_after_cap_s": 300, "file_concurrency": 1}, types=TYPES)
+        report = await server.sync(store, {"retry.after_cap_s": 300, "limits.file_concurrency": 1}, types=TYPES)
     assert report.status == "complete"
     told = [wait for wait in server.held_up if wait is not None and "its rate headers ask for it" in wait.reason]
     assert [round(wait.until - wait.since) for wait in told] == [round(wait) for wait in server.waits if wait >= 1]

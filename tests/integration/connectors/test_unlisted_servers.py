@@ -398,9 +398,9 @@ async def test_another_patient_than_was_asked_for_is_no_merge_where_nothing_says
         return None
 
     async with raw_server(mixed_up) as server:
-        await run(server, store, {"id_batch": 1}, mode="crawl", cohort=whole)
+        await run(server, store, {"references.id_batch": 1}, mode="crawl", cohort=whole)
         broken.append(True)
-        report = await run(server, store, {"id_batch": 1}, mode="crawl", cohort=whole)
+        report = await run(server, store, {"references.id_batch": 1}, mode="crawl", cohort=whole)
         held = server.keys()
     assert (report.status, report.deleted) == ("partial", 0)
     assert ["another Patient than" in str(hole.reason) for hole in report.holes] == [True]
@@ -443,7 +443,7 @@ async def test_a_type_whose_rows_have_no_date_is_asked_for_news_from_a_moment_of
     async with raw_server(dated) as server:
         for row in server.rows["Condition"]:
             row.pop("meta", None)
-        assert (await run(server, store, {"incremental": True}, mode="crawl")).status == "complete"
+        assert (await run(server, store, {"changes.incremental": True}, mode="crawl")).status == "complete"
     mark = datetime.fromisoformat(store.watermarks()["Condition"])
     assert abs(began - timedelta(seconds=margin) - mark) < timedelta(seconds=30)
 
@@ -491,7 +491,7 @@ async def test_a_reference_that_cannot_be_read_costs_itself_and_not_those_asked_
             }
             for pill in pills
         ]
-        report = await run(server, store, {"max_tries": 2}, mode="crawl")
+        report = await run(server, store, {"retry.max_tries": 2}, mode="crawl")
         held = server.keys()
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])
     assert held - set(store.live()) == {("Medication", "m1")}

@@ -51,7 +51,7 @@ async def test_an_absolute_url_leaves_byte_for_byte(target):
 
 
 async def test_headers_say_who_we_are_and_what_we_take():
-    async with wire(always(http())) as server, client(server, client_id_header="Epic-Client-ID") as ehr:
+    async with wire(always(http())) as server, client(server, http__client_id_header="Epic-Client-ID") as ehr:
         await ehr.send(call(headers={"Prefer": "respond-async"}))
         headers = server.seen[0].headers
     assert headers.pop("user-agent").startswith("chartferry/")
@@ -168,7 +168,10 @@ async def read_to_its_end(ehr):
 
 
 async def test_a_stream_left_early_gives_its_place_and_connection_back():
-    async with wire(always(http(body=NDJSON))) as server, client(server, max_concurrency=1, file_concurrency=1) as ehr:
+    async with (
+        wire(always(http(body=NDJSON))) as server,
+        client(server, limits__max_concurrency=1, limits__file_concurrency=1) as ehr,
+    ):
         for _ in range(3):
             async with ehr.stream(call(purpose="file")) as reply:
                 await anext(reply.chunks)
@@ -187,7 +190,7 @@ async def test_a_stall_is_a_time_out_and_slow_progress_is_none():
             await writer.drain()
             await asyncio.sleep(0.1)
 
-    async with wire(stalls_then_drips) as server, client(server, read_timeout_s=0.4) as ehr:
+    async with wire(stalls_then_drips) as server, client(server, http__read_timeout_s=0.4) as ehr:
         began = asyncio.get_running_loop().time()
         assert (await ehr.send(call())).body == body
         assert asyncio.get_running_loop().time() - began == pytest.approx(0.4 + 0.6)
@@ -207,7 +210,7 @@ async def test_a_lost_kick_off_is_not_sent_again_by_anybody():
 async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_check():
     async with wire(always(http())) as server:
         pass
-    async with client(server, max_tries=2) as ehr:
+    async with client(server, retry__max_tries=2) as ehr:
         with pytest.raises(TransientFetchError) as raised:
             await ehr.send(call())
     assert str(raised.value) == (
@@ -220,7 +223,7 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
 async def test_a_mistyped_base_url_is_told_after_three_tries():
     async with wire(always(http())) as server:
         pass
-    async with client(server, max_tries=9) as ehr:
+    async with client(server, retry__max_tries=9) as ehr:
         with pytest.raises(TransientFetchError, match="after 3 tries"):
             await ehr.send(call("metadata", purpose="discovery"))
 
@@ -232,7 +235,7 @@ async def test_https_to_a_port_that_speaks_http_is_called_a_failed_handshake():
 
     async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with client(Endpoint(f"https://127.0.0.1:{port}/fhir"), max_tries=1) as ehr:
+        async with client(Endpoint(f"https://127.0.0.1:{port}/fhir"), retry__max_tries=1) as ehr:
             with pytest.raises(TransientFetchError, match=r"TLS handshake failed .*speaks https"):
                 await ehr.send(call())
 
@@ -242,7 +245,7 @@ async def test_a_host_without_address_is_told_from_a_server_that_is_down(monkeyp
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    async with client(Endpoint("http://nowhere.invalid/fhir"), max_tries=1) as ehr:
+    async with client(Endpoint("http://nowhere.invalid/fhir"), retry__max_tries=1) as ehr:
         with pytest.raises(TransientFetchError, match=r"host name was not found \(http://nowhere.invalid\)"):
             await ehr.send(call())
 
@@ -251,7 +254,7 @@ async def test_neither_log_nor_error_nor_its_causes_hold_a_query_a_token_or_a_bo
     caplog.set_level(logging.DEBUG)
     answers = [*CUTS.values(), http(500, b'{"name":"SECRET"}'), http(400, b"SECRET"), b"SECRET \r\n\r\n"]
     for answer in answers:
-        async with wire(then_cut(answer)) as server, client(server, max_tries=1) as ehr:
+        async with wire(then_cut(answer)) as server, client(server, retry__max_tries=1) as ehr:
             with pytest.raises(Exception, match="GET /Patient") as raised:
                 await ehr.send(call())
         error = raised.value
@@ -312,7 +315,7 @@ async def test_old_tls_is_refused(server_tls):
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
     async with wire(always(http()), tls=context) as server:
-        async with client(Endpoint(server.base_url, ca_bundle=pem), max_tries=1) as ehr:
+        async with client(Endpoint(server.base_url, ca_bundle=pem), retry__max_tries=1) as ehr:
             with pytest.raises(TransientFetchError, match="TLS handshake failed"):
                 await ehr.send(call())
         assert server.seen == []
@@ -352,7 +355,7 @@ async def test_headers_that_come_bit_by_bit_without_end_are_a_time_out(begin, ag
             await asyncio.sleep(0.05)
         return False
 
-    async with wire(drips) as server, client(server, read_timeout_s=0.3, max_tries=2) as ehr:
+    async with wire(drips) as server, client(server, http__read_timeout_s=0.3, retry__max_tries=2) as ehr:
         with anyio.fail_after(4), pytest.raises(TransientFetchError, match="within the time allowed"):
             await ehr.send(call())
         assert len(server.seen) == 2
@@ -368,5 +371,5 @@ async def test_a_wait_for_headers_that_ends_in_time_is_none_and_does_not_shorten
             writer.write(b"1" * 300)
             await writer.drain()
 
-    async with wire(late) as server, client(server, read_timeout_s=0.4, max_tries=1) as ehr:
+    async with wire(late) as server, client(server, http__read_timeout_s=0.4, retry__max_tries=1) as ehr:
         assert (await ehr.send(call())).body == b"1" * 900

@@ -26,6 +26,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Token
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
+from tests.profiles import grouped
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +120,7 @@ async def test_a_redirect_to_another_origin_goes_without_token_and_client_id():
     async with wire(always(http())) as store, wire(always(b"")) as server:
         target = f"{store.origin}/bucket/f.ndjson?X-Amz-Signature=%2F%2B|"
         server.answer = always(http(307, b"", Location=target))
-        async with client(server, tokens=FixedTokens(), client_id_header="Epic-Client-ID") as ehr:
+        async with client(server, tokens=FixedTokens(), http__client_id_header="Epic-Client-ID") as ehr:
             assert (await streamed(ehr)).url == target
     assert server.seen[0].headers["authorization"] == "Bearer t1"
     assert store.seen[0].target == "/bucket/f.ndjson?X-Amz-Signature=%2F%2B|"
@@ -172,7 +173,7 @@ async def test_a_call_that_wants_the_token_is_refused_at_any_other_origin():
         wire(always(http())) as server,
         client(server, tokens=FixedTokens()) as ehr,
     ):
-        with pytest.raises(UnsafeLinkError, match=f'put "{other.origin}" into profile.bulk_file_hosts'):
+        with pytest.raises(UnsafeLinkError, match=f'put "{other.origin}" into profile.bulk.file_hosts'):
             await ehr.send(call(f"{other.origin}/fhir/Patient/1"))
         await ehr.send(call(f"{other.origin}/f", purpose="file", auth=False))
         await ehr.send(call(f"{other.origin}/f", purpose="file", token_origins=frozenset({other.origin + "/"})))
@@ -187,7 +188,7 @@ async def test_the_place_is_given_back_after_every_kind_of_end():
         writer.write(answer)
         return answer not in (b"", http(body=b"x")[:-1])
 
-    async with wire(reply) as server, client(server, max_concurrency=1, max_tries=1) as ehr:
+    async with wire(reply) as server, client(server, limits__max_concurrency=1, retry__max_tries=1) as ehr:
         for _ in range(6):
             with pytest.raises((AuthError, UnsafeLinkError, TerminalFetchError, TransientFetchError)):
                 await ehr.send(call())
@@ -200,7 +201,7 @@ async def test_the_place_is_given_back_after_every_kind_of_end():
 async def test_waits_grow_at_random_below_their_cap_and_respect_retry_after():
     answers = [http(503), http(429, Retry_After="7"), http(503), http(503, Retry_After="86400"), http()]
     waits = Waits()
-    async with wire(always(answers)) as server, client(server, waits=waits, retry_base_s=1, retry_cap_s=3) as ehr:
+    async with wire(always(answers)) as server, client(server, waits=waits, retry__base_s=1, retry__cap_s=3) as ehr:
         await ehr.send(call())
         assert (ehr.requests, ehr.retries) == (5, 4)
     first, second, third, fourth = waits.seconds
@@ -212,7 +213,7 @@ async def test_waits_grow_at_random_below_their_cap_and_respect_retry_after():
 
 async def test_tries_end_with_an_error_that_names_template_status_and_codes():
     body = b'{"resourceType":"OperationOutcome","issue":[{"code":"transient","diagnostics":"Jane Doe"}]}'
-    async with wire(always(http(503, body))) as server, client(server, max_tries=3) as ehr:
+    async with wire(always(http(503, body))) as server, client(server, retry__max_tries=3) as ehr:
         with pytest.raises(TransientFetchError) as raised:
             await ehr.send(call())
     assert len(server.seen) == 3
@@ -241,7 +242,9 @@ async def test_a_refusal_is_asked_once():
 
 async def test_an_empty_retry_budget_stops_the_storm():
     async with wire(always(http(503))) as server:
-        async with client(server, max_tries=50, retry_share=0.5, retry_floor=3, breaker_failures=99) as ehr:
+        async with client(
+            server, retry__max_tries=50, retry__share=0.5, retry__floor=3, limits__breaker_failures=99
+        ) as ehr:
             ended = await asyncio.gather(*(ehr.send(call()) for _ in range(20)), return_exceptions=True)
             assert all(isinstance(error, TransientFetchError) for error in ended)
             assert any(isinstance(error, BudgetExhaustedError) for error in ended)
@@ -263,7 +266,7 @@ async def test_no_more_requests_are_open_at_a_time_than_the_profile_allows():
         writer.write(http(body=b"x" * 10))
         open_now -= 1
 
-    async with wire(slow) as server, client(server, max_concurrency=4, file_concurrency=2) as ehr:
+    async with wire(slow) as server, client(server, limits__max_concurrency=4, limits__file_concurrency=2) as ehr:
         await asyncio.gather(*(ehr.send(call(accept="text/plain")) for _ in range(40)))
         assert most == 4
         most = 0
@@ -279,7 +282,10 @@ async def test_a_place_covers_the_body_and_not_the_wait_before_the_next_try():
         arrived.set()
         await may_end.wait()
 
-    async with wire(always([http(503), http()])) as server, client(server, waits=waits, max_concurrency=1) as ehr:
+    async with (
+        wire(always([http(503), http()])) as server,
+        client(server, waits=waits, limits__max_concurrency=1) as ehr,
+    ):
         waiting = asyncio.create_task(ehr.send(call()))
         await arrived.wait()
         async with ehr.stream(call(purpose="file")) as reply:
@@ -291,7 +297,7 @@ async def test_a_place_covers_the_body_and_not_the_wait_before_the_next_try():
 
 
 async def test_a_cancelled_call_gives_its_place_back():
-    async with wire(always(http())) as server, client(server, max_concurrency=1) as ehr:
+    async with wire(always(http())) as server, client(server, limits__max_concurrency=1) as ehr:
         arrived = asyncio.Event()
 
         async def stalls(request, writer):
@@ -348,7 +354,7 @@ async def logged_in(ehr, types=("Patient",), credentials=SMART, **changes):
     return await log_in(
         ehr,
         credentials,
-        VendorProfile(name="x", label="X", **changes),
+        VendorProfile(name="x", label="X", **grouped(changes)),
         types,
         clock=lambda: NOW,
         sleep=Waits(),
@@ -384,7 +390,7 @@ async def test_the_token_endpoint_is_found_where_servers_put_it(smart, metadata)
 
 async def test_the_profiles_token_url_wins_over_whatever_is_advertised():
     async with wire(Ehr({"token_endpoint": "https://wrong.example/token"})) as server, client(server) as ehr:
-        login = await logged_in(ehr, token_url=f"{server.origin}/oauth2/token")
+        login = await logged_in(ehr, login__token_url=f"{server.origin}/oauth2/token")
         assert login.discovery.token_url == f"{server.origin}/oauth2/token"
 
 
@@ -412,12 +418,12 @@ async def test_a_server_that_only_speaks_v2_is_asked_in_v2():
 )
 async def test_a_server_that_names_no_token_endpoint_says_what_it_answered_and_what_to_set(smart, metadata, answers):
     async with wire(Ehr(smart, metadata)) as server, client(server) as ehr:
-        with pytest.raises(DiscoveryError, match=f"{answers}; .* set profile.token_url"):
+        with pytest.raises(DiscoveryError, match=f"{answers}; .* set profile.login.token_url"):
             await logged_in(ehr)
 
 
 async def test_a_server_that_is_down_is_no_discovery_error():
-    async with wire(always(http(503))) as server, client(server, max_tries=2) as ehr:
+    async with wire(always(http(503))) as server, client(server, retry__max_tries=2) as ehr:
         with pytest.raises(TransientFetchError):
             await logged_in(ehr)
 
@@ -433,13 +439,13 @@ async def test_a_redirecting_token_endpoint_never_sees_the_assertion_elsewhere()
         server.answer = always(http(307, b"", Location=other.origin))
         async with client(server) as ehr:
             with pytest.raises(AuthError, match="status 307"):
-                await logged_in(ehr, token_url=f"{server.origin}/oauth2/token")
+                await logged_in(ehr, login__token_url=f"{server.origin}/oauth2/token")
     assert [request.method for request in other.seen] == ["GET"]  # discovery, which holds no secret
 
 
 async def test_twenty_calls_whose_token_is_revoked_share_one_new_login():
     ehr_server = Ehr({"token_endpoint": "/oauth2/token"})
-    async with wire(ehr_server) as server, client(server, max_concurrency=20) as ehr:
+    async with wire(ehr_server) as server, client(server, limits__max_concurrency=20) as ehr:
         await logged_in(ehr)
         ehr_server.revoked.add("t1")
         replies = await asyncio.gather(*(ehr.send(call()) for _ in range(20)))

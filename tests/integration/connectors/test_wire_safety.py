@@ -54,7 +54,7 @@ INSIDE = [
 @pytest.mark.parametrize("link", INSIDE)
 async def test_a_link_of_the_server_never_reaches_inside(link, monkeypatch):
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", refuse_to_connect)
-    async with client(Endpoint("http://ehr.example/fhir"), max_tries=1) as ehr:
+    async with client(Endpoint("http://ehr.example/fhir"), retry__max_tries=1) as ehr:
         with pytest.raises((UnsafeLinkError, TransientFetchError)) as raised:
             await ehr.send(call(link, auth=False, purpose="file"))
     assert (
@@ -110,7 +110,7 @@ async def test_a_name_that_moves_inside_between_two_requests_is_refused_then(mon
             raise ConnectionRefusedError
 
         monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
-        async with client(Endpoint("http://8.8.4.4/fhir"), max_tries=1) as ehr:
+        async with client(Endpoint("http://8.8.4.4/fhir"), retry__max_tries=1) as ehr:
             with pytest.raises(TransientFetchError):
                 await ehr.send(call(f"http://evil.example:{inside.port}/x", auth=False, purpose="file"))
             with pytest.raises(UnsafeLinkError):
@@ -121,7 +121,7 @@ async def test_a_name_that_moves_inside_between_two_requests_is_refused_then(mon
 async def test_the_configurations_own_host_may_be_inside_and_so_may_its_object_store(monkeypatch):
     async with wire(always(http())) as store, wire(always(http())) as server:
         resolves(monkeypatch, ["127.0.0.1"])
-        async with client(Endpoint(f"http://ehr.lan:{server.port}/fhir"), private_hosts=("files.lan",)) as ehr:
+        async with client(Endpoint(f"http://ehr.lan:{server.port}/fhir"), links__private_hosts=("files.lan",)) as ehr:
             await ehr.send(call())
             await ehr.send(call(f"http://ehr.lan:{store.port}/f", auth=False, purpose="file"))
             await ehr.send(call(f"http://files.lan:{store.port}/f", auth=False, purpose="file"))
@@ -146,7 +146,7 @@ async def test_through_a_proxy_written_addresses_are_still_refused():
 )
 @pytest.mark.parametrize("port", ["", ":9", ":0", ":65536", ":x"])
 async def test_a_host_that_is_none_costs_its_own_call_and_nothing_else(host, port):
-    async with client(Endpoint("http://ehr.example/fhir"), max_tries=1) as ehr:
+    async with client(Endpoint("http://ehr.example/fhir"), retry__max_tries=1) as ehr:
         with pytest.raises((UnsafeLinkError, TransientFetchError)):
             await ehr.send(call(f"http://{host}{port}/x", auth=False, purpose="file"))
 
@@ -184,7 +184,7 @@ async def test_no_way_of_writing_a_link_takes_the_token_elsewhere(link):
     async with (
         wire(always(http())) as other,
         wire(always(http())) as server,
-        client(server, tokens=Tokens(), max_tries=1) as ehr,
+        client(server, tokens=Tokens(), retry__max_tries=1) as ehr,
     ):
         url = link.format(other=other.origin, port=other.port, own=server.port)
         with suppress(ConnectorError):
@@ -207,7 +207,7 @@ async def test_a_redirect_to_plain_http_is_refused():
 async def test_no_redirect_takes_token_client_id_or_the_calls_own_headers_to_another_origin(status):
     async with wire(always(http())) as other, wire(always(b"")) as server:
         server.answer = always(http(status, b"", Location=f"{other.origin}/bucket?X-Amz-Signature=x"))
-        async with client(server, tokens=Tokens(), client_id_header="Epic-Client-ID") as ehr:
+        async with client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr:
             headers = {"Prefer": "respond-async", "X-Site": "7", "Range": "bytes=5-"}
             await ehr.send(call(purpose="file", accept="application/fhir+ndjson", headers=headers))
     assert set(other.seen[0].headers) == {"host", "user-agent", "accept", "accept-encoding", "range"}
@@ -250,7 +250,7 @@ COMMON = {"host", "user-agent", "accept", "accept-encoding"}
 async def test_a_request_carries_these_headers_and_no_others(purpose, auth, headers, body, expected):
     async with (
         wire(always(http(Set_Cookie="s=1; Path=/"))) as server,
-        client(server, tokens=Tokens(), client_id_header="Epic-Client-ID") as ehr,
+        client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr,
     ):
         for _ in range(2):
             method = "POST" if body else "GET"
@@ -262,7 +262,7 @@ async def test_a_request_carries_these_headers_and_no_others(purpose, auth, head
 async def test_a_login_carries_these_headers_and_no_others():
     async with (
         wire(always(http())) as server,
-        client(server, tokens=Tokens(), client_id_header="Epic-Client-ID") as ehr,
+        client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr,
     ):
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         await ehr.once(
@@ -319,6 +319,6 @@ async def test_headers_are_bounded(head):
         writer.write(head)
         return False
 
-    async with wire(too_much) as server, client(server, max_tries=2) as ehr:
+    async with wire(too_much) as server, client(server, retry__max_tries=2) as ehr:
         with pytest.raises(TransientFetchError, match="not HTTP"):
             await ehr.send(call())

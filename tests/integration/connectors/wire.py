@@ -15,6 +15,7 @@ from pathlib import Path
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
+from tests.profiles import grouped
 
 NOW = 1_800_000_000.0
 
@@ -144,7 +145,7 @@ def client(server_or_endpoint, *, tokens=None, waits=None, politeness=None, **ch
     endpoint = server_or_endpoint
     if isinstance(endpoint, Wire):
         endpoint = Endpoint(endpoint.base_url)
-    profile = VendorProfile(name="x", label="X", **changes)
+    profile = VendorProfile(name="x", label="X", **grouped(changes))
     waits = waits or Waits()
     return EhrClient(
         endpoint,

@@ -39,7 +39,7 @@ def problems(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> d
 def test_a_whole_configuration_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.json").write_text(KEY)
     (tmp_path / "key.json").chmod(0o600)
-    text = site('client_id = "a"', 'key = "file:key.json"', "profile = { max_concurrency = 2 }")
+    text = site('client_id = "a"', 'key = "file:key.json"', "profile = { limits.max_concurrency = 2 }")
     assert call(write(tmp_path, text)) == 0
     assert capsys.readouterr().out.endswith("all is well, 1 connection\n")
 
@@ -53,9 +53,12 @@ def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
         tmp_path,
         site('client_id = "a"', 'key = "file:none.json"', 'cohort = "file:none.csv"', name="a")
         + site(
-            'client_id = "a"', 'key = "env:MISSING"', "profile = { max_concurency = 2, page_size = 'many' }", name="b"
+            'client_id = "a"',
+            'key = "env:MISSING"',
+            "profile = { max_concurency = 2, search.page_size = 'many' }",
+            name="b",
         )
-        + site('client_id = "a"', 'key = "env:NOT_A_KEY"', "profile = { max_concurrency = 0 }", name="c")
+        + site('client_id = "a"', 'key = "env:NOT_A_KEY"', "profile = { limits.max_concurrency = 0 }", name="c")
         + site("modus = 'bulk'", name="d"),
         capsys,
     )
@@ -64,12 +67,12 @@ def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
         "connections.a.cohort",
         "connections.b.key",
         "connections.b.profile.max_concurency",
-        "connections.b.profile.page_size",
+        "connections.b.profile.search.page_size",
         "connections.c.key",
-        "connections.c.profile.max_concurrency",
+        "connections.c.profile.limits.max_concurrency",
         "connections.d.modus",
     }
-    assert "did you mean max_concurrency?" in found["connections.b.profile.max_concurency"][1]
+    assert "did you mean limits.max_concurrency?" in found["connections.b.profile.max_concurency"][1]
     assert found["connections.b.key"] == (
         "env:MISSING is not set",
         "export MISSING in the environment that runs chartferry",
@@ -130,7 +133,9 @@ def test_show_prints_every_value_with_its_source_and_no_secret(
 ) -> None:
     monkeypatch.setenv("STORE", "postgresql://me:hunter2@db/charts")
     monkeypatch.setenv("TOKEN", "hunter2")
-    text = '[store]\nurl = "env:STORE"\n' + site('bearer_token = "env:TOKEN"', "profile = { max_concurrency = 2 }")
+    text = '[store]\nurl = "env:STORE"\n' + site(
+        'bearer_token = "env:TOKEN"', "profile = { limits.max_concurrency = 2 }"
+    )
     assert call([*write(tmp_path, text), "--show", "--json"]) == 0
     out = capsys.readouterr().out
     assert "hunter2" not in out
@@ -138,8 +143,8 @@ def test_show_prints_every_value_with_its_source_and_no_secret(
     assert values["connections.site.auth"] == ("bearer", "implied by the other keys")
     assert values["connections.site.mode"] == ("auto", "default")
     assert values["connections.site.vendor"] == ("epic", "file")
-    assert values["connections.site.profile.max_concurrency"] == ("2", "file")
-    assert values["connections.site.profile.max_tries"][1] == "profile of epic"
+    assert values["connections.site.profile.limits.max_concurrency"] == ("2", "file")
+    assert values["connections.site.profile.retry.max_tries"][1] == "profile of epic"
     assert call([*write(tmp_path, text), "--show"]) == 0
     assert "hunter2" not in capsys.readouterr().out
 
@@ -196,15 +201,15 @@ def test_a_connection_that_cannot_know_its_patients_is_noted(
 def test_quiet_hours_that_are_none_are_answered_with_how_they_are_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: str
 ) -> None:
-    found = problems(tmp_path, site(f'profile = {{ quiet_hours = "{hours}" }}'), capsys)
-    assert "07:00-19:00" in found["connections.site.profile.quiet_hours"][1]
+    found = problems(tmp_path, site(f'profile = {{ limits.quiet_hours = "{hours}" }}'), capsys)
+    assert "07:00-19:00" in found["connections.site.profile.limits.quiet_hours"][1]
 
 
 def test_a_list_of_the_profile_that_is_one_text_is_answered_with_the_list(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = problems(tmp_path, site('profile = { follow = "Practitioner, Location" }'), capsys)
-    assert found["connections.site.profile.follow"][1] == 'a list: ["Practitioner", "Location"]'
+    found = problems(tmp_path, site('profile = { references.follow = "Practitioner, Location" }'), capsys)
+    assert found["connections.site.profile.references.follow"][1] == 'a list: ["Practitioner", "Location"]'
 
 
 def test_a_password_in_a_file_that_others_can_read_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

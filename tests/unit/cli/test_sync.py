@@ -153,7 +153,7 @@ def test_a_mistyped_override_of_the_profile_is_told_by_every_command_before_anyt
     assert call([*words, "--config", str(path)]) == ExitCode.USAGE
     told = capsys.readouterr().err
     assert "connections.site.profile.retry_bases_s" in told
-    assert "did you mean retry_base_s" in told
+    assert "did you mean retry.base_s?" in told
 
 
 def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

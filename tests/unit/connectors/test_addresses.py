@@ -82,7 +82,7 @@ OTHER_WRITINGS = [
 @pytest.mark.parametrize("address", PRIVATE)
 def test_what_is_not_public_is_refused(address):
     assert not is_public(ip_address(address))
-    with pytest.raises(UnsafeLinkError, match=r"not public .* profile\.private_hosts"):
+    with pytest.raises(UnsafeLinkError, match=r"not public .* profile\.links\.private_hosts"):
         AddressGuard(["https://ehr.example/fhir"]).check_host(address)
 
 

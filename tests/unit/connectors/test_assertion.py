@@ -79,7 +79,7 @@ def test_the_kid_comes_from_the_connection_or_else_from_the_key():
 
 
 def test_the_profile_and_the_connection_choose_the_algorithm():
-    rs256 = PROFILE.model_copy(update={"assertion_alg_rsa": "RS256"})
+    rs256 = PROFILE.with_overrides({"login": {"assertion_alg_rsa": "RS256"}})
     assert load_signing_key(as_json(RSA), rs256, kid=None, alg=None).alg == "RS256"
     assert load_signing_key(as_json(RSA), rs256, kid=None, alg="RS512").alg == "RS512"
 

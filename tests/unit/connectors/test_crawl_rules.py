@@ -25,6 +25,7 @@ from snapshots.instants import moment
 from snapshots.patient import Alias, Deferral
 from snapshots.record import Record
 from snapshots.unit import Ending, Unit, UnitState
+from tests.profiles import grouped
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 EPIC, CERNER, GENERIC = PROFILES["epic"], PROFILES["cerner"], PROFILES["generic"]
@@ -94,7 +95,7 @@ def test_the_newest_date_is_the_latest_that_is_a_date_and_not_in_the_future(date
 
 
 def deferrals(*known: Deferral, heed: bool = True, **profile: object) -> Deferrals:
-    return Deferrals(known, profile_for("epic", profile), lambda: NOW, heed_restricted=heed)
+    return Deferrals(known, profile_for("epic", grouped(profile)), lambda: NOW, heed_restricted=heed)
 
 
 def words(found: Deferrals, resource_type: str, patient: str) -> str:
@@ -103,7 +104,7 @@ def words(found: Deferrals, resource_type: str, patient: str) -> str:
 
 
 def test_a_pause_lasts_to_the_next_midnight_where_the_hospital_is() -> None:
-    found = deferrals(time_zone="America/Chicago")
+    found = deferrals(limits__time_zone="America/Chicago")
     words = found.pause("DocumentReference")
     assert found.learned[0].until == datetime(2026, 5, 2, 5, tzinfo=UTC)
     assert "2026-05-02 00:00 America/Chicago" in words

@@ -61,7 +61,7 @@ def test_401_to_a_file_that_was_asked_for_without_token_says_why_there_was_none(
     assert "requiresAccessToken" in str(error("GET Patient file 1", "file", auth=False, status=401))
 
 
-@pytest.mark.parametrize(("status", "setting"), [(414, "profile.post_search_over"), (431, "fewer scopes")])
+@pytest.mark.parametrize(("status", "setting"), [(414, "profile.search.post_over"), (431, "fewer scopes")])
 def test_a_request_that_is_too_long_says_what_of_it(status, setting):
     assert setting in str(error(status=status))
 

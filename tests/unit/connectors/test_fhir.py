@@ -271,7 +271,7 @@ def test_an_issue_of_fhirs_own_that_tells_of_missing_results_is_believed_whateve
 
 
 def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:
-    meanings = PROFILES["epic"].issue_codes
+    meanings = PROFILES["epic"].answers.issue_codes
     assert grade([Issue("warning", "processing", ("4101",))], meanings) == "note"
     assert (
         grade([Issue("warning", "processing", ("4101",)), Issue("warning", "x", ("4119",))], meanings) == "incomplete"

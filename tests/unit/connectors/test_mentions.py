@@ -20,7 +20,7 @@ from snapshots.referred import ReferencePath, ReferenceTarget
 from tests.unit.connectors.spelling import SPELLINGS, spelt
 
 BASE = "https://ehr.example.org/R4"
-EVERYTHING = paths_to(PROFILES["generic"].follow, PROFILES["generic"])
+EVERYTHING = paths_to(PROFILES["generic"].references.follow, PROFILES["generic"])
 PATHS = [
     ReferencePath("Encounter", "$.serviceProvider.reference", ("Organization",)),
     ReferencePath("Encounter", "$.participant.individual.reference", ("Practitioner", "PractitionerRole")),

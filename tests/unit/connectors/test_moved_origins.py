@@ -63,7 +63,7 @@ def test_ports_that_differ_are_no_port_and_the_refusal_names_them_and_the_settin
 def test_the_refusal_of_a_next_link_names_the_origin_without_its_path_and_the_setting(link: str) -> None:
     with pytest.raises(UnsafeLinkError) as caught:
         follow(BASE, f"{BASE}/Patient", link)
-    assert f'profile.rewrite_origins = {{ "{origin(link)}" = "{HOME}" }}' in str(caught.value)
+    assert f'profile.links.rewrite_origins = {{ "{origin(link)}" = "{HOME}" }}' in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
@@ -89,12 +89,15 @@ def test_every_kind_of_link_is_read_so() -> None:
     ],
 )
 def test_only_origins_are_mapped(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="rewrite_origins"):
-        profile_for("generic", {"rewrite_origins": wrong})
+    with pytest.raises(ValueError, match=r"links\.rewrite_origins"):
+        profile_for("generic", {"links": {"rewrite_origins": wrong}})
 
 
 def test_the_setting_is_taken_as_documented() -> None:
-    assert profile_for("generic", {"rewrite_origins": MOVED}).rewrite_origins["http://localhost:8080"] == HOME
+    assert (
+        profile_for("generic", {"links": {"rewrite_origins": MOVED}}).links.rewrite_origins["http://localhost:8080"]
+        == HOME
+    )
 
 
 @given(st.text(max_size=60))

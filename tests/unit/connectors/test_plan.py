@@ -134,11 +134,11 @@ def test_bulk_types_are_the_profiles_where_granted() -> None:
 
 
 def test_a_sites_override_is_laid_over_the_vendors_profile_and_checked() -> None:
-    assert profile_for("epic", {"max_concurrency": 3, "page_size": 50}).max_concurrency == 3
+    assert profile_for("epic", {"limits": {"max_concurrency": 3}}).limits.max_concurrency == 3
     with pytest.raises(ValueError, match="max_concurency"):
-        profile_for("epic", {"max_concurency": 3})
-    with pytest.raises(ValueError, match="max_concurrency"):
-        profile_for("epic", {"max_concurrency": 0})
+        profile_for("epic", {"limits": {"max_concurency": 3}})
+    with pytest.raises(ValueError, match=r"limits\.max_concurrency"):
+        profile_for("epic", {"limits": {"max_concurrency": 0}})
 
 
 def test_reads_are_known_of_types_that_declare_them_or_no_interaction_at_all() -> None:

@@ -8,18 +8,19 @@ from hypothesis import strategies as st
 
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.vendors import profile_for
+from tests.profiles import grouped
 
-PROFILE = profile_for("generic", {"poll_first_s": 1, "poll_cap_s": 300})
+PROFILE = profile_for("generic", {"poll": {"first_s": 1, "cap_s": 300}})
 
 
 def waits(asked_s: float | None, polls: int, **profile: float) -> list[float]:
     """The waits of a job whose every answer asks for the same."""
-    chosen = profile_for("generic", {"poll_first_s": 1, "poll_cap_s": 300, **profile})
-    found, own, age = [], chosen.poll_first_s, 0.0
+    chosen = profile_for("generic", grouped({"poll.first_s": 1, "poll.cap_s": 300, **profile}))
+    found, own, age = [], chosen.poll.first_s, 0.0
     for _ in range(polls):
         found.append(poll_wait_s(chosen, asked_s=asked_s, own_s=own, age_s=age))
         age += found[-1]
-        own = min(own * 2, chosen.poll_cap_s)
+        own = min(own * 2, chosen.poll.cap_s)
     return found
 
 
@@ -29,7 +30,7 @@ def test_a_server_that_always_says_one_second_is_asked_more_and_more_rarely() ->
 
 def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told() -> None:
     assert waits(120, 5) == [10, 120, 120, 120, 120]
-    assert waits(120, 3, poll_early_s=0) == [120, 120, 120]
+    assert waits(120, 3, poll__early_s=0) == [120, 120, 120]
 
 
 def test_a_short_wait_is_always_as_told_and_a_long_one_capped() -> None:
@@ -54,10 +55,10 @@ def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyon
     asked: float | None, own: float, age: float
 ) -> None:
     wait = poll_wait_s(PROFILE, asked_s=asked, own_s=own, age_s=age)
-    assert PROFILE.poll_floor_s <= wait <= PROFILE.poll_cap_s
-    if age >= PROFILE.poll_early_s:
-        assert wait >= min(asked or 0, PROFILE.poll_cap_s)
-    assert wait >= min(own, PROFILE.poll_cap_s)
+    assert PROFILE.poll.floor_s <= wait <= PROFILE.poll.cap_s
+    if age >= PROFILE.poll.early_s:
+        assert wait >= min(asked or 0, PROFILE.poll.cap_s)
+    assert wait >= min(own, PROFILE.poll.cap_s)
 
 
 @pytest.mark.parametrize("asked", [61.0, 300.0])

@@ -49,9 +49,9 @@ def test_other_texts_are_refused(hours):
     with pytest.raises(ValueError, match="quiet hours"):
         QuietHours(hours, "UTC")
     with pytest.raises(ValidationError):
-        VendorProfile(name="x", label="X", quiet_hours=hours)
+        VendorProfile(name="x", label="X", limits={"quiet_hours": hours})
 
 
 def test_a_zone_that_does_not_exist_is_refused():
     with pytest.raises(ValidationError, match="IANA"):
-        VendorProfile(name="x", label="X", time_zone="Mars/Olympus")
+        VendorProfile(name="x", label="X", limits={"time_zone": "Mars/Olympus"})

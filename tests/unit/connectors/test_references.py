@@ -81,7 +81,7 @@ def test_every_way_to_write_a_reference_gives_the_same_target(
 
 
 def test_every_path_is_a_path_and_leads_to_types_that_some_profile_follows() -> None:
-    followed = {one for profile in PROFILES.values() for one in profile.follow}
+    followed = {one for profile in PROFILES.values() for one in profile.references.follow}
     for source, elements in PATHS.items():
         assert source.isalpha()
         for element, targets in elements.items():
@@ -90,7 +90,7 @@ def test_every_path_is_a_path_and_leads_to_types_that_some_profile_follows() -> 
 
 
 def test_a_type_is_followed_if_the_profile_the_user_the_server_and_the_token_all_agree() -> None:
-    profile = profile_for("epic", {"follow": ["Medication", "Practitioner", "Location", "Device"]})
+    profile = profile_for("epic", {"references": {"follow": ["Medication", "Practitioner", "Location", "Device"]}})
     capability = Capability(
         search_params={"Medication": frozenset(), "Practitioner": frozenset(), "Location": frozenset()}
     )
@@ -102,7 +102,7 @@ def test_a_type_is_followed_if_the_profile_the_user_the_server_and_the_token_all
 
 def test_a_site_adds_paths_of_its_own() -> None:
     profile = profile_for(
-        "generic", {"follow": ["Account"], "reference_paths": {"Encounter": {"account": ["Account"]}}}
+        "generic", {"references": {"follow": ["Account"], "paths": {"Encounter": {"account": ["Account"]}}}}
     )
     (path,) = paths_to(("Account",), profile)
     assert path == ("Encounter", "$.account.reference", ("Account",))
@@ -110,8 +110,8 @@ def test_a_site_adds_paths_of_its_own() -> None:
 
 @pytest.mark.parametrize("element", ["a[*]", "a b", "$.x", "a..b", 'a".b'])
 def test_a_path_that_is_no_element_is_refused(element: str) -> None:
-    with pytest.raises(ValueError, match="reference_paths"):
-        profile_for("generic", {"reference_paths": {"Encounter": {element: ["Account"]}}})
+    with pytest.raises(ValueError, match=r"references\.paths"):
+        profile_for("generic", {"references": {"paths": {"Encounter": {element: ["Account"]}}}})
 
 
 def fetcher(vendor: str) -> ReferenceFetcher:

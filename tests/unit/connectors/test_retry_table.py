@@ -104,7 +104,7 @@ def test_refusals_are_final(status):
 
 
 def test_a_kickoff_429_is_asked_once_where_it_means_that_a_job_is_running():
-    verdict = judge(a_call("kickoff"), Seen(status=429), kickoff_429_means_running=True)
+    verdict = judge(a_call("kickoff"), Seen(status=429), busy_means_running=True)
     assert verdict == Verdict(action="retry", tries=1)
 
 

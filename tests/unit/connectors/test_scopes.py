@@ -25,12 +25,12 @@ TYPES = st.sampled_from(["Patient", "Observation", "Condition", "Encounter", "Bi
     ],
 )
 def test_scopes_are_asked_by_type_or_as_a_wildcard(types, changes, syntax, expected):
-    assert requested_scopes(types, PROFILE.model_copy(update=changes), syntax) == expected
+    assert requested_scopes(types, PROFILE.with_overrides({"login": changes}), syntax) == expected
 
 
 def test_without_types_an_ehr_that_takes_no_wildcard_cannot_be_asked():
     with pytest.raises(PlanError, match="set the connection's types or scopes"):
-        requested_scopes([], PROFILE.model_copy(update={"scope_wildcards": False}), "v1")
+        requested_scopes([], PROFILE.with_overrides({"login": {"scope_wildcards": False}}), "v1")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_without_types_an_ehr_that_takes_no_wildcard_cannot_be_asked():
     ],
 )
 def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expected):
-    assert syntax_for(PROFILE.model_copy(update={"scope_syntax": configured}), capabilities) == expected
+    assert syntax_for(PROFILE.with_overrides({"login": {"scope_syntax": configured}}), capabilities) == expected
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from connectors.fhir.auth.token_table import judge_token
 from connectors.fhir.errors import ScopesRefusedError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Reply
+from tests.profiles import grouped
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +92,7 @@ def endpoint():
 
 
 def source(endpoint, credentials=SMART, types=("Patient",), discovery=None, **changes):
-    profile = VendorProfile(name="x", label="X", **changes)
+    profile = VendorProfile(name="x", label="X", **grouped(changes))
     return TokenSource(
         credentials,
         profile,
@@ -166,7 +167,7 @@ async def test_twenty_tasks_share_one_failed_login_and_a_refusal_is_final(endpoi
 
 async def test_an_outage_is_shared_by_those_who_waited_and_asked_again_by_those_who_come_later(endpoint):
     endpoint.script = [(503, b"")] * 2
-    tokens = source(endpoint, max_tries=2)
+    tokens = source(endpoint, retry__max_tries=2)
     got = []
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -194,7 +195,7 @@ async def test_invalid_client_is_tried_three_times_more_with_a_new_jti(endpoint)
     assert raised.value.code == "invalid_client"
     assert str(raised.value) == (
         "logging in: the token endpoint refused us with invalid_client after 4 tries; check client_id (for this environment?), "
-        "that the EHR knows the public key of this kid, profile.audience, and this machine's clock "
+        "that the EHR knows the public key of this kid, profile.login.audience, and this machine's clock "
         "(sent: kid k1, alg ES384, aud https://ehr.example/token)"
     )
 
@@ -204,7 +205,7 @@ async def test_a_refusal_says_when_no_kid_was_sent(endpoint):
     smart = Credentials(auth="smart", client_id="c1", key=key.as_pem(private=True).decode())
     endpoint.script = [(401, {"error": "invalid_client"})] * 4
     with pytest.raises(AuthError, match=r"sent: no kid, alg ES384, aud https://aud\.example"):
-        await source(endpoint, smart, audience="https://aud.example").token()
+        await source(endpoint, smart, login__audience="https://aud.example").token()
 
 
 async def test_a_flaky_refusal_is_survived(endpoint):
@@ -225,14 +226,14 @@ async def test_a_flaky_refusal_is_survived(endpoint):
 )
 async def test_an_outage_of_the_token_endpoint_is_waited_out(endpoint, answer):
     endpoint.script = [answer] * 3
-    assert (await source(endpoint, retry_base_s=2).token()).value == "token-4"
+    assert (await source(endpoint, retry__base_s=2).token()).value == "token-4"
     assert len(endpoint.waits) == 3
     assert all(wait <= 2 * 2**n for n, wait in enumerate(endpoint.waits))
 
 
 async def test_retry_after_is_honoured_up_to_its_cap(endpoint):
     endpoint.script = [(429, b"", {"retry-after": "40"}), (429, b"", {"retry-after": "99999"})]
-    await source(endpoint, retry_after_cap_s=60, retry_base_s=0.5).token()
+    await source(endpoint, retry__after_cap_s=60, retry__base_s=0.5).token()
     assert 40 <= endpoint.waits[0] <= 40.5
     assert 60 <= endpoint.waits[1] <= 61
 
@@ -240,7 +241,7 @@ async def test_retry_after_is_honoured_up_to_its_cap(endpoint):
 async def test_an_outage_that_does_not_end_is_transient(endpoint):
     endpoint.script = [(503, b"")] * 9
     with pytest.raises(TransientFetchError, match=r"status 503.*after 3 tries"):
-        await source(endpoint, max_tries=3).token()
+        await source(endpoint, retry__max_tries=3).token()
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ async def test_configured_scopes_are_sent_as_they_are(endpoint):
 
 
 async def test_a_profile_that_needs_no_scope_sends_none(endpoint):
-    await source(endpoint, scope_required=False).token()
+    await source(endpoint, login__scope_required=False).token()
     assert "scope" not in endpoint.forms[0]
 
 
@@ -320,13 +321,13 @@ async def test_a_secret_goes_where_the_server_says_it_takes_it(endpoint):
 
 
 async def test_an_audience_that_is_not_the_token_url_is_signed(endpoint):
-    await source(endpoint, audience="https://okta.example/aud").token()
+    await source(endpoint, login__audience="https://okta.example/aud").token()
     claims = jwt.decode(endpoint.forms[0]["client_assertion"], KEY, algorithms=["ES384"]).claims
     assert claims["aud"] == "https://okta.example/aud"
 
 
 async def test_each_patient_has_a_token_where_the_profile_says_so(endpoint):
-    tokens = source(endpoint, token_per_patient=True, extra_scopes=("launch",))
+    tokens = source(endpoint, login__token_per_patient=True, login__extra_scopes=("launch",))
     first, second = await tokens.token("1012V3"), await tokens.token("1013V4")
     assert first.value != second.value
     assert await tokens.token("1012V3") is first
@@ -341,7 +342,7 @@ async def test_a_launch_is_left_out_where_tokens_are_not_bound_to_patients(endpo
 
 
 async def test_the_tokens_kept_for_patients_are_bounded(endpoint):
-    tokens = source(endpoint, SECRET, token_per_patient=True)
+    tokens = source(endpoint, SECRET, login__token_per_patient=True)
     for number in range(MAX_LAUNCHES + 1):
         await tokens.token(str(number))
     await tokens.token(str(MAX_LAUNCHES))
@@ -411,7 +412,7 @@ async def test_no_secret_has_a_repr(endpoint):
 
 async def test_a_connection_that_cannot_name_its_scopes_fails_before_any_request(endpoint):
     with pytest.raises(PlanError):
-        source(endpoint, types=(), scope_wildcards=False)
+        source(endpoint, types=(), login__scope_wildcards=False)
 
 
 async def test_a_configured_bearer_token_outlives_a_refusal():

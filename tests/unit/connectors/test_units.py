@@ -91,8 +91,8 @@ def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
     assert asked(EPIC, "Immunization")[1] is False
     assert "_lastUpdated=ge2024" in asked(CERNER, "Immunization")[0]
     assert asked(CERNER, "Goal")[1] is False
-    assert asked(profile_for("epic", {"since_mode": "updated"}), "Observation")[1] is False
-    assert asked(profile_for("cerner", {"since_mode": "full"}), "Observation")[1] is False
+    assert asked(profile_for("epic", {"changes": {"since_mode": "updated"}}), "Observation")[1] is False
+    assert asked(profile_for("cerner", {"changes": {"since_mode": "full"}}), "Observation")[1] is False
 
 
 def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_were() -> None:
