@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.settings import Settings
+    from exports.delivery.destination import Destination
     from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
+    from exports.publishing.publish import PublishRequest
     from exports.run import ExportResult
     from snapshots.actor import Actor
 
@@ -44,6 +46,7 @@ EXAMPLES = (
     "chartferry export --out export --format csv --view patient --view my_view.json",
     "chartferry export --out export --as-of 41",
     "chartferry export --out changes --changed-since 41",
+    "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv")
@@ -56,6 +59,24 @@ def export(
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="DIR", help="Folder to write to; default: \\[export] out.", show_default=False),
+    ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            "--publish",
+            metavar="DIR",
+            help="Instead of --out: keep a Bulk Publish dataset current, which others can follow.",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--base-url",
+            metavar="URL",
+            help="With --publish: where the folder will be served; default: relative links.",
+            show_default=False,
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -109,17 +130,45 @@ def export(
     acting_as: AsOption = None,
     reason: ReasonOption = None,
 ) -> int:
-    """Write gzip NDJSON by type, CSV by view, and a manifest.json with counts and checksums.
+    """Write gzip NDJSON by type, CSV by view, and a manifest.json with counts and checksums; or publish a dataset.
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
     from cli.choosing import choose_connections, choose_tenant
     from cli.wiring import read_patients
+    from exports.delivery.destination import LocalFolder
     from exports.plan import ExportRequest
+    from exports.publishing.publish import PublishRequest
 
     settings = settings_of(config)
+    invocation = invocation_of(context)
     names = split_words(connections)
     choose_connections(settings, tenant, list(names))
+    if base_url is not None and publish is None:
+        raise typer.BadParameter("--base-url is said with --publish")
+    if publish is not None:
+        beside = {
+            "--out": out,
+            "--format": formats,
+            "--view": views,
+            "--as-of": as_of,
+            "--changed-since": changed_since,
+        }
+        _refuse_beside_publish([option for option, value in beside.items() if value] + ["--strict"] * strict)
+        return _publish(
+            LocalFolder(Path(publish)),
+            PublishRequest(
+                connections=names,
+                types=checked_types(types),
+                patients=tuple(read_patients(patients)) if patients else None,
+                base_url=base_url,
+            ),
+            settings,
+            tenant=choose_tenant(settings, tenant or _tenant_of(settings, names)),
+            actor=actor_of(invocation, settings, reads_charts=True),
+            invocation=invocation,
+            json=json,
+        )
     request = ExportRequest(
         out=_folder(out, settings),
         formats=_formats(formats, views, settings),
@@ -131,7 +180,6 @@ def export(
     )
     moment = checked_moment(as_of)
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
-    invocation = invocation_of(context)
     actor = actor_of(invocation, settings, reads_charts=True)
     result, seconds = supervise(
         lambda: run_export(settings, chosen, actor, request, invocation, as_of=moment, changed_since=changed_since),
@@ -226,6 +274,32 @@ def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
     if left_out:
         lines.append(f"left out, because the view's criteria could not be decided: {', '.join(left_out)}")
     return lines
+
+
+def _publish(
+    destination: Destination,
+    request: PublishRequest,
+    settings: Settings,
+    *,
+    tenant: str,
+    actor: Actor,
+    invocation: Invocation,
+    json: bool,
+) -> int:
+    from cli.publish import run_publish, show_published
+
+    done = supervise(
+        lambda: run_publish(settings, tenant, actor, request, destination, terminal=invocation.terminal),
+        resume="run it again",
+    )
+    return show_published(done, destination, json=json)
+
+
+def _refuse_beside_publish(options: list[str]) -> None:
+    if options:
+        raise typer.BadParameter(
+            f"{', '.join(options)}: not with --publish, which writes the NDJSON of what is stored now"
+        )
 
 
 def _folder(out: str | None, settings: Settings) -> Path:

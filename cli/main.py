@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.core
 
-from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, views
+from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, verify, views
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import (
     AsOption,
@@ -87,6 +87,7 @@ app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
 app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
 app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapshots)
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
+app.command("verify", epilog=_examples(verify.EXAMPLES))(verify.verify)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)
 views_app.command("show", epilog=_examples(views.SHOW_EXAMPLES))(views.show)

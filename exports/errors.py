@@ -6,6 +6,7 @@
     ├── FhirPathError          an expression cannot be parsed; `ViewError` wraps it and adds its place
     ├── ViewDataError          the stored data do not fit the view, though the view itself is correct
     ├── PlanError              the request contradicts itself
+    ├── DatasetError           a published dataset, or one of its pages, is not what Bulk Publish says
     └── DestinationError       the output cannot be written
 
 Messages contain names and JSON paths from the view, never a value from a resource.
@@ -48,6 +49,10 @@ class ViewDataError(ExportError):
 
 class PlanError(ExportError):
     """The export request contradicts itself; the message says which part, and what to change."""
+
+
+class DatasetError(ExportError):
+    """A published dataset cannot be read, or gone on with; the message says which page, and what is wrong with it."""
 
 
 class DestinationError(ExportError):

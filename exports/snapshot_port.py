@@ -67,6 +67,10 @@ class Snapshot(Protocol):
     def changed_since(self) -> int | None:
         """The run since which the rows have changed; None: the snapshot has all rows."""
 
+    @property
+    def changed_from(self) -> datetime | None:
+        """The moment that the data represented after that run: `as_of` of a snapshot that was taken then."""
+
     def removed(self) -> RowChunks:
         """Return the keys that the selection has lost since then, each as one line of JSON with `type` and `id`."""
 

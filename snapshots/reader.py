@@ -156,6 +156,11 @@ class Snapshot:
         """The run since which rows have changed; None: the snapshot has all rows."""
         return self._selection.changed_since
 
+    @property
+    def changed_from(self) -> datetime | None:
+        """What `as_of` was when `changed_since` had ended."""
+        return None if self._before is None else self._before.as_of
+
     def removed(self) -> CopyStream:
         """Return the keys that the selection has lost since `changed_since`, as lines of JSON: {"id": …, "type": …}.
 

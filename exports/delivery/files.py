@@ -173,10 +173,15 @@ class AtomicFile:
             os.fsync(self._stream.fileno())
         return self._encoder.delivered(path=self._target.name, kind=kind, rows=rows)
 
-    def place(self) -> None:
-        """Rename the sealed file to its target."""
+    @property
+    def part(self) -> Path:
+        """Where the file is until it is placed."""
+        return self._part
+
+    def place(self, name: str | None = None) -> None:
+        """Rename the sealed file to its target, or to another name beside it."""
         with destination_errors(self._target):
-            self._part.replace(self._target)
+            self._part.replace(self._target if name is None else self._target.with_name(name))
             self._stream.close()
 
     def commit(self, *, kind: str, rows: int) -> DeliveredFile:

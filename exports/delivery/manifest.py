@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
+from exports.errors import DestinationError
 from exports.snapshot_port import OpenRun
 
 MANIFEST_NAME = "manifest.json"
+BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
 _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(ndjson|csv)\.gz")
@@ -57,8 +59,13 @@ def retire_manifest(folder: Path) -> frozenset[str]:
     """Remove the old manifest, since the folder's files will no longer match it; return the names of the files that it listed.
 
     Includes the files of a manifest that a killed export had removed. A file that is not our manifest lists nothing.
+
+    Raises:
+        DestinationError: the folder has a dataset that others follow.
     """
     manifest, former = folder / MANIFEST_NAME, folder / _FORMER_NAME
+    if _read(manifest).get("manifestType") == BULK_PUBLISH:
+        raise DestinationError(f"{folder} has a published dataset, which others follow: export into another folder")
     listed = _listed_in(manifest) | _listed_in(former)
     with destination_errors(manifest), suppress(FileNotFoundError):
         manifest.replace(former)
@@ -66,12 +73,21 @@ def retire_manifest(folder: Path) -> frozenset[str]:
 
 
 def _listed_in(manifest: Path) -> frozenset[str]:
+    document = _read(manifest)
     try:
-        document = json.loads(manifest.read_bytes())
         names = [file["path"] for file in document["files"]] if "chartferry" in document else []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return frozenset()
     return frozenset(name for name in names if isinstance(name, str) and _OWN_NAME.fullmatch(name))
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    """Return the document; an empty one for what is no JSON object."""
+    try:
+        document = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def clear_former(folder: Path, names: Collection[str]) -> None:

@@ -1,0 +1,83 @@
+"""`chartferry export --publish`: keeps a published dataset current, and prints what was done. `export` reads the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.exit_codes import ExitCode
+from cli.progress import file_progress
+from cli.render import emit_json, number, print_table, tell
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from exports.delivery.destination import Destination
+    from exports.publishing.publish import Published, PublishRequest
+    from snapshots.actor import Actor
+
+
+async def run_publish(
+    settings: Settings,
+    tenant: str,
+    actor: Actor,
+    request: PublishRequest,
+    destination: Destination,
+    *,
+    terminal: bool,
+) -> Published:
+    """Publish from the tenant's store, with progress on stderr."""
+    from cli import wiring
+    from exports.publishing.publish import publish
+    from snapshots.reader import Selection
+
+    with file_progress(terminal=terminal) as show:
+        async with wiring.opened_store(settings, tenant, actor) as store:
+            return await publish(
+                request,
+                destination,
+                lambda since: store.snapshot(
+                    Selection(
+                        connections=request.connections,
+                        patients=request.patients,
+                        types=request.types,
+                        changed_since=since,
+                    )
+                ),
+                on_progress=show,
+            )
+
+
+def show_published(done: Published, destination: Destination, *, json: bool) -> int:
+    """Print what was published, and return the exit code."""
+    if json:
+        emit_json(_as_json(done, destination))
+        return ExitCode.NOTHING if done.what == "nothing" else ExitCode.COMPLETE
+    if done.output or done.deleted:
+        entries = [*done.output, *done.deleted]
+        print_table(("file", "rows#"), [(entry.url, number(entry.count or 0)) for entry in entries])
+    if done.why is not None:
+        tell(f"a new snapshot was made, because {done.why}")
+    if done.not_included:
+        tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
+    if done.moment is None:
+        tell("no run has ended yet: there is nothing to publish")
+        return ExitCode.NOTHING
+    upto = f"up to run {done.moment.run}, as of {done.moment.as_of.isoformat()}"
+    said = "nothing has changed" if done.what == "unchanged" else f"{done.what} published"
+    tell(f"{destination}: {said}, {upto}")
+    return ExitCode.COMPLETE
+
+
+def _as_json(done: Published, destination: Destination) -> dict[str, object]:
+    from exports.delivery.manifest import instant
+
+    return {
+        "status": "nothing" if done.what == "nothing" else "complete",
+        "published": done.what,
+        "destination": str(destination),
+        "run": None if done.moment is None else done.moment.run,
+        "as_of": None if done.moment is None else instant(done.moment.as_of),
+        "why": done.why,
+        "not_included": [{"run": one.run, "connection": one.connection} for one in done.not_included],
+        "output": [{"type": one.type, "url": one.url, "count": one.count} for one in done.output],
+        "deleted": [{"url": one.url, "count": one.count} for one in done.deleted],
+    }

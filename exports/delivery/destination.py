@@ -1,0 +1,98 @@
+"""Where whole files are delivered to: a folder of this machine. What is written aside appears complete, or not at all.
+
+`files` writes the files themselves; whoever delivers decides what is placed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, destination_errors, output_folder
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Destination(Protocol):
+    """A folder, here or elsewhere. Every method raises DestinationError where the place cannot be read or written."""
+
+    def __str__(self) -> str:
+        """The place in words, for messages; without a secret."""
+
+    def opened(self) -> AbstractContextManager[Path]:
+        """Keep other exports out until the end; give a folder of this machine to write files aside in."""
+
+    def take(self, part: AtomicFile, name: str) -> None:
+        """Let a sealed file, written aside in that folder, appear under a name."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write or replace a small file: a reader sees all of the old one, or all of the new one."""
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Read a file; FileNotFoundError if there is none."""
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the files that are there."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+
+def read_small(destination: Destination, name: str) -> bytes | None:
+    """Return the content of a small file; None if there is none."""
+    try:
+        return b"".join(destination.chunks(name))
+    except FileNotFoundError:
+        return None
+
+
+class LocalFolder:
+    """A destination on this machine: files are renamed into place, after they are on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def opened(self) -> AbstractContextManager[Path]:
+        """Lock the folder, which is created where needed; files are written aside in it."""
+        return output_folder(self._folder)
+
+    def take(self, part: AtomicFile, name: str) -> None:
+        """Rename the file."""
+        part.place(name)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write the file beside its target, and rename it."""
+        with AtomicFile(self._folder / name, compress="no") as file:
+            file.write(content)
+            file.commit(kind="document", rows=0)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Read a file."""
+        try:
+            with (self._folder / name).open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError:
+            raise
+        except OSError:
+            with destination_errors(self._folder / name):
+                raise
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the files that are there, without those that are being written."""
+        with destination_errors(self._folder):
+            return frozenset(
+                path.name
+                for path in self._folder.iterdir()
+                if path.is_file() and not path.name.endswith(LEFTOVER_SUFFIX)
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with destination_errors(self._folder / name):
+            (self._folder / name).unlink(missing_ok=True)

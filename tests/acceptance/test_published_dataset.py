@@ -1,0 +1,56 @@
+"""A registry follows what a hospital publishes every night after its sync."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.exports.follower import Follower
+from tests.integration.exports.test_publishing import static
+from tests.user_site import Site, mock, source
+
+
+@pytest.mark.quick
+def test_a_follower_has_each_morning_what_the_ehr_has(site: Site) -> None:
+    dataset = site.folder / "dataset"
+    with mock("generic", patients=3) as served, static(dataset) as url:
+        site.connect(served)
+        follower = Follower(url)
+        said: list[str] = []
+        for night in range(3):
+            if night:
+                first, second, *_ = served.dataset.of_type("Condition")
+                served.dataset.delete("Condition", first.id)
+                served.dataset.replace(second.raw.replace(b'"resourceType"', b'"language":"en","resourceType"', 1))
+            site.sync()
+            said.append(site.run("export", "--publish", "dataset", "--json").json["published"])
+            follower.poll()
+            ehrs = set(source(served, ["Condition"]))
+            assert {key for key in follower.copy if key[0] == "Condition"} == ehrs
+            assert night == 0 or follower.copy["Condition", second.id]["language"] == "en"
+        assert said == ["snapshot", "increment", "increment"]
+        assert follower.copy.keys() == site.exported().keys()
+        for where in ("dataset", url):
+            done = site.run("verify", where)
+            assert (done.code, done.stderr) == (0, ""), done.stderr
+            assert "the dataset can be followed" in done.stdout
+        assert site.run("export", "--publish", "dataset").stdout.count("nothing has changed") == 1
+    damaged = next(dataset.glob("Patient-*"))
+    damaged.write_bytes(damaged.read_bytes()[1:])
+    done = site.run("verify", "dataset", "--json")
+    assert done.code == 3
+    assert any("line 1: not JSON" in problem for problem in done.json["problems"])
+
+
+@pytest.mark.parametrize("words", [("--out", "x"), ("--format", "csv"), ("--as-of", "1"), ("--strict",)])
+def test_what_a_dataset_cannot_have_is_refused(site: Site, words: tuple[str, ...]) -> None:
+    done = site.run("export", "--publish", "dataset", *words)
+    assert done.code == 2
+    assert words[0] in done.stderr
+    assert not (site.folder / "dataset").exists()
+
+
+def test_where_there_is_nothing_to_verify_it_says_so(site: Site) -> None:
+    assert "no manifest" in site.run("verify", "nowhere").stderr
+    with static(site.folder / "empty") as url:
+        done = site.run("verify", url)
+    assert (done.code, "no manifest" in done.stderr) == (5, True)
