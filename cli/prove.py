@@ -131,8 +131,8 @@ async def _prove(
     show: Show,
 ) -> Certificate:
     from cli.invocation import start_logging
-    from cli.wiring import Wanted, opened_store, prove_connection
+    from cli.wiring import Wanted, import_connectors, opened_store, prove_connection
 
     start_logging(invocation)
-    async with opened_store(settings, connection.tenant, actor) as store:
+    async with opened_store(settings, connection.tenant, actor, meanwhile=import_connectors) as store:
         return await prove_connection(connection, store, Wanted(types=types), show, sample=sample, seed=seed)

@@ -6,7 +6,6 @@ The use case decides what closing means: committed data stay, and the run stays 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -16,9 +15,6 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 SIGNAL_BASE = 128
-# Reference counts free records and pages. With Python's default of 700, the collector would search everything that a plan and the
-# libraries hold at every second page: 3 % of a crawl's CPU, in pauses of 30 to 50 ms during which nothing is sent.
-_COLLECT_EVERY = 50_000
 
 
 class InterruptedBySignalError(Exception):
@@ -33,7 +29,6 @@ def supervise(
     command: Callable[[], Awaitable[Result]], *, resume: str = "run the same command again to resume"
 ) -> Result:
     """Run the command to its end; raise InterruptedBySignalError if a signal ended it. A second signal exits at once."""
-    gc.set_threshold(_COLLECT_EVERY)
     return asyncio.run(_supervised(command, resume))
 
 

@@ -198,9 +198,10 @@ async def _tenant(
 ) -> None:
     import anyio
 
-    from cli.wiring import opened_store
+    from cli.wiring import import_connectors, opened_store
 
-    async with opened_store(settings, tenant, actor) as store, anyio.create_task_group() as tasks:
+    opening = opened_store(settings, tenant, actor, meanwhile=import_connectors)
+    async with opening as store, anyio.create_task_group() as tasks:
         for connection in connections:
             tasks.start_soon(one, connection, store)
 

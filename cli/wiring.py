@@ -78,9 +78,21 @@ def file_name(source: str) -> str:
     return f"file:{sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]}"
 
 
+def import_connectors() -> None:
+    """Import what a run needs beside the store: half a second of CPU."""
+    import connectors.fhir.auth.login
+    import connectors.fhir.sync
+    import connectors.fhir.transport.client  # noqa: F401  where they are used they are imported again
+
+
 @asynccontextmanager
-async def opened_store(settings: Settings, tenant: str, actor: Actor) -> AsyncIterator[Store]:
-    """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end."""
+async def opened_store(
+    settings: Settings, tenant: str, actor: Actor, *, meanwhile: Callable[[], None] = lambda: None
+) -> AsyncIterator[Store]:
+    """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end.
+
+    `meanwhile` is done in a thread, while the server starts or makes the schema: that takes as long, and keeps another core busy.
+    """
     from snapshots.errors import describe_server
     from snapshots.store import open_store
     from snapshots.store_url import embedded_directory
@@ -90,7 +102,9 @@ async def opened_store(settings: Settings, tenant: str, actor: Actor) -> AsyncIt
     waited_for = f"waiting for the store, {where}, to"
     async with AsyncExitStack() as stack:
         async with told_if_slow(f"{waited_for} start, or to answer"):
+            done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
             store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor))
+            await done
         try:
             yield store
         finally:
