@@ -62,13 +62,16 @@ def of_error(error: BaseException) -> ExitCode | None:
     """Return the exit code of an expected error, None for an unexpected one."""
     from config.errors import ConfigError
     from connectors.core.errors import ConnectorError, PlanError
-    from exports.errors import ExportError, ViewError
+    from exports.errors import ExportError, QueryError, ViewError
     from exports.errors import PlanError as ExportPlanError
     from mocks.faults import FaultScriptError
     from snapshots.errors import ConnectionBusyError, RunNotFoundError, StoreError
 
     table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
-        ((ConfigError, PlanError, ExportPlanError, ViewError, RunNotFoundError, FaultScriptError), ExitCode.USAGE),
+        (
+            (ConfigError, PlanError, ExportPlanError, ViewError, QueryError, RunNotFoundError, FaultScriptError),
+            ExitCode.USAGE,
+        ),
         (ConnectionBusyError, ExitCode.BUSY),
         ((ConnectorError, StoreError, ExportError), ExitCode.FAILED),
     )

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.core
 
-from cli import config_check, demo, export, init, mock_serve, prove, pull, runs, snapshots, sync, verify, views
+from cli import config_check, demo, export, init, mock_serve, prove, pull, query, runs, snapshots, sync, verify, views
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import (
     AsOption,
@@ -93,6 +93,7 @@ app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
 app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
 app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapshots)
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
+app.command("query", epilog=_examples(query.EXAMPLES))(query.query)
 app.command("verify", epilog=_examples(verify.EXAMPLES))(verify.verify)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)

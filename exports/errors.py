@@ -6,6 +6,7 @@
     ├── FhirPathError          an expression cannot be parsed; `ViewError` wraps it and adds its place
     ├── ViewDataError          the stored data do not fit the view, though the view itself is correct
     ├── PlanError              the request contradicts itself
+    ├── QueryError             a query cannot run: it is wrong, does more than select, or takes too long
     ├── DatasetError           a published dataset, or one of its pages, is not what Bulk Publish says
     └── DestinationError       the output cannot be written
 
@@ -49,6 +50,10 @@ class ViewDataError(ExportError):
 
 class PlanError(ExportError):
     """The export request contradicts itself; the message says which part, and what to change."""
+
+
+class QueryError(ExportError):
+    """A query cannot run; the message names the library, and quotes no value."""
 
 
 class DatasetError(ExportError):

@@ -89,5 +89,11 @@ class Snapshot(Protocol):
     def csv(self, *queries: Composable) -> RowChunks:
         """Return the rows of queries of the same columns as CSV, with one header."""
 
+    def table(self, query: Composable) -> RowChunks:
+        """Return the rows of any one query as CSV, with a header."""
+
+    async def limit(self, *, seconds: int, memory_mb: int) -> None:
+        """Bound what each further statement may take."""
+
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts, not for data."""

@@ -213,6 +213,19 @@ class Snapshot:
         ]
         return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
 
+    def table(self, query: sql.Composable) -> CopyStream:
+        """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
+        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(True))])
+
+    async def limit(self, *, seconds: int, memory_mb: int) -> None:
+        """Bound each further statement: its time, the memory of each of its sorts and hashes, and its room on the disk.
+
+        The last only where the login may set it, as a superuser may.
+        """
+        values = {"milliseconds": str(seconds * 1000), "memory": f"{memory_mb}MB", "disk": f"{memory_mb * 64}MB"}
+        with store_border("setting the limits of a query"):
+            await self._conn.execute(_SQL["limits"], values)
+
     async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts and checks, not for data."""
         with store_border("reading a snapshot"):

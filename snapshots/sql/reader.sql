@@ -6,6 +6,12 @@ SET TRANSACTION READ ONLY
 -- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
 
+-- name: limits
+-- What a user's query may take. Sorts and hashes beyond the memory go to the disk; one worker, so that it is not taken several times.
+SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work_mem', %(memory)s, true),
+    set_config('hash_mem_multiplier', '1', true), set_config('max_parallel_workers_per_gather', '0', true),
+    CASE WHEN has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', %(disk)s, true) END
+
 -- name: connections
 -- Connections with the newest run that had finished by then (NULL: by now), and when it began.
 SELECT c.name, c.id, newest.id, newest.started_at

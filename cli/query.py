@@ -1,0 +1,152 @@
+"""`chartferry query`: runs a SQLQuery over the store, and writes its rows as CSV. Contacts no EHR."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.invocation import (
+    AsOption,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    ReasonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+    split_words,
+)
+from cli.moments import AsOfOption, checked_moment
+from cli.render import emit_json, number, say
+from cli.supervise import supervise
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from exports.delivery.files import DeliveredFile
+    from exports.queries.run import Limits
+    from exports.queries.statement import Statement
+    from snapshots.actor import Actor
+    from snapshots.reader import Selection
+
+EXAMPLES = (
+    "chartferry query a1c.sql --param since=2026-01-01",
+    "chartferry query a1c.json --param since=2026-01-01 --out a1c.csv.gz --connection mercy-epic",
+)
+STDOUT = "-"
+
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param", metavar="NAME=VALUE", help="A parameter of the query; may be repeated.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True, repr=False)
+class _Asked:
+    """What is asked for; its parameters may be PHI."""
+
+    file: Path
+    parameters: dict[str, str]
+    selection: Selection
+    out: str
+
+
+def query(
+    context: typer.Context,
+    *,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A SQLQuery: annotated .sql, or a Library as JSON.", show_default=False),
+    ],
+    params: ParamOption = None,
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE|-", help="A CSV file, compressed if it ends in .gz; - is stdout.")
+    ] = STDOUT,
+    connections: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--connection", metavar="NAME", help="Only from this connection; may be repeated.", show_default=False
+        ),
+    ] = None,
+    patients: Annotated[
+        str | None,
+        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
+    ] = None,
+    as_of: AsOfOption = None,
+    timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400)] = 300,
+    memory: Annotated[
+        int,
+        typer.Option("--memory", metavar="MB", min=1, max=1 << 20, help="For each sort and hash; more goes to disk."),
+    ] = 256,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Run one SELECT over views, read-only, on one snapshot of the store.
+
+    The file names the views and libraries that it reads. Exit codes: 0 complete, 4 no rows, 5 failed, 2 usage.
+    """
+    from cli.choosing import choose_connections, choose_tenant
+    from cli.wiring import read_patients
+    from exports.queries.run import Limits
+    from snapshots.reader import Selection
+
+    if out == STDOUT and json:
+        raise typer.BadParameter("--out -: stdout takes the rows, without --json")
+    settings = settings_of(config)
+    names = split_words(connections)
+    choose_connections(settings, tenant, list(names))
+    selection = Selection(
+        connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)
+    )
+    asked = _Asked(file, checked_params(params), selection, out)
+    limits = Limits(seconds=timeout, memory_mb=memory)
+    chosen = choose_tenant(settings, tenant)
+    actor = actor_of(invocation_of(context), settings, reads_charts=True)
+    delivered, statement = supervise(
+        lambda: _run(settings, chosen, actor, asked, limits), resume="run it again"
+    )
+    for note in statement.notes:
+        say(note)
+    if json:
+        emit_json({"status": "complete" if delivered.rows else "nothing", "rows": delivered.rows, "out": out})
+    elif out != STDOUT:
+        say(f"{out}: {number(delivered.rows)} rows")
+    return ExitCode.COMPLETE if delivered.rows else ExitCode.NOTHING
+
+
+async def _run(
+    settings: Settings,
+    tenant: str,
+    actor: Actor,
+    asked: _Asked,
+    limits: Limits,
+) -> tuple[DeliveredFile, Statement]:
+    from cli import wiring
+    from exports.queries.run import run_query
+
+    async with wiring.opened_store(settings, tenant, actor) as store, store.snapshot(asked.selection) as snapshot:
+        target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
+        return await run_query(asked.file, asked.parameters, snapshot, target, limits)
+
+
+def checked_params(words: list[str] | None) -> dict[str, str]:
+    """Read `name=value` words; a usage error for anything else, and for a name that comes twice."""
+    found: dict[str, str] = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter("--param: expected NAME=VALUE")
+        if name in found:
+            raise typer.BadParameter(f"--param {name}: given twice")
+        found[name] = value
+    return found

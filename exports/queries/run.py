@@ -1,0 +1,89 @@
+"""The use case: runs one query over one snapshot, and writes its rows as CSV, to a file or a stream.
+
+`statement` compiles it; the snapshot reads only, in its tenant, within the limits that are set here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+from exports.errors import QueryError
+from exports.formats.csv_table import data_error, is_data_error
+from exports.queries.statement import Statement, compile_library
+from exports.snapshot_port import Snapshot
+from snapshots.errors import StoreQueryError
+
+CANCELLED = "57014"  # SQLSTATE query_canceled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a query may take: `seconds` for all, `memory_mb` for each sort and hash, beyond which they go to the disk."""
+
+    seconds: int = 300
+    memory_mb: int = 256
+
+
+async def run_query(
+    path: Path, parameters: Mapping[str, str], snapshot: Snapshot, out: Path | BinaryIO, limits: Limits
+) -> tuple[DeliveredFile, Statement]:
+    """Run a library's file, and write its rows as CSV with a header; a path that ends in `.gz` is compressed.
+
+    Raises:
+        QueryError: the query is wrong, does more than select, or takes longer than it may.
+        ViewError: a view that it depends on is wrong.
+        ViewDataError: a value does not fit what the query does with it.
+        DestinationError: the file cannot be written.
+    """
+    statement = await compile_library(path, parameters, snapshot)
+    await snapshot.limit(seconds=limits.seconds, memory_mb=limits.memory_mb)
+    rows = QueryRows(statement, snapshot)
+    try:
+        if isinstance(out, Path):
+            with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
+                async for chunk in rows:
+                    file.write(chunk)
+                return file.commit(kind="csv", rows=rows.rows), statement
+        return await _stream(rows, out), statement
+    except StoreQueryError as error:
+        if error.sqlstate == CANCELLED:
+            raise QueryError(f"{path.name} was stopped after {limits.seconds} s; --timeout allows more") from None
+        raise
+
+
+async def _stream(rows: QueryRows, stream: BinaryIO) -> DeliveredFile:
+    encoder = Encoder(stream, compress="no")
+    async for chunk in rows:
+        encoder.write(chunk)
+    encoder.finish()
+    stream.flush()
+    return encoder.delivered(path="-", kind="csv", rows=rows.rows)
+
+
+class QueryRows:
+    """The rows of a statement as CSV, with a header; read it once."""
+
+    def __init__(self, statement: Statement, snapshot: Snapshot) -> None:
+        self._statement = statement
+        self._snapshot = snapshot
+        self._chunks = snapshot.table(statement.query)
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, without the header."""
+        return self._chunks.rows
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            if self._statement.prepare is not None:
+                await self._snapshot.fetch(self._statement.prepare)
+            async for chunk in self._chunks:
+                yield chunk
+        except StoreQueryError as error:
+            if not is_data_error(error):
+                raise
+            raise data_error(self._statement.name, error) from None  # the cause may quote a resource

@@ -1,0 +1,170 @@
+"""Compiles a library to one statement: what it depends on becomes tables of a WITH, its parameters settings that are bound.
+
+A view's cells are typed: what does not fit its column is null, as it is an empty field in a CSV. Who may read what is the
+snapshot's transaction's: the statement has no table of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from exports.catalogue import LoadedView, builtin_names, load_view
+from exports.compiler import MARK, Column, CompiledView, Source, compile_view, sql_type
+from exports.errors import QueryError
+from exports.queries.guard import HARMLESS, Checked, check
+from exports.queries.library import TYPES, Library, check_values, read_library
+from exports.snapshot_port import Snapshot
+
+NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
+_SETTING = "chartferry.parameter_"
+_DEEPEST = 16
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What runs: `query`, after `prepare` has set the parameters in the same transaction."""
+
+    name: str
+    query: Composable
+    prepare: Composable | None
+    notes: tuple[str, ...]
+
+
+def load_library(path: Path) -> Library:
+    """Read a library's file.
+
+    Raises:
+        QueryError: it cannot be read, or is no library.
+    """
+    try:
+        return read_library(path.read_bytes(), path.name)
+    except OSError as error:
+        raise QueryError(f"{path} cannot be read: {error.strerror}") from None
+
+
+async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: Snapshot) -> Statement:
+    """Compile a library's file and all that it depends on, for a snapshot; `parameters` are texts, by name.
+
+    A dependency is a built-in view's name or URL, or the file of a ViewDefinition or library, relative to the one that names it.
+
+    Raises:
+        QueryError: a library is wrong, does more than select, or depends on what there is not, or on itself.
+        ViewError: a view that it depends on is wrong.
+    """
+    library = load_library(path)
+    check_values(library, parameters)
+    writer = _Writer(snapshot)
+    query = writer.library(library, path.parent, ())
+    unknown = sorted(writer.functions - HARMLESS)
+    if unknown:
+        allowed = {row[0] for row in await snapshot.fetch(_IMMUTABLE.format(Literal(unknown)))}
+        if refused := sorted(set(unknown) - allowed):
+            raise QueryError(
+                f"{library.origin}: function {', '.join(refused)}: there is none, or it does more than compute from its arguments"
+            )
+    settings = [
+        SQL("set_config({}, {}, true)").format(Literal(f"{_SETTING}{name}"), Literal(value))
+        for name, value in sorted(parameters.items())
+    ]
+    prepare = SQL("SELECT {}").format(SQL(", ").join(settings)) if settings else None
+    return Statement(library.name, query, prepare, tuple(writer.notes))
+
+
+_IMMUTABLE = SQL(
+    "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY({}::name[])"
+    " GROUP BY 1 HAVING bool_or(provolatile = 'i') AND bool_and(provolatile <> 'v')"
+)
+
+
+def typed(view: CompiledView) -> Composable:
+    """Return the rows of a view that was compiled with marks, in the types of its columns; an odd value is null."""
+    cells = SQL(", ").join(
+        SQL("nullif({0}, {1})::{2} AS {0}").format(Identifier(one.name), Literal(MARK), SQL(_type(one)))
+        for one in view.columns
+    )
+    return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, view.query)
+
+
+def _type(column: Column) -> str:
+    return "jsonb" if column.collection else sql_type(column.type)
+
+
+def view_rows(view: LoadedView, sources: tuple[Composable, ...], as_of: datetime) -> Composable:
+    """Return the typed rows of a view over each of the sources."""
+    parts = [
+        typed(compile_view(view.definition, Source(one, of_type=True, one_connection=True), marked=True, as_of=as_of))
+        for one in sources or (NOTHING,)
+    ]
+    return SQL(" UNION ALL ").join(SQL("({})").format(part) for part in parts)
+
+
+class _Writer:
+    """Writes libraries and views into one statement; collects the functions that it calls, and notes."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self.functions: set[str] = set()
+        self.notes: list[str] = []
+
+    def library(self, library: Library, folder: Path, above: tuple[Path, ...]) -> Composable:
+        checked = check(library)
+        self.functions |= checked.functions
+        self.notes += library.notes
+        tables = [
+            SQL("{} AS ({})").format(Identifier(one.label), self._dependency(one.resource, library, folder, above))
+            for one in library.dependencies
+        ]
+        inner = SQL('SELECT * FROM ({}\n) AS "#q"').format(Composed(list(_bound(library, checked))))
+        return SQL("WITH {} {}").format(SQL(", ").join(tables), inner) if tables else inner
+
+    def _dependency(self, resource: str, library: Library, folder: Path, above: tuple[Path, ...]) -> Composable:
+        name = _builtin(resource)
+        if name is not None:
+            return self._view(load_view(name))
+        path = (folder / resource).resolve()
+        if path in above or len(above) >= _DEEPEST:
+            raise QueryError(f"{library.origin} depends on itself by {resource}")
+        if not path.is_file():
+            raise QueryError(
+                f"{library.origin} depends on {resource}: no built-in view has that name or URL, and no file lies there"
+            )
+        if path.suffix == ".sql" or is_library(path):
+            further = load_library(path)
+            if further.parameters:
+                raise QueryError(f"{library.origin} depends on {resource}, which needs parameters of its own")
+            return self.library(further, path.parent, (*above, path))
+        return self._view(load_view(str(path)))
+
+    def _view(self, view: LoadedView) -> Composable:
+        return view_rows(view, self._snapshot.sources(view.resource), self._snapshot.as_of)
+
+
+def _bound(library: Library, checked: Checked) -> Iterator[Composable]:
+    """The SQL with settings in the place of its parameters."""
+    types = {one.name: TYPES[one.type] for one in library.parameters}
+    for piece, name in zip(checked.pieces, (*checked.parameters, None), strict=True):
+        yield SQL(piece)  # type: ignore[arg-type]  # checked by `guard`
+        if name is not None:
+            setting = SQL("(current_setting({})::{})")
+            yield setting.format(Literal(f"{_SETTING}{name}"), SQL(types[name]))
+
+
+def _builtin(resource: str) -> str | None:
+    """Return the name of the built-in view that has this name or URL, with a version or without."""
+    wanted = resource.partition("|")[0]
+    return next((one for one in builtin_names() if wanted in {one, load_view(one).definition.get("url")}), None)
+
+
+def is_library(path: Path) -> bool:
+    """Whether a file has a FHIR Library, whatever else may be wrong with it."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("resourceType") == "Library"

@@ -1,0 +1,143 @@
+"""Queries over a real store: over views, typed, bound, within limits, and nothing beside."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exports.errors import QueryError, ViewDataError
+from exports.queries.run import Limits, run_query
+from snapshots.store import Store
+from snapshots.reader import Selection
+from tests.integration.exports.test_export_run import fill, names_in, patient
+
+pytestmark = pytest.mark.anyio
+
+
+async def answer(
+    store: Store, file: Path, parameters: dict[str, str] | None = None, limits: Limits | None = None, **of: Any
+) -> list[dict[str, str]]:
+    out = io.BytesIO()
+    async with store.snapshot(Selection(**of)) as snapshot:
+        await run_query(file, parameters or {}, snapshot, out, limits or Limits())
+    return list(csv.DictReader(io.StringIO(out.getvalue().decode(), newline="")))
+
+
+def written(folder: Path, sql: str, name: str = "q.sql") -> Path:
+    (folder / name).write_text(sql)
+    return folder / name
+
+
+PEOPLE = "-- @relatedDependency: patient as p\n"
+
+
+@pytest.mark.quick
+async def test_a_query_reads_views_of_all_connections_and_binds_its_parameters(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", birthDate="1990-05-05"), patient("b", birthDate="1950-05-05")])
+    await fill(store, [patient("a", birthDate="2001-05-05")], connection="south")
+    sql = "-- @param: born date\n-- @param: also string\n" + PEOPLE
+    file = written(
+        tmp_path,
+        sql + "SELECT connection, key, :also AS said FROM p WHERE birth_date::date >= :born ORDER BY key, connection;",
+    )
+    said = "'; DROP TABLE resource; --"
+    rows = await answer(store, file, {"born": "1980-01-01", "also": said})
+    assert rows == [
+        {"connection": "site", "key": "a", "said": said},
+        {"connection": "south", "key": "a", "said": said},
+    ]
+    assert len(await answer(store, file, {"born": "1900-01-01", "also": ""}, connections=("site",))) == 2
+
+
+async def test_cells_have_the_types_of_their_columns_and_odd_ones_are_null(store: Store, tmp_path: Path) -> None:
+    values = [{"valueQuantity": {"value": 2.5}}, {"valueQuantity": {"value": "q12h"}}, {"valueBoolean": True}]
+    rows = [{"resourceType": "Observation", "id": f"o{at}", **one} for at, one in enumerate(values)]
+    await fill(store, rows)
+    file = written(
+        tmp_path,
+        "-- @relatedDependency: https://chartferry.example/fhir/ViewDefinition/observation|0.1 as o\n"
+        "SELECT sum(value_quantity) * 2 AS sum, bool_or(value_boolean) AS any, count(*) AS n FROM o",
+    )
+    assert await answer(store, file) == [{"sum": "5.0", "any": "t", "n": "3"}]
+
+
+async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", gender="male"), patient("b", gender="female")])
+    view = {
+        "resourceType": "ViewDefinition",
+        "name": "sexes",
+        "resource": "Patient",
+        "select": [{"column": [{"path": "id", "name": "id"}, {"path": "gender", "name": "sex"}]}],
+    }
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "sexes.json").write_text(json.dumps(view))
+    men = {
+        "resourceType": "Library",
+        "name": "men",
+        "type": {"coding": [{"code": "sql-view"}]},
+        "relatedArtifact": [{"type": "depends-on", "resource": "sexes.json", "label": "s"}],
+        "content": [
+            {
+                "contentType": "application/sql",
+                "data": base64.b64encode(b"SELECT id FROM s WHERE sex = 'male'").decode(),
+            }
+        ],
+    }
+    (tmp_path / "views" / "men.json").write_text(json.dumps(men))
+    file = written(tmp_path, "-- @relatedDependency: views/men.json as men\nSELECT * FROM men")
+    assert await answer(store, file) == [{"id": "a"}]
+    # a label holds in its own library only
+    file = written(tmp_path, "-- @relatedDependency: views/men.json as men\nSELECT * FROM men, s")
+    with pytest.raises(QueryError, match="table s is not declared"):
+        await answer(store, file)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("-- @relatedDependency: q.sql as q\nSELECT * FROM q", "depends on itself by q.sql"),
+        ("-- @relatedDependency: nothing as q\nSELECT * FROM q", "no built-in view has that name"),
+        ("SELECT pg_read_file('/etc/passwd')", "function pg_read_file"),
+        ("SELECT set_config('search_path', 'public', false)", "function set_config"),
+        ("SELECT table_to_xml('pg_authid', true, true, '')", "function table_to_xml"),
+        ("SELECT pg_sleep(1)", "function pg_sleep"),
+        ("SELECT no_such_function(1)", "function no_such_function"),
+    ],
+)
+async def test_what_there_is_not_or_may_not_be_is_named(store: Store, tmp_path: Path, sql: str, told: str) -> None:
+    with pytest.raises(QueryError, match=told):
+        await answer(store, written(tmp_path, sql))
+
+
+async def test_a_query_that_takes_too_long_is_stopped(store: Store, tmp_path: Path) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(QueryError, match=r"q\.sql was stopped after 1 s; --timeout"):
+        await answer(store, written(tmp_path, endless), limits=Limits(seconds=1, memory_mb=1))
+
+
+async def test_a_value_that_does_not_fit_is_not_quoted(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", gender="Quill")])
+    with pytest.raises(ViewDataError, match="SQLSTATE 22") as caught:
+        await answer(store, written(tmp_path, PEOPLE + "SELECT gender::integer FROM p"))
+    assert "Quill" not in str(caught.value)
+
+
+async def test_a_query_to_a_file_is_whole_or_not_there(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a"), patient("b")])
+    async with store.snapshot(Selection()) as snapshot:
+        file = written(tmp_path, PEOPLE + "SELECT key FROM p ORDER BY key DESC")
+        done, _ = await run_query(file, {}, snapshot, tmp_path / "out.csv.gz", Limits())
+    assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()) == b"key\nb\na\n"
+    assert done.rows == 2
+    async with store.snapshot(Selection()) as snapshot:
+        file = written(tmp_path, PEOPLE + "SELECT 1 / (length(key) - 1) FROM p")
+        with pytest.raises(ViewDataError):
+            await run_query(file, {}, snapshot, tmp_path / "none.csv", Limits())
+    assert names_in(tmp_path) == {"out.csv.gz", "q.sql"}
