@@ -26,18 +26,17 @@ from cli.invocation import (
 )
 from cli.moments import AsOfOption, checked_moment
 from cli.progress import file_progress
+from cli.query import ParamOption, checked_params
 from cli.render import emit_json, number, print_table, size, tell
 from cli.supervise import supervise
 from cli.sync import checked_types
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from config.settings import Settings
-    from exports.delivery.destination import Destination
     from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
-    from exports.publishing.publish import PublishRequest
     from exports.run import ExportResult
     from snapshots.actor import Actor
 
@@ -106,6 +105,13 @@ def export(
         str | None,
         typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
     ] = None,
+    queries: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--query", metavar="FILE", help="A SQLQuery, beside the views; may be repeated.", show_default=False
+        ),
+    ] = None,
+    params: ParamOption = None,
     as_of: AsOfOption = None,
     changed_since: Annotated[
         int | None,
@@ -135,6 +141,7 @@ def export(
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
     from cli.choosing import choose_connections, choose_tenant
+    from cli.publish import run_publish, show_published
     from cli.wiring import read_patients
     from exports.delivery.destination import LocalFolder
     from exports.plan import ExportRequest
@@ -144,43 +151,36 @@ def export(
     invocation = invocation_of(context)
     names = split_words(connections)
     choose_connections(settings, tenant, list(names))
-    if base_url is not None and publish is None:
-        raise typer.BadParameter("--base-url is said with --publish")
-    if publish is not None:
-        beside = {
-            "--out": out,
-            "--format": formats,
-            "--view": views,
-            "--as-of": as_of,
-            "--changed-since": changed_since,
-        }
-        _refuse_beside_publish([option for option, value in beside.items() if value] + ["--strict"] * strict)
-        return _publish(
-            LocalFolder(Path(publish)),
-            PublishRequest(
-                connections=names,
-                types=checked_types(types),
-                patients=tuple(read_patients(patients)) if patients else None,
-                base_url=base_url,
-            ),
-            settings,
-            tenant=choose_tenant(settings, tenant or _tenant_of(settings, names)),
-            actor=actor_of(invocation, settings, reads_charts=True),
-            invocation=invocation,
-            json=json,
-        )
-    request = ExportRequest(
-        out=_folder(out, settings),
-        formats=_formats(formats, views, settings),
-        views=_views(formats, views, settings),
-        types=checked_types(types),
-        connections=names,
-        patients=tuple(read_patients(patients)) if patients else None,
-        strict=strict,
-    )
-    moment = checked_moment(as_of)
+    only_types = checked_types(types)
+    only_patients = tuple(read_patients(patients)) if patients else None
     chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
     actor = actor_of(invocation, settings, reads_charts=True)
+    if publish is not None:
+        beside: dict[str, object] = {"--out": out, "--format": formats, "--view": views, "--query": queries}
+        beside |= {"--as-of": as_of, "--changed-since": changed_since, "--strict": strict}
+        _refuse_beside_publish(beside)
+        wanted = PublishRequest(connections=names, types=only_types, patients=only_patients, base_url=base_url)
+        destination = LocalFolder(Path(publish))
+        done = supervise(
+            lambda: run_publish(settings, chosen, actor, wanted, destination, terminal=invocation.terminal),
+            resume="run it again",
+        )
+        return show_published(done, destination, json=json)
+    if base_url is not None:
+        raise typer.BadParameter("--base-url is said with --publish")
+    wanted_formats = _formats(formats, views, queries, settings)
+    request = ExportRequest(
+        out=_folder(out, settings),
+        formats=wanted_formats,
+        views=tuple(views or (settings.export.views if "csv" in wanted_formats else ())),
+        types=only_types,
+        connections=names,
+        patients=only_patients,
+        strict=strict,
+        queries=tuple(queries or ()),
+        parameters=checked_params(params),
+    )
+    moment = checked_moment(as_of)
     result, seconds = supervise(
         lambda: run_export(settings, chosen, actor, request, invocation, as_of=moment, changed_since=changed_since),
         resume="run it again",
@@ -276,29 +276,11 @@ def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
     return lines
 
 
-def _publish(
-    destination: Destination,
-    request: PublishRequest,
-    settings: Settings,
-    *,
-    tenant: str,
-    actor: Actor,
-    invocation: Invocation,
-    json: bool,
-) -> int:
-    from cli.publish import run_publish, show_published
-
-    done = supervise(
-        lambda: run_publish(settings, tenant, actor, request, destination, terminal=invocation.terminal),
-        resume="run it again",
-    )
-    return show_published(done, destination, json=json)
-
-
-def _refuse_beside_publish(options: list[str]) -> None:
-    if options:
+def _refuse_beside_publish(options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value]
+    if given:
         raise typer.BadParameter(
-            f"{', '.join(options)}: not with --publish, which writes the NDJSON of what is stored now"
+            f"{', '.join(given)}: not with --publish, which writes the NDJSON of what is stored now"
         )
 
 
@@ -312,19 +294,17 @@ def _folder(out: str | None, settings: Settings) -> Path:
     return Path(out)
 
 
-def _formats(formats: list[str] | None, views: list[str] | None, settings: Settings) -> tuple[str, ...]:
+def _formats(
+    formats: list[str] | None, views: list[str] | None, queries: list[Path] | None, settings: Settings
+) -> tuple[str, ...]:
     words = split_words(formats)
     for word in words:
         if word not in FORMATS:
             why = f"{LATER[word]}; " if word in LATER else ""
             raise typer.BadParameter(f"--format {word}: {why}one of {', '.join(FORMATS)}")
-    return words or (("csv",) if views else settings.export.format)
-
-
-def _views(formats: list[str] | None, views: list[str] | None, settings: Settings) -> tuple[str, ...]:
     if views:
-        return tuple(views)
-    return settings.export.views if "csv" in _formats(formats, None, settings) else ()
+        return words or ("csv",)
+    return words or (() if queries else settings.export.format)
 
 
 def _tenant_of(settings: Settings, names: tuple[str, ...]) -> str | None:

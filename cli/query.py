@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.exit_codes import ExitCode
 from cli.invocation import (
     AsOption,
@@ -112,9 +113,7 @@ def query(
     limits = Limits(seconds=timeout, memory_mb=memory)
     chosen = choose_tenant(settings, tenant)
     actor = actor_of(invocation_of(context), settings, reads_charts=True)
-    delivered, statement = supervise(
-        lambda: _run(settings, chosen, actor, asked, limits), resume="run it again"
-    )
+    delivered, statement = supervise(lambda: _run(settings, chosen, actor, asked, limits), resume="run it again")
     for note in statement.notes:
         say(note)
     if json:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exports.catalogue import LoadedView
@@ -33,10 +33,16 @@ class ExportRequest:
     connections: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None
     strict: bool = False
+    queries: tuple[
+        Path, ...
+    ] = ()  # files of SQLQuery libraries; without formats and views they are all that is written
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of the queries, by name
 
     @property
     def wanted_formats(self) -> tuple[str, ...]:
         """The formats to write, in a fixed order."""
+        if self.queries and not self.formats and not self.views:
+            return ()
         wanted = self.formats or (("csv",) if self.views else ("ndjson",))
         return tuple(name for name in FORMATS if name in wanted)
 

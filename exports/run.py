@@ -25,6 +25,8 @@ from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_c
 from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
+from exports.queries.run import QueryRows
+from exports.queries.statement import Statement, compile_libraries
 from exports.snapshot_port import OpenRun, RowChunks, Snapshot
 from snapshots.errors import StoreQueryError
 
@@ -75,6 +77,7 @@ async def export(
     views = _views(request)
     files = plan_export(request, available, views)
     compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
+    statements = await compile_libraries(request.queries, request.parameters, snapshot, {one.name for one in files})
     with output_folder(request.out) as folder, ExitStack() as parts:
         waiting: list[tuple[AtomicFile, DeliveredFile]] = []
         for planned in files:
@@ -88,6 +91,10 @@ async def export(
                 else _fill_table(part, view, snapshot, request, show)
             )
             waiting.append((part, await filled))
+        for statement in statements:
+            part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
+            show = _shown(statement.file_name, None, on_progress)
+            waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
         if snapshot.changed_since is not None:
             part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
             waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
@@ -97,7 +104,7 @@ async def export(
             as_of=snapshot.as_of,
             runs=snapshot.runs,
             not_included=snapshot.not_included,
-            request=_told(request, files, snapshot.changed_since),
+            request=_told(request, files, statements, snapshot.changed_since),
             files=delivered,
         )
         former = retire_manifest(folder)
@@ -107,6 +114,7 @@ async def export(
         clear_former(folder, former - {file.path for file in delivered})
     rows = sum(file.rows for file in delivered)
     notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
+    notes += tuple(note for statement in statements for note in statement.notes)
     return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included, notes)
 
 
@@ -139,20 +147,27 @@ def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], No
 
 async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
     """Write the resources of a type."""
-    return await _written(part, planned.kind, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
+    return await _of_connections(part, planned.kind, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
 
 
 async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
     """Write the deletions since the run since which the snapshot shows changes."""
-    return await _written(part, "deleted", deletion_bundles(snapshot), snapshot, show)
+    return await _of_connections(part, "deleted", deletion_bundles(snapshot), snapshot, show)
 
 
-async def _written(part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: _Show) -> DeliveredFile:
+async def _written(part: AtomicFile, kind: str, chunks: RowChunks | QueryRows, show: _Show) -> DeliveredFile:
     async for chunk in chunks:
         part.write(chunk)
         show(chunks.rows, part.uncompressed_bytes, False)
     delivered = part.seal(kind=kind, rows=chunks.rows)
     show(chunks.rows, part.uncompressed_bytes, True)
+    return delivered
+
+
+async def _of_connections(
+    part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: _Show
+) -> DeliveredFile:
+    delivered = await _written(part, kind, chunks, show)
     if len(snapshot.connections) == 1:
         return delivered
     return replace(delivered, rows_by_connection=dict(zip(snapshot.connections, chunks.rows_by_query, strict=True)))
@@ -185,7 +200,9 @@ async def _fill_table(
     return replace(delivered, left_empty=in_order or None, left_out=undecided or None)
 
 
-def _told(request: ExportRequest, files: tuple[PlannedFile, ...], changed_since: int | None) -> dict[str, Any]:
+def _told(
+    request: ExportRequest, files: Sequence[PlannedFile], statements: Sequence[Statement], changed_since: int | None
+) -> dict[str, Any]:
     """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
     patients = None
     if request.patients is not None:
@@ -197,5 +214,6 @@ def _told(request: ExportRequest, files: tuple[PlannedFile, ...], changed_since:
         "views": [{"name": file.view.name, "sha256": file.view.digest} for file in files if file.view is not None],
         "connections": sorted(set(request.connections)),
         "patients": patients,
+        **({"queries": [{"name": one.name, "sha256": one.digest} for one in statements]} if statements else {}),
         **({} if changed_since is None else {"changed_since": changed_since}),
     }

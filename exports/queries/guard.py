@@ -19,8 +19,8 @@ from exports.queries.library import Library
 # beside what Postgres calls immutable: what depends on the time zone, the moment or chance, and reads nothing
 HARMLESS = frozenset(
     (
-        *("age", "clock_timestamp", "date", "date_part", "date_trunc", "extract", "generate_series", "now", "overlaps", "timestamptz"),
-        *("timezone", "to_char", "to_date", "to_number", "to_timestamp", "to_tsvector"),
+        *("age", "clock_timestamp", "date", "date_part", "date_trunc", "extract", "generate_series", "now", "overlaps"),
+        *("timestamptz", "timezone", "to_char", "to_date", "to_number", "to_timestamp", "to_tsvector"),
         *("array_agg", "array_to_json", "concat", "concat_ws", "format", "string_agg", "row_to_json", "to_json", "to_jsonb"),
         *("json_agg", "json_build_array", "json_build_object", "json_object_agg"),
         *("jsonb_agg", "jsonb_build_array", "jsonb_build_object", "jsonb_object_agg"),

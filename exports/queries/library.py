@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from exports.errors import QueryError
@@ -67,6 +68,7 @@ class Library:
     parameters: tuple[Parameter, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     notes: tuple[str, ...] = ()
+    digest: str = ""  # SHA-256 (hex) of the file
 
 
 def read_library(content: bytes, origin: str) -> Library:
@@ -80,6 +82,7 @@ def read_library(content: bytes, origin: str) -> Library:
     except UnicodeDecodeError:
         raise QueryError(f"{origin} is not UTF-8 text") from None
     library = _of_json(text, origin) if origin.endswith(".json") else _of_sql(text, origin)
+    library = replace(library, digest=hashlib.sha256(content).hexdigest())
     labels = [one.label for one in library.dependencies]
     if len(set(labels)) < len(labels):
         raise QueryError(f"{origin}: two dependencies have one label")

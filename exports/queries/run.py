@@ -17,6 +17,7 @@ from exports.queries.statement import Statement, compile_library
 from exports.snapshot_port import Snapshot
 from snapshots.errors import StoreQueryError
 
+WRONG = "42"  # class of SQLSTATE: names that there are not, types that do not fit; its messages quote names only
 CANCELLED = "57014"  # SQLSTATE query_canceled
 
 
@@ -84,6 +85,8 @@ class QueryRows:
             async for chunk in self._chunks:
                 yield chunk
         except StoreQueryError as error:
+            if (error.sqlstate or "").startswith(WRONG):
+                raise QueryError(f"{self._statement.name}: {error}") from None
             if not is_data_error(error):
                 raise
             raise data_error(self._statement.name, error) from None  # the cause may quote a resource

@@ -7,7 +7,7 @@ snapshot's transaction's: the statement has no table of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from exports.catalogue import LoadedView, builtin_names, load_view
 from exports.compiler import MARK, Column, CompiledView, Source, compile_view, sql_type
-from exports.errors import QueryError
+from exports.errors import PlanError, QueryError
 from exports.queries.guard import HARMLESS, Checked, check
 from exports.queries.library import TYPES, Library, check_values, read_library
 from exports.snapshot_port import Snapshot
@@ -34,6 +34,12 @@ class Statement:
     query: Composable
     prepare: Composable | None
     notes: tuple[str, ...]
+    digest: str  # SHA-256 (hex) of the library's file
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in an export."""
+        return f"{self.name}.csv.gz"
 
 
 def load_library(path: Path) -> Library:
@@ -73,7 +79,29 @@ async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: S
         for name, value in sorted(parameters.items())
     ]
     prepare = SQL("SELECT {}").format(SQL(", ").join(settings)) if settings else None
-    return Statement(library.name, query, prepare, tuple(writer.notes))
+    return Statement(library.name, query, prepare, tuple(writer.notes), library.digest)
+
+
+async def compile_libraries(
+    paths: Sequence[Path], parameters: Mapping[str, str], snapshot: Snapshot, taken: Collection[str]
+) -> list[Statement]:
+    """Compile several libraries for one export; each gets those of the parameters that it declares.
+
+    Raises:
+        PlanError: two files of the export would have one name; `taken` are those of its others.
+        QueryError, ViewError: as `compile_library`; also for a parameter that none declares.
+    """
+    declared = {path: {one.name for one in load_library(path).parameters} for path in paths}
+    if unknown := sorted(set(parameters).difference(*declared.values())):
+        raise QueryError(f"no query has a parameter {', '.join(unknown)}")
+    statements = [
+        await compile_library(path, {name: value for name, value in parameters.items() if name in names}, snapshot)
+        for path, names in declared.items()
+    ]
+    names = [*taken, *(one.file_name for one in statements)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
+    return statements
 
 
 _IMMUTABLE = SQL(
@@ -149,7 +177,7 @@ def _bound(library: Library, checked: Checked) -> Iterator[Composable]:
     """The SQL with settings in the place of its parameters."""
     types = {one.name: TYPES[one.type] for one in library.parameters}
     for piece, name in zip(checked.pieces, (*checked.parameters, None), strict=True):
-        yield SQL(piece)  # type: ignore[arg-type]  # checked by `guard`
+        yield SQL(piece)  # checked by `guard`
         if name is not None:
             setting = SQL("(current_setting({})::{})")
             yield setting.format(Literal(f"{_SETTING}{name}"), SQL(types[name]))

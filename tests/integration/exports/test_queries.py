@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from exports.errors import QueryError, ViewDataError
+from exports.errors import PlanError, QueryError, ViewDataError
+from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
-from snapshots.store import Store
+from exports.run import export
 from snapshots.reader import Selection
-from tests.integration.exports.test_export_run import fill, names_in, patient
+from snapshots.store import Store
+from tests.integration.exports.test_export_run import fill, names_in, patient, table_of
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +111,7 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
         ("SELECT table_to_xml('pg_authid', true, true, '')", "function table_to_xml"),
         ("SELECT pg_sleep(1)", "function pg_sleep"),
         ("SELECT no_such_function(1)", "function no_such_function"),
+        (PEOPLE + "SELECT nothing FROM p", 'q: .* column "nothing" does not exist'),
     ],
 )
 async def test_what_there_is_not_or_may_not_be_is_named(store: Store, tmp_path: Path, sql: str, told: str) -> None:
@@ -141,3 +144,27 @@ async def test_a_query_to_a_file_is_whole_or_not_there(store: Store, tmp_path: P
         with pytest.raises(ViewDataError):
             await run_query(file, {}, snapshot, tmp_path / "none.csv", Limits())
     assert names_in(tmp_path) == {"out.csv.gz", "q.sql"}
+
+
+async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", gender="male"), patient("b", gender="female")])
+    men = written(tmp_path, "-- @param: sex string\n" + PEOPLE + "SELECT key FROM p WHERE gender = :sex", "men.sql")
+    count = written(tmp_path, PEOPLE + "SELECT count(*) AS n FROM p", "count.sql")
+    out = tmp_path / "out"
+    queries = {"queries": (men, count), "parameters": {"sex": "male"}}
+    async with store.snapshot(Selection()) as snapshot:
+        await fill(store, [patient("c")])
+        result = await export(ExportRequest(out=out, views=("patient",), **queries), snapshot)
+        assert table_of(out / "men.csv.gz") == [{"key": "a"}]
+        assert table_of(out / "count.csv.gz") == [{"n": str(len(table_of(out / "patient.csv.gz")))}] == [{"n": "2"}]
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert [one["name"] for one in manifest["request"]["queries"]] == ["men", "count"]
+        assert [file.rows for file in result.files if file.path != "patient.csv.gz"] == [1, 1]
+        # alone they are all that is written; what the former export listed is cleared
+        await export(ExportRequest(out=out, **queries), snapshot)
+        assert names_in(out) == {"manifest.json", "men.csv.gz", "count.csv.gz"}
+        with pytest.raises(QueryError, match="no query has a parameter born"):
+            await export(ExportRequest(out=out, queries=(count,), parameters={"born": "1"}), snapshot)
+        same = written(tmp_path, "-- @name: patient\nSELECT 1")
+        with pytest.raises(PlanError, match=r"two files would be named patient\.csv\.gz"):
+            await export(ExportRequest(out=out, views=("patient",), queries=(same,)), snapshot)
