@@ -174,12 +174,17 @@ def settings_warnings(settings: Settings) -> Iterator[str]:
 
 def connection_warnings(connection: Connection) -> Iterator[str]:
     """Yield warnings about one connection: settings that work but are unwise."""
+    from connectors.fhir.former_keys import former_places
+    from connectors.fhir.profile import VendorProfile
+
     path = f"connections.{connection.name}"
     if connection.base_url.startswith("http://") and not any(host in connection.base_url for host in LOCAL_HOSTS):
         yield f"{path}.base_url is http: charts and tokens travel unencrypted"
     for key, ref in connection.secrets.items():
         if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
             yield f"{path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
+    for key, place in former_places(connection.profile, VendorProfile).items():
+        yield f"{path}.profile.{key} is now {path}.profile.{place}; the former name still works"
     if connection.cohort_system and not connection.cohort:
         yield f"{path}.cohort_system has no effect without cohort"
     if connection.cohort is None and connection.group is None:
@@ -215,6 +220,8 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
 def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
     from pydantic import BaseModel
 
+    from connectors.fhir.former_keys import former_places
+    from connectors.fhir.profile import VendorProfile
     from connectors.fhir.vendors import profile_for
 
     path = f"connections.{name}"
@@ -228,10 +235,12 @@ def _effective_of(name: str, connection: Connection, settings: Settings) -> Iter
             origin = "implied by the other keys"
         yield f"{path}.{written}", text, origin
     profile = profile_for(connection.vendor, connection.profile)
+    written_flat = set(former_places(connection.profile, VendorProfile).values())
     for key, value in profile:
         fields = {f"{key}.{name}": each for name, each in value} if isinstance(value, BaseModel) else {key: value}
         for field, each in fields.items():
-            origin = "file" if f"{path}.profile.{field}" in settings.written else f"profile of {connection.vendor}"
+            in_file = field in written_flat or f"{path}.profile.{field}" in settings.written
+            origin = "file" if in_file else f"profile of {connection.vendor}"
             yield f"{path}.profile.{field}", _text(each), origin
 
 

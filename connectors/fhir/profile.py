@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from connectors.fhir.former_keys import placed
+
 Mode = Literal["auto", "bulk", "crawl"]
 BulkLevel = Literal["system", "patient", "group", "patient-list"]  # the last: POST Patient/$export with named patients
 IssueGrade = Literal[
@@ -280,11 +282,13 @@ class VendorProfile(_Group):
     def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
         """Return this profile with fields replaced, each in its group; the other fields of a group stay.
 
+        A field may also be given by the flat name that it had before there were groups.
+
         Raises:
             pydantic.ValidationError: an unknown or mistyped override; its location is the override's path.
         """
         laid = self.model_dump()
-        for key, value in overrides.items():
+        for key, value in placed(overrides, type(self)).items():
             whole = isinstance(laid.get(key), dict) and isinstance(value, Mapping)
             laid[key] = {**laid[key], **value} if whole else value
         return type(self).model_validate(laid)

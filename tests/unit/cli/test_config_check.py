@@ -44,6 +44,17 @@ def test_a_whole_configuration_is_well(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.endswith("all is well, 1 connection\n")
 
 
+def test_a_former_flat_key_of_the_profile_works_and_is_told_its_new_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key.json").write_text(KEY)
+    (tmp_path / "key.json").chmod(0o600)
+    text = site('client_id = "a"', 'key = "file:key.json"', "profile = { max_concurrency = 2 }")
+    assert call(write(tmp_path, text)) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "connections.site.profile.max_concurrency is now connections.site.profile.limits.max_concurrency" in said
+
+
 def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
