@@ -98,6 +98,7 @@ url = "embedded"
 #: out = "export"
 #: format = ["ndjson", "csv"]
 #: views = ["patient", "observation"]      # default: all built-in views
+#: refresh_views = true                     # materialised SQL views (`views create`), after each sync
 
 # Who reads charts, and why: docs/store.md. `chartferry audit` shows who saw a patient.
 #: [audit]

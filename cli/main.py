@@ -17,7 +17,22 @@ from typing import Annotated, NoReturn
 import typer
 import typer.core
 
-from cli import config_check, demo, export, init, mock_serve, prove, pull, query, runs, snapshots, sync, verify, views
+from cli import (
+    config_check,
+    demo,
+    export,
+    init,
+    mock_serve,
+    prove,
+    pull,
+    query,
+    runs,
+    snapshots,
+    sql_views,
+    sync,
+    verify,
+    views,
+)
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import (
     AsOption,
@@ -99,6 +114,9 @@ app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)
 views_app.command("show", epilog=_examples(views.SHOW_EXAMPLES))(views.show)
 views_app.command("check", epilog=_examples(views.CHECK_EXAMPLES))(views.check)
+views_app.command("create", epilog=_examples(sql_views.CREATE_EXAMPLES))(sql_views.create)
+views_app.command("drop", epilog=_examples(sql_views.DROP_EXAMPLES))(sql_views.drop)
+views_app.command("refresh", epilog=_examples(sql_views.REFRESH_EXAMPLES))(sql_views.refresh)
 mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serve)
 
 

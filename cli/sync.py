@@ -29,7 +29,7 @@ from cli.invocation import (
 )
 from cli.moments import checked_instant
 from cli.progress import Show, run_progress
-from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
+from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, say, tell
 from cli.supervise import supervise
 from config.connections import STORED, group_problem
 from config.resource_types import type_problem
@@ -200,10 +200,23 @@ async def _tenant(
 
     from cli.wiring import import_connectors, opened_store
 
-    opening = opened_store(settings, tenant, actor, meanwhile=import_connectors)
-    async with opening as store, anyio.create_task_group() as tasks:
-        for connection in connections:
-            tasks.start_soon(one, connection, store)
+    async with opened_store(settings, tenant, actor, meanwhile=import_connectors) as store:
+        async with anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(one, connection, store)
+        if settings.export.refresh_views:
+            await _refresh_views(store)
+
+
+async def _refresh_views(store: Store) -> None:
+    """Give the materialised SQL views what the runs have left; that they could not be is told, and costs no run."""
+    from snapshots.errors import StoreError
+
+    try:
+        async with store.sql_views() as views:
+            await views.refresh()
+    except StoreError as error:
+        say(f"the SQL views were not refreshed: {error}")
 
 
 async def outcome_of(

@@ -55,6 +55,7 @@ class ExportDefaults(BaseModel):
     out: Annotated[Path | None, BeforeValidator(_out)] = None
     format: tuple[Literal["ndjson", "csv"], ...] = ("ndjson", "csv")
     views: tuple[str, ...] = ()
+    refresh_views: bool = False  # materialised SQL views (`views create --materialized`), after each sync
 
 
 class Settings(BaseModel):

@@ -15,8 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from psycopg.sql import SQL
-
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
@@ -28,10 +26,10 @@ from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement, compile_libraries
 from exports.snapshot_port import OpenRun, RowChunks, Snapshot
+from exports.typed_rows import NOTHING
 from snapshots.errors import StoreQueryError
 
 DELETED_NAME = "deleted.ndjson.gz"
-NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,16 @@ async def require_writing(conn: AsyncConnection[Any], tenant: str) -> None:
     await _refuse(conn, schema, found, "write", missing)
 
 
+async def require_creating(conn: AsyncConnection[Any], tenant: str) -> None:
+    """Raise MissingRightsError unless the login may create views in the tenant's schema; refuse a standby."""
+    _refuse_standby(conn)
+    schema = tenant_schema(tenant)
+    with store_border(f"asking what may be done in schema {schema}"):
+        found = await rights_of(conn, schema)
+    missing = [] if found.create else ["GRANT CREATE ON SCHEMA {schema} TO {role}"]
+    await _refuse(conn, schema, found, "create views in", missing)
+
+
 def _refuse_standby(conn: AsyncConnection[Any]) -> None:
     if conn.info.parameter_status("in_hot_standby") == "on":
         raise StoreUnavailableError(

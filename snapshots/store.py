@@ -29,8 +29,9 @@ from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Selection, Snapshot, open_snapshot
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
-from snapshots.rights import require_writing
+from snapshots.rights import require_creating, require_writing
 from snapshots.sessions import check_server, connect
+from snapshots.sql_views import SqlViews
 from snapshots.store_url import embedded_directory
 from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.traffic import Down, PaceState
@@ -68,6 +69,17 @@ class Store:
         """Open one consistent snapshot of the selection: whatever runs meanwhile, every read sees the same state."""
         async with self._pool.session() as session, open_snapshot(session, selection) as snapshot:
             yield snapshot
+
+    @asynccontextmanager
+    async def sql_views(self) -> AsyncIterator[SqlViews]:
+        """Open a session for the SQL views of the tenant's schema.
+
+        Raises:
+            MissingRightsError: the login may create nothing there; the message has the GRANT.
+        """
+        async with self._pool.session() as session:
+            await require_creating(session.conn, session.tenant)
+            yield SqlViews(session)
 
     async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
         """Return the reports of the newest runs, newest first; a run that has not ended is "running" or "interrupted"."""

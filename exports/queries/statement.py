@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from exports.catalogue import LoadedView, builtin_names, load_view
-from exports.compiler import MARK, Column, CompiledView, Source, compile_view, sql_type
 from exports.errors import PlanError, QueryError
 from exports.queries.guard import HARMLESS, Checked, check
 from exports.queries.library import TYPES, Library, check_values, read_library
 from exports.snapshot_port import Snapshot
+from exports.typed_rows import typed_rows_of
 
-NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
 _SETTING = "chartferry.parameter_"
 _DEEPEST = 16
 
@@ -110,28 +108,6 @@ _IMMUTABLE = SQL(
 )
 
 
-def typed(view: CompiledView) -> Composable:
-    """Return the rows of a view that was compiled with marks, in the types of its columns; an odd value is null."""
-    cells = SQL(", ").join(
-        SQL("nullif({0}, {1})::{2} AS {0}").format(Identifier(one.name), Literal(MARK), SQL(_type(one)))
-        for one in view.columns
-    )
-    return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, view.query)
-
-
-def _type(column: Column) -> str:
-    return "jsonb" if column.collection else sql_type(column.type)
-
-
-def view_rows(view: LoadedView, sources: tuple[Composable, ...], as_of: datetime) -> Composable:
-    """Return the typed rows of a view over each of the sources."""
-    parts = [
-        typed(compile_view(view.definition, Source(one, of_type=True, one_connection=True), marked=True, as_of=as_of))
-        for one in sources or (NOTHING,)
-    ]
-    return SQL(" UNION ALL ").join(SQL("({})").format(part) for part in parts)
-
-
 class _Writer:
     """Writes libraries and views into one statement; collects the functions that it calls, and notes."""
 
@@ -170,7 +146,7 @@ class _Writer:
         return self._view(load_view(str(path)))
 
     def _view(self, view: LoadedView) -> Composable:
-        return view_rows(view, self._snapshot.sources(view.resource), self._snapshot.as_of)
+        return typed_rows_of(view, self._snapshot.sources(view.resource), self._snapshot.as_of)
 
 
 def _bound(library: Library, checked: Checked) -> Iterator[Composable]:

@@ -1,0 +1,154 @@
+"""`chartferry views create|drop|refresh`: SQL views in the tenant's schema, for psql and BI tools."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.acting import actor_of
+from cli.exit_codes import ExitCode
+from cli.invocation import (
+    AsOption,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    ReasonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+)
+from cli.render import emit_json, print_table, say, tell
+from cli.supervise import supervise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from snapshots.sql_views import SqlView, SqlViews
+
+CREATE_EXAMPLES = (
+    "chartferry views create",
+    "chartferry views create observation my_view.json --materialized",
+)
+DROP_EXAMPLES = ("chartferry views drop observation",)
+REFRESH_EXAMPLES = ("chartferry views refresh",)
+
+
+def create(
+    context: typer.Context,
+    views: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE]...", help="Built-in views or ViewDefinitions' files; default: all built-in."
+        ),
+    ] = None,
+    *,
+    materialized: Annotated[
+        bool, typer.Option("--materialized", help="Store the rows: quicker to read, and as of the last refresh.")
+    ] = False,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Create SQL views in the tenant's schema, or put them in the place of those that chartferry created before.
+
+    A column that a view had, and has no more, is told. Exit codes: 0 created, 2 a view is wrong, 5 failed.
+    """
+    from exports.catalogue import builtin_names, load_view
+    from exports.typed_rows import typed_rows
+    from snapshots.sql_views import rows_of
+
+    loaded = [load_view(name) for name in views or builtin_names()]
+    queries = [(view, typed_rows(view, rows_of(view.resource))) for view in loaded]
+
+    async def work(there: SqlViews) -> list[SqlView]:
+        return [
+            await there.create(view.name, query, digest=view.digest, materialized=materialized)
+            for view, query in queries
+        ]
+
+    done = _on_views(context, config, tenant, work)
+    for view in done:
+        if view.dropped:
+            say(f"{view.name} no longer has the columns {', '.join(view.dropped)}")
+    return _told(done, "created", json=json)
+
+
+def drop(
+    context: typer.Context,
+    views: Annotated[list[str], typer.Argument(metavar="NAME...", help="Views that chartferry created.")],
+    *,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Drop SQL views that chartferry created, all or none. Exit codes: 0 dropped, 5 there is none, or others depend on it."""
+    return _told(_on_views(context, config, tenant, lambda there: there.drop(views)), "dropped", json=json)
+
+
+def refresh(
+    context: typer.Context,
+    views: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Materialised views; default: all.")
+    ] = None,
+    *,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Give materialised views the rows of now. `refresh_views = true` in the section export does it after each sync.
+
+    Exit codes: 0 refreshed, 4 there is none, 5 failed.
+    """
+    return _told(_on_views(context, config, tenant, lambda there: there.refresh(views or ())), "refreshed", json=json)
+
+
+def _on_views(
+    context: typer.Context,
+    config: Path | None,
+    tenant: str | None,
+    work: Callable[[SqlViews], Awaitable[list[SqlView]]],
+) -> list[SqlView]:
+    from cli.choosing import choose_tenant
+    from cli.wiring import opened_store
+
+    settings = settings_of(config)
+    chosen = choose_tenant(settings, tenant)
+    actor = actor_of(invocation_of(context), settings, reads_charts=False)
+
+    async def done() -> list[SqlView]:
+        async with opened_store(settings, chosen, actor) as store, store.sql_views() as there:
+            return await work(there)
+
+    return supervise(done, resume="run it again")
+
+
+def _told(views: list[SqlView], what: str, *, json: bool) -> int:
+    rows = [
+        {
+            "name": view.name,
+            "materialized": view.materialized,
+            "columns": len(view.columns),
+            "dropped_columns": list(view.dropped),
+            "as_of": view.as_of.isoformat() if view.as_of else None,
+        }
+        for view in views
+    ]
+    if json:
+        emit_json({"status": "complete" if views else "nothing", what: rows})
+    elif views:
+        cells = [(view.name, "materialised" if view.materialized else "", str(len(view.columns))) for view in views]
+        print_table((what, "", "columns#"), cells)
+    else:
+        tell("no view of chartferry's is materialised: `chartferry views create --materialized` makes one")
+    return ExitCode.COMPLETE if views else ExitCode.NOTHING

@@ -1,0 +1,55 @@
+-- name: rows
+-- Live resources of a type as the runs that have ended left them, whenever it is read: a FROM item with connection, id and body.
+(
+    SELECT c.name AS connection, r.id, r.body FROM {ended} r JOIN connection c ON c.id = r.connection
+    WHERE r.resource_type = {resource_type}
+)
+
+-- name: open
+-- Runs that have not ended, as an array.
+ARRAY(SELECT run.id FROM run WHERE run.finished_at IS NULL)
+
+-- name: relations
+-- What has these names in the tenant's schema (NULL: any name), with its comment and columns.
+SELECT c.relname::text, c.relkind::text, obj_description(c.oid, 'pg_class'),
+    ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND (%(names)s::text[] IS NULL OR c.relname = ANY(%(names)s::text[]))
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'i', 'I', 'S', 'c')
+ORDER BY c.relname
+
+-- name: create
+-- A view.
+CREATE VIEW {name} AS {query}
+
+-- name: replace
+-- A view in the place of another; its rights stay.
+CREATE OR REPLACE VIEW {name} AS {query}
+
+-- name: create_materialized
+-- A table of a view's rows as they are now.
+CREATE MATERIALIZED VIEW {name} AS {query}
+
+-- name: refresh
+-- The rows anew.
+REFRESH MATERIALIZED VIEW {name}
+
+-- name: drop
+-- A view.
+DROP VIEW {name}
+
+-- name: drop_materialized
+-- A materialised view.
+DROP MATERIALIZED VIEW {name}
+
+-- name: comment
+-- What chartferry knows its views by.
+COMMENT ON VIEW {name} IS {told}
+
+-- name: comment_materialized
+-- The same of a materialised one.
+COMMENT ON MATERIALIZED VIEW {name} IS {told}
+
+-- name: newest
+-- When the newest run began of those that have ended.
+SELECT max(started_at) FROM run WHERE finished_at IS NOT NULL

@@ -1,0 +1,30 @@
+"""An analyst reads charts with psql, each morning after the sync."""
+
+from __future__ import annotations
+
+import psycopg
+
+from tests.user_site import Site, mock, source
+
+
+def keys(store_url: str) -> set[str]:
+    with psycopg.connect(store_url) as conn:
+        return {row[0] for row in conn.execute("SELECT key FROM tenant_default.condition")}
+
+
+def test_materialised_views_are_current_after_each_sync_where_asked(site: Site, store_url: str) -> None:
+    with mock("generic", patients=2) as served:
+        site.connect(served)
+        site.sync()
+        created = site.run("views", "create", "condition", "--materialized", "--json")
+        assert created.json["created"][0]["name"] == "condition"
+        assert keys(store_url) == {id_ for _, id_ in source(served, ["Condition"])}
+        served.dataset.delete("Condition", served.dataset.of_type("Condition")[0].id)
+        site.sync()
+        assert keys(store_url) > {id_ for _, id_ in source(served, ["Condition"])}
+        path = site.folder / "chartferry.toml"
+        path.write_text(path.read_text() + "\n[export]\nrefresh_views = true\n")
+        site.sync()
+        assert keys(store_url) == {id_ for _, id_ in source(served, ["Condition"])}
+    assert "condition" in site.run("views", "drop", "condition").stdout
+    assert site.run("views", "refresh").code == 4
