@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
-import anyio
-
-from config.connections import Connection
 from connectors.core.waits import Wait
-from connectors.fhir.auth.credentials import Credentials
-from connectors.fhir.auth.login import log_in
-from connectors.fhir.sync import SyncRequest, sync
-from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.sync import SyncRequest
 from connectors.fhir.vendors import profile_for
 from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows
+from tests.integration.connectors.runs import Clock, signing, whole_run
 from tests.integration.connectors.wire import Seen, Wire, http, wire
 from tests.profiles import grouped
-from tests.user_site import key_pair
 
 PATIENT = '{"resourceType":"Patient","id":"p1"}'
 OBSERVATION = '{"resourceType":"Observation","id":"o1","subject":{"reference":"Patient/p1"}}'
@@ -91,12 +83,11 @@ class ExportServer:
     capability: dict[str, Any] = field(default_factory=dict)
     main: Wire | None = None
     elsewhere: Wire | None = None
-    waits: list[float] = field(default_factory=list)
     held_up: list[Wait | None] = field(default_factory=list)  # what the client says of each wait while it lasts
     shown: list[str] = field(default_factory=list)
     before: Callable[[Seen], None] = lambda seen: None
     granted: int = 0
-    moment: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: Clock = field(default_factory=Clock)
 
     def sent(self, path: str, method: str | None = None) -> list[Seen]:
         """Requests whose target begins with `path`, in the order of arrival."""
@@ -147,7 +138,7 @@ class ExportServer:
             return self.tokens.pop(0)
         self.granted += 1
         body = {"access_token": f"token-{self.granted}", "token_type": "bearer", "expires_in": 300}
-        return Answer(200, body, {"Date": formatdate(self.moment.timestamp(), usegmt=True)})
+        return Answer(200, body, {"Date": formatdate(self.clock.seconds(), usegmt=True)})
 
     def _statement(self) -> dict[str, Any]:
         operation = [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]
@@ -172,44 +163,22 @@ class ExportServer:
         other = self.elsewhere.origin if self.elsewhere else ""
         return text.replace("{origin}", self.main.origin).replace("{elsewhere}", other)
 
-    def _clock(self) -> float:
-        return self.moment.timestamp()
-
     async def sync(self, store: KeptRows, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
         """One bulk run, as the command does it; its waits pass at once."""
         assert self.main is not None
         chosen = profile_for(
             "generic", grouped({"bulk.levels": ["patient", "group"], "retry.base_s": 0.01, **(profile or {})})
         )
-        connection = Connection(name="site", vendor="generic", base_url=self.main.base_url, auth="none")
-        key = json.dumps(key_pair("generic").private)
-        credentials = Credentials(auth="smart", client_id="client-1", key=key, scopes=("system/*.read",))
-
-        async def sleep(seconds: float) -> None:
-            self.waits.append(seconds)
-            self.held_up.append(client.waits.current())
-            self.moment += timedelta(seconds=seconds)
-            await anyio.sleep(0.01 if seconds else 0)
-
-        rng = random.Random(1)
-        async with EhrClient(connection, chosen, clock=self._clock, sleep=sleep, rng=rng) as client:
-
-            async def enter(types: tuple[str, ...]) -> Callable[[str], bool]:
-                await log_in(client, credentials, chosen, types, clock=self._clock, sleep=sleep, rng=rng)
-                return bool
-
-            request = SyncRequest(
-                connection="site", base_url=self.main.base_url, profile=chosen, **{"mode": "bulk", **asked}
-            )
-            return await sync(
-                request,
-                client,
-                store.open,
-                enter,
-                now=lambda: self.moment,
-                sleep=sleep,
-                on_progress=lambda progress: self.shown.append(progress.phase),
-            )
+        base_url = self.main.base_url
+        request = SyncRequest(connection="site", base_url=base_url, profile=chosen, **{"mode": "bulk", **asked})
+        return await whole_run(
+            request,
+            signing("generic", "client-1", scopes=("system/*.read",)),
+            store,
+            self.clock,
+            before_wait=lambda client: self.held_up.append(client.waits.current()),
+            on_progress=lambda progress: self.shown.append(progress.phase),
+        )
 
 
 def _next(script: list[Answer]) -> Answer:

@@ -12,8 +12,8 @@ import pytest
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
+from tests.integration.connectors.runs import run
 from tests.integration.connectors.test_references import resource, to
-from tests.integration.connectors.test_sync import run
 from tests.integration.snapshots.stored import rows
 from tests.user_site import mock, reachable
 

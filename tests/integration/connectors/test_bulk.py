@@ -11,7 +11,7 @@ from config.bulk_options import BulkOptions
 from connectors.fhir.sync import CohortSource
 from mocks.faults import Action, FaultRule, Match
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
-from tests.integration.connectors.test_sync import run
+from tests.integration.connectors.runs import run
 from tests.user_site import mock, reachable, source
 
 pytestmark = pytest.mark.anyio

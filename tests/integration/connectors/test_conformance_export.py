@@ -152,7 +152,7 @@ async def test_an_ambiguous_kick_off_is_not_followed_by_another(store: KeptRows)
 async def test_a_429_to_a_kick_off_is_waited_out_as_long_as_it_says(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(429, "throttled", **{"Retry-After": "120"}), accepted()]) as server:
         report = await server.sync(store)
-        waited = sum(server.waits)
+        waited = sum(server.clock.waits)
     assert report.status == "complete"
     assert waited >= 120
 
@@ -197,23 +197,23 @@ async def test_a_poll_is_an_authorised_get_for_json_of_the_url_as_it_was_given(s
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_the_next_poll_waits_as_long_as_the_server_says(store: KeptRows, form: str) -> None:
     async with export_server() as server:
-        later = format_datetime(server.moment + timedelta(seconds=40), usegmt=True)
+        later = format_datetime(server.clock.moment + timedelta(seconds=40), usegmt=True)
         server.polls = [
             busy(**{"Retry-After": "40" if form == "seconds" else later}),
             manifest("Patient", "Observation"),
         ]
         await server.sync(store)
-    assert max(server.waits) == pytest.approx(40, abs=2)
+    assert max(server.clock.waits) == pytest.approx(40, abs=2)
 
 
 @pytest.mark.parametrize("unit", [1, 1000])
 async def test_a_429_whose_retry_after_is_a_moment_is_waited_out_until_then(store: KeptRows, unit: int) -> None:
     async with export_server() as server:
-        then = str((int(server.moment.timestamp()) + 30) * unit)
+        then = str((int(server.clock.moment.timestamp()) + 30) * unit)
         server.polls = [outcome(429, "throttled", **{"Retry-After": then}), manifest("Patient", "Observation")]
         report = await server.sync(store)
     assert report.status == "complete"
-    assert sum(server.waits) == pytest.approx(30, abs=3)
+    assert sum(server.clock.waits) == pytest.approx(30, abs=3)
 
 
 async def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told(store: KeptRows) -> None:
@@ -221,7 +221,7 @@ async def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_the
         polls=[busy(**{"Retry-After": "120"})] * 4 + [manifest("Patient", "Observation")]
     ) as server:
         report = await server.sync(store)
-        waits = [wait for wait in server.waits if wait >= 1]
+        waits = [wait for wait in server.clock.waits if wait >= 1]
     assert report.status == "complete"
     assert waits == pytest.approx([10, 120, 120, 120], abs=1)
 
@@ -231,27 +231,27 @@ async def test_an_early_question_is_asked_also_where_the_kick_off_says_two_minut
     polls = [busy(**told), manifest("Patient", "Observation")]
     async with export_server(kickoffs=[accepted(**told)], polls=polls) as server:
         await server.sync(store)
-        waits = [wait for wait in server.waits if wait >= 1]
+        waits = [wait for wait in server.clock.waits if wait >= 1]
     assert waits == pytest.approx([10, 120], abs=1)
 
 
 async def test_a_retry_after_is_a_floor_on_which_our_own_waits_grow(store: KeptRows) -> None:
     async with export_server(polls=[busy(**{"Retry-After": "3"})] * 6 + [manifest("Patient", "Observation")]) as server:
         await server.sync(store)
-        waits = [wait for wait in server.waits if wait >= 1]
+        waits = [wait for wait in server.clock.waits if wait >= 1]
     assert waits == pytest.approx([3, 3, 4, 8, 16, 32], abs=1)
 
 
 async def test_a_retry_after_of_hours_is_capped(store: KeptRows) -> None:
     async with export_server(polls=[busy(**{"Retry-After": "18000"}), manifest("Patient", "Observation")]) as server:
         assert (await server.sync(store, {"poll.cap_s": 300})).status == "complete"
-    assert max(server.waits) <= 300
+    assert max(server.clock.waits) <= 300
 
 
 async def test_without_retry_after_polls_become_rarer(store: KeptRows) -> None:
     async with export_server(polls=[busy()] * 5 + [manifest("Patient", "Observation")]) as server:
         await server.sync(store, {"poll.first_s": 2, "poll.floor_s": 1})
-        waits = [wait for wait in server.waits if wait >= 1]
+        waits = [wait for wait in server.clock.waits if wait >= 1]
     assert waits == sorted(waits)
     assert waits[-1] >= 4 * waits[0]
 
@@ -263,7 +263,7 @@ async def test_a_poll_that_came_too_soon_waits_and_polls_the_same_job_again(stor
         report = await server.sync(store)
         assert len(server.kicked_off) == 1
     assert report.status == "complete"
-    assert sum(server.waits) >= 30
+    assert sum(server.clock.waits) >= 30
 
 
 @pytest.mark.parametrize(
@@ -489,14 +489,14 @@ async def test_after_a_week_of_changes_everything_is_exported_again_and_with_it_
     async with export_server() as server:
         for _ in range(2):
             await server.sync(store, {"changes.incremental": True, "changes.reconcile_every_d": 7})
-            server.moment += timedelta(days=8)
+            server.clock.moment += timedelta(days=8)
         first, second = server.kicked_off
     assert "_since" not in first.target + second.target
 
 
 async def test_without_a_transaction_time_the_kick_off_less_a_margin_is_the_next_since(store: KeptRows) -> None:
     async with export_server(polls=[manifest("Patient", "Observation", transactionTime=None)]) as server:
-        began = server.moment
+        began = server.clock.moment
         await server.sync(store, {"changes.overlap_s": 300})
     assert datetime.fromisoformat(store.watermarks()["Patient"]) == (began - timedelta(seconds=300)).replace(
         microsecond=0
@@ -508,7 +508,7 @@ async def test_a_transaction_time_that_is_unreadable_or_ahead_of_the_clocks_earn
     store: KeptRows, said: object
 ) -> None:
     async with export_server(polls=[manifest("Patient", "Observation", transactionTime=said)]) as server:
-        began = server.moment.replace(microsecond=0)
+        began = server.clock.moment.replace(microsecond=0)
         report = await server.sync(store, {"changes.incremental": True, "changes.overlap_s": 300})
         await server.sync(store, {"changes.incremental": True})
         since = unquote(server.kicked_off[1].target).partition("_since=")[2].partition("&")[0]
@@ -518,7 +518,7 @@ async def test_a_transaction_time_that_is_unreadable_or_ahead_of_the_clocks_earn
 
 async def test_a_transaction_time_by_a_servers_own_clock_that_is_ahead_of_ours_is_believed(store: KeptRows) -> None:
     async with export_server() as server:
-        ahead = server.moment.replace(microsecond=0) + timedelta(hours=1)
+        ahead = server.clock.moment.replace(microsecond=0) + timedelta(hours=1)
         answer = manifest("Patient", "Observation", transactionTime=ahead.isoformat())
         server.polls = [replace(answer, headers={"Date": format_datetime(ahead, usegmt=True)})]
         await server.sync(store)

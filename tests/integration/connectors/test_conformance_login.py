@@ -81,7 +81,7 @@ async def test_a_login_is_one_form_post_with_the_four_fields_and_nothing_else(st
 
 async def test_an_assertion_has_the_claims_of_the_guide_and_no_others(store: KeptRows) -> None:
     async with export_server() as server:
-        began = server.moment.timestamp()
+        began = server.clock.moment.timestamp()
         await server.sync(store)
         (login,) = server.sent("/token")
         audience = f"{server.main.origin}/token"  # type: ignore[union-attr]
@@ -173,7 +173,7 @@ async def test_a_second_401_in_a_row_is_final(store: KeptRows) -> None:
 
 async def test_a_clock_that_is_off_is_put_right_by_the_servers_date(store: KeptRows) -> None:
     async with export_server() as server:
-        here = server.moment.timestamp()
+        here = server.clock.moment.timestamp()
         date = {"Date": formatdate(here - 900, usegmt=True)}
         server.tokens = [Answer(400, {"error": "invalid_client"}, date, "application/json")]
         assert (await server.sync(store)).status == "complete"

@@ -118,7 +118,7 @@ async def test_a_page_that_takes_too_long_is_asked_smaller(kept: KeptRows) -> No
 async def test_documents_put_off_to_tomorrow_are_not_asked_before_and_heal_then(kept: KeptRows) -> None:
     with ehr("epic", daily_documents=1) as served:
         nights = Nights(served, kept, limits__time_zone="America/Chicago", limits__max_concurrency=1)
-        nights.moment = nights.moment.replace(hour=15)
+        nights.clock.moment = nights.clock.moment.replace(hour=15)
         types = ("Patient", "DocumentReference")
         first = await nights.sync(*PATIENTS, types=types)
         assert {hole.resource_type for hole in first.holes} == {"DocumentReference"}

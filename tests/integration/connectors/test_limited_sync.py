@@ -19,7 +19,7 @@ from mocks.serving import Served
 from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
-from tests.integration.connectors.test_sync import run
+from tests.integration.connectors.runs import run
 from tests.user_site import mock, reachable
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
-from tests.integration.connectors.test_sync import run
+from tests.integration.connectors.runs import run
 from tests.user_site import mock, reachable
 
 pytestmark = pytest.mark.anyio

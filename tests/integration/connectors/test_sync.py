@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import AsyncIterator
 
-import anyio
 import pytest
 
-from config.connections import Connection
-from connectors.fhir.auth.credentials import Credentials
-from connectors.fhir.auth.login import log_in
-from connectors.fhir.sync import CohortSource, SyncRequest, sync
-from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.vendors import profile_for
+from connectors.fhir.sync import CohortSource
 from mocks.faults import Action, FaultRule, Match
-from mocks.serving import Served
-from snapshots.report import RunReport
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
-from tests.profiles import grouped
+from tests.integration.connectors.runs import run
 from tests.user_site import key_pair, mock, reachable, written
 
 pytestmark = pytest.mark.anyio
@@ -33,54 +21,6 @@ ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
     async with kept_rows(store_url) as kept:
         yield kept
-
-
-async def run(
-    served: Served,
-    store: KeptRows,
-    profile: dict[str, Any] | None = None,
-    scopes: tuple[str, ...] = (),
-    **asked: Any,
-) -> RunReport:
-    """Sync as the command would, without waiting for anything."""
-    vendor = served.vendor
-    needs = {
-        "epic": {"cohort": CohortSource(values=tuple(served.patient_ids))},
-        "va": {"cohort": CohortSource(values=tuple(served.patient_ids))},
-        "cerner": {"group": served.group_id},
-        "allscripts": {"group": served.group_id},
-    }.get(vendor, {})
-    overrides = {"login.audience": served.audience} if vendor == "va" else {}
-    chosen = profile_for(
-        vendor, grouped({"retry.base_s": 0.01, "http.read_timeout_s": 60, **overrides, **(profile or {})})
-    )
-    connection = Connection(name="site", vendor=vendor, base_url=served.base_url, auth="none")
-    credentials = Credentials(
-        auth="smart", client_id=served.client_id, key=json.dumps(key_pair(vendor).private), scopes=scopes
-    )
-    moment = datetime.now(UTC)
-
-    def now() -> datetime:
-        return moment
-
-    def clock() -> float:
-        return moment.timestamp()
-
-    async def sleep(seconds: float) -> None:
-        nonlocal moment
-        moment += timedelta(seconds=seconds)
-        await anyio.sleep(0.01 if seconds else 0)
-
-    rng = random.Random(1)
-    async with EhrClient(connection, chosen, clock=clock, sleep=sleep, rng=rng) as client:
-
-        async def enter(types: tuple[str, ...]) -> Callable[[str], bool]:
-            await log_in(client, credentials, chosen, types, clock=clock, sleep=sleep, rng=rng)
-            granted = getattr(client.tokens, "granted", lambda: None)()
-            return granted.may_read if granted else lambda resource_type: True
-
-        request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{**needs, **asked})
-        return await sync(request, client, store.open, enter, now=now, sleep=sleep)
 
 
 @pytest.mark.parametrize("vendor", ALL_VENDORS)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.raw_server import raw_server
-from tests.integration.connectors.test_sync import run
+from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
 MANY = ("Account", "AllergyIntolerance", "CarePlan", "CareTeam", "Claim", "Composition", "Consent", "Coverage", "DeviceRequest",

@@ -478,5 +478,7 @@ async def test_a_wait_that_rate_headers_ask_for_is_shown_while_it_lasts(store: K
         report = await server.sync(store, {"retry.after_cap_s": 300, "limits.file_concurrency": 1}, types=TYPES)
     assert report.status == "complete"
     told = [wait for wait in server.held_up if wait is not None and "its rate headers ask for it" in wait.reason]
-    assert [round(wait.until - wait.since) for wait in told] == [round(wait) for wait in server.waits if wait >= 1]
+    assert [round(wait.until - wait.since) for wait in told] == [
+        round(wait) for wait in server.clock.waits if wait >= 1
+    ]
     assert told

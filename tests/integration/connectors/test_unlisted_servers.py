@@ -11,7 +11,7 @@ import pytest
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
-from tests.integration.connectors.test_sync import run
+from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
 
