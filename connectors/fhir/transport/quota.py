@@ -7,13 +7,15 @@ so that a run can hand it to the next. A tenth of the quota may come at once; no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple, cast
+
+from http_sf import StructuredFieldError, parse
 
 from connectors.fhir.instants import wait_until
 
 MINUTE_S = 60.0
-_ITEM = re.compile(r"([a-z]+)\s*=\s*(\d{1,18})")
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")  # longer ones are infinite as a float, or no int at all
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _REMAINING = re.compile(r"(?:x-)?rate-?limit-remaining(?:-(\w+))?")
@@ -80,30 +82,49 @@ def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowa
     """The tightest allowance that an answer's headers tell; None where they tell none.
 
     Read are X-RateLimit-* (also by -Second, -Minute, -Hour, -Day as Kong writes them; reset in seconds, epoch seconds or ms), the
-    IETF draft's RateLimit-* and RateLimit (`limit=, remaining=, reset=`; `"policy";r=;t=`) with RateLimit-Policy (`;w=`).
+    IETF draft's RateLimit-* and RateLimit (`limit=, remaining=, reset=`; `"policy";r=;t=`) with RateLimit-Policy (`;w=`). A field
+    of several policies tells one allowance each.
     """
-    found: list[tuple[int, float | None]] = []
+    found: list[tuple[int, float | None, str]] = []  # so many, within, of this policy
     reset: float | None = None
-    window: float | None = None
+    windows: dict[str, float] = {}
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
         if remaining := _REMAINING.fullmatch(name):
             if _NUMBER.fullmatch(value):
-                found.append((int(float(value)), _WINDOWS.get(remaining[1] or "")))
+                found.append((int(float(value)), _WINDOWS.get(remaining[1] or ""), ""))
         elif _RESET.fullmatch(name):
             reset = _seconds(value, now) if reset is None else reset
         elif name == "ratelimit":
-            items = {item[1]: int(item[2]) for item in _ITEM.finditer(value.lower())}
-            left, then = items.get("remaining", items.get("r")), items.get("reset", items.get("t"))
-            if left is not None:
-                found.append((left, None if then is None else float(then)))
+            for policy, said in _policies(raw_value):
+                left, then = said.get("remaining", said.get("r")), said.get("reset", said.get("t"))
+                if left is not None:
+                    found.append((left, None if then is None else float(then), policy))
         elif name == "ratelimit-policy":
-            items = {item[1]: int(item[2]) for item in _ITEM.finditer(value.lower())}
-            window = float(items["w"]) if "w" in items else window
+            windows |= {policy: float(said["w"]) for policy, said in _policies(raw_value) if "w" in said}
     if not found:
         return None
-    rest = reset if reset is not None else window if window is not None else MINUTE_S
-    return min((Allowance(left, rest if own is None else own) for left, own in found), key=lambda said: said.left)
+    rest = reset if reset is not None else min(windows.values(), default=MINUTE_S)
+    allowances = (Allowance(left, windows.get(policy, rest) if own is None else own) for left, own, policy in found)
+    return min(allowances, key=lambda said: said.left)
+
+
+def _policies(field: bytes) -> Iterator[tuple[str, dict[str, int]]]:
+    """Each policy of a structured field (RFC 9651) and its numbers; none where it is no such field.
+
+    Since the draft's 8th version a policy is a member of a list and has parameters; before it the field was one dictionary.
+    """
+    try:
+        listed = cast("list[tuple[object, dict[str, object]]]", parse(field.lower(), tltype="list"))
+        yield from ((str(policy), _counts(parameters)) for policy, parameters in listed)
+    except StructuredFieldError:
+        with suppress(StructuredFieldError):
+            named = cast("dict[str, tuple[object, dict[str, object]]]", parse(field.lower(), tltype="dictionary"))
+            yield "", _counts({name: item for name, (item, _) in named.items()})
+
+
+def _counts(parameters: Mapping[str, object]) -> dict[str, int]:
+    return {name: each for name, each in parameters.items() if type(each) is int and each >= 0}
 
 
 def _seconds(value: str, now: float) -> float | None:
