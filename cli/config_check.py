@@ -33,21 +33,21 @@ SHOWN_CHARS = 200
 LOCAL_HOSTS = ("://localhost", "://127.", "://[::1]")
 
 
+ShowOption = Annotated[bool, typer.Option("--show", help="Also print every effective value and where it comes from.")]
+ConnectOption = Annotated[
+    bool,
+    typer.Option("--connect", help="Also check the store and each EHR: name, TLS, metadata, login, scopes, a search."),
+]
+
+
 def check(
     *,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
-    show: Annotated[
-        bool, typer.Option("--show", help="Also print every effective value and where it comes from.")
-    ] = False,
-    connect: Annotated[
-        bool,
-        typer.Option(
-            "--connect", help="Also check the store and each EHR: name, TLS, metadata, login, scopes, a search."
-        ),
-    ] = False,
+    show: ShowOption = False,
+    connect: ConnectOption = False,
 ) -> int:
     """Check the configuration; report each problem with its key, what was found and what is allowed.
 
@@ -77,25 +77,48 @@ def check(
                 tell(f"note  {warning}")
         raise refused(settings.source, problems)
     checked_tenant(settings, tenant)
-    failed = [one for one in checked if one.verdict == "fail"]
     if not connections:
         warnings.append("no connection yet: `chartferry init examples.toml` writes some to copy from")
+    values = list(effective(settings, tenant)) if show else None
     if json:
-        values = [{"path": path, "value": value, "from": origin} for path, value, origin in effective(settings, tenant)]
-        answer = {
-            "status": "failed" if failed else "complete",
-            "source": settings.source,
-            "connections": list(connections),
-            "warnings": warnings,
-            **({"steps": [asdict(one) for one in checked]} if connect else {}),
-        }
-        emit_json({**answer, "values": values} if show else answer)
-        return ExitCode.FAILED if failed else ExitCode.COMPLETE
-    if show:
-        rows = ((path, _shortened(value), origin) for path, value, origin in effective(settings, tenant))
-        print_table(("key", "value", "from"), rows)
+        return _emit(settings, connections, warnings, checked if connect else None, values)
+    return _told(settings, connections, warnings, checked, values)
+
+
+def _emit(
+    settings: Settings,
+    connections: Mapping[str, Connection],
+    warnings: Sequence[str],
+    checked: Sequence[Checked] | None,
+    values: Sequence[tuple[str, str, str]] | None,
+) -> int:
+    failed = any(one.verdict == "fail" for one in checked or ())
+    answer: dict[str, object] = {
+        "status": "failed" if failed else "complete",
+        "source": settings.source,
+        "connections": list(connections),
+        "warnings": warnings,
+    }
+    if checked is not None:
+        answer["steps"] = [asdict(one) for one in checked]
+    if values is not None:
+        answer["values"] = [{"path": path, "value": value, "from": origin} for path, value, origin in values]
+    emit_json(answer)
+    return ExitCode.FAILED if failed else ExitCode.COMPLETE
+
+
+def _told(
+    settings: Settings,
+    connections: Mapping[str, Connection],
+    warnings: Sequence[str],
+    checked: Sequence[Checked],
+    values: Sequence[tuple[str, str, str]] | None,
+) -> int:
+    if values is not None:
+        print_table(("key", "value", "from"), ((path, _shortened(value), origin) for path, value, origin in values))
     for warning in warnings:
         tell(f"note  {warning}")
+    failed = [one for one in checked if one.verdict == "fail"]
     if failed:
         where = ", ".join(dict.fromkeys(one.where for one in failed))
         tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); each line above says what to do")

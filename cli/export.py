@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +28,9 @@ from cli.moments import AsOfOption, checked_moment
 from cli.progress import file_progress
 from cli.query import ParamOption, checked_params
 from cli.render import emit_json, number, print_table, size, tell
+from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
-from cli.sync import checked_types
+from cli.type_words import OnlyTypesOption, checked_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,83 +53,79 @@ FORMATS = ("ndjson", "csv")
 LATER = {"parquet": "not supported yet", "bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
+OutOption = Annotated[
+    str | None,
+    typer.Option("--out", metavar="DIR", help="Folder to write to; default: \\[export] out.", show_default=False),
+]
+PublishOption = Annotated[
+    str | None,
+    typer.Option(
+        "--publish",
+        metavar="DIR",
+        help="Instead of --out: keep a Bulk Publish dataset current, which others can follow.",
+        show_default=False,
+    ),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="With --publish: where the folder will be served; default: relative links.",
+        show_default=False,
+    ),
+]
+FormatsOption = Annotated[
+    list[str] | None,
+    typer.Option("--format", metavar="ndjson,csv", help="Default: \\[export] format, else both.", show_default=False),
+]
+ViewsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--view",
+        metavar="NAME|FILE",
+        help="A built-in view or a ViewDefinition file; may be repeated.",
+        show_default=False,
+    ),
+]
+QueriesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--query", metavar="FILE", help="A SQLQuery, beside the views; may be repeated.", show_default=False),
+]
+ChangedSinceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--changed-since",
+        metavar="RUN",
+        min=1,
+        help="Only what has changed since this run, and deleted.ndjson.gz.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Fail if a value does not fit its column; default: leave the cell empty and count it."
+    ),
+]
+
+
 def export(
     context: typer.Context,
     *,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Folder to write to; default: \\[export] out.", show_default=False),
-    ] = None,
-    publish: Annotated[
-        str | None,
-        typer.Option(
-            "--publish",
-            metavar="DIR",
-            help="Instead of --out: keep a Bulk Publish dataset current, which others can follow.",
-            show_default=False,
-        ),
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            "--base-url",
-            metavar="URL",
-            help="With --publish: where the folder will be served; default: relative links.",
-            show_default=False,
-        ),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", metavar="ndjson,csv", help="Default: \\[export] format, else both.", show_default=False
-        ),
-    ] = None,
-    views: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--view",
-            metavar="NAME|FILE",
-            help="A built-in view or a ViewDefinition file; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", metavar="A,B", help="Only these resource types.", show_default=False)
-    ] = None,
-    connections: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--connection", metavar="NAME", help="Only from this connection; may be repeated.", show_default=False
-        ),
-    ] = None,
-    patients: Annotated[
-        str | None,
-        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
-    ] = None,
-    queries: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--query", metavar="FILE", help="A SQLQuery, beside the views; may be repeated.", show_default=False
-        ),
-    ] = None,
+    out: OutOption = None,
+    publish: PublishOption = None,
+    base_url: BaseUrlOption = None,
+    formats: FormatsOption = None,
+    views: ViewsOption = None,
+    types: OnlyTypesOption = None,
+    connections: OnlyConnectionsOption = None,
+    patients: OnlyPatientsOption = None,
+    queries: QueriesOption = None,
     params: ParamOption = None,
     as_of: AsOfOption = None,
-    changed_since: Annotated[
-        int | None,
-        typer.Option(
-            "--changed-since",
-            metavar="RUN",
-            min=1,
-            help="Only what has changed since this run, and deleted.ndjson.gz.",
-            show_default=False,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Fail if a value does not fit its column; default: leave the cell empty and count it."
-        ),
-    ] = False,
+    changed_since: ChangedSinceOption = None,
+    strict: StrictOption = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -141,55 +138,103 @@ def export(
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
     from cli.choosing import choose_connections, choose_tenant
-    from cli.publish import run_publish, show_published
     from cli.wiring import read_patients
-    from exports.delivery.destination import LocalFolder
-    from exports.plan import ExportRequest
-    from exports.publishing.publish import PublishRequest
 
     settings = settings_of(config)
     invocation = invocation_of(context)
     names = split_words(connections)
     choose_connections(settings, tenant, list(names))
-    only_types = checked_types(types)
-    only_patients = tuple(read_patients(patients)) if patients else None
-    chosen = choose_tenant(settings, tenant or _tenant_of(settings, names))
-    actor = actor_of(invocation, settings, reads_charts=True)
+    reading = _Reading(
+        settings=settings,
+        tenant=choose_tenant(settings, tenant or _tenant_of(settings, names)),
+        actor=actor_of(invocation, settings, reads_charts=True),
+        invocation=invocation,
+        json=json,
+        connections=names,
+        types=checked_types(types),
+        patients=tuple(read_patients(patients)) if patients else None,
+    )
     if publish is not None:
         beside: dict[str, object] = {"--out": out, "--format": formats, "--view": views, "--query": queries}
         beside |= {"--as-of": as_of, "--changed-since": changed_since, "--strict": strict}
         _refuse_beside_publish(beside)
-        wanted = PublishRequest(connections=names, types=only_types, patients=only_patients, base_url=base_url)
-        destination = LocalFolder(Path(publish))
-        done = supervise(
-            lambda: run_publish(settings, chosen, actor, wanted, destination, terminal=invocation.terminal),
-            resume="run it again",
-        )
-        return show_published(done, destination, json=json)
+        return _publish(reading, publish, base_url)
     if base_url is not None:
         raise typer.BadParameter("--base-url is said with --publish")
+    request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
+    return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """What of whose store is read, by whom, and how the result is shown."""
+
+    settings: Settings
+    tenant: str
+    actor: Actor
+    invocation: Invocation
+    json: bool
+    connections: tuple[str, ...]
+    types: tuple[str, ...]
+    patients: tuple[str, ...] | None
+
+
+def _request(
+    reading: _Reading,
+    *,
+    out: str | None,
+    formats: list[str] | None,
+    views: list[str] | None,
+    queries: list[Path] | None,
+    params: list[str] | None,
+    strict: bool,
+) -> ExportRequest:
+    from exports.plan import ExportRequest
+
+    settings = reading.settings
     wanted_formats = _formats(formats, views, queries, settings)
-    request = ExportRequest(
+    return ExportRequest(
         out=_folder(out, settings),
         formats=wanted_formats,
         views=tuple(views or (settings.export.views if "csv" in wanted_formats else ())),
-        types=only_types,
-        connections=names,
-        patients=only_patients,
+        types=reading.types,
+        connections=reading.connections,
+        patients=reading.patients,
         strict=strict,
         queries=tuple(queries or ()),
         parameters=checked_params(params),
     )
-    moment = checked_moment(as_of)
+
+
+def _export(
+    reading: _Reading, request: ExportRequest, *, as_of: int | datetime | None, changed_since: int | None
+) -> int:
+    settings, tenant, actor, invocation = reading.settings, reading.tenant, reading.actor, reading.invocation
     result, seconds = supervise(
-        lambda: run_export(settings, chosen, actor, request, invocation, as_of=moment, changed_since=changed_since),
+        lambda: run_export(settings, tenant, actor, request, invocation, as_of=as_of, changed_since=changed_since),
         resume="run it again",
     )
-    if json:
+    if reading.json:
         emit_json({**result_as_json(result), "seconds": round(seconds, 3)})
     else:
         print_result(result)
     return ExitCode.COMPLETE if result.rows else ExitCode.NOTHING
+
+
+def _publish(reading: _Reading, folder: str, base_url: str | None) -> int:
+    from cli.publish import run_publish, show_published
+    from exports.delivery.destination import LocalFolder
+    from exports.publishing.publish import PublishRequest
+
+    wanted = PublishRequest(
+        connections=reading.connections, types=reading.types, patients=reading.patients, base_url=base_url
+    )
+    destination, terminal = LocalFolder(Path(folder)), reading.invocation.terminal
+    done = supervise(
+        lambda: run_publish(reading.settings, reading.tenant, reading.actor, wanted, destination, terminal=terminal),
+        resume="run it again",
+    )
+    return show_published(done, destination, json=reading.json)
 
 
 async def run_export(

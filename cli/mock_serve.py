@@ -20,6 +20,7 @@ from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
 from cli.render import emit_json, say, tell
 
 if TYPE_CHECKING:
+    from cli.mock_connection import MockConnection
     from mocks.mock_config import MockConfig
     from mocks.serving import Served
 
@@ -32,32 +33,42 @@ LOCAL = "127.0.0.1"
 MS = 1000
 
 
+VendorOption = Annotated[str, typer.Option("--vendor", metavar="VENDOR", help="Vendor to imitate.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="NDJSON(.gz) files by type; default: synthetic.", show_default=False),
+]
+PatientsOption = Annotated[int, typer.Option("--patients", min=1, help="Number of synthetic patients.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the synthetic patients: same seed, same patients.")]
+FaultsOption = Annotated[
+    Path | None, typer.Option("--faults", metavar="FILE", help="Scripted faults, TOML or JSON.", show_default=False)
+]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="Accept requests without a token.")]
+LatencyMsOption = Annotated[int, typer.Option("--latency-ms", min=0, help="Delay of every answer.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the printed connection; default: mock-VENDOR.", show_default=False),
+]
+KeysOption = Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder for the key and cohort files.")]
+UntilEofOption = Annotated[bool, typer.Option("--until-eof", hidden=True, help="Stop when stdin is closed.")]
+
+
 def serve(
     *,
-    vendor: Annotated[str, typer.Option("--vendor", metavar="VENDOR", help="Vendor to imitate.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", metavar="DIR", help="NDJSON(.gz) files by type; default: synthetic.", show_default=False
-        ),
-    ] = None,
-    patients: Annotated[int, typer.Option("--patients", min=1, help="Number of synthetic patients.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic patients: same seed, same patients.")] = 1,
-    faults: Annotated[
-        Path | None, typer.Option("--faults", metavar="FILE", help="Scripted faults, TOML or JSON.", show_default=False)
-    ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")] = 0,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = LOCAL,
-    open_: Annotated[bool, typer.Option("--open", help="Accept requests without a token.")] = False,
-    latency_ms: Annotated[int, typer.Option("--latency-ms", min=0, help="Delay of every answer.")] = 0,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="Name of the printed connection; default: mock-VENDOR.", show_default=False),
-    ] = None,
-    keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder for the key and cohort files.")] = Path(
-        "mock-keys"
-    ),
-    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="Stop when stdin is closed.")] = False,
+    vendor: VendorOption,
+    data: DataOption = None,
+    patients: PatientsOption = 20,
+    seed: SeedOption = 1,
+    faults: FaultsOption = None,
+    port: PortOption = 0,
+    host: HostOption = LOCAL,
+    open_: OpenOption = False,
+    latency_ms: LatencyMsOption = 0,
+    name: NameOption = None,
+    keys: KeysOption = Path("mock-keys"),
+    until_eof: UntilEofOption = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -89,18 +100,7 @@ def serve(
     )
 
     def announce(served: Served) -> None:
-        connection = connection_to(served, name=called, key=key, folder=folder, tenant=tenant)
-        if json:
-            found = {
-                "connection": called, "vendor": vendor, "base_url": served.base_url, "token_url": served.token_url,
-                "audience": served.audience, "client_id": connection.client_id, "key": connection.key,
-                "groups": served.group_ids, "patients": len(served.patient_ids), "cohort": connection.cohort,
-                "toml": connection.toml(),
-            }  # fmt: skip
-            emit_json(found)
-        else:
-            tell(connection.toml())
-        say(f"# {vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; press Ctrl-C to stop")
+        show_served(served, connection_to(served, name=called, key=key, folder=folder, tenant=tenant), json=json)
 
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -109,6 +109,21 @@ def serve(
     except ServingError as exc:
         raise typer.BadParameter(str(exc)) from exc
     return ExitCode.COMPLETE
+
+
+def show_served(served: Served, connection: MockConnection, *, json: bool) -> None:
+    """Print the connection to a mock that is being served: TOML, or one JSON object."""
+    if json:
+        found = {
+            "connection": connection.name, "vendor": served.vendor, "base_url": served.base_url,
+            "token_url": served.token_url, "audience": served.audience, "client_id": connection.client_id,
+            "key": connection.key, "groups": served.group_ids, "patients": len(served.patient_ids),
+            "cohort": connection.cohort, "toml": connection.toml(),
+        }  # fmt: skip
+        emit_json(found)
+    else:
+        tell(connection.toml())
+    say(f"# {served.vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; press Ctrl-C to stop")
 
 
 def _end_with_stdin() -> None:

@@ -26,7 +26,7 @@ from cli.invocation import (
 from cli.progress import run_progress
 from cli.render import certificate_as_json, emit_json
 from cli.supervise import supervise
-from cli.sync import checked_types
+from cli.type_words import OnlyTypesOption, checked_types
 
 if TYPE_CHECKING:
     from cli.progress import Show
@@ -50,27 +50,30 @@ _CODES = {
 }
 
 
+ConnectionArgument = Annotated[
+    str, typer.Argument(metavar="CONNECTION", help="The connection whose last sync to check.", show_default=False)
+]
+SampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sample", metavar="N", min=1, help=f"Ask about N patients; default: {DEFAULT_SAMPLE}.", show_default=False
+    ),
+]
+EveryoneOption = Annotated[bool, typer.Option("--all", help="Ask about every patient, and show every type.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="Seed of the sample; default: the run's number.", show_default=False),
+]
+
+
 def prove(
     context: typer.Context,
     *,
-    connection: Annotated[
-        str, typer.Argument(metavar="CONNECTION", help="The connection whose last sync to check.", show_default=False)
-    ],
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            "--sample", metavar="N", min=1, help=f"Ask about N patients; default: {DEFAULT_SAMPLE}.", show_default=False
-        ),
-    ] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Ask about every patient, and show every type.")] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="Seed of the sample; default: the run's number.", show_default=False),
-    ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--types", metavar="A,B", help="Only these resource types.", show_default=False),
-    ] = None,
+    connection: ConnectionArgument,
+    sample: SampleOption = None,
+    everyone: EveryoneOption = False,
+    seed: SeedOption = None,
+    types: OnlyTypesOption = None,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,

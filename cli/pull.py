@@ -32,7 +32,7 @@ from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
-from cli.sync import checked_types
+from cli.type_words import TypesOption, checked_types
 
 if TYPE_CHECKING:
     from config.connections import Connection
@@ -70,38 +70,42 @@ class Pull:
         return f"Pull({self.connection.name}, {self.format})"
 
 
+ConnectionArgument = Annotated[
+    str, typer.Argument(metavar="CONNECTION", help="The connection to fetch the patient from.", show_default=False)
+]
+PatientArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATIENT",
+        help=PATIENT_HELP,
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="FILE|-",
+        help="Default: CONNECTION-TIME.ndjson.gz in this folder; - is stdout, uncompressed; csv: a folder.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file per built-in view.")
+]
+StoredOption = Annotated[bool, typer.Option("--stored", help="Write what the store has, without asking the EHR.")]
+
+
 def pull(
     context: typer.Context,
     *,
-    connection: Annotated[
-        str, typer.Argument(metavar="CONNECTION", help="The connection to fetch the patient from.", show_default=False)
-    ],
-    patient: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATIENT",
-            help=PATIENT_HELP,
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            metavar="FILE|-",
-            help="Default: CONNECTION-TIME.ndjson.gz in this folder; - is stdout, uncompressed; csv: a folder.",
-            show_default=False,
-        ),
-    ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", metavar="ndjson|bundle|csv", help="csv: one file per built-in view.")
-    ] = "ndjson",
-    stored: Annotated[bool, typer.Option("--stored", help="Write what the store has, without asking the EHR.")] = False,
+    connection: ConnectionArgument,
+    patient: PatientArgument,
+    out: OutOption = None,
+    format_: FormatOption = "ndjson",
+    stored: StoredOption = False,
     as_of: AsOfOption = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
-    ] = None,
+    types: TypesOption = None,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,

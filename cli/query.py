@@ -24,6 +24,7 @@ from cli.invocation import (
 )
 from cli.moments import AsOfOption, checked_moment
 from cli.render import emit_json, number, say
+from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ ParamOption = Annotated[
 
 
 @dataclass(frozen=True, repr=False)
-class _Asked:
+class _Request:
     """What is asked for; its parameters may be PHI."""
 
     file: Path
@@ -58,33 +59,31 @@ class _Asked:
     out: str
 
 
+FileArgument = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="A SQLQuery: annotated .sql, or a Library as JSON.", show_default=False),
+]
+OutOption = Annotated[
+    str, typer.Option("--out", metavar="FILE|-", help="A CSV file, compressed if it ends in .gz; - is stdout.")
+]
+TimeoutOption = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400)]
+MemoryOption = Annotated[
+    int,
+    typer.Option("--memory", metavar="MB", min=1, max=1 << 20, help="For each sort and hash; more goes to disk."),
+]
+
+
 def query(
     context: typer.Context,
     *,
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="A SQLQuery: annotated .sql, or a Library as JSON.", show_default=False),
-    ],
+    file: FileArgument,
     params: ParamOption = None,
-    out: Annotated[
-        str, typer.Option("--out", metavar="FILE|-", help="A CSV file, compressed if it ends in .gz; - is stdout.")
-    ] = STDOUT,
-    connections: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--connection", metavar="NAME", help="Only from this connection; may be repeated.", show_default=False
-        ),
-    ] = None,
-    patients: Annotated[
-        str | None,
-        typer.Option("--patients", metavar="FILE|-", help="Only these FHIR ids, one per line.", show_default=False),
-    ] = None,
+    out: OutOption = STDOUT,
+    connections: OnlyConnectionsOption = None,
+    patients: OnlyPatientsOption = None,
     as_of: AsOfOption = None,
-    timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400)] = 300,
-    memory: Annotated[
-        int,
-        typer.Option("--memory", metavar="MB", min=1, max=1 << 20, help="For each sort and hash; more goes to disk."),
-    ] = 256,
+    timeout: TimeoutOption = 300,
+    memory: MemoryOption = 256,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -109,7 +108,7 @@ def query(
     selection = Selection(
         connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)
     )
-    asked = _Asked(file, checked_params(params), selection, out)
+    asked = _Request(file, checked_params(params), selection, out)
     limits = Limits(seconds=timeout, memory_mb=memory)
     chosen = choose_tenant(settings, tenant)
     actor = actor_of(invocation_of(context), settings, reads_charts=True)
@@ -127,7 +126,7 @@ async def _run(
     settings: Settings,
     tenant: str,
     actor: Actor,
-    asked: _Asked,
+    asked: _Request,
     limits: Limits,
 ) -> tuple[DeliveredFile, Statement]:
     from cli import wiring

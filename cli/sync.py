@@ -24,15 +24,14 @@ from cli.invocation import (
     TenantOption,
     invocation_of,
     settings_of,
-    split_words,
     start_logging,
 )
 from cli.moments import checked_instant
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, say, tell
 from cli.supervise import supervise
+from cli.type_words import TypesOption, checked_types
 from config.connections import STORED, group_problem
-from config.resource_types import type_problem
 
 if TYPE_CHECKING:
     from cli.wiring import Wanted
@@ -65,42 +64,46 @@ class Outcome:
     error: str | None = None
 
 
+ConnectionsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant's.", show_default=False),
+]
+ModeOption = Annotated[
+    str | None,
+    typer.Option("--mode", metavar="auto|bulk|crawl", help="Default: the connection's.", show_default=False),
+]
+SinceOption = Annotated[
+    str,
+    typer.Option("--since", metavar="auto|none|INSTANT", help="auto: since the watermark; none: list everything."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="INSTANT", help="Bulk: only what changed before INSTANT.", show_default=False),
+]
+GroupOption = Annotated[str | None, typer.Option("--group", metavar="ID", help="Group to export.", show_default=False)]
+PatientsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--patients",
+        metavar="FILE|-|store",
+        help="Patients to fetch, one per line; store: all in the store.",
+        show_default=False,
+    ),
+]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Show what would be requested; fetch nothing.")]
+
+
 def sync(
     context: typer.Context,
     *,
-    connections: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant's.", show_default=False),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option("--mode", metavar="auto|bulk|crawl", help="Default: the connection's.", show_default=False),
-    ] = None,
-    since: Annotated[
-        str,
-        typer.Option("--since", metavar="auto|none|INSTANT", help="auto: since the watermark; none: list everything."),
-    ] = "auto",
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="INSTANT", help="Bulk: only what changed before INSTANT.", show_default=False),
-    ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--types", metavar="A,B", help="Resource types; default: the connection's.", show_default=False),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option("--group", metavar="ID", help="Group to export.", show_default=False)
-    ] = None,
-    patients: Annotated[
-        str | None,
-        typer.Option(
-            "--patients",
-            metavar="FILE|-|store",
-            help="Patients to fetch, one per line; store: all in the store.",
-            show_default=False,
-        ),
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be requested; fetch nothing.")] = False,
+    connections: ConnectionsArgument = None,
+    mode: ModeOption = None,
+    since: SinceOption = "auto",
+    until: UntilOption = None,
+    types: TypesOption = None,
+    group: GroupOption = None,
+    patients: PatientsOption = None,
+    plan: PlanOption = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -325,12 +328,3 @@ def checked_group(group: str | None) -> str | None:
     if group is not None and (wrong := group_problem(group)):
         raise typer.BadParameter(f"--group {group}: {wrong}")
     return group
-
-
-def checked_types(types: list[str] | None) -> tuple[str, ...]:
-    """Return the resource types of a repeatable, comma-separated option."""
-    words = split_words(types)
-    for word in words:
-        if wrong := type_problem(word):
-            raise typer.BadParameter(f"--types {word}: {wrong}")
-    return words
