@@ -166,7 +166,7 @@ def run_all(
     async def all_of_them(show: Show) -> None:
         import anyio
 
-        from connectors.fhir.transport.politeness import Origins
+        from connectors.fhir.transport.origins import Origins
 
         places, origins = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME), Origins()
 

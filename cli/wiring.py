@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from connectors.fhir.run import LogIn
     from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest
     from connectors.fhir.transport.client import EhrClient
-    from connectors.fhir.transport.politeness import Origins
+    from connectors.fhir.transport.origins import Origins
     from snapshots.actor import Actor
     from snapshots.ledger import OpenRun
     from snapshots.proof import Certificate
@@ -293,9 +293,7 @@ async def _run(
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     shared = origins.of(connection.base_url) if origins is not None else None
     async with (
-        EhrClient(
-            connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng, politeness=shared
-        ) as client,
+        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng, shared=shared) as client,
         beating(client, on_progress) as show,
     ):
         return await sync(

@@ -29,7 +29,7 @@ from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.references import StoredReferences, note_mentions
-from snapshots.refusals import Refusal, blames_a_record, find_refused
+from snapshots.refusals import RefusedRecord, blames_a_record, find_refused
 from snapshots.report import RunReport
 from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
@@ -235,7 +235,7 @@ class OpenRun:
             UnitConflictError: a result names a unit that the ledger does not have; nothing was written.
             StoreError: the server refused; nothing was written.
         """
-        refused: list[Refusal] = []
+        refused: list[RefusedRecord] = []
         try:
             await self._write(batch, refused)
         except (psycopg.Error, UnicodeEncodeError) as error:
@@ -248,7 +248,7 @@ class OpenRun:
                 good = [record for record in batch.records if id(record) not in bad]
                 await self._write(replace(batch, records=good), refused)
 
-    async def _write(self, batch: Batch, refused: Sequence[Refusal]) -> None:
+    async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
         run, connection = self._open.run, self._open.connection
         async with self._session.session.transaction():
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
@@ -300,7 +300,7 @@ class OpenRun:
         async with self._conn.cursor() as cursor:
             await cursor.executemany(_SQL["quarantine"], rows)
 
-    async def _poison(self, quarantined: Sequence[Quarantined], refused: Sequence[Refusal], batch: Batch) -> None:
+    async def _poison(self, quarantined: Sequence[Quarantined], refused: Sequence[RefusedRecord], batch: Batch) -> None:
         """Turn the units that brought bad input into holes.
 
         If a refused record names no unit, all units that could have brought it become holes: the units of this batch, or, if it
@@ -385,6 +385,6 @@ def _ways_of(given: Sequence[Record] | Sequence[Deletion]) -> set[Way | None]:
     return {one.way for one in given}
 
 
-def _quarantined(refusal: Refusal) -> Quarantined:
+def _quarantined(refusal: RefusedRecord) -> Quarantined:
     record = refusal.record
     return Quarantined(record.resource_type, REFUSED_BY_STORE, refusal.reason, record.body, record.unit_key)

@@ -29,7 +29,7 @@ _REASONS = {
 }
 
 
-class Refusal(NamedTuple):
+class RefusedRecord(NamedTuple):
     """A record that cannot be stored, and why (without quoting it)."""
 
     record: Record
@@ -41,9 +41,9 @@ def blames_a_record(error: psycopg.Error) -> bool:
     return error.sqlstate is not None and error.sqlstate[:2] in {"22", "54"}
 
 
-async def find_refused(conn: AsyncConnection[Any], records: Sequence[Record]) -> list[Refusal]:
+async def find_refused(conn: AsyncConnection[Any], records: Sequence[Record]) -> list[RefusedRecord]:
     """Return the records of a refused batch that Postgres cannot store. The connection must be outside a transaction."""
-    refused = [Refusal(record, reason) for record in records if (reason := _unreadable(record))]
+    refused = [RefusedRecord(record, reason) for record in records if (reason := _unreadable(record))]
     known = {id(one.record) for one in refused}
     rest = [record for record in records if id(record) not in known]
     # first one by one those whose text looks suspicious, so that a file full of them does not cost a search for each
@@ -71,7 +71,7 @@ def _unreadable(record: Record) -> str | None:
     return None
 
 
-async def _search(conn: AsyncConnection[Any], records: list[Record]) -> list[Refusal]:
+async def _search(conn: AsyncConnection[Any], records: list[Record]) -> list[RefusedRecord]:
     """Halve what is refused until single records are left."""
     if not records:
         return []
@@ -82,7 +82,7 @@ async def _search(conn: AsyncConnection[Any], records: list[Record]) -> list[Ref
             raise
         if len(records) == 1:
             state = error.sqlstate or ""
-            return [Refusal(records[0], _REASONS.get(state, f"Postgres refuses it as JSON (SQLSTATE {state})"))]
+            return [RefusedRecord(records[0], _REASONS.get(state, f"Postgres refuses it as JSON (SQLSTATE {state})"))]
         middle = len(records) // 2
         return await _search(conn, records[:middle]) + await _search(conn, records[middle:])
     return []

@@ -21,9 +21,9 @@ from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.linked.attachments import fetch_attachments
-from connectors.fhir.linked.passing_by import Notices
+from connectors.fhir.linked.notices import Notices
 from connectors.fhir.linked.reference_paths import followed_types
-from connectors.fhir.linked.references import follow_references, mention_finder
+from connectors.fhir.linked.references import follow_references, reference_finder
 from connectors.fhir.memories import EhrRunStore
 from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types
@@ -147,7 +147,7 @@ async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
     run.show("logging in")
     readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
-    notices.mentions = mention_finder(request, capability, readable)
+    notices.mentions = reference_finder(request, capability, readable)
     earned = await _fetch_listings(run, mode, capability, readable)
     try:
         if notices.mentions is not None:

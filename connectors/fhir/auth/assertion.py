@@ -29,7 +29,11 @@ class SigningKey:
     key: jwk.Key = field(repr=False)
 
     def assertion(self, *, client_id: str, audience: str, now: float, life_s: int) -> str:
-        """A fresh JWT: issued at `now` (epoch seconds), with a new `jti`, good for `life_s`, at most 300."""
+        """Return a fresh JWT (RFC 7523): issued at `now` (epoch seconds), with a new `jti`, valid for `life_s`, at most 300 s.
+
+        Raises:
+            JoseError: the key forbids signing; `load_signing_key` has ruled that out.
+        """
         issued = int(now)
         signed: str = private_key_jwt_sign(
             self.key,
@@ -47,9 +51,10 @@ class SigningKey:
 def load_signing_key(
     material: str, profile: VendorProfile, *, kid: str | None, alg: str | None, passphrase: str | None = None
 ) -> SigningKey:
-    """The key to sign with, out of PEM, JWK or JWKS text; `kid` chooses in a set, `alg` overrides what fits the key.
+    """Return the key to sign with, from PEM, JWK or JWKS text; `kid` chooses in a set, `alg` overrides what fits the key.
 
-    Raises AuthError, which says what is wrong and never quotes the material.
+    Raises:
+        AuthError: it cannot be read or cannot sign; the message says why and never quotes the material.
     """
     key = read_key(material, kid=kid, passphrase=passphrase)
     chosen = alg or key.alg or _fitting(key, profile)

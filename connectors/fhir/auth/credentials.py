@@ -8,9 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """`auth` says which fields count: smart = client_id and key (PEM, JWK or JWKS text, which key_passphrase may open),
-    secret = client_id and client_secret, bearer = bearer_token, none = nothing. `scopes` replaces what would be asked for.
-    """  # noqa: D205 - one table, not a summary with a body
+    """The secrets of one connection; none of them is in the repr.
+
+    `auth` says which fields count: smart = client_id and key (PEM, JWK or JWKS text, which key_passphrase may open), secret =
+    client_id and client_secret, bearer = bearer_token, none = nothing. `scopes` replaces the scopes that would be requested.
+    """
 
     auth: Literal["smart", "secret", "bearer", "none"]
     client_id: str | None = None

@@ -24,7 +24,7 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Discovery:
-    """What the server says about logging in. `token_url` None: it does not say, and needs none (open servers)."""
+    """What the server says about logging in. `token_url` None: no login is configured. Lists as sent, possibly empty or wrong."""
 
     token_url: str | None
     capabilities: frozenset[str] = frozenset()
@@ -33,7 +33,12 @@ class Discovery:
 
 
 async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
-    """Ask the server; raises DiscoveryError when nothing says where to log in, TransientFetchError when it is down."""
+    """Ask the server where to log in (SMART App Launch, "Using well-known"; FHIR's oauth-uris extension where that fails).
+
+    Raises:
+        DiscoveryError: no answer says where to log in, or the address is not safe; the message names the setting to use.
+        TransientFetchError: the server is down.
+    """
     smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
     stated = profile.login.token_url or _text(smart.get("token_endpoint"))
     metadata_error: RequestError | None = None

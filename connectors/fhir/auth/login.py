@@ -41,7 +41,13 @@ async def log_in(
 ) -> Login:
     """Give `client` its tokens for reading `types` (empty: all that the wildcard scope allows), and fetch the first.
 
-    Where tokens are bound to patients none is fetched yet. Raises DiscoveryError, AuthError, PlanError, TransientFetchError.
+    If tokens are bound to patients, none is fetched yet. `clock` gives epoch seconds.
+
+    Raises:
+        DiscoveryError: the server does not say where to log in.
+        AuthError: the key is missing or unusable, or the token endpoint refused the client (TokenRefusedError).
+        PlanError: the EHR needs a scope for each type, and no type is known.
+        TransientFetchError: the EHR or its token endpoint is down.
     """
     if credentials.auth == "none":
         client.tokens = None

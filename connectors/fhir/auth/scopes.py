@@ -46,9 +46,12 @@ def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
 
 
 def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Syntax) -> str:
-    """The `scope` of a token request: one by type, or the wildcard where no type is known and the EHR takes it.
+    """Return the `scope` of a token request (SMART backend services: "system/Type.read", v2 "system/Type.rs").
 
-    Raises PlanError when neither is possible.
+    One for each type, or the wildcard if no type is given and the EHR accepts it; the profile's extra scopes come first.
+
+    Raises:
+        PlanError: no type is given, and the EHR refuses wildcards.
     """
     wanted = sorted(set(types))
     if not wanted and not profile.login.scope_wildcards:
@@ -60,9 +63,9 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
 
 
 def granted_scopes(scope: str) -> Granted:
-    """What a granted `scope` allows.
+    """Return what a granted `scope` allows; words that are no scopes of types are passed over.
 
-    Takes v1, v2, split `.r` and `.s`, filters, commas between scopes, a missing `system/` and any letter case.
+    Accepts v1, v2, split `.r` and `.s`, filters, commas between scopes, a missing `system/` and any letter case.
     """
     readable: set[str] = set()
     searchable: set[str] = set()

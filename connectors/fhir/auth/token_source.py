@@ -59,7 +59,7 @@ class _Slot:
 
 
 @dataclass
-class _Progress:
+class _SecondChances:
     """How far one login has come through the table's second chances."""
 
     tries: int = 0
@@ -71,7 +71,7 @@ class _Progress:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Attempt:
     """One token request's outcome; `wait_s` None means that it was the last."""
 
     answer: TokenAnswer
@@ -130,9 +130,11 @@ class TokenSource:
         self._scopes()  # a connection that cannot name its scopes fails here, not at its first request
 
     async def token(self, launch: str | None = None) -> Token:
-        """A token good for at least its margin; `launch` is the patient id and counts where the profile binds tokens to patients.
+        """Return a token that is valid for at least its margin; `launch` is the patient's id, if tokens are bound to patients.
 
-        Raises AuthError when the endpoint refuses us, TransientFetchError when it is down.
+        Raises:
+            TokenRefusedError: the endpoint refuses the client, this time and for good (ScopesRefusedError: only its scopes).
+            TransientFetchError: the endpoint is down.
         """
         slot = self._slot(launch if self._profile.login.token_per_patient else None)
         if (token := self._good(slot)) is not None:
@@ -175,47 +177,47 @@ class TokenSource:
         return slot
 
     async def _log_in(self, launch: str | None) -> Token:
-        progress = _Progress()
+        chances = _SecondChances()
         retrying = AsyncRetrying(
             sleep=self._sleep, retry=retry_if_result(_has_wait), wait=_wait_s, stop=stop_never, reraise=True
         )
-        asked: _Asked = await retrying(self._ask, launch, progress)
-        if asked.answer.token is None:
-            raise self._error(asked.answer, progress)
-        return asked.answer.token
+        attempt: _Attempt = await retrying(self._ask, launch, chances)
+        if attempt.answer.token is None:
+            raise self._error(attempt.answer, chances)
+        return attempt.answer.token
 
-    async def _ask(self, launch: str | None, progress: _Progress) -> _Asked:
-        progress.tries += 1
+    async def _ask(self, launch: str | None, chances: _SecondChances) -> _Attempt:
+        chances.tries += 1
         wait_floor: float | None = None
         try:
             reply = await self._send(self._call(launch))
         except TransientFetchError as error:
             answer = TokenAnswer("outage")
-            progress.unreached = str(error)
+            chances.unreached = str(error)
         else:
-            progress.unreached = ""
+            chances.unreached = ""
             now = self._clock()
             self._note_skew(reply.headers.get("date"), now)
             wait_floor = asked_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
             answer = judge_token(reply, now=now)
-        return _Asked(answer, self._wait_before_next(answer, progress, wait_floor or 0.0))
+        return _Attempt(answer, self._wait_before_next(answer, chances, wait_floor or 0.0))
 
-    def _wait_before_next(self, answer: TokenAnswer, progress: _Progress, wait_floor: float) -> float | None:
+    def _wait_before_next(self, answer: TokenAnswer, chances: _SecondChances, wait_floor: float) -> float | None:
         """The table's second chances: how long to wait for the next try, None when there is none."""
         if answer.meaning == "refused":
-            if self._key is None and not progress.other_style:
-                progress.other_style, self._basic = True, not self._basic
+            if self._key is None and not chances.other_style:
+                chances.other_style, self._basic = True, not self._basic
                 return 0.0
-            progress.refused += 1
+            chances.refused += 1
             waits = self._profile.login.refused_waits_s  # invalid_client: with a new jti each time
-            return waits[progress.refused - 1] if progress.refused <= len(waits) else None
+            return waits[chances.refused - 1] if chances.refused <= len(waits) else None
         if answer.meaning == "outage":
-            progress.outages += 1
-            doubled = self._profile.retry.base_s * 2.0 ** (progress.outages - 1)
+            chances.outages += 1
+            doubled = self._profile.retry.base_s * 2.0 ** (chances.outages - 1)
             jitter = self._rng.uniform(0, min(self._profile.retry.cap_s, doubled))
-            return wait_floor + jitter if progress.outages < self._profile.retry.max_tries else None
-        if answer.meaning == "scope" and not progress.other_syntax and self._may_switch_syntax():
-            progress.other_syntax, self._syntax = True, "v1" if self._syntax == "v2" else "v2"
+            return wait_floor + jitter if chances.outages < self._profile.retry.max_tries else None
+        if answer.meaning == "scope" and not chances.other_syntax and self._may_switch_syntax():
+            chances.other_syntax, self._syntax = True, "v1" if self._syntax == "v2" else "v2"
             return 0.0
         return None
 
@@ -259,10 +261,10 @@ class TokenSource:
             skew = server - now
             self.skew_s = skew if abs(skew) > SKEW_TOLERATED_S else 0.0
 
-    def _error(self, answer: TokenAnswer, progress: _Progress) -> ConnectorError:
-        times = f" after {progress.tries} tries" if progress.tries > 1 else ""
-        if answer.meaning == "outage" and progress.unreached:
-            return TransientFetchError(f"logging in{times}: {progress.unreached}")
+    def _error(self, answer: TokenAnswer, chances: _SecondChances) -> ConnectorError:
+        times = f" after {chances.tries} tries" if chances.tries > 1 else ""
+        if answer.meaning == "outage" and chances.unreached:
+            return TransientFetchError(f"logging in{times}: {chances.unreached}")
         if answer.meaning == "outage":
             what = "no answer" if answer.status is None else f"status {answer.status}, without a usable answer"
             return TransientFetchError(
@@ -295,15 +297,15 @@ class StaticBearer:
         """Nothing: there is no other."""
 
 
-def _asked(state: RetryCallState) -> Any:
+def _attempt(state: RetryCallState) -> Any:
     assert state.outcome is not None
     return state.outcome.result()
 
 
-def _has_wait(asked: _Asked) -> bool:
-    return asked.wait_s is not None
+def _has_wait(attempt: _Attempt) -> bool:
+    return attempt.wait_s is not None
 
 
 def _wait_s(state: RetryCallState) -> float:
-    wait: float = _asked(state).wait_s
+    wait: float = _attempt(state).wait_s
     return wait

@@ -47,7 +47,7 @@ _NAMED = {name: re.compile(rf"(?<![\w-]){re.escape(name)}(?!\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ExportParameters:
     """What one export requests, whatever the form."""
 
     level: BulkLevel
@@ -88,7 +88,7 @@ class KickOff:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class KickOffRefusal:
     """A refusal: no job was started. `named` are the parameters that its text names."""
 
     status: int
@@ -98,7 +98,7 @@ class Refusal:
     retry_after_s: float | None = None
 
 
-def first_form(profile: VendorProfile, capability: Capability, asked: Asked) -> Form:
+def first_form(profile: VendorProfile, capability: Capability, asked: ExportParameters) -> Form:
     """The form that the profile says, or that the server declares by the guide's version, or STU2's."""
     stu4 = capability.bulk_version is not None and capability.bulk_version >= _STU4
     method: Literal["GET", "POST"] = "POST" if asked.patients or stu4 else "GET"
@@ -126,7 +126,7 @@ def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, .
     return (*types, profile.bulk.companion)
 
 
-def check(asked: Asked, profile: VendorProfile) -> None:
+def check(asked: ExportParameters, profile: VendorProfile) -> None:
     """Refuse a request that would silently bring less than intended.
 
     Raises:
@@ -146,7 +146,7 @@ def check(asked: Asked, profile: VendorProfile) -> None:
         )
 
 
-def kick_off(base_url: str, asked: Asked, form: Form) -> KickOff:
+def kick_off(base_url: str, asked: ExportParameters, form: Form) -> KickOff:
     """The request in this form. Nothing of a patient, group or filter stands in its template."""
     path = PATHS[asked.level].format(group=quote(asked.group or "", safe=""))
     shown = f"{form.method} /{PATHS[asked.level]}"
@@ -166,7 +166,7 @@ def kick_off(base_url: str, asked: Asked, form: Form) -> KickOff:
     return KickOff(method="POST", url=f"{base_url}/{path}", template=shown, headers=headers, body=body)
 
 
-def _lists(asked: Asked, form: Form) -> list[tuple[str, list[str]]]:
+def _lists(asked: ExportParameters, form: Form) -> list[tuple[str, list[str]]]:
     """Parameters that take lists, each with the values that leave: one joined value, or all of them."""
     filters = [_filter(one, form) for one in asked.type_filters]
     listed = (
@@ -185,7 +185,7 @@ def _filter(text: str, form: Form) -> str:
     return text.replace(",", "\\," if form.comma == "backslash" else "%2C")
 
 
-def _query(asked: Asked, form: Form) -> str:
+def _query(asked: ExportParameters, form: Form) -> str:
     values = [(name, value) for name, listed in _lists(asked, form) for value in listed]
     values += [
         ("_since", asked.since or ""),
@@ -201,7 +201,7 @@ def _quoted(name: str, value: str) -> str:
     return quote(value, safe=":," if name != "_typeFilter" else ",")
 
 
-def _parameters(asked: Asked, form: Form) -> Any:
+def _parameters(asked: ExportParameters, form: Form) -> Any:
     for name, values in _lists(asked, form):
         for value in values:
             if name == "includeAssociatedData":
@@ -220,11 +220,11 @@ def _parameters(asked: Asked, form: Form) -> Any:
         yield {"name": "allowPartialManifests", "valueBoolean": True}
 
 
-def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tuple[str, ...] = ()) -> Refusal:
+def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tuple[str, ...] = ()) -> KickOffRefusal:
     """Read a refusal: its text only for names of our parameters and the vendor's words of "too soon", never to be shown."""
     text = body.decode("utf-8", "replace")
     named = frozenset(name for name, pattern in _NAMED.items() if pattern.search(text))
-    return Refusal(
+    return KickOffRefusal(
         status=status,
         codes=codes,
         named=named,
@@ -233,14 +233,14 @@ def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tup
 
 
 def next_try(
-    asked: Asked, form: Form, refusal: Refusal, tried: Sequence[tuple[Asked, Form]]
-) -> tuple[Asked, Form, str | None] | None:
+    asked: ExportParameters, form: Form, refusal: KickOffRefusal, tried: Sequence[tuple[ExportParameters, Form]]
+) -> tuple[ExportParameters, Form, str | None] | None:
     """What to ask after a refusal, with a note where less is asked; None where asking again is no use.
 
     A parameter that the refusal names and that can be spared is left out; else the list's form and the method are changed; then,
     where nothing was named, what can be spared is left out one by one. Every step is new, so that this ends.
     """
-    steps: list[tuple[Asked, Form, str | None]] = []
+    steps: list[tuple[ExportParameters, Form, str | None]] = []
     other: Literal["GET", "POST"] = "POST" if form.method == "GET" else "GET"
     switched = replace(form, method=other, declared=False)
     may_switch = other == "POST" or not asked.patients
@@ -268,12 +268,12 @@ def next_try(
     return next((step for step in steps if (step[0], step[1]) not in tried), None)
 
 
-def _is_sent(asked: Asked, name: str) -> bool:
+def _is_sent(asked: ExportParameters, name: str) -> bool:
     field, without = DISPENSABLE[name]
     return bool(getattr(asked, field) != without)
 
 
-def _without(asked: Asked, names: Sequence[str]) -> Asked:
+def _without(asked: ExportParameters, names: Sequence[str]) -> ExportParameters:
     changes: dict[str, Any] = dict(DISPENSABLE[name] for name in names)
     return replace(asked, **changes)
 
@@ -282,7 +282,7 @@ def _left_out(names: Sequence[str]) -> str:
     return f"the server refuses {', '.join(names)}: exported without, which brings more than requested, never less"
 
 
-def proofs(asked: Asked, form: Form) -> Mapping[str, Any]:
+def proofs(asked: ExportParameters, form: Form) -> Mapping[str, Any]:
     """Return what the export's files will prove, as JSON to keep with the job; `Proofs` reads it back."""
     every = [f"elements {one}" for one in asked.elements] + ([f"until {asked.until}"] if asked.until else [])
     filtered = {one.partition("?")[0] for one in asked.type_filters}

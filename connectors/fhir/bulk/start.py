@@ -12,7 +12,16 @@ from datetime import datetime, timedelta
 
 from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.deletion import delete_export
-from connectors.fhir.bulk.kick_off import Asked, Form, KickOff, Refusal, kick_off, next_try, proofs, refusal_from
+from connectors.fhir.bulk.kick_off import (
+    ExportParameters,
+    Form,
+    KickOff,
+    KickOffRefusal,
+    kick_off,
+    next_try,
+    proofs,
+    refusal_from,
+)
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.errors import ExportRefusedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.issue_types import shown
@@ -63,7 +72,7 @@ class ExportStart:
         self._on_progress = on_progress
         self._known = known
 
-    async def begin(self, asked: Asked, form: Form) -> BulkJob:
+    async def begin(self, asked: ExportParameters, form: Form) -> BulkJob:
         """Start the export, in the form that the server accepts, and store its status URL.
 
         Raises:
@@ -110,7 +119,7 @@ class ExportStart:
             if note is not None:
                 self._note(note)
 
-    async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | Refusal:
+    async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | KickOffRefusal:
         """Return the answer, if there is one; raise an error if it is not for this module, or if the outcome is unknown."""
         call = Call(
             method=request.method,
@@ -126,7 +135,7 @@ class ExportStart:
             reply = await self._client.send(call)
         except TransientFetchError as error:
             if error.status in refusals:  # a refusal in HTML
-                return Refusal(status=error.status or 0, codes=error.codes)
+                return KickOffRefusal(status=error.status or 0, codes=error.codes)
             message = (
                 f"{error}. An export may have begun at the server anyway, so no second one was started. Sync again: "
                 f"it waits until {self._profile.kickoff.again_s:.0f} s (profile.kickoff.again_s) have passed, then tries again."
@@ -198,7 +207,7 @@ class ExportStart:
                 freed = True
         return freed
 
-    async def _waited(self, request: KickOff, refusal: Refusal, began: datetime, wait: float) -> float:
+    async def _waited(self, request: KickOff, refusal: KickOffRefusal, began: datetime, wait: float) -> float:
         """Wait while another export is in progress, and give the next wait. A 429 began no job: asking again is safe."""
         if refusal.too_soon:
             raise await self._too_soon(request, refusal)
@@ -221,7 +230,7 @@ class ExportStart:
         await self._client.waits.sleeper("another export of this client is in progress", self._sleep)(pause)
         return min(wait * 2 or 1, self._profile.poll.cap_s)
 
-    async def _too_soon(self, request: KickOff, refusal: Refusal) -> TerminalFetchError:
+    async def _too_soon(self, request: KickOff, refusal: KickOffRefusal) -> TerminalFetchError:
         window = timedelta(seconds=self._profile.kickoff.window_s or 86_400)
         last = await self._jobs.last_kicked_off()
         if last is not None and last + window > self._now():
@@ -238,13 +247,13 @@ class ExportStart:
         )
 
 
-def _is_of_a_patient(refusal: Refusal) -> bool:
+def _is_of_a_patient(refusal: KickOffRefusal) -> bool:
     """Whether a refusal says that something does not exist."""
     by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
     return refusal.status in _NOT_FOUND or by_code
 
 
-def _refused(request: KickOff, refusal: Refusal, tries: int, patients: int) -> ExportRefusedError:
+def _refused(request: KickOff, refusal: KickOffRefusal, tries: int, patients: int) -> ExportRefusedError:
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
     others = f" {tries - 1} other forms were refused too." if tries > 1 else ""

@@ -16,7 +16,7 @@ from connectors.fhir.bulk.deletion import delete_export
 from connectors.fhir.bulk.download import FileFetcher
 from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.file_links import FileLinks
-from connectors.fhir.bulk.kick_off import Asked, check, first_form, proofs_from, wants_partial, with_company
+from connectors.fhir.bulk.kick_off import ExportParameters, check, first_form, proofs_from, wants_partial, with_company
 from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
@@ -90,11 +90,11 @@ async def fetch_by_bulk(
 
 async def _asked(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
-) -> Asked:
+) -> ExportParameters:
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
     run.notes += [note for note in plan.notes if note not in run.notes]
-    asked = Asked(
+    asked = ExportParameters(
         level=level,
         group=request.group if level == "group" else None,
         patients=await named_patients(run, level),
@@ -156,7 +156,7 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
     return members
 
 
-async def _begun(run: EhrRun, capability: Capability, asked: Asked) -> BulkJob:
+async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters) -> BulkJob:
     run.show(f"kicking off a {asked.level} export")
     profile = run.request.profile
     start = ExportStart(

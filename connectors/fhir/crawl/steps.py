@@ -24,7 +24,7 @@ from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
-from connectors.fhir.search.since import Owed, since_parameter
+from connectors.fhir.search.since import SinceByPatient, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
 from snapshots.instants import instant
 from snapshots.patient import Alias, StoredPatient
@@ -91,12 +91,21 @@ async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Map
     marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
     run.store.knowledge.ask_since(marks)
     run.is_full = not marks
-    owed = Owed(marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags())
+    since_by_patient = SinceByPatient(
+        marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags()
+    )
     whole = [t for t in plan.types if t not in marks] if since else []
     if whole and not run.store.planned:
         run.notes.append(f"listed in full, because this server accepts no date for them: {', '.join(whole)}")
     stored = {one.id: one for one in await roster.stored_patients()} if run.request.kind == "sync" else {}
-    return _Crawl(run=run, capability=capability, plan=plan, owed=owed, aliases=await roster.aliases(), stored=stored)
+    return _Crawl(
+        run=run,
+        capability=capability,
+        plan=plan,
+        since_by_patient=since_by_patient,
+        aliases=await roster.aliases(),
+        stored=stored,
+    )
 
 
 @dataclass(kw_only=True)
@@ -106,7 +115,7 @@ class _Crawl:
     run: EhrRun
     capability: Capability
     plan: TypePlan
-    owed: Owed
+    since_by_patient: SinceByPatient
     aliases: Sequence[Alias]
     stored: Mapping[str, StoredPatient]  # every patient that the store knows
 
@@ -121,7 +130,7 @@ class _Crawl:
         unlisted = self._unlisted(cohort.patients) if listing else ()
         patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
         await self._describe(cohort, patients, led_on)
-        patients = self.owed.behind(patients)
+        patients = self.since_by_patient.behind(patients)
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
         further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory
@@ -132,7 +141,7 @@ class _Crawl:
             chain(
                 [listed] if listed else [],
                 _unresolved(cohort),
-                directory_units(directory, request.profile, self.capability, self.owed),
+                directory_units(directory, request.profile, self.capability, self.since_by_patient),
                 units.patients(patients),
                 (further.patient(patient) for patient in unlisted),
                 units.charts(patient for patient in patients if patient not in led_on and patient not in dead),
@@ -148,7 +157,7 @@ class _Crawl:
             types,
             request.profile,
             self.capability,
-            self.owed,
+            self.since_by_patient,
             expected={*request.types, *await self.run.store.knowledge.received_types()},
             known=self.stored,
             check_patients=request.cohort is not None or request.group is not None,
@@ -157,7 +166,7 @@ class _Crawl:
     def _unlisted(self, listed: Sequence[str]) -> tuple[str, ...]:
         """Return the stored patients who were not listed; in a full run also tombstones, since a deleted patient may be back."""
         known = frozenset(listed)
-        full = not self.owed.marks
+        full = not self.since_by_patient.marks
         return tuple(one.id for one in self.stored.values() if one.id not in known and (full or one.has_chart))
 
     async def _cohort(self, finder: CohortFinder) -> tuple[Cohort, Directory | None]:
@@ -229,7 +238,7 @@ class _Crawl:
         roster = self.run.store.roster
         merged = dict.fromkeys(alias.surviving_id for alias in await roster.new_aliases())
         back = dict.fromkeys(patient for patient in await roster.revived() if patient not in merged)
-        again = ":full" if self.owed.marks else ""
+        again = ":full" if self.since_by_patient.marks else ""
         return [
             *(units.patient(patient) for patient in await roster.unanswered()),
             *(units.patient(patient) for patient in merged),

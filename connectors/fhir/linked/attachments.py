@@ -1,6 +1,6 @@
 """Fetches the documents that DocumentReferences and DiagnosticReports have attached, and reads their text.
 
-What is attached where has been noted while it passed by (`attached`), and what of it is due, the store tells; one answer is
+What is attached where was noted as it passed by (`attachment_finder`), and what of it is due, the store tells; one answer is
 judged by `attachment_fetch`, text is read by `documents`. A document is kept whole even if nothing can be read out of it.
 """
 
@@ -15,8 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from connectors.core.drain import fetch_pending
 from connectors.fhir.documents.reading import DocumentReader
-from connectors.fhir.linked.attached import PATHS
 from connectors.fhir.linked.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
+from connectors.fhir.linked.attachment_finder import PATHS
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.unit_details import AttachmentDetail

@@ -1,7 +1,7 @@
 """Where resources refer to what no search by patient lists: one table, from R4's definitions, with what is known of vendors.
 
 Pure data and its choice. Which types are followed is the profile's (`references.follow`), further paths a site's
-(`references.paths`); how references are read is left to `resolution`, what is fetched to `references`.
+(`references.paths`); how references are read is left to `reference_resolver`, what is fetched to `references`.
 """
 
 from __future__ import annotations

@@ -12,21 +12,21 @@ from datetime import timedelta
 
 from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.fhir.capability import Capability
-from connectors.fhir.linked.mentions import MentionFinder
 from connectors.fhir.linked.reference_fetch import ReferenceFetcher
+from connectors.fhir.linked.reference_finder import ReferenceFinder
 from connectors.fhir.linked.reference_paths import followed_types, paths_to
-from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.run import EhrRun, Readable, SyncRequest
 
 KIND = "reference"
 _DUE_AT_ONCE = 5_000  # references in memory
 
 
-def mention_finder(request: SyncRequest, capability: Capability, readable: Readable) -> MentionFinder | None:
+def reference_finder(request: SyncRequest, capability: Capability, readable: Readable) -> ReferenceFinder | None:
     """Return what finds the references to follow in a run's records; None if it follows none."""
     types = followed_types(request.types, request.profile, capability, readable)
     resolver = Resolver(request.base_url, request.profile.links.rewrite_origins)
-    return MentionFinder(paths_to(types, request.profile), resolver) if types else None
+    return ReferenceFinder(paths_to(types, request.profile), resolver) if types else None
 
 
 async def follow_references(run: EhrRun, capability: Capability, readable: Readable, resolver: Resolver) -> None:

@@ -1,7 +1,8 @@
-"""Reads in whose charts a resource lies: the Patients of this base that it names literally where R4's compartment looks. Pure.
+"""Decides to which patients' charts a resource belongs: those that it names where R4's compartment looks. Pure.
 
-Where that is, is `compartment`'s data; which references are ours, `fhir_base`'s. What names nobody so (an identifier, a contained
-Patient, another server's) may still be of the patient whose search brought it (`filed`).
+Only literal references to this EHR's Patients count: `compartment` has the elements, `fhir_base` reads the references. A resource
+that names no patient in this way (but an identifier, a contained Patient, another server's) may still belong to the patient whose
+search brought it (`filed`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Shape = tuple[str, msgspec.json.Decoder[Keys], Places]  # how a type is read
 
 
 class Naming(msgspec.Struct):
-    """The elements that name the patient of nearly everything. `Any` where real data disagrees with the specification."""
+    """The elements that name the patient of nearly every type. `Any`, since real data disagrees with the specification."""
 
     subject: Any = None
     patient: Any = None
@@ -30,7 +31,7 @@ class Naming(msgspec.Struct):
 
 
 def shapes(keys: type[Keys], plain: msgspec.json.Decoder[Keys]) -> Mapping[str, Shape[Keys]]:
-    """How each type that names patients is read: as `plain` does; where it names some elsewhere, with those elements left raw."""
+    """Return how to read each type of the compartment: as `plain` does, plus the other elements that name patients, left raw."""
     found: dict[str, Shape[Keys]] = {}
     for resource_type, paths in PATHS.items():
         split = [tuple(path.split(".")) for path in paths]
@@ -46,7 +47,9 @@ def shapes(keys: type[Keys], plain: msgspec.json.Decoder[Keys]) -> Mapping[str, 
 
 
 def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | None, tuple[str, ...]]:
-    """The patient whom the resource names first, None where it names none; and all others.
+    """Return the first patient that the resource names (None: it names none), and the others, each once, in the order found.
+
+    `keys` and `places` come from the resource's entry in `shapes`. References to other servers count as naming nobody.
 
     Raises:
         msgspec.DecodeError: one of the elements is no JSON.
@@ -76,10 +79,10 @@ def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | Non
 
 
 def filed(records: Sequence[Record], resource_type: str, patient: str | None) -> Sequence[Record]:
-    """What a patient's search brought: records of the type searched that name none of our Patients are that patient's.
+    """Return what a patient's search brought, with each record of the searched type that names no patient filed under this one.
 
-    The EHR says so by listing them, and nothing in them speaks against it. What names somebody else only is left as it is, for a
-    server may have ignored the filter (F16); what came along, of another type, was not searched by patient.
+    The EHR listed it for this patient, and nothing in it says otherwise. A record that names only other patients is left as it
+    is, since the server may have ignored the filter (F16). Records of other types came along, and were not searched by patient.
     """
     if patient is None or resource_type == "Patient":
         return records
@@ -92,7 +95,7 @@ def filed(records: Sequence[Record], resource_type: str, patient: str | None) ->
 
 
 def _patients(value: Any, path: Sequence[str], base: FhirBase) -> Iterator[str]:
-    """Whom the references at a path below a value name; lists count by their members, other shapes are passed over."""
+    """The patients that references at a path below a value name. Each member of a list counts; other shapes are passed over."""
     for one in value if isinstance(value, list) else (value,):
         if isinstance(one, dict):
             if path:

@@ -22,14 +22,14 @@ _LINKED = msgspec.json.Decoder(_Linked)
 
 
 def aliases_in(records: Iterable[Record]) -> list[Alias]:
-    """The merges that Patients among the records tell of; both ids can still be read."""
+    """Return the merges that Patients among the records report. Both ids of each can still be read."""
     return [alias for record in records if record.resource_type == "Patient" for alias in links_of(record)]
 
 
 def links_of(record: Record) -> list[Alias]:
-    """The merges that one Patient tells of; Patients of other servers are passed over.
+    """Return the merges that one Patient reports. Links to Patients of other servers are passed over.
 
-    A link that cannot be read is passed over, which is harmless: both Patients stay asked for by their own ids.
+    So are links that cannot be read. That is harmless: both Patients are still requested by their own ids. Raises nothing.
     """
     if b'"link"' not in record.body:
         return []
@@ -51,7 +51,10 @@ def links_of(record: Record) -> list[Alias]:
 
 
 def with_survivors(patients: Sequence[str], aliases: Iterable[Alias]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The patients with those they were merged into; and which of them only lead there, having no chart of their own."""
+    """Return the patients with those that they were merged into, and which of them have no chart of their own any more.
+
+    Chains of merges are followed to their end; a circle of them ends too. The given patients come first, in their order.
+    """
     by_former = {alias.former_id: alias for alias in aliases}
     found = dict.fromkeys(patients)
     waiting = list(found)

@@ -1,7 +1,7 @@
 """Asks the EHR one question of a proof: how many resources of one type does one patient have, and which.
 
 A number is believed where the profile says that it can be; where it differs from the store's, or there is none, the ids are
-walked by the crawl's own searches. What is asked at all is `prove`'s, what a difference means `completeness`'s.
+walked by the crawl's own searches. What is asked at all is `prove`'s, what a difference means `comparison`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.memories import ProofStore
-from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, difference, judged, weighed
+from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, difference, judged, weighed
 from connectors.fhir.records import UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir.run import SyncRequest
 from connectors.fhir.search.deferrals import Deferrals

@@ -1,7 +1,7 @@
 """The use case: ask the EHR what it has, patient by patient and type by type, and compare that with the store.
 
 Asks as a crawl does: the same client, login, limits and searches. One question is asked by `proof_question`, what a difference
-means is `completeness`'s. No run is begun and no lock held: a sync that begins is given way to.
+means is `comparison`'s. No run is begun and no lock held: a sync that begins is given way to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from connectors.fhir.errors import TerminalFetchError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.plan import crawl_types
-from connectors.fhir.prove.completeness import Answer, Tally
+from connectors.fhir.prove.comparison import Answer, ProofTally
 from connectors.fhir.prove.proof_question import Asker, Question
 from connectors.fhir.run import EhrProgress, LogIn, SyncRequest
 from connectors.fhir.search.deferrals import Deferrals
@@ -145,7 +145,7 @@ class _Proof:
         self._directory: tuple[str, ...] = ()
         self._asker: Asker
         self._refused: dict[str, str] = {}  # type -> why it cannot be asked of any patient
-        self.tally = Tally()
+        self.tally = ProofTally()
         self.notes: list[str] = []
         self.gave_way = False
 

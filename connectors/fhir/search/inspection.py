@@ -15,7 +15,7 @@ import msgspec
 from connectors.fhir.capability import Capability
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceParameter, date_of, newest, since_parameter
-from connectors.fhir.search.verdicts import Tally
+from connectors.fhir.search.verdicts import SearchTally
 from connectors.fhir.ways import categories
 from snapshots.instants import moment
 from snapshots.record import Record
@@ -56,7 +56,7 @@ class Inspection:
             dates_until=dates_until,
         )
 
-    def look(self, records: Sequence[Record], tally: Tally) -> None:
+    def look(self, records: Sequence[Record], tally: SearchTally) -> None:
         """Count what was not requested, and what is redacted."""
         own, patient, by = self.resource_type, self.patient, self.by
         for record in records:
@@ -70,7 +70,7 @@ class Inspection:
         if self.categories and records and not self._of_category(records[0]):
             tally.astray += 1  # one a page is enough to see whether the filter holds
 
-    def _too_old(self, record: Record, by: SinceParameter, tally: Tally) -> bool:
+    def _too_old(self, record: Record, by: SinceParameter, tally: SearchTally) -> bool:
         date = record.last_updated if by.mode == "updated" else date_of(record.body, record.resource_type, by.name)
         if self.dates_until is not None:
             tally.newest = newest(tally.newest, date, self.dates_until)

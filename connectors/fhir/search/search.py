@@ -28,12 +28,12 @@ from connectors.fhir.patients.membership import filed
 from connectors.fhir.patients.merges import aliases_in
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
-from connectors.fhir.search.asked import Asked
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.pager import NotAPageError, Pager
-from connectors.fhir.search.verdicts import MERGED, Tally, asks_for_patient, ended, lost_places, refused
-from connectors.fhir.search.windows import Able, Piece, divide, places, trouble_of
+from connectors.fhir.search.split_search import SplitSearch
+from connectors.fhir.search.verdicts import MERGED, SearchTally, asks_for_patient, ended, lost_places, refused
+from connectors.fhir.search.windows import Piece, SplitLimits, divide, places, trouble_of
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
@@ -188,7 +188,7 @@ class SearchFetcher:
 
     async def _batch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Fetch Patients by `_id`, by halves if the list is refused; patients missing from a batch are fetched one by one."""
-        tally = Tally()
+        tally = SearchTally()
         todo = [Piece(ids=unit.ids)]
         while todo:
             piece = todo.pop()
@@ -196,7 +196,7 @@ class SearchFetcher:
             try:
                 await self._walk(unit, path, tally, emit)
             except (TerminalFetchError, ProtocolError):
-                todo += divide(piece, "poison", Able(now=None, count=None))
+                todo += divide(piece, "poison", SplitLimits(now=None, count=None))
         if tally.unreadable:
             reason = f"{tally.unreadable} entries could not be read: see quarantine"
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=tally.count)
@@ -211,17 +211,17 @@ class SearchFetcher:
             await emit(Fetched(deletions=[Deletion("Patient", unit.patient_id, None, unit.way)]))
         return result
 
-    async def gather(self, unit: Unit, emit: Emit) -> Tally:
+    async def gather(self, unit: Unit, emit: Emit) -> SearchTally:
         """Emit everything that a search lists, asked whole or in parts; gives what its pages brought, for `verdicts`.
 
         Raises:
             RequestError: a refusal, or a page that did not come; what came before it was emitted.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        asked = Asked(unit, self._profile, self._capability, self._began)
+        asked = SplitSearch(unit, self._profile, self._capability, self._began)
         if unit.resource_type in self._without_since:
             asked.forget_since()
-        todo, tally = [asked.whole], Tally()
+        todo, tally = [asked.whole], SearchTally()
         count = slow = 0
         lost: list[Piece] = []
         while todo:
@@ -245,7 +245,7 @@ class SearchFetcher:
                 if slow > _MAX_SLOW:
                     raise
                 parts = (
-                    divide(piece, trouble, asked.able) if trouble and count < self._profile.search.divide_max else ()
+                    divide(piece, trouble, asked.limits) if trouble and count < self._profile.search.divide_max else ()
                 )
                 if not parts and (piece is asked.whole or trouble is None):
                     raise
@@ -259,7 +259,7 @@ class SearchFetcher:
         tally.unfiltered = asked.without_since
         return tally
 
-    def _ended(self, unit: Unit, tally: Tally) -> UnitResult:
+    def _ended(self, unit: Unit, tally: SearchTally) -> UnitResult:
         result = ended(unit, tally, self._profile)
         worst = grade(tally.issues, self._profile.answers.issue_codes)
         if result.state is UnitState.FAILED and worst in {"pause", "restricted"} and not tally.lost:
@@ -267,7 +267,7 @@ class SearchFetcher:
             return self._remember(unit, result, codes)
         return result
 
-    async def _walk(self, unit: Unit, path: str, tally: Tally, emit: Emit) -> None:
+    async def _walk(self, unit: Unit, path: str, tally: SearchTally, emit: Emit) -> None:
         """Emit every page of one search or piece of it."""
         inspection = Inspection.of(unit, self._profile, self._capability, self._dates_until)
 
@@ -353,7 +353,7 @@ class SearchFetcher:
         )
 
 
-def _lost(unit: Unit, lost: Sequence[Piece], tally: Tally) -> Quarantined:
+def _lost(unit: Unit, lost: Sequence[Piece], tally: SearchTally) -> Quarantined:
     """Quarantine the positions of records that the server cannot produce, for operators with access to the store."""
     found = [{"after": piece.after, "until": piece.until} for piece in lost]
     raw = orjson.dumps({"codes": tally.lost_codes, "between": found})

@@ -37,10 +37,10 @@ class SinceParameter(NamedTuple):
 
 def since_parameter(resource_type: str, profile: VendorProfile, capability: Capability) -> SinceParameter | None:
     """Return how to request news of this type; None: it is listed in full."""
-    able = profile.changes.since_mode
-    if able in {"auto", "updated"} and _updated(resource_type, profile, capability):
+    mode = profile.changes.since_mode
+    if mode in {"auto", "updated"} and _updated(resource_type, profile, capability):
         return SinceParameter(LAST_UPDATED, "updated")
-    if able in {"auto", "created"} and resource_type in profile.search.created_params:
+    if mode in {"auto", "created"} and resource_type in profile.search.created_params:
         return SinceParameter(profile.search.created_params[resource_type], "created")
     return None
 
@@ -75,7 +75,7 @@ def date_of(body: bytes, resource_type: str, parameter: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owed:
+class SinceByPatient:
     """From when each patient and type is to be asked: the type's watermark, or, for who is behind or new, an own one.
 
     `marks` are instants by type, empty for a full listing. `covered` are the patients that they hold for; None: all, since the
@@ -106,7 +106,7 @@ class Owed:
         return tuple(sorted(patients, key=lambda patient: patient not in late))
 
 
-FULL = Owed(marks={}, lags={})
+FULL = SinceByPatient(marks={}, lags={})
 
 
 def _older(one: str, other: str) -> str:

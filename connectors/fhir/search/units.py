@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from connectors.fhir.capability import Capability
 from connectors.fhir.profile import VendorProfile
-from connectors.fhir.search.since import Owed, SinceParameter, since_parameter
+from connectors.fhir.search.since import SinceByPatient, SinceParameter, since_parameter
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.ways import DIRECTORY, PATIENTS, search_way
 from snapshots.unit import Unit, unit_key
@@ -31,7 +31,7 @@ class UnitPlan:
         types: Sequence[str],
         profile: VendorProfile,
         capability: Capability,
-        owed: Owed,
+        since_by_patient: SinceByPatient,
         *,
         expected: Container[str] = (),
         known: Container[str] = (),
@@ -46,7 +46,7 @@ class UnitPlan:
         self._types = types
         self._profile = profile
         self._capability = capability
-        self._owed = owed
+        self._owed = since_by_patient
         self._expected = expected
         self._known = known
         self._ways = {split: search_way(split) for splits in profile.search.splits.values() for split in splits}
@@ -158,11 +158,13 @@ class UnitPlan:
         )
 
 
-def directory_units(types: Sequence[str], profile: VendorProfile, capability: Capability, owed: Owed) -> Iterator[Unit]:
+def directory_units(
+    types: Sequence[str], profile: VendorProfile, capability: Capability, since_by_patient: SinceByPatient
+) -> Iterator[Unit]:
     """Return one unit for each type that is listed as a whole."""
     for resource_type in types:
         by = since_parameter(resource_type, profile, capability)
-        since = owed.of_nobody(resource_type) if by else None
+        since = since_by_patient.of_nobody(resource_type) if by else None
         query = _query("", _page_size(resource_type, profile), since, by).lstrip("&")
         yield Unit(
             key=unit_key("search", resource_type, "all"),

@@ -38,7 +38,7 @@ _NOTES: dict[IssueGrade, str] = {
 
 
 @dataclass(kw_only=True)
-class Tally:
+class SearchTally:
     """What the pages of one unit brought."""
 
     issues: list[Issue] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Tally:
     newest: datetime | None = None  # of the dates that news are asked by
 
 
-def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
+def ended(unit: Unit, tally: SearchTally, profile: VendorProfile) -> UnitResult:
     """Return how a unit ends whose pages all came, except for the positions in `lost`."""
     worst = grade(tally.issues, profile.answers.issue_codes)
     if hole := _hole(unit, tally, worst):
@@ -80,7 +80,7 @@ def ended(unit: Unit, tally: Tally, profile: VendorProfile) -> UnitResult:
     )
 
 
-def is_whole(unit: Unit, tally: Tally, profile: VendorProfile) -> bool:
+def is_whole(unit: Unit, tally: SearchTally, profile: VendorProfile) -> bool:
     """Whether a search for patients brought everything that it could: nothing unread, withheld or in doubt."""
     hole = _hole(unit, tally, grade(tally.issues, profile.answers.issue_codes))
     return hole is None and not (tally.doubtful or tally.shifted)
@@ -97,7 +97,7 @@ def _unknown(unit: Unit) -> UnitResult:
     )
 
 
-def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
+def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
         return f"{tally.unreadable} entries could not be read: see quarantine"
     if tally.withheld:
@@ -112,13 +112,13 @@ def _hole(unit: Unit, tally: Tally, worst: IssueGrade) -> str | None:
     return None
 
 
-def lost_places(tally: Tally) -> str:
+def lost_places(tally: SearchTally) -> str:
     """Return the description of a hole around a broken record."""
     what = "a record" if tally.lost == 1 else f"{tally.lost} records"
     return named(f"the server cannot produce {what} of this search; the rest was fetched around it", tally.lost_codes)
 
 
-def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
+def _remarks(tally: SearchTally, worst: IssueGrade) -> list[str]:
     remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
     if tally.doubtful:
         remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
@@ -135,46 +135,46 @@ def _remarks(tally: Tally, worst: IssueGrade) -> list[str]:
     return remarks
 
 
-class Refusal(NamedTuple):
+class UnitRefusal(NamedTuple):
     """How a unit ends whose search or read was refused for good, and what else follows from it."""
 
     result: UnitResult
     deletions: Sequence[Deletion] = ()
 
 
-def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bool) -> Refusal | None:
+def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bool) -> UnitRefusal | None:
     """Judge an answer that will not change; None: it is a hole by its own words.
 
     `served`: the server has given something of this type, so that "no such search" cannot be.
     """
     of_patient = asks_for_patient(unit)
     if ending is Ending.GONE and of_patient:
-        return Refusal(_settled(unit, "deleted in the EHR", ending), [_word(unit, Said.GONE)])
+        return UnitRefusal(_settled(unit, "deleted in the EHR", ending), [_word(unit, Said.GONE)])
     if ending is Ending.MERGED:
         if of_patient:
-            return Refusal(
+            return UnitRefusal(
                 _failed(
                     unit, "merged, but the server does not say into whom: ask its operator, or remove the id", ending
                 )
             )
-        return Refusal(_settled(unit, MERGED, ending))
+        return UnitRefusal(_settled(unit, MERGED, ending))
     if ending is Ending.NOT_FOUND:
         if of_patient:
-            return Refusal(_unknown(unit), [_word(unit, Said.NOT_FOUND)])
+            return UnitRefusal(_unknown(unit), [_word(unit, Said.NOT_FOUND)])
         # of an unknown patient: its Patient unit is the hole, once
-        return Refusal(_settled(unit, "the server does not know this patient", ending))
+        return UnitRefusal(_settled(unit, "the server does not know this patient", ending))
     if ending is Ending.NOT_SERVED:
         answer = f"HTTP {error.status}"
         if served or SearchDetail.of(unit).expected:
             reason = (
                 f"the server answers {answer} to this search, although the type was requested by name, or served before"
             )
-            return Refusal(_failed(unit, reason, ending))
-        return Refusal(_settled(unit, f"not served here: {answer}", ending))
+            return UnitRefusal(_failed(unit, reason, ending))
+        return UnitRefusal(_settled(unit, f"not served here: {answer}", ending))
     if ending is Ending.PAUSED:
-        return Refusal(_failed(unit, PUT_OFF, ending))
+        return UnitRefusal(_failed(unit, PUT_OFF, ending))
     if ending is Ending.RESTRICTED:
-        return Refusal(_failed(unit, named(RESTRICTED, error.codes), ending))
+        return UnitRefusal(_failed(unit, named(RESTRICTED, error.codes), ending))
     return None
 
 

@@ -38,7 +38,7 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Able:
+class SplitLimits:
     """What a server lets us vary in one search."""
 
     now: datetime | None  # None: it cannot be asked in windows of time
@@ -56,7 +56,7 @@ def trouble_of(error: RequestError, meaning: IssueGrade) -> Trouble | None:
     return "poison" if meaning == "fatal" or (error.status == _SERVER_ERROR and "required" in error.codes) else None
 
 
-def divide(piece: Piece, trouble: Trouble, able: Able) -> tuple[Piece, ...]:
+def divide(piece: Piece, trouble: Trouble, limits: SplitLimits) -> tuple[Piece, ...]:
     """Return the parts to request instead of a piece, which together cover it except what one answer cannot; () if none.
 
     A slow page is asked smaller first, anything else is halved in time first. The last resort against poison is one entry a
@@ -66,24 +66,24 @@ def divide(piece: Piece, trouble: Trouble, able: Able) -> tuple[Piece, ...]:
         half = len(piece.ids) // 2
         parts = (piece.ids[:half], piece.ids[half:]) if half else ()
         return tuple(replace(piece, ids=ids) for ids in parts)
-    smaller = _smaller(piece, able, to_one=trouble == "poison")
+    smaller = _smaller(piece, limits, to_one=trouble == "poison")
     if trouble == "slow":
-        return smaller or _halves(piece, able)
-    return _halves(piece, able) or smaller
+        return smaller or _halves(piece, limits)
+    return _halves(piece, limits) or smaller
 
 
-def _smaller(piece: Piece, able: Able, *, to_one: bool) -> tuple[Piece, ...]:
-    size = piece.count or able.count or _UNKNOWN_PAGE
+def _smaller(piece: Piece, limits: SplitLimits, *, to_one: bool) -> tuple[Piece, ...]:
+    size = piece.count or limits.count or _UNKNOWN_PAGE
     count = 1 if to_one else max(1, size // _SHRINK)
     return (replace(piece, count=count),) if 0 < count < size else ()
 
 
-def _halves(piece: Piece, able: Able) -> tuple[Piece, ...]:
-    if able.now is None:
+def _halves(piece: Piece, limits: SplitLimits) -> tuple[Piece, ...]:
+    if limits.now is None:
         return ()
     oldest = _EARLIEST if piece.until is None or piece.until - _EARLIEST > FINEST else _OLDEST
     lower = piece.after or oldest
-    upper = piece.until or (able.now if able.now - lower > FINEST else _LATEST)
+    upper = piece.until or (limits.now if limits.now - lower > FINEST else _LATEST)
     if upper - lower <= FINEST:
         return ()
     middle = lower + timedelta(seconds=int((upper - lower) / timedelta(seconds=2)))

@@ -21,7 +21,7 @@ from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
 from connectors.fhir.transport.explain import error_for, found
 from connectors.fhir.transport.limits import ConnectionLimits, Place
-from connectors.fhir.transport.politeness import Politeness
+from connectors.fhir.transport.origins import SharedOrigin
 from connectors.fhir.transport.retry_budget import RetryBudget
 from connectors.fhir.transport.retry_table import (
     Seen,
@@ -123,7 +123,7 @@ class _Chunks:
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
-    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `politeness` is what the connections to one origin
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `shared` is what the connections to one origin
     share. `tokens` may be set later: discovery, the token
     endpoint and calls with `auth=False` need none. `requests` counts what went out: retries, replays, redirects, logins too.
     """
@@ -137,14 +137,14 @@ class EhrClient:
         clock: Callable[[], float],
         sleep: Sleep,
         rng: random.Random,
-        politeness: Politeness | None = None,
+        shared: SharedOrigin | None = None,
     ) -> None:
         self.tokens = tokens
         self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry.share, profile.retry.floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("the EHR did not answer; trying again")
-        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=politeness)
+        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=shared)
         self._profile = profile
         self._clock = clock
         self._rng = rng

@@ -3,7 +3,7 @@
 A place covers the request and its body, not the wait before the next try. Token requests take none: they go to another server,
 and a request that waits for its token may hold the last place. Files take a place of a second, scarcer kind as well. How
 many places there are is `pace`'s, what a minute may hold `quota`'s, which hours are spared `quiet_hours`', whether anybody is at
-home `breaker`'s, and these two are shared by the connections to one origin (`politeness`); here requests wait for them, and
+home `breaker`'s, and these two are shared by the connections to one origin (`origins`); here requests wait for them, and
 answers are told to them.
 """
 
@@ -18,8 +18,8 @@ from connectors.core.waits import Waits
 from connectors.fhir.errors import EhrDownError, QuietHoursError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Purpose
+from connectors.fhir.transport.origins import SharedOrigin
 from connectors.fhir.transport.pace import Pace
-from connectors.fhir.transport.politeness import Politeness
 from connectors.fhir.transport.quiet_hours import QuietHours
 from connectors.fhir.transport.quota import allowance_from
 from connectors.fhir.transport.retry_table import Seen, Signal, server_time
@@ -45,10 +45,10 @@ class ConnectionLimits:
     """Places of one connection, first come first served, and the reasons to wait before using one."""
 
     def __init__(
-        self, profile: VendorProfile, *, clock: Callable[[], float], waits: Waits, shared: Politeness | None = None
+        self, profile: VendorProfile, *, clock: Callable[[], float], waits: Waits, shared: SharedOrigin | None = None
     ) -> None:
         """`shared` is what the connections to this one's origin have in common; None: it is the only one."""
-        self._shared = Politeness() if shared is None else shared
+        self._shared = SharedOrigin() if shared is None else shared
         self._shared.join(profile)
         self._profile = profile
         self._clock = clock

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from connectors.fhir.errors import EhrDownError, TransientFetchError
-from connectors.fhir.transport.politeness import Origins
+from connectors.fhir.transport.origins import Origins
 from snapshots.traffic import PaceState
 from tests.integration.connectors.wire import NOW, Endpoint, Waits, always, call, client, http, wire
 
@@ -19,7 +19,7 @@ async def two(stack, server, other=None, *, waits=None, **changes):
     origins = Origins()
     found = []
     for base in (server.base_url, f"{(other or server).origin}/fhir/tenant-b"):
-        made = client(Endpoint(base), waits=waits, politeness=origins.of(base), **changes)
+        made = client(Endpoint(base), waits=waits, shared=origins.of(base), **changes)
         found.append(await stack.enter_async_context(made))
     return found
 
@@ -54,8 +54,8 @@ async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
         server = await stack.enter_async_context(wire(always(http())))
         origins = Origins()
         shared = origins.of(server.base_url)
-        one = client(server, waits=waits, politeness=shared, limits__requests_per_minute=60)
-        two_ = client(server, waits=waits, politeness=shared)
+        one = client(server, waits=waits, shared=shared, limits__requests_per_minute=60)
+        two_ = client(server, waits=waits, shared=shared)
         async with one, two_:
             for _ in range(60):
                 await one.send(call())

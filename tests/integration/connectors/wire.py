@@ -140,7 +140,7 @@ class Waits:
         await asyncio.sleep(0)
 
 
-def client(server_or_endpoint, *, tokens=None, waits=None, politeness=None, **changes):
+def client(server_or_endpoint, *, tokens=None, waits=None, shared=None, **changes):
     """An EhrClient whose waits take no time."""
     endpoint = server_or_endpoint
     if isinstance(endpoint, Wire):
@@ -154,7 +154,7 @@ def client(server_or_endpoint, *, tokens=None, waits=None, politeness=None, **ch
         clock=getattr(waits, "clock", lambda: NOW),
         sleep=waits,
         rng=random.Random(1),
-        politeness=politeness,
+        shared=shared,
     )
 
 

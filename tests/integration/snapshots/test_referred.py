@@ -10,7 +10,7 @@ import orjson
 import psycopg
 import pytest
 
-from connectors.fhir.linked.attached import PATHS, attached_to, with_attached
+from connectors.fhir.linked.attachment_finder import PATHS, attached_to, with_attached
 from snapshots.errors import UnitConflictError
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrations

@@ -17,8 +17,8 @@ from connectors.fhir.patients.merges import aliases_in, with_survivors
 from connectors.fhir.records import record_from
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.inspection import Inspection
-from connectors.fhir.search.since import Owed, date_of, newest, since_parameter, window_parameter
-from connectors.fhir.search.verdicts import Tally, ended
+from connectors.fhir.search.since import SinceByPatient, date_of, newest, since_parameter, window_parameter
+from connectors.fhir.search.verdicts import SearchTally, ended
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.instants import moment
@@ -77,9 +77,11 @@ instants = days.map(lambda one: one.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 @given(instants, st.none() | instants)
 def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: str | None) -> None:
-    owed = Owed(marks={"Observation": mark}, covered={"p1", "p2"}, lags={("Observation", "p1"): lag})
-    since = owed.since("Observation", "p1")
-    assert owed.since("Observation", "p2") == mark
+    since_by_patient = SinceByPatient(
+        marks={"Observation": mark}, covered={"p1", "p2"}, lags={("Observation", "p1"): lag}
+    )
+    since = since_by_patient.since("Observation", "p1")
+    assert since_by_patient.since("Observation", "p2") == mark
     assert since is None if lag is None else since == min(mark, lag)
 
 
@@ -169,34 +171,35 @@ def test_survivors_of_survivors_are_asked_and_circles_end() -> None:
 
 @pytest.mark.parametrize("code", ["4119", "59133", "59109", "59204", "59205", "59100", "59101", "4122", "4134"])
 def test_an_issue_that_puts_the_listing_in_doubt_settles_it_without_proving_deletions(code: str) -> None:
-    result = ended(unit(), Tally(issues=[Issue("information", "processing", (code,))], count=3), EPIC)
+    result = ended(unit(), SearchTally(issues=[Issue("information", "processing", (code,))], count=3), EPIC)
     assert (result.state, result.complete_listing) == (UnitState.SETTLED, False)
     assert code in (result.reason or "")
 
 
 @pytest.mark.parametrize("code", ["4101", "4117"])
 def test_an_issue_that_says_nothing_of_the_listing_leaves_it_complete(code: str) -> None:
-    assert ended(unit(), Tally(issues=[Issue("warning", "processing", (code,))]), EPIC).complete_listing
+    assert ended(unit(), SearchTally(issues=[Issue("warning", "processing", (code,))]), EPIC).complete_listing
 
 
 @pytest.mark.parametrize(
     "tally",
     [
-        Tally(redacted=1), Tally(astray=1), Tally(unfiltered=True), Tally(merged=True),
-        Tally(unreadable=1), Tally(lost=1), Tally(dateless=True),
-        Tally(issues=[Issue("fatal", "forbidden", ("4130",))]), Tally(issues=[Issue("fatal", "processing", ("unheard-of",))]),
+        SearchTally(redacted=1), SearchTally(astray=1), SearchTally(unfiltered=True), SearchTally(merged=True),
+        SearchTally(unreadable=1), SearchTally(lost=1), SearchTally(dateless=True),
+        SearchTally(issues=[Issue("fatal", "forbidden", ("4130",))]),
+        SearchTally(issues=[Issue("fatal", "processing", ("unheard-of",))]),
     ],
 )  # fmt: skip
-def test_nothing_odd_about_a_listing_lets_it_prove_deletions(tally: Tally) -> None:
+def test_nothing_odd_about_a_listing_lets_it_prove_deletions(tally: SearchTally) -> None:
     assert not ended(unit(), tally, EPIC).complete_listing
 
 
 def test_a_listing_of_news_proves_no_deletion() -> None:
-    assert not ended(unit(incremental=True), Tally(), EPIC).complete_listing
+    assert not ended(unit(incremental=True), SearchTally(), EPIC).complete_listing
 
 
-def looked(records: list[Record], asked: Unit) -> Tally:
-    tally = Tally()
+def looked(records: list[Record], asked: Unit) -> SearchTally:
+    tally = SearchTally()
     Inspection.of(asked, CERNER, Capability(), None).look(records, tally)
     return tally
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from connectors.core.errors import PlanError
 from connectors.fhir.bulk.kick_off import (
     DISPENSABLE,
-    Asked,
+    ExportParameters,
     Form,
-    Refusal,
+    KickOffRefusal,
     check,
     first_form,
     kick_off,
@@ -43,7 +43,7 @@ FILTERS = st.lists(
 ).map(tuple)
 INSTANTS = st.none() | st.sampled_from(["2024-01-01T00:00:00.000+01:00", "2024-01-01T00:00:00Z"])
 ASKED = st.builds(
-    Asked,
+    ExportParameters,
     level=st.sampled_from(["system", "patient", "group"]),
     group=st.just("g/1"),
     types=TYPES,
@@ -65,7 +65,9 @@ FORMS = st.builds(
 
 
 def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url() -> None:
-    asked = Asked(level="group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00")
+    asked = ExportParameters(
+        level="group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00"
+    )
     request = kick_off(BASE, asked, Form())
     assert request.url == (
         "https://x/r4/Group/g%2F1/$export?_type=Patient,Condition&_since=2024-01-01T00:00:00.000%2B01:00"
@@ -76,13 +78,13 @@ def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url(
 
 @pytest.mark.parametrize(("comma", "leaves"), [("percent", "%252C"), ("backslash", "%5C,")])
 def test_a_comma_within_a_filter_leaves_as_the_vendor_wants_it(comma: str, leaves: str) -> None:
-    asked = Asked(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
+    asked = ExportParameters(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
     url = kick_off(BASE, asked, Form(comma=comma)).url
     assert url.endswith(f"_typeFilter=Goal%3Fstatus%3Da{leaves}b,Goal%3Fstatus%3Dc")
 
 
 @given(ASKED, FORMS)
-def test_every_form_says_the_whole_question(asked: Asked, form: Form) -> None:
+def test_every_form_says_the_whole_question(asked: ExportParameters, form: Form) -> None:
     request = kick_off(BASE, asked, form)
     if request.method == "GET":
         said = [(name, value) for name, value in parse_qsl(urlsplit(request.url).query)]
@@ -106,7 +108,7 @@ def test_every_form_says_the_whole_question(asked: Asked, form: Form) -> None:
 
 
 @given(ASKED, FORMS)
-def test_nothing_of_group_or_filter_stands_in_what_may_be_shown(asked: Asked, form: Form) -> None:
+def test_nothing_of_group_or_filter_stands_in_what_may_be_shown(asked: ExportParameters, form: Form) -> None:
     template = kick_off(BASE, asked, form).template
     assert "g/1" not in template
     assert not any(each in template for each in asked.type_filters)
@@ -114,13 +116,13 @@ def test_nothing_of_group_or_filter_stands_in_what_may_be_shown(asked: Asked, fo
 
 @given(ASKED, FORMS, st.data())
 def test_whatever_is_refused_the_tries_end_and_never_ask_for_less(
-    asked: Asked, form: Form, data: st.DataObject
+    asked: ExportParameters, form: Form, data: st.DataObject
 ) -> None:
     first, tried = asked, [(asked, form)]
     for _ in range(200):
         named = data.draw(st.frozensets(st.sampled_from([*DISPENSABLE, "_type", "includeAssociatedData"]), max_size=2))
         status = data.draw(st.sampled_from([400, 405, 415, 422]))
-        step = next_try(asked, form, Refusal(status=status, named=named), tried)
+        step = next_try(asked, form, KickOffRefusal(status=status, named=named), tried)
         if step is None:
             break
         asked, form = step[0], step[1]
@@ -136,7 +138,7 @@ def test_whatever_is_refused_the_tries_end_and_never_ask_for_less(
     )
 
 
-def job_of(asked: Asked, form: Form) -> BulkJob:
+def job_of(asked: ExportParameters, form: Form) -> BulkJob:
     """The job as the store gives it back."""
     kept = orjson.loads(orjson.dumps(dict(proofs(asked, form))))
     return BulkJob(
@@ -145,7 +147,7 @@ def job_of(asked: Asked, form: Form) -> BulkJob:
 
 
 @given(ASKED, FORMS)
-def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: Asked, form: Form) -> None:
+def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: ExportParameters, form: Form) -> None:
     kept = proofs_from(job_of(asked, form))
     for resource_type in ("Patient", "Observation", "Goal"):
         whole = asked.since is None and asked.until is None and not asked.elements
@@ -154,20 +156,20 @@ def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: Asked, f
 
 
 def test_a_form_that_was_only_tried_is_not_trusted_to_have_been_understood() -> None:
-    asked = Asked(level="system", types=("Patient", "Goal"))
-    step = next_try(asked, Form(), Refusal(status=400), [(asked, Form())])
+    asked = ExportParameters(level="system", types=("Patient", "Goal"))
+    step = next_try(asked, Form(), KickOffRefusal(status=400), [(asked, Form())])
     assert step is not None
     assert not proofs_from(job_of(step[0], step[1])).all_types_understood
 
 
 def test_named_patients_leave_in_a_body_and_never_by_get() -> None:
-    asked = Asked(level="patient-list", patients=("p1", "p2"))
+    asked = ExportParameters(level="patient-list", patients=("p1", "p2"))
     form = first_form(CERNER, Capability(), asked)
     request = kick_off(BASE, asked, form)
     assert (request.method, request.url) == ("POST", "https://x/r4/Patient/$export")
     references = [each["valueReference"]["reference"] for each in orjson.loads(request.body or b"")["parameter"]]
     assert references == ["Patient/p1", "Patient/p2"]
-    assert next_try(asked, form, Refusal(status=405), [(asked, form)]) is None
+    assert next_try(asked, form, KickOffRefusal(status=405), [(asked, form)]) is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_named_patients_leave_in_a_body_and_never_by_get() -> None:
 )
 def test_the_declared_version_chooses_the_form(version: str, form: tuple[str, bool]) -> None:
     statement = {"instantiates": [f"http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data|{version}"]}
-    found = first_form(GENERIC, capability_from(statement), Asked(level="system"))
+    found = first_form(GENERIC, capability_from(statement), ExportParameters(level="system"))
     assert (found.method, found.repeated) == form
 
 
@@ -225,16 +227,16 @@ def test_types_that_a_vendor_refuses_alone_get_company() -> None:
 
 
 def test_more_patients_than_one_kick_off_may_name_are_refused_with_what_to_do() -> None:
-    asked = Asked(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
+    asked = ExportParameters(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
     with pytest.raises(PlanError, match="make a Group"):
         check(asked, CERNER)
 
 
 def test_prefer_says_what_the_profile_wants() -> None:
-    headers = kick_off(BASE, Asked(level="system"), Form(lenient=True, separate_status=True)).headers
+    headers = kick_off(BASE, ExportParameters(level="system"), Form(lenient=True, separate_status=True)).headers
     assert headers["Prefer"] == "respond-async, handling=lenient, separate-export-status"
 
 
 def test_a_query_holds_no_parameter_twice_unless_it_is_repeated_on_purpose() -> None:
-    asked = Asked(level="system", types=("Patient", "Goal"), elements=("id", "name"))
+    asked = ExportParameters(level="system", types=("Patient", "Goal"), elements=("id", "name"))
     assert all(len(values) == 1 for values in parse_qs(urlsplit(kick_off(BASE, asked, Form()).url).query).values())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.linked.attachment_fetch import place_of
-from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.search.paging import follow
 from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url, written_origin
 from connectors.fhir.vendors import profile_for

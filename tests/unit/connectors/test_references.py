@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from connectors.fhir.capability import ASKED_BY_PATIENT, Capability
 from connectors.fhir.linked.reference_fetch import ReferenceFetcher
 from connectors.fhir.linked.reference_paths import PATHS, followed_types, paths_to
-from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.referred import ReferenceTarget
 

@@ -24,7 +24,7 @@ from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.merges import aliases_in
 from connectors.fhir.records import UnreadableResourceError, deletions_from, page_from
 from connectors.fhir.search.inspection import Inspection
-from connectors.fhir.search.verdicts import Tally
+from connectors.fhir.search.verdicts import SearchTally
 from connectors.fhir.transport.call import Reply
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
@@ -102,7 +102,7 @@ def read_page(body: bytes) -> None:
         since="2026-01-01T00:00:00Z",
     )
     for name in ("generic", "epic"):
-        Inspection.of(unit, PROFILES[name], capability_from(CAPABILITY), None).look(page.records, Tally())
+        Inspection.of(unit, PROFILES[name], capability_from(CAPABILITY), None).look(page.records, SearchTally())
 
 
 READERS: list[tuple[Any, Callable[[bytes], Any]]] = [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.capability import Capability
-from connectors.fhir.search.since import FULL, Owed
+from connectors.fhir.search.since import FULL, SinceByPatient
 from connectors.fhir.search.units import UnitPlan, directory_units
 from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.unit import Unit
@@ -19,17 +19,19 @@ CERNER, EPIC, GENERIC = PROFILES["cerner"], PROFILES["epic"], PROFILES["generic"
 DECLARED = Capability(search_params={"Condition": frozenset({"patient", "_lastUpdated"})})
 
 
-def charts(patients: list[str], types: list[str], profile: Any, owed: Owed = FULL, **how: Any) -> list[Unit]:
-    return list(UnitPlan(types, profile, how.pop("capability", Capability()), owed).charts(patients, **how))
+def charts(
+    patients: list[str], types: list[str], profile: Any, since_by_patient: SinceByPatient = FULL, **how: Any
+) -> list[Unit]:
+    return list(UnitPlan(types, profile, how.pop("capability", Capability()), since_by_patient).charts(patients, **how))
 
 
-def owed(
+def since_by_patient(
     marks: Mapping[str, str],
     lags: Mapping[tuple[str, str], str | None] | None = None,
     *covered: str,
     all_: bool = False,
-) -> Owed:
-    return Owed(marks=marks, covered=None if all_ else frozenset(covered), lags=lags or {})
+) -> SinceByPatient:
+    return SinceByPatient(marks=marks, covered=None if all_ else frozenset(covered), lags=lags or {})
 
 
 def test_epic_observations_are_asked_category_by_category() -> None:
@@ -74,13 +76,13 @@ def test_patients_are_asked_by_the_fifty_where_a_vendor_takes_a_list_and_one_by_
 
 
 def test_ids_and_instants_leave_percent_encoded() -> None:
-    marks = owed({"Condition": "2024-01-01T00:00:00+02:00"}, all_=True)
+    marks = since_by_patient({"Condition": "2024-01-01T00:00:00+02:00"}, all_=True)
     (unit,) = charts(["a b/c"], ["Condition"], GENERIC, marks, capability=DECLARED)
     assert unit.detail["path"] == "Condition?patient=a%20b%2Fc&_lastUpdated=ge2024-01-01T00:00:00%2B02:00&_count=200"
 
 
 def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
-    marks = owed(dict.fromkeys(("Observation", "Condition", "Goal", "Immunization"), T1), None, "p")
+    marks = since_by_patient(dict.fromkeys(("Observation", "Condition", "Goal", "Immunization"), T1), None, "p")
 
     def asked(profile: Any, kind: str) -> tuple[str, bool]:
         unit = charts(["p"], [kind], profile, marks)[0]
@@ -96,20 +98,22 @@ def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
 
 
 def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_were() -> None:
-    marks = owed({"Condition": T2}, {("Condition", "late"): T1, ("Condition", "lost"): None}, "ok", "late", "lost")
+    marks = since_by_patient(
+        {"Condition": T2}, {("Condition", "late"): T1, ("Condition", "lost"): None}, "ok", "late", "lost"
+    )
     since = {u.patient_id: u.since for u in charts(["ok", "late", "lost", "new"], ["Condition"], CERNER, marks)}
     assert since == {"ok": T2, "late": T1, "lost": None, "new": None}
     assert marks.behind(["ok", "late", "new", "lost"]) == ("late", "lost", "ok", "new")
 
 
 def test_an_instant_given_by_hand_holds_for_new_patients_too_and_not_for_those_who_are_behind_it() -> None:
-    marks = owed({"Condition": T2}, {("Condition", "late"): T1}, all_=True)
+    marks = since_by_patient({"Condition": T2}, {("Condition", "late"): T1}, all_=True)
     since = {u.patient_id: u.since for u in charts(["new", "late"], ["Condition"], CERNER, marks)}
     assert since == {"new": T2, "late": T1}
 
 
 def test_a_chart_asked_again_in_full_has_keys_of_its_own() -> None:
-    marks = owed({"Condition": T2}, None, "p")
+    marks = since_by_patient({"Condition": T2}, None, "p")
     (first,), (second,) = (
         charts(["p"], ["Condition"], CERNER, marks),
         charts(["p"], ["Condition"], CERNER, marks, again=":merged", in_full=True),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.errors import TerminalFetchError, TransientFetchError
-from connectors.fhir.search.windows import FINEST, Able, Piece, divide, places, query_of, trouble_of
+from connectors.fhir.search.windows import FINEST, Piece, SplitLimits, divide, places, query_of, trouble_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # three of them apart, back to the 1850 that the oldest window begins with
@@ -55,7 +55,7 @@ class Server:
 
     def all_of(self) -> tuple[set[int], int]:
         """What asking in parts brings, and how many places were given up."""
-        able = Able(now=NOW if self.windows else None, count=self.page)
+        limits = SplitLimits(now=NOW if self.windows else None, count=self.page)
         todo, got, lost = [Piece()], set(), []
         while todo:
             piece = todo.pop()
@@ -63,7 +63,7 @@ class Server:
             got |= some
             if trouble is None:
                 continue
-            parts = divide(piece, trouble, able)  # type: ignore[arg-type]
+            parts = divide(piece, trouble, limits)  # type: ignore[arg-type]
             todo += reversed(parts)
             lost += [] if parts else [piece]
         return got, places(lost)
@@ -122,18 +122,18 @@ def test_a_list_of_ids_is_halved_down_to_the_one_that_spoils_it(ids: list[int], 
     while todo:
         piece = todo.pop()
         if str(bad) in piece.ids:
-            todo += divide(piece, "poison", Able(now=None, count=None))
+            todo += divide(piece, "poison", SplitLimits(now=None, count=None))
         else:
             fine += piece.ids
     assert sorted(fine) == sorted(str(one) for one in ids if one != bad)
 
 
 def test_a_slow_page_is_asked_smaller_before_it_is_asked_in_windows() -> None:
-    able = Able(now=NOW, count=100)
-    (smaller,) = divide(Piece(), "slow", able)
+    limits = SplitLimits(now=NOW, count=100)
+    (smaller,) = divide(Piece(), "slow", limits)
     assert smaller.count == 25
-    assert len(divide(Piece(count=1), "slow", able)) == 2
-    assert [piece.count for piece in divide(Piece(count=3), "slow", able)] == [1]
+    assert len(divide(Piece(count=1), "slow", limits)) == 2
+    assert [piece.count for piece in divide(Piece(count=3), "slow", limits)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.linked.attached import attached_to, with_attached
+from connectors.fhir.linked.attachment_finder import attached_to, with_attached
 from snapshots.record import Record
 from snapshots.referred import Attached
 from tests.unit.connectors.spelling import SPELLINGS, spelt

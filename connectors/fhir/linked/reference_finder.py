@@ -2,8 +2,8 @@
 
 It finds what a walk of the whole resource would find at the listed paths. Elements on these paths are picked out raw, in one
 pass over the body; most of them are a few texts that come again and again (a ward's doctors), and what was met before says
-nothing new. Where references stand is `reference_paths`' data; how one is read, `resolution`'s; what is asked for in the end,
-the store's to say.
+nothing new. Where references stand is `reference_paths`' data; how one is read, `reference_resolver`'s; what is asked for in the
+end, the store's to say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
-from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.linked.reference_resolver import Resolver
 from snapshots.record import Record
 from snapshots.referred import ReferencePath, ReferenceTarget
 
@@ -40,7 +40,7 @@ class _Source(NamedTuple):
     places: Mapping[str, tuple[_Place, ...]]
 
 
-class MentionFinder:
+class ReferenceFinder:
     """Finds references at `paths` that `resolver` can follow, in the records of one run."""
 
     def __init__(self, paths: Sequence[ReferencePath], resolver: Resolver) -> None:

@@ -15,7 +15,7 @@ from connectors.fhir.transport.quota import Quota
 from snapshots.traffic import PaceState
 
 
-class Politeness:
+class SharedOrigin:
     """One origin's. The strictest quota of its connections holds, and the most patient breaker."""
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Origins:
     """The origins that one process asks, each with what its connections share."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Politeness] = {}
+        self._known: dict[str, SharedOrigin] = {}
 
-    def of(self, base_url: str) -> Politeness:
+    def of(self, base_url: str) -> SharedOrigin:
         """Give the one of this base URL's origin; raises UnsafeLinkError where it is no http(s) URL."""
-        return self._known.setdefault(origin(base_url), Politeness())
+        return self._known.setdefault(origin(base_url), SharedOrigin())

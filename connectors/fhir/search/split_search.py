@@ -8,7 +8,7 @@ from connectors.fhir.capability import Capability
 from connectors.fhir.errors import RequestError
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.search.since import since_parameter, window_parameter
-from connectors.fhir.search.windows import Able, Piece, query_of
+from connectors.fhir.search.windows import Piece, SplitLimits, query_of
 from connectors.fhir.unit_details import SearchDetail
 from snapshots.instants import moment
 from snapshots.unit import Unit
@@ -16,7 +16,7 @@ from snapshots.unit import Unit
 _BAD_REQUEST = 400
 
 
-class Asked:
+class SplitSearch:
     """How one unit's search is asked: whole, or in pieces."""
 
     def __init__(self, unit: Unit, profile: VendorProfile, capability: Capability, began: datetime | None) -> None:
@@ -26,7 +26,7 @@ class Asked:
         self._news = since_parameter(unit.resource_type, profile, capability)
         self._window = window_parameter(unit.resource_type, profile, capability)
         size = profile.search.page_size_by_type.get(unit.resource_type, profile.search.page_size)
-        self.able = Able(now=began if self._window is not None else None, count=size)
+        self.limits = SplitLimits(now=began if self._window is not None else None, count=size)
 
     def may_refuse_since(self, piece: Piece, error: RequestError, meaning: IssueGrade) -> bool:
         """Whether it may be the filter for news that the server does not take."""

@@ -146,7 +146,7 @@ def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int,
 
 
 @dataclass
-class Tally:
+class ProofTally:
     """Gathers answers into a certificate's lines. At most `named` findings are kept, the rest is counted."""
 
     named: int = 500

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.fhir.linked.mentions import UNREADABLE, decoded
+from connectors.fhir.linked.reference_finder import UNREADABLE, decoded
 from snapshots.record import Record
 from snapshots.referred import Attached
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from connectors.core.pipeline import Noticed
-from connectors.fhir.linked.attached import with_attached
-from connectors.fhir.linked.mentions import MentionFinder
+from connectors.fhir.linked.attachment_finder import with_attached
+from connectors.fhir.linked.reference_finder import ReferenceFinder
 from snapshots.record import Record
 
 
@@ -20,7 +20,7 @@ class Notices:
 
     attached: bool  # documents are fetched
     inspect: Callable[[Sequence[Record]], None] | None = None  # a validator that sees what came
-    mentions: MentionFinder | None = None  # None: no references are followed
+    mentions: ReferenceFinder | None = None  # None: no references are followed
 
     def listed(self, records: Sequence[Record]) -> Noticed:
         """Notice of what was listed what `received` does, and what it refers to."""

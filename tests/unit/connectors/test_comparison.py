@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.prove.completeness import EVERYONE, Answer, LookedUp, Tally, difference, judged, weighed
+from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, ProofTally, difference, judged, weighed
 from snapshots.instants import moment
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -81,7 +81,7 @@ def test_an_instant_without_a_zone_says_nothing() -> None:
 
 
 def test_a_tally_of_a_million_questions_names_some_and_counts_the_rest() -> None:
-    tally = Tally(named=3)
+    tally = ProofTally(named=3)
     for _ in range(20):
         tally.add(answer("more"))
     assert (len(tally.findings), tally.unnamed) == (3, 17)
@@ -89,7 +89,7 @@ def test_a_tally_of_a_million_questions_names_some_and_counts_the_rest() -> None
 
 
 def test_what_is_missing_is_named_before_anything_else_uses_up_the_room() -> None:
-    tally = Tally(named=2)
+    tally = ProofTally(named=2)
     for verdict in ("more",) * 5 + ("fewer",) * 2:
         tally.add(answer(verdict))
     assert [finding.verdict for finding in tally.findings].count("fewer") == 2
@@ -140,7 +140,7 @@ def test_a_count_below_what_the_pages_list_does_no_harm() -> None:
 
 
 def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:
-    tally = Tally()
+    tally = ProofTally()
     tally.add(answered(scope=EVERYONE, at_ehr=2, stored=2))
     tally.add(answered(scope="patient ~1", at_ehr=1, stored=1))
     tally.add(answered(scope="patient ~2", at_ehr=1, stored=1))
@@ -148,7 +148,7 @@ def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:
 
 
 def test_what_could_not_be_asked_and_should_have_been_is_left_open() -> None:
-    tally = Tally()
+    tally = ProofTally()
     tally.add(answered("not asked", at_ehr=None, reason="HTTP 404"))
     assert tally.silent == ["Condition"]
     tally.leave_open("Condition", "rows are stored")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.linked.mentions import MentionFinder
+from connectors.fhir.linked.reference_finder import ReferenceFinder
 from connectors.fhir.linked.reference_paths import paths_to
-from connectors.fhir.linked.resolution import Resolver
+from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.vendors import PROFILES
 from snapshots.record import Record
 from snapshots.referred import ReferencePath, ReferenceTarget
@@ -92,11 +92,11 @@ def expected(resource: Any, paths: Sequence[ReferencePath] = PATHS) -> set[tuple
     return found
 
 
-def finder(paths: Sequence[ReferencePath] = PATHS) -> MentionFinder:
-    return MentionFinder(paths, Resolver(BASE))
+def finder(paths: Sequence[ReferencePath] = PATHS) -> ReferenceFinder:
+    return ReferenceFinder(paths, Resolver(BASE))
 
 
-def found_by(find: MentionFinder, *records: Record) -> set[tuple[str, str]]:
+def found_by(find: ReferenceFinder, *records: Record) -> set[tuple[str, str]]:
     return {target[:2] for target in find(records)}
 
 
