@@ -18,6 +18,7 @@ from typing import cast
 from config.connections import Connection
 from connectors.core.pipeline import run_units
 from connectors.fhir.memories import EhrRunStore
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
@@ -55,7 +56,7 @@ async def _crawl(base_url: str, patients: Sequence[str], connections: int, types
     profile = profile_for("generic", {"limits": {"max_concurrency": connections}, "search": {"page_size": 500}})
     store, units = _Nowhere(), list(_units(patients, types))
     async with EhrClient(connection, profile, clock=time.time, sleep=asyncio.sleep, rng=random.Random()) as client:
-        search = SearchFetcher(client, base_url, profile)
+        search = SearchFetcher(PageGatherer(client, base_url, profile))
         cpu, begins = time.process_time(), time.perf_counter()
         await run_units(units, search.fetch, cast("EhrRunStore", store), workers=2 * connections)
         return {

@@ -69,7 +69,7 @@ class SyncRequest:
 
 
 class PassingBy(Protocol):
-    """Notices what records bring while they pass by on their way to the store; `linked.passing_by` is the real one."""
+    """Notices what records bring while they pass by on their way to the store; `linked.notices` is the real one."""
 
     def listed(self, records: Sequence[Record]) -> Noticed:
         """What was listed: what it has attached, and what it refers to."""

@@ -16,6 +16,7 @@ from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
@@ -66,7 +67,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     unknown: dict[str, UnitResult] = {}
     limit = anyio.CapacityLimiter(run.request.profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), run.request.profile, capability, FULL)
-    search = SearchFetcher(run.client, run.request.base_url, run.request.profile, capability=capability)
+    search = SearchFetcher(PageGatherer(run.client, run.request.base_url, run.request.profile, capability=capability))
 
     async def ask(unit: Unit) -> None:
         came: set[str] = set()

@@ -21,7 +21,7 @@ from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from, objects_beside
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import CohortSource
-from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.verdicts import is_whole
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -91,7 +91,7 @@ class CohortFinder:
         self._base_url = base_url
         self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._profile = profile
-        self._search = SearchFetcher(client, base_url, profile)
+        self._search = PageGatherer(client, base_url, profile)
 
     async def named(self, source: CohortSource) -> Cohort:
         """The patients that a file or a caller names: by id as they stand, MRNs looked up."""

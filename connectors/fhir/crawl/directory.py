@@ -11,7 +11,7 @@ from connectors.core.errors import FetchError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.run import EhrRun
-from connectors.fhir.search.search import SearchFetcher
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import directory_units
 from connectors.fhir.search.verdicts import ended
@@ -37,7 +37,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
     """
     request = run.request
     (unit,) = directory_units(("Patient",), request.profile, capability, FULL)
-    search = SearchFetcher(
+    search = PageGatherer(
         run.client, request.base_url, request.profile, capability=capability, began=run.store.started_at
     )
     patients: dict[str, None] = {}

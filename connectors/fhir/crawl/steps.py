@@ -23,6 +23,7 @@ from connectors.fhir.patients.merges import with_survivors
 from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.search.deferrals import Deferrals
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
 from connectors.fhir.search.since import SinceByPatient, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
@@ -212,17 +213,17 @@ class _Crawl:
         run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
         heed = run.request.kind != "pull" and run.request.since != "none"
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
-        search = SearchFetcher(
+        gatherer = PageGatherer(
             run.client,
             run.request.base_url,
             profile,
             capability=self.capability,
-            deferrals=deferrals,
             began=run.store.started_at,
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
             notes_dates=profile.changes.incremental and run.request.kind == "sync",
-            remarks=await run.store.remarks(_KINDS) if run.store.planned else NO_REMARKS,
         )
+        remarks = await run.store.remarks(_KINDS) if run.store.planned else NO_REMARKS
+        search = SearchFetcher(gatherer, deferrals=deferrals, remarks=remarks)
         await _search_pending(run, search)
         further = await self._units(self.plan.types)
         while units := await self._further(further):

@@ -6,8 +6,9 @@ What is due comes from the store through `references`; how a reference is read i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from urllib.parse import quote
 
 from connectors.core.errors import FetchError
@@ -33,8 +34,16 @@ from snapshots.referred import ReferenceTarget
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion, Said
 
-RESTRICTED = "restricted by the server for this client"
-NOT_THERE = "not there"
+# why what a reference leads to does not come, for people; the first that applies is a unit's reason
+_REASONS: Mapping[Ending, str] = MappingProxyType(
+    {
+        Ending.RESTRICTED: "restricted by the server for this client",
+        Ending.GONE: "deleted in the EHR",
+        Ending.NOT_FOUND: "not there",
+        Ending.NOT_SERVED: "cannot be read here",
+    }
+)
+_SAID: Mapping[Ending, Said] = MappingProxyType({Ending.GONE: Said.GONE, Ending.NOT_FOUND: Said.NOT_FOUND})
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
 _NOBODY_ANSWERS = (BudgetExhaustedError, EhrDownError, QuietHoursError)  # nor would anybody answer the next request
 _REFUSALS = 3  # refusals of one type before anything of it came: then the type is closed to this client
@@ -102,36 +111,36 @@ class ReferenceFetcher:
             RequestError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        count, remarks = await self._ask(unit, list(unit.ids), emit)
-        reason = next((text for text in (RESTRICTED, *remarks) if text in remarks), None)
-        ending = Ending.RESTRICTED if RESTRICTED in remarks else Ending.LISTED
+        count, absent = await self._ask(unit, list(unit.ids), emit)
+        reason = next((text for ending, text in _REASONS.items() if ending in absent), None)
+        ending = Ending.RESTRICTED if Ending.RESTRICTED in absent else Ending.LISTED
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=count, ending=ending)
 
-    async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[str]]:
-        """Return how many came, and remarks about the others."""
+    async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[Ending]]:
+        """Return how many came, and why others did not."""
         resource_type = unit.resource_type
         if self._refusals[resource_type] >= _REFUSALS and resource_type not in self._came:
-            return 0, {RESTRICTED}
+            return 0, {Ending.RESTRICTED}
         if len(ids) == 1:
             return await self._read(unit, ids[0], emit)
         try:
-            came, remarks = await self._search(unit, ids, emit)
+            came, absent = await self._search(unit, ids, emit)
         except (TerminalFetchError, ProtocolError):
             # one id that the server rejects (another patient's, broken, restricted) makes it refuse the whole list: find that id
             half = len(ids) // 2
             return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
         missing = [identity for identity in ids if identity not in came]
-        if not missing or remarks:
-            return len(came), remarks
+        if not missing or absent:
+            return len(came), absent
         # a server may answer a list in part, with or without a word: only a read says that something is not there
         capped = len(came) < len(missing) <= _LISTS_MORE * len(came)
         again = [missing] if capped else [[identity] for identity in missing]
-        count, remarks = await self._ask_all(unit, again, emit)
-        return len(came) + count, remarks
+        count, absent = await self._ask_all(unit, again, emit)
+        return len(came) + count, absent
 
-    async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[str]]:
+    async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[Ending]]:
         """Ask for each list in turn. One that fails costs itself: its error is raised after the others were asked for."""
-        count, remarks = 0, set[str]()
+        count, absent = 0, set[Ending]()
         failed: FetchError | None = None
         for ids in lists:
             try:
@@ -142,12 +151,12 @@ class ReferenceFetcher:
                 failed = failed or error
                 continue
             count += more
-            remarks |= said
+            absent |= said
         if failed is not None:
             raise failed
-        return count, remarks
+        return count, absent
 
-    async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[str]]:
+    async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[Ending]]:
         resource_type = unit.resource_type
         call = self._call(unit, f"{resource_type}/{quote(identity, safe='')}", f"GET /{resource_type}/{{id}}", "read")
         try:
@@ -165,23 +174,18 @@ class ReferenceFetcher:
         await emit(Fetched(records=[record], size=len(record.body)))
         return 1, set()
 
-    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> str:
+    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> Ending:
         ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
-        if ending is Ending.GONE:
-            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.GONE)]))
-            return "deleted in the EHR"
+        if ending not in _REASONS:
+            raise error
         if ending is Ending.RESTRICTED:
             self._refusals[unit.resource_type] += 1
-            return RESTRICTED
-        if ending is Ending.NOT_FOUND:
-            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, Said.NOT_FOUND)]))
-            return NOT_THERE
-        if ending is Ending.NOT_SERVED:
-            return "cannot be read here"
-        raise error
+        if ending in _SAID:
+            await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, _SAID[ending])]))
+        return ending
 
-    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[str]]:
-        """Return the ids that came, and remarks about the others."""
+    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[Ending]]:
+        """Return the ids that came, and why others did not, if the answer says so."""
         resource_type = unit.resource_type
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"
@@ -203,7 +207,7 @@ class ReferenceFetcher:
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
             self._came.add(resource_type)
-        return came, {RESTRICTED} if meaning == "restricted" else set()
+        return came, {Ending.RESTRICTED} if meaning == "restricted" else set()
 
     def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
         return Call(

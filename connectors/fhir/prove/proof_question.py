@@ -27,6 +27,7 @@ from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, differe
 from connectors.fhir.records import UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir.run import SyncRequest
 from connectors.fhir.search.deferrals import Deferrals
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -84,9 +85,8 @@ class Asker:
         self._deferrals = deferrals
         self._capability = capability
         self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
-        self._fetcher = SearchFetcher(
-            client, request.base_url, request.profile, capability=capability, deferrals=deferrals, began=began
-        )
+        gatherer = PageGatherer(client, request.base_url, request.profile, capability=capability, began=began)
+        self._fetcher = SearchFetcher(gatherer, deferrals=deferrals)
         # why units of the run failed, by type and patient: said beside what is missing
         self.holes: Mapping[tuple[str, str | None], str] = {}
 

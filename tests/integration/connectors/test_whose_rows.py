@@ -6,6 +6,7 @@ import pytest
 
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
+from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.vendors import profile_for
 from snapshots.record import Record
@@ -36,7 +37,7 @@ async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
         detail={"path": "Condition?patient=p1"},
     )
     async with raw_server(listing) as server, client(Endpoint(server.base_url)) as ehr:
-        fetcher = SearchFetcher(ehr, server.base_url, profile_for("generic"), capability=Capability())
+        fetcher = SearchFetcher(PageGatherer(ehr, server.base_url, profile_for("generic"), capability=Capability()))
         return found, await fetcher.fetch(unit, keep)
 
 
