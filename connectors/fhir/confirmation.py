@@ -14,9 +14,10 @@ from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.core.errors import AuthError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
-from connectors.fhir.endings import ending_of
+from connectors.fhir.endings import says_not_found
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import UnreadableResourceError, record_from
 from connectors.fhir.run import EhrRun
@@ -148,6 +149,7 @@ class _Reader:
         self._base_url = base_url
         self._base = FhirBase(base_url, profile.links.rewrite_origins)
         self._profile = profile
+        self._answers = NotFoundAnswers(client, base_url, profile)
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.asked = 0
 
@@ -168,7 +170,8 @@ class _Reader:
             reply = await self._client.send(call)
             record = record_from(reply.body, self._base, unit.key)
         except TerminalFetchError as error:
-            await emit(Fetched(deletions=self._words(unit, identity, self._said(error))))
+            said_of_it = await self._said(error, unit, call.launch) if unit.kind == CONFIRM else None
+            await emit(Fetched(deletions=self._words(unit, identity, said_of_it)))
         except RequestError:
             await emit(Fetched(deletions=self._words(unit, identity, Said.UNANSWERED)))
         except UnreadableResourceError as error:
@@ -189,6 +192,9 @@ class _Reader:
         """Another Patient than the requested one is a merge, which a crawl will find; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
-    def _said(self, error: TerminalFetchError) -> Said | None:
+    async def _said(self, error: TerminalFetchError, unit: Unit, launch: str | None) -> Said | None:
         """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
-        return _SAID.get(ending_of(error, self._profile.answers.issue_codes, asked="read"))
+        ending = await self._answers.ending(error, unit.resource_type, launch)
+        if ending is Ending.FAILED and says_not_found(error):
+            return Said.UNANSWERED
+        return _SAID.get(ending)

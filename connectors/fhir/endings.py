@@ -33,6 +33,11 @@ _BY_MEANING: Mapping[IssueGrade, Ending] = MappingProxyType(
 )
 
 
+def says_not_found(error: RequestError) -> bool:
+    """Whether the status says that what was asked for is not there, or no longer."""
+    return error.status in {_NOT_FOUND, _GONE}
+
+
 def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
     """Return what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
     return grade((Issue("note", code, ()) for code in error.codes), meanings)
@@ -41,15 +46,17 @@ def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> Issue
 def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
     """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
-    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell.
+    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell, as a 404 or 410 that is not the
+    EHR's own. One without a body may not be either, which `not_found` finds out. To a search for a type, a 404 says the same
+    whoever wrote it: Epic's web server answers so for types that it does not serve (vendor-facts 1.1).
     """
     known = _BY_MEANING.get(meaning_of(error, meanings))
     if known is not None:
         return known
-    if error.status == _GONE and asked != "search":
-        return Ending.GONE
-    if error.status == _NOT_FOUND and asked != "search":
-        return Ending.NOT_FOUND
+    if says_not_found(error) and asked != "search":
+        if error.speaker == "other":
+            return Ending.FAILED
+        return Ending.GONE if error.status == _GONE else Ending.NOT_FOUND
     if error.status in _NOT_SERVED[asked] or "not-supported" in error.codes:
         return Ending.NOT_SERVED
     return Ending.RESTRICTED if error.status == _FORBIDDEN else Ending.FAILED

@@ -24,7 +24,12 @@ request by its template: never a query value, an id, a token or a body.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from connectors.core.errors import ConnectorError, FetchError, LoginRefusedError
+
+# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), somebody else's
+Speaker = Literal["ehr", "nobody", "other"]
 
 
 class DiscoveryError(ConnectorError):
@@ -51,13 +56,21 @@ class RequestError(FetchError):
     """One request finally failed.
 
     `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
-    vendor codes such as Epic's "4113", never free text, which may carry PHI.
+    vendor codes such as Epic's "4113", never free text, which may carry PHI. `speaker` tells whose answer it was.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, codes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+        speaker: Speaker = "other",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.codes = codes
+        self.speaker = speaker
 
 
 class TransientFetchError(RequestError):

@@ -104,11 +104,14 @@ def _outcomes(value: Any) -> tuple[list[dict[str, Any]], int]:
             value = [value]
     if not isinstance(value, list):
         return [], 1
-    found = [one for one in value if isinstance(one, dict) and _is_outcome(one)]
+    found = [one for one in value if is_outcome(one)]
     return found, len(value) - len(found)
 
 
-def _is_outcome(value: dict[str, Any]) -> bool:
+def is_outcome(value: Any) -> bool:
+    """Whether it is one outcome, with or without its type's name."""
+    if not isinstance(value, dict):
+        return False
     kind = value.get("resourceType")
     return kind == _KIND or (kind is None and "issue" in value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from connectors.fhir.not_found import NOBODYS_ID
 from tests.acceptance.small_server import bundle, lines, row, small_server, statement
 from tests.acceptance.test_shared_cases import Export
 from tests.user_site import Site
@@ -59,3 +60,101 @@ def test_a_night_of_a_misspelt_output_fails_and_buries_nobody(site: Site) -> Non
         run = site.sync(code=3)["runs"][0]
     assert (run["quarantined"], run["deleted"]) == (1, 0)
     assert len(site.exported()) == 4
+
+
+PAGE = (404, b"<!DOCTYPE html><html><body>404 Not Found</body></html>", {"Content-Type": "text/html"})
+GATEWAY = (404, {"message": "no Route matched with those values"}, {"Content-Type": "application/json"})
+OUTCOME = (410, {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "deleted"}]}, {})
+EMPTY = (404, None, {})
+
+
+class Night:
+    """A server of two Goals, of which it lists `listed`; what it does not list, and an id that nobody has, it reads as said."""
+
+    def __init__(self, small: Any) -> None:
+        self.listed: tuple[Any, ...] = GOALS
+        self.unlisted: Any = None
+        self.never: Any = EMPTY
+        small.answer = self.answer
+
+    def answer(self, path: str, query: dict[str, str]) -> Any:
+        if path == "/metadata":
+            return statement("Patient", "Goal")
+        if path == "/Patient":
+            return bundle(PATIENT)
+        if path == "/Goal":
+            return bundle(*self.listed)
+        there = {f"/Goal/{goal['id']}": goal for goal in self.listed} | {"/Patient/p1": PATIENT}
+        return there.get(path) or (self.never if NOBODYS_ID in path else self.unlisted)
+
+
+def test_only_the_ehrs_own_404_says_that_a_row_is_gone(site: Site) -> None:
+    with small_server() as small:
+        night = Night(small)
+        name = site.connect(small.served)
+        site.sync()
+        night.listed = GOALS[:1]
+        for answer, never in ((PAGE, PAGE), (GATEWAY, EMPTY), (EMPTY, OUTCOME), (EMPTY, PAGE)):
+            night.unlisted, night.never = answer, never
+            run = site.sync(code=3)["runs"][0]
+            assert (run["status"], run["deleted"], len(run["holes"])) == ("partial", 0, 1)
+            proof = site.run("prove", name, "--all", "--json").json
+            assert "no longer at the EHR" not in str(proof)
+        night.unlisted, night.never = EMPTY, EMPTY
+        small.asked.clear()
+        run = site.sync()["runs"][0]
+        assert small.asked.count(f"/Goal/{NOBODYS_ID}") == 1
+    assert (run["status"], run["deleted"]) == ("complete", 1)
+
+
+def test_an_outcome_confirms_that_a_row_is_gone_without_a_further_question(site: Site) -> None:
+    with small_server() as small:
+        night = Night(small)
+        site.connect(small.served)
+        site.sync()
+        night.listed, night.unlisted = GOALS[:1], OUTCOME
+        run = site.sync()["runs"][0]
+        assert not any(NOBODYS_ID in path for path in small.asked)
+    assert (run["status"], run["deleted"]) == ("complete", 1)
+
+
+def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_hole(site: Site) -> None:
+    goal = row("Goal", "g1", "p1", expressedBy={"reference": "Practitioner/d1"})
+    paper = row(
+        "DocumentReference", "r1", "p1", content=[{"attachment": {"url": "Binary/b1", "contentType": "text/plain"}}]
+    )
+
+    def answer(path: str, query: dict[str, str]) -> Any:
+        lists = {"/Goal": bundle(goal), "/DocumentReference": bundle(paper)}
+        if path == "/metadata":
+            return statement("Patient", "Goal", "DocumentReference", "Practitioner")
+        return lists.get(path) or {"/Patient/p1": PATIENT}.get(path) or PAGE
+
+    with small_server() as small:
+        small.answer = answer
+        (site.folder / "cohort.csv").write_text("p1\np2\n")
+        name = site.connect(small.served, cohort="file:cohort.csv")
+        run = site.sync(code=3)["runs"][0]
+        pulled = site.run("pull", name, "p2", "--out", "chart.ndjson")
+    assert sorted(hole["type"] for hole in run["holes"]) == ["DocumentReference", "Patient", "Practitioner"]
+    assert run["deleted"] == 0
+    assert pulled.code not in (0, 4)
+    assert "does not know this patient" not in pulled.stdout + pulled.stderr
+
+
+def test_a_gateways_page_at_the_status_url_keeps_the_job_for_the_next_sync(site: Site) -> None:
+    with small_server() as small:
+        export = Export(small)
+        away = [True]
+
+        def answer(path: str, query: dict[str, str]) -> Any:
+            return PAGE if path == "/status" and away[0] else export.answer(path, query)
+
+        small.answer = answer
+        site.connect(small.served)
+        run = site.sync(code=5)["runs"][0]
+        away.clear(), away.append(False)
+        healed = site.sync()["runs"][0]
+    assert "runs discard" in run["error"]
+    assert small.asked.count("/Patient/$export") == 1
+    assert (healed["id"], healed["status"]) == (run["id"], "complete")

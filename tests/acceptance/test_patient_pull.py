@@ -74,7 +74,8 @@ def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_ho
         name = site.connect(served)
         patient = served.patient_ids[0]
         assert site.run("pull", name, patient, "--out", "chart.ndjson.gz").code == 0
-        served.faults.add(FaultRule(match=Match(path=f"Patient/{patient}"), action=Action(status=404)))
+        gone = Action(status=404, body="operation-outcome")
+        served.faults.add(FaultRule(match=Match(path=f"Patient/{patient}"), action=gone))
         done = site.run("pull", name, patient, "--out", "again.ndjson.gz")
     assert done.code == 3
     assert "does not know this patient" in done.stdout + done.stderr

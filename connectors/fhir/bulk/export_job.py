@@ -16,6 +16,7 @@ from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.endings import says_not_found
 from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER, http_date
 from connectors.fhir.issue_types import shown
@@ -32,6 +33,7 @@ from snapshots.unit import Unit, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
+_A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # where a gateway's 404 tells of a job that may be there or not
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
@@ -193,7 +195,12 @@ class ExportJob:
             ok=frozenset({_COMPLETE, _ACCEPTED}),
             token_origins=frozenset(self._profile.bulk.file_hosts),
         )
-        reply = await self._client.send(call)
+        try:
+            reply = await self._client.send(call)
+        except TransientFetchError as error:
+            if says_not_found(error) and self._now() - job.kicked_off_at > _A_PAGE_IS_BELIEVED_AFTER:
+                raise _gone(call, error) from error
+            raise
         said = reply.headers.get("x-export-status", "").split()
         status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
         if status == _COMPLETE and not reply.body.strip():
@@ -245,6 +252,14 @@ class ExportJob:
             if remaining > 0:
                 await self._sleep(min(remaining, self._profile.poll.cap_s))
         return job
+
+
+def _gone(call: Call, error: TransientFetchError) -> TerminalFetchError:
+    return TerminalFetchError(
+        f"{call.template}: the answer is {error.status}, though not in the EHR's own words, and the export is old: it is taken "
+        "for gone; sync again to start a new export",
+        status=error.status,
+    )
 
 
 def _expires(reply: Reply) -> datetime | None:

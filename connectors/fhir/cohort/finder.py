@@ -124,7 +124,8 @@ class CohortFinder:
                 try:
                     tally = await self._search.gather(unit, take)
                 except TerminalFetchError as error:
-                    found[number] = () if error.status in _NOBODY and not patients else None
+                    said = error.status in _NOBODY and error.speaker != "other"
+                    found[number] = () if said and not patients else None
                 except FetchError:  # one entry's trouble is not the others'
                     found[number] = None
                 else:

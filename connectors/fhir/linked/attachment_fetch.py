@@ -18,7 +18,7 @@ from yarl import URL
 
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.documents.reading import DocumentReader
-from connectors.fhir.endings import ending_of
+from connectors.fhir.endings import ending_of, says_not_found
 from connectors.fhir.errors import (
     BudgetExhaustedError,
     ProtocolError,
@@ -91,7 +91,7 @@ class AttachmentFetcher:
         except _TooLargeError:
             document = Document(*place, "too-large")
         except TerminalFetchError as error:
-            document = Document(*place, *self._refused(error))
+            document = Document(*place, *self._refused(unit, error))
         size = len(document.content or b"") + len(document.text or "")
         await emit(Fetched(documents=[document], size=size))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=document.note)
@@ -187,7 +187,7 @@ class AttachmentFetcher:
         asked = "application/octet-stream" if accept == FHIR_JSON else accept
         return content, content_type if isinstance(content_type, str) else asked
 
-    def _refused(self, error: TerminalFetchError) -> tuple[str, str | None]:
+    def _refused(self, unit: Unit, error: TerminalFetchError) -> tuple[str, str | None]:
         """Return the state of an attachment that finally did not come."""
         ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
         if ending is Ending.PAUSED:
@@ -196,7 +196,9 @@ class AttachmentFetcher:
         if ending is Ending.RESTRICTED:
             self._refusals += 1
             return "restricted", None
-        if ending in {Ending.NOT_FOUND, Ending.GONE} or "not-found" in error.codes:
+        # a page of somebody else's below the FHIR base may be a gateway's; beside it, documents have a server of their own
+        own = place_of(AttachmentDetail.of(unit).url, self._base_url, self._profile.links.rewrite_origins) != "below"
+        if ending in {Ending.NOT_FOUND, Ending.GONE} or "not-found" in error.codes or (own and says_not_found(error)):
             return "missing", None
         raise error
 

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from connectors.core.errors import FetchError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
-from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import (
     BudgetExhaustedError,
     EhrDownError,
@@ -23,6 +22,7 @@ from connectors.fhir.errors import (
     TerminalFetchError,
 )
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
@@ -61,6 +61,7 @@ class ReferenceFetcher:
         self._pager = Pager(client, base_url, profile)
         self._profile = profile
         self._capability = capability
+        self._answers = NotFoundAnswers(client, base_url, profile)
         self._came: set[str] = set()
         self._refusals: Counter[str] = Counter()
 
@@ -162,7 +163,7 @@ class ReferenceFetcher:
         try:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
-            return 0, {await self._refused(unit, identity, error, emit)}
+            return 0, {await self._refused(unit, identity, error, emit, call.launch)}
         try:
             record = record_from(reply.body, self._base, unit.key)
         except UnreadableResourceError as error:
@@ -174,8 +175,10 @@ class ReferenceFetcher:
         await emit(Fetched(records=[record], size=len(record.body)))
         return 1, set()
 
-    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> Ending:
-        ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
+    async def _refused(
+        self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit, launch: str | None
+    ) -> Ending:
+        ending = await self._answers.ending(error, unit.resource_type, launch)
         if ending not in _REASONS:
             raise error
         if ending is Ending.RESTRICTED:

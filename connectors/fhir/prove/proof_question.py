@@ -23,6 +23,7 @@ from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.memories import ProofStore
+from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, difference, judged, weighed
 from connectors.fhir.records import UnreadableResourceError, grade, page_from, record_from
 from connectors.fhir.run import SyncRequest
@@ -84,6 +85,7 @@ class Asker:
         self._run = run
         self._deferrals = deferrals
         self._capability = capability
+        self._answers = NotFoundAnswers(client, request.base_url, request.profile)
         self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
         gatherer = PageGatherer(client, request.base_url, request.profile, capability=capability, began=began)
         self._fetcher = SearchFetcher(gatherer, deferrals=deferrals)
@@ -228,7 +230,7 @@ class Asker:
         try:
             reply = await self._client.send(self._call(unit, SearchDetail.of(unit).path, "read"))
         except TerminalFetchError as error:
-            if self._is_gone(error):
+            if await self._is_gone(error, unit):
                 return None
             raise
         try:
@@ -251,8 +253,9 @@ class Asker:
             launch=unit.patient_id if self._profile.login.token_per_patient else None,
         )
 
-    def _is_gone(self, error: TerminalFetchError) -> bool:
-        return ending_of(error, self._profile.answers.issue_codes, asked="read") in _NOT_THERE
+    async def _is_gone(self, error: TerminalFetchError, unit: Unit) -> bool:
+        launch = unit.patient_id if self._profile.login.token_per_patient else None
+        return await self._answers.ending(error, unit.resource_type, launch) in _NOT_THERE
 
     async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
         """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""
@@ -287,7 +290,7 @@ class Asker:
             reply = await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
             record = record_from(reply.body, self._base)
         except TerminalFetchError as error:
-            return "missing" if self._is_gone(error) else "unknown"
+            return "missing" if await self._is_gone(error, read) else "unknown"
         except (RequestError, UnreadableResourceError):
             return "unknown"
         if (record.resource_type, record.id) != (resource_type, id_):  # an outcome, or somebody else's page

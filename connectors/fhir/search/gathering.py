@@ -19,6 +19,7 @@ from connectors.fhir.capability import Capability
 from connectors.fhir.endings import meaning_of
 from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.membership import filed
 from connectors.fhir.patients.merges import aliases_in
 from connectors.fhir.profile import VendorProfile
@@ -60,6 +61,7 @@ class PageGatherer:
         """
         self.profile = profile
         self.formers = formers
+        self.not_found = NotFoundAnswers(client, base_url, profile)
         self._client = client
         self._base_url = base_url
         self._base = FhirBase(base_url, profile.links.rewrite_origins)

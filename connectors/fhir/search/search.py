@@ -14,7 +14,7 @@ from types import MappingProxyType
 import anyio
 
 from connectors.core.pipeline import Emit, Fetched
-from connectors.fhir.endings import What, ending_of
+from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import TerminalFetchError
 from connectors.fhir.records import grade
 from connectors.fhir.search.deferrals import Deferrals
@@ -25,7 +25,7 @@ from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion
 
 _ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
-_NO_LONGER = frozenset({404, 410})
+_NO_LONGER = frozenset({Ending.NOT_FOUND, Ending.GONE})
 NO_REMARKS: Mapping[tuple[str, str], int] = MappingProxyType({})
 _PUT_OFF = frozenset({Ending.PAUSED, Ending.RESTRICTED})
 
@@ -125,11 +125,10 @@ class SearchFetcher:
 
     async def _refused(self, unit: Unit, error: TerminalFetchError, emit: Emit) -> UnitResult:
         """An answer that will not change: a deletion, a type that is not served here, or a hole."""
-        if unit.resource_type == "Patient" and unit.patient_id in self._gatherer.formers and error.status in _NO_LONGER:
+        ending = await self._ending(unit, error)
+        if unit.resource_type == "Patient" and unit.patient_id in self._gatherer.formers and ending in _NO_LONGER:
             # the redirect has been dropped since
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
-        asked: What = "patient" if asks_for_patient(unit) else "search"
-        ending = ending_of(error, self._profile.answers.issue_codes, asked=asked)
         refusal = refused(unit, error, ending, served=unit.resource_type in self._served)
         if refusal is None:
             raise error
@@ -138,6 +137,12 @@ class SearchFetcher:
         if refusal.result.ended in _PUT_OFF:
             return self._remember(unit, refusal.result, error.codes)
         return refusal.result
+
+    async def _ending(self, unit: Unit, error: TerminalFetchError) -> Ending:
+        if not asks_for_patient(unit):
+            return ending_of(error, self._profile.answers.issue_codes, asked="search")
+        launch = unit.patient_id if self._profile.login.token_per_patient else None
+        return await self._gatherer.not_found.ending(error, unit.resource_type, launch, asked="patient")
 
     def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str]) -> UnitResult:
         if self._deferrals is None:

@@ -32,6 +32,7 @@ from connectors.fhir.transport.retry_table import (
     nobody_home,
     server_time,
     signal_of,
+    speaker_of,
 )
 from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained, failed
 from snapshots.traffic import PaceState
@@ -43,7 +44,6 @@ PACED_TRIES = 4  # refusals (429) allowed per further try of a call: they cost t
 CLOCK_TOLERATED_S = 5.0  # Date is in whole seconds, and an answer is under way for some
 _CLOCKS_COMPARED = 5  # answers: more than one machine may give them
 _UNAUTHORIZED = 401
-
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
 
@@ -123,9 +123,8 @@ class _Chunks:
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
-    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; `shared` is what the connections to one origin
-    share. `tokens` may be set later: discovery, the token
-    endpoint and calls with `auth=False` need none. `requests` counts what went out: retries, replays, redirects, logins too.
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; connections to one origin are given one `shared`. `tokens`
+    may be set later: discovery, logins and calls with `auth=False` need none. `requests` counts all that went out.
     """
 
     def __init__(
@@ -169,7 +168,7 @@ class EhrClient:
 
     @property
     def retries(self) -> int:
-        """How many tries came after the first of a call; a stream that broke counts as one, for it is begun again."""
+        """How many tries came after the first of a call, streams that broke among them."""
         return self.budget.retries
 
     def restore(self, state: PaceState) -> None:
@@ -303,7 +302,7 @@ class EhrClient:
                     held = _Held(await self._answer(call, url, token, place), place)
                     accepted = held.answer.response.status_code in call.ok
                     body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
-                seen = self._seen(held.answer, body, () if accepted else issue_codes(body))
+                seen = self._seen(held.answer, body, accepted)
             except FAILS as error:
                 seen = failed(error)
             verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
@@ -352,13 +351,14 @@ class EhrClient:
             self.limits.ended(reason=str(error))
             raise
 
-    def _seen(self, answer: Answer, body: bytes, codes: tuple[str, ...]) -> Seen:
+    def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:
         headers = answer.response.headers
         return Seen(
             status=answer.response.status_code,
             media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             body_start=body[:BODY_START_BYTES],
-            codes=codes,
+            codes=() if accepted else issue_codes(body),
+            speaker="ehr" if accepted else speaker_of(body),
             retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry.after_cap_s),
             foreign=answer.foreign,
             token_sent="authorization" in answer.response.request.headers,

@@ -6,7 +6,13 @@ Messages name the request by its template and quote nothing of the answer but it
 from __future__ import annotations
 
 from connectors.core.errors import AuthError, ConnectorError
-from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import (
+    BudgetExhaustedError,
+    ProtocolError,
+    RequestError,
+    TerminalFetchError,
+    TransientFetchError,
+)
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
 from connectors.fhir.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
@@ -94,6 +100,10 @@ _LINK_REFUSED = (
     "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
     "the link has expired, or requires a login anyway"
 )
+_STATUS_OF_A_GATEWAY = (
+    "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "
+    "the export is still there; if it is gone, `chartferry runs discard RUN` gives it up"
+)
 _LATER = "the EHR is down or overloaded; run again later"
 
 
@@ -114,6 +124,10 @@ def found(seen: Seen, verdict: Verdict) -> str:
 
 def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
     """The error for a try that was not accepted and is the last one."""
+
+    def failed(kind: type[RequestError], text: str) -> RequestError:
+        return kind(text, status=seen.status, codes=seen.codes, speaker=seen.speaker)
+
     times = f" after {tries} tries" if tries > 1 else ""
     said = f"{call.template}: {found(seen, verdict)}{times}"
     if verdict.action == "auth":
@@ -126,25 +140,27 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
     if verdict.action == "retry":
         if budget_empty:
             text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry.share"
-            return BudgetExhaustedError(text, status=seen.status, codes=seen.codes)
-        return TransientFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
+            return failed(BudgetExhaustedError, text)
+        return failed(TransientFetchError, f"{said}; {_next(call, seen, verdict)}")
     if verdict.xml:
         text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
-        return ProtocolError(text, status=seen.status, codes=seen.codes)
+        return failed(ProtocolError, text)
     if verdict.action == "protocol":
         text = f"{said}, which is no answer to this request; check base_url and what this EHR declares"
-        return ProtocolError(text, status=seen.status, codes=seen.codes)
+        return failed(ProtocolError, text)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
         text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
-        return TerminalFetchError(text, status=seen.status, codes=seen.codes)
-    return TerminalFetchError(f"{said}; {_next(call, seen, verdict)}", status=seen.status, codes=seen.codes)
+        return failed(TerminalFetchError, text)
+    return failed(TerminalFetchError, f"{said}; {_next(call, seen, verdict)}")
 
 
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
         advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
         return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
+    if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":
+        return _STATUS_OF_A_GATEWAY
     if verdict.html and verdict.action == "retry":
         return "a firewall's block, or not a FHIR address: check base_url, and whether the EHR allows our address"
     if call.purpose == "kickoff" and seen.status == _FAILED:

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from connectors.fhir.errors import Speaker
 from connectors.fhir.instants import http_date, wait_until
-from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.outcomes import UnreadableOutcomeError, is_outcome, outcome_from
 from connectors.fhir.transport.call import Call
 
 Action = Literal["ok", "retry", "terminal", "auth", "protocol"]
@@ -49,6 +51,7 @@ MAX_CODES = 16
 
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SECONDS = re.compile(r"[+-]?\d+(\.\d+)?")
+_XML_OUTCOME = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?OperationOutcome\b")
 _HTML = re.compile(
     rb"(?i)\s*(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body|title|script)\b", re.DOTALL
 )
@@ -63,6 +66,7 @@ class Seen:
     media_type: str = ""
     body_start: bytes = b""
     codes: tuple[str, ...] = ()
+    speaker: Speaker = "other"
     retry_after_s: float | None = None
     coding: str | None = None  # of a body that is packed as nobody asked for
     origin: str | None = None  # of the server that was not reached, without path
@@ -95,6 +99,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     | … otherwise | ok |
     | 401 | auth (terminal where no token was due) |
     | status poll, 4xx or 5xx with an OperationOutcome | retry if its code is transient, else terminal: the job failed |
+    | status poll, 404 or 410 in somebody else's words | retry, few: a gateway does not know whether the job is gone |
     | kick-off 429 where that means "a job is running" | one try: the caller deletes the stale job |
     | 500 with issue code `required` | terminal: a stored record is poison (Cerner) |
     | 408, 425, 429, any 5xx but those that last (501, 505, …) | retry; 5xx of a kick-off once only |
@@ -112,6 +117,8 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     if call.purpose == "status" and seen.status >= 400 and seen.codes and seen.status != 429:  # noqa: PLR2004
         action: Action = "retry" if TRANSIENT_CODES.intersection(seen.codes) else "terminal"
         return Verdict(action=action, after_s=seen.retry_after_s)
+    if call.purpose == "status" and seen.status in (404, 410) and seen.speaker == "other":
+        return Verdict(action="retry", tries=FEW_TRIES, html=html)
     if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
         return Verdict(action="terminal")
     if seen.status in RETRYABLE or _is_as_500(seen.status):
@@ -192,6 +199,19 @@ def expects_json(accept: str) -> bool:
 def is_html(seen: Seen) -> bool:
     """Whether the answer is a web page, by its label or by its first bytes."""
     return seen.media_type in ("text/html", "application/xhtml+xml") or bool(_HTML.match(seen.body_start))
+
+
+def speaker_of(body: bytes) -> Speaker:
+    """Whose words the body of a refusal are: an OperationOutcome, in JSON or XML, is the EHR's; no body is nobody's."""
+    if not body.strip():
+        return "nobody"
+    if _XML_OUTCOME.match(body):
+        return "ehr"
+    try:
+        found = json_from(body)
+    except UnreadableJsonError:
+        return "other"
+    return "ehr" if is_outcome(found) else "other"
 
 
 def issue_codes(body: bytes) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ STATUS = "GET the export's status URL"
 
 def error(template="GET /X", purpose="search", *, auth=True, tries=1, **seen):
     call = Call("GET", "https://ehr.example/fhir/X?name=SECRET", template, purpose, auth=auth)
-    found = Seen(**seen)
+    found = Seen(**{"speaker": "ehr", **seen})
     raised = error_for(call, found, judge(call, found), tries=tries)
     assert "SECRET" not in str(raised)
     return raised
@@ -90,6 +90,12 @@ def test_a_status_says_what_it_means_to_that_request_and_what_to_do(template, pu
     assert cause in text
     assert step in text
     assert "page_size" not in text
+
+
+def test_a_404_of_a_status_url_that_is_not_the_ehrs_own_says_how_to_give_the_job_up():
+    raised = error(STATUS, "status", status=404, speaker="other")
+    assert isinstance(raised, TransientFetchError)
+    assert "runs discard" in str(raised)
 
 
 def test_413_to_a_search_is_about_its_pages():

@@ -21,6 +21,7 @@ from connectors.fhir.transport.retry_table import (
     judge,
     retry_after_s,
     server_time,
+    speaker_of,
 )
 
 NOW = 1_800_000_000.0
@@ -205,3 +206,21 @@ def test_what_is_no_operationoutcome_has_no_issue_codes(body):
 
 def test_an_empty_answer_to_a_poll_is_what_it_should_be() -> None:
     assert judge(a_call("status", ok=frozenset({200, 202})), Seen(status=202)) == Verdict(action="ok")
+
+
+@pytest.mark.parametrize(
+    ("body", "speaker"),
+    [
+        (b'{"resourceType":"OperationOutcome","issue":[]}', "ehr"),
+        (b'{"resourceType":"OperationOutcome"}', "ehr"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<OperationOutcome xmlns="http://hl7.org/fhir"/>', "ehr"),
+        (b"", "nobody"),
+        (b" \r\n", "nobody"),
+        (HTML, "other"),
+        (b"404 page not found", "other"),
+        (b'{"message":"no Route matched with those values"}', "other"),
+        (b'[{"resourceType":"OperationOutcome"}]', "other"),
+    ],
+)
+def test_only_an_outcome_is_the_ehrs_own_word(body: bytes, speaker: str) -> None:
+    assert speaker_of(body) == speaker

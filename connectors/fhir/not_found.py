@@ -1,0 +1,69 @@
+"""Decides whether a 404 or a 410 to a read comes from the EHR itself: only then does it say that something is not there.
+
+A gateway in front of an EHR that is away, restarting or moved answers 404 too, with a page of its own. What an EHR says, it says
+as an OperationOutcome; some send no body at all, and then a read of an id that nobody has must be answered in the same way.
+docs/completeness.md has the rule; what follows from an answer, `endings` says.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from connectors.core.errors import FetchError
+from connectors.fhir.endings import What, ending_of, says_not_found
+from connectors.fhir.errors import TerminalFetchError
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+from snapshots.unit import Ending
+
+NOBODYS_ID = "chartferry-control-that-nobody-has"  # letters and hyphens, 34 of at most 64 (R4, id)
+_ABSENT = frozenset({Ending.NOT_FOUND, Ending.GONE})
+
+
+class NotFoundAnswers:
+    """What one connection's EHR means by refusing reads. Asks at most one question a type."""
+
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._profile = profile
+        self._sends_no_body: dict[str, bool] = {}
+        self._asking = anyio.Lock()
+
+    async def ending(
+        self, error: TerminalFetchError, resource_type: str, launch: str | None = None, *, asked: What = "read"
+    ) -> Ending:
+        """What a refused read of this type means; FAILED where nobody can tell that the EHR has said so.
+
+        `launch` is the patient of the refused read, where tokens are bound to patients.
+        """
+        ending = ending_of(error, self._profile.answers.issue_codes, asked=asked)
+        if ending not in _ABSENT or error.speaker != "nobody" or await self._is_its_way(resource_type, launch):
+            return ending
+        return Ending.FAILED
+
+    async def _is_its_way(self, resource_type: str, launch: str | None) -> bool:
+        """Whether the EHR answers a read of what cannot be there without a body."""
+        async with self._asking:
+            known = self._sends_no_body.get(resource_type)
+            if known is not None:
+                return known
+            call = Call(
+                method="GET",
+                url=f"{self._base_url}/{resource_type}/{NOBODYS_ID}",
+                template=f"GET /{resource_type}/{{an id that nobody has}}",
+                purpose="read",
+                accept=self._profile.http.accept,
+                launch=launch,
+            )
+            try:
+                await self._client.send(call)
+            except TerminalFetchError as error:
+                found = error.speaker == "nobody" and says_not_found(error)
+            except FetchError:
+                return False  # it may tell another time
+            else:
+                found = False
+            self._sends_no_body[resource_type] = found
+            return found
