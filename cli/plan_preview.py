@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cli.preview import Preview
 from connectors.fhir.memories import (
@@ -238,6 +238,10 @@ class PreviewKnowledge(Knowledge):
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
         """Return the time of the last full listing."""
         return None if self._peek is None else await self._peek.knowledge.last_full_listing(granted)
+
+    async def last_mode(self) -> Literal["bulk", "crawl"] | None:
+        """Return how the selection's last sync went."""
+        return None if self._peek is None else await self._peek.knowledge.last_mode()
 
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
         """Choose whose watermarks to read."""

@@ -58,7 +58,8 @@ class _Content:
         if self._bundle is not None:
             yield HEAD
         for resource_type in self._types:
-            chunks = self._snapshot.ndjson(resource_type)
+            of_bundle = self._bundle is not None
+            chunks = self._snapshot.entries(resource_type) if of_bundle else self._snapshot.ndjson(resource_type)
             async for chunk in chunks:
                 yield self._bundle.feed(chunk) if self._bundle is not None else chunk
             self.rows += chunks.rows

@@ -83,6 +83,9 @@ class Snapshot(Protocol):
     def ndjson(self, resource_type: str) -> RowChunks:
         """Return every live resource of a type, each as one line of JSON."""
 
+    def entries(self, resource_type: str) -> RowChunks:
+        """Return the same resources as entries of a Bundle, one a line: `fullUrl`, which relative references find, and `resource`."""
+
     def sources(self, resource_type: str) -> tuple[Composable, ...]:
         """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views."""
 

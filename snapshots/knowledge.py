@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from snapshots.run_session import RunSession
 from snapshots.sql import load
@@ -47,6 +48,12 @@ class StoredKnowledge:
         values = {"granted": list(granted), "types": list(self._open.scope.types)}
         async with self._session.transaction("reading watermarks") as own:
             row = await (await self._conn.execute(_SQL["last_full_listing"], {**own, **values})).fetchone()
+        return row[0] if row else None
+
+    async def last_mode(self) -> Literal["bulk", "crawl"] | None:
+        """Return how the selection's last sync went that ended complete or partial."""
+        async with self._session.transaction("reading what came before") as own:
+            row = await (await self._conn.execute(_SQL["last_mode"], own)).fetchone()
         return row[0] if row else None
 
     async def namesakes(self) -> Sequence[str]:

@@ -46,6 +46,7 @@ class _Source(NamedTuple):
     number: int
     run: int | None
     began: datetime | None
+    base_url: str
 
 
 class OpenRun(NamedTuple):
@@ -139,8 +140,16 @@ class Snapshot:
         As a JSON value that equals what the EHR sent, with numbers in their written form (1.0 stays 1.0, 1e2 becomes 100) and
         keys in jsonb's own order.
         """
+        return self._of_type("ndjson", resource_type)
+
+    def entries(self, resource_type: str) -> CopyStream:
+        """Return the same resources as entries of a Bundle, one a line: `fullUrl`, which relative references find, and `resource`."""
+        return self._of_type("entries", resource_type)
+
+    def _of_type(self, statement: str, resource_type: str) -> CopyStream:
         queries = [
-            sql.SQL(_SQL["ndjson"]).format(
+            sql.SQL(_SQL[statement]).format(
+                base=sql.Literal(one.base_url.rstrip("/")),
                 resource_type=sql.Literal(resource_type),
                 connection=sql.Literal(one.number),
                 rows=self._rows(),

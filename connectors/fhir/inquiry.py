@@ -23,7 +23,7 @@ from connectors.core.errors import ConnectorError, PlanError
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability, capability_from
-from connectors.fhir.errors import QuietHoursError
+from connectors.fhir.errors import QuietHoursError, TransientFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types, named
@@ -38,6 +38,7 @@ Verdict = Literal["ok", "warn", "fail"]
 REACH_S = 10.0  # for a name, and for a connection
 _CERTIFICATE_WARNED = timedelta(days=21)
 _R4 = "4."
+_SERVER_ERROR = 500
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -65,9 +66,13 @@ async def inquire(
     capability = Capability()
     try:
         capability = await _capability(request, client)
+        yield _declared(capability)
     except ConnectorError as error:
-        yield _failed("metadata", error, "/metadata is requested below base_url")
-        return
+        if not (isinstance(error, TransientFetchError) and (error.status or 0) >= _SERVER_ERROR):
+            yield _failed("metadata", error, "/metadata is requested below base_url")
+            return
+        advice = "until it is answered, a sync plans by the vendor's profile alone, or by the last sync"
+        yield Step(name="metadata", verdict="warn", found=str(error), advice=advice)
     except UnreadableJsonError:
         yield Step(
             name="metadata",
@@ -76,7 +81,6 @@ async def inquire(
             advice="check base_url, and whether a portal or a firewall answers instead",
         )
         return
-    yield _declared(capability)
     try:
         mode = choose_mode(
             request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None

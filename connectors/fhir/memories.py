@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from connectors.core.store_port import RunStore
 from snapshots.export_job import BulkJob, EarlierJob
@@ -207,6 +207,9 @@ class Knowledge(Protocol):
 
     def ask_since(self, marks: Mapping[str, str]) -> None:
         """Say which types (or "*") are asked for news only, and from when."""
+
+    async def last_mode(self) -> Literal["bulk", "crawl"] | None:
+        """How the selection's last sync went that ended complete or partial."""
 
     async def namesakes(self) -> Sequence[str]:
         """Other connections with the same base_url, where this run is its connection's first."""

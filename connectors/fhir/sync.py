@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from connectors.core.errors import AuthError, ConnectorError
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bulk.levels import NoExportHereError, fetch_at_some_level
-from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.capability import Capability
 from connectors.fhir.confirmation import confirm_absences
 from connectors.fhir.crawl.steps import crawl_knowledge, fetch_by_crawl
-from connectors.fhir.errors import TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.linked.attachments import fetch_attachments
 from connectors.fhir.linked.notices import Notices
 from connectors.fhir.linked.reference_paths import followed_types
 from connectors.fhir.linked.references import follow_references, reference_finder
 from connectors.fhir.memories import EhrRunStore
+from connectors.fhir.metadata import declared
 from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types
 from connectors.fhir.run import CohortSource, EhrProgress, EhrRun, LogIn, Readable, SyncRequest
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.instants import moment
 from snapshots.report import RunReport, RunScope
@@ -138,9 +138,9 @@ class _Earned(NamedTuple):
 
 async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
     """The steps between the lock and the report; they give the watermark that the run earns."""
-    request = run.request
     run.show("asking what the server offers")
     capability = await _capability(run)
+    request = run.request
     mode = choose_mode(
         request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
     )
@@ -209,27 +209,31 @@ async def _fetch_listings(
 
 
 async def _capability(run: EhrRun) -> Capability:
-    """GET /metadata, which needs no token; a server that will not show it is planned for by the profile alone."""
-    call = Call(
-        method="GET", url=f"{run.request.base_url}/metadata", template="GET /metadata", purpose="discovery", auth=False
-    )
-    try:
-        reply = await run.client.send(call)
-        capability = capability_from(json_from(reply.body))
-    except TerminalFetchError as error:
-        run.notes.append(
-            f"the server shows no CapabilityStatement (HTTP {error.status}): planned by the vendor profile alone"
+    """What the server offers. Where it fails on the question, bulk or crawl is settled without it, or the run fails."""
+    found = await declared(run.client, run.request.base_url)
+    if found.note:
+        run.notes.append(found.note)
+    if found.unasked is not None:
+        run.request = await _settled(run, found.unasked)
+    return found.capability
+
+
+async def _settled(run: EhrRun, unasked: TransientFetchError) -> SyncRequest:
+    """The request, in the mode that it, the profile or the selection's last run says; what nobody can tell is not guessed."""
+    request = run.request
+    by_patient = request.cohort is not None and request.group is None
+    if request.mode != "auto" or request.profile.mode != "auto" or by_patient:
+        return request
+    last = await run.store.knowledge.last_mode()
+    if last is None:
+        raise TransientFetchError(
+            f"{unasked}. Without it nobody can tell whether to export in bulk or to crawl, and no earlier run did: set "
+            '`mode = "crawl"` or `mode = "bulk"` in the connection, or sync again later.',
+            status=unasked.status,
+            codes=unasked.codes,
         )
-    except UnreadableJsonError:
-        run.notes.append("the server's CapabilityStatement is not JSON: planned by the vendor profile alone")
-    else:
-        if capability.unread:
-            run.notes.append(
-                f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that they declare "
-                "are not requested, unless the connection names them"
-            )
-        return capability
-    return Capability()
+    run.notes.append(f"fetched by {last}, as in the last run of this selection")
+    return replace(request, mode=last)
 
 
 async def _logged_in(run: EhrRun, log_in: LogIn, needed: tuple[str, ...], referred: tuple[str, ...]) -> Readable:

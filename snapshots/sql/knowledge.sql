@@ -14,6 +14,12 @@ SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge 
     AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
     AND granted @> %(granted)s::text[]
 
+-- name: last_mode
+-- How the last sync of this selection went that ended complete or partial.
+SELECT CASE WHEN r.mode <> 'auto' THEN r.mode WHEN EXISTS (SELECT FROM bulk_job b WHERE b.run = r.id) THEN 'bulk' ELSE 'crawl' END
+FROM run r WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND r.kind = 'sync' AND r.id <> %(run)s
+    AND r.status IN ('complete', 'partial') ORDER BY r.id DESC LIMIT 1
+
 -- name: speak_for
 -- Whose watermarks the run moves, and which types its login may read.
 UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run)s

@@ -14,7 +14,7 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
 
 -- name: connections
 -- Connections with the newest run that had finished by then (NULL: by now), and when it began.
-SELECT c.name, c.id, newest.id, newest.started_at
+SELECT c.name, c.id, newest.id, newest.started_at, coalesce(c.base_url, '')
 FROM connection c
 LEFT JOIN LATERAL (
     SELECT run.id, run.started_at FROM run WHERE run.connection = c.id
@@ -210,6 +210,14 @@ SELECT set_config('enable_sort', %(sort)s, true)
 COPY (
     SELECT r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
     ORDER BY r.id
+) TO STDOUT (FORMAT binary)
+
+-- name: entries
+-- The same as entries of a Bundle: each with its URL below the EHR's base, if that is known (R4, Bundle.entry.fullUrl).
+COPY (
+    SELECT CASE WHEN {base} = '' THEN '{{}}' ELSE jsonb_build_object('fullUrl', {base} || '/' || r.resource_type || '/' || r.id) END
+        || jsonb_build_object('resource', r.body)
+    FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} ORDER BY r.id
 ) TO STDOUT (FORMAT binary)
 
 -- name: csv

@@ -82,6 +82,22 @@ def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_ho
     assert (site.folder / "again.ndjson.gz").exists()
 
 
+def test_a_bundles_relative_references_lead_to_its_entries(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served, base_url=served.base_url + "/")
+        patient = served.patient_ids[0]
+        done = site.run("pull", name, patient, "--format", "bundle", "--out", "chart.json")
+        stored = site.run("pull", name, patient, "--format", "bundle", "--out", "again.json", "--stored")
+    assert (done.code, stored.code) == (0, 0)
+    entries = json.loads((site.folder / "chart.json").read_text())["entry"]
+    kinds = {(entry["resource"]["resourceType"], entry["resource"]["id"]): entry["fullUrl"] for entry in entries}
+    assert kinds == {key: f"{served.base_url}/{key[0]}/{key[1]}" for key in kinds}
+    subjects = {entry["resource"]["subject"]["reference"] for entry in entries if "subject" in entry["resource"]}
+    assert subjects == {f"Patient/{patient}"}
+    assert f"{served.base_url}/Patient/{patient}" in kinds.values()
+    assert (site.folder / "again.json").read_bytes() == (site.folder / "chart.json").read_bytes()
+
+
 def test_a_pull_moves_no_watermark_and_tombstones_nobody(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)

@@ -48,8 +48,15 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
         stated = _oauth_token_uri(metadata)
     if stated is None:
         down = next((error for error in (metadata_error, smart_error) if isinstance(error, TransientFetchError)), None)
-        if down is not None:
+        if down is not None and down.status is None:
             raise down
+        if down is not None:
+            raise TransientFetchError(
+                f"where to log in is not known: .well-known/smart-configuration {smart_said}, /metadata {metadata_said}; set "
+                f"profile.token_url to log in without them, or run again later. {down}",
+                status=down.status,
+                codes=down.codes,
+            )
         answers = f"the first {smart_said}, the second {metadata_said}"
         if smart_said == metadata_said:
             answers = f"both {smart_said}"
@@ -75,7 +82,8 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
         body = (await client.send(call)).body
     except RequestError as error:
         unreadable = ", but no JSON" if error.status == _OK else ""
-        return {}, error, f"answered {error.status}{unreadable}"
+        said = "gave no answer" if error.status is None else f"answered {error.status}{unreadable}"
+        return {}, error, said
     try:
         document = json_from(body)
     except UnreadableJsonError:

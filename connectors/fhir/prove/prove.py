@@ -15,11 +15,10 @@ from itertools import count
 import anyio
 
 from connectors.core.errors import PlanError
-from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
-from connectors.fhir.errors import TerminalFetchError
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.memories import ProofStore
+from connectors.fhir.metadata import declared
 from connectors.fhir.plan import crawl_types
 from connectors.fhir.prove.comparison import Answer, ProofTally
 from connectors.fhir.prove.proof_question import Asker, Question
@@ -28,7 +27,6 @@ from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan, directory_units
 from connectors.fhir.sync import run_scope
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.proof import Certificate, ProvedRun
 from snapshots.unit import Unit
@@ -185,18 +183,11 @@ class _Proof:
             )
 
     async def _declared(self) -> Capability:
-        call = Call(
-            method="GET",
-            url=f"{self._request.base_url}/metadata",
-            template="GET /metadata",
-            purpose="discovery",
-            auth=False,
-        )
-        try:
-            reply = await self.client.send(call)
-            return capability_from(json_from(reply.body))
-        except (TerminalFetchError, UnreadableJsonError):
-            return Capability()  # harmless: without it more is asked, and what the EHR refuses is no proof
+        # without it more is asked, and what the EHR refuses is no proof
+        found = await declared(self.client, self._request.base_url)
+        if found.unasked is not None:
+            self.notes.append(found.note)
+        return found.capability
 
     def _wanted(self) -> tuple[str, ...]:
         """The types that the proved sync should have brought of patients; sets the directories that a crawl lists whole."""

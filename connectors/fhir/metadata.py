@@ -1,0 +1,55 @@
+"""Asks a server what it offers: GET /metadata, which needs no token.
+
+A server that does not show it is planned for by the vendor's profile; `capability` reads it, `plan` weighs the two.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.errors import BudgetExhaustedError, TerminalFetchError, TransientFetchError
+from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.transport.call import Call
+from connectors.fhir.transport.client import EhrClient
+
+_SERVER_ERROR = 500
+_PROFILE_ALONE = "planned by the vendor profile alone"
+
+
+class Declared(NamedTuple):
+    """What the server declares; nothing, with a note that says why, where it does not show it."""
+
+    capability: Capability
+    note: str = ""
+    unasked: TransientFetchError | None = None  # it failed on the question itself: another day it may tell
+
+
+async def declared(client: EhrClient, base_url: str) -> Declared:
+    """Ask for the CapabilityStatement.
+
+    Raises:
+        FetchError: nobody answers, or the EHR counts as down: then nothing else would be answered either.
+    """
+    call = Call(method="GET", url=f"{base_url}/metadata", template="GET /metadata", purpose="discovery", auth=False)
+    try:
+        reply = await client.send(call)
+        capability = capability_from(json_from(reply.body))
+    except TerminalFetchError as error:
+        said = f"the server shows no CapabilityStatement (HTTP {error.status})"
+        return Declared(Capability(), f"{said}: {_PROFILE_ALONE}")
+    except UnreadableJsonError:
+        return Declared(Capability(), f"the server's CapabilityStatement is not JSON: {_PROFILE_ALONE}")
+    except TransientFetchError as error:
+        is_down = client.pace_state().down_until is not None or isinstance(error, BudgetExhaustedError)
+        if is_down or (error.status or 0) < _SERVER_ERROR:
+            raise
+        said = f"the server could not be asked for its CapabilityStatement (HTTP {error.status} to all tries)"
+        return Declared(Capability(), f"{said}: {_PROFILE_ALONE}", error)
+    if capability.unread:
+        return Declared(
+            capability,
+            f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that they declare "
+            "are not requested, unless the connection names them",
+        )
+    return Declared(capability)
