@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
     from exports.run import ExportResult
+    from exports.snapshot_port import ShownRun
     from snapshots.actor import Actor
 
 EXAMPLES = (
@@ -268,13 +269,14 @@ async def run_export(
 
 def result_as_json(result: ExportResult) -> dict[str, object]:
     """Return what `export --json` prints."""
-    from exports.delivery.manifest import instant
+    from exports.delivery.manifest import instant, states
 
     return {
         "status": "complete" if result.rows else "nothing",
         "out": result.out,
         "as_of": instant(result.as_of),
-        "runs": list(result.runs),
+        "runs": [one.run for one in result.runs],
+        "states": states(result.runs),
         "not_included": [
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
         ],
@@ -291,7 +293,7 @@ def print_result(result: ExportResult) -> None:
         for file in result.files
     ]
     print_table(("file", "rows#", "size#", "gzip#"), rows)
-    runs = ", ".join(map(str, result.runs))
+    runs = ", ".join(f"{one.run} ({_state(one)})" for one in result.runs)
     of = f"runs {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
     tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
     if result.not_included:
@@ -301,6 +303,17 @@ def print_result(result: ExportResult) -> None:
         tell(line)
     if not result.rows:
         tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
+
+
+def _state(run: ShownRun) -> str:
+    """Say how a run ended, and which sync was whole if this one says nothing of that."""
+    if run.state == "complete" and run.kind == "sync":
+        return run.state
+    named = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
+    whole = (
+        "no sync was complete yet" if run.last_complete is None else f"the last complete sync is {run.last_complete}"
+    )
+    return f"{named}; {whole}"
 
 
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:

@@ -261,6 +261,7 @@ class PreviewStore(EhrRunStore):
     """A run that keeps only its plan, and has nothing to do."""
 
     id = 0
+    idle = timedelta()
     planned = False
     left_behind = LeftBehind()
 
@@ -380,4 +381,5 @@ class PreviewRuns:
             yield PreviewStore(self._preview, scope, None, self._now)
             return
         async with self._store.peek(scope) as known:
+            self._preview.open_run = known.open_run if known is not None else None
             yield PreviewStore(self._preview, scope, known, self._now)

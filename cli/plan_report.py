@@ -85,8 +85,34 @@ def _since(preview: Preview) -> list[str]:
     return [f"  since {instant}: {', '.join(sorted(types))}" for instant, types in sorted(by_instant.items())]
 
 
+def _of_open_run(preview: Preview) -> list[str]:
+    """Return what becomes of a run that has not ended: the plan below it is a new run's."""
+    found = preview.open_run
+    if found is None:
+        return []
+    said = f"{preview.connection}: run {found.run}, which began {found.began:%Y-%m-%d %H:%M} UTC, "
+    if found.fate == "in progress":
+        return [
+            f"{said}is in progress: a sync now would end at once (exit code {ExitCode.BUSY.value}). After it, a new run:"
+        ]
+    if found.fate == "given up":
+        return [
+            f"{said}is open, but it asked for something else or is too old: the next sync gives it up and starts a new run:"
+        ]
+    left = sum(found.left.values())
+    what = (
+        f"{left:,} of its {found.units:,} units are left ({by_type(found.left)})"
+        if left
+        else "none of its units is left"
+    )
+    if not found.units:
+        what = "it has planned nothing yet"
+    job = ", and goes on with its export at the server" if found.has_export else ""
+    return [f"{said}is open: the next sync resumes it{job}; {what}. A new run would be:"]
+
+
 def _describe(preview: Preview) -> str:
-    lines = []
+    lines = _of_open_run(preview)
     if preview.error:
         lines.append(f"{preview.connection}: cannot be planned: {preview.error}")
     elif preview.request:

@@ -15,6 +15,7 @@ import orjson
 if TYPE_CHECKING:
     from connectors.fhir.transport.call import Call, Reply
     from connectors.fhir.transport.client import EhrClient
+    from snapshots.peek import OpenRunFound
 
 
 @dataclass(kw_only=True)
@@ -30,6 +31,7 @@ class Preview:
     units: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str | None = None
+    open_run: OpenRunFound | None = None  # of an earlier sync, and what the next one does with it
 
 
 class KickOffReachedError(Exception):

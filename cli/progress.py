@@ -101,12 +101,12 @@ class PlainLines:
 
 
 def counts(progress: RunProgress, elapsed_s: float) -> str:
-    """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 resources, 240 requests, 12 s, ETA 28 s"."""
+    """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 received, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
         parts.append(f"{progress.units_done:,} of {_counted(progress.units, 'unit')}")
     if progress.records:
-        parts.append(_counted(progress.records, "resource"))
+        parts.append(f"{progress.records:,} received")  # each time that it comes; reports count a resource once
     if progress.requests:
         parts.append(_counted(progress.requests, "request"))
     parts += pace(progress)
@@ -177,7 +177,7 @@ def _bars() -> Iterator[Show]:
     def show(progress: RunProgress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
-        counted = _counted(progress.records, "resource"), _counted(progress.requests, "request")
+        counted = f"{progress.records:,} received", _counted(progress.requests, "request")
         waiting = waits(progress, time.time())
         note = printable(" · ".join((*waiting, progress.phase, *counted, *pace(progress))))
         bars.update(

@@ -25,7 +25,7 @@ from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement, compile_libraries
-from exports.snapshot_port import OpenRun, RowChunks, Snapshot
+from exports.snapshot_port import OpenRun, RowChunks, ShownRun, Snapshot
 from exports.typed_rows import NOTHING
 from snapshots.errors import StoreQueryError
 
@@ -51,7 +51,7 @@ class ExportResult:
     files: tuple[DeliveredFile, ...]
     rows: int
     as_of: datetime
-    runs: tuple[int, ...]
+    runs: tuple[ShownRun, ...]
     not_included: tuple[OpenRun, ...]
     notes: tuple[str, ...] = ()  # what is doubtful about its views: elements that R4 does not have
 
@@ -100,7 +100,7 @@ async def export(
         content = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
-            runs=snapshot.runs,
+            runs=snapshot.shown,
             not_included=snapshot.not_included,
             request=_told(request, files, statements, snapshot.changed_since),
             files=delivered,
@@ -113,7 +113,7 @@ async def export(
     rows = sum(file.rows for file in delivered)
     notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
     notes += tuple(note for statement in statements for note in statement.notes)
-    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.runs, snapshot.not_included, notes)
+    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:

@@ -29,6 +29,30 @@ class OpenRun(Protocol):
         """The time at which it began."""
 
 
+class ShownRun(Protocol):
+    """The newest run of a connection that left anything in a snapshot."""
+
+    @property
+    def run(self) -> int:
+        """The run's number."""
+
+    @property
+    def connection(self) -> str:
+        """The name of its connection."""
+
+    @property
+    def kind(self) -> str:
+        """What it fetched: "sync" or "pull"."""
+
+    @property
+    def state(self) -> str:
+        """How it ended: "complete", "partial", "failed" or "nothing"."""
+
+    @property
+    def last_complete(self) -> int | None:
+        """The connection's newest complete sync."""
+
+
 class RowChunks(Protocol):
     """A stream of bytes that counts its rows."""
 
@@ -53,7 +77,11 @@ class Snapshot(Protocol):
 
     @property
     def runs(self) -> tuple[int, ...]:
-        """The newest finished run of each connection in the selection."""
+        """The newest finished run of each connection in the selection that left anything."""
+
+    @property
+    def shown(self) -> tuple[ShownRun, ...]:
+        """The same runs, and how they ended."""
 
     @property
     def not_included(self) -> tuple[OpenRun, ...]:
@@ -84,7 +112,7 @@ class Snapshot(Protocol):
         """Return every live resource of a type, each as one line of JSON."""
 
     def entries(self, resource_type: str) -> RowChunks:
-        """Return the same resources as entries of a Bundle, one a line: `fullUrl`, which relative references find, and `resource`."""
+        """Return the same resources as entries of a Bundle, one a line: `resource`, and `fullUrl` below the EHR's base."""
 
     def sources(self, resource_type: str) -> tuple[Composable, ...]:
         """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,7 +56,7 @@ async def begin(
             connection, has_moved = await _found_connection(conn, scope)
             now = {"connection": connection, "at": clock()}
             interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
-            keep = interrupted[0] if interrupted and not has_moved and _same_scope(interrupted[0], scope) else None
+            keep = interrupted[0] if interrupted and not has_moved and same_scope(interrupted[0], scope) else None
             stale = [row[0] for row in interrupted if row is not keep]
             if stale:
                 why = "given up: base_url has changed since" if has_moved else "interrupted"
@@ -67,8 +67,11 @@ async def begin(
                 await conn.execute(_SQL["forget_down"], {"connection": connection})
                 left_behind = LeftBehind(len(stale), dropped.rowcount)
             as_of: datetime | None = None
+            idle = timedelta()
             if keep is not None:
                 run, started_at, as_of = keep[:3]
+                lay = await (await conn.execute(_SQL["note_idle"], {**now, "run": run})).fetchone()
+                idle = lay[0] if lay else idle
                 planned = await (await conn.execute(_SQL["resume"], {"run": run})).fetchone()
             else:
                 run, started_at = await _insert(conn, connection, scope, clock())
@@ -76,7 +79,7 @@ async def begin(
     opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
     of_run = RunSession(session=session, open=opened, clock=clock)
     has_plan = bool(planned and planned[0])
-    return OpenRun(of_run, started_at=started_at, planned=has_plan, left_behind=left_behind, release=release)
+    return OpenRun(of_run, started_at=started_at, idle=idle, planned=has_plan, left_behind=left_behind, release=release)
 
 
 async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarded:
@@ -164,7 +167,8 @@ def address(base_url: str) -> tuple[str, str, int | None, str]:
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
 
 
-def _same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
+def same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
+    """Return whether an interrupted run (a row of `interrupted`) is resumed by a run of this scope."""
     _, _, _, kind, mode, selection, types, since, cohort, everything, young = row
     asked = (
         scope.kind,

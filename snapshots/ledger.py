@@ -57,6 +57,7 @@ class OpenRun:
         session: RunSession,
         *,
         started_at: datetime,
+        idle: timedelta,
         planned: bool,
         left_behind: LeftBehind,
         release: Callable[[], Awaitable[None]],
@@ -69,6 +70,7 @@ class OpenRun:
         self._taking: Taking | None = None  # known after the first write
         self._ways = WayNumbers(session)
         self._started_at = started_at
+        self._idle = idle
         self._planned = planned
         self._left_behind = left_behind
         self._roster = RunRoster(session)
@@ -84,6 +86,11 @@ class OpenRun:
     def started_at(self) -> datetime:
         """When the run first began, even if it was resumed."""
         return self._started_at
+
+    @property
+    def idle(self) -> timedelta:
+        """How long it lay dead before it was resumed, in all."""
+        return self._idle
 
     @property
     def selection(self) -> str:

@@ -39,14 +39,29 @@ class Selection:
     changed_since: int | None = None
 
 
+class ShownRun(NamedTuple):
+    """The newest run of a connection that left anything in a snapshot, and how it ended."""
+
+    run: int
+    connection: str
+    kind: str  # "sync" or "pull"
+    state: str  # "complete", "partial", "failed" or "nothing"
+    last_complete: int | None  # the newest complete sync; None: there is none
+    began: datetime
+
+
 class _Source(NamedTuple):
     """A connection that is read."""
 
     name: str
     number: int
-    run: int | None
-    began: datetime | None
     base_url: str
+    newest: int | None  # of the runs that have ended
+    run: int | None  # of those that left anything
+    began: datetime | None
+    kind: str | None
+    state: str | None
+    last_complete: int | None
 
 
 class OpenRun(NamedTuple):
@@ -100,8 +115,19 @@ class Snapshot:
 
     @property
     def runs(self) -> tuple[int, ...]:
-        """The newest finished run of each connection, ascending."""
-        return tuple(sorted(one.run for one in self._sources if one.run is not None))
+        """The newest finished run of each connection that left anything, ascending."""
+        return tuple(one.run for one in self.shown)
+
+    @property
+    def shown(self) -> tuple[ShownRun, ...]:
+        """The same runs, and how they ended."""
+        return tuple(
+            sorted(
+                ShownRun(one.run, one.name, one.kind, one.state, one.last_complete, one.began)
+                for one in self._sources
+                if one.run is not None and one.began is not None and one.kind is not None and one.state is not None
+            )
+        )
 
     @property
     def not_included(self) -> tuple[OpenRun, ...]:
@@ -143,7 +169,7 @@ class Snapshot:
         return self._of_type("ndjson", resource_type)
 
     def entries(self, resource_type: str) -> CopyStream:
-        """Return the same resources as entries of a Bundle, one a line: `fullUrl`, which relative references find, and `resource`."""
+        """Return the same resources as entries of a Bundle, one a line: `resource`, and `fullUrl` below the EHR's base."""
         return self._of_type("entries", resource_type)
 
     def _of_type(self, statement: str, resource_type: str) -> CopyStream:
@@ -348,7 +374,7 @@ async def _as_left(
     sources = [one for one in known if not names or one.name in names]
     numbers = {"connections": [one.number for one in sources]}
     open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
-    newest = {**numbers, "newest": [one.run or 0 for one in sources]}
+    newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
     return Snapshot(conn, selection, sources, open_runs, later, before=before)
 

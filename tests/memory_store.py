@@ -24,6 +24,7 @@ class MemoryRunStore(RunStore):
 
     id = 1
     started_at = BEGAN
+    idle = timedelta()
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []

@@ -28,6 +28,10 @@ class RunStore(Protocol):
         """When the run first began, even if it was resumed: the watermark's upper bound."""
 
     @property
+    def idle(self) -> timedelta:
+        """How long it lay dead before it was resumed, in all: no time at work."""
+
+    @property
     def planned(self) -> bool:
         """True when a resumed run already has its units: do not plan again, continue with `pending`."""
 

@@ -307,6 +307,6 @@ def _suspended(run: EhrRun, error: TransientFetchError) -> RunReport:
         retries_spent=run.traffic.spent,
         retries_left=run.traffic.left,
         down_until=run.down_until,
-        seconds=(run.now() - run.store.started_at).total_seconds(),
+        seconds=(run.now() - run.store.started_at - run.store.idle).total_seconds(),
         error=f"{error} The export job is kept: the next sync of this connection resumes it.",
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
 from exports.errors import DestinationError
-from exports.snapshot_port import OpenRun
+from exports.snapshot_port import OpenRun, ShownRun
 
 MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
@@ -31,7 +31,7 @@ def manifest_content(
     *,
     version: str,
     as_of: datetime,
-    runs: Sequence[int],
+    runs: Sequence[ShownRun],
     not_included: Sequence[OpenRun],
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
@@ -40,7 +40,8 @@ def manifest_content(
     document = {
         "chartferry": version,
         "as_of": instant(as_of),
-        "runs": list(runs),
+        "runs": [one.run for one in runs],
+        "states": states(runs),
         "not_included": [
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
         ],
@@ -48,6 +49,20 @@ def manifest_content(
         "files": [{key: value for key, value in asdict(file).items() if value is not None} for file in files],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def states(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
+    """Return how each run ended: the files of a failed one hold what it had fetched over what earlier ones left."""
+    return [
+        {
+            "run": one.run,
+            "connection": one.connection,
+            "kind": one.kind,
+            "state": one.state,
+            "last_complete": one.last_complete,
+        }
+        for one in runs
+    ]
 
 
 def instant(moment: datetime) -> str:

@@ -51,9 +51,24 @@ SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest
     ) AS young
 FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DESC
 
+-- name: units_left
+-- What a run that is resumed asks for, by type, and how many units it has in all.
+SELECT u.resource_type, count(*) FILTER (WHERE u.state <> 'settled')::int, count(*)::int
+FROM unit u WHERE u.run = %(run)s AND u.kind NOT IN ('confirm', 'control') GROUP BY 1 ORDER BY 1
+
+-- name: has_job
+-- Whether a run's export job lives at its server.
+SELECT EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s AND b.status_url IS NOT NULL AND NOT b.deleted)
+
 -- name: abandon
--- Close interrupted runs that will not be resumed.
-UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s WHERE id = ANY(%(runs)s)
+-- Close interrupted runs that will not be resumed. Since the last that is known of them they were not at work.
+UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s, idle = idle + greatest(%(at)s - k.at, '0')
+FROM last_known k WHERE k.run = run.id AND run.id = ANY(%(runs)s)
+
+-- name: note_idle
+-- Since the last that is known of an interrupted run, it was not at work; how long it lay so in all.
+UPDATE run SET idle = idle + greatest(%(at)s - k.at, '0'), resumed_at = %(at)s
+FROM last_known k WHERE k.run = run.id AND run.id = %(run)s RETURNING run.idle
 
 -- name: forget_seen
 -- What these runs saw, and what that mentioned, is of no more use.

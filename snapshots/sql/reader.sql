@@ -13,14 +13,26 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
     CASE WHEN has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', %(disk)s, true) END
 
 -- name: connections
--- Connections with the newest run that had finished by then (NULL: by now), and when it began.
-SELECT c.name, c.id, newest.id, newest.started_at, coalesce(c.base_url, '')
+-- Connections with the newest run that had finished by then (NULL: by now); the newest of those that left anything, for a run that
+-- failed before its first batch shows nothing; and the newest sync that was complete.
+SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id
 FROM connection c
 LEFT JOIN LATERAL (
-    SELECT run.id, run.started_at FROM run WHERE run.connection = c.id
-        AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
+    SELECT run.id FROM run WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
     ORDER BY run.id DESC LIMIT 1
 ) newest ON true
+LEFT JOIN LATERAL (
+    SELECT run.id, run.started_at, run.kind, run.status FROM run
+    WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity') AND (
+        run.status <> 'failed' OR EXISTS (
+            SELECT FROM run_count n WHERE n.run = run.id AND n.new + n.changed + n.unchanged + n.deleted > 0))
+    ORDER BY run.id DESC LIMIT 1
+) shown ON true
+LEFT JOIN LATERAL (
+    SELECT run.id FROM run WHERE run.connection = c.id AND run.kind = 'sync' AND run.status = 'complete'
+        AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
+    ORDER BY run.id DESC LIMIT 1
+) whole ON true
 ORDER BY c.name
 
 -- name: open_runs

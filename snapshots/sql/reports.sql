@@ -16,14 +16,8 @@ SELECT run.id, c.name, stands.status,
     run.patients, run.notes, run.requests, run.retries,
     run.retries_spent, run.retries_left, run.down_until,
     extract(epoch FROM CASE stands.status WHEN 'running' THEN now() WHEN 'interrupted' THEN (
-        -- up to the last thing that is known of it
-        SELECT max(at) FROM (
-            SELECT run.started_at UNION ALL SELECT max(u.ended_at) FROM unit u WHERE u.run = run.id
-            UNION ALL SELECT b.kicked_off_at FROM bulk_job b WHERE b.run = run.id
-            UNION ALL SELECT p.saved_at FROM pace p WHERE p.connection = run.connection
-                AND NOT EXISTS (SELECT FROM run later WHERE later.connection = run.connection AND later.id > run.id)
-        ) AS known (at)
-    ) ELSE run.finished_at END - run.started_at)::float8, run.error,
+        SELECT k.at FROM last_known k WHERE k.run = run.id
+    ) ELSE run.finished_at END - run.started_at - run.idle)::float8, run.error,
     (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}'), run.claims, run.kind
 FROM run JOIN connection c ON c.id = run.connection CROSS JOIN LATERAL (
     SELECT CASE WHEN run.status = 'running' AND NOT EXISTS (

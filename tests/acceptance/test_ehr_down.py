@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from mocks.faults import Action, FaultRule, Match
+from tests.acceptance.small_server import Small, bundle, row, small_server, statement
 from tests.user_site import Site, mock, reachable
 
 
@@ -60,3 +65,59 @@ def test_a_time_zone_that_does_not_exist_is_a_configuration_error(site: Site) ->
     done = site.run("config", "check")
     assert done.code == 2
     assert "time_zone" in done.stdout + done.stderr
+
+
+class Shy:
+    """A server of one patient that fails on /metadata while `fails`; its smart-configuration, if any, says where to log in."""
+
+    def __init__(self, small: Small, *, smart: bool = True) -> None:
+        self.fails = True
+        self._smart = {"token_endpoint": f"{small.base}/token"} if smart else None
+        small.answer = self.answer
+
+    def answer(self, path: str, query: dict[str, str]) -> Any:
+        token = {"access_token": "x", "token_type": "bearer", "expires_in": 300}
+        if path == "/metadata":
+            return (503, b"", {}) if self.fails else statement("Patient", "Goal")
+        asked = {"/.well-known/smart-configuration": self._smart, "/token": token}
+        rows = {"/Patient": bundle(row("Patient", "p1")), "/Goal": bundle(row("Goal", "g1", "p1"))}
+        return asked.get(path) or rows.get(path) or {"/Patient/p1": row("Patient", "p1")}.get(path)
+
+
+LOGIN = {"client_id": "c", "client_secret": "env:A_SECRET"}
+
+
+def test_a_metadata_that_only_fails_is_named_and_the_run_goes_on_as_the_last_one_did(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "x")
+    with small_server() as small:
+        shy = Shy(small)
+        site.connect(small.served, types=["Patient", "Goal"], **LOGIN)
+        first = site.sync(code=5)["runs"][0]
+        shy.fails = False
+        site.sync()
+        shy.fails = True
+        run = site.sync()["runs"][0]
+        checked = site.run("config", "check", "--connect")
+    assert '`mode = "crawl"`' in first["error"]
+    assert (run["status"], run["mode"], run["deleted"]) == ("complete", "crawl", 0)
+    assert any("could not be asked for its CapabilityStatement (HTTP 503" in note for note in run["notes"])
+    assert (checked.code, "warn" in checked.stdout) == (0, True)
+    assert len(site.exported()) == 2
+
+
+def test_a_login_that_depends_on_a_metadata_that_fails_says_what_to_set(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "x")
+    with small_server() as small:
+        Shy(small, smart=False)
+        site.connect(small.served, "lost", mode="crawl", **LOGIN)
+        lost = site.sync("lost", code=5)["runs"][0]
+        token = {"login.token_url": f"{small.base}/token"}
+        site.connect(small.served, "told", mode="crawl", types=["Patient", "Goal"], profile=token, **LOGIN)
+        told = site.sync("told")["runs"][0]
+    assert "where to log in is not known" in lost["error"]
+    assert "profile.login.token_url" in lost["error"]
+    assert told["status"] == "complete"

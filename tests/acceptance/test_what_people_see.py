@@ -49,6 +49,12 @@ def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: 
         until(lambda: served.log.of("search"), process)
         process.send_signal(signal.SIGINT)
         process.communicate()
+        planned = site.run("sync", "--plan")
+        (plan,) = site.run("sync", "--plan", "--json").json["plans"]
+    assert f"run {plan['open_run']['run']}, which began" in planned.stdout
+    assert "the next sync resumes it; " in planned.stdout
+    assert plan["open_run"]["fate"] == "resumed"
+    assert 0 < sum(plan["open_run"]["left"].values()) <= plan["open_run"]["units"]
     with psycopg.connect(site._store_url, autocommit=True) as conn:
         conn.execute("UPDATE tenant_default.run SET started_at = started_at - interval '9 hours'")
         conn.execute("UPDATE tenant_default.unit SET ended_at = ended_at - interval '9 hours'")

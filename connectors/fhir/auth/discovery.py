@@ -53,7 +53,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
         if down is not None:
             raise TransientFetchError(
                 f"where to log in is not known: .well-known/smart-configuration {smart_said}, /metadata {metadata_said}; set "
-                f"profile.token_url to log in without them, or run again later. {down}",
+                f"profile.login.token_url to log in without them, or run again later. {down}",
                 status=down.status,
                 codes=down.codes,
             )

@@ -83,7 +83,7 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=tmp_path, formats=("csv", "ndjson")), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
-    assert manifest["runs"] == list(result.runs)
+    assert manifest["runs"] == [one.run for one in result.runs]
     assert len(manifest["files"]) == 1 + len(builtin_names())
     for file in manifest["files"]:
         content = (tmp_path / file["path"]).read_bytes()
@@ -209,6 +209,31 @@ async def test_the_manifest_names_the_runs_that_have_not_ended(store: Store, tmp
     assert manifest["runs"] == [run.id - 1]
     began = run.started_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
     assert manifest["not_included"] == [{"run": run.id, "connection": "site", "began": began}]
+
+
+async def test_a_failed_run_is_told_as_such_and_one_that_left_nothing_is_not_shown(
+    store: Store, tmp_path: Path
+) -> None:
+    scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
+    told = []
+    for found in (None, [], [patient("b")]):
+        if found is None:
+            await fill(store, [patient("a")])
+        else:
+            async with await store.begin_run(scope) as run:
+                await run.write(Batch(records=[record(one) for one in found]))
+                await run.fail(reason="the EHR went away", requests=1, retries=0)
+        async with store.snapshot(Selection()) as snapshot:
+            await export(ExportRequest(out=tmp_path, formats=("ndjson",)), snapshot)
+        told.append((tmp_path / "manifest.json").read_bytes())
+    assert told[0] == told[1]
+    first, last = json.loads(told[0]), json.loads(told[2])
+    whole = first["runs"][0]
+    complete = {"connection": "site", "kind": "sync", "state": "complete", "run": whole, "last_complete": whole}
+    assert (first["runs"], first["states"]) == ([whole], [complete])
+    assert last["states"] == [{**complete, "state": "failed", "run": whole + 2}]
+    assert (last["runs"], last["as_of"] > first["as_of"]) == ([whole + 2], True)
+    assert len(lines_of(tmp_path / "Patient.ndjson.gz")) == 2
 
 
 async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.export_job import BulkJob
+from snapshots.ledger import OpenRun
 from snapshots.record import Batch, Quarantined
 from snapshots.store import Store
 from snapshots.unit import Unit
@@ -68,6 +69,72 @@ async def test_an_interrupted_run_asks_its_holes_again_and_does_not_double_its_q
         await again.write(Batch(results=[settled(P2), settled(P3)]))
         report = await again.finish(watermark=None, requests=0, retries=0)
     assert (report.status, report.quarantined, report.holes) == ("complete", 0, [])
+
+
+async def test_a_run_that_lay_dead_counts_the_time_at_work_only(store: Store):
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    now = [began]
+
+    async def at_work(seconds: float, *units: Unit) -> OpenRun:
+        """Begin or resume, settle units after so many seconds, and die."""
+        async with await store.begin_run(scope(), lambda: now[0]) as run:
+            await run.plan([P1, P2, P3])
+            now[0] += timedelta(seconds=seconds)
+            await run.write(Batch(results=[settled(unit) for unit in units]))
+        return run
+
+    first = await at_work(10, P1)
+    assert (await store.run(first.id)).seconds == 10
+    now[0] += timedelta(hours=3)
+    await at_work(20, P2)
+    now[0] += timedelta(hours=3)
+    await at_work(5)  # nothing is known of these seconds
+    now[0] += timedelta(hours=3)
+    async with await store.begin_run(scope(), lambda: now[0]) as run:
+        assert run.idle == now[0] - began - timedelta(seconds=30)
+        now[0] += timedelta(seconds=30)
+        report = await run.finish(watermark=None, requests=0, retries=0)
+    assert (report.id, report.seconds) == (first.id, 60)
+
+
+async def test_a_run_that_is_given_up_counts_the_time_at_work_only(store: Store):
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    async with await store.begin_run(scope(), lambda: now[0]) as run:
+        await run.plan([P1])
+        now[0] += timedelta(seconds=10)
+        await run.write(Batch(results=[settled(P1)]))
+    now[0] += timedelta(hours=3)
+    async with await store.begin_run(scope(types=("Goal",)), lambda: now[0]):
+        assert (await store.run(run.id)).seconds == 10
+
+
+async def test_what_the_next_run_does_with_an_open_one_is_told_beforehand(store: Store):
+    async with store.peek(scope()) as known:
+        assert known is None
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1, P2, P3])
+        await run.write(Batch(results=[settled(P1), failed(P2)]))
+        async with store.peek(scope()) as known:
+            assert known is not None
+            assert known.open_run is not None
+            assert (known.open_run.run, known.open_run.fate) == (run.id, "in progress")
+    async with store.peek(scope()) as known:
+        assert known is not None
+        assert known.open_run is not None
+        found = known.open_run
+    assert (found.run, found.fate, found.units, found.left, found.has_export) == (
+        run.id, "resumed", 3, {"Observation": 2}, False
+    )  # fmt: skip
+    for other in (scope(types=("Goal",)), scope(base_url="https://elsewhere.example/fhir")):
+        async with store.peek(other) as known:
+            assert known is not None
+            assert known.open_run is not None
+            assert known.open_run.fate == ("given up" if other.types else "resumed")
+    async with await store.begin_run(scope()) as again:
+        await again.finish(watermark=None, requests=0, retries=0)
+    async with store.peek(scope()) as known:
+        assert known is not None
+        assert known.open_run is None
 
 
 async def test_what_an_interrupted_run_saw_is_not_missed_by_its_resumption(store: Store, store_url: str):

@@ -26,7 +26,7 @@ class Run:
 
 def test_a_line_tells_counts_and_when_it_will_end() -> None:
     run = Run(units_done=100, units=400, records=3201, requests=240, retries=2)
-    expected = "fetching charts, 100 of 400 units, 3,201 resources, 240 requests, 2 retries, 12 s, ETA 36 s"
+    expected = "fetching charts, 100 of 400 units, 3,201 received, 240 requests, 2 retries, 12 s, ETA 36 s"
     assert counts(run, 12) == expected
 
 
@@ -64,7 +64,7 @@ def test_connections_do_not_hide_each_other() -> None:
 
 def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
     told = counts(Run(units=1, records=1, requests=1, retries=1), 2)
-    assert told == "fetching charts, 0 of 1 unit, 1 resource, 1 request, 1 retry, 2 s"
+    assert told == "fetching charts, 0 of 1 unit, 1 received, 1 request, 1 retry, 2 s"
 
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()

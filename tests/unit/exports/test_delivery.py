@@ -110,7 +110,7 @@ def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_the_manifest_tells_instants_in_utc() -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
-    content = manifest_content(version="1", as_of=moment, runs=(3,), not_included=(), request={}, files=[])
+    content = manifest_content(version="1", as_of=moment, runs=(), not_included=(), request={}, files=[])
     assert json.loads(content)["as_of"] == "2024-01-02T00:00:00Z"
 
 
