@@ -294,7 +294,8 @@ def print_result(result: ExportResult) -> None:
     ]
     print_table(("file", "rows#", "size#", "gzip#"), rows)
     runs = ", ".join(f"{one.run} ({_state(one)})" for one in result.runs)
-    of = f"runs {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
+    word = "run" if len(result.runs) == 1 else "runs"
+    of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
     tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
 from base64 import b64encode
 from typing import Any
 
@@ -13,6 +16,60 @@ from tests.acceptance.small_server import bundle, row, small_server, statement
 from tests.user_site import Site
 
 PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))
+
+
+def test_case_03_a_chart_is_all_that_names_the_patient_wherever_it_does(site: Site) -> None:
+    patient = {"reference": "Patient/p1"}
+    chart = {
+        "Account": row("Account", "a1", subject=[patient]),
+        "Appointment": row("Appointment", "ap1", participant=[{"actor": patient}]),
+        "Communication": row("Communication", "co1", "p1"),
+        "Condition": row("Condition", "c1", subject={"identifier": {"system": "urn:example:mrn", "value": "7"}}),
+        "Provenance": row("Provenance", "pv1", target=[patient]),
+        "ResearchSubject": row("ResearchSubject", "rs1", individual=patient),
+    }
+
+    def answer(path: str, query: dict[str, str]) -> Any:
+        if path == "/metadata":
+            return statement("Patient", *chart)
+        if path[1:] in chart:
+            return bundle(*[chart[path[1:]]] if query.get("patient") == "p1" else [])
+        return {"/Patient/p1": PATIENTS[0], "/Patient": bundle(*PATIENTS)}.get(path)
+
+    with small_server() as small:
+        small.answer = answer
+        name = site.connect(small.served)
+        pulled = site.run("pull", name, "p1", "--out", "chart.ndjson")
+        site.sync()
+    lines = (site.folder / "chart.ndjson").read_text().splitlines()
+    assert (pulled.code, [json.loads(line)["resourceType"] for line in lines]) == (0, ["Patient", *chart])
+    (site.folder / "p1.csv").write_text("p1")
+    assert {kind for kind, _ in site.exported("--patients", "p1.csv")} == {"Patient", *chart}
+
+
+def test_case_04_a_value_that_no_column_can_hold_costs_its_cell_and_is_never_rounded(site: Site) -> None:
+    odd = (
+        row("Observation", "o1", "p1", valueQuantity={"value": "q12h"}),
+        row("Observation", "o2", "p1", valueInteger=3.5),
+    )
+    answers = {
+        "/metadata": statement("Patient", "Observation"),
+        "/Patient": bundle(*PATIENTS),
+        "/Observation": bundle(*odd),
+    }
+    with small_server() as small:
+        small.answer = lambda path, query: answers.get(path)
+        site.connect(small.served, cohort=None)
+        site.run("sync")
+    done = site.run("export", "--out", "out", "--json")
+    files = {file["path"]: file for file in done.json["files"]}
+    with gzip.open(site.folder / "out" / "observation.csv.gz", "rt", newline="") as file:
+        cells = {cell for line in csv.DictReader(file) for name, cell in line.items() if name.startswith("value_")}
+    assert done.code == 0
+    assert sum(files["observation.csv.gz"]["left_empty"].values()) >= 1
+    assert not cells & {"q12h", "4", "3"}
+    assert {"patient.csv.gz", "procedure.csv.gz"} <= set(files)
+    assert site.run("export", "--out", "strict", "--strict").code != 0
 
 
 def test_case_07_a_list_of_patients_whose_session_is_gone_once_is_listed_anew_and_is_whole(site: Site) -> None:
