@@ -12,9 +12,11 @@ from psycopg import waiting
 
 from snapshots.beginning import begin, utc_now
 from snapshots.ledger import OpenRun
+from snapshots.pool import SessionPool
 from snapshots.report import RunScope
 from snapshots.store import Store
-from tests.fix_store import opened_store
+from snapshots.tenancy import TenantSession
+from tests.fix_store import TESTER, opened_store
 from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
 from tests.histories.player import Player
@@ -47,8 +49,9 @@ class _LastingStore(Store):
     async def begin_run(self, scope: RunScope, clock: Callable[[], datetime] = utc_now) -> OpenRun:
         if self.session is None or self.session.broken:
             self.session = await _Lasting.connect(self._url, autocommit=True)
+        session = TenantSession(conn=self.session, tenant=self._tenant, actor=TESTER)
         try:
-            return await begin(self.session, self._tenant, scope, clock=clock)
+            return await begin(session, scope, clock=clock, release=self.session.close)
         except BaseException:
             await self.session.close()
             raise
@@ -84,4 +87,4 @@ class Stage:
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:
     async with opened_store(url, tenant):
-        return _LastingStore(url, tenant)
+        return _LastingStore(url, tenant, SessionPool(url, tenant, TESTER, most=1, wait_s=1))
