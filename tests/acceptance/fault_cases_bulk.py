@@ -168,7 +168,7 @@ CASES = (
         what="the-status-url-is-another-origin-that-nobody-allowed",
         rules=(rule("kickoff", action={"rewrite": "status-other-host"}),),
         code=FAILED,
-        says="bulk_file_hosts.*--mode crawl",
+        says="file_hosts.*--mode crawl",
         advice=("--mode", "crawl"),
     ),
     Case(
