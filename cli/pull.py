@@ -223,6 +223,8 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         advice = "check the id (a FHIR id, not an MRN)"
         if asked.as_of is not None:
             where, advice = "at that moment the store had", f"{advice}, or list its runs with `chartferry snapshots`"
+        if report is not None and report.holes:
+            advice = "see the holes above"
         say(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
     return code
 

@@ -140,6 +140,7 @@ def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_ho
     assert run["deleted"] == 0
     assert pulled.code not in (0, 4)
     assert "does not know this patient" not in pulled.stdout + pulled.stderr
+    assert "nothing about this patient; see the holes above" in pulled.stdout + pulled.stderr
 
 
 def test_a_gateways_page_at_the_status_url_keeps_the_job_for_the_next_sync(site: Site) -> None:

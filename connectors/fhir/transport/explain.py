@@ -118,6 +118,8 @@ def found(seen: Seen, verdict: Verdict) -> str:
         kind = " with XML instead of JSON"
     elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
         kind = " with an empty body"
+    elif seen.status in (_NOT_FOUND, _GONE) and seen.speaker == "other" and not kind:
+        kind = " without an OperationOutcome"
     codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
 
