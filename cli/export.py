@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
     from exports.run import ExportResult
-    from exports.snapshot_port import ShownRun
     from snapshots.actor import Actor
 
 EXAMPLES = (
@@ -293,7 +292,7 @@ def print_result(result: ExportResult) -> None:
         for file in result.files
     ]
     print_table(("file", "rows#", "size#", "gzip#"), rows)
-    runs = ", ".join(f"{one.run} ({_state(one)})" for one in result.runs)
+    runs = _states(result)
     word = "run" if len(result.runs) == 1 else "runs"
     of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
     tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
@@ -306,15 +305,16 @@ def print_result(result: ExportResult) -> None:
         tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
 
 
-def _state(run: ShownRun) -> str:
-    """Say how a run ended, and which sync was whole if this one says nothing of that."""
-    if run.state == "complete" and run.kind == "sync":
-        return run.state
-    named = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
-    whole = (
-        "no sync was complete yet" if run.last_complete is None else f"the last complete sync is {run.last_complete}"
-    )
-    return f"{named}; {whole}"
+def _states(result: ExportResult) -> str:
+    """Say how the runs ended, and which sync was whole if one of them says nothing of that."""
+    told = []
+    for run in result.runs:
+        state = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
+        if (run.state, run.kind) != ("complete", "sync"):
+            whole = run.last_complete
+            state += "; no sync was complete yet" if whole is None else f"; the last complete sync is {whole}"
+        told.append(f"{run.run} ({state})")
+    return ", ".join(told)
 
 
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
