@@ -123,7 +123,7 @@ class _Chunks:
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
-    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; connections to one origin are given one `shared`. `tokens`
+    `clock` gives epoch seconds, `sleep` waits, `rng` spreads the waits; connections to one origin have one `shared`. `tokens`
     may be set later: discovery, logins and calls with `auth=False` need none. `requests` counts all that went out.
     """
 
