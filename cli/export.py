@@ -61,7 +61,7 @@ PublishOption = Annotated[
     str | None,
     typer.Option(
         "--publish",
-        metavar="DIR",
+        metavar="DIR|URL",
         help="Instead of --out: keep a Bulk Publish dataset current, which others can follow.",
         show_default=False,
     ),
@@ -221,15 +221,14 @@ def _export(
     return ExitCode.COMPLETE if result.rows else ExitCode.NOTHING
 
 
-def _publish(reading: _Reading, folder: str, base_url: str | None) -> int:
-    from cli.publish import run_publish, show_published
-    from exports.delivery.destination import LocalFolder
+def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
+    from cli.publish import destination_of, run_publish, show_published
     from exports.publishing.publish import PublishRequest
 
     wanted = PublishRequest(
         connections=reading.connections, types=reading.types, patients=reading.patients, base_url=base_url
     )
-    destination, terminal = LocalFolder(Path(folder)), reading.invocation.terminal
+    destination, terminal = destination_of(place), reading.invocation.terminal
     done = supervise(
         lambda: run_publish(reading.settings, reading.tenant, reading.actor, wanted, destination, terminal=terminal),
         resume="run it again",

@@ -32,15 +32,19 @@ def verify(
 ) -> int:
     """Follow a Bulk Publish dataset from its root to its end: links, counts, checksums, every line of every file.
 
+    It may be in a folder, at another destination (s3://…), or on a web server.
+
     Exit codes: 0 it can be followed, 3 something in it is wrong, 5 it cannot be read.
     """
+    from cli.publish import destination_of
     from exports.publishing.verification import verify as verify_dataset
 
     if urlsplit(where).scheme in {"http", "https"}:
         found = verify_dataset(where, _over_http)
     else:
-        folder = Path(where)
-        found = verify_dataset((folder / "manifest.json").absolute().as_uri(), lambda url: _in_folder(folder, url))
+        there = destination_of(where)
+        # wherever its pages say that it will be served, its files lie beside each other
+        found = verify_dataset("manifest.json", lambda url: there.chunks(Path(unquote(url.rpartition("/")[2])).name))
     if json:
         emit_json({"status": "partial" if found.problems else "complete", **asdict(found)})
     else:
@@ -55,13 +59,6 @@ def verify(
         )
         tell(f"{len(found.problems)} problems" if found.problems else "the dataset can be followed")
     return ExitCode.PARTIAL if found.problems else ExitCode.COMPLETE
-
-
-def _in_folder(folder: Path, url: str) -> Iterator[bytes]:
-    """Read a file of the folder, wherever its pages say that it will be served."""
-    from exports.delivery.destination import LocalFolder
-
-    return LocalFolder(folder).chunks(Path(unquote(url.rpartition("/")[2])).name)
 
 
 def _over_http(url: str) -> Iterator[bytes]:

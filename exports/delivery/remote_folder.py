@@ -1,0 +1,125 @@
+"""A destination elsewhere, by fsspec: S3, Google Cloud Storage, Azure, SFTP, and what else it knows.
+
+An object store shows an object when all of it is there. Elsewhere a file is written under another name and moved. `destination`
+says what a destination is; credentials come from where each library looks for them, and never from chartferry's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import fsspec
+
+from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile
+from exports.errors import DestinationError, PlanError
+
+_CHUNK_BYTES = 1 << 20
+# where an object appears whole, or not at all; a library of its own reaches each
+_OBJECT_STORES = frozenset({"s3", "gs", "az"})
+EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "sftp": "sftp"}
+
+
+class RemoteFolder:
+    """A folder behind a URL, such as s3://bucket/charts or sftp://user@host/charts. Nobody else may write into it meanwhile.
+
+    Raises:
+        PlanError: no library is installed for such URLs; the message says which extra has it.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._told = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        scheme = parts.scheme
+        if scheme not in EXTRAS:
+            raise PlanError(f"no destination has {scheme}:// URLs; allowed: {', '.join(EXTRAS)}, or a folder")
+        self._whole_at_once = scheme in _OBJECT_STORES
+        # fsspec's own sftp is another library; sshfs has the name ssh
+        named = parts._replace(scheme="ssh").geturl() if scheme == "sftp" else url
+        try:
+            options = {"use_listings_cache": False} if self._whole_at_once else {}
+            self._fs, self._root = fsspec.url_to_fs(named, skip_instance_cache=True, **options)
+        except ImportError:
+            extra = EXTRAS[scheme]
+            raise PlanError(
+                f"nothing is installed that reaches {scheme}://: pip install 'chartferry[{extra}]'"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - each library raises its own
+            raise self._failed("reached", error) from None
+
+    def __str__(self) -> str:
+        return self._told
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """Give a folder of this machine to write aside in; it is removed at the end."""
+        with TemporaryDirectory(prefix="chartferry-") as folder:
+            if not self._whole_at_once:
+                with self._errors("made"):
+                    self._fs.makedirs(self._root, exist_ok=True)
+            yield Path(folder)
+
+    def take(self, part: AtomicFile, name: str) -> None:
+        """Upload a sealed file."""
+        with self._errors("written"):
+            self._fs.put_file(str(part.part), self._aside(name))
+            self._appear(name)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Upload a small file."""
+        with self._errors("written"):
+            self._fs.pipe_file(self._aside(name), content)
+            self._appear(name)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Read a file."""
+        with self._errors("read"), self._fs.open(self._path(name), "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the files that are there, without those that are being written."""
+        with self._errors("listed"):
+            self._fs.invalidate_cache()
+            try:
+                found = [one["name"].rstrip("/").rpartition("/")[2] for one in self._fs.ls(self._root, detail=True)]
+            except FileNotFoundError:  # an object store has no empty folders
+                return frozenset()
+            return frozenset(name for name in found if name and not name.endswith(LEFTOVER_SUFFIX))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with self._errors("removed"):
+            try:
+                self._fs.rm_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _aside(self, name: str) -> str:
+        return self._path(name if self._whole_at_once else f".{name}{LEFTOVER_SUFFIX}")
+
+    def _appear(self, name: str) -> None:
+        if not self._whole_at_once:
+            self._fs.mv(self._aside(name), self._path(name))
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """Turn what a library raises into a DestinationError; it may quote a URL with a password, so only its kind is told."""
+        try:
+            yield
+        except (DestinationError, FileNotFoundError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - each library raises its own
+            raise self._failed(doing, error) from None
+
+    def _failed(self, doing: str, error: Exception) -> DestinationError:
+        return DestinationError(
+            f"{self._told} cannot be {doing} ({type(error).__name__}); check the place, the credentials, and that it is reached "
+            "from here. Then run the same command again"
+        )

@@ -1,0 +1,187 @@
+"""Datasets published to an S3 server (moto's) and to an SFTP server (asyncssh's), over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+from moto.server import ThreadedMotoServer
+
+from exports.delivery.remote_folder import RemoteFolder
+from exports.errors import DestinationError, PlanError
+from exports.publishing.publish import PublishRequest, publish
+from snapshots.reader import Selection
+from snapshots.store import Store
+from tests.integration.exports.follower import Follower
+from tests.integration.exports.test_export_run import fill, patient
+from tests.integration.exports.test_publishing import Killed, killing, live, night, static, verified
+
+pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    (folder / "aws").write_text("[default]\naws_access_key_id = k\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "aws"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"charts-{port}"  # moto's servers of one process share their buckets
+    RemoteFolder(f"s3://{bucket}")._fs.mkdir(bucket)
+    try:
+        yield f"s3://{bucket}/nightly/dataset"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def sftp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server in a thread of its own, whose key the home folder knows, and which knows the key that lies there."""
+    home, served = folder / "home" / ".ssh", folder / "served"
+    home.mkdir(parents=True)
+    served.mkdir()
+    host_key, own_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    own_key.write_private_key(str(home / "id_ed25519"))
+    (home / "id_ed25519").chmod(0o600)
+    own_key.write_public_key(str(home / "authorized"))
+    monkeypatch.setenv("HOME", str(home.parent))
+
+    connections: list[asyncssh.SSHServerConnection] = []
+
+    class Server(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            connections.append(conn)
+
+    async def listening() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_factory=Server,
+            server_host_keys=[host_key],
+            authorized_client_keys=str(home / "authorized"),
+            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(served).encode()),
+        )
+
+    async def closed(server: asyncssh.SSHAcceptor) -> None:
+        server.close()
+        for connection in connections:
+            connection.abort()
+            await connection.wait_closed()
+        await server.wait_closed()
+
+    with started_loop() as loop:
+        server = asyncio.run_coroutine_threadsafe(listening(), loop).result()
+        port = server.get_port()
+        known = host_key.export_public_key().decode()
+        (home / "known_hosts").write_text(f"[127.0.0.1]:{port} {known}")
+        try:
+            yield f"sftp://carrier@127.0.0.1:{port}/nightly/dataset"
+        finally:
+            asyncio.run_coroutine_threadsafe(closed(server), loop).result()
+
+
+@contextmanager
+def started_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop in a thread of its own: what is tested blocks the test's."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(params=[s3, sftp])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with request.param(tmp_path, monkeypatch) as place:
+        yield place
+
+
+def fetched(place: RemoteFolder, folder: Path) -> None:
+    """What lies there, copied into a folder of this machine."""
+    folder.mkdir(exist_ok=True)
+    there = place.names()
+    for path in folder.iterdir():
+        if path.name not in there:
+            path.unlink()
+    for name in there:
+        (folder / name).write_bytes(b"".join(place.chunks(name)))
+
+
+async def test_a_dataset_elsewhere_is_followed_night_after_night(store: Store, tmp_path: Path, url: str) -> None:
+    rng = random.Random(3)
+    request = PublishRequest(connections=("site",), increments=2)
+    place = RemoteFolder(url)
+    copy = tmp_path / "copy"
+
+    async def published(**more: Any) -> str:
+        def opened(since: int | None) -> Any:
+            return store.snapshot(Selection(connections=("site",), changed_since=since))
+
+        return (await publish(request, RemoteFolder(url), opened, **more)).what
+
+    await fill(store, [patient("first")])
+    whats = []
+    with static(copy) as root:
+        follower = Follower(root)
+        for _ in range(4):
+            await night(store, rng)
+            before = dict(follower.copy)
+            if whats:
+                try:
+                    await published(on_progress=killing(rng))
+                except Killed:
+                    fetched(place, copy)
+                    follower.poll()
+                    assert follower.copy == before
+            whats.append(await published())
+            fetched(place, copy)
+            follower.poll()
+            assert follower.copy == await live(store)
+            assert verified(copy).problems == []
+    assert whats.count("snapshot") >= 2
+    assert not [name for name in place.names() if name.startswith(".")]
+
+
+async def test_what_lies_there_is_read_back_and_a_difference_told(store: Store, tmp_path: Path, url: str) -> None:
+    class Forgetful(RemoteFolder):
+        """Loses the end of what it takes."""
+
+        def chunks(self, name: str) -> Iterator[bytes]:
+            for chunk in super().chunks(name):
+                yield chunk[:-1] if name.startswith("Patient") else chunk
+
+    await fill(store, [patient("a")])
+    request = PublishRequest(connections=("site",))
+    with pytest.raises(DestinationError, match="reads back otherwise than it was written"):
+        await publish(request, Forgetful(url), lambda since: store.snapshot(Selection(changed_since=since)))
+    assert "manifest.json" not in RemoteFolder(url).names()
+
+
+def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
+    with socket.socket() as taken:  # bound, and listening to nobody
+        taken.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{taken.getsockname()[1]}/x"
+        with pytest.raises(DestinationError, match=f"sftp://{where} cannot be reached") as caught:
+            RemoteFolder(f"sftp://carrier:hunter2@{where}")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_scheme_that_no_library_has_is_refused_with_those_there_are() -> None:
+    with pytest.raises(PlanError, match="no destination has ftp:// URLs; allowed: s3, gs, az, sftp, or a folder"):
+        RemoteFolder("ftp://example.org/x")
+    with pytest.raises(PlanError, match=r"pip install 'chartferry\[gs\]'"):
+        RemoteFolder("gs://bucket/x")
