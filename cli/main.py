@@ -18,6 +18,7 @@ import typer
 import typer.core
 
 from cli import (
+    audit,
     config_check,
     demo,
     export,
@@ -69,6 +70,8 @@ mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_h
 app.add_typer(config_app, name="config")
 views_app = typer.Typer(help="Look at views, and check them.", no_args_is_help=True)
 app.add_typer(mock_app, name="mock")
+audit_app = typer.Typer(invoke_without_command=True)
+app.add_typer(audit_app, name="audit")
 app.add_typer(views_app, name="views")
 
 
@@ -110,6 +113,10 @@ app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapsho
 app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
 app.command("query", epilog=_examples(query.EXAMPLES))(query.query)
 app.command("verify", epilog=_examples(verify.EXAMPLES))(verify.verify)
+audit_app.callback(epilog=_examples(audit.EXAMPLES))(audit.audit)
+audit_app.command("verify", epilog=_examples(audit.VERIFY_EXAMPLES))(audit.verify)
+audit_app.command("export", epilog=_examples(audit.EXPORT_EXAMPLES))(audit.export)
+audit_app.command("prune", epilog=_examples(audit.PRUNE_EXAMPLES))(audit.prune)
 app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
 views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)
 views_app.command("show", epilog=_examples(views.SHOW_EXAMPLES))(views.show)

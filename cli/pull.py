@@ -168,6 +168,7 @@ async def _pull(
 
 
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
+    from snapshots.audit_event import Action
     from snapshots.reader import Selection
 
     selection = Selection(
@@ -177,7 +178,7 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
         mentioned=True,
         as_of=asked.as_of,
     )
-    async with store.snapshot(selection) as snapshot:
+    async with store.snapshot(selection, Action.PULL) as snapshot:
         if not await snapshot.types():
             return []
         if asked.format == "csv":

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+from exports.delivery.files import DeliveredFile
+from exports.delivery.shown_late import deliver_late
 from exports.errors import PlanError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
 from exports.snapshot_port import Snapshot
@@ -16,6 +17,8 @@ CHART_FORMATS = ("ndjson", "bundle")
 
 async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -> DeliveredFile:  # noqa: A002 - the flag's name
     """Write every live resource of the snapshot, Patient first, then by type; as NDJSON or as one Bundle (collection).
+
+    Nothing of it is shown before the read is in the audit.
 
     A path that ends in `.gz` is written compressed; any other path and a stream are not. The file appears complete or not at all,
     with mode 0600. Memory does not grow with the chart.
@@ -28,21 +31,7 @@ async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -
         raise PlanError(f"no such chart format: {format}; allowed: {', '.join(CHART_FORMATS)}")
     types = sorted(await snapshot.types(), key=lambda name: (name != "Patient", name))
     content = _Content(snapshot, types, format)
-    if isinstance(out, Path):
-        with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
-            async for chunk in content:
-                file.write(chunk)
-            return file.commit(kind=format, rows=content.rows)
-    return await _stream(content, out, format)
-
-
-async def _stream(content: _Content, stream: BinaryIO, format_: str) -> DeliveredFile:
-    encoder = Encoder(stream, compress="no")
-    async for chunk in content:
-        encoder.write(chunk)
-    encoder.finish()
-    stream.flush()
-    return encoder.delivered(path="-", kind=format_, rows=content.rows)
+    return await deliver_late(content, out, end=snapshot.end, kind=format)
 
 
 class _Content:

@@ -105,6 +105,7 @@ async def export(
             request=_told(request, files, statements, snapshot.changed_since),
             files=delivered,
         )
+        await snapshot.end()
         former = retire_manifest(folder)
         for part, _ in waiting:
             part.place()

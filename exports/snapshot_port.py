@@ -126,5 +126,8 @@ class Snapshot(Protocol):
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
         """Bound what each further statement may take."""
 
+    async def end(self) -> None:
+        """Note in the audit what was read, and commit. Show nothing before; nothing more can be read after it."""
+
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts, not for data."""

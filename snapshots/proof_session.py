@@ -1,7 +1,7 @@
 """The database session of one proof of completeness: reads what the store holds of a patient and type.
 
-A proof holds no lock: a sync may begin at any time, and `run_at_work` reports it. `connectors.fhir.prove.prove` does the
-comparison; `certificates` stores the certificates.
+A proof holds no lock: a sync may begin at any time, and `run_at_work` reports it. Whose data it reads is in the audit.
+`connectors.fhir.prove.prove` does the comparison; `certificates` stores the certificates.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import anyio
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
+from snapshots.audit_event import Action
 from snapshots.certificates import keep
 from snapshots.errors import ConnectionBusyError, store_border
 from snapshots.patient import Deferral
 from snapshots.proof import Certificate, ProvedRun
+from snapshots.reading import WhatWasRead, named_patients, note, patients_of_ids, patients_of_type
 from snapshots.reports import patient_hash
 from snapshots.reports import reports as run_reports
 from snapshots.roster import EVERY_PATIENT
@@ -33,6 +35,14 @@ _ROSTER = load("roster")
 _PACE = load("pace")
 
 
+class _Whose(NamedTuple):
+    """Whose data a question reads, for the audit."""
+
+    key: tuple[str | None, ...]  # noted once in a proof, which asks about many types
+    patients: sql.Composable | None
+    types: tuple[str, ...] = ()
+
+
 class ProofSession:
     """One session for the proof of one connection; `Store.proof` makes it. Calls may come from several tasks."""
 
@@ -41,16 +51,33 @@ class ProofSession:
         self._connection = connection
         self._number = number
         self._turn = anyio.Lock()
+        self._noted: set[tuple[str | None, ...]] = set()
 
     @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _asking(self, whose: _Whose | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+        """Run a transaction; whose data it reads is noted in it, unless this proof has noted that before."""
         async with self._turn:
             with store_border(f"proving connection {self._connection}"):
                 async with self._session.transaction():
+                    if whose is not None and whose.key not in self._noted:
+                        await self._note(whose)
                     yield self._session.conn
+                if whose is not None:
+                    self._noted.add(whose.key)
 
-    async def _rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        async with self._asking() as conn:
+    async def _note(self, whose: _Whose) -> None:
+        everyone = whose.patients is None
+        patients = [] if whose.patients is None else [whose.patients]
+        read = WhatWasRead(connections=[self._connection], types=whose.types, patients=patients, everyone=everyone)
+        await note(self._session, Action.LISTING if everyone else Action.PROOF, read)
+
+    def _whose(self, resource_type: str, patient: str | None) -> _Whose:
+        if patient is not None:
+            return _Whose(("patient", patient), named_patients(self._connection, [patient]))
+        return _Whose(("type", resource_type), patients_of_type(self._connection, resource_type), (resource_type,))
+
+    async def _rows(self, query: str, whose: _Whose | None = None, **values: Any) -> list[tuple[Any, ...]]:
+        async with self._asking(whose) as conn:
             found = await conn.execute(_SQL[query], {"connection": self._number, **values})
             return await found.fetchall()
 
@@ -81,7 +108,7 @@ class ProofSession:
 
     async def patients(self) -> list[str]:
         """Return the ids of the connection's live patients, in order."""
-        return [row[0] for row in await self._rows("patients")]
+        return [row[0] for row in await self._rows("patients", _Whose(("everyone",), None))]
 
     async def types(self) -> frozenset[str]:
         """Return the types of which the store holds a live row that belongs to a patient."""
@@ -90,16 +117,19 @@ class ProofSession:
     async def number(self, resource_type: str, patient: str | None) -> int:
         """Count the live resources of a type in one patient's compartment; for None: all of the type."""
         query = "number_of_type" if patient is None else "number_of_patient"
-        return int((await self._rows(query, resource_type=resource_type, patient=patient))[0][0])
+        whose = self._whose(resource_type, patient)
+        return int((await self._rows(query, whose, resource_type=resource_type, patient=patient))[0][0])
 
     async def held(self, resource_type: str, patient: str | None) -> Mapping[str, str | None]:
         """Return the ids of those resources, each with its lastUpdated as written."""
         query = "held_of_type" if patient is None else "held_of_patient"
-        return dict(await self._rows(query, resource_type=resource_type, patient=patient))
+        whose = self._whose(resource_type, patient)
+        return dict(await self._rows(query, whose, resource_type=resource_type, patient=patient))
 
     async def by_id(self, resource_type: str, ids: Sequence[str]) -> Mapping[str, tuple[str | None, bool]]:
         """Return what the store knows about these ids, whosever they are: lastUpdated, and whether it is a tombstone."""
-        found = await self._rows("by_id", resource_type=resource_type, ids=list(ids))
+        whose = _Whose((resource_type, *ids), patients_of_ids(self._connection, resource_type, ids), (resource_type,))
+        found = await self._rows("by_id", whose, resource_type=resource_type, ids=list(ids))
         return {id_: (last_updated, deleted) for id_, last_updated, deleted in found}
 
     async def holes(self, run: int, patients: Sequence[str]) -> Mapping[tuple[str, str | None], str]:

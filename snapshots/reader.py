@@ -1,24 +1,23 @@
 """Reads the store: one consistent moment of a selection, as counts, NDJSON, CSV, or a subquery.
 
-A `Snapshot` is one REPEATABLE READ READ ONLY transaction, bound to its tenant. It shows what ended runs left, and nothing of a
-run that is in progress, suspended or killed, but it names that run. `copy_stream` reads the bytes, exports names and packs the
-files.
+A `Snapshot` is one REPEATABLE READ transaction, bound to its tenant, that notes in the audit whose data it has read. It shows
+what ended runs left, and nothing of a run that is in progress, suspended or killed, but it names that run. `opening`
+makes it, `copy_stream` reads the bytes, exports names and packs the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, sql
 
 from snapshots.copy_stream import CopyStream
-from snapshots.errors import RunNotFoundError, StoreError, store_border
+from snapshots.errors import store_border
+from snapshots.reading import Reading, WhatWasRead
 from snapshots.sql import load
-from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
@@ -50,7 +49,7 @@ class ShownRun(NamedTuple):
     began: datetime
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """A connection that is read."""
 
     name: str
@@ -79,11 +78,12 @@ class Snapshot:
         self,
         conn: AsyncConnection[Any],
         selection: Selection,
-        sources: Sequence[_Source],
+        sources: Sequence[Source],
         open_runs: Sequence[OpenRun] = (),
         later: Sequence[int] = (),
         *,
         before: Snapshot | None = None,
+        audited: Reading | None = None,
     ) -> None:
         """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
 
@@ -95,7 +95,10 @@ class Snapshot:
         self._open_runs = tuple(open_runs)
         self._later = tuple(later)
         self._before = before
+        self._audited = audited
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
+        self._read: set[str] = set()  # types that somebody has asked for
+        self._read_removed = False
 
     async def find_mentioned(self) -> None:
         """Find what the selected patients' charts refer to, if the selection asks for it."""
@@ -147,6 +150,8 @@ class Snapshot:
     async def types(self) -> dict[str, int]:
         """Count the selection's live resources by type, in the order of names; types without any are left out."""
         rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._rows(), selected=self._selected()))
+        if self._selection.patients is not None:  # what they have is known by now
+            self._read.update(row[0] for row in rows)
         return {row[0]: row[1] for row in rows}
 
     async def present(self) -> dict[str, int | None]:
@@ -173,6 +178,7 @@ class Snapshot:
         return self._of_type("entries", resource_type)
 
     def _of_type(self, statement: str, resource_type: str) -> CopyStream:
+        self._read.add(resource_type)
         queries = [
             sql.SQL(_SQL[statement]).format(
                 base=sql.Literal(one.base_url.rstrip("/")),
@@ -202,10 +208,16 @@ class Snapshot:
         They were deleted, or belong to the selected patients no more. Ordered by (connection name, type, id); nothing without
         `changed_since`.
         """
-        queries = [] if self._before is None else [self._removed(one, self._before) for one in self._sources]
+        self._read_removed = self._before is not None
+        queries = [
+            sql.SQL(_SQL["removed"]).format(lost=self._lost(one, self._before))
+            for one in (self._sources if self._before is not None else ())
+        ]
         return CopyStream(self._conn, queries, of_json=True)
 
-    def _removed(self, source: _Source, before: Snapshot) -> sql.Composable:
+    def _lost(self, source: Source, before: Snapshot | None) -> sql.Composable:
+        """Return a query of the rows that the selection had before and has lost."""
+        assert before is not None
         of = self._selection.patients
         values = {
             "connection": sql.Literal(source.number),
@@ -213,23 +225,25 @@ class Snapshot:
             "patients": sql.Literal(list(of or ())),
         }
         parted = "" if of is None else _SQL["parted"]
-        return sql.SQL(_SQL["removed"]).format(
+        return sql.SQL(_SQL["lost"]).format(
             **values,
             parted=sql.SQL(parted).format(**values),
-            before=before._rows(),
-            selected_before=before._selected(),
+            before=before._rows(),  # noqa: SLF001 - a snapshot as well
+            selected_before=before._selected(),  # noqa: SLF001
             rows=self._rows(),
             selected=self._conditions([*self._of_types(), *self._of_patients()]),
         )
 
     def source(self, resource_type: str) -> sql.Composable:
         """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
+        self._read.add(resource_type)
         return sql.SQL(_SQL["source"]).format(
             resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
         )
 
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
         """Return the same as `source`, one per connection in the order of their names; each reads along the primary key."""
+        self._read.add(resource_type)
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(
                 resource_type=sql.Literal(resource_type),
@@ -266,6 +280,31 @@ class Snapshot:
         with store_border("reading a snapshot"):
             rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
             return rows
+
+    def what_was_read(self) -> WhatWasRead:
+        """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
+        types = sorted(self._read)
+        of = {"types": sql.Literal(types), "rows": self._rows(), "selected": self._selected()}
+        patients = []
+        if types:
+            patients += [
+                sql.SQL(_SQL["patients_of_rows"]).format(**of),
+                sql.SQL(_SQL["members_of_rows"]).format(**of, members=self._members()),
+            ]
+        if self._read_removed:
+            patients += [
+                sql.SQL(_SQL["patients_of_lost"]).format(lost=self._lost(one, self._before)) for one in self._sources
+            ]
+        return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
+
+    async def end(self) -> None:
+        """Note in the audit what was read, and commit: from here on it may be shown. Nothing more can be read."""
+        if self._audited is not None:
+            audited, self._audited = self._audited, None
+            with store_border("noting what was read"):
+                await self._conn.execute(_SQL["by_hash"])
+                await audited.note(self.what_was_read())
+                await audited.end()
 
     def _rows(self) -> sql.Composable:
         """Return a FROM item with at least the selection's rows; `_selected` is true for the rows of the selection."""
@@ -325,68 +364,3 @@ class Snapshot:
         live = [] if self._later else [sql.SQL(_SQL["live"])]
         of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
         return sql.SQL(" AND ").join([*live, of_connections, *further])
-
-
-@asynccontextmanager
-async def open_snapshot(session: TenantSession, selection: Selection) -> AsyncIterator[Snapshot]:
-    """Begin the snapshot's transaction on its own session, and end it at the end.
-
-    Raises:
-        StoreError: the selection names a connection that the tenant's store does not know.
-        RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
-    """
-    conn, tenant = session.conn, session.tenant
-    with store_border("opening a snapshot"):
-        async with session.transaction(repeatable_read=True):
-            await conn.execute(_SQL["read_only"])
-            await conn.execute(_SQL["settings"])
-            until = await _until(conn, tenant, selection.as_of)
-            before = None
-            if selection.changed_since is not None:
-                then = await _until(conn, tenant, selection.changed_since)
-                if until is not None and then is not None and then > until:
-                    raise RunNotFoundError(
-                        f"run {selection.changed_since} ended after the moment that is asked for, so nothing can have changed "
-                        "since: name an earlier run."
-                    )
-                before = await _as_left(conn, tenant, replace(selection, changed_since=None), then)
-            snapshot = await _as_left(conn, tenant, selection, until, before)
-            await snapshot.find_mentioned()
-            yield snapshot
-
-
-async def _as_left(
-    conn: AsyncConnection[Any],
-    tenant: str,
-    selection: Selection,
-    until: datetime | None,
-    before: Snapshot | None = None,
-) -> Snapshot:
-    """The snapshot of what the runs had left that had ended by then; None: by now."""
-    moment = {"until": until}
-    known = [_Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
-    names = set(selection.connections)
-    if unknown := names - {one.name for one in known}:
-        raise StoreError(
-            f"nothing is stored of connection {', '.join(sorted(unknown))}: "
-            f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
-        )
-    sources = [one for one in known if not names or one.name in names]
-    numbers = {"connections": [one.number for one in sources]}
-    open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
-    newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
-    later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
-    return Snapshot(conn, selection, sources, open_runs, later, before=before)
-
-
-async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:
-    """The moment up to which ended runs are shown; None: all."""
-    if not isinstance(moment, int):
-        return moment
-    row = await (await conn.execute(_SQL["ended_at"], {"run": moment})).fetchone()
-    if row is None:
-        raise RunNotFoundError(f"tenant {tenant} has no run {moment}: `chartferry runs` lists the existing ones.")
-    if row[0] is None:
-        raise RunNotFoundError(f"run {moment} has not ended, so there is no data as of it yet: name an earlier run.")
-    ended: datetime = row[0]
-    return ended

@@ -31,6 +31,7 @@ class Rights(NamedTuple):
     owns_tables: bool
     select: bool
     write: bool
+    audit: bool
 
     @property
     def there(self) -> bool:
@@ -53,6 +54,20 @@ async def require_reading(conn: AsyncConnection[Any], schema: str, found: Rights
     if found.there and not found.select:
         missing.append("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
     await _refuse(conn, schema, found, "read", missing)
+
+
+async def require_auditing(conn: AsyncConnection[Any], tenant: str) -> None:
+    """Raise MissingRightsError unless the login may note in the audit what it reads; refuse a standby, which cannot."""
+    if _is_standby(conn):
+        raise StoreUnavailableError(
+            "this server is a read-only standby: who reads patient data is noted in the audit, which a standby cannot do. "
+            "Name its primary in store.url. Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
+        )
+    schema = tenant_schema(tenant)
+    with store_border(f"asking what may be done in schema {schema}"):
+        found = await rights_of(conn, schema)
+    statement = "GRANT SELECT, INSERT ON {schema}.audit_event, {schema}.audit_patient, {schema}.audit_seal TO {role}"
+    await _refuse(conn, schema, found, "note in the audit of", [] if found.audit else [statement])
 
 
 async def require_making(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
@@ -92,10 +107,14 @@ async def require_creating(conn: AsyncConnection[Any], tenant: str) -> None:
     await _refuse(conn, schema, found, "create views in", missing)
 
 
+def _is_standby(conn: AsyncConnection[Any]) -> bool:
+    return conn.info.parameter_status("in_hot_standby") == "on"
+
+
 def _refuse_standby(conn: AsyncConnection[Any]) -> None:
-    if conn.info.parameter_status("in_hot_standby") == "on":
+    if _is_standby(conn):
         raise StoreUnavailableError(
-            "this server is a read-only standby: export from it, and name its primary in store.url for everything else. "
+            "this server is a read-only standby: list its runs, and name its primary in store.url for everything else. "
             "Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
         )
 

@@ -15,6 +15,9 @@ import anyio
 from psycopg import AsyncConnection
 
 from snapshots.actor import Actor
+from snapshots.audit import seal
+from snapshots.audit_event import Action
+from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartChange, chart_history
 from snapshots.embedded import EmbeddedPostgres
@@ -22,11 +25,13 @@ from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
+from snapshots.opening import open_snapshot
 from snapshots.pace import connections_down, pace_of
 from snapshots.peek import Peek, peek
 from snapshots.pool import SessionPool, opened_pool
 from snapshots.proof_session import ProofSession, open_proof
-from snapshots.reader import Selection, Snapshot, open_snapshot
+from snapshots.reader import Selection, Snapshot
+from snapshots.reading import WhatWasRead, named_patients, reading
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.rights import require_creating, require_writing
@@ -65,9 +70,12 @@ class Store:
             raise
 
     @asynccontextmanager
-    async def snapshot(self, selection: Selection) -> AsyncIterator[Snapshot]:
-        """Open one consistent snapshot of the selection: whatever runs meanwhile, every read sees the same state."""
-        async with self._pool.session() as session, open_snapshot(session, selection) as snapshot:
+    async def snapshot(self, selection: Selection, action: Action = Action.EXPORT) -> AsyncIterator[Snapshot]:
+        """Open one consistent snapshot of the selection: whatever runs meanwhile, every read sees the same state.
+
+        What is read is in the audit after `Snapshot.end`, or the end of the block; show nothing before.
+        """
+        async with self._pool.session() as session, open_snapshot(session, selection, action) as snapshot:
             yield snapshot
 
     @asynccontextmanager
@@ -120,8 +128,9 @@ class Store:
     async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
         """Open a session for comparing a connection's rows with its EHR; it holds no lock."""
         async with self._pool.session() as session:
-            await require_writing(session.conn, session.tenant)  # its certificate, and the pace
+            await require_writing(session.conn, session.tenant)  # its certificate, the pace, and the audit
             yield await open_proof(session, connection)
+            await seal(session)
 
     async def pace(self, connection: str) -> PaceState:
         """Return a connection's pace, as its last run left it."""
@@ -140,8 +149,19 @@ class Store:
 
     async def chart_history(self, connection: str, patient: str) -> list[ChartChange]:
         """Give what the runs that have ended did to a patient's chart, oldest first; nothing for an unknown patient."""
-        async with self._session("reading a chart's history") as conn:
-            return await chart_history(conn, connection, patient)
+        async with self._pool.session() as session:
+            with store_border("reading a chart's history"):
+                async with reading(session, Action.SNAPSHOTS) as audited:
+                    changes = await chart_history(session.conn, connection, patient)
+                    types = sorted({one.resource_type for one in changes})
+                    whose = named_patients(connection, [patient])
+                    await audited.note(WhatWasRead(connections=[connection], types=types, patients=[whose]))
+        return changes
+
+    @property
+    def audit(self) -> AuditReader:
+        """Who read patient data."""
+        return AuditReader(self._pool)
 
     @asynccontextmanager
     async def _session(self, doing: str) -> AsyncIterator[AsyncConnection[Any]]:

@@ -153,6 +153,7 @@ class _Work:
             return Published("nothing", None, not_included=self._snapshot.not_included)
         journal = Journal(self._destination, self._purpose(moment))
         output = await self._written(journal)
+        await self._snapshot.end()
         check_written(self._destination, output)
         (connection,) = self._snapshot.connections
         own = {"version": version("chartferry"), "connection": connection, "request": self._request.checksum}
@@ -172,6 +173,7 @@ class _Work:
         output = tuple(replace(entry, extension=told) for entry in await self._written(journal))
         gone = await self._file(journal, DELETED, None, deletion_bundles(self._snapshot))
         deleted = () if gone is None else (replace(gone, extension=told),)
+        await self._snapshot.end()
         check_written(self._destination, (*output, *deleted))
         if output or deleted:
             page = Page(chain.root.members, output, deleted)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+from exports.delivery.files import DeliveredFile
+from exports.delivery.shown_late import deliver_late
 from exports.errors import QueryError
 from exports.formats.csv_table import data_error, is_data_error
 from exports.queries.statement import Statement, compile_library
@@ -44,25 +45,11 @@ async def run_query(
     await snapshot.limit(seconds=limits.seconds, memory_mb=limits.memory_mb)
     rows = QueryRows(statement, snapshot)
     try:
-        if isinstance(out, Path):
-            with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
-                async for chunk in rows:
-                    file.write(chunk)
-                return file.commit(kind="csv", rows=rows.rows), statement
-        return await _stream(rows, out), statement
+        return await deliver_late(rows, out, end=snapshot.end, kind="csv"), statement
     except StoreQueryError as error:
         if error.sqlstate == CANCELLED:
             raise QueryError(f"{path.name} was stopped after {limits.seconds} s; --timeout allows more") from None
         raise
-
-
-async def _stream(rows: QueryRows, stream: BinaryIO) -> DeliveredFile:
-    encoder = Encoder(stream, compress="no")
-    async for chunk in rows:
-        encoder.write(chunk)
-    encoder.finish()
-    stream.flush()
-    return encoder.delivered(path="-", kind="csv", rows=rows.rows)
 
 
 class QueryRows:

@@ -1,7 +1,3 @@
--- name: read_only
--- A snapshot writes nothing.
-SET TRANSACTION READ ONLY
-
 -- name: settings
 -- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
@@ -180,24 +176,49 @@ r.last_changed_run = ANY({since}::bigint[])
 UNION SELECT resource_type, id FROM member_history
 WHERE connection = {connection} AND to_run = ANY({since}::bigint[]) AND patient_id = ANY({patients}::text[])
 
+-- name: lost
+-- A connection's resources that the selection had before these runs, and no longer has. What is gone was touched by one.
+SELECT b.connection, b.resource_type, b.id, b.patient_id
+FROM (
+    SELECT resource_type, id FROM resource
+    WHERE connection = {connection} AND (last_changed_run = ANY({since}::bigint[]) OR deleted_run = ANY({since}::bigint[]))
+    {parted}
+) k CROSS JOIN LATERAL (
+    SELECT r.connection, r.resource_type, r.id, r.patient_id FROM {before} r
+    WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected_before}
+) b
+WHERE NOT EXISTS (
+    SELECT FROM {rows} r
+    WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected}
+)
+
 -- name: removed
--- Keys of a connection's resources that the selection had before these runs, and no longer has. What is gone was touched by one.
+-- Keys of the resources that the selection has lost.
 COPY (
-    SELECT jsonb_build_object('type', k.resource_type, 'id', k.id)
-    FROM (
-        SELECT resource_type, id FROM resource
-        WHERE connection = {connection} AND (last_changed_run = ANY({since}::bigint[]) OR deleted_run = ANY({since}::bigint[]))
-        {parted}
-    ) k
-    WHERE EXISTS (
-        SELECT FROM {before} r
-        WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected_before}
-    ) AND NOT EXISTS (
-        SELECT FROM {rows} r
-        WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected}
-    )
+    SELECT jsonb_build_object('type', k.resource_type, 'id', k.id) FROM (SELECT DISTINCT resource_type, id FROM ({lost}) l) k
     ORDER BY k.resource_type, k.id
 ) TO STDOUT (FORMAT binary)
+
+-- name: by_hash
+-- Find whose rows they are without sorting them: a third less CPU for a million rows.
+SELECT set_config('enable_sort', 'off', true)
+
+-- name: patients_of_lost
+-- Whose they were, for the audit.
+SELECT connection, patient_id FROM ({lost}) l WHERE patient_id IS NOT NULL
+
+-- name: patients_of_rows
+-- Whose rows of these types the selection has, for the audit.
+SELECT DISTINCT r.connection, r.patient_id FROM {rows} r
+WHERE r.resource_type = ANY({types}::text[]) AND r.patient_id IS NOT NULL AND {selected}
+
+-- name: members_of_rows
+-- Whose they are beside that, for the audit.
+SELECT m.connection, m.patient_id FROM {members} m
+WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
+    SELECT FROM {rows} r
+    WHERE r.resource_type = m.resource_type AND r.connection = m.connection AND r.id = m.id AND {selected}
+)
 
 -- name: source
 -- Live resources of a type, as something to select from.

@@ -9,7 +9,9 @@ SELECT current_user::text, current_database()::text, n.nspowner::regrole::text,
         AND NOT has_table_privilege(c.oid, 'SELECT')),
     NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
         AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
-            AND has_table_privilege(c.oid, 'DELETE')))
+            AND has_table_privilege(c.oid, 'DELETE'))),
+    NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname IN ('audit_event', 'audit_patient', 'audit_seal')
+        AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_any_column_privilege(c.oid, 'INSERT')))
 FROM (SELECT) this LEFT JOIN pg_namespace n ON n.nspname = %(schema)s
 
 -- name: quoted

@@ -66,6 +66,12 @@ def table_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
 
 
+async def exported(store: Store, request: ExportRequest) -> None:
+    """Export everything, on a snapshot of its own: what has been exported is in the audit, and its snapshot has ended."""
+    async with store.snapshot(Selection()) as snapshot:
+        await export(request, snapshot)
+
+
 @pytest.mark.quick
 async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path) -> None:
     device = {"resourceType": "Device", "id": "d1"}
@@ -127,11 +133,10 @@ async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp
     await fill(store, [patient("a", name=[{"family": "Quill"}, {"family": "Wren"}])])
     view = view_file(tmp_path, "names", {"path": "name.family", "name": "family"})
     out = tmp_path / "out"
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=out), snapshot)
-        before = {path.name: path.read_bytes() for path in out.iterdir()}
-        with pytest.raises(ViewDataError, match=r"view 'names': column family .* --strict") as caught:
-            await export(ExportRequest(out=out, formats=("ndjson", "csv"), views=(view,), strict=True), snapshot)
+    await exported(store, ExportRequest(out=out))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ViewDataError, match=r"view 'names': column family .* --strict") as caught:
+        await exported(store, ExportRequest(out=out, formats=("ndjson", "csv"), views=(view,), strict=True))
     assert "Quill" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -141,10 +146,9 @@ async def test_what_only_the_former_export_listed_is_cleared_and_foreign_files_s
 ) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
     (tmp_path / "notes.csv.gz").write_text("mine")
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path, views=("patient", "encounter")), snapshot)
-        (tmp_path / "condition.csv.gz").write_text("mine too")
-        await export(ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",)), snapshot)
+    await exported(store, ExportRequest(out=tmp_path, views=("patient", "encounter")))
+    (tmp_path / "condition.csv.gz").write_text("mine too")
+    await exported(store, ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",)))
     kept = {
         "notes.csv.gz",
         "condition.csv.gz",
@@ -188,10 +192,9 @@ async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store:
     await fill(store, [patient(str(value), multipleBirthInteger=value) for value in (1, 2, "q12h", 3.5)])
     where = [{"path": "multipleBirth.ofType(integer) > 1"}]
     view = view_file(tmp_path, "twins", {"path": "id", "name": "id"}, where=where)
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path / "out", views=(view,)), snapshot)
-        with pytest.raises(ViewDataError, match="whether 1 Patient resources belong in it"):
-            await export(ExportRequest(out=tmp_path / "strict", views=(view,), strict=True), snapshot)
+    await exported(store, ExportRequest(out=tmp_path / "out", views=(view,)))
+    with pytest.raises(ViewDataError, match="whether 1 Patient resources belong in it"):
+        await exported(store, ExportRequest(out=tmp_path / "strict", views=(view,), strict=True))
     assert [row["id"] for row in table_of(tmp_path / "out" / "twins.csv.gz")] == ["2", "3.5"]
     (file,) = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"]
     assert (file["left_out"], file.get("left_empty")) == (1, None)

@@ -139,9 +139,9 @@ async def test_a_query_to_a_file_is_whole_or_not_there(store: Store, tmp_path: P
         done, _ = await run_query(file, {}, snapshot, tmp_path / "out.csv.gz", Limits())
     assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()) == b"key\nb\na\n"
     assert done.rows == 2
-    async with store.snapshot(Selection()) as snapshot:
-        file = written(tmp_path, PEOPLE + "SELECT 1 / (length(key) - 1) FROM p")
-        with pytest.raises(ViewDataError):
+    file = written(tmp_path, PEOPLE + "SELECT 1 / (length(key) - 1) FROM p")
+    with pytest.raises(ViewDataError):
+        async with store.snapshot(Selection()) as snapshot:
             await run_query(file, {}, snapshot, tmp_path / "none.csv", Limits())
     assert names_in(tmp_path) == {"out.csv.gz", "q.sql"}
 
@@ -160,9 +160,11 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
         manifest = json.loads((out / "manifest.json").read_text())
         assert [one["name"] for one in manifest["request"]["queries"]] == ["men", "count"]
         assert [file.rows for file in result.files if file.path != "patient.csv.gz"] == [1, 1]
-        # alone they are all that is written; what the former export listed is cleared
+    # alone they are all that is written; what the former export listed is cleared
+    async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=out, **queries), snapshot)
         assert names_in(out) == {"manifest.json", "men.csv.gz", "count.csv.gz"}
+    async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(QueryError, match="no query has a parameter born"):
             await export(ExportRequest(out=out, queries=(count,), parameters={"born": "1"}), snapshot)
         same = written(tmp_path, "-- @name: patient\nSELECT 1")

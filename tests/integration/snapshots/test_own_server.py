@@ -182,6 +182,10 @@ async def test_a_role_that_may_read_exports_and_is_told_what_a_sync_needs(store_
                 pass
         admin(store_url, f'GRANT USAGE ON SCHEMA tenant_default TO "{role}"')
         admin(store_url, f'GRANT SELECT ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
+        async with opened_store(role_url) as unheard:
+            with pytest.raises(MissingRightsError, match="may not note in the audit") as refused:
+                await lines(unheard)
+        admin(store_url, re.findall(r"GRANT [^;]+", str(refused.value))[0])
         async with opened_store(role_url) as reader:
             assert await lines(reader) == await lines(owner)
             assert len(await reader.runs()) == 1
@@ -219,9 +223,13 @@ async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_ma
         admin(store_server, f"DROP DATABASE IF EXISTS {name}")
 
 
-async def test_a_standby_is_read_from_and_refused_for_a_run_as_what_it_is(store_url: str):
+async def test_a_standby_is_refused_for_what_writes_and_charts_are_read_only_where_the_audit_can_be_written(
+    store_url: str,
+):
     async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, opened_store(url) as store:
-        assert await lines(store) == []
+        assert await store.runs() == []
+        with pytest.raises(StoreUnavailableError, match=r"is a read-only standby.*noted in the audit"):
+            await lines(store)
         with pytest.raises(StoreUnavailableError, match=r"is a read-only standby.*primary in store\.url"):
             await store.begin_run(scope())
 

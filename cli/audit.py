@@ -1,0 +1,262 @@
+"""`chartferry audit`: who saw a patient; whether anything was tampered with; the audit as FHIR or JSON lines; pruning."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from cli.acting import actor_of
+from cli.choosing import choose_tenant
+from cli.exit_codes import ExitCode
+from cli.invocation import (
+    AsOption,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    ReasonOption,
+    TenantOption,
+    invocation_of,
+    settings_of,
+)
+from cli.moments import checked_instant
+from cli.one_patient import PATIENT_HELP, one_patient
+from cli.render import emit_json, number, print_table, say, tell
+from cli.supervise import supervise
+
+if TYPE_CHECKING:
+    from snapshots.audit_event import ReadEvent, Verified
+    from snapshots.store import Store
+
+EXAMPLES = (
+    "chartferry audit --patient - < patient.txt",
+    "chartferry audit --patient - --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z --json < patient.txt",
+)
+VERIFY_EXAMPLES = ("chartferry audit verify", "chartferry audit verify --head 41:9f86d081… --json")
+EXPORT_EXAMPLES = (
+    "chartferry audit export --out audit.ndjson",
+    "chartferry audit export --format json --from 2026-01-01T00:00:00Z --out -",
+)
+PRUNE_EXAMPLES = ("chartferry audit prune",)
+STDOUT = "-"
+SHOWN_FAULTS = 20
+SinceOption = Annotated[
+    str | None, typer.Option("--from", metavar="INSTANT", help="Not before this moment.", show_default=False)
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--to", metavar="INSTANT", help="Before this moment.", show_default=False)
+]
+T = TypeVar("T")
+
+
+def _between(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    return (
+        None if since is None else checked_instant("--from", since),
+        None if until is None else checked_instant("--to", until),
+    )
+
+
+def _asked(
+    context: typer.Context, config: Path | None, tenant: str | None, question: Callable[[Store], Coroutine[Any, Any, T]]
+) -> tuple[T, str]:
+    """Ask the tenant's store; return the answer and the tenant."""
+    settings = settings_of(config)
+    chosen = choose_tenant(settings, tenant)
+    actor = actor_of(invocation_of(context), settings, reads_charts=False)
+
+    async def ask() -> T:
+        from cli.wiring import opened_store
+
+        async with opened_store(settings, chosen, actor) as store:
+            return await question(store)
+
+    return supervise(ask, resume="run the same command again"), chosen
+
+
+def audit(
+    context: typer.Context,
+    *,
+    patient: Annotated[
+        str | None, typer.Option("--patient", metavar="-|ID", help=PATIENT_HELP, show_default=False)
+    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Tell who saw a patient between two moments; check, export or prune the audit. The question is itself noted in the audit.
+
+    Exit codes: 0 listed, 4 nobody, 5 failed.
+    """
+    from exports.formats.audit_lines import read_as_json
+
+    if context.invoked_subcommand is not None:
+        return ExitCode.COMPLETE
+    if patient is None:
+        raise typer.BadParameter("whose reads? --patient - reads the FHIR id from stdin; or: verify, export, prune")
+    who = one_patient(patient, "audit takes one")
+    between = _between(since, until)
+    events, _ = _asked(context, config, tenant, lambda store: store.audit.who_saw(who, *between))
+    code = ExitCode.COMPLETE if events else ExitCode.NOTHING
+    if json:
+        emit_json({"status": "complete" if events else "nothing", "reads": [read_as_json(one) for one in events]})
+    elif events:
+        print_table(("at", "who", "account", "from", "action", "what", "why"), map(_row, events))
+    else:
+        tell("nobody has read this patient's data in that time; check the id (a FHIR id, not an MRN)")
+    return code
+
+
+def _row(event: ReadEvent) -> tuple[str, ...]:
+    what = "ids of all patients" if event.everyone else ", ".join(event.types) or "(no types)"
+    return (
+        f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        event.actor,
+        event.account,
+        event.origin,
+        event.action.value,
+        f"{', '.join(event.connections)}: {what}" if event.connections else what,
+        event.reason or "",
+    )
+
+
+def verify(
+    context: typer.Context,
+    *,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", metavar="N:HASH", help="A head noted earlier: is it still there?", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Check that no event of the audit was altered or deleted. Note the head that it prints in another place.
+
+    Exit codes: 0 whole, 3 tampered with, 4 the audit is empty, 5 failed.
+    """
+    found, _ = _asked(context, config, tenant, lambda store: store.audit.verify(head))
+    code = ExitCode.PARTIAL if found.faults else ExitCode.COMPLETE if found.seals else ExitCode.NOTHING
+    if json:
+        emit_json({"status": code.name.lower(), **_verified_as_json(found)})
+    else:
+        _print_verified(found)
+    return code
+
+
+def _verified_as_json(found: Verified) -> dict[str, object]:
+    return {
+        "seals": found.seals,
+        "events": found.events,
+        "unsealed": found.unsealed,
+        "unused": found.unused,
+        "pruned_through": found.pruned_through,
+        "head": found.head,
+        "faults": [{"kind": one.kind, "seal": one.seal, "event": one.event} for one in found.faults],
+    }
+
+
+def _print_verified(found: Verified) -> None:
+    from snapshots.audit_event import FAULTS
+
+    tell(f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet")
+    if found.unused:
+        tell(
+            f"{number(found.unused)} numbers were never used: reads that failed, or that were stopped before they ended"
+        )
+    if found.pruned_through:
+        tell(f"events up to {found.pruned_through} were pruned, since they had been kept long enough")
+    for one in found.faults[:SHOWN_FAULTS]:
+        where = ", ".join(
+            f"{name} {value}" for name, value in (("event", one.event), ("seal", one.seal)) if value is not None
+        )
+        say(f"tampered with: {FAULTS[one.kind]}{f' ({where})' if where else ''}")
+    if len(found.faults) > SHOWN_FAULTS:
+        say(f"… and {number(len(found.faults) - SHOWN_FAULTS)} more; --json lists all")
+    if found.head:
+        tell(f"head     {found.head}")
+
+
+def export(
+    context: typer.Context,
+    *,
+    out: Annotated[str, typer.Option("--out", metavar="FILE|-", help="Where to; - is stdout.", show_default=False)],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="fhir|json", help="AuditEvents (IHE BALP), or plain JSON lines.")
+    ] = "fhir",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Write the audit as one line a read and patient. This export is itself noted in the audit.
+
+    Exit codes: 0 written, 4 nothing in that time, 5 failed.
+    """
+    from exports.formats.audit_lines import AUDIT_FORMATS
+
+    if format_ not in AUDIT_FORMATS:
+        raise typer.BadParameter(f"--format {format_}: one of {', '.join(AUDIT_FORMATS)}")
+    if out == STDOUT and json:
+        raise typer.BadParameter("--out -: stdout takes the lines, without --json")
+    settings = settings_of(config)
+    chosen = choose_tenant(settings, tenant)
+    between = _between(since, until)
+    lines, _ = _asked(
+        context, config, tenant, lambda store: _export(store, chosen, out=out, format_=format_, between=between)
+    )
+    if json:
+        emit_json({"status": "complete" if lines else "nothing", "out": out, "lines": lines})
+    else:
+        say(f"{'stdout' if out == STDOUT else out}: {number(lines)} lines")
+    return ExitCode.COMPLETE if lines else ExitCode.NOTHING
+
+
+async def _export(
+    store: Store, tenant: str, *, out: str, format_: str, between: tuple[datetime | None, datetime | None]
+) -> int:
+    from exports.audit_file import write_audit
+
+    async with store.audit.reads(*between) as reads:
+        to = sys.stdout.buffer if out == STDOUT else Path(out)
+        return (await write_audit(reads, tenant, to, format_)).rows
+
+
+def prune(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+    acting_as: AsOption = None,
+    reason: ReasonOption = None,
+) -> int:
+    """Delete what was kept longer than audit.keep_years (six by default). The chain stays whole, and notes it.
+
+    Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
+    """
+    years = settings_of(config).audit.keep_years
+    now = datetime.now(UTC)
+    before = now.replace(year=now.year - years, day=min(now.day, 28))
+    count, _ = _asked(context, config, tenant, lambda store: store.audit.prune(before))
+    if json:
+        emit_json({"status": "complete" if count else "nothing", "events": count, "before": before})
+    else:
+        tell(f"{number(count)} events were older than {years} years" + (", and are deleted" if count else ""))
+    return ExitCode.COMPLETE if count else ExitCode.NOTHING

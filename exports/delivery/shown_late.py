@@ -1,0 +1,56 @@
+"""Delivers a stream of bytes as a file or on a stream, all of it or nothing, and only once the read is in the audit."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterable, Awaitable, Callable
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+
+_IN_MEMORY_BYTES = 16 << 20
+
+
+class CountedChunks(AsyncIterable[bytes], Protocol):
+    """Bytes, and once they are read to the end, the number of rows in them."""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+
+
+async def deliver_late(
+    content: CountedChunks, out: Path | BinaryIO, *, end: Callable[[], Awaitable[None]], kind: str
+) -> DeliveredFile:
+    """Write the content, call `end`, which notes the read in the audit and commits, then show it.
+
+    A path that ends in `.gz` is written compressed; any other path and a stream are not. What a stream will get is kept back in
+    memory, and beyond 16 MB in a nameless temporary file.
+
+    Raises:
+        DestinationError: the file cannot be written.
+    """
+    if isinstance(out, Path):
+        with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
+            async for chunk in content:
+                file.write(chunk)
+            delivered = file.seal(kind=kind, rows=content.rows)
+            await end()
+            file.place()
+            return delivered
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as kept_back:
+        encoder = Encoder(kept_back, compress="no")  # type: ignore[arg-type]  # a binary stream in all but its type
+        async for chunk in content:
+            encoder.write(chunk)
+        encoder.finish()
+        kept_back.seek(0)
+        await end()
+        _show(kept_back, out)
+    return encoder.delivered(path="-", kind=kind, rows=content.rows)
+
+
+def _show(kept_back: IO[bytes], stream: BinaryIO) -> None:
+    shutil.copyfileobj(kept_back, stream)
+    stream.flush()

@@ -1,0 +1,88 @@
+"""The questions that may be asked of the audit; those that show reads are noted in it themselves. `Store.audit` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from psycopg import sql
+
+from snapshots.audit import all_reads, delete_through, expired, seal, verify, who_saw
+from snapshots.audit_event import Action, PatientRead, ReadEvent, Verified
+from snapshots.errors import store_border
+from snapshots.pool import SessionPool
+from snapshots.reading import Reading, WhatWasRead, note, reading
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession
+
+_SQL = load("audit")
+
+
+class AuditedReads:
+    """The reads between two moments, in one transaction that notes who read them. Read it once."""
+
+    def __init__(
+        self, session: TenantSession, audited: Reading, since: datetime | None, until: datetime | None
+    ) -> None:
+        self._session = session
+        self._audited: Reading | None = audited
+        self._between = since, until
+
+    async def __aiter__(self) -> AsyncIterator[PatientRead]:
+        async for read in all_reads(self._session, *self._between):
+            yield read
+
+    async def end(self) -> None:
+        """Note in the audit that it was read, and commit."""
+        if self._audited is not None:
+            audited, self._audited = self._audited, None
+            await audited.note(WhatWasRead(connections=(), everyone=True))
+            await audited.end()
+
+
+class AuditReader:
+    """The audit of one tenant."""
+
+    def __init__(self, pool: SessionPool) -> None:
+        self._pool = pool
+
+    async def who_saw(
+        self, patient: str, since: datetime | None = None, until: datetime | None = None
+    ) -> list[ReadEvent]:
+        """Return the reads of a patient's data in [since, until), oldest first; listings of everybody's ids are among them."""
+        async with self._pool.session() as session:
+            with store_border("reading the audit"):
+                async with reading(session, Action.AUDIT) as audited:
+                    found = await who_saw(session, patient, since, until)
+                    seen = sql.SQL(_SQL["patient_in_audit"]).format(patient=sql.Literal(patient))
+                    await audited.note(WhatWasRead(connections=(), patients=(seen,)))
+        return found
+
+    @asynccontextmanager
+    async def reads(self, since: datetime | None = None, until: datetime | None = None) -> AsyncIterator[AuditedReads]:
+        """Open all reads in [since, until), each once a patient, oldest first; show them after `AuditedReads.end`."""
+        async with self._pool.session() as session:
+            with store_border("reading the audit"):
+                async with reading(session, Action.AUDIT, repeatable_read=True) as audited:
+                    reads = AuditedReads(session, audited, since, until)
+                    yield reads
+                    await reads.end()
+
+    async def verify(self, head: str | None = None) -> Verified:
+        """Check the whole audit, and that it contains a head that was noted earlier. Seals first what is there."""
+        async with self._pool.session() as session:
+            await seal(session)
+            return await verify(session, head)
+
+    async def prune(self, before: datetime) -> int:
+        """Delete the events that were sealed before a moment, note that, and return how many there were."""
+        async with self._pool.session() as session:
+            with store_border("pruning the audit"):
+                async with session.transaction():
+                    through = await expired(session, before)
+                    count = await delete_through(session, through)
+                    if count:
+                        await note(session, Action.PRUNE, WhatWasRead(connections=()), through=through)
+            await seal(session)
+        return count

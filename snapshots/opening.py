@@ -1,0 +1,89 @@
+"""Opens a snapshot: one transaction in which a selection is read, as it was at its moment. `reader` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from snapshots.audit_event import Action
+from snapshots.errors import RunNotFoundError, StoreError, store_border
+from snapshots.reader import OpenRun, Selection, Snapshot, Source
+from snapshots.reading import Reading, reading
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession
+
+_SQL = load("reader")
+
+
+@asynccontextmanager
+async def open_snapshot(session: TenantSession, selection: Selection, action: Action) -> AsyncIterator[Snapshot]:
+    """Begin the snapshot's transaction on its own session, and end it at the end: what was read is then in the audit.
+
+    What is read must not be shown before `Snapshot.end`, or the end of the block. An error undoes both.
+
+    Raises:
+        StoreError: the selection names a connection that the tenant's store does not know.
+        RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
+    """
+    conn, tenant = session.conn, session.tenant
+    with store_border("opening a snapshot"):
+        async with reading(session, action, repeatable_read=True) as audited:
+            await conn.execute(_SQL["settings"])
+            until = await _until(conn, tenant, selection.as_of)
+            before = None
+            if selection.changed_since is not None:
+                then = await _until(conn, tenant, selection.changed_since)
+                if until is not None and then is not None and then > until:
+                    raise RunNotFoundError(
+                        f"run {selection.changed_since} ended after the moment that is asked for, so nothing can have changed "
+                        "since: name an earlier run."
+                    )
+                before = await _as_left(conn, tenant, replace(selection, changed_since=None), then)
+            snapshot = await _as_left(conn, tenant, selection, until, before=before, audited=audited)
+            await snapshot.find_mentioned()
+            yield snapshot
+            await snapshot.end()
+
+
+async def _as_left(
+    conn: AsyncConnection[Any],
+    tenant: str,
+    selection: Selection,
+    until: datetime | None,
+    *,
+    before: Snapshot | None = None,
+    audited: Reading | None = None,
+) -> Snapshot:
+    """The snapshot of what the runs had left that had ended by then; None: by now."""
+    moment = {"until": until}
+    known = [Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
+    names = set(selection.connections)
+    if unknown := names - {one.name for one in known}:
+        raise StoreError(
+            f"nothing is stored of connection {', '.join(sorted(unknown))}: "
+            f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
+        )
+    sources = [one for one in known if not names or one.name in names]
+    numbers = {"connections": [one.number for one in sources]}
+    open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+    newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
+    later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
+    return Snapshot(conn, selection, sources, open_runs, later, before=before, audited=audited)
+
+
+async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:
+    """The moment up to which ended runs are shown; None: all."""
+    if not isinstance(moment, int):
+        return moment
+    row = await (await conn.execute(_SQL["ended_at"], {"run": moment})).fetchone()
+    if row is None:
+        raise RunNotFoundError(f"tenant {tenant} has no run {moment}: `chartferry runs` lists the existing ones.")
+    if row[0] is None:
+        raise RunNotFoundError(f"run {moment} has not ended, so there is no data as of it yet: name an earlier run.")
+    ended: datetime = row[0]
+    return ended

@@ -1,0 +1,117 @@
+"""The one door to patient data: a transaction that reads them and that notes who read whose, both or neither.
+
+Whoever reads patient data for an actor opens a `Reading`. Runs read too, but show nothing to anybody. `audit` reads what is
+noted here, and seals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from snapshots.audit import seal
+from snapshots.audit_event import Action
+from snapshots.rights import require_auditing
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession
+
+_SQL = load("audit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhatWasRead:
+    """What the audit is told of a read. `patients` are queries of (connection, patient_id), each pair once."""
+
+    connections: Sequence[str]
+    types: Sequence[str] = ()
+    runs: Sequence[int] = ()
+    patients: Sequence[sql.Composable] = ()
+    everyone: bool = False  # the ids of all patients of the connections
+
+
+class Reading:
+    """One transaction that reads patient data: read-only, until `note` says what was read."""
+
+    def __init__(
+        self, session: TenantSession, action: Action, *, reads: AsyncExitStack, transaction: AsyncExitStack
+    ) -> None:
+        self._session = session
+        self._action = action
+        self._reads = reads
+        self._transaction = transaction
+
+    async def note(self, read: WhatWasRead) -> None:
+        """Add the read to the audit; it is there once this transaction has committed. Nothing more can be read."""
+        await self._reads.aclose()
+        await note(self._session, self._action, read)
+
+    async def end(self) -> None:
+        """Commit. From here on the read is in the audit, and its result may be shown."""
+        await self._transaction.aclose()
+
+
+@asynccontextmanager
+async def reading(session: TenantSession, action: Action, *, repeatable_read: bool = False) -> AsyncIterator[Reading]:
+    """Run a transaction that reads patient data; it commits at the end, or when `Reading.end` is called.
+
+    The reads are a subtransaction that is read-only, which nothing in it can undo; the audit is written after it.
+
+    Raises:
+        MissingRightsError, StoreUnavailableError: what is read could not be audited, so it is not read.
+    """
+    await require_auditing(session.conn, session.tenant)
+    async with AsyncExitStack() as transaction:
+        await transaction.enter_async_context(session.transaction(repeatable_read=repeatable_read))
+        reads = await transaction.enter_async_context(AsyncExitStack())
+        await reads.enter_async_context(session.conn.transaction())
+        await session.conn.execute(_SQL["read_only"])
+        yield Reading(session, action, reads=reads, transaction=transaction)
+    await seal(session)
+
+
+async def note(session: TenantSession, action: Action, read: WhatWasRead, *, through: int | None = None) -> None:
+    """Add a read to the audit. In a transaction of the session."""
+    actor = session.actor
+    values = {
+        "actor": actor.name,
+        "account": actor.account,
+        "roles": list(actor.roles),
+        "origin": actor.origin,
+        "reason": actor.reason,
+        "action": action,
+        "connections": list(read.connections),
+        "types": list(read.types),
+        "runs": list(read.runs),
+        "everyone": read.everyone,
+        "through": through,
+    }
+    await session.conn.execute(_SQL["enter"], {"tenant": session.tenant})
+    row = await (await session.conn.execute(_SQL["event"], values)).fetchone()
+    event = sql.Literal(row[0] if row else None)
+    if read.patients:
+        patients = sql.SQL(" UNION ").join(read.patients)
+        await session.conn.execute(sql.SQL(_SQL["patients"]).format(event=event, patients=patients))
+
+
+def named_patients(connection: str, patients: Sequence[str]) -> sql.Composable:
+    """Return a query of these patients of a connection, for `WhatWasRead`."""
+    return sql.SQL(_SQL["named_patients"]).format(
+        connection=sql.Literal(connection), patients=sql.Literal(list(patients))
+    )
+
+
+def patients_of_type(connection: str, resource_type: str) -> sql.Composable:
+    """Return a query of the patients whose live resources of a type a connection has, for `WhatWasRead`."""
+    return sql.SQL(_SQL["patients_of_type"]).format(
+        connection=sql.Literal(connection), resource_type=sql.Literal(resource_type)
+    )
+
+
+def patients_of_ids(connection: str, resource_type: str, ids: Sequence[str]) -> sql.Composable:
+    """Return a query of the patients whose resources these are, for `WhatWasRead`."""
+    return sql.SQL(_SQL["patients_of_ids"]).format(
+        connection=sql.Literal(connection), resource_type=sql.Literal(resource_type), ids=sql.Literal(list(ids))
+    )

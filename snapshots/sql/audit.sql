@@ -1,0 +1,125 @@
+-- name: read_only
+-- Let a subtransaction write nothing. It ends with it; within it Postgres refuses to go back.
+SET TRANSACTION READ ONLY
+
+-- name: enter
+-- Until this transaction ends, no range is closed that its event could still fall into. Others who read do not wait for it.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit ' || %(tenant)s, 0))
+
+-- name: event
+-- Note a read. When, and by which login, the server says.
+INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, through)
+VALUES (%(actor)s, %(account)s, %(roles)s, %(origin)s, %(reason)s, %(action)s, %(connections)s, %(types)s, %(runs)s, %(everyone)s,
+    %(through)s)
+RETURNING id
+
+-- name: patients
+-- Note whose data were read: the rows of a query (connection, patient_id).
+INSERT INTO audit_patient (event, connection, patient_id)
+SELECT {event}, q.connection, q.patient_id FROM ({patients}) q
+
+-- name: named_patients
+-- Patients of a connection by their ids.
+SELECT c.id AS connection, p.id AS patient_id
+FROM connection c CROSS JOIN unnest({patients}::text[]) AS p (id) WHERE c.name = {connection}
+
+-- name: patient_in_audit
+-- A patient, of each connection of which the audit knows reads.
+SELECT DISTINCT p.connection, p.patient_id FROM audit_patient p WHERE p.patient_id = {patient}
+
+-- name: patients_of_type
+-- Patients whose live resources of a type a connection has.
+SELECT DISTINCT r.connection, r.patient_id FROM resource r JOIN connection c ON c.id = r.connection
+WHERE c.name = {connection} AND r.resource_type = {resource_type} AND r.deleted_at IS NULL AND r.patient_id IS NOT NULL
+
+-- name: patients_of_ids
+-- Patients whose resources these are.
+SELECT DISTINCT r.connection, r.patient_id FROM resource r JOIN connection c ON c.id = r.connection
+WHERE c.name = {connection} AND r.resource_type = {resource_type} AND r.id = ANY({ids}::text[]) AND r.patient_id IS NOT NULL
+
+-- name: close_range
+-- Whether the range up to the newest event can be closed: nobody is adding an event at this moment.
+SELECT pg_try_advisory_xact_lock(hashtextextended('chartferry audit ' || %(tenant)s, 0))
+
+-- name: newest_event
+-- The newest event.
+SELECT coalesce(max(id), 0) FROM audit_event
+
+-- name: seal_alone
+-- Whether nobody else is sealing; until this transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtextextended('chartferry seal ' || %(tenant)s, 0))
+
+-- name: newest_seal
+-- Where the chain ends.
+SELECT number, last_event, hash FROM audit_seal ORDER BY number DESC LIMIT 1
+
+-- name: digests
+-- The digest of each event of a range: of all that it says, and of its patients.
+SELECT e.id, sha256(
+    convert_to(jsonb_build_array(e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action,
+        e.connections, e.types, e.runs, e.everyone, e.through)::text, 'UTF8')
+    || coalesce(p.digest, '')
+) AS digest
+FROM audit_event e LEFT JOIN (
+    SELECT event, sha256(convert_to(string_agg(connection || ' ' || patient_id, E'\n' ORDER BY connection, patient_id), 'UTF8')) AS digest
+    FROM audit_patient WHERE event > {after} AND event <= {last} GROUP BY event
+) p ON p.event = e.id
+WHERE e.id > {after} AND e.id <= {last}
+
+-- name: hash
+-- The hash of a seal: of the one before, and of all that it says.
+sha256({previous} || convert_to(jsonb_build_array({number}, {at}, {after}, {last}, {events}, {digests})::text, 'UTF8'))
+
+-- name: seal
+-- Seal a range of events.
+WITH sealed AS (
+    SELECT coalesce(array_agg(d.id ORDER BY d.id), '{{}}') AS events, coalesce(array_agg(d.digest ORDER BY d.id), '{{}}') AS digests
+    FROM ({digests}) d
+)
+INSERT INTO audit_seal (number, at, after_event, last_event, events, digests, previous, hash)
+SELECT {number}, now(), {after}, {last}, s.events, s.digests, {previous}, {hash} FROM sealed s
+RETURNING hash
+
+-- name: verify
+-- Each seal, with the hash that it should have, and its events that are missing, altered, or were added to its range afterwards.
+SELECT s.number, s.after_event, s.last_event, s.previous, s.hash, {hash}, cardinality(s.events), f.missing, f.altered, f.added
+FROM audit_seal s CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(o.id ORDER BY o.id) FILTER (WHERE d.id IS NULL), '{{}}') AS missing,
+        coalesce(array_agg(o.id ORDER BY o.id) FILTER (WHERE d.digest <> o.digest), '{{}}') AS altered,
+        coalesce(array_agg(d.id ORDER BY d.id) FILTER (WHERE o.id IS NULL), '{{}}') AS added
+    FROM unnest(s.events, s.digests) AS o (id, digest) FULL JOIN ({digests}) d ON d.id = o.id
+) f
+ORDER BY s.number
+
+-- name: rest
+-- What is not sealed yet, what belongs to no event, what no seal can cover, and through which event the audit was pruned.
+SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_event) FROM audit_seal), 0)),
+    (SELECT count(*) FROM audit_patient p WHERE NOT EXISTS (SELECT FROM audit_event e WHERE e.id = p.event)),
+    (SELECT count(*) FROM audit_event WHERE id < 1),
+    (SELECT coalesce(max(through), 0) FROM audit_event WHERE action = 'prune')
+
+-- name: saw
+-- Who read a patient's data between two moments, oldest first; of a listing of everybody's ids, the connections are the audit's word.
+SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone
+FROM audit_event e
+WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(%(until)s::timestamptz, 'infinity')
+    AND (e.everyone OR e.id IN (SELECT p.event FROM audit_patient p WHERE p.patient_id = %(patient)s))
+ORDER BY e.id
+
+-- name: all_reads
+-- All events between two moments, with each of their patients.
+SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone,
+    c.name, p.patient_id
+FROM audit_event e LEFT JOIN audit_patient p ON p.event = e.id LEFT JOIN connection c ON c.id = p.connection
+WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(%(until)s::timestamptz, 'infinity')
+ORDER BY e.id, c.name, p.patient_id
+
+-- name: expired
+-- The last event of the newest seal of which everything is older than a moment.
+SELECT coalesce(max(s.last_event), 0) FROM audit_seal s WHERE s.at < %(before)s
+
+-- name: prune
+-- Delete events up to one, with their patients. Their seals stay, so that the chain goes on.
+WITH events AS (DELETE FROM audit_event WHERE id <= %(through)s RETURNING id),
+    patients AS (DELETE FROM audit_patient WHERE event <= %(through)s)
+SELECT count(*) FROM events
