@@ -1,4 +1,4 @@
-"""A few seeds of `./run chaos` in every test run: whatever the weather, the store ends as exactly the source."""
+"""A few seeds of `./run chaos` in every test run: whatever happens, the store ends as exactly the source."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.voyage import CrashingPostgres, sailing
-from tests.chaos.weather import FAULTS, WAYS, weather
+from tests.chaos.trial import FAULTS, WAYS, trial_of
+from tests.chaos.trial_run import CrashingPostgres, prepared
 from tests.passing_postgres import folder_for_a_server
 
 # short ones; together: every way but two, kills of both kinds, changes and deletions in the source
@@ -26,17 +26,17 @@ def postgres() -> Iterator[CrashingPostgres]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_the_weather_the_store_ends_as_exactly_the_source(
+def test_whatever_happens_the_store_ends_as_exactly_the_source(
     seed: int, postgres: CrashingPostgres, tmp_path: Path
 ) -> None:
-    with sailing(weather(seed), postgres, tmp_path) as ship:
-        assert ship.sail().codes[-1] == 0
+    with prepared(trial_of(seed), postgres, tmp_path) as running:
+        assert running.run_all().codes[-1] == 0
 
 
 def test_two_hundred_seeds_meet_every_way_every_fault_and_both_kinds_of_death() -> None:
-    seeds = [weather(seed) for seed in range(1, 201)]
+    seeds = [trial_of(seed) for seed in range(1, 201)]
     assert {(each.vendor, each.mode) for each in seeds} == set(WAYS)
     assert {kind for each in seeds for kind in each.kinds} == {*FAULTS, "storm"}
-    assert {strike.whom for each in seeds for strike in each.strikes} == {"sync", "postgres"}
+    assert {kill.victim for each in seeds for kill in each.kills} == {"sync", "postgres"}
     assert {each.earlier_night for each in seeds} == {True, False}
     assert all(0.01 <= each.rate <= 0.20 for each in seeds)

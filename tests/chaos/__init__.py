@@ -1,1 +1,1 @@
-"""Whole runs through random bad weather, chosen by a seed: whatever happened, the store ends as exactly the source."""
+"""Whole runs through random faults and kills, chosen by a seed: whatever happened, the store ends as exactly the source."""

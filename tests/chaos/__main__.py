@@ -1,4 +1,4 @@
-"""`./run chaos [--seeds A-B]`: many voyages, one line each, and a summary. A seed that fails says how to repeat it."""
+"""`./run chaos [--seeds A-B]`: many trials, one line each, and a summary. A seed that fails says how to repeat it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.chaos.voyage import ChaosError, CrashingPostgres, sailing
-from tests.chaos.weather import weather
+from tests.chaos.trial import trial_of
+from tests.chaos.trial_run import ChaosError, CrashingPostgres, prepared
 
 DEFAULT = "1-200"
 
@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    """Sail every seed; 1 when one of them failed."""
+    """Run the trial of every seed; 1 when one of them failed."""
     parser = argparse.ArgumentParser(prog="./run chaos", description=__doc__)
     parser.add_argument("--seeds", default=DEFAULT, metavar="A-B", help=f"default: {DEFAULT}")
     first, _, last = parser.parse_args().seeds.partition("-")
@@ -35,13 +35,13 @@ def main() -> int:
         for seed in seeds:
             folder = root / str(seed)
             folder.mkdir()
-            current = weather(seed)
+            current = trial_of(seed)
             try:
-                with sailing(current, postgres, folder) as ship:
-                    voyage = ship.sail()
-                kills, faults = kills + voyage.struck, faults + voyage.faults
-                say(f"ok    {voyage}  ({current})")
-            except Exception as exc:  # noqa: BLE001  the other seeds sail on
+                with prepared(current, postgres, folder) as running:
+                    outcome = running.run_all()
+                kills, faults = kills + outcome.killed, faults + outcome.faults
+                say(f"ok    {outcome}  ({current})")
+            except Exception as exc:  # noqa: BLE001  the other seeds go on
                 failed.append(seed)
                 say(f"FAIL  seed {seed}: {current}\n      {exc}\n      repeat: ./run chaos --seeds {seed}")
                 if not isinstance(exc, ChaosError):

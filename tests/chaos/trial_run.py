@@ -1,6 +1,6 @@
-"""One seed's voyage: runs as processes of their own, killed as the weather says, until the store is the source.
+"""One seed's trial under way: runs as processes of their own, killed as the trial says, until the store is the source.
 
-A run that says "complete" is taken at its word and compared at once. What the weather is, `weather` says; what the EHR holds and
+A run that says "complete" is taken at its word and compared at once. What a seed means is `trial`'s; what the EHR holds and
 what can be had of it, the acceptance tests' `user_site`.
 """
 
@@ -21,12 +21,10 @@ import psycopg
 
 from mocks.serving import Served
 from tests.acceptance.faulted import charts, charts_only, live
-from tests.chaos.weather import STORMY_RUNS, Strike, Weather
+from tests.chaos.trial import FAULTY_RUNS, Kill, Trial
 from tests.user_site import Site, mock, reachable, source
 
-CALM_RUNS = (
-    3  # after the weather has cleared one is enough; a second may be asked to wait for what the first left behind
-)
+FAULTLESS_RUNS = 3  # without faults one is enough; a second may be asked to wait for what the first left behind
 RUN_S = 1500  # for what hangs; on a busy machine a run may be slow
 PARTIAL, FAILED = 3, 5
 KILLED = -signal.SIGKILL
@@ -54,10 +52,10 @@ _CONTEXT.set_forkserver_preload(
 
 
 class Postgres(Protocol):
-    """The server that a voyage may knock over."""
+    """The server that a trial may kill."""
 
     def url(self) -> str:
-        """A database of this voyage's own, migrated and empty."""
+        """A database of this trial's own, migrated and empty."""
 
     def crash(self) -> None:
         """Kill the server in the middle of whatever it does, and start it again."""
@@ -68,18 +66,18 @@ class ChaosError(AssertionError):
 
 
 @dataclass
-class Voyage:
-    """How it went: exit codes of the runs in order, and what struck."""
+class Outcome:
+    """How a trial went: exit codes of the runs in order, and what happened."""
 
-    weather: Weather
+    trial: Trial
     codes: list[int] = field(default_factory=list)
-    struck: int = 0
+    killed: int = 0
     faults: int = 0
     seconds: float = 0
 
     def __str__(self) -> str:
         runs = " ".join("kill" if code == KILLED else str(code) for code in self.codes)
-        return f"seed {self.weather.seed}: runs {runs}; {self.faults} faults, {self.struck} kills, {self.seconds:.1f} s"
+        return f"seed {self.trial.seed}: runs {runs}; {self.faults} faults, {self.killed} kills, {self.seconds:.1f} s"
 
 
 def _command(folder: str, said: str) -> None:
@@ -92,49 +90,49 @@ def _command(folder: str, said: str) -> None:
     os._exit(call(["sync", "--json"]))
 
 
-class Sailing:
-    """One voyage under way."""
+class TrialRun:
+    """One trial under way."""
 
-    def __init__(self, weather: Weather, served: Served, postgres: Postgres, folder: Path) -> None:
-        self._weather = weather
+    def __init__(self, trial: Trial, served: Served, postgres: Postgres, folder: Path) -> None:
+        self._trial = trial
         self._served = served
         self._postgres = postgres
         self._folder = folder
         self.url = postgres.url()
         site = Site(folder, self.url)
-        settings: dict[str, Any] = {"mode": weather.mode, "profile": {**PROFILE, **weather.profile}}
-        if weather.mode == "crawl" and weather.vendor in {"cerner", "allscripts"}:
+        settings: dict[str, Any] = {"mode": trial.mode, "profile": {**PROFILE, **trial.profile}}
+        if trial.mode == "crawl" and trial.vendor in {"cerner", "allscripts"}:
             (folder / "cohort.csv").write_text("\n".join(["patient_id", *served.patient_ids]))
             settings |= {"group": None, "cohort": "file:cohort.csv"}
         site.connect(served, **settings)
-        self.voyage = Voyage(weather)
+        self.outcome = Outcome(trial)
 
-    def sail(self) -> Voyage:
-        """The whole voyage; raises ChaosError."""
+    def run_all(self) -> Outcome:
+        """The whole trial; raises ChaosError."""
         began = time.monotonic()
         changed = deleted = 0
-        if self._weather.earlier_night:
+        if self._trial.earlier_night:
             if (code := self._run(None)) != 0:
-                raise ChaosError(f"a run in fair weather ended with {code}")
+                raise ChaosError(f"a run without faults ended with {code}")
             changed, deleted = self._change()
-            self.voyage.codes.clear()
-        for rule in self._weather.rules:
+            self.outcome.codes.clear()
+        for rule in self._trial.rules:
             self._served.faults.add(dict(rule))
-        strikes = {strike.run: strike for strike in self._weather.strikes}
-        for number in range(STORMY_RUNS):
-            code = self._run(strikes.get(number))
-            if code == 0 and number + 1 >= len(self._weather.strikes):
+        kills = {kill.run: kill for kill in self._trial.kills}
+        for number in range(FAULTY_RUNS):
+            code = self._run(kills.get(number))
+            if code == 0 and number + 1 >= len(self._trial.kills):
                 break
-        self.voyage.faults = self._served.faults.hits
+        self.outcome.faults = self._served.faults.hits
         self._served.faults.clear()
-        for _ in range(CALM_RUNS):
+        for _ in range(FAULTLESS_RUNS):
             if self._run(None) == 0:
                 break
         else:
-            raise ChaosError("the weather has cleared, and the runs do not get complete")
+            raise ChaosError("the faults have ended, and the runs do not get complete")
         self._judge_history(changed, deleted)
-        self.voyage.seconds = time.monotonic() - began
-        return self.voyage
+        self.outcome.seconds = time.monotonic() - began
+        return self.outcome
 
     def _change(self) -> tuple[int, int]:
         """Some of the source changes, some of it goes: nothing that anything else refers to."""
@@ -146,15 +144,15 @@ class Sailing:
             dataset.delete(row.type, row.id)
         return CHANGED, DELETED
 
-    def _run(self, strike: Strike | None) -> int:
-        """One run, ended by force where a strike says so; what it leaves is judged by what it said."""
+    def _run(self, kill: Kill | None) -> int:
+        """One run, ended by force where a kill says so; what it leaves is judged by what it said."""
         before = _settled(self.url, self._served)
         self._served.log.clear()
         said = str(self._folder / "said")
         process = _CONTEXT.Process(target=_command, args=(str(self._folder), said))
         process.start()
-        if strike is not None:
-            self._strike(process, strike)
+        if kill is not None:
+            self._kill(process, kill)
         process.join(RUN_S)
         if process.exitcode is None:
             process.kill()
@@ -162,23 +160,23 @@ class Sailing:
             raise ChaosError(f"a run did not end within {RUN_S} s")
         code = process.exitcode
         process.close()
-        self.voyage.codes.append(code)
-        self._judge(code, said, before, strike)
+        self.outcome.codes.append(code)
+        self._judge(code, said, before, kill)
         return code
 
-    def _strike(self, process: Any, strike: Strike) -> None:
-        while process.is_alive() and len(self._served.log) < strike.after:
+    def _kill(self, process: Any, kill: Kill) -> None:
+        while process.is_alive() and len(self._served.log) < kill.after:
             process.join(0.002)
         if not process.is_alive():
             return
-        self.voyage.struck += 1
-        if strike.whom == "sync":
+        self.outcome.killed += 1
+        if kill.victim == "sync":
             process.kill()
             process.join()
         else:
             self._postgres.crash()
 
-    def _judge(self, code: int, said: str, before: set[str], strike: Strike | None) -> None:
+    def _judge(self, code: int, said: str, before: set[str], kill: Kill | None) -> None:
         errors = Path(f"{said}.2").read_text()
         if code not in {0, PARTIAL, FAILED, KILLED} or "Traceback" in errors:
             raise ChaosError(f"a run ended with {code}:\n{errors[-1500:]}")
@@ -187,7 +185,7 @@ class Sailing:
             raise ChaosError(f"{len(again)} units were asked again although a run that goes on had settled them")
         if code == KILLED:
             pending = _pending(self.url, self._served) & set(_asked(self._served))
-            if len(pending) > IN_FLIGHT[self._weather.vendor]:
+            if len(pending) > IN_FLIGHT[self._trial.vendor]:
                 raise ChaosError(
                     f"{len(pending)} units had been asked and were not settled when the process was killed"
                 )
@@ -202,7 +200,7 @@ class Sailing:
         """Whatever has no hole is exactly the source's."""
         stored, held = live(self.url), source(self._served)
         wrong = {key[0] for key, row in stored.items() if held.get(key) != row}
-        due = charts_only(self._served) if self._weather.mode == "crawl" else reachable(self._served)
+        due = charts_only(self._served) if self._trial.mode == "crawl" else reachable(self._served)
         missing = {key[0] for key in due.keys() - stored.keys()}
         if "*" not in holes and (wrong | missing) - holes:
             raise ChaosError(f"holes {sorted(holes)}; but wrong: {sorted(wrong)}, missing: {sorted(missing)}")
@@ -255,21 +253,21 @@ def _asked(served: Served) -> list[str]:
 
 
 @contextmanager
-def sailing(weather: Weather, postgres: Postgres, folder: Path) -> Iterator[Sailing]:
-    """A voyage ready to leave: its EHR served, its database empty."""
+def prepared(trial: Trial, postgres: Postgres, folder: Path) -> Iterator[TrialRun]:
+    """A trial ready to begin: its EHR served, its database empty."""
     knobs = {
         "data": charts(),
         "kickoff_window_s": 0,
         "max_parallel_files": None,
         "abandoned_job_s": 0.3,
-        **weather.knobs,
+        **trial.knobs,
     }
-    with mock(weather.vendor, **knobs) as served:
-        yield Sailing(weather, served, postgres, folder)
+    with mock(trial.vendor, **knobs) as served:
+        yield TrialRun(trial, served, postgres, folder)
 
 
 class CrashingPostgres:
-    """An embedded server on a directory of its own, with a database a voyage."""
+    """An embedded server on a directory of its own, with a database a trial."""
 
     def __init__(self, directory: Path) -> None:
         from snapshots.embedded import EmbeddedPostgres
@@ -299,14 +297,14 @@ class CrashingPostgres:
         return self._url.replace("/postgres?", f"/{database}?")
 
     def url(self) -> str:
-        """A database of this voyage's own, migrated and empty."""
+        """A database of this trial's own, migrated and empty."""
         if self._number:
             with psycopg.connect(self._url, autocommit=True) as conn:
-                conn.execute(f"DROP DATABASE voyage_{self._number} WITH (FORCE)")  # type: ignore[arg-type,call-overload] # a number
+                conn.execute(f"DROP DATABASE trial_{self._number} WITH (FORCE)")  # type: ignore[arg-type,call-overload] # a number
         self._number += 1
         with psycopg.connect(self._url, autocommit=True) as conn:
-            conn.execute(f"CREATE DATABASE voyage_{self._number} TEMPLATE migrated STRATEGY FILE_COPY")  # type: ignore[arg-type,call-overload]
-        return self._of(f"voyage_{self._number}")
+            conn.execute(f"CREATE DATABASE trial_{self._number} TEMPLATE migrated STRATEGY FILE_COPY")  # type: ignore[arg-type,call-overload]
+        return self._of(f"trial_{self._number}")
 
     def crash(self) -> None:
         """Immediate shutdown: no checkpoint, nothing flushed; then the start that recovers from the log."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-STORMY_RUNS = 6  # then the weather clears, so that every seed comes to an end
+FAULTY_RUNS = 6  # then the faults end, so that every seed comes to an end
 LEAST, MOST = 0.01, 0.20  # of requests that meet a fault
 
 # vendor, --mode; Epic's bulk is one request a day, VA has none
@@ -42,16 +42,16 @@ _STALLS = {"stall", "stall-midway"}  # each costs a time-out: rarer than the oth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strike:
+class Kill:
     """The end of a process: at which run, after how many requests of it, and whose."""
 
     run: int
     after: int
-    whom: Literal["sync", "postgres"]
+    victim: Literal["sync", "postgres"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weather:
+class Trial:
     """All that happens under one seed."""
 
     seed: int
@@ -63,17 +63,17 @@ class Weather:
     knobs: Mapping[str, Any]
     profile: Mapping[str, Any]
     earlier_night: bool  # a good sync first, after which the source changes
-    strikes: tuple[Strike, ...]
+    kills: tuple[Kill, ...]
 
     def __str__(self) -> str:
-        ends = ", ".join(f"{s.whom} killed in run {s.run} after {s.after} requests" for s in self.strikes)
+        ends = ", ".join(f"{s.victim} killed in run {s.run} after {s.after} requests" for s in self.kills)
         before = "after a good night and changes, " if self.earlier_night else ""
         return (
             f"{self.vendor} {self.mode}, {before}{self.rate:.0%} of {' '.join(self.kinds)}{'; ' if ends else ''}{ends}"
         )
 
 
-def weather(seed: int) -> Weather:
+def trial_of(seed: int) -> Trial:
     """What this seed means; the same for ever, as long as this file is."""
     rng = random.Random(seed)
     vendor, mode = WAYS[seed % len(WAYS)]
@@ -87,26 +87,26 @@ def weather(seed: int) -> Weather:
         }
         for kind in kinds
     ]
-    if rng.random() < 0.4:  # a storm: for a while every request is refused
+    if rng.random() < 0.4:  # a storm of refusals: for a while every request is refused
         begins = rng.randrange(5, 60)
         rules.insert(
             0, {"match": {}, "action": {"status": 429}, "first": begins, "last": begins + rng.randrange(5, 40)}
         )
         kinds = (*kinds, "storm")
-    strikes = [
-        Strike(run=run, after=rng.randrange(2, 60), whom="sync" if rng.random() < 0.65 else "postgres")
+    kills = [
+        Kill(run=run, after=rng.randrange(2, 60), victim="sync" if rng.random() < 0.65 else "postgres")
         for run in range(rng.choice((0, 1, 1, 2, 3)))
     ]
     knobs = {
         "rows_per_file": rng.choice((20, 60, 5000)),
         "page_size": rng.choice((10, 50, None)),
         "clock_skew_s": rng.choice((0, 0, 0, 400, -400)),
-        "latency_s": 0.04 if strikes else rng.choice((0, 0.01)),
+        "latency_s": 0.04 if kills else rng.choice((0, 0.01)),
         "polls": rng.randint(0, 3),
         "fault_seed": seed,
     }
     profile = {"retry.floor": rng.choice((5, 100, 2000)), "retry.max_tries": rng.choice((3, 9))}
-    return Weather(
+    return Trial(
         seed=seed,
         vendor=vendor,
         mode=mode,
@@ -116,5 +116,5 @@ def weather(seed: int) -> Weather:
         knobs=knobs,
         profile=profile,
         earlier_night=rng.random() < 0.5,
-        strikes=tuple(strikes),
+        kills=tuple(kills),
     )
