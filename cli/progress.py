@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from cli.render import printable, say
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 LINE_EVERY_S = 10.0
 BARS_A_SECOND = 8.0
@@ -149,8 +149,8 @@ def waits(progress: RunProgress, now: float) -> list[str]:
     return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]
 
 
-@contextmanager
-def _bars() -> Iterator[Show]:
+def _rich_bars(*, with_note: bool = False) -> Progress:
+    """A line for each task on stderr: what it is, its bar, its count and times, and a note."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -161,17 +161,22 @@ def _bars() -> Iterator[Show]:
         TimeRemainingColumn,
     )
 
-    bars = Progress(
+    return Progress(
         TextColumn("{task.description}", style="bold"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        *([TextColumn("{task.fields[note]}", markup=False)] if with_note else ()),
         console=Console(stderr=True),
         refresh_per_second=BARS_A_SECOND,
         transient=True,
     )
+
+
+@contextmanager
+def _bars() -> Iterator[Show]:
+    bars = _rich_bars(with_note=True)
     tasks: dict[str, TaskID] = {}
 
     def show(progress: RunProgress) -> None:
@@ -217,26 +222,7 @@ def file_progress(*, terminal: bool) -> Iterator[Callable[[FileProgress], None]]
     if not terminal:
         yield _plain_files()
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bars = Progress(
-        TextColumn("{task.description}", style="bold"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        refresh_per_second=BARS_A_SECOND,
-        transient=True,
-    )
+    bars = _rich_bars()
     tasks: dict[str, TaskID] = {}
 
     def show(progress: FileProgress) -> None:
