@@ -27,7 +27,7 @@ class Record(NamedTuple):
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
     unit_key: str | None = None  # the unit that brought it; it becomes a hole if the store refuses the record
-    subsetted: bool = False  # only some of its elements (meta.tag SUBSETTED): never replaces a whole one
+    subsetted: bool = False  # only the elements that were asked for: never replaces a whole one
     way: Way | None = None  # the way that listed it; None: no listing
     others: tuple[str, ...] = ()  # further patients whose compartment contains it
     searched: str | None = None  # the patient whose search brought it, if the resource does not name them

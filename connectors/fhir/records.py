@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.fhir.bundles import BUNDLE_NAMES, NotABundleError, bundle_from
+from connectors.fhir.bundles import BUNDLE_NAMES, Listed, NotABundleError, bundle_from
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
 from connectors.fhir.json_answers import (
@@ -86,12 +86,20 @@ class UnreadableResourceError(ValueError):
     """Bytes that are not one FHIR resource. The message says why and quotes nothing."""
 
 
-def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None) -> Record:
+class SubsettedError(UnreadableResourceError):
+    """Only some of a resource's elements came, and nobody had asked for less: it may not pass for the whole one."""
+
+
+def record_from(
+    body: bytes, base: FhirBase, unit_key: str | None = None, way: Way | None = None, *, in_part: bool = False
+) -> Record:
     """Read one resource's keys. A byte order mark is no part of the body.
 
     `base` tells which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
+    `in_part`: only some elements were asked for; then what comes counts as SUBSETTED, tagged or not.
 
     Raises:
+        SubsettedError: its meta.tag says that elements were left out, although all were asked for.
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
     # most writers begin with type and id: then one reading is enough
@@ -114,13 +122,15 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
             subsetted = meta.tag is not ABSENT and _is_subsetted(bytes(meta.tag))
     except _UNREADABLE as error:
         if body != bare(body):
-            return record_from(bare(body), base, unit_key, way)
+            return record_from(bare(body), base, unit_key, way, in_part=in_part)
         reason = (
             "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object with a resource"
         )
         raise UnreadableResourceError(reason) from None
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
+    if subsetted and not in_part:
+        raise SubsettedError("it came SUBSETTED, although the whole resource was requested")
     first = b"resourceType", resource_type.encode(), b"id", resource_id.encode("utf-8", "surrogatepass")
     if tuple(begins[1:8:2]) != first:
         _only_once(body)
@@ -129,7 +139,7 @@ def record_from(body: bytes, base: FhirBase, unit_key: str | None = None, way: W
         patient_id, others = resource_id, tuple(one for one in linked if one != resource_id)
     digest = blake2b(body, digest_size=16).digest()
     return Record(
-        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, subsetted, way, others
+        resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, in_part, way, others
     )
 
 
@@ -169,16 +179,11 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None = None, way: Way | None = None) -> Page:
-    """Read one searchset Bundle of this base.
-
-    `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists.
-
-    Entries that are OperationOutcomes become issues, never records (vendor-facts 7). An entry that cannot be read, or that
-    holds no resource, is quarantined alone.
+def _searchset(body: bytes) -> Listed:
+    """Read which entries a searchset has.
 
     Raises:
-        NotABundleError: the answer as a whole is no Bundle; the message says what it is.
+        NotABundleError: it is no Bundle, or one that lists nothing.
     """
     listed = bundle_from(bare(body))
     bundle = listed.bundle
@@ -187,6 +192,31 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
         raise NotABundleError(f"the answer is not a Bundle but {bundle.resourceType if named else 'something else'}")
     if bundle.type not in _LISTINGS:
         raise NotABundleError("the answer is not a searchset but a Bundle of another type")
+    return listed
+
+
+def page_from(
+    body: bytes,
+    base: FhirBase,
+    *,
+    where: str,
+    unit_key: str | None = None,
+    way: Way | None = None,
+    in_part: bool = False,
+) -> Page:
+    """Read one searchset Bundle of this base.
+
+    `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists; `in_part`
+    as for `record_from`.
+
+    Entries that are OperationOutcomes become issues, never records (vendor-facts 7). An entry that cannot be read, or that
+    holds no resource, is quarantined alone.
+
+    Raises:
+        NotABundleError: the answer as a whole is no Bundle; the message says what it is.
+    """
+    listed = _searchset(body)
+    bundle = listed.bundle
     links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
     quarantined = [Quarantined(None, where, _ASTRAY, raw, unit_key) for raw in listed.astray]
@@ -201,7 +231,7 @@ def page_from(body: bytes, base: FhirBase, *, where: str, unit_key: str | None =
             continue
         record, reason = None, ""
         try:
-            record = record_from(raw, base, unit_key, way)
+            record = record_from(raw, base, unit_key, way, in_part=in_part)
         except UnreadableResourceError as error:
             reason = str(error)
         if record is not None and record.resource_type != "OperationOutcome":

@@ -317,3 +317,25 @@ def test_an_export_of_news_says_so_where_its_group_tells_no_members(stage: Stage
     nights.happens(Join("A", "p2"))
     night = unjudged(nights)
     assert nights.at_ehr <= night.live or any("joined it since" in note for note in night.notes)
+
+
+# what comes in part
+@pytest.mark.parametrize("before", ["nothing", "the whole", "a tombstone"])
+def test_a_crawl_that_is_given_a_part_of_a_resource_is_not_complete(stage: Stage, before: str) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
+    odd(nights)
+    nights.happens(*pats("p1"), obs("k", "p1"))
+    if before != "nothing":
+        nights.put(observation("o1", "p1", 1))
+    unjudged(nights)
+    if before == "a tombstone":
+        nights.happens(Drop(OBSERVATION, "o1"))
+        assert unjudged(nights).dead == {"Observation/o1"}
+        nights._ehr.dropped.clear()
+    part = observation("o1", "p1", 2, nights.instant)
+    nights.put({**part, "meta": {**part["meta"], "tag": [{"code": "SUBSETTED"}]}})
+    night = unjudged(nights)
+    assert (night.status, night.holes) == ("partial", {"Observation search failed"})
+    assert ("Observation/o1" in night.live) == (before == "the whole")
+    nights.put(observation("o1", "p1", 3, nights.instant))
+    nights.end()

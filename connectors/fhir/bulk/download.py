@@ -330,8 +330,6 @@ class FileFetcher:
             reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
         if promised is not None:
             reasons.append(f"{reading.lines} lines came, even on the second try, but the manifest promises {promised}")
-        if reading.subsetted and not reading.detail.elements:
-            reasons.append(f"{reading.subsetted} resources came SUBSETTED, although whole ones were requested")
         if reasons:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has

@@ -15,7 +15,7 @@ from connectors.fhir.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_of
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
-from connectors.fhir.records import UnreadableResourceError, deletions_from, record_from
+from connectors.fhir.records import SubsettedError, UnreadableResourceError, deletions_from, record_from
 from connectors.fhir.unit_details import FileDetail
 from snapshots.record import Quarantined, Record
 from snapshots.unit import Unit
@@ -42,7 +42,7 @@ class FileReading:
     headers: int = 0
     deleted: int = 0  # that deletion Bundles name
     unreadable: int = 0
-    subsetted: int = 0
+    subsetted: int = 0  # of these: whole lines, whose resources are not
     other_types: dict[str, int] = field(default_factory=dict)
     last_line_unreadable: bool = False
     # of an error file, from the first line that is no JSON by itself
@@ -72,7 +72,7 @@ class FileReading:
         A line that could not be read, an issue or a type that the manifest did not name belong to the file's end: a run that
         goes on must meet them.
         """
-        doubtful = self.unreadable or self.issues or self.subsetted or self.other_types or self.headers
+        doubtful = self.unreadable or self.issues or self.other_types or self.headers
         if doubtful or self.splitter.held < 0 or self.unit.kind != "file":
             return None
         end = self.fed - self.splitter.held
@@ -85,12 +85,12 @@ class FileReading:
 
     def finish(self) -> None:
         """Read a last line without its newline; if it can be read, the file is complete, else truncated."""
-        before = self.unreadable
+        before = self.unreadable - self.subsetted
         self._read_all(self.splitter.finish())
         if self.unit.kind == "error-file":
             self._read_together()
             return  # it is fetched once: what cannot be read of it is a hole, whether it was cut or not
-        self.last_line_unreadable = self.unreadable > before
+        self.last_line_unreadable = self.unreadable - self.subsetted > before
         if self.last_line_unreadable:
             last = self.quarantined[-1]
             self.quarantined[-1] = last._replace(
@@ -123,7 +123,7 @@ class FileReading:
                 record = record_from(line[1], base, key, way) if type(line) is tuple else None
             except UnreadableResourceError:
                 record = None
-            if record is None or record.resource_type != wanted or record.subsetted or trimmed:
+            if record is None or record.resource_type != wanted or trimmed:
                 self._read(line)
                 continue
             keep(record if of_none is None or record.patient_id is not None else record._replace(way=of_none))
@@ -146,7 +146,12 @@ class FileReading:
             if self.unit.kind == "error-file":
                 self._read_outcome(line)
                 return
-            record = record_from(body, self.base, self.unit.key, self.unit.way)
+            in_part = self.detail.elements
+            record = record_from(body, self.base, self.unit.key, self.unit.way, in_part=in_part)
+        except SubsettedError as error:
+            self.subsetted += 1
+            self._quarantine(number, str(error), body)
+            return
         except UnreadableResourceError as error:
             if self._is_header(body):
                 return
@@ -163,10 +168,6 @@ class FileReading:
             return
         if self.unit.resource_type not in ("*", record.resource_type):
             self.other_types[record.resource_type] = self.other_types.get(record.resource_type, 0) + 1
-        if self.detail.elements:  # whatever its tags: servers that trim do not all say so
-            record = record._replace(subsetted=True)
-        else:
-            self.subsetted += record.subsetted
         self.records.append(self._by_its_way(record))
         self.size += len(body)
 

@@ -87,7 +87,9 @@ class Asker:
         self._capability = capability
         self._answers = NotFoundAnswers(client, request.base_url, request.profile)
         self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
-        gatherer = PageGatherer(client, request.base_url, request.profile, capability=capability, began=began)
+        gatherer = PageGatherer(
+            client, request.base_url, request.profile, capability=capability, began=began, in_part=True
+        )
         self._fetcher = SearchFetcher(gatherer, deferrals=deferrals)
         # why units of the run failed, by type and patient: said beside what is missing
         self.holes: Mapping[tuple[str, str | None], str] = {}

@@ -54,10 +54,12 @@ class PageGatherer:
         began: datetime | None = None,
         formers: Container[str] = (),
         notes_dates: bool = False,
+        in_part: bool = False,
     ) -> None:
         """`began` is when the run did; without it nothing is asked in windows of time.
 
         `formers` are ids known to lead to a survivor. `notes_dates`: tallies tell the newest date, since news will be asked.
+        `in_part`: searches may ask for some elements only.
         """
         self.profile = profile
         self.formers = formers
@@ -65,7 +67,7 @@ class PageGatherer:
         self._client = client
         self._base_url = base_url
         self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._pager = Pager(client, base_url, profile)
+        self._pager = Pager(client, base_url, profile, in_part=in_part)
         self._capability = capability or Capability()
         self._began = began
         self._dates_until = began if notes_dates else None

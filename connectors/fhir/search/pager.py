@@ -46,7 +46,9 @@ class _SessionExpiredError(Exception):
 class Pager:
     """Walks the searches of one connection."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, *, in_part: bool = False) -> None:
+        """`in_part`: its searches may ask for some elements only, so that SUBSETTED is what was asked for."""
+        self._in_part = in_part
         self._client = client
         self._base_url = base_url
         self._base = FhirBase(base_url, profile.links.rewrite_origins)
@@ -104,7 +106,7 @@ class Pager:
         await anyio.lowlevel.checkpoint()
         where = f"page {number} of {call.template}"
         try:
-            page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way)
+            page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way, in_part=self._in_part)
         except NotABundleError as error:
             raise NotAPageError(
                 f"{call.template}, page {number}: {error}.",

@@ -556,8 +556,10 @@ async def test_a_partial_resource_never_overwrites_a_full_one(store: KeptRows) -
     async with export_server() as server:
         server.files["Patient"] = [ndjson(full), ndjson('{"resourceType":"Patient","id":"p1",' + tag + "}")]
         await server.sync(store)
-        await server.sync(store)
+        report = await server.sync(store)
     assert store.live()["Patient", "p1"]["gender"] == "female"
+    assert (report.status, report.quarantined) == ("partial", 1)
+    assert report.holes[0].reason == "it came SUBSETTED, although the whole resource was requested"
 
 
 # -- files

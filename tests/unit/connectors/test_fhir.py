@@ -13,6 +13,7 @@ from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.records import (
+    SubsettedError,
     UnreadableResourceError,
     deletions_from,
     grade,
@@ -52,6 +53,15 @@ def test_the_compartments_patient_is_read_from_the_reference_that_the_type_uses(
     fields: dict, patient: str | None
 ) -> None:
     assert record_from(orjson.dumps({"resourceType": "Condition", "id": "c", **fields}), BASE).patient_id == patient
+
+
+def test_a_resource_that_came_in_part_is_read_only_where_elements_were_asked_for() -> None:
+    body = b'{"resourceType":"Patient","id":"p1","meta":{"tag":[{"code":"SUBSETTED"}]}}'
+    with pytest.raises(SubsettedError, match="although the whole resource was requested"):
+        record_from(body, BASE)
+    page = page_from(b'{"resourceType":"Bundle","entry":[{"resource":' + body + b"}]}", BASE, where="page 1")
+    assert (page.records, [one.raw for one in page.quarantined]) == ([], [body])
+    assert record_from(body, BASE, in_part=True).subsetted
 
 
 def test_a_patient_belongs_to_itself() -> None:
