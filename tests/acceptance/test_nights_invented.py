@@ -14,7 +14,21 @@ from tests.histories.answers import BASE, Answer, Job, Server, _issue, _outcome,
 from tests.histories.ehr import told
 from tests.histories.nights import Night, Nights, observation
 from tests.histories.stage import Stage
-from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Add, AddMany, Ask, Drop, Join, Lie, Sick, Site
+from tests.histories.steps import (
+    CONDITION,
+    OBSERVATION,
+    PATIENT,
+    Add,
+    AddMany,
+    Ask,
+    Drop,
+    DropPatient,
+    Join,
+    Lie,
+    Merge,
+    Sick,
+    Site,
+)
 
 CHART = (PATIENT, OBSERVATION)
 Hook = Callable[[Server, list[str], Mapping[str, list[str]]], Answer | None]
@@ -339,3 +353,44 @@ def test_a_crawl_that_is_given_a_part_of_a_resource_is_not_complete(stage: Stage
     assert ("Observation/o1" in night.live) == (before == "the whole")
     nights.put(observation("o1", "p1", 3, nights.instant))
     nights.end()
+
+
+# named patients who are not there any more
+@pytest.mark.parametrize("gone", [404, 410])
+@pytest.mark.parametrize("cohort", ["p1", "p1,p2"])
+def test_an_export_of_named_patients_comes_to_rest_when_one_is_deleted(stage: Stage, cohort: str, gone: int) -> None:
+    home = Ask(f"cohort:{cohort}", "bulk", CHART)
+    nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60, gone=gone))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"))
+    unjudged(nights)
+    nights.happens(DropPatient("p1"))
+    for _ in (2, 3, 4):
+        night = unjudged(nights, since="none")
+    assert (night.status, night.holes) == ("complete", set())
+    # of one who is alone nothing shows what the answer about his Patient means
+    assert night.dead == {"Observation/o1"} | ({"Patient/p1"} if "p2" in cohort else set())
+
+
+@pytest.mark.parametrize("cohort", ["p1", "p1,p2"])
+def test_an_export_of_named_patients_follows_one_who_is_merged(stage: Stage, cohort: str) -> None:
+    home = Ask(f"cohort:{cohort}", "bulk", CHART)
+    nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"))
+    unjudged(nights)
+    nights.happens(Merge("p1", "p2", "redirect"))
+    first = unjudged(nights, since="none")
+    assert (first.status, first.dead) == ("complete" if "p2" in cohort else "failed", {"Patient/p1"})
+    night = unjudged(nights, since="none")
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
+@pytest.mark.parametrize("gone", [404, 410])
+def test_a_crawl_of_one_patient_comes_to_rest_when_he_is_deleted(stage: Stage, gone: int) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False, gone=gone))
+    nights.happens(*pats("p1"), obs("o1", "p1"))
+    unjudged(nights)
+    nights.happens(DropPatient("p1"))
+    for _ in (2, 3, 4):
+        night = unjudged(nights)
+    assert (night.status, night.dead) == ("complete", {"Observation/o1"})
+    assert any("no answer shows whether they still exist" in note for note in night.notes)

@@ -1,12 +1,14 @@
 """The named patients of an export: who they are, whom the server does not know, and who did not come.
 
-Each is a unit of its own, so that one who is missing is a hole. How they are written into the kick-off is `kick_off`'s.
+Each is a unit of its own, so that one who is missing is a hole, unless the server says by his id that he is dead or merged: that
+is judged as a crawl judges it. How they are written into the kick-off is `kick_off`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -14,17 +16,20 @@ from connectors.core.errors import AuthError, FetchError, PlanError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
+from connectors.fhir.patients.merges import with_survivors
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun
 from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
+from snapshots.patient import Alias
 from snapshots.record import Batch
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
-from snapshots.witness import Deletion, Said
+from snapshots.witness import Deletion
 
 _UNKNOWN = frozenset({Ending.NOT_FOUND, Ending.GONE})
+_NOT_THERE = _UNKNOWN | {Ending.MERGED}
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
 
 
@@ -47,16 +52,74 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
         patients, unresolved = found.patients, found.unresolved
     if not patients:
         raise PlanError(_NOBODY)
-    keys = [_key(patient) for patient in patients] + ([unit_key("cohort", "unresolved")] if unresolved else [])
+    # who was merged is named by the survivor's id, and asked for by his own at the end
+    everyone, led_on = with_survivors(patients, await run.store.roster.aliases())
+    keys = [_key(patient) for patient in everyone] + ([unit_key("cohort", "unresolved")] if unresolved else [])
     await run.store.plan(
         Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
-        for key, patient in zip(keys, (*patients, None), strict=False)
+        for key, patient in zip(keys, (*everyone, None), strict=False)
     )
-    return patients
+    return tuple(one for one in everyone if one not in led_on) or patients
+
+
+@dataclass(kw_only=True)
+class _Answers:
+    """What the server said of patients who were asked for by their ids: of those who are not there, how that is judged."""
+
+    results: dict[str, UnitResult] = field(default_factory=dict)
+    deletions: list[Deletion] = field(default_factory=list)
+    aliases: list[Alias] = field(default_factory=list)
+
+    def judged(self, patient: str, named: Collection[str]) -> UnitResult | None:
+        """How the unit of a named patient ends; None: nothing says that he is not there."""
+        result = self.results.get(patient)
+        if result is None:
+            return None
+        survivors = {alias.surviving_id for alias in self.aliases if alias.former_id == patient}
+        if survivors - set(named):  # whose chart no unit of this export asks for
+            reason = "merged into another patient, whom the next export names: sync again"
+            return UnitResult(key=_key(patient), state=UnitState.FAILED, reason=reason, ending=result.ending)
+        return replace(result, key=_key(patient), complete_listing=False, records=0)
+
+
+async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str]) -> _Answers:
+    """Ask for Patients by their ids, as a crawl does. Who cannot be asked about has no answer: only a clear word counts."""
+    profile, roster = run.request.profile, run.store.roster
+    found = _Answers()
+    formers = frozenset(alias.former_id for alias in await roster.aliases() if alias.gone)
+    stored = {one.id for one in await roster.stored_patients()}
+    limit = anyio.CapacityLimiter(profile.limits.max_concurrency)
+    plan = UnitPlan(("Patient",), profile, capability, FULL, known=stored)
+    gatherer = PageGatherer(run.client, run.request.base_url, profile, capability=capability, formers=formers)
+    search = SearchFetcher(gatherer)
+
+    async def ask(unit: Unit) -> None:
+        came: set[str] = set()
+
+        async def take(fetched: Fetched) -> None:
+            came.update(record.id for record in fetched.records)
+            found.deletions += fetched.deletions
+            found.aliases += [alias for alias in fetched.aliases if alias.former_id == unit.patient_id]
+
+        result = None
+        async with limit:
+            with suppress(FetchError, AuthError):  # who is not told of is asked alone
+                result = await search.fetch(unit, take)
+        if unit.patient_id is None:
+            for one in unit.ids:
+                if one not in came:
+                    await ask(plan.patient(one))
+        elif result is not None and result.ended in _NOT_THERE:
+            found.results[unit.patient_id] = result
+
+    async with anyio.create_task_group() as tasks:
+        for unit in plan.patients(patients):
+            tasks.start_soon(ask, unit)
+    return found
 
 
 async def known_patients(run: EhrRun, capability: Capability, patients: Sequence[str]) -> tuple[str, ...]:
-    """Whom of these the server knows, after it has refused them all; the others are holes, found as a crawl finds them.
+    """Whom of these the server knows, after it has refused them all; of the others it is written what it said of them.
 
     Who cannot be asked about is kept: only a clear word says that somebody is not there.
 
@@ -64,77 +127,54 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
         PlanError: it knows nobody.
     """
     run.show("looking for the patients that the server does not know")
-    unknown: dict[str, UnitResult] = {}
-    limit = anyio.CapacityLimiter(run.request.profile.limits.max_concurrency)
-    plan = UnitPlan(("Patient",), run.request.profile, capability, FULL)
-    search = SearchFetcher(PageGatherer(run.client, run.request.base_url, run.request.profile, capability=capability))
-
-    async def ask(unit: Unit) -> None:
-        came: set[str] = set()
-
-        async def take(fetched: Fetched) -> None:
-            came.update(record.id for record in fetched.records)
-
-        result = None
-        async with limit:
-            with suppress(FetchError, AuthError):  # who is not told of is asked alone, and then kept
-                result = await search.fetch(unit, take)
-        if unit.patient_id is None:
-            for one in unit.ids:
-                if one not in came:
-                    await ask(plan.patient(one))
-        elif result is not None and result.ended in _UNKNOWN:
-            unknown[unit.patient_id] = result
-
-    async with anyio.create_task_group() as tasks:
-        for unit in plan.patients(patients):
-            tasks.start_soon(ask, unit)
+    answers = await _ask(run, capability, patients)
+    unknown = {one: result for one, result in answers.results.items() if result.ended in _UNKNOWN}
     known = tuple(one for one in patients if one not in unknown)
     if not unknown:
         return known
     if not known:
         raise PlanError(_NOBODY)
     results = [
-        UnitResult(key=_key(one), state=UnitState.FAILED, reason=f"not exported: {result.reason}", ending=result.ended)
-        for one, result in unknown.items()
+        replace(result, key=_key(one), reason=f"not exported: {result.reason}") for one, result in unknown.items()
     ]
-    gone = [Deletion("Patient", one, Said.GONE) for one, result in unknown.items() if result.ended is Ending.GONE]
-    await run.store.write(Batch(results=results, deletions=gone))
+    await run.store.write(Batch(results=results, deletions=[one for one in answers.deletions if one.id in unknown]))
     _count(run, results)
     run.notes.append(f"patients that the server does not know, left out of the export: {len(unknown):,}")
     return known
 
 
-async def check_patients(run: EhrRun) -> None:
+async def check_patients(run: EhrRun, capability: Capability) -> None:
     """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data.
 
-    News need not bring the Patient of somebody whom the store has.
+    They are asked for by their ids first: who is dead, or merged into a patient who was named too, is no hole. News need not
+    bring the Patient of somebody whom the store has.
     """
     units = await run.store.pending(kinds=("cohort",))
     if not units:
         return
-    absent = set(await run.store.jobs.patients_without_data([unit.patient_id for unit in units if unit.patient_id]))
+    named = [unit.patient_id for unit in units if unit.patient_id]
+    named_types = run.request.types
+    absent: set[str] = set()
+    if not named_types or "Patient" in named_types:
+        absent.update(await run.store.jobs.patients_without_data(named))
     if not run.is_full:
         absent -= {one.id for one in await run.store.roster.stored_patients() if one.alive}
-    named_types = run.request.types
-    results = []
-    for unit in units:
-        wanted = unit.patient_id in absent and (not named_types or "Patient" in named_types)
-        gone = unit.patient_id is None or wanted
-        reason = (
-            "the export has no Patient with this id"
-            if unit.patient_id
-            else "cohort entries named no patient, or several"
-        )
-        results.append(
-            UnitResult(
-                key=unit.key,
-                state=UnitState.FAILED if gone else UnitState.SETTLED,
-                reason=reason if gone else None,
-            )
-        )
-    await run.store.write(Batch(results=results))
+    answers = await _ask(run, capability, sorted(absent)) if absent else _Answers()
+    results = [_result(unit, absent, answers, named) for unit in units]
+    await run.store.write(Batch(results=results, deletions=answers.deletions, aliases=answers.aliases))
     _count(run, results)
+
+
+def _result(unit: Unit, absent: Collection[str], answers: _Answers, named: Collection[str]) -> UnitResult:
+    """How a named patient's unit ends."""
+    if unit.patient_id is None:
+        reason = "cohort entries named no patient, or several"
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+    if unit.patient_id not in absent:
+        return UnitResult(key=unit.key, state=UnitState.SETTLED)
+    said = answers.judged(unit.patient_id, named)
+    reason = "the export has no Patient with this id"
+    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) if said is None else said
 
 
 def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:

@@ -82,7 +82,7 @@ async def fetch_by_bulk(
         run.failed_units -= files.lost  # told of by error files, which are here: the server need not keep them
     finally:
         run.notes += files.notes()
-    await check_patients(run)
+    await check_patients(run, capability)
     run.notes += await _vanished(run, job)
     await _release(run, job)
     return _watermark(run, job)

@@ -78,7 +78,7 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
     assert "nobody" not in repr(report)
 
 
-async def test_a_patient_who_is_deleted_by_now_is_a_hole_and_a_tombstone_and_the_others_are_exported(
+async def test_a_patient_who_is_deleted_by_now_is_a_tombstone_and_the_others_are_exported(
     store: KeptRows,
 ) -> None:
     second = '{"resourceType":"Patient","id":"p2"}'
@@ -90,10 +90,7 @@ async def test_a_patient_who_is_deleted_by_now_is_a_hole_and_a_tombstone_and_the
         server.pages["/fhir/Patient/p2"] = [outcome(410, "deleted")]
         server.kickoffs = [outcome(410, "deleted"), accepted()]
         report = await server.sync(store, BY_NAME, **cohort("p1", "p2"))
-    assert (report.status, [hole.reason for hole in report.holes]) == (
-        "partial",
-        ["not exported: deleted in the EHR"],
-    )
+    assert (report.status, list(report.holes)) == ("complete", [])
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
 
 
