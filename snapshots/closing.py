@@ -207,7 +207,7 @@ async def _move_watermarks(
     stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - exported)})
     complete = listed & exported | {row[0] async for row in stored}
     if without_holes and exported:  # a requested type without any resource may have no unit
-        complete |= set(closing.scope.types)
+        complete |= set(closing.scope.types) - {end.resource_type for end in ends if not end.listed}
     newest = {row[0]: row[1] async for row in await conn.execute(_SQL["newest"], closing.own)}
     types = sorted(one for one in complete if movable(since_of(closing.scope.since, one), before.get(one)))
     moved = {}

@@ -38,6 +38,11 @@ class StoredKnowledge:
         async with self._session.transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
+    async def forget(self) -> None:
+        """Forget the selection's watermarks, so that its next run lists everything."""
+        async with self._session.transaction("forgetting watermarks") as own:
+            await self._conn.execute(_SQL["forget"], own)
+
     async def received_types(self) -> frozenset[str]:
         """Return the types that the connection has ever sent."""
         async with self._session.transaction("reading what came before") as own:

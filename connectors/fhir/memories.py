@@ -196,6 +196,9 @@ class Knowledge(Protocol):
     async def watermarks(self) -> Mapping[str, str]:
         """Per resource type, the instant up to which this connection and selection are known to be complete."""
 
+    async def forget(self) -> None:
+        """Forget these instants, since the clock that told them is not to be believed: the next run lists everything."""
+
     async def received_types(self) -> frozenset[str]:
         """Types of which any run of this connection has received something: a search of them exists."""
 

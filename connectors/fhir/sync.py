@@ -285,10 +285,10 @@ async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
     if last is None or run.now() - last > timedelta(days=profile.changes.reconcile_every_d):
         return {}
     watermarks = await run.store.knowledge.watermarks()
-    # what was known up to an instant that has not come was dated by a clock that was wrong: news since then would be none
-    latest = run.now() + timedelta(seconds=run.client.ahead_s) + CLOCKS_DIFFER
+    # what was known up to an instant that has not come was dated by a clock that was wrong, or set back: news since would be none
+    latest = run.now() + timedelta(seconds=run.client.ahead_s - run.client.behind_s) + CLOCKS_DIFFER
     if any(found is not None and found > latest for found in map(moment, watermarks.values())):
-        run.notes.append("an earlier run was dated ahead of the clocks: listed in full")
+        run.notes.append("an earlier run was dated ahead of the clocks, or the EHR's was set back: listed in full")
         return {}
     return watermarks
 

@@ -7,6 +7,10 @@ WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 -- Up to when each type of this connection and knowledge is known to be complete.
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
+-- name: forget
+-- Up to when anything is known is known no more.
+DELETE FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+
 -- name: last_full_listing
 -- When the last run began that listed everything of this selection in this way but what patients' lags tell, was asked for the same
 -- types, and could read all that this run's login may.

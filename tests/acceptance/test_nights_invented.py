@@ -394,3 +394,44 @@ def test_a_crawl_of_one_patient_comes_to_rest_when_he_is_deleted(stage: Stage, g
         night = unjudged(nights)
     assert (night.status, night.dead) == ("complete", {"Observation/o1"})
     assert any("no answer shows whether they still exist" in note for note in night.notes)
+
+
+# a clock that is set back
+@pytest.mark.parametrize(("mode", "says_date"), [("bulk", True), ("bulk", False), ("crawl", True)])
+def test_nothing_is_lost_when_the_clock_of_the_ehr_is_set_back(stage: Stage, mode: str, *, says_date: bool) -> None:
+    nights = stage.nights(
+        Site(home=Ask("cohort:p1", mode, CHART), levels=("patient",), reconcile_every_d=60, date_skewed=says_date)
+    )
+    nights.happens(*pats("p1"), obs("o1", "p1", 0))
+    unjudged(nights)
+    nights.happens(obs("o2", "p1", 0))
+    unjudged(nights, later=timedelta(hours=1))
+    nights._ehr.site = nights._ehr.site._replace(skew_s=-50 * 3600)
+    nights.happens(obs("new", "p1", 0))
+    night = unjudged(nights, later=timedelta(minutes=30))
+    assert (night.status, nights.at_ehr <= night.live) == (("complete", True) if says_date else ("partial", False))
+    nights.happens(obs("more", "p1", 0))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
+# a type that nobody answers for
+def test_a_type_that_is_neither_exported_nor_declared_any_more_is_not_known_any_further(stage: Stage) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Add(CONDITION, "c1", "p1", age_d=0))
+    unjudged(nights)
+    whole = server._capability()
+    resources = [one for one in whole["rest"][0]["resource"] if one["type"] != CONDITION]
+    without = {**whole, "rest": [{**whole["rest"][0], "resource": resources}]}
+    server.hook = lambda server, path, query: Answer(200, without) if path == ["metadata"] else None
+    server.exported_as = lambda job: job._replace(files={t: f for t, f in job.files.items() if t != CONDITION})
+    for n in (2, 3):
+        nights.happens(obs(f"o{n}", "p1", 0), Add(CONDITION, f"c{n}", "p1", age_d=0))
+        night = unjudged(nights)
+        assert any("nor declared by the server any more" in note for note in night.notes)
+    server.hook, server.exported_as = None, staticmethod(lambda job: job)
+    nights.happens(obs("o4", "p1", 0))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)

@@ -23,14 +23,15 @@ from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.errors import ProtocolError, RequestError
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
-from connectors.fhir.unit_details import NoFileDetail
+from connectors.fhir.unit_details import DoubtDetail, NoFileDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import instant, moment
 from snapshots.record import Batch
-from snapshots.unit import UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 
 BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
 
@@ -74,8 +75,9 @@ async def fetch_by_bulk(
             links.job = job
             if not job.manifest_complete:
                 await _download(run, files, links, {"file"})
+        await _heed_clock(run, job)
         await _note_nothing(run)
-        await _settle_empty(run)
+        await _settle_empty(run, capability, job)
         await _download(run, files, links, {"file"})
         # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
         await _download(run, files, links, {"deleted-file", "error-file"})
@@ -205,19 +207,61 @@ async def _note_nothing(run: EhrRun) -> None:
         )
 
 
-async def _settle_empty(run: EhrRun) -> None:
-    """Return the types that were requested by name and have no file, so that there is nothing of them."""
+async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
+    """Make a hole of news that are dated before the instant from which they were asked: the EHR's clock has been set back.
+
+    Rows that were written since, and dated before that instant, are in no export of news. The next one is a full one.
+    """
+    proofs = proofs_from(job)
+    asked, told = moment(proofs.since), moment(job.transaction_time)
+    if not proofs.incremental or asked is None or told is None or told >= asked - CLOCKS_DIFFER:
+        return
+    doubt = "its transactionTime lies before the instant since which news were asked: the EHR's clock was set back; sync again"
+    unit = Unit(
+        key=unit_key("manifest", "clock"),
+        kind="error-file",
+        resource_type="*",
+        template="the manifest's transactionTime",
+        detail=DoubtDetail(doubt=doubt, more=True).packed,
+    )
+    await run.store.plan([unit])
+    await run.store.knowledge.forget()
+
+
+async def _settle_empty(run: EhrRun, capability: Capability, job: BulkJob) -> None:
+    """Settle the types that were requested by name and have no file: there is nothing of them, or nobody answers for them."""
+    withdrawn = await _withdrawn(run, capability, job)
+    await run.store.plan(
+        Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
+        for t in withdrawn
+    )
     nothing = [
-        UnitResult(
-            key=unit.key,
-            state=UnitState.SETTLED,
-            complete_listing=NoFileDetail.of(unit).lists_all,
-        )
+        UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
+        if unit.resource_type in withdrawn
+        else UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
         for unit in await run.store.pending(kinds=("no-file",))
     ]
+    if withdrawn:
+        run.notes.append(
+            f"{', '.join(withdrawn)}: neither exported nor declared by the server any more: what is stored was kept, and is "
+            "not known to be complete"
+        )
     if nothing:
         await run.store.write(Batch(results=nothing))
         run.settled(nothing, 0)
+
+
+async def _withdrawn(run: EhrRun, capability: Capability, job: BulkJob) -> list[str]:
+    """Types that were asked for by name and came before, for which nobody answers now: no file, and not declared either.
+
+    Servers that declare only the types at which they export do not say what they serve.
+    """
+    declared = capability.search_params.keys()
+    there = await run.store.jobs.planned_types(("file",))
+    if not declared - {"Patient", "Group"} or "*" in there:
+        return []
+    asked = set(proofs_from(job).types) & await run.store.knowledge.received_types()
+    return sorted(asked - declared - set(there))
 
 
 async def _vanished(run: EhrRun, job: BulkJob) -> list[str]:
