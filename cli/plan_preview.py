@@ -231,6 +231,9 @@ class PreviewKnowledge(Knowledge):
         """Return the watermarks of earlier runs."""
         return {} if self._peek is None else await self._peek.knowledge.watermarks()
 
+    async def forget(self) -> None:
+        """Do nothing: a preview changes nothing."""
+
     async def received_types(self) -> frozenset[str]:
         """Return the types that earlier runs received."""
         return frozenset() if self._peek is None else await self._peek.knowledge.received_types()
