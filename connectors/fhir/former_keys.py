@@ -23,7 +23,7 @@ _RENAMED = {
 def former_places(overrides: Mapping[str, Any], model: type[BaseModel]) -> dict[str, str]:
     """Return the former flat keys among these overrides, each with its dotted path in `model`."""
     found = {}
-    for key in overrides.keys() - model.model_fields.keys():
+    for key in sorted(overrides.keys() - model.model_fields.keys()):
         places = (_RENAMED[key],) if key in _RENAMED else places_of(key, model)
         if len(places) == 1:
             found[key] = places[0]
@@ -34,7 +34,7 @@ def placed(overrides: Mapping[str, Any], model: type[BaseModel]) -> dict[str, An
     """Return the overrides with former flat keys in their tables; a key that is also written there keeps that value."""
     former = former_places(overrides, model)
     laid: dict[str, Any] = {}
-    for key, path in sorted(former.items()):
+    for key, path in former.items():
         table, _, field = path.partition(".")
         laid.setdefault(table, {})[field] = overrides[key]
     for key in overrides.keys() - former.keys():
