@@ -153,6 +153,10 @@ class PreviewEvidence(Evidence):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note nothing."""
 
+    async def withheld_patients(self) -> Sequence[str]:
+        """Return none: whether somebody can be read again is asked by the sync alone."""
+        return ()
+
     async def note_listings(self, at: datetime) -> None:
         """Note nothing."""
 

@@ -186,6 +186,11 @@ class StoredEvidence:
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["note_asked"], {**own, **values})
 
+    async def withheld_patients(self) -> Sequence[str]:
+        """Return the patients whose Patient this client may not see, as earlier runs found, in order."""
+        async with self._session.transaction("reading what is withheld") as own:
+            return [row[0] async for row in await self._conn.execute(_SQL["withheld_patients"], own)]
+
     async def note_listings(self, at: datetime) -> None:
         """Note the ways by which this run has listed types in full; they replace those of the selection's earlier full runs.
 

@@ -127,8 +127,11 @@ async def end_of_export(
 ) -> None:
     """Update roster and lags after an export: a full one knows these types; one of news covers the last full one's patients."""
     if not full:
+        await conn.execute(_SQL["note_leavers"], own)
         return
     row = await (await conn.execute(_SQL["members_by_type"], own)).fetchone()
     if row is not None and row[0]:
         await conn.execute(_SQL["call_roll_of_export"], {**own, "of_types": row[0]})
-    await conn.execute(_SQL["catch_up"], {**own, "types": list(types)})
+    listed = {**own, "types": list(types)}
+    for step in ("catch_up", "note_new_members", "note_withheld"):
+        await conn.execute(_SQL[step], listed)

@@ -146,6 +146,9 @@ class Evidence(Protocol):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note that units ask for these rows."""
 
+    async def withheld_patients(self) -> Sequence[str]:
+        """Patients whose Patient this client may not see, as earlier runs found; in order."""
+
     async def note_listings(self, at: datetime) -> None:
         """Note by which ways this run has listed types in full."""
 

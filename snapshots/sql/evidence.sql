@@ -311,6 +311,10 @@ WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked AND a.resource_type <> 
 UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
+-- name: withheld_patients
+-- Patients whom this client may not see.
+SELECT id FROM evidence WHERE connection = %(connection)s AND resource_type = 'Patient' AND state = 'withheld' ORDER BY id
+
 -- name: controls
 -- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything. Of a type of which it
 -- has listed none, rows that are stored: a type that was withdrawn answers 404 to them too.

@@ -132,12 +132,14 @@ SELECT %(connection)s, %(knowledge)s, resource_type, patient_id, instant, %(run)
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: note_unasked
--- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for.
+-- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for: to ask for a row by its
+-- id is not to ask for its type.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
 SELECT %(connection)s, %(knowledge)s, w.resource_type, p.patient_id, NULL, %(run)s, %(run)s
 FROM (
     SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
-    EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s
+    EXCEPT SELECT resource_type FROM unit
+        WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
 ) w
 CROSS JOIN (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
@@ -203,6 +205,33 @@ FROM unit u JOIN way w ON w.id = u.way WHERE u.run = %(run)s AND u.kind IN ('fil
 -- name: catch_up
 -- What a full export listed, it knows.
 DELETE FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s AND resource_type = ANY(%(types)s::text[])
+
+-- name: note_new_members
+-- Of patients new to the roster nothing is known in types that have a watermark and that this export did not list whole.
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT %(connection)s, %(knowledge)s, w.resource_type, m.patient_id, NULL, %(run)s, %(run)s
+FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = w.selection
+WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND w.resource_type <> ALL(%(types)s::text[])
+    AND m.removed_run IS NULL AND m.last_run = %(run)s
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
+
+-- name: note_withheld
+-- Of a Patient who was withheld from a full export, the export says nothing in any type.
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT %(connection)s, %(knowledge)s, w.resource_type, a.id, NULL, %(run)s, %(run)s
+FROM absence a JOIN watermark w ON w.connection = %(connection)s AND w.selection = %(knowledge)s
+WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.fate = 'withheld'
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
+
+-- name: note_leavers
+-- Whom the Group no longer has while the watermarks move on: should the patient come back, nothing is known of the time between.
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
+SELECT %(connection)s, %(knowledge)s, w.resource_type, m.patient_id, NULL, %(run)s, %(run)s
+FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = w.selection
+WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND m.removed_run IS NULL
+    AND EXISTS (SELECT FROM group_member WHERE run = %(run)s)
+    AND NOT EXISTS (SELECT FROM group_member g WHERE g.run = %(run)s AND g.patient_id = m.patient_id)
+ON CONFLICT DO NOTHING
 
 -- name: note_members
 -- Whom the Group has that this run exports.

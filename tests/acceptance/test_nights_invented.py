@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
 from tests.histories import steps as s
-from tests.histories.answers import BASE, Answer, Job, Server, _issue, _outcome, _within
+from tests.histories.answers import Answer, Job, Server, _issue, _outcome, _within
 from tests.histories.ehr import told
-from tests.histories.nights import Night, Nights, observation
+from tests.histories.nights import observation
 from tests.histories.stage import Stage
 from tests.histories.steps import (
     CONDITION,
     OBSERVATION,
-    PATIENT,
     Add,
     AddMany,
     Ask,
@@ -29,60 +28,6 @@ from tests.histories.steps import (
     Sick,
     Site,
 )
-
-CHART = (PATIENT, OBSERVATION)
-Hook = Callable[[Server, list[str], Mapping[str, list[str]]], Answer | None]
-
-
-class _Odd(Server):
-    """What `hook` answers stands in place of the server's own answer."""
-
-    hook: Hook | None = None
-
-    def answer(self, method: str, url: str, body: bytes) -> Answer:
-        parts = urlsplit(url)
-        path = parts.path[len(urlsplit(BASE).path) :].strip("/").split("/")
-        found = self.hook(self, path, parse_qs(parts.query)) if self.hook is not None else None
-        return found if found is not None else super().answer(method, url, body)
-
-    def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
-        answer = super()._kick_off(path, query, body)
-        if answer.status == 202:
-            number = str(len(self._jobs))
-            self._jobs[number] = self.exported_as(self._jobs[number])
-        return answer
-
-    exported_as: Callable[[Job], Job] = staticmethod(lambda job: job)
-
-
-def odd(nights: Nights) -> _Odd:
-    server = _Odd(nights._ehr)
-    nights._server = server  # type: ignore[assignment]
-    return server
-
-
-def unjudged(
-    nights: Nights,
-    ask: Ask | None = None,
-    *,
-    since: str = "auto",
-    faults: tuple[s.Fault, ...] = (),
-    kill: s.Kill | None = None,
-    later: timedelta = timedelta(days=1),
-) -> Night:
-    """A night that the oracle cannot judge, since it does not know what the server does, or that only these assertions judge."""
-    nights._moment += later
-    nights._report, nights._dies_at = None, ""
-    nights._run_to_end(nights._run(s.Run(ask or nights._home, since=since, faults=faults, kill=kill)))
-    return nights._night()
-
-
-def pats(*ids: str) -> tuple[Add, ...]:
-    return tuple(Add(PATIENT, one, one, age_d=300) for one in ids)
-
-
-def obs(id_: str, of: str | None, age_d: int = 300) -> Add:
-    return Add(OBSERVATION, id_, of, age_d=age_d)
 
 
 def deleting(*urls: str) -> Callable[[Job], Job]:

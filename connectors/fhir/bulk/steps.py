@@ -7,6 +7,7 @@ run goes on with the job and the files that it finds there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
 
@@ -24,6 +25,7 @@ from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.errors import ProtocolError, RequestError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.instants import CLOCKS_DIFFER
+from connectors.fhir.patients.permission import any_readable
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
@@ -96,12 +98,13 @@ async def _asked(
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
     run.notes += [note for note in plan.notes if note not in run.notes]
+    patients = await named_patients(run, level)
     asked = ExportParameters(
         level=level,
         group=request.group if level == "group" else None,
-        patients=await named_patients(run, level),
+        patients=patients,
         types=with_company(plan.types, profile),
-        since=await _since(run, level, since, plan.types),
+        since=await _since(run, level, since, plan.types, patients),
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -116,33 +119,46 @@ async def _asked(
     return asked
 
 
-async def _since(run: EhrRun, level: BulkLevel, since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
+async def _since(
+    run: EhrRun, level: BulkLevel, since: Mapping[str, str], types: tuple[str, ...], patients: tuple[str, ...]
+) -> str | None:
     """From when to export; None: everything, where somebody or something is not known up to there.
 
-    An export asks everybody from one instant: patients and types that are behind it, and members who have joined since the last
-    full one, would lose what came before.
+    An export asks everybody from one instant: patients and types that are behind it, and patients who are new since the last full
+    one, would lose what came before.
     """
     found = _bulk_since(since, types) if run.request.profile.bulk.since else None
     if "*" in since:
         return found
     roster, group = run.store.roster, run.request.group if level == "group" else None
     members = await _members(run, group) if group is not None else None
-    if found is None or await roster.lags():
+    asked_for = set(patients) or (None if members is None else set(members.patients))
+    if found is None or await _is_anybody_behind(run, asked_for):
         return None
-    if group is None:
-        return found
-    if members is None:
+    if group is not None and members is None:
         run.notes.append(
             "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
         )
-        return found
-    joined = set(members.patients) - await roster.covered()
-    if joined or members.unresolved:
-        run.notes.append(
-            f"exported in full: {len(joined) or 'some'} patients joined the Group since the last full export"
-        )
+    new = set() if asked_for is None else asked_for - await roster.covered()
+    if new or (members is not None and members.unresolved):
+        whom = "joined the Group" if group is not None else "are new to the cohort"
+        run.notes.append(f"exported in full: {len(new) or 'some'} patients {whom} since the last full export")
         return None
     return found
+
+
+async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) -> bool:
+    """Whether the watermarks do not hold for somebody who is asked for; `asked_for` None: for anybody.
+
+    A patient who was withheld is behind once he can be read again; until then a full export would bring nothing more of him.
+    """
+    behind = {patient for _, patient in await run.store.roster.lags()}
+    if asked_for is not None:
+        behind = {patient for patient in behind if not patient or patient in asked_for}
+    withheld = sorted(behind & set(await run.store.evidence.withheld_patients()))
+    return bool(behind.difference(withheld)) or await any_readable(
+        run.client, run.request.base_url, run.request.profile, withheld
+    )
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:

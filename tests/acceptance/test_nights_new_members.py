@@ -1,0 +1,98 @@
+"""Histories of patients who are new, gone for a while or withheld: being covered is not being known in every type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from tests.acceptance.odd_ehr import CHART, OddServer, obs, odd, pats, unjudged
+from tests.histories.answers import Answer, _outcome
+from tests.histories.nights import Nights
+from tests.histories.stage import Stage
+from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Ask, Join, Leave, Permit, Refuse, Site, Withhold
+
+GROUP = Ask("group:A", "bulk", CHART)
+
+
+def no_observations(_server: OddServer, path: list[str], _query: Mapping[str, list[str]]) -> Answer | None:
+    return _outcome(404) if path[0] == "file" and path[2] == OBSERVATION else None
+
+
+def group_of_two(stage: Stage, home: Ask = GROUP) -> Nights:
+    """Patients p1 and p2 with an old Observation each; only p1 is in the Group, which has been listed in full."""
+    nights = stage.nights(Site(home=home, levels=("group", "patient"), reconcile_every_d=60))
+    odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("old", "p2"), Join("A", "p1"))
+    return nights
+
+
+def whole(nights: Nights, ask: Ask | None = None) -> bool:
+    night = unjudged(nights, ask)
+    return night.status == "complete" and nights.at_ehr <= night.live
+
+
+@pytest.mark.parametrize("how", ["the server says so", "its file is gone"])
+def test_who_joins_in_an_export_of_which_a_type_failed_is_listed_in_that_type_by_the_next(
+    stage: Stage, how: str
+) -> None:
+    nights = group_of_two(stage)
+    unjudged(nights)
+    nights.happens(Join("A", "p2"))
+    if how == "its file is gone":
+        nights._server.hook = no_observations  # type: ignore[attr-defined]
+    faults = (Refuse(OBSERVATION, 501),) if how == "the server says so" else ()
+    assert unjudged(nights, faults=faults).status == "partial"
+    nights._server.hook = None  # type: ignore[attr-defined]
+    assert whole(nights)
+
+
+def test_who_was_out_of_the_group_on_a_night_of_news_is_listed_in_full_when_back(stage: Stage) -> None:
+    nights = group_of_two(stage)
+    nights.happens(Join("A", "p2"))
+    unjudged(nights)
+    nights.happens(Leave("A", "p2"), obs("o2", "p1", 0), obs("meanwhile", "p2", 0))
+    for number in range(2):
+        nights.happens(obs(f"n{number}", "p1", 0))
+        assert "Observation/meanwhile" not in unjudged(nights).live
+    assert "exported in full" not in "".join(unjudged(nights).notes), "who is out keeps nobody from asking for news"
+    nights.happens(Join("A", "p2"))
+    assert whole(nights)
+
+
+@pytest.mark.parametrize("mode", ["crawl", "bulk"])
+def test_who_joins_on_a_night_of_other_types_is_listed_in_the_usual_ones_the_next_night(
+    stage: Stage, mode: str
+) -> None:
+    nights = group_of_two(stage, Ask("group:A", mode, CHART))
+    unjudged(nights)
+    nights.happens(obs("o2", "p1", 0))
+    unjudged(nights)
+    nights.happens(Join("A", "p2"))
+    unjudged(nights, Ask("group:A", mode, (PATIENT, CONDITION)))
+    assert whole(nights)
+
+
+def test_who_is_new_in_the_store_is_exported_in_full_where_the_store_names_the_patients(stage: Stage) -> None:
+    nights = group_of_two(stage, Ask("store", "bulk", CHART))
+    unjudged(nights, Ask("pull:p1", "crawl", CHART))
+    unjudged(nights)
+    unjudged(nights, Ask("pull:p2", "crawl", (PATIENT,)))
+    assert whole(nights)
+
+
+@pytest.mark.parametrize("who", ["group:A", "all"])
+def test_what_a_patient_gained_while_withheld_from_exports_comes_once_permitted(stage: Stage, who: str) -> None:
+    nights = group_of_two(stage, Ask(who, "bulk", CHART))
+    nights.happens(Join("A", "p2"))
+    unjudged(nights)
+    secret = [("Patient", "p1"), (OBSERVATION, "o1"), (OBSERVATION, "gained")]
+    change: Callable[[type[Withhold | Permit]], None] = lambda to: nights.happens(*(to(*key) for key in secret))  # noqa: E731
+    nights.happens(obs("gained", "p1", 0))
+    change(Withhold)
+    unjudged(nights, since="none")
+    nights.happens(obs("o3", "p2", 0))
+    news = unjudged(nights)
+    assert (news.status, "Observation/o3" in news.live, news.counts[0]) == ("complete", True, 1)
+    change(Permit)
+    assert whole(nights)
