@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-import anyio.lowlevel
+import anyio
 import tenacity
 
 from connectors.core.pipeline import Emit
@@ -31,7 +31,8 @@ from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
-# read in one turn of the event loop, about 1 ms: the writer's socket to Postgres holds 2 ms of work, and idles after that
+# read in one turn of the event loop, of all files together: about 1 ms. The writer comes in between; its socket to Postgres holds
+# 2 ms of work, and every statement of a batch waits for a turn
 _TURN_BYTES = 65_536
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
@@ -98,6 +99,7 @@ class FileFetcher:
         self._base = base
         self._sleep = sleep
         self._tally = DownloadTally()
+        self._turn = anyio.Lock()
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit every record of the file, and say how it ended.
@@ -204,11 +206,10 @@ class FileFetcher:
         try:
             async for chunk in reply.chunks:
                 for start in range(0, len(chunk), _TURN_BYTES):
-                    reading.feed(chunk[start : start + _TURN_BYTES])
+                    async with self._turn:
+                        reading.feed(chunk[start : start + _TURN_BYTES])
                     if reading.size >= _PIECE_BYTES:
                         await _hand_on(reading, emit, attempts.place(reply.body))
-                    else:
-                        await anyio.lowlevel.checkpoint()
         except BudgetExhaustedError:
             raise
         except TransientFetchError as error:  # the client has taken this retry out of the budget
