@@ -113,10 +113,10 @@ class Pager:
                 status=reply.status,
                 led_to_patient="/Patient/" in reply.url and "/Patient/" not in call.url,
             ) from None
-        if (
-            page.next_url is None
-        ):  # some servers say it in the header alone, and a page that is not asked for is lost silently
-            page = replace(page, next_url=next_from_header(reply.headers.get("link")))
+        link = reply.headers.get("link")
+        # some servers say it in the header alone, and a page that is not asked for is lost silently
+        if page.next_url is None and link is not None:
+            page = replace(page, next_url=next_from_header(link))
         return page, reply.url
 
     def _is_expired(self, error: TerminalFetchError) -> bool:
