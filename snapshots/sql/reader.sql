@@ -200,7 +200,7 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 
 -- name: by_hash
--- Find whose rows they are without sorting them: a third less CPU for a million rows.
+-- Find whose rows they are without sorting them: 15 % less CPU for a million rows.
 SELECT set_config('enable_sort', 'off', true)
 
 -- name: patients_of_lost
