@@ -28,6 +28,8 @@ from tests.fix_store import opened_store
 
 SYNTHEA = Path(__file__).resolve().parents[2] / "shared" / "data" / "synthea-40"
 BAR = 0.75
+PARQUET_BAR = 100_000
+MANY_ROWS = "ten columns of observations"
 COPIES = {"Observation": 27, "ExplanationOfBenefit": 10}
 
 
@@ -49,7 +51,7 @@ _PATIENT = _column("patient", "subject.getReferenceKey(Patient)", "id")
 _KEY = _column("key", "getResourceKey()", "id")
 _AT = _column("effective_at", "effective.ofType(dateTime)", "dateTime")
 VIEWS: dict[str, dict[str, Any]] = {
-    "ten columns of observations": {
+    MANY_ROWS: {
         "resource": "Observation",
         "select": [
             {
@@ -101,7 +103,7 @@ _VALUE = (
     "({c} #>> '{{valueQuantity,value}}')::numeric, {c} #>> '{{valueQuantity,unit}}', {c} #>> '{{valueQuantity,code}}'"
 )
 BY_HAND = {
-    "ten columns of observations": "SELECT body ->> 'id', split_part(body #>> '{subject,reference}', '/', 2),"
+    MANY_ROWS: "SELECT body ->> 'id', split_part(body #>> '{subject,reference}', '/', 2),"
     " split_part(body #>> '{encounter,reference}', '/', 2), body ->> 'status', body #>> '{category,0,coding,0,code}',"
     " body #>> '{code,coding,0,system}', body #>> '{code,coding,0,code}', body ->> 'effectiveDateTime',"
     " (body #>> '{valueQuantity,value}')::numeric, body #>> '{valueQuantity,unit}' "
@@ -190,9 +192,15 @@ def _measured(place: Workplace, schema: str, config: Path, name: str) -> list[Fi
     file, out = place.folder / "view.json", place.folder / "view-export"
     file.write_text(json.dumps({"name": "measured", **VIEWS[name]}))
     plain, ordered, ours, peaks, rows = [], [], [], [], 0
+    parquet, parquet_peaks = [], []
     for turn in range(place.runs):
         tell(f"export of {name}, turn {turn + 1} of {place.runs}")
         plain.append(_copied(place.url, schema, BY_HAND[name]))
+        typed = place.chartferry(
+            config, "export", "--out", str(out), "--format", "parquet", "--view", str(file), "--json"
+        )
+        parquet.append(typed.json["seconds"])
+        parquet_peaks.append(typed.peak_mb)
         done = place.chartferry(config, "export", "--out", str(out), "--format", "csv", "--view", str(file), "--json")
         ordered.append(_copied(place.url, schema, f"{BY_HAND[name]} ORDER BY id"))
         ours.append(done.json["seconds"])
@@ -205,6 +213,12 @@ def _measured(place: Workplace, schema: str, config: Path, name: str) -> list[Fi
             limit_name="hand-written SQL by COPY", bar=BAR, peak_mb=max(peaks), samples=tuple(ours),
         )
         for limit_name, limit in (("as the table lies", plain), ("in the order of ids", ordered))
+    ] + [
+        Figure(
+            name=f"Parquet of {name}", value=rows / median(parquet), unit="rows/s", limit=rows / median(ours),
+            limit_name="the same as CSV", bar=PARQUET_BAR if name == MANY_ROWS else None, bar_on="at least",
+            peak_mb=max(parquet_peaks), samples=tuple(parquet),
+        )
     ]  # fmt: skip
 
 

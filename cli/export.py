@@ -49,8 +49,8 @@ EXAMPLES = (
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
-FORMATS = ("ndjson", "csv")
-LATER = {"parquet": "not supported yet", "bundle": "only for one patient: `chartferry pull --format bundle`"}
+FORMATS = ("ndjson", "csv", "parquet")
+LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
 OutOption = Annotated[
@@ -77,7 +77,12 @@ BaseUrlOption = Annotated[
 ]
 FormatsOption = Annotated[
     list[str] | None,
-    typer.Option("--format", metavar="ndjson,csv", help="Default: \\[export] format, else both.", show_default=False),
+    typer.Option(
+        "--format",
+        metavar="ndjson,csv,parquet",
+        help="Default: \\[export] format, else ndjson,csv.",
+        show_default=False,
+    ),
 ]
 ViewsOption = Annotated[
     list[str] | None,
@@ -133,7 +138,7 @@ def export(
     acting_as: AsOption = None,
     reason: ReasonOption = None,
 ) -> int:
-    """Write gzip NDJSON by type, CSV by view, and a manifest.json with counts and checksums; or publish a dataset.
+    """Write gzip NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
@@ -196,7 +201,7 @@ def _request(
     return ExportRequest(
         out=_folder(out, settings),
         formats=wanted_formats,
-        views=tuple(views or (settings.export.views if "csv" in wanted_formats else ())),
+        views=tuple(views or (settings.export.views if {"csv", "parquet"} & {*wanted_formats} else ())),
         types=reading.types,
         connections=reading.connections,
         patients=reading.patients,
@@ -319,11 +324,11 @@ def _states(result: ExportResult) -> str:
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
     """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
     empty = [
-        f"{file.path.removesuffix('.csv.gz')}.{column} {number(cells)}"
+        f"{_table(file)}.{column} {number(cells)}"
         for file in files
         for column, cells in (file.left_empty or {}).items()
     ]
-    left_out = [f"{file.path.removesuffix('.csv.gz')} {number(file.left_out)}" for file in files if file.left_out]
+    left_out = [f"{_table(file)} {number(file.left_out)}" for file in files if file.left_out]
     lines = []
     if empty:
         lines.append(
@@ -340,6 +345,10 @@ def _refuse_beside_publish(options: Mapping[str, object]) -> None:
         raise typer.BadParameter(
             f"{', '.join(given)}: not with --publish, which writes the NDJSON of what is stored now"
         )
+
+
+def _table(file: DeliveredFile) -> str:
+    return file.path.split(".")[0]
 
 
 def _folder(out: str | None, settings: Settings) -> Path:

@@ -53,7 +53,7 @@ class ExportDefaults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: Annotated[Path | None, BeforeValidator(_out)] = None
-    format: tuple[Literal["ndjson", "csv"], ...] = ("ndjson", "csv")
+    format: tuple[Literal["ndjson", "csv", "parquet"], ...] = ("ndjson", "csv")
     views: tuple[str, ...] = ()
     refresh_views: bool = False  # materialised SQL views (`views create --materialized`), after each sync
 

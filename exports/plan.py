@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exports.catalogue import LoadedView
+from exports.delivery.files import Compress
 from exports.errors import PlanError
 
-FORMATS = ("ndjson", "csv")
+FORMATS = ("ndjson", "csv", "parquet")
+TABLES = ("csv", "parquet")
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -46,33 +48,41 @@ class ExportRequest:
         wanted = self.formats or (("csv",) if self.views else ("ndjson",))
         return tuple(name for name in FORMATS if name in wanted)
 
+    @property
+    def wants_tables(self) -> bool:
+        """Whether views are written at all."""
+        return any(name in TABLES for name in self.wanted_formats)
+
 
 @dataclass(frozen=True)
 class PlannedFile:
     """One file to write: resources of a type, or the rows of a view."""
 
     name: str
-    kind: str  # "ndjson" | "csv"
+    kind: str  # of FORMATS
     resource_type: str
     view: LoadedView | None = None
+    compress: Compress = "fast"  # Parquet compresses its columns itself
 
 
 def plan_export(
     request: ExportRequest, available: Collection[str], views: Sequence[LoadedView]
 ) -> tuple[PlannedFile, ...]:
-    """Return the files of an export, NDJSON by type before CSV by view, each sorted by name.
+    """Return the files of an export, NDJSON by type before CSV and Parquet by view, each sorted by name.
 
     A type that the request names gets a file even if the store has no such resource: an empty one.
 
     Raises:
-        PlanError: an unknown format, views without csv or of a type that was left out, two views with one name, a type whose name
-            cannot be a file name.
+        PlanError: an unknown format, views without csv and parquet or of a type that was left out, two views with one name, a
+            type whose name cannot be a file name.
     """
     unknown = [name for name in request.formats if name not in FORMATS]
     if unknown:
         raise PlanError(f"no such export format: {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
-    if request.views and "csv" not in request.wanted_formats:
-        raise PlanError(f"views make CSV files, but the requested formats are {', '.join(request.formats)}; add csv")
+    if request.views and not request.wants_tables:
+        raise PlanError(
+            f"views make tables, but the requested formats are {', '.join(request.formats)}; add csv or parquet"
+        )
     types = sorted(set(request.types or available))
     for resource_type in types:
         if not _TYPE_NAME.fullmatch(resource_type):
@@ -80,7 +90,7 @@ def plan_export(
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
         planned += [PlannedFile(f"{name}.ndjson.gz", "ndjson", name) for name in types]
-    if "csv" in request.wanted_formats:
+    if request.wants_tables:
         planned += _view_files(request, views)
     return tuple(planned)
 
@@ -97,4 +107,11 @@ def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[Pla
         names = [view.name for view in chosen]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one file; rename one of them")
-    return [PlannedFile(f"{name}.csv.gz", "csv", view.resource, view) for name, view in sorted(by_name.items())]
+    return [
+        PlannedFile(f"{name}.parquet", kind, view.resource, view, compress="no")
+        if kind == "parquet"
+        else PlannedFile(f"{name}.csv.gz", kind, view.resource, view)
+        for kind in request.wanted_formats
+        if kind in TABLES
+        for name, view in sorted(by_name.items())
+    ]

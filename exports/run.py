@@ -7,7 +7,7 @@ caller opens and closes the snapshot, and chooses its connections and patients.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,15 +19,15 @@ from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
 from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
-from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
+from exports.formats.data_package import DICTIONARY_NAME, PACKAGE_NAME, dictionary_content, package_content
 from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement, compile_libraries
 from exports.snapshot_port import OpenRun, RowChunks, ShownRun, Snapshot
+from exports.tables import Show, described, fill_table
 from exports.typed_rows import NOTHING
-from snapshots.errors import StoreQueryError
 
 DELETED_NAME = "deleted.ndjson.gz"
 
@@ -79,20 +79,24 @@ async def export(
     with output_folder(request.out) as folder, ExitStack() as parts:
         waiting: list[tuple[AtomicFile, DeliveredFile]] = []
         for planned in files:
-            part = parts.enter_context(AtomicFile(folder / planned.name, compress="fast"))
+            part = parts.enter_context(AtomicFile(folder / planned.name, compress=planned.compress))
             expected = available.get(planned.resource_type) if planned.view is None else None
             show = _shown(planned.name, expected, on_progress)
             view = compiled.get(planned.name)
             filled = (
                 _fill(part, planned, snapshot, show)
                 if view is None
-                else _fill_table(part, view, snapshot, request, show)
+                else fill_table(part, planned, view, snapshot, show, strict=request.strict)
             )
             waiting.append((part, await filled))
         for statement in statements:
             part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
             show = _shown(statement.file_name, None, on_progress)
             waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
+        for name, kind, about in _about(files, compiled):
+            part = parts.enter_context(AtomicFile(folder / name, compress="no"))
+            part.write(about)
+            waiting.append((part, part.seal(kind=kind, rows=0)))
         if snapshot.changed_since is not None:
             part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
             waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
@@ -117,8 +121,18 @@ async def export(
     return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
 
 
+def _about(
+    files: Sequence[PlannedFile], compiled: Mapping[str, Sequence[CompiledView]]
+) -> Iterator[tuple[str, str, bytes]]:
+    """What stands beside the tables: name, kind and content of each file."""
+    tables = [described(planned, compiled[planned.name][0]) for planned in files if planned.name in compiled]
+    if tables:
+        yield PACKAGE_NAME, "schema", package_content(tables)
+        yield DICTIONARY_NAME, "dictionary", dictionary_content(tables)
+
+
 def _views(request: ExportRequest) -> list[LoadedView]:
-    if "csv" not in request.wanted_formats and not request.views:
+    if not request.wants_tables and not request.views:
         return []
     return load_views(request.views or builtin_names())
 
@@ -134,27 +148,24 @@ def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
     )
 
 
-_Show = Callable[[int, int, bool], None]
-
-
-def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], None]) -> _Show:
+def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], None]) -> Show:
     def show(rows: int, size: int, done: bool) -> None:
         on_progress(Progress(name, rows, size, rows if done else expected, done=done))
 
     return show
 
 
-async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
+async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: Show) -> DeliveredFile:
     """Write the resources of a type."""
     return await _of_connections(part, planned.kind, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
 
 
-async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: _Show) -> DeliveredFile:
+async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: Show) -> DeliveredFile:
     """Write the deletions since the run since which the snapshot shows changes."""
     return await _of_connections(part, "deleted", deletion_bundles(snapshot), snapshot, show)
 
 
-async def _written(part: AtomicFile, kind: str, chunks: RowChunks | QueryRows, show: _Show) -> DeliveredFile:
+async def _written(part: AtomicFile, kind: str, chunks: RowChunks | QueryRows, show: Show) -> DeliveredFile:
     async for chunk in chunks:
         part.write(chunk)
         show(chunks.rows, part.uncompressed_bytes, False)
@@ -164,39 +175,12 @@ async def _written(part: AtomicFile, kind: str, chunks: RowChunks | QueryRows, s
 
 
 async def _of_connections(
-    part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: _Show
+    part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: Show
 ) -> DeliveredFile:
     delivered = await _written(part, kind, chunks, show)
     if len(snapshot.connections) == 1:
         return delivered
     return replace(delivered, rows_by_connection=dict(zip(snapshot.connections, chunks.rows_by_query, strict=True)))
-
-
-async def _fill_table(
-    part: AtomicFile, views: Sequence[CompiledView], snapshot: Snapshot, request: ExportRequest, show: _Show
-) -> DeliveredFile:
-    """Write the rows of a view, which was compiled for each source."""
-    view = views[0]
-    chunks = csv_rows(snapshot, views)
-    try:
-        async for chunk in chunks:
-            if request.strict and chunks.left_empty:
-                raise odd_value(view, next(iter(chunks.left_empty)))
-            part.write(chunk)
-            show(chunks.rows, part.uncompressed_bytes, False)
-        undecided = sum([(await snapshot.fetch(one.undecided))[0][0] for one in views if one.undecided is not None])
-    except StoreQueryError as error:
-        if not is_data_error(error):
-            raise
-        raise data_error(view.name, error) from None  # the cause may quote a resource
-    if request.strict and undecided:
-        raise odd_criterion(view, undecided)
-    delivered = part.seal(kind="csv", rows=chunks.rows)
-    show(chunks.rows, part.uncompressed_bytes, True)
-    in_order = {
-        column.name: chunks.left_empty[column.name] for column in view.columns if column.name in chunks.left_empty
-    }
-    return replace(delivered, left_empty=in_order or None, left_out=undecided or None)
 
 
 def _told(

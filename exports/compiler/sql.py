@@ -42,11 +42,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the result. `type`: its FHIR type; `collection`: a JSON array of such."""
+    """One column of the result.
+
+    `type`: its FHIR type; `collection`: a JSON array of such; `ansi`: the Postgres type that its tag `ansi/type` asks for.
+    """
 
     name: str
     type: str
     collection: bool
+    ansi: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ def compile_view(
         query, undecided = writer.query(view, read), writer.undecided(view, read)
     except RecursionError:
         raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
-    columns = tuple(Column(column.name, column.type, column.collection) for column in view.select.all_columns())
+    columns = tuple(
+        Column(node.name, node.type, node.collection, node.ansi.sql if node.ansi else None)
+        for node in view.select.all_columns()
+    )
     doubtful = None if undecided is None else written(undecided)
     return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
 

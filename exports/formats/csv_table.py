@@ -6,7 +6,9 @@ Also explains database errors about a view's data: Postgres' own messages may qu
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 import psycopg
 
@@ -57,6 +59,28 @@ class CsvRows:
                 done = cell.start() + len(_MARK)
             at = 0 if cell[2] == b"\n" else at + 1
         return b"".join((*parts, chunk[done:]))
+
+
+class CsvTable:
+    """A file in the making: takes CSV as the store gives it, gives it to `write`. Use as a context, as every table."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """It holds nothing."""
+
+    def add(self, chunk: bytes) -> None:
+        """Take whole rows; the first of all is the header."""
+        self._write(chunk)
+
+    def close(self) -> None:
+        """All rows are written."""
 
 
 def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView]) -> CsvRows:

@@ -8,10 +8,11 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from exports.catalogue import builtin_names
@@ -26,6 +27,7 @@ from snapshots.unit import Unit, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 
 pytestmark = pytest.mark.anyio
+ABOUT = {"datapackage.json", "data_dictionary.csv"}
 
 
 def record(resource: dict[str, Any]) -> Record:
@@ -62,6 +64,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
+def table_header(path: Path) -> list[str]:
+    return next(csv.reader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
+
+
 def table_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
 
@@ -90,15 +96,15 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
         result = await export(ExportRequest(out=tmp_path, formats=("csv", "ndjson")), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest["runs"] == [one.run for one in result.runs]
-    assert len(manifest["files"]) == 1 + len(builtin_names())
+    assert len(manifest["files"]) == 1 + len(builtin_names()) + len(ABOUT)
     for file in manifest["files"]:
         content = (tmp_path / file["path"]).read_bytes()
-        plain = gzip.decompress(content)
+        plain = gzip.decompress(content) if file["path"].endswith(".gz") else content
         assert file["bytes"] == len(content)
         assert file["uncompressed_bytes"] == len(plain)
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
         rows = plain.count(b"\n") - (file["kind"] == "csv")
-        assert file["rows"] == rows
+        assert file["rows"] == (0 if file["path"] in ABOUT else rows)
     assert names_in(tmp_path) == {
         "manifest.json",
         *(file["path"] for file in manifest["files"]),
@@ -157,7 +163,7 @@ async def test_what_only_the_former_export_listed_is_cleared_and_foreign_files_s
         "Device.ndjson.gz",
         "manifest.json",
     }
-    assert names_in(tmp_path) == kept
+    assert names_in(tmp_path) == kept | ABOUT
 
 
 async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store, tmp_path: Path) -> None:
@@ -182,10 +188,57 @@ async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store,
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     told = {file["path"]: file.get("left_empty") for file in manifest["files"]}
     counts = {"issued": 1, "value_quantity": 1, "value_boolean": 1, "value_integer": 3}
-    assert told == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
+    assert told == dict.fromkeys(ABOUT) | {f"{name}.csv.gz": None for name in builtin_names()} | {
+        "observation.csv.gz": counts
+    }
     # in the order of the columns: equal requests give equal bytes
     assert list(told["observation.csv.gz"]) == list(counts)
     assert result.rows == len(values)
+
+
+async def test_parquet_has_the_rows_of_csv_typed_and_odd_values_are_null_and_counted(
+    store: Store, tmp_path: Path
+) -> None:
+    values: list[dict[str, Any]] = [
+        {"valueQuantity": {"value": "q12h"}, "effectiveDateTime": "2020-01-02T03:04:05-05:00"},
+        {"valueQuantity": {"value": 1.50}, "effectivePeriod": {"start": "2019-12"}},
+        {"valueString": "", "category": [{"coding": [{"code": "a"}, {"code": "b"}]}]},
+    ]
+    await fill(store, [{"resourceType": "Observation", "id": f"0{at}", **one} for at, one in enumerate(values)])
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(ExportRequest(out=tmp_path, formats=("csv", "parquet"), views=("observation",)), snapshot)
+    rows = pq.read_table(tmp_path / "observation.parquet").to_pylist()
+    assert [row["key"] for row in rows] == ["00", "01", "02"]
+    assert [row["effective_at"] for row in rows] == [datetime(2020, 1, 2, 8, 4, 5, tzinfo=UTC), None, None]
+    assert [row["effective_at_written"] for row in rows] == ["2020-01-02T03:04:05-05:00", "2019-12", None]
+    assert [row["value_quantity"] for row in rows] == [None, 1.5, None]
+    assert [row["value_string"] for row in rows] == [None, None, ""]
+    assert [row["category_codes"] for row in rows] == [[], [], ["a", "b"]]
+    tables = {file.path: file for file in result.files if file.rows}
+    assert {path: (file.rows, file.left_empty) for path, file in tables.items()} == {
+        name: (3, {"value_quantity": 1}) for name in ("observation.csv.gz", "observation.parquet")
+    }
+
+
+async def test_beside_tables_stands_what_each_column_is(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a")])
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=tmp_path, formats=("csv", "parquet"), views=("vital_sign",)), snapshot)
+    package = json.loads((tmp_path / "datapackage.json").read_bytes())
+    by_path = {table["path"]: table["schema"]["fields"] for table in package["resources"]}
+    header = table_header(tmp_path / "vital_sign.csv.gz")
+    assert [field["name"] for field in by_path["vital_sign.csv.gz"]] == header
+    typed = pq.read_schema(tmp_path / "vital_sign.parquet")
+    assert [field["name"] for field in by_path["vital_sign.parquet"]] == typed.names
+    value = next(field for field in by_path["vital_sign.parquet"] if field["name"] == "value_quantity")
+    assert (value["type"], value["fhirType"]) == ("number", "decimal")
+    assert value["fhirPath"] == [
+        "Observation.value.ofType(Quantity).value", "Observation.component.value.ofType(Quantity).value"
+    ]  # fmt: skip
+    with (tmp_path / "data_dictionary.csv").open(newline="") as file:
+        told = {row["column"]: row for row in csv.DictReader(file)}
+    assert list(told) == typed.names
+    assert all(row["meaning"] and row["fhir_path"] for row in told.values())
 
 
 async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store: Store, tmp_path: Path) -> None:
@@ -196,7 +249,7 @@ async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store:
     with pytest.raises(ViewDataError, match="whether 1 Patient resources belong in it"):
         await exported(store, ExportRequest(out=tmp_path / "strict", views=(view,), strict=True))
     assert [row["id"] for row in table_of(tmp_path / "out" / "twins.csv.gz")] == ["2", "3.5"]
-    (file,) = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"]
+    file = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"][0]
     assert (file["left_out"], file.get("left_empty")) == (1, None)
 
 
@@ -268,7 +321,7 @@ async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) 
 async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_path: Path) -> None:
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
-    assert len(result.files) == len(builtin_names())
+    assert len(result.files) == len(builtin_names()) + len(ABOUT)
     assert result.rows == 0
     header = gzip.decompress((tmp_path / "patient.csv.gz").read_bytes()).decode()
     assert header.startswith("connection,key,active,")

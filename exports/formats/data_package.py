@@ -1,0 +1,78 @@
+"""What stands beside tables: a Data Package (datapackage.org) with the schema of each, and a data dictionary for people. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exports.formats.table_columns import Kind, TableColumn
+
+PACKAGE_NAME = "datapackage.json"
+DICTIONARY_NAME = "data_dictionary.csv"
+_PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
+_HEADER = ("table", "column", "kind", "fhir_type", "fhir_path", "meaning")
+_MEDIA_TYPE = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+_TYPES: dict[str, dict[Kind, str]] = {
+    "csv": {  # dates and moments may be partial, so that they are texts
+        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "string",
+        "moment": "string", "list": "array",
+    },
+    "parquet": {
+        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
+        "moment": "datetime", "list": "list",
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DescribedTable:
+    """One table of an export: its file, `format` ("csv" | "parquet"), view and columns; `missing` are the texts that are null."""
+
+    path: str
+    format: str
+    definition: Mapping[str, Any]
+    columns: tuple[TableColumn, ...]
+    missing: tuple[str, ...] = ()
+
+
+def package_content(tables: Sequence[DescribedTable]) -> bytes:
+    """Return the Data Package: a resource for each table, with its fields in order, their FHIR types, paths and meanings."""
+    document = {"$schema": _PROFILE, "resources": [_resource(table) for table in tables]}
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _resource(table: DescribedTable) -> dict[str, Any]:
+    fields = [
+        {
+            "name": column.name,
+            "type": _TYPES[table.format][column.kind],
+            "description": column.meaning,
+            "fhirType": column.fhir_type,
+            "fhirPath": list(column.paths),
+        }
+        for column in table.columns
+    ]
+    return {
+        "name": f"{table.definition['name']}.{table.format}",
+        "path": table.path,
+        **{key: table.definition[key] for key in ("title", "description") if key in table.definition},
+        "format": table.format,
+        "mediatype": _MEDIA_TYPE[table.format],
+        "schema": {"fields": fields, **({"missingValues": list(table.missing)} if table.missing else {})},
+    }
+
+
+def dictionary_content(tables: Sequence[DescribedTable]) -> bytes:
+    """Return a CSV file with a row for each column of each table; of a table in two formats the wider one stands there."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_HEADER)
+    widest = {table.definition["name"]: table.columns for table in sorted(tables, key=lambda one: len(one.columns))}
+    for name in sorted(widest):
+        for one in widest[name]:
+            rows.writerow((name, one.name, one.kind, one.fhir_type, "; ".join(one.paths), one.meaning))
+    return text.getvalue().encode()

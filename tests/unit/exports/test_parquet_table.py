@@ -1,0 +1,130 @@
+"""Parquet: rows of CSV become typed columns, and what a type cannot hold stands beside it as it is written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exports.errors import ViewDataError
+from exports.formats.parquet_table import ROWS_A_GROUP, ParquetTable
+from exports.formats.table_columns import Kind, TableColumn
+from tests.unit.exports.test_csv_table import written
+
+
+def column(name: str, kind: Kind) -> TableColumn:
+    return TableColumn(name, kind, "x", (f"X.{name}",), f"meaning of {name}")
+
+
+def table_of(columns: list[TableColumn], *chunks: bytes) -> Any:
+    return pq.read_table(io.BytesIO(file_of(columns, *chunks)))
+
+
+def file_of(columns: list[TableColumn], *chunks: bytes) -> bytes:
+    file = io.BytesIO()
+    fill(file.write, columns, *chunks)
+    return file.getvalue()
+
+
+def fill(write: Callable[[bytes], Any], columns: list[TableColumn], *chunks: bytes) -> None:
+    with ParquetTable(write, columns) as table:
+        table.add((",".join(one.name for one in columns) + "\n").encode())
+        for chunk in chunks:
+            table.add(chunk)
+        table.close()
+
+
+def cells(kind: Kind, *texts: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = table_of(
+        [column("c", kind)], b"".join(text.encode() + b"\n" for text in texts)
+    ).to_pydict()
+    return found
+
+
+def test_each_kind_of_column_has_its_type() -> None:
+    assert cells("text", "00123", "NA", "", '""', '"a\nb"') == {"c": ["00123", "NA", None, "", "a\nb"]}
+    assert cells("boolean", "true", "false", "") == {"c": [True, False, None]}
+    assert cells("integer", "-7", "") == {"c": [-7, None]}
+    assert cells("long", "3000000000", "") == {"c": [3_000_000_000, None]}
+    numbers = cells("number", "1.50", "0.1", "", "1" + "0" * 400)
+    assert numbers == {"c": [1.5, 0.1, None, None], "c_written": ["1.50", "0.1", None, "1" + "0" * 400]}
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2020-01-02T03:04:05Z", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2020-01-02T03:04:05.123456789-05:00", datetime(2020, 1, 2, 8, 4, 5, 123456, tzinfo=UTC)),
+        ("2020-01-02T03:04:05+0130", datetime(2020, 1, 2, 1, 34, 5, tzinfo=UTC)),
+        ("2020-01-02 03:04:05+00", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2020-01-02T03:04", datetime(2020, 1, 2, 3, 4, tzinfo=UTC)),
+        ("2020-02-29", datetime(2020, 2, 29, tzinfo=UTC)),
+        ("2020-02", None),
+        ("2020", None),
+        ("2019-02-29", None),
+        ("2020-13-45", None),
+        ("2020-01-02T23:59:60Z", None),
+        ("", None),
+    ],
+)
+def test_a_moment_is_in_utc_and_stands_beside_as_it_is_written(text: str, moment: datetime | None) -> None:
+    assert cells("moment", text) == {"c": [moment], "c_written": [text or None]}
+
+
+def test_a_day_that_is_not_one_is_null_beside_its_text() -> None:
+    found = cells("date", "1970-01-02", "1970-01", "1970-02-30")
+    assert found == {"c": [date(1970, 1, 2), None, None], "c_written": ["1970-01-02", "1970-01", "1970-02-30"]}
+
+
+def test_lists_are_lists_of_texts_whose_numbers_keep_their_digits() -> None:
+    found = cells("list", '"[""a"", null, 1.50, {""k"": 2.0}]"', "[]", "")
+    assert found == {"c": [["a", None, "1.50", '{"k": 2.0}'], [], None]}
+
+
+def test_rows_come_in_groups_with_zstd_and_what_columns_mean() -> None:
+    rows = b"".join(b"%d,x\n" % number for number in range(ROWS_A_GROUP))
+    read = pq.ParquetFile(io.BytesIO(file_of([column("a", "integer"), column("b", "text")], rows, b"1,y\n")))
+    assert read.num_row_groups == 2
+    cell = read.metadata.row_group(0).column(1)
+    assert (cell.compression, cell.has_dictionary_page) == ("ZSTD", True)
+    assert read.schema_arrow.field("b").metadata[b"description"] == b"meaning of b"
+
+
+def test_a_table_without_rows_has_its_columns() -> None:
+    assert table_of([column("a", "moment")]).to_pydict() == {"a": [], "a_written": []}
+
+
+def test_a_value_that_arrow_cannot_take_is_not_quoted() -> None:
+    with pytest.raises(ViewDataError) as caught:
+        cells("integer", "secret")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_error_of_the_disk_reaches_who_adds_rows() -> None:
+    def full(_: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill(full, [column("a", "text")])
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_texts_come_back_as_they_were_however_they_are_cut(data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 3))
+    texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
+    rows = data.draw(st.lists(st.lists(st.none() | texts, min_size=width, max_size=width), max_size=6))
+    lines = [
+        ",".join("" if cell is None else written([[cell]]).decode().removesuffix("\n") for cell in row) + "\n"
+        for row in rows
+    ]
+    chunks = [line.encode() for line in lines] if data.draw(st.booleans()) else ["".join(lines).encode()] * bool(lines)
+    table = table_of([column(f"c{at}", "text") for at in range(width)], *chunks)
+    assert [list(row.values()) for row in table.to_pylist()] == rows
