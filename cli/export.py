@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 
 from cli.acting import actor_of
 from cli.exit_codes import ExitCode
+from cli.file_options import CompressionName, CompressOption, CsvDialectName, CsvOption
 from cli.invocation import (
     AsOption,
     ConfigOption,
@@ -128,6 +129,8 @@ def export(
     patients: OnlyPatientsOption = None,
     queries: QueriesOption = None,
     params: ParamOption = None,
+    csv: CsvOption = CsvDialectName.postgres,
+    compress: CompressOption = CompressionName.gzip,
     as_of: AsOfOption = None,
     changed_since: ChangedSinceOption = None,
     strict: StrictOption = False,
@@ -138,7 +141,7 @@ def export(
     acting_as: AsOption = None,
     reason: ReasonOption = None,
 ) -> int:
-    """Write gzip NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
+    """Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
@@ -167,6 +170,7 @@ def export(
     if base_url is not None:
         raise typer.BadParameter("--base-url is said with --publish")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
+    request = replace(request, csv_dialect=csv.value, compression=compress.value)
     return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
 
 

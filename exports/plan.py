@@ -9,13 +9,21 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from exports.catalogue import LoadedView
 from exports.delivery.files import Compress
 from exports.errors import PlanError
+from exports.formats.csv_dialect import DIALECTS
 
 FORMATS = ("ndjson", "csv", "parquet")
 TABLES = ("csv", "parquet")
+Compression = Literal["gzip", "zstd", "none"]
+_SUFFIX: dict[Compression, tuple[str, Compress]] = {
+    "gzip": (".gz", "fast"),
+    "zstd": (".zst", "zstd"),
+    "none": ("", "no"),
+}
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -35,6 +43,8 @@ class ExportRequest:
     connections: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None
     strict: bool = False
+    compression: Compression = "gzip"  # of NDJSON and CSV; Parquet compresses its columns itself
+    csv_dialect: str = "postgres"
     queries: tuple[
         Path, ...
     ] = ()  # files of SQLQuery libraries; without formats and views they are all that is written
@@ -62,7 +72,8 @@ class PlannedFile:
     kind: str  # of FORMATS
     resource_type: str
     view: LoadedView | None = None
-    compress: Compress = "fast"  # Parquet compresses its columns itself
+    compress: Compress = "fast"
+    dialect: str = "postgres"  # of CSV
 
 
 def plan_export(
@@ -73,9 +84,11 @@ def plan_export(
     A type that the request names gets a file even if the store has no such resource: an empty one.
 
     Raises:
-        PlanError: an unknown format, views without csv and parquet or of a type that was left out, two views with one name, a
-            type whose name cannot be a file name.
+        PlanError: an unknown format or dialect, views without csv and parquet or of a type that was left out, two views with one
+            name, a type whose name cannot be a file name.
     """
+    if request.csv_dialect not in DIALECTS:
+        raise PlanError(f"no such dialect of CSV: {request.csv_dialect}; allowed: {', '.join(DIALECTS)}")
     unknown = [name for name in request.formats if name not in FORMATS]
     if unknown:
         raise PlanError(f"no such export format: {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
@@ -89,7 +102,8 @@ def plan_export(
             raise PlanError(f"{resource_type!r} is not a resource type; allowed: a name such as Patient")
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
-        planned += [PlannedFile(f"{name}.ndjson.gz", "ndjson", name) for name in types]
+        suffix, compress = _SUFFIX[request.compression]
+        planned += [PlannedFile(f"{name}.ndjson{suffix}", "ndjson", name, compress=compress) for name in types]
     if request.wants_tables:
         planned += _view_files(request, views)
     return tuple(planned)
@@ -107,10 +121,11 @@ def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[Pla
         names = [view.name for view in chosen]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one file; rename one of them")
+    suffix, compress = _SUFFIX[request.compression]
     return [
         PlannedFile(f"{name}.parquet", kind, view.resource, view, compress="no")
         if kind == "parquet"
-        else PlannedFile(f"{name}.csv.gz", kind, view.resource, view)
+        else PlannedFile(f"{name}.csv{suffix}", kind, view.resource, view, compress, request.csv_dialect)
         for kind in request.wanted_formats
         if kind in TABLES
         for name, view in sorted(by_name.items())

@@ -83,20 +83,18 @@ async def export(
             expected = available.get(planned.resource_type) if planned.view is None else None
             show = _shown(planned.name, expected, on_progress)
             view = compiled.get(planned.name)
-            filled = (
-                _fill(part, planned, snapshot, show)
-                if view is None
-                else fill_table(part, planned, view, snapshot, show, strict=request.strict)
-            )
-            waiting.append((part, await filled))
+            if view is None:
+                filled = await _fill(part, planned, snapshot, show)
+            else:
+                filled = await fill_table(part, planned, view, snapshot, show, strict=request.strict)
+            waiting.append((part, filled))
         for statement in statements:
             part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
             show = _shown(statement.file_name, None, on_progress)
             waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
         for name, kind, about in _about(files, compiled):
             part = parts.enter_context(AtomicFile(folder / name, compress="no"))
-            part.write(about)
-            waiting.append((part, part.seal(kind=kind, rows=0)))
+            waiting.append((part, _stated(part, kind, about)))
         if snapshot.changed_since is not None:
             part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
             waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
@@ -129,6 +127,11 @@ def _about(
     if tables:
         yield PACKAGE_NAME, "schema", package_content(tables)
         yield DICTIONARY_NAME, "dictionary", dictionary_content(tables)
+
+
+def _stated(part: AtomicFile, kind: str, content: bytes) -> DeliveredFile:
+    part.write(content)
+    return part.seal(kind=kind, rows=0)
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:

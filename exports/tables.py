@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from exports.compiler import CompiledView
 from exports.delivery.files import AtomicFile, DeliveredFile
+from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import CsvTable, csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.data_package import DescribedTable
 from exports.formats.table_columns import TableColumn, table_columns, with_written
@@ -65,7 +66,7 @@ async def fill_table(
 
 def _table(part: AtomicFile, planned: PlannedFile, view: CompiledView) -> CsvTable | ParquetTable:
     if planned.kind == "csv":
-        return CsvTable(part.write)
+        return CsvTable(part.write, DIALECTS[planned.dialect], columns_of(planned, view))
     from exports.formats.parquet_table import ParquetTable  # pyarrow takes 40 MB and 0.2 s: only who wants it, has it
 
     return ParquetTable(part.write, columns_of(planned, view))
@@ -80,5 +81,7 @@ def described(planned: PlannedFile, view: CompiledView) -> DescribedTable:
     """What is to be said of the table beside it."""
     columns, definition = columns_of(planned, view), planned.view.definition if planned.view is not None else {}
     if planned.kind == "csv":
-        return DescribedTable(planned.name, planned.kind, definition, columns, missing=("",))
+        return DescribedTable(
+            planned.name, planned.kind, definition, columns, missing=(DIALECTS[planned.dialect].null.decode(),)
+        )
     return DescribedTable(planned.name, planned.kind, definition, with_written(columns))

@@ -31,7 +31,8 @@ _FILE_MODE = 0o600  # these files contain PHI
 _FOLDER_MODE = 0o700
 
 
-Compress = Literal["fast", "small", "no"]  # fast: exports of any size; small: one chart, which people send to others
+# fast: gzip of exports of any size; small: gzip of one chart, which people send to others
+Compress = Literal["fast", "small", "zstd", "no"]
 
 
 class _Compressor(Protocol):
@@ -55,7 +56,43 @@ class DeliveredFile:
     left_out: int | None = None  # CSV: resources for which the view's own criteria could not be decided
 
 
+class _Zstd:
+    """Arrow's zstd as a compressor; imported only when asked for."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self._done = bytearray()
+        self._stream = pa.CompressedOutputStream(pa.PythonFile(self, mode="w"), "zstd")
+
+    def write(self, data: bytes) -> int:
+        """What Arrow calls with what it has compressed."""
+        self._done += data
+        return len(data)
+
+    def close(self) -> None:
+        """What Arrow calls at the end."""
+
+    def compress(self, data: bytes | bytearray | memoryview, /) -> bytes:
+        """Return what is compressed so far."""
+        self._stream.write(bytes(data))
+        return self._taken()
+
+    def flush(self) -> bytes:
+        """Return the rest and the end of the frame."""
+        self._stream.close()
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        taken, self._done = bytes(self._done), bytearray()
+        return taken
+
+
 def _compressor(compress: Compress) -> _Compressor | None:
+    if compress == "zstd":
+        return _Zstd()
     if compress == "fast":
         return isal_zlib.compressobj(FAST_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
     return zlib.compressobj(SMALL_LEVEL, zlib.DEFLATED, _GZIP_WINDOW) if compress == "small" else None

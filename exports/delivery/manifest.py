@@ -24,7 +24,7 @@ MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
-_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(?:(?:ndjson|csv)(?:\.gz)?|parquet)|datapackage\.json")
+_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(?:(?:ndjson|csv)(?:\.gz|\.zst)?|parquet)|datapackage\.json")
 
 
 def manifest_content(

@@ -14,12 +14,13 @@ import psycopg
 
 from exports.compiler import MARK, RAISED, Column, CompiledView
 from exports.errors import ViewDataError
+from exports.formats.csv_dialect import CELL, CsvDialect, DialectWriter
+from exports.formats.table_columns import TableColumn
 from exports.snapshot_port import RowChunks, Snapshot
 from snapshots.errors import StoreQueryError
 
 _OURS = re.compile(RAISED + r'([^"]*)')
 _MARK = MARK.encode()
-_CELL = re.compile(rb'((?:[^",\n][^,\n]*)?|"(?:[^"]|"")*")([,\n])')
 
 
 class CsvRows:
@@ -51,7 +52,7 @@ class CsvRows:
         """Return the chunk, which consists of whole rows, with its marked cells emptied."""
         parts: list[bytes] = []
         at = done = 0
-        for cell in _CELL.finditer(chunk):
+        for cell in CELL.finditer(chunk):
             if cell[1] == _MARK:
                 name = self._columns[at].name
                 self.left_empty[name] = self.left_empty.get(name, 0) + 1
@@ -62,10 +63,11 @@ class CsvRows:
 
 
 class CsvTable:
-    """A file in the making: takes CSV as the store gives it, gives it to `write`. Use as a context, as every table."""
+    """A file in the making: takes CSV as the store gives it, gives it to `write` in a dialect. Use as a context."""
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None], dialect: CsvDialect, columns: Sequence[TableColumn]) -> None:
         self._write = write
+        self._dialect = DialectWriter(dialect, columns)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +79,7 @@ class CsvTable:
 
     def add(self, chunk: bytes) -> None:
         """Take whole rows; the first of all is the header."""
-        self._write(chunk)
+        self._write(self._dialect.rewritten(chunk))
 
     def close(self) -> None:
         """All rows are written."""

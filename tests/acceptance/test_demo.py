@@ -37,7 +37,8 @@ def judge(home: Path, answer: dict, what: str) -> None:
         assert (each["status"], each["patients"]) == ("complete", 2)
         assert each[what] == sum(each["resources"].values())
     for file in answer["export"]["files"]:
-        content = gzip.decompress((home / answer["export"]["out"] / file["path"]).read_bytes())
+        content = (home / answer["export"]["out"] / file["path"]).read_bytes()
+        content = gzip.decompress(content) if file["path"].endswith(".gz") else content
         assert len(content) == file["uncompressed_bytes"]
     assert {"Patient.ndjson.gz", "patient.csv.gz"} <= {file["path"] for file in answer["export"]["files"]}
 

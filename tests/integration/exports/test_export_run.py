@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exports.catalogue import builtin_names
-from exports.errors import DestinationError, ViewDataError, ViewError
+from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import Progress, export
 from snapshots.reader import Selection
@@ -218,6 +219,24 @@ async def test_parquet_has_the_rows_of_csv_typed_and_odd_values_are_null_and_cou
     assert {path: (file.rows, file.left_empty) for path, file in tables.items()} == {
         name: (3, {"value_quantity": 1}) for name in ("observation.csv.gz", "observation.parquet")
     }
+
+
+async def test_files_are_plain_or_compressed_and_csv_is_written_for_its_reader(store: Store, tmp_path: Path) -> None:
+    family = "=cmd()"
+    await fill(store, [patient("a", name=[{"family": family}]), patient("b")])
+    request = ExportRequest(
+        out=tmp_path, formats=("ndjson", "csv"), views=("patient",), compression="zstd", csv_dialect="pandas"
+    )
+    async with store.snapshot(Selection()) as snapshot:
+        await export(request, snapshot)
+        zipped = names_in(tmp_path)
+        await export(replace(request, compression="none", csv_dialect="excel"), snapshot)
+        with pytest.raises(PlanError, match="allowed: postgres, pandas, excel"):
+            await export(replace(request, csv_dialect="lotus"), snapshot)
+    assert zipped == {"Patient.ndjson.zst", "patient.csv.zst", "manifest.json"} | ABOUT
+    assert names_in(tmp_path) == {"Patient.ndjson", "patient.csv", "manifest.json"} | ABOUT
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "patient.csv").read_text("utf-8-sig"), newline="")))
+    assert [row["family_name"] for row in rows] == [f"'{family}", ""]
 
 
 async def test_beside_tables_stands_what_each_column_is(store: Store, tmp_path: Path) -> None:

@@ -9,19 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.delivery.files import BLOCK_BYTES, AtomicFile, Encoder, output_folder
+from exports.delivery.files import BLOCK_BYTES, AtomicFile, Compress, Encoder, output_folder
 from exports.delivery.manifest import clear_former, manifest_content, retire_manifest
 from exports.errors import DestinationError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
 
 
-def encoded(chunks: list[bytes]) -> bytes:
+def encoded(chunks: list[bytes], *, compress: Compress = "fast") -> bytes:
     stream = io.BytesIO()
-    encoder = Encoder(stream, compress="fast")
+    encoder = Encoder(stream, compress=compress)
     for chunk in chunks:
         encoder.write(chunk)
     encoder.finish()
@@ -173,3 +174,11 @@ def test_sealed_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
         assert not (tmp_path / "a").exists()
         one.place()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@given(st.binary(max_size=300), st.integers(1, 9), st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6))
+def test_zstd_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: list[int]) -> None:
+    content = piece * (times * 1500)
+    whole, cuts = encoded([content], compress="zstd"), encoded(cut(content, at), compress="zstd")
+    assert whole == cuts
+    assert pa.CompressedInputStream(pa.BufferReader(whole), "zstd").read() == content

@@ -1,0 +1,30 @@
+"""How the files of an export are written, as options: CSV's dialect, and compression."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class CsvDialectName(StrEnum):
+    """Whose CSV it is; the same names as `exports.formats.csv_dialect.DIALECTS`."""
+
+    postgres = "postgres"
+    pandas = "pandas"
+    excel = "excel"
+
+
+class CompressionName(StrEnum):
+    """The same names as `exports.plan.Compression`."""
+
+    gzip = "gzip"
+    zstd = "zstd"
+    none = "none"
+
+
+CsvOption = Annotated[
+    CsvDialectName, typer.Option("--csv", help="For whom CSV is written: what null is, how lines end, no formulas.")
+]
+CompressOption = Annotated[CompressionName, typer.Option("--compress", help="Of NDJSON and CSV.")]
