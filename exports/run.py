@@ -108,15 +108,20 @@ async def export(
             files=delivered,
         )
         await snapshot.end()
-        former = retire_manifest(folder)
-        for part, _ in waiting:
-            part.place()
-        write_manifest(folder, content)
-        clear_former(folder, former - {file.path for file in delivered})
+        _place(folder, waiting, content)
     rows = sum(file.rows for file in delivered)
     notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
     notes += tuple(note for statement in statements for note in statement.notes)
     return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
+
+
+def _place(folder: Path, waiting: Sequence[tuple[AtomicFile, DeliveredFile]], manifest: bytes) -> None:
+    """Put the new files in the place of the former ones, the manifest last."""
+    former = retire_manifest(folder)
+    for part, _ in waiting:
+        part.place()
+    write_manifest(folder, manifest)
+    clear_former(folder, former - {file.path for _, file in waiting})
 
 
 def _about(
