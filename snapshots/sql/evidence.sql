@@ -622,14 +622,15 @@ SELECT resource_type, fate, count(*)::int FROM absence WHERE run = %(run)s AND f
 
 -- name: lower
 -- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
--- before it asks for news again, whichever of a row's patients it asks for. What this run's own full listing brought back, it knows.
+-- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld: what nobody has ever seen may be
+-- withheld beside it. What this run's own full listing brought back, it knows.
 WITH shaken AS (
     SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known FROM absence a
     CROSS JOIN LATERAL (
         SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
         UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = a.resource_type AND id = a.id
     ) r
-    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found')
+    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found', 'withheld')
     UNION SELECT resource_type, patient_id, %(full)s FROM revived WHERE run = %(run)s
 )
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)

@@ -25,8 +25,10 @@ from tests.histories.steps import (
     Join,
     Lie,
     Merge,
+    Permit,
     Sick,
     Site,
+    Withhold,
 )
 
 
@@ -378,5 +380,20 @@ def test_a_type_that_is_neither_exported_nor_declared_any_more_is_not_known_any_
         assert any("nor declared by the server any more" in note for note in night.notes)
     server.hook, server.exported_as = None, staticmethod(lambda job: job)
     nights.happens(obs("o4", "p1", 0))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
+# rows that are withheld for a while
+@pytest.mark.parametrize(("who", "mode"), [("cohort:p1,p2", "crawl"), ("all", "bulk")])
+def test_what_was_withheld_unseen_comes_when_it_is_permitted(stage: Stage, who: str, mode: str) -> None:
+    nights = stage.nights(Site(home=Ask(who, mode, CHART), levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2", 0), obs("o3", "p1"))
+    unjudged(nights)
+    nights.happens(obs("unseen", "p1", 0), Withhold(OBSERVATION, "o1"), Withhold(OBSERVATION, "unseen"))
+    assert unjudged(nights, since="none").evidence == {"Observation/o1": "withheld"}
+    nights.happens(obs("o4", "p2", 0))
+    unjudged(nights)
+    nights.happens(Permit(OBSERVATION, "o1"), Permit(OBSERVATION, "unseen"), obs("o5", "p2", 0))
     night = unjudged(nights)
     assert (night.status, night.live) == ("complete", nights.at_ehr)
