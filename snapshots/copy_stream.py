@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncCopy, sql
@@ -45,8 +46,9 @@ class CopyStream:
             await self._set_sort("off" if self._by_key else "on")
             for query in self._queries:
                 before = self.rows
-                async for chunk in self._copy(query):
-                    yield chunk
+                async with aclosing(self._copy(query)) as chunks:  # who stops in the middle ends the COPY here and now
+                    async for chunk in chunks:
+                        yield chunk
                 self.rows_by_query.append(self.rows - before)
             await self._set_sort("on")
 
@@ -54,7 +56,7 @@ class CopyStream:
         if self._by_key:
             await self._conn.execute(_SQL["by_key"], {"sort": sort})
 
-    async def _copy(self, query: sql.Composable) -> AsyncIterator[bytes]:
+    async def _copy(self, query: sql.Composable) -> AsyncGenerator[bytes, None]:
         first = True
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
             while rows := await self._conn.wait(_gather(copy)):

@@ -302,6 +302,7 @@ class Snapshot:
         if self._audited is not None:
             audited, self._audited = self._audited, None
             with store_border("noting what was read"):
+                await audited.end_reads()
                 await self._conn.execute(_SQL["by_hash"])
                 await audited.note(self.what_was_read())
                 await audited.end()

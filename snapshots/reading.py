@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from psycopg import sql
+from psycopg import AsyncTransaction, Rollback, pq, sql
 
 from snapshots.audit import seal
 from snapshots.audit_event import Action
@@ -36,16 +36,33 @@ class Reading:
     """One transaction that reads patient data: read-only, until `note` says what was read."""
 
     def __init__(
-        self, session: TenantSession, action: Action, *, reads: AsyncExitStack, transaction: AsyncExitStack
+        self,
+        session: TenantSession,
+        action: Action,
+        *,
+        reads: AsyncExitStack,
+        subtransaction: AsyncTransaction,
+        transaction: AsyncExitStack,
     ) -> None:
         self._session = session
         self._action = action
         self._reads = reads
+        self._subtransaction = subtransaction
         self._transaction = transaction
 
+    async def end_reads(self) -> None:
+        """End the read-only part. Nothing more can be read."""
+        if self._session.conn.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+            await self._reads.__aexit__(Rollback, Rollback(self._subtransaction), None)
+        else:
+            await self._reads.aclose()
+
     async def note(self, read: WhatWasRead) -> None:
-        """Add the read to the audit; it is there once this transaction has committed. Nothing more can be read."""
-        await self._reads.aclose()
+        """Add the read to the audit; it is there once this transaction has committed.
+
+        A read that was broken off, or that Postgres refused, is noted as well: part of it may have been given.
+        """
+        await self.end_reads()
         await note(self._session, self._action, read)
 
     async def end(self) -> None:
@@ -66,9 +83,9 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
     async with AsyncExitStack() as transaction:
         await transaction.enter_async_context(session.transaction(repeatable_read=repeatable_read))
         reads = await transaction.enter_async_context(AsyncExitStack())
-        await reads.enter_async_context(session.conn.transaction())
+        subtransaction = await reads.enter_async_context(session.conn.transaction())
         await session.conn.execute(_SQL["read_only"])
-        yield Reading(session, action, reads=reads, transaction=transaction)
+        yield Reading(session, action, reads=reads, subtransaction=subtransaction, transaction=transaction)
     await seal(session)
 
 
