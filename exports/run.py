@@ -92,13 +92,14 @@ async def export(
             part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
             show = _shown(statement.file_name, None, on_progress)
             waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
-        for name, kind, about in _about(files, compiled):
-            part = parts.enter_context(AtomicFile(folder / name, compress="no"))
-            waiting.append((part, _stated(part, kind, about)))
         if snapshot.changed_since is not None:
             part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
             waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
         delivered = tuple(file for _, file in waiting)
+        for name, kind, about in _about(files, compiled):
+            part = parts.enter_context(AtomicFile(folder / name, compress="no"))
+            waiting.append((part, _stated(part, kind, about)))
+        descriptions = tuple(file for _, file in waiting[len(delivered) :])
         content = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
@@ -106,6 +107,7 @@ async def export(
             not_included=snapshot.not_included,
             request=_told(request, files, statements, snapshot.changed_since),
             files=delivered,
+            descriptions=descriptions,
         )
         await snapshot.end()
         _place(folder, waiting, content)

@@ -35,9 +35,13 @@ def manifest_content(
     not_included: Sequence[OpenRun],
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
+    descriptions: Sequence[DeliveredFile] = (),
 ) -> bytes:
-    """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`."""
-    document = {
+    """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
+
+    `descriptions` hold no data, but say what the columns of the files are.
+    """
+    document: dict[str, Any] = {
         "chartferry": version,
         "as_of": instant(as_of),
         "runs": [one.run for one in runs],
@@ -46,9 +50,15 @@ def manifest_content(
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
         ],
         "request": dict(request),
-        "files": [{key: value for key, value in asdict(file).items() if value is not None} for file in files],
+        "files": [_stated(file) for file in files],
     }
+    if descriptions:
+        document["descriptions"] = [_stated(file) for file in descriptions]
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _stated(file: DeliveredFile) -> dict[str, Any]:
+    return {key: value for key, value in asdict(file).items() if value is not None}
 
 
 def states(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
@@ -90,7 +100,8 @@ def retire_manifest(folder: Path) -> frozenset[str]:
 def _listed_in(manifest: Path) -> frozenset[str]:
     document = _read(manifest)
     try:
-        names = [file["path"] for file in document["files"]] if "chartferry" in document else []
+        listed = [*document["files"], *document.get("descriptions", ())] if "chartferry" in document else []
+        names = [file["path"] for file in listed]
     except (KeyError, TypeError):
         return frozenset()
     return frozenset(name for name in names if isinstance(name, str) and _OWN_NAME.fullmatch(name))

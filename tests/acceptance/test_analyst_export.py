@@ -24,7 +24,7 @@ def test_the_manifest_tells_the_truth_about_every_file(site: Site) -> None:
     out = site.folder / "out"
     assert site.run("export", "--out", str(out), "--format", "ndjson,csv").code == 0
     manifest = json.loads((out / "manifest.json").read_text())
-    listed = {file["path"]: file for file in manifest["files"]}
+    listed = {file["path"]: file for file in (*manifest["files"], *manifest["descriptions"])}
     assert set(listed) | {"manifest.json"} == {path.name for path in out.iterdir()}
     assert {name.removesuffix(".csv.gz") for name in listed if name.endswith(".csv.gz")} == set(builtin_names())
     for name, file in listed.items():

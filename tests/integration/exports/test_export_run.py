@@ -97,7 +97,8 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
         result = await export(ExportRequest(out=tmp_path, formats=("csv", "ndjson")), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest["runs"] == [one.run for one in result.runs]
-    assert len(manifest["files"]) == 1 + len(builtin_names()) + len(ABOUT)
+    assert len(manifest["files"]) == 1 + len(builtin_names())
+    assert {file["path"] for file in manifest["descriptions"]} == ABOUT, "what describes the data is not among them"
     for file in manifest["files"]:
         content = (tmp_path / file["path"]).read_bytes()
         plain = gzip.decompress(content) if file["path"].endswith(".gz") else content
@@ -105,11 +106,8 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
         assert file["uncompressed_bytes"] == len(plain)
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
         rows = plain.count(b"\n") - (file["kind"] == "csv")
-        assert file["rows"] == (0 if file["path"] in ABOUT else rows)
-    assert names_in(tmp_path) == {
-        "manifest.json",
-        *(file["path"] for file in manifest["files"]),
-    }
+        assert file["rows"] == rows
+    assert names_in(tmp_path) - ABOUT == {"manifest.json", *(file["path"] for file in manifest["files"])}
 
 
 async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_path: Path) -> None:
@@ -189,9 +187,7 @@ async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store,
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     told = {file["path"]: file.get("left_empty") for file in manifest["files"]}
     counts = {"issued": 1, "value_quantity": 1, "value_boolean": 1, "value_integer": 3}
-    assert told == dict.fromkeys(ABOUT) | {f"{name}.csv.gz": None for name in builtin_names()} | {
-        "observation.csv.gz": counts
-    }
+    assert told == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
     # in the order of the columns: equal requests give equal bytes
     assert list(told["observation.csv.gz"]) == list(counts)
     assert result.rows == len(values)
@@ -341,7 +337,7 @@ async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) 
 async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_path: Path) -> None:
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
-    assert len(result.files) == len(builtin_names()) + len(ABOUT)
+    assert len(result.files) == len(builtin_names())
     assert result.rows == 0
     header = gzip.decompress((tmp_path / "patient.csv.gz").read_bytes()).decode()
     assert header.startswith("connection,key,active,")
@@ -382,7 +378,7 @@ async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_d
     assert requests == [{"method": "DELETE", "url": "Patient/a"}, {"method": "DELETE", "url": "Patient/c"}]
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest["request"]["changed_since"] == 2
-    assert {file["path"] for file in manifest["files"]} | {"manifest.json"} == names_in(tmp_path)
+    assert {file["path"] for file in manifest["files"]} | {"manifest.json"} == names_in(tmp_path) - ABOUT
     assert result.files[-1].rows_by_connection == {"site": 1, "south": 1}
 
 
