@@ -54,7 +54,8 @@ def unjudged(
     """A night that the oracle cannot judge, since it does not know what the server does, or that only these assertions judge."""
     nights._moment += later
     nights._report, nights._dies_at = None, ""
-    nights._run_to_end(nights._run(s.Run(ask or nights._home, since=since, faults=faults, kill=kill)))
+    failure = nights._run_to_end(nights._run(s.Run(ask or nights._home, since=since, faults=faults, kill=kill)))
+    assert failure is None or not failure.kind.startswith("a run crashed"), str(failure)
     return nights._night()
 
 

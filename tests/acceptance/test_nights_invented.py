@@ -218,6 +218,38 @@ def test_an_export_that_may_leave_something_out_moves_no_watermark(stage: Stage,
     assert (after.status, after.live) == ("complete", nights.at_ehr)
 
 
+@pytest.mark.parametrize("before", ["nothing", "the whole"])
+def test_charts_without_the_patients_that_were_asked_for_are_no_complete_export(stage: Stage, before: str) -> None:
+    home = Ask("group:A", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("group",), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"), Join("A", "p1"), Join("A", "p2"))
+    if before == "the whole":
+        unjudged(nights)
+    nights.happens(s.DropPatient("p2"))
+    server.exported_as = lambda job: job._replace(files={t: rows for t, rows in job.files.items() if t != s.PATIENT})
+    night = unjudged(nights)
+    assert night.status == "partial"
+    assert {"Patient no-file failed", "Condition no-file failed"} <= night.holes
+    server.exported_as = staticmethod(lambda job: job)
+    after = unjudged(nights)
+    assert (after.status, after.live) == ("complete", nights.at_ehr)
+
+
+def test_a_type_that_has_no_file_any_more_is_missed_though_the_export_has_something_to_tell(stage: Stage) -> None:
+    home = Ask("all", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("system",), incremental=False))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o", "p1"), Add(CONDITION, "c", "p1", age_d=30))
+    unjudged(nights)
+    nights.happens(Drop(CONDITION, "c"))
+    line = json.dumps(_issue("information", "informational", "nothing to tell"))
+    server.exported_as = lambda job: job._replace(errors=[line])
+    night = unjudged(nights)
+    assert (night.status, night.evidence) == ("partial", {"Condition/c": "doubted"})  # no row of the type is left as a control
+    assert unjudged(nights).dead == {"Condition/c"}
+
+
 # a clock that was wrong
 @pytest.mark.parametrize("days", [2, 30])
 def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days: int) -> None:

@@ -326,8 +326,11 @@ class Proofs:
 
     def lists_all(self, resource_type: str) -> bool:
         """Whether a whole file of this type shows what has vanished."""
-        narrowed = self.incremental or self.elements or self.until is not None
-        return not narrowed and resource_type not in self.filtered
+        return not self.elements and not self.leaves_out(resource_type)
+
+    def leaves_out(self, resource_type: str) -> bool:
+        """Whether the export was asked for less than all that there is of this type."""
+        return self.incremental or self.until is not None or resource_type in self.filtered
 
 
 def proofs_from(job: BulkJob) -> Proofs:

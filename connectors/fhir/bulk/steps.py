@@ -251,12 +251,7 @@ async def _settle_empty(run: EhrRun, capability: Capability, job: BulkJob) -> No
         Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
         for t in withdrawn
     )
-    nothing = [
-        UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
-        if unit.resource_type in withdrawn
-        else UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
-        for unit in await run.store.pending(kinds=("no-file",))
-    ]
+    nothing = [_empty(unit, withdrawn) for unit in await run.store.pending(kinds=("no-file",))]
     if withdrawn:
         run.notes.append(
             f"{', '.join(withdrawn)}: neither exported nor declared by the server any more: what is stored was kept, and is "
@@ -265,6 +260,17 @@ async def _settle_empty(run: EhrRun, capability: Capability, job: BulkJob) -> No
     if nothing:
         await run.store.write(Batch(results=nothing))
         run.settled(nothing, 0)
+        run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
+
+
+def _empty(unit: Unit, withdrawn: Collection[str]) -> UnitResult:
+    detail = NoFileDetail.of(unit)
+    if unit.resource_type in withdrawn:
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
+    if detail.without_patients:
+        reason = "the export has no file of this type, and charts without their Patients: it is not complete; sync again"
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=detail.lists_all)
 
 
 async def _withdrawn(run: EhrRun, capability: Capability, job: BulkJob) -> list[str]:
