@@ -8,7 +8,7 @@ from tests.histories.director import history
 from tests.histories.stage import Stage
 
 SEEDS = 100
-# a run that went on after a kill did not tell what the killed one had been told; an export that had charts and no Patients was green
+# a run that went on after a kill did not tell what the killed one had been told; an export of charts without Patients was green
 FELL_ONCE = (500_086, 5_212)
 CHUNKS = 10  # test processes work on them side by side
 
