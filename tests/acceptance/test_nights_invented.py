@@ -246,7 +246,10 @@ def test_a_type_that_has_no_file_any_more_is_missed_though_the_export_has_someth
     line = json.dumps(_issue("information", "informational", "nothing to tell"))
     server.exported_as = lambda job: job._replace(errors=[line])
     night = unjudged(nights)
-    assert (night.status, night.evidence) == ("partial", {"Condition/c": "doubted"})  # no row of the type is left as a control
+    assert (night.status, night.evidence) == (
+        "partial",
+        {"Condition/c": "doubted"},
+    )  # no row of the type is left as a control
     assert unjudged(nights).dead == {"Condition/c"}
 
 

@@ -268,7 +268,9 @@ def _empty(unit: Unit, withdrawn: Collection[str]) -> UnitResult:
     if unit.resource_type in withdrawn:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
     if detail.without_patients:
-        reason = "the export has no file of this type, and charts without their Patients: it is not complete; sync again"
+        reason = (
+            "the export has no file of this type, and charts without their Patients: it is not complete; sync again"
+        )
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=detail.lists_all)
 
