@@ -7,6 +7,7 @@ number, never by name: a cohort's values are PHI.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,10 @@ _GROUP_NAMES = frozenset(
      "versionAlgorithmCoding", "title", "status", "date", "publisher", "contact", "description", "useContext", "purpose",
      "membership", "copyright"]
 )  # fmt: skip
+# what a Group may have as members besides Patients and Groups (R4, Group.member.entity): they have no chart
+_WITHOUT_CHART = re.compile(
+    r"(?:\A|/)(?:Device|Medication|Practitioner|PractitionerRole|Substance)/[^\s/?#]+(?:/_history/[^/?#]+)?\Z"
+)
 _MOST_MEMBERS = 10**9  # a Group of more is none
 _LOOK_UP = "GET /Patient?identifier=…"
 _NOBODY = frozenset({400, 404, 410, 422})  # Epic: 4127 above 100 matches; Cerner: 422 above 1,000
@@ -78,8 +83,8 @@ def parse_cohort(text: str) -> Mapping[str, int]:
 
 
 _NO_MEMBERS = (
-    "the server says that the Group has no active members: check them at the EHR, and the connection's `group`; or "
-    "name patients with `cohort`"
+    "the server says that the Group has no active members who are patients: check them at the EHR, and the connection's "
+    "`group`; or name patients with `cohort`"
 )
 
 
@@ -166,14 +171,20 @@ class CohortFinder:
             raise ProtocolError("GET /Group/{group} returned something that is not a Group with members.")
         # whose membership cannot be read is a member that is not told
         references = [_reference(member) for member in members if not _is_inactive(member)]
+        others = sum(_WITHOUT_CHART.search(one) is not None for one in references)
         patients = [one for one in map(self._base.patient, references) if one is not None]
         quantity = count_from(found.get("quantity")) or 0
         hidden = max(0, quantity - len(members)) if quantity < _MOST_MEMBERS else 0
-        places = {"not told": hidden, "without a reference to a patient of this EHR": len(references) - len(patients)}
-        notes = tuple(f"members of the Group {what}: {count}" for what, count in places.items() if count)
-        unresolved = sum(places.values())
-        if not references and not hidden:
-            notes = (_NO_MEMBERS,)
+        strangers = len(references) - len(patients) - others
+        told = {
+            "not told": hidden,
+            "without a reference to a patient of this EHR": strangers,
+            "that are devices, practitioners or the like, and have no chart": others,
+        }
+        notes = tuple(f"members of the Group {what}: {count}" for what, count in told.items() if count)
+        unresolved = hidden + strangers
+        if len(references) == others and not hidden:
+            notes = (*notes, _NO_MEMBERS)
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
 
     def _call(self, url: str, template: str, purpose: str) -> Call:

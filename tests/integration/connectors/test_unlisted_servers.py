@@ -301,6 +301,26 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
     assert ("Patient", "p0") in store.live()
 
 
+async def test_members_of_a_group_that_are_no_patients_have_no_chart_and_are_no_hole(store: KeptRows) -> None:
+    references = (
+        "Patient/p0",
+        "Device/d",
+        "Practitioner/d/_history/2",
+        "PractitionerRole/r",
+        "Medication/m",
+        "Substance/s",
+    )
+    group = {"resourceType": "Group", "id": "g", "member": [{"entity": {"reference": one}} for one in references]}
+
+    def grouped(server: RawServer, asked: Asked) -> bytes | None:
+        return answer(group) if asked.path == "/Group/g" else None
+
+    async with raw_server(grouped) as server:
+        report = await run(server, store, mode="crawl", group="g")
+    assert (report.status, list(report.holes)) == ("complete", [])
+    assert "members of the Group that are devices, practitioners or the like, and have no chart: 5" in report.notes
+
+
 @pytest.mark.parametrize("stranger", [None, "Patient/p1", {"entity": None}, {"entity": "Patient/p1", "inactive": None}])
 async def test_a_member_of_a_group_that_cannot_be_read_costs_itself_and_is_a_hole(
     store: KeptRows, stranger: object
