@@ -16,7 +16,8 @@ import typer
 
 from cli.acting import actor_of
 from cli.exit_codes import ExitCode, worst
-from cli.export import print_result, result_as_json, run_export
+from cli.export import run_export
+from cli.export_summary import print_result, result_as_json
 from cli.invocation import DebugOption, Invocation, JsonOption, invocation_of, program
 from cli.render import emit_json, print_holes, print_table, say, tell
 from cli.supervise import supervise

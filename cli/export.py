@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 
 from cli.acting import actor_of
 from cli.exit_codes import ExitCode
+from cli.export_summary import print_result, result_as_json
 from cli.file_options import CompressionName, CompressOption, CsvDialectName, CsvOption
 from cli.invocation import (
     AsOption,
@@ -26,18 +27,16 @@ from cli.invocation import (
     split_words,
 )
 from cli.moments import AsOfOption, checked_moment
+from cli.narrowing import FreezeOption, LimitOption, SampleOption, SeedOption, WhereOption, narrowed
 from cli.progress import file_progress
 from cli.query import ParamOption, checked_params
-from cli.render import emit_json, number, print_table, size, tell
+from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from config.settings import Settings
-    from exports.delivery.files import DeliveredFile
     from exports.plan import ExportRequest
     from exports.run import ExportResult
     from snapshots.actor import Actor
@@ -47,10 +46,26 @@ EXAMPLES = (
     "chartferry export --out export --format csv --view patient --view my_view.json",
     "chartferry export --out export --as-of 41",
     "chartferry export --out changes --changed-since 41",
+    "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv", "parquet")
+_BESIDE_PUBLISH = frozenset(
+    (
+        "publish",
+        "base_url",
+        "types",
+        "connections",
+        "patients",
+        "config",
+        "tenant",
+        "json",
+        "debug",
+        "acting_as",
+        "reason",
+    )
+)
 LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
@@ -133,7 +148,12 @@ def export(
     compress: CompressOption = CompressionName.gzip,
     as_of: AsOfOption = None,
     changed_since: ChangedSinceOption = None,
+    where: WhereOption = None,
+    sample: SampleOption = None,
+    seed: SeedOption = None,
+    limit: LimitOption = None,
     strict: StrictOption = False,
+    freeze: FreezeOption = False,
     config: ConfigOption = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
@@ -163,14 +183,13 @@ def export(
         patients=tuple(read_patients(patients)) if patients else None,
     )
     if publish is not None:
-        beside: dict[str, object] = {"--out": out, "--format": formats, "--view": views, "--query": queries}
-        beside |= {"--as-of": as_of, "--changed-since": changed_since, "--strict": strict}
-        _refuse_beside_publish(beside)
+        _refuse_beside_publish(context)
         return _publish(reading, publish, base_url)
     if base_url is not None:
         raise typer.BadParameter("--base-url is said with --publish")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
-    request = replace(request, csv_dialect=csv.value, compression=compress.value)
+    request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
+    request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
 
 
@@ -274,85 +293,17 @@ async def run_export(
             return result, time.monotonic() - began
 
 
-def result_as_json(result: ExportResult) -> dict[str, object]:
-    """Return what `export --json` prints."""
-    from exports.delivery.manifest import instant, states
-
-    return {
-        "status": "complete" if result.rows else "nothing",
-        "out": result.out,
-        "as_of": instant(result.as_of),
-        "runs": [one.run for one in result.runs],
-        "states": states(result.runs),
-        "not_included": [
-            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
-        ],
-        "rows": result.rows,
-        "notes": list(result.notes),
-        "files": [asdict(file) for file in result.files],
-    }
-
-
-def print_result(result: ExportResult) -> None:
-    """Print the files with their rows and sizes before and after gzip."""
-    rows = [
-        (str(result.out / file.path), number(file.rows), size(file.uncompressed_bytes), size(file.bytes))
-        for file in result.files
+def _refuse_beside_publish(context: typer.Context) -> None:
+    values = context.params
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name not in {None, *_BESIDE_PUBLISH} and values[param.name] not in (None, [], param.default)
     ]
-    print_table(("file", "rows#", "size#", "gzip#"), rows)
-    runs = _states(result)
-    word = "run" if len(result.runs) == 1 else "runs"
-    of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
-    tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
-    if result.not_included:
-        told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
-        tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
-    for line in (*result.notes, *said_of_odd_values(result.files)):
-        tell(line)
-    if not result.rows:
-        tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
-
-
-def _states(result: ExportResult) -> str:
-    """Say how the runs ended, and which sync was whole if one of them says nothing of that."""
-    told = []
-    for run in result.runs:
-        state = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
-        if (run.state, run.kind) != ("complete", "sync"):
-            whole = run.last_complete
-            state += "; no sync was complete yet" if whole is None else f"; the last complete sync is {whole}"
-        told.append(f"{run.run} ({state})")
-    return ", ".join(told)
-
-
-def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
-    """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
-    empty = [
-        f"{_table(file)}.{column} {number(cells)}"
-        for file in files
-        for column, cells in (file.left_empty or {}).items()
-    ]
-    left_out = [f"{_table(file)} {number(file.left_out)}" for file in files if file.left_out]
-    lines = []
-    if empty:
-        lines.append(
-            f"left empty, because the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
-        )
-    if left_out:
-        lines.append(f"left out, because the view's criteria could not be decided: {', '.join(left_out)}")
-    return lines
-
-
-def _refuse_beside_publish(options: Mapping[str, object]) -> None:
-    given = [option for option, value in options.items() if value]
     if given:
         raise typer.BadParameter(
             f"{', '.join(given)}: not with --publish, which writes the NDJSON of what is stored now"
         )
-
-
-def _table(file: DeliveredFile) -> str:
-    return file.path.split(".")[0]
 
 
 def _folder(out: str | None, settings: Settings) -> Path:

@@ -15,7 +15,7 @@ import typer
 
 from cli.acting import actor_of
 from cli.exit_codes import OF_STATUS, ExitCode
-from cli.export import said_of_odd_values
+from cli.export_summary import said_of_odd_values
 from cli.invocation import (
     AsOption,
     ConfigOption,

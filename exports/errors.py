@@ -6,6 +6,7 @@
     ├── FhirPathError          an expression cannot be parsed; `ViewError` wraps it and adds its place
     ├── ViewDataError          the stored data do not fit the view, though the view itself is correct
     ├── PlanError              the request contradicts itself
+    ├── DriftError             a frozen export would change the columns that the last export of its folder had
     ├── QueryError             a query cannot run: it is wrong, does more than select, or takes too long
     ├── DatasetError           a published dataset, or one of its pages, is not what Bulk Publish says
     └── DestinationError       the output cannot be written
@@ -50,6 +51,10 @@ class ViewDataError(ExportError):
 
 class PlanError(ExportError):
     """The export request contradicts itself; the message says which part, and what to change."""
+
+
+class DriftError(ExportError):
+    """The columns of a frozen export are not those of the last export of its folder, or those are not known."""
 
 
 class QueryError(ExportError):

@@ -45,6 +45,11 @@ class ExportRequest:
     strict: bool = False
     compression: Compression = "gzip"  # of NDJSON and CSV; Parquet compresses its columns itself
     csv_dialect: str = "postgres"
+    where: tuple[str, ...] = ()  # FHIRPath, see `criteria`
+    sample: int | None = None  # so many patients
+    seed: int = 0  # which ones
+    limit: int | None = None  # so many rows of each file
+    freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
     queries: tuple[
         Path, ...
     ] = ()  # files of SQLQuery libraries; without formats and views they are all that is written
@@ -57,6 +62,11 @@ class ExportRequest:
             return ()
         wanted = self.formats or (("csv",) if self.views else ("ndjson",))
         return tuple(name for name in FORMATS if name in wanted)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether some of what is selected is left out, so that what has become of the rest cannot be said."""
+        return bool(self.where) or self.sample is not None or self.limit is not None
 
     @property
     def wants_tables(self) -> bool:

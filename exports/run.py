@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,11 @@ from typing import Any
 
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
+from exports.criteria import Applied, apply_criteria, criteria_by_type
 from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
-from exports.delivery.manifest import clear_former, manifest_content, retire_manifest, write_manifest
+from exports.delivery.manifest import clear_former, described_before, manifest_content, retire_manifest, write_manifest
+from exports.drift import Drift, drift_between
+from exports.errors import DriftError, PlanError
 from exports.formats.data_package import DICTIONARY_NAME, PACKAGE_NAME, dictionary_content, package_content
 from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import ndjson_rows
@@ -53,7 +56,11 @@ class ExportResult:
     as_of: datetime
     runs: tuple[ShownRun, ...]
     not_included: tuple[OpenRun, ...]
-    notes: tuple[str, ...] = ()  # what is doubtful about its views: elements that R4 does not have
+    notes: tuple[str, ...] = ()  # what is doubtful about its views and criteria: elements that R4 does not have
+    drift: tuple[Drift, ...] = ()  # from the last export of the folder
+    undecided: Mapping[str, int] = field(
+        default_factory=dict
+    )  # by type, what `where` left out since it could not decide
 
 
 async def export(
@@ -69,52 +76,142 @@ async def export(
         ViewError: a view that does not exist or is wrong.
         ViewDataError: the request is strict, and a value does not fit its column.
         PlanError: the request contradicts itself.
+        DriftError: the request is frozen, and columns are not those of the folder's last export.
         DestinationError: the folder cannot be written.
     """
-    available = dict(await snapshot.present())
-    views = _views(request)
-    files = plan_export(request, available, views)
-    compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
-    statements = await compile_libraries(request.queries, request.parameters, snapshot, {one.name for one in files})
+    work = await _prepared(request, snapshot)
     with output_folder(request.out) as folder, ExitStack() as parts:
-        waiting: list[tuple[AtomicFile, DeliveredFile]] = []
-        for planned in files:
-            part = parts.enter_context(AtomicFile(folder / planned.name, compress=planned.compress))
-            expected = available.get(planned.resource_type) if planned.view is None else None
-            show = _shown(planned.name, expected, on_progress)
-            view = compiled.get(planned.name)
-            if view is None:
-                filled = await _fill(part, planned, snapshot, show)
-            else:
-                filled = await fill_table(part, planned, view, snapshot, show, strict=request.strict)
-            waiting.append((part, filled))
-        for statement in statements:
-            part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
-            show = _shown(statement.file_name, None, on_progress)
-            waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
-        if snapshot.changed_since is not None:
-            part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
-            waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
+        drift, doubts = _drift(folder, work.about, freeze=request.freeze)
+        waiting = await _write(work, folder, parts, snapshot, on_progress)
         delivered = tuple(file for _, file in waiting)
-        for name, kind, about in _about(files, compiled):
+        for name, kind, content in work.about:
             part = parts.enter_context(AtomicFile(folder / name, compress="no"))
-            waiting.append((part, _stated(part, kind, about)))
+            waiting.append((part, _stated(part, kind, content)))
         descriptions = tuple(file for _, file in waiting[len(delivered) :])
-        content = manifest_content(
+        manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.shown,
             not_included=snapshot.not_included,
-            request=_told(request, files, statements, snapshot.changed_since),
+            request=_told(request, work, snapshot.changed_since),
             files=delivered,
             descriptions=descriptions,
+            drift=[asdict(one) for one in drift],
         )
         await snapshot.end()
-        _place(folder, waiting, content)
+        _place(folder, waiting, manifest)
     rows = sum(file.rows for file in delivered)
-    notes = tuple(f"view {parts[0].name!r}, {note}" for parts in compiled.values() for note in parts[0].notes)
-    notes += tuple(note for statement in statements for note in statement.notes)
-    return ExportResult(request.out, delivered, rows, snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
+    undecided = {one.resource_type: one.undecided for one in work.applied if one.undecided}
+    of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
+    notes = (*work.notes(), *doubts)
+    return ExportResult(request.out, delivered, rows, *of, notes=notes, drift=drift, undecided=undecided)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to write: files by type and view, what is compiled for them, queries, and what stands beside the tables."""
+
+    applied: tuple[Applied, ...]
+    available: Mapping[str, int | None]
+    files: tuple[PlannedFile, ...]
+    compiled: Mapping[str, tuple[CompiledView, ...]]
+    statements: Sequence[Statement]
+    about: Sequence[tuple[str, str, bytes]]  # name, kind, content
+    strict: bool
+
+    def notes(self) -> Iterator[str]:
+        """What is doubtful about the request."""
+        yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled.values() for note in parts[0].notes)
+        yield from (note for statement in self.statements for note in statement.notes)
+        yield from (f"--where, on {one.resource_type}, {note}" for one in self.applied for note in one.notes)
+
+
+async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
+    """Narrow the snapshot, plan, and compile all: what is wrong with a request is found here."""
+    views = _views(request)
+    applied = await _narrow(request, snapshot, views)
+    available = dict(await snapshot.present())
+    files = plan_export(request, available, views)
+    compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
+    statements = await compile_libraries(request.queries, request.parameters, snapshot, {one.name for one in files})
+    return _Work(applied, available, files, compiled, statements, list(_about(files, compiled)), request.strict)
+
+
+async def _write(
+    work: _Work,
+    folder: Path,
+    parts: ExitStack,
+    snapshot: Snapshot,
+    on_progress: Callable[[Progress], None],
+) -> list[tuple[AtomicFile, DeliveredFile]]:
+    """Write the files with data; they are not in their places yet."""
+    waiting: list[tuple[AtomicFile, DeliveredFile]] = []
+    for planned in work.files:
+        part = parts.enter_context(AtomicFile(folder / planned.name, compress=planned.compress))
+        expected = work.available.get(planned.resource_type) if planned.view is None else None
+        show = _shown(planned.name, expected, on_progress)
+        view = work.compiled.get(planned.name)
+        if view is None:
+            filled = await _fill(part, planned, snapshot, show)
+        else:
+            filled = await fill_table(part, planned, view, snapshot, show, strict=work.strict)
+        waiting.append((part, filled))
+    for statement in work.statements:
+        part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
+        show = _shown(statement.file_name, None, on_progress)
+        waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
+    if snapshot.changed_since is not None:
+        part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
+        waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
+    return waiting
+
+
+async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[LoadedView]) -> tuple[Applied, ...]:
+    """Narrow the snapshot to what the request wants of it."""
+    if not request.is_part:
+        return ()
+    if snapshot.changed_since is not None:
+        raise PlanError(
+            "--where, --sample and --limit leave out some of what has changed, and nobody could follow such changes: give them "
+            "without --changed-since"
+        )
+    criteria = criteria_by_type(request.where)
+    read = {*request.types} if request.types or not request.wants_tables else {view.resource for view in views}
+    everything = request.queries or ("ndjson" in request.wanted_formats and not request.types)
+    if idle := sorted(set() if everything else set(criteria) - read):
+        raise PlanError(
+            f"--where, on {', '.join(idle)}: nothing of that type is exported; request it, or leave the criterion out"
+        )
+    conditions, applied = await apply_criteria(criteria, snapshot)
+    await snapshot.narrow(keep=conditions, sample=request.sample, seed=request.seed, limit=request.limit)
+    return applied
+
+
+def _drift(
+    folder: Path, about: Sequence[tuple[str, str, bytes]], *, freeze: bool
+) -> tuple[tuple[Drift, ...], list[str]]:
+    """How the columns differ from those of the last export of the folder, and what is to be said if that is not known.
+
+    Raises:
+        DriftError: they do, or may, and must not.
+    """
+    former = described_before(folder, PACKAGE_NAME)
+    now = next((content for name, _, content in about if name == PACKAGE_NAME), None)
+    if former is None or now is None:
+        return (), []
+    try:
+        drift = drift_between(former, now)
+    except DriftError as unreadable:
+        if freeze:
+            raise
+        return (), [str(unreadable)]
+    if drift and freeze:
+        told = "\n".join(f"  {one}" for one in drift)
+        raise DriftError(
+            f"the columns differ from those of the last export in {folder}, which stays as it is. Export without --freeze to "
+            f"accept that:\n{told}"
+        )
+    return drift, []
 
 
 def _place(folder: Path, waiting: Sequence[tuple[AtomicFile, DeliveredFile]], manifest: bytes) -> None:
@@ -193,9 +290,7 @@ async def _of_connections(
     return replace(delivered, rows_by_connection=dict(zip(snapshot.connections, chunks.rows_by_query, strict=True)))
 
 
-def _told(
-    request: ExportRequest, files: Sequence[PlannedFile], statements: Sequence[Statement], changed_since: int | None
-) -> dict[str, Any]:
+def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dict[str, Any]:
     """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
     patients = None
     if request.patients is not None:
@@ -204,9 +299,24 @@ def _told(
     return {
         "formats": list(request.wanted_formats),
         "types": sorted(set(request.types)),
-        "views": [{"name": file.view.name, "sha256": file.view.digest} for file in files if file.view is not None],
+        "views": [{"name": file.view.name, "sha256": file.view.digest} for file in work.files if file.view is not None],
         "connections": sorted(set(request.connections)),
         "patients": patients,
-        **({"queries": [{"name": one.name, "sha256": one.digest} for one in statements]} if statements else {}),
+        **(
+            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements]}
+            if work.statements
+            else {}
+        ),
         **({} if changed_since is None else {"changed_since": changed_since}),
+        **({"where": [_criteria_told(one) for one in work.applied]} if work.applied else {}),
+        **({} if request.sample is None else {"sample": {"patients": request.sample, "seed": request.seed}}),
+        **({} if request.limit is None else {"limit": request.limit}),
+    }
+
+
+def _criteria_told(one: Applied) -> dict[str, Any]:
+    return {
+        "type": one.resource_type,
+        "paths": list(one.paths),
+        **({"undecided": one.undecided} if one.undecided else {}),
     }

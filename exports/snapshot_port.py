@@ -99,6 +99,20 @@ class Snapshot(Protocol):
     def changed_from(self) -> datetime | None:
         """The moment that the data represented after that run: `as_of` of a snapshot that was taken then."""
 
+    async def narrow(
+        self,
+        *,
+        keep: Mapping[str, Composable] | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        """Narrow the selection, before anything is read of it.
+
+        `keep`: by type, what its rows must meet, a condition on the row `r` with (connection, id text, body jsonb). `sample`: so
+        many of the patients that are left, and what their charts refer to. `limit`: no stream gives more rows.
+        """
+
     def removed(self) -> RowChunks:
         """Return the keys that the selection has lost since then, each as one line of JSON with `type` and `id`."""
 

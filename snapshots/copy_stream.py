@@ -1,4 +1,4 @@
-"""Reads the bytes of COPY TO statements, in chunks, with a count of their rows. `reader` says what they select."""
+"""Copies the rows of queries out, as bytes in chunks, with a count of them. `reader` says what they select."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _ROW_HEAD = 2 + 4 + 1
 
 
 class CopyStream:
-    """The bytes of several COPY TO statements, one after the other, in chunks of about 256 kB; read it once.
+    """The rows of several queries, copied out one after the other, in chunks of about 256 kB; read it once.
 
-    `rows` counts the rows (without a header) that were read so far. Statements `of_json` copy one jsonb column in binary, which
-    is read as NDJSON: Postgres then need not quote or escape, and sends 1.5 times as fast.
+    They become CSV with one header. Queries `of_json` give one jsonb column, which is copied in binary and read as NDJSON:
+    Postgres then need not quote or escape, and sends 1.5 times as fast. `rows` counts the rows (without a header) that were
+    read so far; there are at most `limit`, for which no query may have a LIMIT of its own.
     """
 
     def __init__(
@@ -32,33 +33,45 @@ class CopyStream:
         *,
         of_json: bool = False,
         by_key: bool = False,
+        limit: int | None = None,
     ) -> None:
         self._conn = conn
         self._queries = queries
         self._of_json = of_json
         self._by_key = by_key
-        self._header_to_come = not of_json  # of the first statement only
+        self._limit = limit
+        self._header_to_come = not of_json  # of the first query only
         self.rows = 0
-        self.rows_by_query: list[int] = []  # for statements that were read to their end
+        self.rows_by_query: list[int] = []  # for queries that were read to their end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with store_border("reading a snapshot"):
             await self._set_sort("off" if self._by_key else "on")
             for query in self._queries:
                 before = self.rows
-                async with aclosing(self._copy(query)) as chunks:  # who stops in the middle ends the COPY here and now
+                async with aclosing(
+                    self._copy(self._statement(query))
+                ) as chunks:  # who stops in the middle ends the COPY here and now
                     async for chunk in chunks:
                         yield chunk
                 self.rows_by_query.append(self.rows - before)
             await self._set_sort("on")
 
+    def _statement(self, query: sql.Composable) -> sql.Composable:
+        """Return the COPY of a query, with as many rows as may still come."""
+        if self._limit is not None:
+            query = sql.SQL(_SQL["first_rows"]).format(query=query, rows=sql.Literal(max(self._limit - self.rows, 0)))
+        if self._of_json:
+            return sql.SQL(_SQL["copy_json"]).format(query=query)
+        return sql.SQL(_SQL["copy_csv"]).format(query=query, header=sql.Literal(self._header_to_come))
+
     async def _set_sort(self, sort: str) -> None:
         if self._by_key:
             await self._conn.execute(_SQL["by_key"], {"sort": sort})
 
-    async def _copy(self, query: sql.Composable) -> AsyncGenerator[bytes, None]:
+    async def _copy(self, statement: sql.Composable) -> AsyncGenerator[bytes, None]:
         first = True
-        async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([query])) as copy:
+        async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([statement])) as copy:
             while rows := await self._conn.wait(_gather(copy)):
                 if self._of_json:
                     rows = _json_texts(rows, first=first)

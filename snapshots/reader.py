@@ -7,8 +7,8 @@ makes it, `copy_stream` reads the bytes, exports names and packs the files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -96,9 +96,35 @@ class Snapshot:
         self._later = tuple(later)
         self._before = before
         self._audited = audited
+        self._kept: Mapping[str, sql.Composable] = {}
+        self._limit: int | None = None
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
         self._read: set[str] = set()  # types that somebody has asked for
         self._read_removed = False
+
+    async def narrow(
+        self,
+        *,
+        keep: Mapping[str, sql.Composable] | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        """Narrow the selection, before anything is read of it.
+
+        `keep`: by type, what its rows must meet, a condition on the row `r` of `resource`. `sample`: so many of the patients
+        that are left, by their ids, with what their charts refer to; chosen by `seed`, and by nothing else. `limit`: no stream
+        gives more rows.
+        """
+        self._kept = dict(keep or {})
+        self._limit = limit
+        if sample is not None:
+            chosen = sql.SQL(_SQL["sampled"]).format(
+                rows=self._rows(), selected=self._selected(), seed=sql.Literal(str(seed)), patients=sql.Literal(sample)
+            )
+            patients = tuple(row[0] for row in await self.fetch(chosen))
+            self._selection = replace(self._selection, patients=patients, mentioned=True)
+            await self.find_mentioned()
 
     async def find_mentioned(self) -> None:
         """Find what the selected patients' charts refer to, if the selection asks for it."""
@@ -162,8 +188,8 @@ class Snapshot:
         connections = sql.Literal([one.number for one in self._sources])
         query = sql.SQL(_SQL["present"])
         rows = await self.fetch(query.format(connections=connections, rows=self._rows(), selected=self._selected()))
-        whole = self._selection.patients is None and self._before is None
-        return {row[0]: row[1] if whole else None for row in rows}
+        whole = self._selection.patients is None and self._before is None and self._limit is None
+        return {row[0]: row[1] if whole and row[0] not in self._kept else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
         """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
@@ -190,7 +216,8 @@ class Snapshot:
             for one in self._sources
         ]
         # a few patients are found by index and sorted; everybody is read in key order
-        return CopyStream(self._conn, queries, of_json=True, by_key=self._selection.patients is None)
+        by_key = self._selection.patients is None
+        return CopyStream(self._conn, queries, of_json=True, by_key=by_key, limit=self._limit)
 
     @property
     def changed_since(self) -> int | None:
@@ -257,14 +284,11 @@ class Snapshot:
 
     def csv(self, *queries: sql.Composable) -> CopyStream:
         """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
-        copies = [
-            sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(at == 0)) for at, query in enumerate(queries)
-        ]
-        return CopyStream(self._conn, copies, by_key=self._selection.patients is None)
+        return CopyStream(self._conn, queries, by_key=self._selection.patients is None, limit=self._limit)
 
     def table(self, query: sql.Composable) -> CopyStream:
         """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
-        return CopyStream(self._conn, [sql.SQL(_SQL["csv"]).format(query=query, header=sql.Literal(True))])
+        return CopyStream(self._conn, [query], limit=self._limit)
 
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
         """Bound each further statement: its time, the memory of each of its sorts and hashes, and its room on the disk.
@@ -337,12 +361,18 @@ class Snapshot:
         return sql.SQL(_SQL["members_ended"]).format(open=self._open())
 
     def _selected(self) -> sql.Composable:
-        return self._conditions([*self._of_types(), *self._of_patients(), *self._changed()])
+        return self._conditions([*self._of_types(), *self._of_patients(), *self._changed(), *self._keep()])
 
     def _of_types(self) -> list[sql.Composable]:
         if not self._selection.types:
             return []
         return [sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(self._selection.types)))]
+
+    def _keep(self) -> list[sql.Composable]:
+        return [
+            sql.SQL(_SQL["kept"]).format(resource_type=sql.Literal(name), criterion=criterion)
+            for name, criterion in sorted(self._kept.items())
+        ]
 
     def _changed(self) -> list[sql.Composable]:
         if self._before is None:

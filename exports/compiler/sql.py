@@ -98,6 +98,18 @@ def compile_view(
     return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
 
 
+def compile_criterion(definition: Mapping[str, Any], *, as_of: datetime) -> Composable:
+    """Compile the `where` of a ViewDefinition to a condition on a row `r` of the store, with (connection, id, body).
+
+    Of a resource for which one of its expressions is no boolean, the condition is false or null.
+
+    Raises:
+        ViewError: as `compile_view`.
+    """
+    view = parse_view(definition, as_of=as_of)
+    return written(SQL("({})").format(SQL(" AND ").join(_Writer(marked=True).criteria(view, "r", of_store=True))))
+
+
 @dataclass(frozen=True)
 class _Cell:
     node: ColumnNode
@@ -129,13 +141,7 @@ class _Writer:
         self._marked = marked
 
     def query(self, view: View, source: Source) -> Fragment:
-        inside = self._place("s", "where")
-        conditions = []
-        for node in view.where:
-            found = truth(node, inside, strict=True)
-            # of an equality Postgres expects few rows, of a function a third: few are worth a scan by several workers
-            template = "({})::integer = 1" if found.kind == "boolean" else "({}) = 'true'"
-            conditions.append(SQL(template).format(found.sql))
+        conditions = self.criteria(view, "s")
         alias = Identifier("r")
         stage = Stage(alias, self._numbers)
         place = replace(self._place("r", "an iteration"), stage=stage, lenient=self._marked)
@@ -160,6 +166,20 @@ class _Writer:
             joins=SQL("").join(rows.joins),
             order=_listed(order),
         )
+
+    def criteria(self, view: View, row: str, *, of_store: bool = False) -> list[Fragment]:
+        """The conditions of `where` on a row, whose connection is a name, or in the store a number."""
+        place = self._place(row, "where")
+        if of_store:
+            name = SQL("(SELECT n.name FROM connection n WHERE n.id = {})").format(place.connection)
+            place = replace(place, connection=name)
+        conditions = []
+        for node in view.where:
+            found = truth(node, place, strict=True)
+            # of an equality Postgres expects few rows, of a function a third: few are worth a scan by several workers
+            template = "({})::integer = 1" if found.kind == "boolean" else "({}) = 'true'"
+            conditions.append(SQL(template).format(found.sql))
+        return conditions
 
     def undecided(self, view: View, source: Source) -> Fragment | None:
         place = replace(self._place("s", "where"), odd=Odd(None, "where", "boolean"))

@@ -258,9 +258,9 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def destination_errors(place: Path) -> Iterator[None]:
+def destination_errors(place: Path, doing: Literal["write", "read"] = "write") -> Iterator[None]:
     """Turn an error of the operating system into a DestinationError that names the place."""
     try:
         yield
     except OSError as error:
-        raise DestinationError(f"cannot write {place}: {error.strerror or error}") from error
+        raise DestinationError(f"cannot {doing} {place}: {error.strerror or error}") from error

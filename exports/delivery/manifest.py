@@ -2,7 +2,8 @@
 
 The manifest is removed before the first file of a new export appears, and written after the last; so a manifest that exists is
 true. Meanwhile the previous manifest is kept under another name: the files that it lists belong to exports and may be deleted.
-The manifest contains nothing about the time or machine of the export, so equal requests on equal runs give equal bytes.
+The manifest contains nothing about the time or machine of the export, so equal requests on equal runs give equal bytes; only
+`drift` also depends on what was in the folder before.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ def manifest_content(
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
     descriptions: Sequence[DeliveredFile] = (),
+    drift: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
 
-    `descriptions` hold no data, but say what the columns of the files are.
+    `descriptions` hold no data, but say what the columns of the files are; `drift` is how they differ from the last export's.
     """
     document: dict[str, Any] = {
         "chartferry": version,
@@ -54,6 +56,8 @@ def manifest_content(
     }
     if descriptions:
         document["descriptions"] = [_stated(file) for file in descriptions]
+    if drift:
+        document["drift"] = list(drift)
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -95,6 +99,18 @@ def retire_manifest(folder: Path) -> frozenset[str]:
     with destination_errors(manifest), suppress(FileNotFoundError):
         manifest.replace(former)
     return listed
+
+
+def described_before(folder: Path, name: str) -> bytes | None:
+    """Return a file that the folder's last export placed beside its data; None if it listed none of that name.
+
+    Raises:
+        DestinationError: it listed the file, and it cannot be read.
+    """
+    if not any(name in _listed_in(folder / one) for one in (MANIFEST_NAME, _FORMER_NAME)):
+        return None
+    with destination_errors(folder / name, "read"):
+        return (folder / name).read_bytes()
 
 
 def _listed_in(manifest: Path) -> frozenset[str]:

@@ -199,3 +199,25 @@ def test_an_export_while_a_run_is_open_shows_the_moment_before_it_and_says_so(si
     after = site.exported()
     assert set(after) == (set(before) | {("Patient", "new")}) - {("Patient", gone)}
     assert after[("Patient", changed)]["active"] is False
+
+
+def test_a_part_of_the_charts_is_exported_and_changed_columns_are_named_or_refused(site: Site) -> None:
+    with mock("generic") as served:
+        site.connect(served)
+        site.sync()
+    out, view = site.folder / "out", site.folder / "mine.json"
+    columns = [{"name": "key", "path": "getResourceKey()"}, {"name": "gender", "path": "gender"}]
+    part = ["export", "--out", str(out), "--format", "ndjson,csv", "--view", str(view)]
+    part += ["--sample", "5", "--where", "Patient.gender.exists()", "--limit", "2"]
+    for listed in (columns, columns[:1]):
+        view.write_text(json.dumps({"name": "mine", "resource": "Patient", "select": [{"column": listed}]}))
+        done = site.run(*part)
+        assert done.code == 0, done.stderr
+    assert "columns differ from the last export here: mine.csv: gender gone" in done.stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert max(file["rows"] for file in manifest["files"]) == 2
+    view.write_text(view.read_text().replace("getResourceKey()", "active").replace('"key"', '"active"'))
+    refused = site.run(*part, "--freeze")
+    assert refused.code == 5
+    assert "mine.csv: active new; key gone" in refused.stderr
+    assert json.loads((out / "manifest.json").read_text()) == manifest

@@ -15,6 +15,8 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
         (["--types", "Nonsense"], "not a FHIR resource type"),
         (["--connection", "sity"], "did you mean site?"),
         (["--tenant", "nosuch"], "there are: default"),
+        (["--seed", "3"], "said with it"),
+        (["--publish", "set", "--limit", "3", "--csv", "excel"], "--out, --csv, --limit: not with --publish"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_before_the_store_is_opened(

@@ -1,0 +1,97 @@
+"""What is told of a finished export: a table of its files and what is to be known of them, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cli.render import number, print_table, size, tell
+
+if TYPE_CHECKING:
+    from exports.delivery.files import DeliveredFile
+    from exports.run import ExportResult
+
+
+def result_as_json(result: ExportResult) -> dict[str, object]:
+    """Return what `export --json` prints."""
+    from exports.delivery.manifest import instant, states
+
+    return {
+        "status": "complete" if result.rows else "nothing",
+        "out": result.out,
+        "as_of": instant(result.as_of),
+        "runs": [one.run for one in result.runs],
+        "states": states(result.runs),
+        "not_included": [
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in result.not_included
+        ],
+        "rows": result.rows,
+        "notes": list(result.notes),
+        "drift": [asdict(one) for one in result.drift],
+        "undecided": dict(result.undecided),
+        "files": [asdict(file) for file in result.files],
+    }
+
+
+def print_result(result: ExportResult) -> None:
+    """Print the files with their rows and sizes before and after gzip."""
+    rows = [
+        (str(result.out / file.path), number(file.rows), size(file.uncompressed_bytes), size(file.bytes))
+        for file in result.files
+    ]
+    print_table(("file", "rows#", "size#", "gzip#"), rows)
+    runs = _states(result)
+    word = "run" if len(result.runs) == 1 else "runs"
+    of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
+    tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
+    if result.not_included:
+        told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
+        tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
+    for line in (*result.notes, *said_of_odd_values(result.files), *_said_of_columns(result)):
+        tell(line)
+    if not result.rows:
+        tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
+
+
+def _said_of_columns(result: ExportResult) -> list[str]:
+    """Say which columns have drifted, and what no criterion could decide."""
+    lines = [f"columns differ from the last export here: {one}" for one in result.drift]
+    if result.undecided:
+        told = ", ".join(f"{name} {number(count)}" for name, count in result.undecided.items())
+        lines.append(f"left out, because --where met a value of another type and could not decide: {told}")
+    return lines
+
+
+def _states(result: ExportResult) -> str:
+    """Say how the runs ended, and which sync was whole if one of them says nothing of that."""
+    told = []
+    for run in result.runs:
+        state = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
+        if (run.state, run.kind) != ("complete", "sync"):
+            whole = run.last_complete
+            state += "; no sync was complete yet" if whole is None else f"; the last complete sync is {whole}"
+        told.append(f"{run.run} ({state})")
+    return ", ".join(told)
+
+
+def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
+    """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
+    empty = [
+        f"{_table(file)}.{column} {number(cells)}"
+        for file in files
+        for column, cells in (file.left_empty or {}).items()
+    ]
+    left_out = [f"{_table(file)} {number(file.left_out)}" for file in files if file.left_out]
+    lines = []
+    if empty:
+        lines.append(
+            f"left empty, because the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
+        )
+    if left_out:
+        lines.append(f"left out, because the view's criteria could not be decided: {', '.join(left_out)}")
+    return lines
+
+
+def _table(file: DeliveredFile) -> str:
+    return file.path.split(".")[0]
