@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli.acting import actor_of
 from cli.choosing import choose_tenant
 from cli.exit_codes import ExitCode
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-)
+from cli.in_store import in_store
+from cli.invocation import Invocation, invocation_of, settings_of
 from cli.moments import checked_instant
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import emit_json, number, print_table, say, tell
-from cli.supervise import supervise
 
 if TYPE_CHECKING:
     from snapshots.audit_event import ReadEvent, Verified
-    from snapshots.store import Store
+    from snapshots.audit_reader import AuditReader
 
 EXAMPLES = (
     "chartferry audit --patient - < patient.txt",
@@ -60,21 +50,10 @@ def _between(since: str | None, until: str | None) -> tuple[datetime | None, dat
     )
 
 
-def _asked(
-    context: typer.Context, config: Path | None, tenant: str | None, question: Callable[[Store], Coroutine[Any, Any, T]]
-) -> tuple[T, str]:
-    """Ask the tenant's store; return the answer and the tenant."""
-    settings = settings_of(config)
-    chosen = choose_tenant(settings, tenant)
-    actor = actor_of(invocation_of(context), settings, reads_charts=False)
-
-    async def ask() -> T:
-        from cli.wiring import opened_store
-
-        async with opened_store(settings, chosen, actor) as store:
-            return await question(store)
-
-    return supervise(ask, resume="run the same command again"), chosen
+def _of_audit(invocation: Invocation, question: Callable[[AuditReader], Awaitable[T]]) -> T:
+    settings = settings_of(invocation)
+    tenant = choose_tenant(settings, invocation.tenant)
+    return in_store(invocation, settings, tenant, lambda store: question(store.audit))
 
 
 def audit(
@@ -85,12 +64,6 @@ def audit(
     ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Tell who saw a patient between two moments; check, export or prune the audit. The question is itself noted in the audit.
 
@@ -104,9 +77,10 @@ def audit(
         raise typer.BadParameter("whose reads? --patient - reads the FHIR id from stdin; or: verify, export, prune")
     who = one_patient(patient, "audit takes one")
     between = _between(since, until)
-    events, _ = _asked(context, config, tenant, lambda store: store.audit.who_saw(who, *between))
+    invocation = invocation_of(context)
+    events = _of_audit(invocation, lambda kept: kept.who_saw(who, *between))
     code = ExitCode.COMPLETE if events else ExitCode.NOTHING
-    if json:
+    if invocation.json:
         emit_json({"status": "complete" if events else "nothing", "reads": [read_as_json(one) for one in events]})
     elif events:
         print_table(("at", "who", "account", "from", "action", "what", "why"), map(_row, events))
@@ -135,20 +109,15 @@ def verify(
         str | None,
         typer.Option("--head", metavar="N:HASH", help="A head noted earlier: is it still there?", show_default=False),
     ] = None,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Check that no event of the audit was altered or deleted. Note the head that it prints in another place.
 
     Exit codes: 0 whole, 3 tampered with, 4 the audit is empty, 5 failed.
     """
-    found, _ = _asked(context, config, tenant, lambda store: store.audit.verify(head))
+    invocation = invocation_of(context)
+    found = _of_audit(invocation, lambda kept: kept.verify(head))
     code = ExitCode.PARTIAL if found.faults else ExitCode.COMPLETE if found.seals else ExitCode.NOTHING
-    if json:
+    if invocation.json:
         emit_json({"status": code.name.lower(), **_verified_as_json(found)})
     else:
         _print_verified(found)
@@ -197,12 +166,6 @@ def export(
     ] = "fhir",
     since: SinceOption = None,
     until: UntilOption = None,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Write the audit as one line a read and patient. This export is itself noted in the audit.
 
@@ -212,15 +175,13 @@ def export(
 
     if format_ not in AUDIT_FORMATS:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(AUDIT_FORMATS)}")
-    if out == STDOUT and json:
+    invocation = invocation_of(context)
+    if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out -: stdout takes the lines, without --json")
-    settings = settings_of(config)
-    chosen = choose_tenant(settings, tenant)
+    tenant = choose_tenant(settings_of(invocation), invocation.tenant)
     between = _between(since, until)
-    lines, _ = _asked(
-        context, config, tenant, lambda store: _export(store, chosen, out=out, format_=format_, between=between)
-    )
-    if json:
+    lines = _of_audit(invocation, lambda kept: _export(kept, tenant, out=out, format_=format_, between=between))
+    if invocation.json:
         emit_json({"status": "complete" if lines else "nothing", "out": out, "lines": lines})
     else:
         say(f"{'stdout' if out == STDOUT else out}: {number(lines)} lines")
@@ -228,34 +189,26 @@ def export(
 
 
 async def _export(
-    store: Store, tenant: str, *, out: str, format_: str, between: tuple[datetime | None, datetime | None]
+    audit: AuditReader, tenant: str, *, out: str, format_: str, between: tuple[datetime | None, datetime | None]
 ) -> int:
     from exports.audit_file import write_audit
 
-    async with store.audit.reads(*between) as reads:
+    async with audit.reads(*between) as reads:
         to = sys.stdout.buffer if out == STDOUT else Path(out)
         return (await write_audit(reads, tenant, to, format_)).rows
 
 
-def prune(
-    context: typer.Context,
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
-) -> int:
+def prune(context: typer.Context) -> int:
     """Delete what was kept longer than audit.keep_years (six by default). The chain stays whole, and notes it.
 
     Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
     """
-    years = settings_of(config).audit.keep_years
+    invocation = invocation_of(context)
+    years = settings_of(invocation).audit.keep_years
     now = datetime.now(UTC)
     before = now.replace(year=now.year - years, day=min(now.day, 28))
-    count, _ = _asked(context, config, tenant, lambda store: store.audit.prune(before))
-    if json:
+    count = _of_audit(invocation, lambda kept: kept.prune(before))
+    if invocation.json:
         emit_json({"status": "complete" if count else "nothing", "events": count, "before": before})
     else:
         tell(f"{number(count)} events were older than {years} years" + (", and are deleted" if count else ""))

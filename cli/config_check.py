@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
 from cli.supervise import supervise
 from config.connections import Connection, masked_url
@@ -41,11 +41,8 @@ ConnectOption = Annotated[
 
 
 def check(
+    context: typer.Context,
     *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
     show: ShowOption = False,
     connect: ConnectOption = False,
 ) -> int:
@@ -56,7 +53,9 @@ def check(
     from cli.choosing import checked_tenant
     from connectors.fhir.vendors import PROFILES
 
-    settings, problems = read_settings(config, os.environ, vendors=PROFILES)
+    invocation = invocation_of(context)
+    tenant, json = invocation.tenant, invocation.json
+    settings, problems = read_settings(invocation.config, os.environ, vendors=PROFILES)
     connections = settings.of_tenant(tenant)
     found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
     # warn about one connection even if another has a problem

@@ -18,7 +18,7 @@ from cli.acting import actor_of
 from cli.exit_codes import ExitCode, worst
 from cli.export import run_export
 from cli.export_summary import print_result, result_as_json
-from cli.invocation import DebugOption, Invocation, JsonOption, invocation_of, program
+from cli.invocation import Invocation, invocation_of, program
 from cli.render import emit_json, print_holes, print_table, say, tell
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
@@ -46,8 +46,6 @@ def demo(
         Path, typer.Option("--dir", metavar="DIR", help="Folder for everything that the demo writes.")
     ] = Path("chartferry-demo"),
     patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> int:
     """See chartferry at work: four mock EHRs, an embedded Postgres, sync, NDJSON and CSV. Safe to repeat."""
     from cli.mock_processes import mock_ehrs
@@ -57,6 +55,8 @@ def demo(
 
     began = time.monotonic()
     invocation = invocation_of(context)
+    if invocation.config or invocation.tenant:
+        raise typer.BadParameter("--config and --tenant are not for the demo, which writes its own configuration")
     root = folder.resolve()
     say(f"All data below are synthetic and stay in {root}")
     with embedded_postgres(root / STORE):  # kept running from sync to export: a restart takes seconds
@@ -68,7 +68,7 @@ def demo(
         say(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
         result = _export(settings, folder / "export", invocation)
     code = worst(outcome.code for outcome in outcomes)
-    if json:
+    if invocation.json:
         emit_json(
             {**outcomes_as_json(outcomes, code), "export": result_as_json(result), "seconds": time.monotonic() - began}
         )

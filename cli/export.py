@@ -14,18 +14,7 @@ from cli.acting import actor_of
 from cli.exit_codes import ExitCode
 from cli.export_summary import print_result, result_as_json
 from cli.file_options import CompressionName, CompressOption, CsvDialectName, CsvOption
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    Invocation,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-    split_words,
-)
+from cli.invocation import Invocation, invocation_of, settings_of, split_words
 from cli.moments import AsOfOption, checked_moment
 from cli.narrowing import FreezeOption, LimitOption, SampleOption, SeedOption, WhereOption, narrowed
 from cli.progress import file_progress
@@ -51,21 +40,7 @@ EXAMPLES = (
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 FORMATS = ("ndjson", "csv", "parquet")
-_BESIDE_PUBLISH = frozenset(
-    (
-        "publish",
-        "base_url",
-        "types",
-        "connections",
-        "patients",
-        "config",
-        "tenant",
-        "json",
-        "debug",
-        "acting_as",
-        "reason",
-    )
-)
+_BESIDE_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
 LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
@@ -154,12 +129,6 @@ def export(
     limit: LimitOption = None,
     strict: StrictOption = False,
     freeze: FreezeOption = False,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
 
@@ -168,16 +137,15 @@ def export(
     from cli.choosing import choose_connections, choose_tenant
     from cli.wiring import read_patients
 
-    settings = settings_of(config)
     invocation = invocation_of(context)
+    settings = settings_of(invocation)
     names = split_words(connections)
-    choose_connections(settings, tenant, list(names))
+    choose_connections(settings, invocation.tenant, list(names))
     reading = _Reading(
         settings=settings,
-        tenant=choose_tenant(settings, tenant or _tenant_of(settings, names)),
+        tenant=choose_tenant(settings, invocation.tenant or _tenant_of(settings, names)),
         actor=actor_of(invocation, settings, reads_charts=True),
         invocation=invocation,
-        json=json,
         connections=names,
         types=checked_types(types),
         patients=tuple(read_patients(patients)) if patients else None,
@@ -201,7 +169,6 @@ class _Reading:
     tenant: str
     actor: Actor
     invocation: Invocation
-    json: bool
     connections: tuple[str, ...]
     types: tuple[str, ...]
     patients: tuple[str, ...] | None
@@ -242,7 +209,7 @@ def _export(
         lambda: run_export(settings, tenant, actor, request, invocation, as_of=as_of, changed_since=changed_since),
         resume="run it again",
     )
-    if reading.json:
+    if reading.invocation.json:
         emit_json({**result_as_json(result), "seconds": round(seconds, 3)})
     else:
         print_result(result)
@@ -261,7 +228,7 @@ def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
         lambda: run_publish(reading.settings, reading.tenant, reading.actor, wanted, destination, terminal=terminal),
         resume="run it again",
     )
-    return show_published(done, destination, json=reading.json)
+    return show_published(done, destination, json=reading.invocation.json)
 
 
 async def run_export(
@@ -298,7 +265,9 @@ def _refuse_beside_publish(context: typer.Context) -> None:
     given = [
         param.opts[0]
         for param in context.command.params
-        if param.name not in {None, *_BESIDE_PUBLISH} and values[param.name] not in (None, [], param.default)
+        if param.name not in _BESIDE_PUBLISH
+        and (value := values.get(param.name))  # the shared options have none
+        and value != param.default
     ]
     if given:
         raise typer.BadParameter(

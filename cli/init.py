@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption, program
+from cli.invocation import invocation_of, program
 from cli.render import emit_json, tell
 from config.settings import FILE_NAME
 
@@ -125,18 +125,16 @@ nothing to connect to yet?  {program} demo
 
 
 def init(
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    context: typer.Context,
     out: Annotated[
         Path | None,
         typer.Argument(metavar="[FILE]", help="Where to write; default: ./chartferry.toml", show_default=False),
     ] = None,
 ) -> int:
     """Write a commented chartferry.toml. Never overwrites an existing file."""
-    path = out or config or Path("chartferry.toml")
+    invocation = invocation_of(context)
+    tenant = invocation.tenant
+    path = out or invocation.config or Path("chartferry.toml")
     text = TEMPLATE if tenant is None else TEMPLATE.replace('"mercy"', f'"{tenant}"').replace(".mercy]", f".{tenant}]")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +146,7 @@ def init(
         raise typer.BadParameter(f"{path} already exists and was not changed; name another file") from None
     except OSError as exc:
         raise typer.BadParameter(f"{path} cannot be written: {exc.strerror}") from None
-    if json:
+    if invocation.json:
         emit_json({"status": "complete", "path": path.resolve()})
     else:
         found = path.resolve() == Path(FILE_NAME).resolve()

@@ -1,6 +1,6 @@
-"""The options that commands share: --config, --tenant, --json, --debug, and for those that open the store --as and --reason.
+"""The options that every command accepts, before its name or behind it: --config, --tenant, --json, --debug, --as, --reason.
 
-Owns these options and is the only place that reads the configuration for a command. `wiring` builds the rest.
+Declares these options once, and is the only place that reads the configuration for a command. `wiring` builds the rest.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
+import typer.main
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
+PANEL = "Options of every command"
+
 
 @dataclass
 class Invocation:
-    """The options' callbacks fill it while the command line is parsed; `main` reads it when something fails."""
+    """What the shared options say. Filled while the command line is parsed, so that an error knows how to be shown."""
 
+    config: Path | None = None
+    tenant: str | None = None
     json: bool = False
     debug: bool = False
     acting_as: str | None = None
@@ -36,30 +40,71 @@ class Invocation:
         return sys.stderr.isatty()
 
 
-def _note_json(context: typer.Context, value: bool) -> bool:
-    invocation_of(context).json = value
-    return value
-
-
-def _note_debug(context: typer.Context, value: bool) -> bool:
-    invocation_of(context).debug = value
-    return value
-
-
-def _note_as(context: typer.Context, value: str | None) -> str | None:
-    invocation_of(context).acting_as = value
-    return value
-
-
-def _note_reason(context: typer.Context, value: str | None) -> str | None:
-    invocation_of(context).reason = value
-    return value
-
-
 def invocation_of(context: typer.Context) -> Invocation:
     """Return the invocation that this context belongs to."""
-    found = context.find_object(Invocation)
-    return found if found is not None else Invocation()
+    return context.ensure_object(Invocation)
+
+
+def _note(context: typer.Context, option: typer.CallbackParam, value: Any) -> None:
+    if value not in (None, False):  # else what was said before the command's name would be forgotten behind it
+        setattr(invocation_of(context), str(option.name), value)
+
+
+def _shared(name: str, help_: str, *, metavar: str | None = None, eager: bool = False) -> Any:
+    return typer.Option(
+        name,
+        metavar=metavar,
+        help=help_,
+        show_default=False,
+        callback=_note,
+        is_eager=eager,
+        expose_value=False,
+        rich_help_panel=PANEL,
+    )
+
+
+def _options(
+    *,
+    config: Annotated[
+        Path | None,
+        _shared(
+            "--config",
+            "Configuration file; default: $CHARTFERRY_CONFIG, ./chartferry.toml, then the user's.",
+            metavar="FILE",
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None, _shared("--tenant", "Only this tenant's connections and data.", metavar="NAME")
+    ] = None,
+    json: Annotated[bool, _shared("--json", "Print one JSON object on stdout, for machines.", eager=True)] = False,
+    debug: Annotated[bool, _shared("--debug", "Show tracebacks of unexpected errors.", eager=True)] = False,
+    acting_as: Annotated[
+        str | None,
+        _shared(
+            "--as",
+            "On whose behalf you read; the audit has this name beside your account. Default: your account.",
+            metavar="NAME",
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None, _shared("--reason", "Why you read charts, for the audit; name no patient.", metavar="TEXT")
+    ] = None,
+) -> None:
+    """Declare the fields of `Invocation` as options."""
+
+
+def share_options(command: typer.core.TyperGroup) -> None:
+    """Add the shared options to a group of commands, and to all commands in it."""
+    declared = typer.Typer(add_completion=False)
+    declared.command()(_options)
+    options = typer.main.get_command(declared).params
+
+    def add(to: Any) -> None:
+        to.params = [*to.params, *options]
+        for inner in getattr(to, "commands", {}).values():
+            add(inner)
+
+    add(command)
 
 
 def program() -> str:
@@ -71,57 +116,12 @@ def program() -> str:
     return shlex.quote(str(ours))
 
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Configuration file; default: $CHARTFERRY_CONFIG, ./chartferry.toml, then the user's.",
-        show_default=False,
-    ),
-]
-TenantOption = Annotated[
-    str | None,
-    typer.Option("--tenant", metavar="NAME", help="Only this tenant's connections and data.", show_default=False),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object on stdout, for machines.", callback=_note_json, is_eager=True),
-]
-DebugOption = Annotated[
-    bool,
-    typer.Option(
-        "--debug", help="Show tracebacks of unexpected errors.", callback=_note_debug, is_eager=True, hidden=False
-    ),
-]
-AsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as",
-        metavar="NAME",
-        help="On whose behalf; the audit has this name beside your account. Default: your account.",
-        show_default=False,
-        callback=_note_as,
-    ),
-]
-ReasonOption = Annotated[
-    str | None,
-    typer.Option(
-        "--reason",
-        metavar="TEXT",
-        help="Why you read charts, for the audit; name no patient.",
-        show_default=False,
-        callback=_note_reason,
-    ),
-]
-
-
-def settings_of(config: Path | None) -> Settings:
+def settings_of(invocation: Invocation) -> Settings:
     """Read the configuration for this call; ConfigError names every problem."""
     from config.settings import load_settings
     from connectors.fhir.vendors import PROFILES
 
-    return load_settings(config, os.environ, vendors=PROFILES)
+    return load_settings(invocation.config, os.environ, vendors=PROFILES)
 
 
 def start_logging(invocation: Invocation, level: str = "INFO") -> None:
@@ -129,31 +129,6 @@ def start_logging(invocation: Invocation, level: str = "INFO") -> None:
     from config.logs import configure_logging
 
     configure_logging(json=not invocation.terminal, level=level, stream=sys.stderr)
-
-
-# option -> whether it takes a value
-_SHARED = {"--config": True, "--tenant": True, "--json": False, "--debug": False, "--as": True, "--reason": True}
-
-
-def placed(arguments: Sequence[str], command: typer.core.TyperGroup) -> list[str]:
-    """Return the command line with the shared options before a command moved behind its name, where the command reads them."""
-    words: list[str] = []
-    early: list[str] = []
-    rest = list(arguments)
-    group: object = command
-    while rest and isinstance(group, typer.core.TyperGroup):
-        word = rest[0]
-        name, equals, _ = word.partition("=")
-        if name in _SHARED:
-            length = 2 if _SHARED[name] and not equals else 1
-            early += rest[:length]
-            del rest[:length]
-            continue
-        if word.startswith("-") or word not in group.commands:
-            break
-        words.append(rest.pop(0))
-        group = group.commands[word]
-    return [*words, *early, *rest]
 
 
 def split_words(values: list[str] | None) -> tuple[str, ...]:

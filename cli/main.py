@@ -35,16 +35,7 @@ from cli import (
     views,
 )
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    Invocation,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    placed,
-)
+from cli.invocation import Invocation, share_options
 from cli.render import emit_json, say, tell
 from cli.supervise import InterruptedBySignalError
 
@@ -67,12 +58,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check the configuration.", no_args_is_help=True)
 mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_help=True)
-app.add_typer(config_app, name="config")
-views_app = typer.Typer(help="Look at views, and check them.", no_args_is_help=True)
-app.add_typer(mock_app, name="mock")
+views_app = typer.Typer(help="Look at views, check them, and create them in the store.", no_args_is_help=True)
 audit_app = typer.Typer(invoke_without_command=True)
-app.add_typer(audit_app, name="audit")
-app.add_typer(views_app, name="views")
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,59 +76,57 @@ def _words(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> None:
-    """Show the shared options in the help; `placed` moves those before a command behind it."""
+    """Show the help of the whole."""
 
 
 def _examples(lines: Sequence[str]) -> str:
     return "\n\n".join(["Examples:", *lines])
 
 
-app.command("demo", epilog=_examples(demo.EXAMPLES))(demo.demo)
-app.command("init", epilog=_examples(init.EXAMPLES))(init.init)
-config_app.command("check", epilog=_examples(config_check.EXAMPLES))(config_check.check)
-app.command("sync", epilog=_examples(sync.EXAMPLES))(sync.sync)
-app.command("prove", epilog=_examples(prove.EXAMPLES))(prove.prove)
-app.command("pull", epilog=_examples(pull.EXAMPLES))(pull.pull)
-app.command("snapshots", epilog=_examples(snapshots.EXAMPLES))(snapshots.snapshots)
-app.command("export", epilog=_examples(export.EXAMPLES))(export.export)
-app.command("query", epilog=_examples(query.EXAMPLES))(query.query)
-app.command("verify", epilog=_examples(verify.EXAMPLES))(verify.verify)
+for _group, _name, _run, _lines in (
+    (app, "demo", demo.demo, demo.EXAMPLES),
+    (app, "init", init.init, init.EXAMPLES),
+    (config_app, "check", config_check.check, config_check.EXAMPLES),
+    (app, "sync", sync.sync, sync.EXAMPLES),
+    (app, "prove", prove.prove, prove.EXAMPLES),
+    (app, "pull", pull.pull, pull.EXAMPLES),
+    (app, "snapshots", snapshots.snapshots, snapshots.EXAMPLES),
+    (app, "export", export.export, export.EXAMPLES),
+    (app, "query", query.query, query.EXAMPLES),
+    (app, "verify", verify.verify, verify.EXAMPLES),
+    (app, "runs", runs.runs, runs.EXAMPLES),
+    (audit_app, "verify", audit.verify, audit.VERIFY_EXAMPLES),
+    (audit_app, "export", audit.export, audit.EXPORT_EXAMPLES),
+    (audit_app, "prune", audit.prune, audit.PRUNE_EXAMPLES),
+    (views_app, "list", views.list_views, views.LIST_EXAMPLES),
+    (views_app, "show", views.show, views.SHOW_EXAMPLES),
+    (views_app, "check", views.check, views.CHECK_EXAMPLES),
+    (views_app, "create", sql_views.create, sql_views.CREATE_EXAMPLES),
+    (views_app, "drop", sql_views.drop, sql_views.DROP_EXAMPLES),
+    (views_app, "refresh", sql_views.refresh, sql_views.REFRESH_EXAMPLES),
+    (mock_app, "serve", mock_serve.serve, mock_serve.EXAMPLES),
+):
+    _group.command(_name, epilog=_examples(_lines))(_run)
 audit_app.callback(epilog=_examples(audit.EXAMPLES))(audit.audit)
-audit_app.command("verify", epilog=_examples(audit.VERIFY_EXAMPLES))(audit.verify)
-audit_app.command("export", epilog=_examples(audit.EXPORT_EXAMPLES))(audit.export)
-audit_app.command("prune", epilog=_examples(audit.PRUNE_EXAMPLES))(audit.prune)
-app.command("runs", epilog=_examples(runs.EXAMPLES))(runs.runs)
-views_app.command("list", epilog=_examples(views.LIST_EXAMPLES))(views.list_views)
-views_app.command("show", epilog=_examples(views.SHOW_EXAMPLES))(views.show)
-views_app.command("check", epilog=_examples(views.CHECK_EXAMPLES))(views.check)
-views_app.command("create", epilog=_examples(sql_views.CREATE_EXAMPLES))(sql_views.create)
-views_app.command("drop", epilog=_examples(sql_views.DROP_EXAMPLES))(sql_views.drop)
-views_app.command("refresh", epilog=_examples(sql_views.REFRESH_EXAMPLES))(sql_views.refresh)
-mock_app.command("serve", epilog=_examples(mock_serve.EXAMPLES))(mock_serve.serve)
+for _name, _group in (("config", config_app), ("mock", mock_app), ("audit", audit_app), ("views", views_app)):
+    app.add_typer(_group, name=_name)
 
 
 @functools.cache
-def _command() -> typer.core.TyperGroup:
-    command = typer.main.get_command(app)  # reads the signature of every command
-    assert isinstance(command, typer.core.TyperGroup)
-    return command
+def command() -> typer.core.TyperGroup:
+    """Return the whole command, with the shared options at each of its commands."""
+    whole = typer.main.get_command(app)  # reads the signature of every command
+    assert isinstance(whole, typer.core.TyperGroup)
+    share_options(whole)
+    return whole
 
 
 def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error becomes a message on stderr."""
     invocation = Invocation()
-    command = _command()
     try:
-        result = command.main(
-            args=placed(arguments, command), prog_name="chartferry", obj=invocation, standalone_mode=False
-        )
+        result = command().main(args=list(arguments), prog_name="chartferry", obj=invocation, standalone_mode=False)
     except typer.TyperException as exc:
         show = getattr(exc, "show", None)  # usage errors know their command's usage line
         if exc.format_message():

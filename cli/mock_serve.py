@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.invocation import invocation_of
 from cli.render import emit_json, say, tell
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ UntilEofOption = Annotated[bool, typer.Option("--until-eof", hidden=True, help="
 
 
 def serve(
+    context: typer.Context,
     *,
     vendor: VendorOption,
     data: DataOption = None,
@@ -69,14 +70,11 @@ def serve(
     name: NameOption = None,
     keys: KeysOption = Path("mock-keys"),
     until_eof: UntilEofOption = False,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> int:
     """Serve a mock EHR that imitates a vendor, until interrupted; prints the connection to it."""
     from mocks.manners import MANNERS
 
+    invocation = invocation_of(context)
     if vendor not in MANNERS:
         raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(MANNERS)}")
     if data is not None and not data.is_dir():
@@ -100,7 +98,8 @@ def serve(
     )
 
     def announce(served: Served) -> None:
-        show_served(served, connection_to(served, name=called, key=key, folder=folder, tenant=tenant), json=json)
+        connection = connection_to(served, name=called, key=key, folder=folder, tenant=invocation.tenant)
+        show_served(served, connection, json=invocation.json)
 
     if until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()

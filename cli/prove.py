@@ -12,17 +12,7 @@ import typer
 from cli.acting import actor_of
 from cli.certificate import print_certificate
 from cli.exit_codes import ExitCode
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    Invocation,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-)
+from cli.invocation import Invocation, invocation_of, settings_of
 from cli.progress import run_progress
 from cli.render import certificate_as_json, emit_json
 from cli.supervise import supervise
@@ -74,12 +64,6 @@ def prove(
     everyone: EveryoneOption = False,
     seed: SeedOption = None,
     types: OnlyTypesOption = None,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """After a sync, compare what the EHR has with what the store holds, patient by patient and type by type.
 
@@ -90,10 +74,10 @@ def prove(
 
     if everyone and sample is not None:
         raise typer.BadParameter("--all asks about every patient, --sample about some: choose one")
-    settings = settings_of(config)
-    chosen = choose_connections(settings, tenant, [connection])[0]
-    size = None if everyone else sample or DEFAULT_SAMPLE
     invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    chosen = choose_connections(settings, invocation.tenant, [connection])[0]
+    size = None if everyone else sample or DEFAULT_SAMPLE
     actor = actor_of(invocation, settings, reads_charts=True)
     with run_progress(terminal=invocation.terminal) as show:
         certificate = supervise(
@@ -109,7 +93,7 @@ def prove(
             ),
             resume="nothing was changed: run the same command again",
         )
-    if json:
+    if invocation.json:
         emit_json({"status": certificate.verdict, "certificate": certificate_as_json(certificate)})
     else:
         print_certificate(certificate, every=everyone)

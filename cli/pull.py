@@ -16,17 +16,7 @@ import typer
 from cli.acting import actor_of
 from cli.exit_codes import OF_STATUS, ExitCode
 from cli.export_summary import said_of_odd_values
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    Invocation,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-)
+from cli.invocation import Invocation, invocation_of, settings_of
 from cli.moments import AsOfOption, checked_moment
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
@@ -106,12 +96,6 @@ def pull(
     stored: StoredOption = False,
     as_of: AsOfOption = None,
     types: TypesOption = None,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Fetch one patient's whole chart and write it to a file. A pull never moves a watermark.
 
@@ -121,12 +105,13 @@ def pull(
 
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
-    if out == STDOUT and (format_ == "csv" or json):
+    invocation = invocation_of(context)
+    if out == STDOUT and (format_ == "csv" or invocation.json):
         raise typer.BadParameter("--out -: stdout takes one ndjson or bundle, without --json")
     if as_of is not None and not stored:
         raise typer.BadParameter("--as-of reads the past, which only the store has: add --stored")
-    settings = settings_of(config)
-    (chosen,) = choose_connections(settings, tenant, [connection])
+    settings = settings_of(invocation)
+    (chosen,) = choose_connections(settings, invocation.tenant, [connection])
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     asked = Pull(
         connection=chosen,
@@ -135,13 +120,12 @@ def pull(
         format=format_,
         stored=stored,
         types=checked_types(types),
-        actor=actor_of(invocation_of(context), settings, reads_charts=True),
+        actor=actor_of(invocation, settings, reads_charts=True),
         as_of=checked_moment(as_of),
     )
-    invocation = invocation_of(context)
     with run_progress(terminal=invocation.terminal and not stored) as show:
         report, files = supervise(lambda: _pull(settings, asked, invocation, show), resume="run the same command again")
-    return _tell(asked, report, files, json=json)
+    return _tell(asked, report, files, json=invocation.json)
 
 
 async def _pull(

@@ -9,31 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.acting import actor_of
 from cli.exit_codes import ExitCode
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-    split_words,
-)
+from cli.in_store import in_store
+from cli.invocation import invocation_of, settings_of, split_words
 from cli.moments import AsOfOption, checked_moment
 from cli.render import emit_json, number, say
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
-from cli.supervise import supervise
 
 if TYPE_CHECKING:
-    from config.settings import Settings
     from exports.delivery.files import DeliveredFile
     from exports.queries.run import Limits
     from exports.queries.statement import Statement
-    from snapshots.actor import Actor
     from snapshots.reader import Selection
+    from snapshots.store import Store
 
 EXAMPLES = (
     "chartferry query a1c.sql --param since=2026-01-01",
@@ -84,12 +72,6 @@ def query(
     as_of: AsOfOption = None,
     timeout: TimeoutOption = 300,
     memory: MemoryOption = 256,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Run one SELECT over views, read-only, on one snapshot of the store.
 
@@ -100,39 +82,34 @@ def query(
     from exports.queries.run import Limits
     from snapshots.reader import Selection
 
-    if out == STDOUT and json:
+    invocation = invocation_of(context)
+    if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out -: stdout takes the rows, without --json")
-    settings = settings_of(config)
+    settings = settings_of(invocation)
     names = split_words(connections)
-    choose_connections(settings, tenant, list(names))
+    choose_connections(settings, invocation.tenant, list(names))
     selection = Selection(
         connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)
     )
     asked = _Request(file, checked_params(params), selection, out)
     limits = Limits(seconds=timeout, memory_mb=memory)
-    chosen = choose_tenant(settings, tenant)
-    actor = actor_of(invocation_of(context), settings, reads_charts=True)
-    delivered, statement = supervise(lambda: _run(settings, chosen, actor, asked, limits), resume="run it again")
+    tenant = choose_tenant(settings, invocation.tenant)
+    delivered, statement = in_store(
+        invocation, settings, tenant, lambda store: _run(store, asked, limits), reads_charts=True
+    )
     for note in statement.notes:
         say(note)
-    if json:
+    if invocation.json:
         emit_json({"status": "complete" if delivered.rows else "nothing", "rows": delivered.rows, "out": out})
     elif out != STDOUT:
         say(f"{out}: {number(delivered.rows)} rows")
     return ExitCode.COMPLETE if delivered.rows else ExitCode.NOTHING
 
 
-async def _run(
-    settings: Settings,
-    tenant: str,
-    actor: Actor,
-    asked: _Request,
-    limits: Limits,
-) -> tuple[DeliveredFile, Statement]:
-    from cli import wiring
+async def _run(store: Store, asked: _Request, limits: Limits) -> tuple[DeliveredFile, Statement]:
     from exports.queries.run import run_query
 
-    async with wiring.opened_store(settings, tenant, actor) as store, store.snapshot(asked.selection) as snapshot:
+    async with store.snapshot(asked.selection) as snapshot:
         target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
         return await run_query(asked.file, asked.parameters, snapshot, target, limits)
 

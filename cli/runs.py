@@ -7,27 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.acting import actor_of
 from cli.certificate import print_certificate
 from cli.exit_codes import ExitCode
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-)
+from cli.in_store import in_store
+from cli.invocation import invocation_of, settings_of
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
-from cli.supervise import supervise
 
 if TYPE_CHECKING:
-    from config.settings import Settings
-    from snapshots.actor import Actor
     from snapshots.given_up import Discarded
     from snapshots.report import RunReport
+    from snapshots.store import Store
     from snapshots.traffic import Down
 
 EXAMPLES = (
@@ -56,27 +45,21 @@ def runs(
         typer.Option("--connection", metavar="NAME", help="Only this connection's runs.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many runs at most, newest first.")] = 20,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """List the newest runs; show one with its holes, notes and counts by type; or give one up (discard)."""
     from cli.choosing import choose_connections, choose_tenant
 
     run, discards = read_words(words or [])
-    settings = settings_of(config)
+    invocation = invocation_of(context)
+    settings, tenant, json = settings_of(invocation), invocation.tenant, invocation.json
     if connection is not None:
         tenant = choose_connections(settings, tenant, [connection])[0].tenant
     chosen = choose_tenant(settings, tenant)
-    actor = actor_of(invocation_of(context), settings, reads_charts=False)
     if discards and run is not None:
-        given_up = supervise(lambda: _discard(settings, chosen, actor, run), resume="run the same command again")
+        given_up = in_store(invocation, settings, chosen, lambda store: store.discard(run))
         return _tell_discarded(run, given_up, json=json)
-    reports, down = supervise(
-        lambda: _read(settings, chosen, actor, run, connection=connection, limit=limit), resume="nothing was changed"
+    reports, down = in_store(
+        invocation, settings, chosen, lambda store: _read(store, run, connection, limit), resume="nothing was changed"
     )
     if json:
         listed = [run_as_json(report) for report in reports]
@@ -106,13 +89,6 @@ def read_words(words: list[str]) -> tuple[int | None, bool]:
     return (int(numbers[0]) if numbers else None), discards
 
 
-async def _discard(settings: Settings, tenant: str, actor: Actor, run: int) -> Discarded:
-    from cli.wiring import opened_store
-
-    async with opened_store(settings, tenant, actor) as store:
-        return await store.discard(run)
-
-
 def _tell_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
     nothing = not found.run_closed and found.job is None
     code = ExitCode.NOTHING if nothing else ExitCode.COMPLETE
@@ -133,14 +109,11 @@ def _tell_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
 
 
 async def _read(
-    settings: Settings, tenant: str, actor: Actor, run: int | None, *, connection: str | None, limit: int
+    store: Store, run: int | None, connection: str | None, limit: int
 ) -> tuple[list[RunReport], list[Down]]:
-    from cli.wiring import opened_store
-
-    async with opened_store(settings, tenant, actor) as store:
-        reports = [await store.run(run)] if run is not None else await store.runs(limit, connection)
-        now = datetime.now(UTC)
-        return reports, [one for one in await store.down() if one.until > now and connection in (None, one.connection)]
+    reports = [await store.run(run)] if run is not None else await store.runs(limit, connection)
+    now = datetime.now(UTC)
+    return reports, [one for one in await store.down() if one.until > now and connection in (None, one.connection)]
 
 
 def _print_details(report: RunReport) -> None:

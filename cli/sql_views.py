@@ -7,25 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.acting import actor_of
 from cli.exit_codes import ExitCode
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-)
+from cli.in_store import in_store
+from cli.invocation import Invocation, invocation_of, settings_of
 from cli.render import emit_json, print_table, say, tell
-from cli.supervise import supervise
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from snapshots.sql_views import SqlView, SqlViews
+    from snapshots.store import Store
 
 CREATE_EXAMPLES = (
     "chartferry views create",
@@ -47,12 +36,6 @@ def create(
     materialized: Annotated[
         bool, typer.Option("--materialized", help="Store the rows: quicker to read, and as of the last refresh.")
     ] = False,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Create SQL views in the tenant's schema, or put them in the place of those that chartferry created before.
 
@@ -71,26 +54,21 @@ def create(
             for view, query in queries
         ]
 
-    done = _on_views(context, config, tenant, work)
+    invocation = invocation_of(context)
+    done = _on_views(invocation, work)
     for view in done:
         if view.dropped:
             say(f"{view.name} no longer has the columns {', '.join(view.dropped)}")
-    return _told(done, "created", json=json)
+    return _told(done, "created", json=invocation.json)
 
 
 def drop(
     context: typer.Context,
     views: Annotated[list[str], typer.Argument(metavar="NAME...", help="Views that chartferry created.")],
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Drop SQL views that chartferry created, all or none. Exit codes: 0 dropped, 5 there is none, or others depend on it."""
-    return _told(_on_views(context, config, tenant, lambda there: there.drop(views)), "dropped", json=json)
+    invocation = invocation_of(context)
+    return _told(_on_views(invocation, lambda there: there.drop(views)), "dropped", json=invocation.json)
 
 
 def refresh(
@@ -98,39 +76,25 @@ def refresh(
     views: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Materialised views; default: all.")
     ] = None,
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Give materialised views the rows of now. `refresh_views = true` in the section export does it after each sync.
 
     Exit codes: 0 refreshed, 4 there is none, 5 failed.
     """
-    return _told(_on_views(context, config, tenant, lambda there: there.refresh(views or ())), "refreshed", json=json)
+    invocation = invocation_of(context)
+    refreshed = _on_views(invocation, lambda there: there.refresh(views or ()))
+    return _told(refreshed, "refreshed", json=invocation.json)
 
 
-def _on_views(
-    context: typer.Context,
-    config: Path | None,
-    tenant: str | None,
-    work: Callable[[SqlViews], Awaitable[list[SqlView]]],
-) -> list[SqlView]:
+def _on_views(invocation: Invocation, work: Callable[[SqlViews], Awaitable[list[SqlView]]]) -> list[SqlView]:
     from cli.choosing import choose_tenant
-    from cli.wiring import opened_store
 
-    settings = settings_of(config)
-    chosen = choose_tenant(settings, tenant)
-    actor = actor_of(invocation_of(context), settings, reads_charts=False)
-
-    async def done() -> list[SqlView]:
-        async with opened_store(settings, chosen, actor) as store, store.sql_views() as there:
+    async def with_views(store: Store) -> list[SqlView]:
+        async with store.sql_views() as there:
             return await work(there)
 
-    return supervise(done, resume="run it again")
+    settings = settings_of(invocation)
+    return in_store(invocation, settings, choose_tenant(settings, invocation.tenant), with_views)
 
 
 def _told(views: list[SqlView], what: str, *, json: bool) -> int:

@@ -14,18 +14,7 @@ import typer
 
 from cli.acting import actor_of
 from cli.exit_codes import OF_STATUS, ExitCode, explain, worst
-from cli.invocation import (
-    AsOption,
-    ConfigOption,
-    DebugOption,
-    Invocation,
-    JsonOption,
-    ReasonOption,
-    TenantOption,
-    invocation_of,
-    settings_of,
-    start_logging,
-)
+from cli.invocation import Invocation, invocation_of, settings_of, start_logging
 from cli.moments import checked_instant
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, say, tell
@@ -104,12 +93,6 @@ def sync(
     group: GroupOption = None,
     patients: PatientsOption = None,
     plan: PlanOption = False,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-    acting_as: AsOption = None,
-    reason: ReasonOption = None,
 ) -> int:
     """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped resumes where it was.
 
@@ -119,8 +102,9 @@ def sync(
     from cli.plan_report import preview_all, show_plans
     from cli.wiring import Wanted, file_name, read_patients
 
-    settings = settings_of(config)
-    chosen = choose_connections(settings, tenant, connections or [])
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    chosen = choose_connections(settings, invocation.tenant, connections or [])
     if (group or patients) and len(chosen) != 1:
         raise typer.BadParameter("--group and --patients apply to one connection: name it")
     wanted = Wanted(
@@ -133,17 +117,16 @@ def sync(
         patients_name=file_name(patients) if patients not in {None, STORED, "-"} else None,
         stored_patients=patients == STORED,
     )
-    invocation = invocation_of(context)
     if plan:
-        return show_plans(preview_all(settings, chosen, wanted, invocation), json=json)
+        return show_plans(preview_all(settings, chosen, wanted, invocation), json=invocation.json)
     outcomes = run_all(settings, chosen, wanted, invocation)
     code = worst(outcome.code for outcome in outcomes)
-    if json:
+    if invocation.json:
         emit_json(outcomes_as_json(outcomes, code))
     else:
         print_outcomes(outcomes)
         if not outcomes:
-            whose = f" of tenant {tenant}" if tenant else ""
+            whose = f" of tenant {invocation.tenant}" if invocation.tenant else ""
             advice = "`chartferry init examples.toml` writes some to copy from"
             tell(f"nothing to do: {settings.source} has no connection{whose}; {advice}")
     return code

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.invocation import invocation_of
 from cli.render import emit_json, number, say, tell
 
 EXAMPLES = ("chartferry verify dataset", "chartferry verify https://data.example.org/charts/manifest.json")
@@ -23,12 +23,8 @@ _TIMEOUT_S = 60
 
 
 def verify(
+    context: typer.Context,
     where: Annotated[str, typer.Argument(metavar="DIR|URL", help="A folder, or the URL of a manifest.")],
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> int:
     """Follow a Bulk Publish dataset from its root to its end: links, counts, checksums, every line of every file.
 
@@ -45,7 +41,7 @@ def verify(
         there = destination_of(where)
         # wherever its pages say that it will be served, its files lie beside each other
         found = verify_dataset("manifest.json", lambda url: there.chunks(Path(unquote(url.rpartition("/")[2])).name))
-    if json:
+    if invocation_of(context).json:
         emit_json({"status": "partial" if found.problems else "complete", **asdict(found)})
     else:
         for problem in found.problems:

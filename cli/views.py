@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.invocation import ConfigOption, DebugOption, JsonOption, TenantOption
+from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ CHECK_EXAMPLES = ("chartferry views check my_view.json", "chartferry views check
 EXAMPLES = (*LIST_EXAMPLES, *SHOW_EXAMPLES, *CHECK_EXAMPLES)
 
 
-def list_views(
-    *, config: ConfigOption = None, tenant: TenantOption = None, json: JsonOption = False, debug: DebugOption = False
-) -> int:
+def list_views(context: typer.Context) -> int:
     """List the built-in views: name, resource type, columns and subject. Those of a set are exported only where named."""
     from exports.catalogue import builtin_names, load_view, view_sets
 
@@ -39,7 +37,7 @@ def list_views(
         }
         for view, compiled, of_set in views
     ]
-    if json:
+    if invocation_of(context).json:
         emit_json({"views": rows})
     else:
         print_table(("view", "resource", "columns#", "about", "set"), [tuple(map(str, row.values())) for row in rows])
@@ -47,12 +45,8 @@ def list_views(
 
 
 def show(
+    context: typer.Context,
     view: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A built-in view, or a ViewDefinition's file.")],
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> int:
     """Show the columns of a view: name, FHIR type and meaning; with --json its whole definition.
 
@@ -61,7 +55,7 @@ def show(
     from exports.catalogue import load_view
 
     loaded = load_view(view)
-    if json:
+    if invocation_of(context).json:
         emit_json(loaded.definition)
         return ExitCode.COMPLETE
     described = {column["name"]: str(column.get("description", "")) for column in _columns(loaded.definition)}
@@ -74,17 +68,13 @@ def show(
 
 
 def check(
+    context: typer.Context,
     views: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[NAME|FILE]...", help="Built-in views or ViewDefinitions' files; default: all built-in."
         ),
     ] = None,
-    *,
-    config: ConfigOption = None,
-    tenant: TenantOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> int:
     """Check views: every element that they name must exist in R4, and every expression must be executable.
 
@@ -103,14 +93,14 @@ def check(
         except ViewError as error:
             found[name] = [str(error)]
     wrong = {name: problems for name, problems in found.items() if problems}
-    if json:
+    if invocation_of(context).json:
         emit_json({"views": [{"view": name, "problems": problems} for name, problems in found.items()]})
     for name, problems in wrong.items():
         for problem in problems:
             say(problem if problem.startswith("view ") else f"view {Path(name).name!r}, {problem}")
     for name in unchecked:
         say(f"view {Path(name).name!r} is not for R4: its elements were not looked up")
-    if not json and not wrong:
+    if not invocation_of(context).json and not wrong:
         tell(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} right")
     return ExitCode.USAGE if wrong else ExitCode.COMPLETE
 

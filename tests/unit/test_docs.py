@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from typer.main import get_command
-
 from cli.exit_codes import ExitCode
-from cli.main import app
+from cli.main import command
 from connectors.fhir.vendors import PROFILES
 from exports.catalogue import builtin_names
 
@@ -47,7 +45,7 @@ def test_every_built_in_view_is_documented() -> None:
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    commands = set(command().commands)
     said = set(re.findall(r"^\.venv/bin/chartferry (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert said
     assert said <= commands

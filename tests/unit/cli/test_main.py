@@ -12,38 +12,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 from rich.text import Text
 
 from cli import config_check, demo, export, init, mock_serve, pull, runs, sync, views
-from cli.main import app, call
+from cli.main import call, command
 
-COMMANDS = [["demo"], ["init"], ["config", "check"], ["sync"], ["pull"], ["export"], ["runs"], ["mock", "serve"]]
-COMMANDS += [["views", word] for word in ("list", "show", "check")]
+SHARED = ("--config", "--tenant", "--json", "--debug", "--as", "--reason")
 MODULES = (demo, init, config_check, sync, pull, export, runs, mock_serve, views)
 HEAVY = ("httpx", "aiohttp", "psycopg", "structlog", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
 
 
-def parse(command: Any, words: list[str]) -> None:
-    with command.make_context(command.name, words) as context:
-        if hasattr(command, "resolve_command"):
-            _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+def parse(inside: Any, words: list[str]) -> None:
+    with inside.make_context(inside.name, words) as context:
+        if hasattr(inside, "resolve_command"):
+            _, inner, rest = inside.resolve_command(context, [*context._protected_args, *context.args])
             parse(inner, rest)
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_every_command_has_help_with_examples_and_the_four_options(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def leaves(inside: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, inner in inside.commands.items():
+        if hasattr(inner, "commands"):
+            yield from leaves(inner, (*words, name))
+        else:
+            yield (*words, name)
+
+
+@pytest.mark.parametrize("words", [*leaves(command())], ids=" ".join)
+def test_every_command_has_help_with_examples_and_the_shared_options(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     assert call([*words, "--help"]) == 0
-    out = capsys.readouterr().out
-    assert "Examples:" in out
-    assert f"chartferry {' '.join(words)}" in out
-    for option in ("--config", "--tenant", "--json", "--debug"):
-        # the demo writes its own configuration
-        assert (option in out) == (words != ["demo"] or option in ("--json", "--debug"))
+    own, shared = capsys.readouterr().out.split("Options of every command")
+    assert f"chartferry {' '.join(words)}" in shared.partition("Examples:")[2]
+    for option in SHARED:
+        assert option in shared
+        assert f"│ {option} " not in own
 
 
 def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,13 +65,13 @@ def test_without_words_there_is_help(capsys: pytest.CaptureFixture[str]) -> None
 def test_no_help_loses_its_brackets_to_markup(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def texts(command: Any) -> Iterator[str]:
-        yield from (text for text in (command.help, command.epilog) if text)
-        yield from (param.help for param in command.params if getattr(param, "help", None))
-        for inner in getattr(command, "commands", {}).values():
+    def texts(inside: Any) -> Iterator[str]:
+        yield from (text for text in (inside.help, inside.epilog) if text)
+        yield from (param.help for param in inside.params if getattr(param, "help", None))
+        for inner in getattr(inside, "commands", {}).values():
             yield from texts(inner)
 
-    for text in texts(typer.main.get_command(app)):
+    for text in texts(command()):
         assert Text.from_markup(text).plain == text.replace("\\[", "[")
     monkeypatch.setenv("COLUMNS", "200")
     assert call(["export", "--help"]) == 0
@@ -77,7 +82,7 @@ def test_no_help_loses_its_brackets_to_markup(
 def test_every_example_parses(example: str) -> None:
     words = shlex.split(example.partition(" > ")[0].partition(" < ")[0])
     assert words[0] == "chartferry"
-    parse(typer.main.get_command(app), words[1:])
+    parse(command(), words[1:])
 
 
 def test_a_typo_is_answered_with_the_command_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,11 +135,19 @@ def test_the_shared_options_stand_before_a_command_as_well_as_behind_it(
     assert json.loads(capsys.readouterr().out)["source"] == str(file)
 
 
-def test_a_shared_option_that_a_command_does_not_take_is_refused_before_it_too(
-    capsys: pytest.CaptureFixture[str],
+def test_what_is_said_before_a_command_holds_unless_it_is_said_again_behind_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("first.toml", "second.toml"):
+        (tmp_path / name).write_text("")
+    first, second = (str(tmp_path / name) for name in ("first.toml", "second.toml"))
+    assert call(["--config", first, "config", "check", "--json", "--config", second]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == second
+
+
+def test_the_demo_says_that_it_writes_its_own_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["--config", "x.toml", "demo"]) == 2
-    assert "No such option: --config" in capsys.readouterr().err
+    assert "--config and --tenant are not for the demo" in " ".join(capsys.readouterr().err.split())
     assert call(["--config"]) == 2
     assert call(["--json"]) == 2
 
@@ -146,4 +159,4 @@ def test_the_help_of_the_whole_names_the_shared_options(
     monkeypatch.setenv("NO_COLOR", "1")
     assert call(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(option in out for option in ("--config", "--tenant", "--json", "--debug"))
+    assert all(option in out for option in SHARED)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from cli.main import app
+from cli.main import command
 from config.crontab_fields import schedule_problem
 from cron import launch
 
@@ -19,11 +18,11 @@ SCHEDULED = [
 ]
 
 
-def parse(command: Any, words: list[str]) -> None:
+def parse(inside: Any, words: list[str]) -> None:
     """Walk to the command that the words name and let it read them, without running it."""
-    with command.make_context(command.name, words, resilient_parsing=False) as context:
-        if hasattr(command, "resolve_command"):
-            _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    with inside.make_context(inside.name, words, resilient_parsing=False) as context:
+        if hasattr(inside, "resolve_command"):
+            _, inner, rest = inside.resolve_command(context, [*context._protected_args, *context.args])
             parse(inner, rest)
 
 
@@ -32,14 +31,14 @@ def test_every_line_is_a_cli_call_through_the_launcher(line: str) -> None:
     *fields, rest = line.split(None, 5)
     assert schedule_problem(" ".join(fields)) is None
     assert "%" not in rest  # crontab(5) turns it into a newline
-    before, command = rest.split(" -- ")
+    before, words = rest.split(" -- ")
     python, safe_path, script, *options = shlex.split(before)
     assert (Path(python).name, safe_path, Path(script).name) == ("python3", "-P", "launch.py")
-    wanted = launch._arguments([*options, "--", *shlex.split(command)])
+    wanted = launch._arguments([*options, "--", *shlex.split(words)])
     assert wanted.deadline
     assert wanted.log == Path("$CHARTFERRY_LOG")  # a failed night leaves its words somewhere
     assert wanted.command[0] == "chartferry"
-    parse(typer.main.get_command(app), wanted.command[1:])
+    parse(command(), wanted.command[1:])
 
 
 def test_the_schedule_is_not_empty() -> None:
