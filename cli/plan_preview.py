@@ -95,6 +95,10 @@ class PreviewRoster(Roster):
         """Return their lags."""
         return {} if self._known is None else await self._known.lags()
 
+    async def behind(self) -> frozenset[str]:
+        """Return the patients who are behind."""
+        return frozenset() if self._known is None else await self._known.behind()
+
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
         """Return none."""
         return ()
@@ -153,8 +157,8 @@ class PreviewEvidence(Evidence):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note nothing."""
 
-    async def withheld_patients(self) -> Sequence[str]:
-        """Return none: whether somebody can be read again is asked by the sync alone."""
+    async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Return none: whether something can be read again is asked by the sync alone."""
         return ()
 
     async def note_listings(self, at: datetime) -> None:

@@ -186,10 +186,12 @@ class StoredEvidence:
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["note_asked"], {**own, **values})
 
-    async def withheld_patients(self) -> Sequence[str]:
-        """Return the patients whose Patient this client may not see, as earlier runs found, in order."""
+    async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Return some rows that this client may not see, as earlier runs found, Patients first; None: whoever they belong to."""
+        wanted = None if patients is None else list(patients)
         async with self._session.transaction("reading what is withheld") as own:
-            return [row[0] async for row in await self._conn.execute(_SQL["withheld_patients"], own)]
+            values = {**own, "patients": wanted, "limit": limit}
+            return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["withheld"], values)]
 
     async def note_listings(self, at: datetime) -> None:
         """Note the ways by which this run has listed types in full; they replace those of the selection's earlier full runs.

@@ -39,6 +39,11 @@ class RunRoster:
             found = await self._session.conn.execute(_SQL["lags"], own)
             return {(kind, patient): instant async for kind, patient, instant in found}
 
+    async def behind(self) -> frozenset[str]:
+        """Return the patients who have a lag for another reason than that rows of theirs are withheld."""
+        async with self._session.transaction("reading the roster") as own:
+            return frozenset([row[0] async for row in await self._session.conn.execute(_SQL["behind"], own)])
+
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
         """Return what must not be requested yet."""
         async with self._session.transaction("reading deferrals") as own:

@@ -97,6 +97,9 @@ class Roster(Protocol):
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
         """By (type, patient), up to when a patient is complete for whom the type's watermark does not hold; None: not at all."""
 
+    async def behind(self) -> frozenset[str]:
+        """Patients who have a lag for another reason than that rows of theirs are withheld."""
+
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
         """What the EHR said not to ask before a time that has not come."""
 
@@ -146,8 +149,8 @@ class Evidence(Protocol):
     async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
         """Note that units ask for these rows."""
 
-    async def withheld_patients(self) -> Sequence[str]:
-        """Patients whose Patient this client may not see, as earlier runs found; in order."""
+    async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
+        """Some rows that this client may not see, as earlier runs found, Patients first; None: whoever they belong to."""
 
     async def note_listings(self, at: datetime) -> None:
         """Note by which ways this run has listed types in full."""

@@ -311,9 +311,23 @@ WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked AND a.resource_type <> 
 UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
--- name: withheld_patients
--- Patients whom this client may not see.
-SELECT id FROM evidence WHERE connection = %(connection)s AND resource_type = 'Patient' AND state = 'withheld' ORDER BY id
+-- name: withheld
+-- Rows that this client may not see, of patients who are behind for that; in another order in each run, since only some are read.
+SELECT e.resource_type, e.id, r.patient_id FROM evidence e
+CROSS JOIN LATERAL (
+    SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0
+) r
+WHERE e.connection = %(connection)s AND e.state = 'withheld' AND EXISTS (
+    SELECT FROM (
+        SELECT coalesce(r.patient_id, '') AS id
+        UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = e.resource_type AND id = e.id
+    ) p
+    JOIN lag l ON l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patient_id = p.id AND l.withheld
+    WHERE e.resource_type IN (l.resource_type, 'Patient') AND (
+        %(patients)s::text[] IS NULL OR p.id = '' OR p.id = ANY(%(patients)s::text[])
+    )
+)
+ORDER BY e.resource_type <> 'Patient', md5(concat(%(run)s::text, e.resource_type, e.id)) LIMIT %(limit)s
 
 -- name: controls
 -- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything. Of a type of which it
@@ -625,16 +639,17 @@ SELECT resource_type, fate, count(*)::int FROM absence WHERE run = %(run)s AND f
 -- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld: what nobody has ever seen may be
 -- withheld beside it. What this run's own full listing brought back, it knows.
 WITH shaken AS (
-    SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known FROM absence a
+    SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known, a.fate = 'withheld' AS withheld FROM absence a
     CROSS JOIN LATERAL (
         SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
         UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = a.resource_type AND id = a.id
     ) r
     WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found', 'withheld')
-    UNION SELECT resource_type, patient_id, %(full)s FROM revived WHERE run = %(run)s
+    UNION SELECT resource_type, patient_id, %(full)s, false FROM revived WHERE run = %(run)s
 )
-INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
-SELECT DISTINCT %(connection)s::int, w.selection, s.resource_type, s.patient_id, NULL, %(run)s::bigint, %(run)s::bigint FROM shaken s
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run, withheld)
+SELECT %(connection)s::int, w.selection, s.resource_type, s.patient_id, NULL, %(run)s::bigint, %(run)s::bigint, bool_and(s.withheld)
+FROM shaken s
 JOIN watermark w ON w.connection = %(connection)s AND w.resource_type = s.resource_type
 WHERE NOT (s.own_is_known AND w.selection = %(knowledge)s) AND (
     s.patient_id = ''
@@ -644,7 +659,9 @@ WHERE NOT (s.own_is_known AND w.selection = %(knowledge)s) AND (
             AND m.patient_id = s.patient_id
     )
 )
-ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, run = excluded.run
+GROUP BY w.selection, s.resource_type, s.patient_id
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, run = excluded.run,
+    withheld = lag.withheld AND excluded.withheld
 
 -- name: doubt
 -- Make a hole of what is not believed.

@@ -6,6 +6,21 @@ SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = 
 -- Which of them are behind, in which type, and up to when they are complete; NULL: not at all.
 SELECT resource_type, patient_id, instant FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s
 
+-- name: behind
+-- Patients who are behind for another reason than that rows of theirs are withheld.
+SELECT DISTINCT l.patient_id FROM lag l
+WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND NOT (l.withheld AND EXISTS (
+    SELECT FROM evidence e
+    CROSS JOIN LATERAL (
+        SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0
+    ) r
+    WHERE e.connection = %(connection)s AND e.state = 'withheld' AND e.resource_type IN (l.resource_type, 'Patient')
+        AND (coalesce(r.patient_id, '') = l.patient_id OR EXISTS (
+            SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = e.resource_type AND m.id = e.id
+                AND m.patient_id = l.patient_id
+        ))
+))
+
 -- name: deferrals
 -- What the EHR said not to ask before a time that has not come.
 SELECT resource_type, patient_id, reason, until FROM deferral WHERE connection = %(connection)s AND until > %(now)s
@@ -129,7 +144,8 @@ WITH alive AS MATERIALIZED (
 )
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
 SELECT %(connection)s, %(knowledge)s, resource_type, patient_id, instant, %(run)s, %(run)s FROM judged WHERE NOT caught_up
-ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = excluded.instant, run = excluded.run
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = excluded.instant, run = excluded.run,
+    withheld = false
 
 -- name: note_unasked
 -- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for: to ask for a row by its
@@ -146,7 +162,7 @@ CROSS JOIN (
     EXCEPT SELECT patient_id FROM roster
         WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
 ) p
-ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, withheld = false
 
 -- name: note_received_patients
 -- Patients who came, in a batch too, have caught up as such.
@@ -213,12 +229,12 @@ SELECT %(connection)s, %(knowledge)s, w.resource_type, m.patient_id, NULL, %(run
 FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = w.selection
 WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND w.resource_type <> ALL(%(types)s::text[])
     AND m.removed_run IS NULL AND m.last_run = %(run)s
-ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, withheld = false
 
 -- name: note_withheld
 -- Of a Patient who was withheld from a full export, the export says nothing in any type.
-INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
-SELECT %(connection)s, %(knowledge)s, w.resource_type, a.id, NULL, %(run)s, %(run)s
+INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run, withheld)
+SELECT %(connection)s, %(knowledge)s, w.resource_type, a.id, NULL, %(run)s, %(run)s, true
 FROM absence a JOIN watermark w ON w.connection = %(connection)s AND w.selection = %(knowledge)s
 WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.fate = 'withheld'
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
@@ -231,7 +247,7 @@ FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = 
 WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND m.removed_run IS NULL
     AND EXISTS (SELECT FROM group_member WHERE run = %(run)s)
     AND NOT EXISTS (SELECT FROM group_member g WHERE g.run = %(run)s AND g.patient_id = m.patient_id)
-ON CONFLICT DO NOTHING
+ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET withheld = false WHERE lag.withheld
 
 -- name: note_members
 -- Whom the Group has that this run exports.

@@ -96,3 +96,18 @@ def test_what_a_patient_gained_while_withheld_from_exports_comes_once_permitted(
     assert (news.status, "Observation/o3" in news.live, news.counts[0]) == ("complete", True, 1)
     change(Permit)
     assert whole(nights)
+
+
+def test_who_was_out_of_the_group_while_rows_were_withheld_is_listed_in_full_when_back(stage: Stage) -> None:
+    nights = group_of_two(stage, Ask("group:A", "bulk", (OBSERVATION,)))
+    nights.happens(Join("A", "p2"), obs("secret", "p2", 0))
+    unjudged(nights)
+    nights.happens(Withhold(OBSERVATION, "secret"))
+    unjudged(nights, since="none")
+    nights.happens(Leave("A", "p2"), obs("meanwhile", "p2", 0), obs("n1", "p1", 0))
+    unjudged(nights)
+    nights.happens(obs("n2", "p1", 0))
+    assert unjudged(nights).counts[0] == 1
+    nights.happens(Join("A", "p2"))
+    night = unjudged(nights)
+    assert (night.status, "Observation/meanwhile" in night.live) == ("complete", True)

@@ -25,7 +25,7 @@ from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.errors import ProtocolError, RequestError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.instants import CLOCKS_DIFFER
-from connectors.fhir.patients.permission import any_readable
+from connectors.fhir.patients.permission import MOST_READS, any_readable
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
@@ -150,15 +150,14 @@ async def _since(
 async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) -> bool:
     """Whether the watermarks do not hold for somebody who is asked for; `asked_for` None: for anybody.
 
-    A patient who was withheld is behind once he can be read again; until then a full export would bring nothing more of him.
+    Until a withheld row can be read again, a full export would bring nothing more of it, or of what is withheld beside it.
     """
-    behind = {patient for _, patient in await run.store.roster.lags()}
-    if asked_for is not None:
-        behind = {patient for patient in behind if not patient or patient in asked_for}
-    withheld = sorted(behind & set(await run.store.evidence.withheld_patients()))
-    return bool(behind.difference(withheld)) or await any_readable(
-        run.client, run.request.base_url, run.request.profile, withheld
-    )
+    behind = await run.store.roster.behind()
+    if any(asked_for is None or not patient or patient in asked_for for patient in behind):
+        return True
+    whose = None if asked_for is None else sorted(asked_for)
+    withheld = await run.store.evidence.withheld(whose, MOST_READS)
+    return await any_readable(run.client, run.request.base_url, run.request.profile, withheld)
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
