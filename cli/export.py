@@ -23,6 +23,7 @@ from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
+from exports.formats.file_formats import FORMATS, TABLES
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -39,7 +40,6 @@ EXAMPLES = (
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
-FORMATS = ("ndjson", "csv", "parquet")
 _BESIDE_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
 LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
@@ -70,7 +70,7 @@ FormatsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        metavar="ndjson,csv,parquet",
+        metavar=",".join(FORMATS),
         help="Default: \\[export] format, else ndjson,csv.",
         show_default=False,
     ),
@@ -191,7 +191,7 @@ def _request(
     return ExportRequest(
         out=_folder(out, settings),
         formats=wanted_formats,
-        views=tuple(views or (settings.export.views if {"csv", "parquet"} & {*wanted_formats} else ())),
+        views=tuple(views or (settings.export.views if {*TABLES} & {*wanted_formats} else ())),
         types=reading.types,
         connections=reading.connections,
         patients=reading.patients,

@@ -9,7 +9,7 @@ import typer
 
 
 class CsvDialectName(StrEnum):
-    """Whose CSV it is; the same names as `exports.formats.csv_dialect.DIALECTS`."""
+    """Whose CSV it is; the same names as `exports.formats.file_formats.CSV_DIALECTS`."""
 
     postgres = "postgres"
     pandas = "pandas"
@@ -17,7 +17,7 @@ class CsvDialectName(StrEnum):
 
 
 class CompressionName(StrEnum):
-    """The same names as `exports.plan.Compression`."""
+    """The same names as `exports.formats.file_formats.Compression`."""
 
     gzip = "gzip"
     zstd = "zstd"

@@ -1,4 +1,4 @@
-"""`chartferry query`: runs a SQLQuery over the store, and writes its rows as CSV. Contacts no EHR."""
+"""`chartferry query`: runs a SQLQuery over the store, and writes its rows as CSV or Parquet. Contacts no EHR."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.exit_codes import ExitCode
+from cli.file_options import CsvDialectName, CsvOption
 from cli.in_store import in_store
 from cli.invocation import invocation_of, settings_of, split_words
 from cli.moments import AsOfOption, checked_moment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "chartferry query a1c.sql --param since=2026-01-01",
-    "chartferry query a1c.json --param since=2026-01-01 --out a1c.csv.gz --connection mercy-epic",
+    "chartferry query a1c.json --param since=2026-01-01 --out a1c.parquet --connection mercy-epic",
 )
 STDOUT = "-"
 
@@ -45,6 +46,7 @@ class _Request:
     parameters: dict[str, str]
     selection: Selection
     out: str
+    dialect: str
 
 
 FileArgument = Annotated[
@@ -52,7 +54,8 @@ FileArgument = Annotated[
     typer.Argument(metavar="FILE", help="A SQLQuery: annotated .sql, or a Library as JSON.", show_default=False),
 ]
 OutOption = Annotated[
-    str, typer.Option("--out", metavar="FILE|-", help="A CSV file, compressed if it ends in .gz; - is stdout.")
+    str,
+    typer.Option("--out", metavar="FILE|-", help="FILE.parquet, .csv, .csv.gz or .csv.zst; - is stdout, as CSV."),
 ]
 TimeoutOption = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400)]
 MemoryOption = Annotated[
@@ -67,6 +70,7 @@ def query(
     file: FileArgument,
     params: ParamOption = None,
     out: OutOption = STDOUT,
+    csv: CsvOption = CsvDialectName.postgres,
     connections: OnlyConnectionsOption = None,
     patients: OnlyPatientsOption = None,
     as_of: AsOfOption = None,
@@ -91,7 +95,7 @@ def query(
     selection = Selection(
         connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)
     )
-    asked = _Request(file, checked_params(params), selection, out)
+    asked = _Request(file, checked_params(params), selection, out, csv.value)
     limits = Limits(seconds=timeout, memory_mb=memory)
     tenant = choose_tenant(settings, invocation.tenant)
     delivered, statement = in_store(
@@ -111,7 +115,7 @@ async def _run(store: Store, asked: _Request, limits: Limits) -> tuple[Delivered
 
     async with store.snapshot(asked.selection) as snapshot:
         target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
-        return await run_query(asked.file, asked.parameters, snapshot, target, limits)
+        return await run_query(asked.file, asked.parameters, snapshot, target, limits, dialect=asked.dialect)
 
 
 def checked_params(words: list[str] | None) -> dict[str, str]:

@@ -9,21 +9,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from exports.catalogue import LoadedView
-from exports.delivery.files import Compress
+from exports.delivery.files import COMPRESS, Compress
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
+from exports.formats.file_formats import ENDINGS, FORMATS, TABLES, Compression
 
-FORMATS = ("ndjson", "csv", "parquet")
-TABLES = ("csv", "parquet")
-Compression = Literal["gzip", "zstd", "none"]
-_SUFFIX: dict[Compression, tuple[str, Compress]] = {
-    "gzip": (".gz", "fast"),
-    "zstd": (".zst", "zstd"),
-    "none": ("", "no"),
-}
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -76,26 +68,29 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file to write: resources of a type, or the rows of a view."""
+    """One file to write: resources of a type, or the rows of a view or a query."""
 
     name: str
     kind: str  # of FORMATS
     resource_type: str
     view: LoadedView | None = None
+    query: str | None = None  # its name
     compress: Compress = "fast"
     dialect: str = "postgres"  # of CSV
 
 
 def plan_export(
-    request: ExportRequest, available: Collection[str], views: Sequence[LoadedView]
+    request: ExportRequest, available: Collection[str], views: Sequence[LoadedView], queries: Sequence[str] = ()
 ) -> tuple[PlannedFile, ...]:
-    """Return the files of an export, NDJSON by type before CSV and Parquet by view, each sorted by name.
+    """Return the files of an export, NDJSON by type before CSV and Parquet by view, each sorted by name; then queries, by name.
+
+    Queries are written in the formats of tables that are asked for, or else as CSV.
 
     A type that the request names gets a file even if the store has no such resource: an empty one.
 
     Raises:
         PlanError: an unknown format or dialect, views without csv and parquet or of a type that was left out, two views with one
-            name, a type whose name cannot be a file name.
+            name, or a query with another file's, a type whose name cannot be a file name.
     """
     if request.csv_dialect not in DIALECTS:
         raise PlanError(f"no such dialect of CSV: {request.csv_dialect}; allowed: {', '.join(DIALECTS)}")
@@ -112,11 +107,26 @@ def plan_export(
             raise PlanError(f"{resource_type!r} is not a resource type; allowed: a name such as Patient")
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
-        suffix, compress = _SUFFIX[request.compression]
-        planned += [PlannedFile(f"{name}.ndjson{suffix}", "ndjson", name, compress=compress) for name in types]
+        ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
+        planned += [PlannedFile(f"{name}.ndjson{ending}", "ndjson", name, compress=compress) for name in types]
     if request.wants_tables:
         planned += _view_files(request, views)
+    tables = [kind for kind in request.wanted_formats if kind in TABLES] or ["csv"]
+    planned += [_table(name, kind, request, query=name) for name in queries for kind in tables]
+    names = [one.name for one in planned]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
     return tuple(planned)
+
+
+def _table(
+    name: str, kind: str, request: ExportRequest, *, view: LoadedView | None = None, query: str | None = None
+) -> PlannedFile:
+    resource_type = view.resource if view is not None else ""
+    if kind == "parquet":
+        return PlannedFile(f"{name}.parquet", kind, resource_type, view, query, compress="no")
+    ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
+    return PlannedFile(f"{name}.csv{ending}", kind, resource_type, view, query, compress, request.csv_dialect)
 
 
 def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[PlannedFile]:
@@ -131,11 +141,8 @@ def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[Pla
         names = [view.name for view in chosen]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one file; rename one of them")
-    suffix, compress = _SUFFIX[request.compression]
     return [
-        PlannedFile(f"{name}.parquet", kind, view.resource, view, compress="no")
-        if kind == "parquet"
-        else PlannedFile(f"{name}.csv{suffix}", kind, view.resource, view, compress, request.csv_dialect)
+        _table(name, kind, request, view=view)
         for kind in request.wanted_formats
         if kind in TABLES
         for name, view in sorted(by_name.items())

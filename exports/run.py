@@ -24,12 +24,12 @@ from exports.drift import Drift, drift_between
 from exports.errors import DriftError, PlanError
 from exports.formats.data_package import DICTIONARY_NAME, PACKAGE_NAME, dictionary_content, package_content
 from exports.formats.deletions import deletion_bundles
+from exports.formats.file_formats import TABLES
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
-from exports.queries.run import QueryRows
-from exports.queries.statement import Statement, compile_libraries
+from exports.queries.statement import Statement, compile_libraries, load_library
 from exports.snapshot_port import OpenRun, RowChunks, ShownRun, Snapshot
-from exports.tables import Show, described, fill_table
+from exports.tables import Show, columns_of, described, fill_query, fill_table
 from exports.typed_rows import NOTHING
 
 DELETED_NAME = "deleted.ndjson.gz"
@@ -115,14 +115,14 @@ class _Work:
     available: Mapping[str, int | None]
     files: tuple[PlannedFile, ...]
     compiled: Mapping[str, tuple[CompiledView, ...]]
-    statements: Sequence[Statement]
+    statements: Mapping[str, Statement]  # by name
     about: Sequence[tuple[str, str, bytes]]  # name, kind, content
     strict: bool
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""
         yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled.values() for note in parts[0].notes)
-        yield from (note for statement in self.statements for note in statement.notes)
+        yield from (note for statement in self.statements.values() for note in statement.notes)
         yield from (f"--where, on {one.resource_type}, {note}" for one in self.applied for note in one.notes)
 
 
@@ -131,10 +131,12 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     views = _views(request)
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
-    files = plan_export(request, available, views)
+    files = plan_export(request, available, views, [load_library(path).name for path in request.queries])
     compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
-    statements = await compile_libraries(request.queries, request.parameters, snapshot, {one.name for one in files})
-    return _Work(applied, available, files, compiled, statements, list(_about(files, compiled)), request.strict)
+    found = await compile_libraries(request.queries, request.parameters, snapshot)
+    statements = {one.name: one for one in found}
+    about = list(_about(files, compiled, statements))
+    return _Work(applied, available, files, compiled, statements, about, request.strict)
 
 
 async def _write(
@@ -148,18 +150,16 @@ async def _write(
     waiting: list[tuple[AtomicFile, DeliveredFile]] = []
     for planned in work.files:
         part = parts.enter_context(AtomicFile(folder / planned.name, compress=planned.compress))
-        expected = work.available.get(planned.resource_type) if planned.view is None else None
+        expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
-        view = work.compiled.get(planned.name)
-        if view is None:
-            filled = await _fill(part, planned, snapshot, show)
-        else:
+        if planned.query is not None:
+            filled = await fill_query(part, planned, work.statements[planned.query], snapshot, show)
+        elif planned.view is not None:
+            view = work.compiled[planned.name]
             filled = await fill_table(part, planned, view, snapshot, show, strict=work.strict)
+        else:
+            filled = await _fill(part, planned, snapshot, show)
         waiting.append((part, filled))
-    for statement in work.statements:
-        part = parts.enter_context(AtomicFile(folder / statement.file_name, compress="fast"))
-        show = _shown(statement.file_name, None, on_progress)
-        waiting.append((part, await _written(part, "csv", QueryRows(statement, snapshot), show)))
     if snapshot.changed_since is not None:
         part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
         waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
@@ -224,10 +224,19 @@ def _place(folder: Path, waiting: Sequence[tuple[AtomicFile, DeliveredFile]], ma
 
 
 def _about(
-    files: Sequence[PlannedFile], compiled: Mapping[str, Sequence[CompiledView]]
+    files: Sequence[PlannedFile], compiled: Mapping[str, Sequence[CompiledView]], statements: Mapping[str, Statement]
 ) -> Iterator[tuple[str, str, bytes]]:
     """What stands beside the tables: name, kind and content of each file."""
-    tables = [described(planned, compiled[planned.name][0]) for planned in files if planned.name in compiled]
+    tables = [
+        described(
+            planned,
+            columns_of(planned, compiled[planned.name][0])
+            if planned.query is None
+            else statements[planned.query].columns,
+        )
+        for planned in files
+        if planned.kind in TABLES
+    ]
     if tables:
         yield PACKAGE_NAME, "schema", package_content(tables)
         yield DICTIONARY_NAME, "dictionary", dictionary_content(tables)
@@ -272,7 +281,7 @@ async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: Show) -> Del
     return await _of_connections(part, "deleted", deletion_bundles(snapshot), snapshot, show)
 
 
-async def _written(part: AtomicFile, kind: str, chunks: RowChunks | QueryRows, show: Show) -> DeliveredFile:
+async def _written(part: AtomicFile, kind: str, chunks: RowChunks, show: Show) -> DeliveredFile:
     async for chunk in chunks:
         part.write(chunk)
         show(chunks.rows, part.uncompressed_bytes, False)
@@ -303,7 +312,7 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
         "connections": sorted(set(request.connections)),
         "patients": patients,
         **(
-            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements]}
+            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements.values()]}
             if work.statements
             else {}
         ),

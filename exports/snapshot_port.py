@@ -137,6 +137,9 @@ class Snapshot(Protocol):
     def table(self, query: Composable) -> RowChunks:
         """Return the rows of any one query as CSV, with a header."""
 
+    async def columns(self, query: Composable) -> list[tuple[str, str]]:
+        """Return the names and SQL types of a query's columns, without their modifiers: ("n", "int8"), ("ids", "text[]")."""
+
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
         """Bound what each further statement may take."""
 

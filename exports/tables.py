@@ -1,4 +1,4 @@
-"""Writes the table of one view into a file of its format, counts what did not fit, and describes its columns.
+"""Writes the table of one view or query into a file of its format, counts what did not fit, and describes its columns.
 
 A value that does not fit is an empty cell, or the end of a strict export. How a format writes rows is left to `formats`.
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from exports.compiler import CompiledView
 from exports.delivery.files import AtomicFile, DeliveredFile
 from exports.formats.csv_dialect import DIALECTS
-from exports.formats.csv_table import CsvTable, csv_rows, data_error, is_data_error, odd_criterion, odd_value
+from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.data_package import DescribedTable
 from exports.formats.table_columns import TableColumn, table_columns, with_written
+from exports.formats.table_file import TableBytes, open_table
 from exports.plan import PlannedFile
+from exports.queries.run import QueryRows
+from exports.queries.statement import Statement
 from exports.snapshot_port import Snapshot
 from snapshots.errors import StoreQueryError
-
-if TYPE_CHECKING:
-    from exports.formats.parquet_table import ParquetTable
 
 Show = Callable[[int, int, bool], None]  # rows and uncompressed bytes so far, and whether that is all
 
@@ -42,7 +41,7 @@ async def fill_table(
     view = views[0]
     chunks = csv_rows(snapshot, views)
     try:
-        with _table(part, planned, view) as table:
+        with open_table(planned.kind, planned.dialect, columns_of(planned, view), part.write) as table:
             async for chunk in chunks:
                 if strict and chunks.left_empty:
                     raise odd_value(view, next(iter(chunks.left_empty)))
@@ -64,12 +63,21 @@ async def fill_table(
     return replace(delivered, left_empty=in_order or None, left_out=undecided or None)
 
 
-def _table(part: AtomicFile, planned: PlannedFile, view: CompiledView) -> CsvTable | ParquetTable:
-    if planned.kind == "csv":
-        return CsvTable(part.write, DIALECTS[planned.dialect], columns_of(planned, view))
-    from exports.formats.parquet_table import ParquetTable  # pyarrow takes 40 MB and 0.2 s: only who wants it, has it
+async def fill_query(
+    part: AtomicFile, planned: PlannedFile, statement: Statement, snapshot: Snapshot, show: Show
+) -> DeliveredFile:
+    """Write the rows of a query.
 
-    return ParquetTable(part.write, columns_of(planned, view))
+    Raises:
+        QueryError, ViewDataError: Postgres says that it is wrong, or that a value does not fit what it does with it.
+    """
+    rows = QueryRows(statement, snapshot)
+    async for chunk in TableBytes(rows, planned.kind, planned.dialect, statement.columns):
+        part.write(chunk)
+        show(rows.rows, part.uncompressed_bytes, False)
+    delivered = part.seal(kind=planned.kind, rows=rows.rows)
+    show(rows.rows, part.uncompressed_bytes, True)
+    return delivered
 
 
 def columns_of(planned: PlannedFile, view: CompiledView) -> tuple[TableColumn, ...]:
@@ -77,11 +85,10 @@ def columns_of(planned: PlannedFile, view: CompiledView) -> tuple[TableColumn, .
     return table_columns(view.columns, planned.view.definition if planned.view is not None else {})
 
 
-def described(planned: PlannedFile, view: CompiledView) -> DescribedTable:
+def described(planned: PlannedFile, columns: Sequence[TableColumn]) -> DescribedTable:
     """What is to be said of the table beside it."""
-    columns, definition = columns_of(planned, view), planned.view.definition if planned.view is not None else {}
+    definition = planned.view.definition if planned.view is not None else {"name": planned.query}
     if planned.kind == "csv":
-        return DescribedTable(
-            planned.name, planned.kind, definition, columns, missing=(DIALECTS[planned.dialect].null.decode(),)
-        )
+        missing = (DIALECTS[planned.dialect].null.decode(),)
+        return DescribedTable(planned.name, planned.kind, definition, tuple(columns), missing)
     return DescribedTable(planned.name, planned.kind, definition, with_written(columns))

@@ -12,7 +12,8 @@ from psycopg import AsyncConnection
 
 from snapshots.audit_event import Action
 from snapshots.errors import RunNotFoundError, StoreError, store_border
-from snapshots.reader import OpenRun, Selection, Snapshot, Source
+from snapshots.read_runs import OpenRun, Source
+from snapshots.reader import Selection, Snapshot
 from snapshots.reading import Reading, reading
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession

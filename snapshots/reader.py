@@ -7,15 +7,17 @@ makes it, `copy_stream` reads the bytes, exports names and packs the files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import AsyncConnection, sql
 
 from snapshots.copy_stream import CopyStream
 from snapshots.errors import store_border
+from snapshots.read_runs import OpenRun, ShownRun, Source
 from snapshots.reading import Reading, WhatWasRead
 from snapshots.sql import load
 
@@ -36,39 +38,6 @@ class Selection:
     as_of: int | datetime | None = None
     # only what has changed since this run had ended; `Snapshot.removed` says what the selection has lost since
     changed_since: int | None = None
-
-
-class ShownRun(NamedTuple):
-    """The newest run of a connection that left anything in a snapshot, and how it ended."""
-
-    run: int
-    connection: str
-    kind: str  # "sync" or "pull"
-    state: str  # "complete", "partial", "failed" or "nothing"
-    last_complete: int | None  # the newest complete sync; None: there is none
-    began: datetime
-
-
-class Source(NamedTuple):
-    """A connection that is read."""
-
-    name: str
-    number: int
-    base_url: str
-    newest: int | None  # of the runs that have ended
-    run: int | None  # of those that left anything
-    began: datetime | None
-    kind: str | None
-    state: str | None
-    last_complete: int | None
-
-
-class OpenRun(NamedTuple):
-    """A run that has not ended; the snapshot contains nothing of it."""
-
-    run: int
-    connection: str
-    began: datetime
 
 
 class Snapshot:
@@ -289,6 +258,12 @@ class Snapshot:
     def table(self, query: sql.Composable) -> CopyStream:
         """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
         return CopyStream(self._conn, [query], limit=self._limit)
+
+    async def columns(self, query: sql.Composable) -> list[tuple[str, str]]:
+        """Return the names and SQL types of a query's columns, without their modifiers: ("n", "int8"), ("ids", "text[]")."""
+        with store_border("describing a query"):
+            found = await self._conn.execute(sql.SQL(_SQL["described"]).format(query=query))
+            return [(one.name, re.sub(r"\(.*?\)", "", one.type_display)) for one in found.description or ()]
 
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
         """Bound each further statement: its time, the memory of each of its sorts and hashes, and its room on the disk.

@@ -21,6 +21,7 @@ from typing import BinaryIO, Literal, Protocol, Self
 from isal import isal_zlib
 
 from exports.errors import DestinationError
+from exports.formats.file_formats import Compression
 
 LEFTOVER_SUFFIX = ".chartferry-part"
 BLOCK_BYTES = 1 << 20
@@ -33,6 +34,7 @@ _FOLDER_MODE = 0o700
 
 # fast: gzip of exports of any size; small: gzip of one chart, which people send to others
 Compress = Literal["fast", "small", "zstd", "no"]
+COMPRESS: dict[Compression, Compress] = {"gzip": "fast", "zstd": "zstd", "none": "no"}
 
 
 class _Compressor(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
-from exports.delivery.files import AtomicFile, DeliveredFile, Encoder
+from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Encoder
 
 _IN_MEMORY_BYTES = 16 << 20
 
@@ -22,18 +22,24 @@ class CountedChunks(AsyncIterable[bytes], Protocol):
 
 
 async def deliver_late(
-    content: CountedChunks, out: Path | BinaryIO, *, end: Callable[[], Awaitable[None]], kind: str
+    content: CountedChunks,
+    out: Path | BinaryIO,
+    *,
+    end: Callable[[], Awaitable[None]],
+    kind: str,
+    compress: Compress | None = None,
 ) -> DeliveredFile:
     """Write the content, call `end`, which notes the read in the audit and commits, then show it.
 
-    A path that ends in `.gz` is written compressed; any other path and a stream are not. What a stream will get is kept back in
+    A stream is not compressed; a path as `compress` says, or if it ends in `.gz`. What a stream will get is kept back in
     memory, and beyond 16 MB in a nameless temporary file.
 
     Raises:
         DestinationError: the file cannot be written.
     """
     if isinstance(out, Path):
-        with AtomicFile(out, compress="small" if out.suffix == ".gz" else "no") as file:
+        by_name: Compress = "small" if out.suffix == ".gz" else "no"
+        with AtomicFile(out, compress=compress or by_name) as file:
             async for chunk in content:
                 file.write(chunk)
             delivered = file.seal(kind=kind, rows=content.rows)

@@ -1,4 +1,4 @@
-"""The use case: runs one query over one snapshot, and writes its rows as CSV, to a file or a stream.
+"""The use case: runs one query over one snapshot, and writes its rows as a table, to a file or a stream.
 
 `statement` compiles it; the snapshot reads only, in its tenant, within the limits that are set here.
 """
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from exports.delivery.files import DeliveredFile
+from exports.delivery.files import COMPRESS, DeliveredFile
 from exports.delivery.shown_late import deliver_late
 from exports.errors import QueryError
-from exports.formats.csv_table import data_error, is_data_error
-from exports.queries.statement import Statement, compile_library
+from exports.formats.file_formats import TableFormat, format_by_name
+from exports.formats.table_file import TableBytes
+from exports.queries.statement import Statement, compile_library, query_errors
 from exports.snapshot_port import Snapshot
 from snapshots.errors import StoreQueryError
 
-WRONG = "42"  # class of SQLSTATE: names that there are not, types that do not fit; its messages quote names only
 CANCELLED = "57014"  # SQLSTATE query_canceled
 
 
@@ -31,9 +31,15 @@ class Limits:
 
 
 async def run_query(
-    path: Path, parameters: Mapping[str, str], snapshot: Snapshot, out: Path | BinaryIO, limits: Limits
+    path: Path,
+    parameters: Mapping[str, str],
+    snapshot: Snapshot,
+    out: Path | BinaryIO,
+    limits: Limits,
+    *,
+    dialect: str = "postgres",
 ) -> tuple[DeliveredFile, Statement]:
-    """Run a library's file, and write its rows as CSV with a header; a path that ends in `.gz` is compressed.
+    """Run a library's file, and write its rows in the format that the path's name says; to a stream, as CSV.
 
     Raises:
         QueryError: the query is wrong, does more than select, or takes longer than it may.
@@ -43,9 +49,11 @@ async def run_query(
     """
     statement = await compile_library(path, parameters, snapshot)
     await snapshot.limit(seconds=limits.seconds, memory_mb=limits.memory_mb)
-    rows = QueryRows(statement, snapshot)
+    format_ = format_by_name(out.name) if isinstance(out, Path) else TableFormat("csv")
+    rows = TableBytes(QueryRows(statement, snapshot), format_.kind, dialect, statement.columns)
     try:
-        return await deliver_late(rows, out, end=snapshot.end, kind="csv"), statement
+        compress = COMPRESS[format_.compression]
+        return await deliver_late(rows, out, end=snapshot.end, kind=format_.kind, compress=compress), statement
     except StoreQueryError as error:
         if error.sqlstate == CANCELLED:
             raise QueryError(f"{path.name} was stopped after {limits.seconds} s; --timeout allows more") from None
@@ -66,14 +74,8 @@ class QueryRows:
         return self._chunks.rows
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
+        with query_errors(self._statement.name):
             if self._statement.prepare is not None:
                 await self._snapshot.fetch(self._statement.prepare)
             async for chunk in self._chunks:
                 yield chunk
-        except StoreQueryError as error:
-            if (error.sqlstate or "").startswith(WRONG):
-                raise QueryError(f"{self._statement.name}: {error}") from None
-            if not is_data_error(error):
-                raise
-            raise data_error(self._statement.name, error) from None  # the cause may quote a resource

@@ -7,21 +7,27 @@ snapshot's transaction's: the statement has no table of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from exports.catalogue import LoadedView, builtin_names, load_view
-from exports.errors import PlanError, QueryError
+from exports.errors import QueryError
+from exports.formats.csv_table import data_error, is_data_error
+from exports.formats.table_columns import TableColumn
 from exports.queries.guard import HARMLESS, Checked, check
 from exports.queries.library import TYPES, Library, check_values, read_library
+from exports.queries.query_columns import as_texts, query_columns
 from exports.snapshot_port import Snapshot
 from exports.typed_rows import typed_rows_of
+from snapshots.errors import StoreQueryError
 
 _SETTING = "chartferry.parameter_"
 _DEEPEST = 16
+WRONG = "42"  # class of SQLSTATE: names that there are not, types that do not fit; its messages quote names only
 
 
 @dataclass(frozen=True)
@@ -29,15 +35,11 @@ class Statement:
     """What runs: `query`, after `prepare` has set the parameters in the same transaction."""
 
     name: str
-    query: Composable
+    query: Composable  # its cells are texts
+    columns: tuple[TableColumn, ...]
     prepare: Composable | None
     notes: tuple[str, ...]
     digest: str  # SHA-256 (hex) of the library's file
-
-    @property
-    def file_name(self) -> str:
-        """The name of its file in an export."""
-        return f"{self.name}.csv.gz"
 
 
 def load_library(path: Path) -> Library:
@@ -60,6 +62,7 @@ async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: S
     Raises:
         QueryError: a library is wrong, does more than select, or depends on what there is not, or on itself.
         ViewError: a view that it depends on is wrong.
+        ViewDataError: a constant in it does not fit what is done with it.
     """
     library = load_library(path)
     check_values(library, parameters)
@@ -77,29 +80,42 @@ async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: S
         for name, value in sorted(parameters.items())
     ]
     prepare = SQL("SELECT {}").format(SQL(", ").join(settings)) if settings else None
-    return Statement(library.name, query, prepare, tuple(writer.notes), library.digest)
+    with query_errors(library.name):
+        if prepare is not None:
+            await snapshot.fetch(prepare)
+        described = await snapshot.columns(query)
+    columns = query_columns(described, library.origin)
+    return Statement(library.name, as_texts(query, described), columns, prepare, tuple(writer.notes), library.digest)
+
+
+@contextmanager
+def query_errors(name: str) -> Iterator[None]:
+    """Turn what Postgres says of a query into the errors of exports."""
+    try:
+        yield
+    except StoreQueryError as error:
+        if (error.sqlstate or "").startswith(WRONG):
+            raise QueryError(f"{name}: {error}") from None
+        if not is_data_error(error):
+            raise
+        raise data_error(name, error) from None  # the cause may quote a resource
 
 
 async def compile_libraries(
-    paths: Sequence[Path], parameters: Mapping[str, str], snapshot: Snapshot, taken: Collection[str]
+    paths: Sequence[Path], parameters: Mapping[str, str], snapshot: Snapshot
 ) -> list[Statement]:
     """Compile several libraries for one export; each gets those of the parameters that it declares.
 
     Raises:
-        PlanError: two files of the export would have one name; `taken` are those of its others.
         QueryError, ViewError: as `compile_library`; also for a parameter that none declares.
     """
     declared = {path: {one.name for one in load_library(path).parameters} for path in paths}
     if unknown := sorted(set(parameters).difference(*declared.values())):
         raise QueryError(f"no query has a parameter {', '.join(unknown)}")
-    statements = [
+    return [
         await compile_library(path, {name: value for name, value in parameters.items() if name in names}, snapshot)
         for path, names in declared.items()
     ]
-    names = [*taken, *(one.file_name for one in statements)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
-    return statements
 
 
 _IMMUTABLE = SQL(

@@ -260,6 +260,10 @@ FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connec
 -- The first rows of a query, which has an order, and no LIMIT of its own.
 {query} LIMIT {rows}
 
+-- name: described
+-- A query's columns, and none of its rows.
+SELECT * FROM ({query}) q LIMIT 0
+
 -- name: copy_json
 -- The one column of a query, jsonb. In binary it is a version byte and the text that ::text gives.
 COPY ({query}) TO STDOUT (FORMAT binary)

@@ -7,9 +7,13 @@ import csv
 import gzip
 import io
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 
 from exports.errors import PlanError, QueryError, ViewDataError
@@ -67,7 +71,7 @@ async def test_cells_have_the_types_of_their_columns_and_odd_ones_are_null(store
         "-- @relatedDependency: https://chartferry.example/fhir/ViewDefinition/observation|0.1 as o\n"
         "SELECT sum(value_quantity) * 2 AS sum, bool_or(value_boolean) AS any, count(*) AS n FROM o",
     )
-    assert await answer(store, file) == [{"sum": "5.0", "any": "t", "n": "3"}]
+    assert await answer(store, file) == [{"sum": "5.0", "any": "true", "n": "3"}]
 
 
 async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tmp_path: Path) -> None:
@@ -104,6 +108,7 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
+        ("SELECT 1 AS a, 2 AS a", "two columns would be named a"),
         ("-- @relatedDependency: q.sql as q\nSELECT * FROM q", "depends on itself by q.sql"),
         ("-- @relatedDependency: nothing as q\nSELECT * FROM q", "no built-in view has that name"),
         ("SELECT pg_read_file('/etc/passwd')", "function pg_read_file"),
@@ -166,10 +171,79 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
     # alone they are all that is written; what the former export listed is cleared
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=out, **queries), snapshot)
-        assert names_in(out) == {"manifest.json", "men.csv.gz", "count.csv.gz"}
+        assert names_in(out) == {
+            "manifest.json",
+            "men.csv.gz",
+            "count.csv.gz",
+            "datapackage.json",
+            "data_dictionary.csv",
+        }
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(QueryError, match="no query has a parameter born"):
             await export(ExportRequest(out=out, queries=(count,), parameters={"born": "1"}), snapshot)
         same = written(tmp_path, "-- @name: patient\nSELECT 1")
         with pytest.raises(PlanError, match=r"two files would be named patient\.csv\.gz"):
             await export(ExportRequest(out=out, views=("patient",), queries=(same,)), snapshot)
+
+
+EVERY_TYPE = """
+SELECT true AS yes, 7::bigint AS n, 1.50 AS exact, DATE '2024-02-29' AS day, ARRAY['a', NULL] AS list,
+    '' AS empty, '=1+1' AS said, TIMESTAMPTZ '2024-02-29 12:00:00.5+02' AS at, NULL::text AS none, '{"b": 1}'::jsonb AS object
+"""
+
+
+async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a")])
+    out, query = tmp_path / "out", written(tmp_path, EVERY_TYPE)
+    request = ExportRequest(
+        out=out,
+        queries=(query,),
+        formats=("parquet", "csv"),
+        views=("patient",),
+        csv_dialect="pandas",
+        compression="zstd",
+    )
+    async with store.snapshot(Selection()) as snapshot:
+        await export(request, snapshot)
+    assert names_in(out) >= {"q.parquet", "q.csv.zst", "patient.parquet", "patient.csv.zst"}
+    with pa.CompressedInputStream(out / "q.csv.zst", "zstd") as stream:
+        text = stream.read().decode()
+    assert text.splitlines()[1] == (
+        r'true,7,1.50,2024-02-29,"[""a"", null]","",=1+1,2024-02-29T10:00:00.5+00:00,\N,"{""b"": 1}"'
+    )
+    (row,) = pq.read_table(out / "q.parquet").to_pylist()
+    at = datetime(2024, 2, 29, 10, 0, 0, 500_000, UTC)
+    assert {name: value for name, value in row.items() if not name.endswith("_written")} == {
+        "yes": True, "n": 7, "exact": 1.5, "day": date(2024, 2, 29), "list": ["a", None], "empty": "", "said": "=1+1",
+        "at": at, "none": None, "object": '{"b": 1}',
+    }  # fmt: skip
+    tables = json.loads((out / "datapackage.json").read_bytes())["resources"]
+    fields = {table["name"]: table["schema"]["fields"] for table in tables}
+    assert [one["type"] for one in fields["q.csv"]] == [
+        *("boolean", "integer", "number", "string", "array", "string", "string", "string", "string", "string")
+    ]
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.csv.gz", "q.csv.zst", "q.parquet"])
+async def test_the_name_of_a_querys_file_says_how_it_is_written(store: Store, tmp_path: Path, name: str) -> None:
+    await fill(store, [patient("a"), patient("b")])
+    file = written(tmp_path, PEOPLE + "SELECT key, key = 'a' AS first FROM p ORDER BY key")
+    async with store.snapshot(Selection()) as snapshot:
+        done, _ = await run_query(file, {}, snapshot, tmp_path / name, Limits())
+    rows = pq.read_table(tmp_path / name) if name.endswith("parquet") else pa_csv.read_csv(open_input(tmp_path / name))
+    assert rows.to_pylist() == [{"key": "a", "first": True}, {"key": "b", "first": False}]
+    assert (done.rows, done.kind) == (2, name.split(".")[1])
+
+
+def open_input(path: Path) -> Any:
+    kinds = {".gz": "gzip", ".zst": "zstd"}
+    return pa.CompressedInputStream(path, kinds[path.suffix]) if path.suffix in kinds else path
+
+
+async def test_a_limited_export_limits_queries_too(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a"), patient("b"), patient("c", gender="male")])
+    query = written(tmp_path, PEOPLE + "SELECT key FROM p ORDER BY key DESC LIMIT 5")
+    async with store.snapshot(Selection()) as snapshot:
+        where = ("Patient.gender.empty()",)
+        await export(ExportRequest(out=tmp_path / "out", queries=(query,), limit=1, where=where), snapshot)
+    assert table_of(tmp_path / "out" / "q.csv.gz") == [{"key": "b"}]

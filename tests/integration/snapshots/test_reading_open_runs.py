@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots.reader import OpenRun, Selection, Snapshot
+from snapshots.read_runs import OpenRun
+from snapshots.reader import Selection, Snapshot
 from snapshots.record import Batch
 from snapshots.store import Store
 from snapshots.witness import Deletion

@@ -1,0 +1,59 @@
+"""A table as a file of its format: rows come as CSV from the store, and leave as the format's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from exports.formats.csv_dialect import DIALECTS
+from exports.formats.csv_table import CsvTable
+from exports.formats.table_columns import TableColumn
+
+if TYPE_CHECKING:
+    from exports.formats.parquet_table import ParquetTable
+
+
+class CsvChunks(AsyncIterable[bytes], Protocol):
+    """Whole rows of CSV in chunks, the header first; and how many rows they were."""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, without the header."""
+
+
+def open_table(
+    kind: str, dialect: str, columns: Sequence[TableColumn], write: Callable[[bytes], None]
+) -> CsvTable | ParquetTable:
+    """Return a file in the making, of a kind of `file_formats.TABLES`; a dialect is CSV's."""
+    if kind == "csv":
+        return CsvTable(write, DIALECTS[dialect], columns)
+    from exports.formats.parquet_table import ParquetTable  # pyarrow takes 40 MB and 0.2 s: only who wants it, has it
+
+    return ParquetTable(write, columns)
+
+
+class TableBytes:
+    """The bytes of a table's file, for who takes them in turn; read it once."""
+
+    def __init__(self, rows: CsvChunks, kind: str, dialect: str, columns: Sequence[TableColumn]) -> None:
+        self._rows = rows
+        self._of = (kind, dialect, columns)
+        self._pieces: list[bytes] = []  # a format's thread may add one while others are taken
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, without the header."""
+        return self._rows.rows
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with open_table(*self._of, self._pieces.append) as table:
+            async for chunk in self._rows:
+                table.add(chunk)
+                yield self._taken()
+            table.close()
+        yield self._taken()
+
+    def _taken(self) -> bytes:
+        taken = self._pieces[:]
+        del self._pieces[: len(taken)]
+        return b"".join(taken)
