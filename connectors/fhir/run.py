@@ -141,7 +141,7 @@ class EhrRun(Run):
         """Tell whoever watches how far the run is, and how the EHR takes it."""
         self.progress.requests, self.progress.retries = self.client.requests, self.client.retries
         self.progress.retries_left = self.client.budget.left
-        self.progress.places = self.client.limits.pace.level
+        self.progress.places = self.client.limits.requests.level
         self.progress.down_until = self.down_until
         self.progress.paused_s = self.client.limits.paused_s
         super().show(phase)

@@ -143,7 +143,9 @@ class EhrClient:
         self.budget = RetryBudget(profile.retry.share, profile.retry.floor)
         self.waits = Waits(clock, sleep)
         self._again_then = self.waits.sleeper("the EHR did not answer; trying again")
-        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, shared=shared)
+        self.origin = SharedOrigin() if shared is None else shared
+        self.origin.join(profile)
+        self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, origin=self.origin)
         self._profile = profile
         self._clock = clock
         self._rng = rng
@@ -174,6 +176,7 @@ class EhrClient:
     def restore(self, state: PaceState) -> None:
         """Restore the pace and the breaker that the connection's last run left."""
         self.limits.restore(state)
+        self.origin.restore(state)
 
     def pace_state(self) -> PaceState:
         """Return what the connection's next run should know."""
@@ -225,19 +228,19 @@ class EhrClient:
         return self.waits.answer("the EHR's answer", self._profile.http.read_timeout_s)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
-        probing = await self.limits.admit(call)
+        probing = await self.origin.admit(call, self._clock)
         self.budget.count_request()
         try:
             first = await attempt(call)
             # nearly always; setting the retry loop up costs a sixth of a small request's CPU
             if first.value is not None:
                 self.budget.count_answer()
-                self.limits.ended(reason=None)
+                self.origin.answered()
                 return first.value
             return await self._again(call, attempt, first, most=1 if probing else self._profile.retry.max_tries)
         except BaseException:
             if probing:
-                self.limits.probe_lost()
+                self.origin.probe_lost()
             raise
 
     async def _again(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]], first: _Try[T], most: int) -> T:
@@ -246,7 +249,7 @@ class EhrClient:
         async def tried_or_again(call: Call) -> _Try[T]:
             return done.pop() if done else await attempt(call)
 
-        tries = _Tries(most, self.budget, self._is_down)
+        tries = _Tries(most, self.budget, lambda: self.origin.is_down(self._clock()))
         retrying = AsyncRetrying(
             sleep=self._again_then,
             retry=_AGAIN,
@@ -257,9 +260,9 @@ class EhrClient:
         tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
             self.budget.count_answer()
-            self.limits.ended(reason=None)
+            self.origin.answered()
         else:
-            self.limits.ended(reason=found(tried.seen, tried.verdict))
+            self.origin.unanswered(self._clock(), found(tried.seen, tried.verdict))
         if tried.value is not None:
             return tried.value
         count = retrying.statistics["attempt_number"]
@@ -292,9 +295,9 @@ class EhrClient:
         url = self._sender.safe(call)
         token = await self._token(call, url)  # before the slot is taken: a login may take long
         place = await self.limits.acquire(call.purpose)
-        if self._is_down():  # since this call began to wait
+        if self.origin.is_down(self._clock()):  # since this call began to wait
             self.limits.release(place)
-            raise self.limits.down_error(call)
+            raise self.origin.down_error(call, self._clock())
         held: _Held | None = None
         try:
             try:
@@ -341,14 +344,11 @@ class EhrClient:
             self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
             self.ahead_s = max(self.ahead_s, -behind)
 
-    def _is_down(self) -> bool:
-        return self.limits.breaker.down_until is not None and self.limits.breaker.is_open(self._clock())
-
     async def _token(self, call: Call, url: str) -> Token | None:
         try:
             return await self._sender.token(call, url, self.tokens)
         except TransientFetchError as error:
-            self.limits.ended(reason=str(error))
+            self.origin.unanswered(self._clock(), str(error))
             raise
 
     def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:

@@ -1,15 +1,20 @@
-"""What the connections to one origin share, since it is one server that they ask: its quota, its pauses, and whether it is there.
+"""What the connections to one origin share, since they ask one server: its quota, its pauses, and whether it is there.
 
-How many requests a connection has open at a time is its own (`pace`); who waits for what here is told in `limits`. Between
-processes the store's memory of the pace does the same, as far as it goes: what a run left, and not what one is just doing.
+Lets calls begin, or says that the EHR is down. How many requests a connection has open at a time is its own (`pace`), and
+`limits` waits until one may be sent. Other processes know of an origin only what earlier runs left in the store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
 import anyio
 
+from connectors.fhir.errors import EhrDownError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.breaker import Breaker
+from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.links import origin
 from connectors.fhir.transport.quota import Quota
 from snapshots.traffic import PaceState
@@ -45,16 +50,49 @@ class SharedOrigin:
             if by_headers:
                 self.headers_until = until
 
-    def asked(self) -> None:
-        """A call is about to begin."""
+    async def admit(self, call: Call, clock: Callable[[], float]) -> bool:
+        """Let a call begin; True: it is the probe that all others wait for, and it has one try.
+
+        Raises:
+            EhrDownError: the EHR counts as down, and it is not yet time for a probe.
+        """
         self._is_asked = True
+        while (admission := self.breaker.admit(clock())) == "wait":
+            await self._probe_over.wait()
+        if admission == "down":
+            raise self.down_error(call, clock())
+        return admission == "probe"
 
-    async def probe_over(self) -> None:
-        """Wait for the outcome of the call that looks whether anybody is there."""
-        await self._probe_over.wait()
+    def is_down(self, now: float) -> bool:
+        """Whether calls under way should stop trying."""
+        return self.breaker.down_until is not None and self.breaker.is_open(now)
 
-    def wake(self) -> None:
-        """Let those look again who wait for it."""
+    def down_error(self, call: Call, now: float) -> EhrDownError:
+        """Return the error of a call that is not sent."""
+        until = datetime.fromtimestamp(self.breaker.down_until or now, UTC)
+        found = f": {self.breaker.reason}" if self.breaker.reason else ""
+        return EhrDownError(
+            f"{call.template}: not sent, because the EHR counts as down until {until:%H:%M} UTC{found}; "
+            "a sync before then sends only one request"
+        )
+
+    def answered(self) -> None:
+        """Note that the EHR answered a call, even if with a refusal."""
+        if not self.breaker.untroubled:
+            self.breaker.worked()
+            self._wake()
+
+    def unanswered(self, now: float, reason: str) -> None:
+        """Note that a call ended without an answer of the EHR; `reason` is what was found instead, without PHI."""
+        self.breaker.failed(now, reason)
+        self._wake()
+
+    def probe_lost(self) -> None:
+        """Note that the probe was cancelled."""
+        self.breaker.probe_lost()
+        self._wake()
+
+    def _wake(self) -> None:
         self._probe_over.set()
         self._probe_over = anyio.Event()
 

@@ -78,7 +78,7 @@ async def test_a_healthy_server_keeps_every_place():
         open_now += 1
         most = max(most, open_now)
         await asyncio.sleep(0.05)
-        levels.add(ehr.limits.pace.level)
+        levels.add(ehr.limits.requests.level)
         writer.write(http())
         open_now -= 1
 
@@ -95,13 +95,13 @@ async def test_refusals_of_files_slow_files_and_nothing_else():
         client(server, limits__max_concurrency=8, limits__file_concurrency=4) as ehr,
     ):
         await ehr.send(call(purpose="file"))
-        assert (ehr.limits.pace.level, ehr.limits.file_pace.level) == (8, 1)
+        assert (ehr.limits.requests.level, ehr.limits.files.level) == (8, 1)
 
 
 async def test_a_new_run_begins_where_the_last_one_ended_and_within_todays_ceiling():
     async with wire(always(http())) as server, client(server, limits__max_concurrency=6) as ehr:
         ehr.restore(PaceState(concurrency=3, file_concurrency=50))
-        assert (ehr.limits.pace.level, ehr.limits.file_pace.level) == (3, 4)
+        assert (ehr.limits.requests.level, ehr.limits.files.level) == (3, 4)
         await gathered(ehr, 100)
         assert ehr.pace_state().concurrency == 6
 
@@ -139,7 +139,7 @@ async def test_a_poll_that_comes_too_soon_holds_nobody_else():
             await ehr.send(call(purpose="status"))
         waits = ehr.limits
         await ehr.send(call())
-        assert waits.pace.level == waits.pace.ceiling
+        assert waits.requests.level == waits.requests.pace.ceiling
 
 
 # -- quota
@@ -154,7 +154,7 @@ async def test_a_quota_is_kept_over_runs():
         assert 45 < sum(waits.seconds) < 60
         async with client(server, limits__requests_per_minute=60) as ehr:
             ehr.restore(left)
-            again = ehr.limits.quota.take(NOW)
+            again = ehr.origin.quota.take(NOW)
         assert again > 40
 
 
@@ -277,7 +277,7 @@ async def test_calls_that_are_trying_again_stop_when_it_opens():
         ) as ehr,
     ):
         tried = asyncio.create_task(one(ehr))
-        ehr.limits.breaker.failed(NOW, "503")
+        ehr.origin.breaker.failed(NOW, "503")
         await tried
         assert len(server.seen) <= 1
 
@@ -382,7 +382,7 @@ async def test_a_server_that_only_refuses_ends_in_errors_and_is_left_alone():
             assert len(ended) == 2000
             assert all(isinstance(error, TransientFetchError) for error in ended)
             assert any(isinstance(error, BudgetExhaustedError) for error in ended)
-            assert ehr.limits.pace.level == 1
+            assert ehr.limits.requests.level == 1
         assert len(server.seen) < 150
 
 

@@ -94,7 +94,7 @@ async def test_what_a_run_before_left_does_not_undo_what_this_one_has_seen():
         await one.send(call())
         two_.restore(PaceState(concurrency=2, down_until=NOW + 600, down_reason="the answer was 503", trips=1))
         await one.send(call())
-        assert two_.limits.pace.level == 2
+        assert two_.limits.requests.level == 2
         assert one.pace_state().down_until is None
 
 
