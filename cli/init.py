@@ -36,7 +36,7 @@ url = "embedded"
 # Epic, by SMART backend login. Register the public key with the client id at fhir.epic.com.
 #: [connections.mercy-epic]
 #: tenant = "mercy"
-#: vendor = "epic"                         # epic | cerner | allscripts | va | generic
+#: vendor = "epic"                         # the examples below show the others
 #: base_url = "https://ehr.example.org/interconnect/api/FHIR/R4"
 #: client_id = "0a1b2c3d-0000-0000-0000-000000000000"
 #: key = "file:keys/mercy-epic.jwk.json"   # private key: JWK, JWKS or PEM; or "env:NAME"

@@ -17,7 +17,7 @@ class RunScope:
 
     connection: str
     kind: str  # "sync" | "pull"
-    mode: str  # "bulk" | "crawl"
+    mode: str  # how the source is read; an EHR: "bulk" | "crawl"
     selection: str  # whose watermarks and roster: "group:<id>", "cohort", "store", "patients:<hash>", "all"
     types: tuple[str, ...]  # empty: whatever the server gives
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing

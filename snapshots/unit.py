@@ -49,9 +49,9 @@ class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # `unit_key`
-    # "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort" | "reference" | "attachment"
-    # | "confirm" and "control" (reads by id of what was missed, and of what was listed) | "doubt" (the store's own: what is not
-    # believed)
+    # named by the source; of an EHR "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort"
+    # | "reference" | "attachment" | "confirm" and "control" (reads by id of what was missed, and of what was listed); the store's
+    # own is "doubt": what is not believed
     kind: str
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report

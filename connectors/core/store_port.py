@@ -16,6 +16,17 @@ from snapshots.report import RunReport
 from snapshots.unit import Unit
 
 
+class Missed(Protocol):
+    """What one open run's listings no longer had; every call is one transaction."""
+
+    async def note_missed(self) -> None:
+        """Note every row that a way has listed before and that its complete listing in this run no longer had.
+
+        `RunStore.finish` judges them. A source that lists everything calls this once all its units have ended; otherwise
+        nothing that was deleted there is ever deleted here.
+        """
+
+
 class RunStore(Protocol):
     """One open run of one connection, which holds that connection's lock until it is finished or closed."""
 
@@ -34,6 +45,10 @@ class RunStore(Protocol):
     @property
     def planned(self) -> bool:
         """True when a resumed run already has its units: do not plan again, continue with `pending`."""
+
+    @property
+    def evidence(self) -> Missed:
+        """What the run missed."""
 
     async def plan(self, units: Iterable[Unit]) -> int:
         """Write the run's units, all or none, and return their number. Units that exist already (same key) are not changed.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from connectors.core.store_port import RunStore
+from connectors.core.store_port import Missed, RunStore
 from snapshots.export_job import BulkJob, EarlierJob
 from snapshots.given_up import LeftBehind
 from snapshots.patient import Alias, Deferral, StoredPatient
@@ -128,14 +128,11 @@ class Roster(Protocol):
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
 
 
-class Evidence(Protocol):
-    """What one open run missed, and whom to ask for it; every call is one transaction."""
+class Evidence(Missed, Protocol):
+    """What one open run missed, and which rows to request by id; every call is one transaction."""
 
     async def note_departed(self, way: Way) -> None:
         """Note patients whom the selection covered and this run did not list or, by this way, ask for."""
-
-    async def note_missed(self) -> None:
-        """Note every row that a way has listed before and that its complete listing in this run no longer had."""
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
         """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
