@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from connectors.fhir.not_found import NOBODYS_ID
+from tests.acceptance.changing_export import Export
 from tests.acceptance.small_server import bundle, lines, row, small_server, statement
-from tests.acceptance.test_shared_cases import Export
 from tests.user_site import Site
 
 PATIENT = row("Patient", "p1")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.integration.exports.datasets import static
 from tests.integration.exports.follower import Follower
-from tests.integration.exports.test_publishing import static
 from tests.user_site import Site, mock, source
 
 

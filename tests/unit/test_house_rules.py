@@ -145,6 +145,16 @@ def test_a_public_function_says_what_it_guarantees(path: Path) -> None:
     assert list(undocumented(tree(path).body)) == []
 
 
+def test_what_tests_share_is_in_a_module_of_its_own() -> None:
+    from_tests = [
+        f"{name(path)}: {module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for module in imported(tree(path))
+        if module.startswith("tests.") and module.rpartition(".")[2].startswith("test_")
+    ]
+    assert from_tests == []
+
+
 def test_lower_tiers_of_tests_import_nothing_from_higher_ones() -> None:
     upwards = [
         f"{name(path)}: {module}"

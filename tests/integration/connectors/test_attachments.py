@@ -11,9 +11,9 @@ import pytest
 
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
+from tests.integration.connectors.chart_lines import resource, to
 from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
 from tests.integration.connectors.runs import run
-from tests.integration.connectors.test_references import resource, to
 from tests.integration.snapshots.stored import rows
 from tests.user_site import mock, reachable
 

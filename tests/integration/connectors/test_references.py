@@ -6,12 +6,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
+from tests.integration.connectors.chart_lines import resource, to
 from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
 from tests.integration.connectors.runs import run
 from tests.integration.snapshots.stored import rows
@@ -26,15 +26,6 @@ LAB = {"category": [{"coding": [{"code": "laboratory"}]}]}
 async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
     async with kept_rows(store_url) as kept:
         yield kept
-
-
-def resource(kind: str, identity: str, **rest: Any) -> bytes:
-    return json.dumps({"resourceType": kind, "id": identity, **rest}).encode()
-
-
-def to(*targets: str) -> Any:
-    found = [{"reference": target} for target in targets]
-    return found if len(found) > 1 else found[0]
 
 
 def chart(patient: str = "p1") -> list[bytes]:

@@ -11,7 +11,7 @@ from exports.chart import deliver_chart
 from exports.errors import PlanError
 from snapshots.reader import Selection
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, patient
+from tests.integration.exports.charts import fill, patient
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,56 +20,23 @@ from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import Progress, export
 from snapshots.reader import Selection
-from snapshots.record import Batch, Record
+from snapshots.record import Batch
 from snapshots.report import RunScope
 from snapshots.store import Store
-from snapshots.unit import Unit, UnitResult, UnitState
-from snapshots.witness import Deletion, Said
+from tests.integration.exports.charts import (
+    fill,
+    lines_of,
+    names_in,
+    patient,
+    record,
+    remove,
+    table_header,
+    table_of,
+    view_file,
+)
 
 pytestmark = pytest.mark.anyio
 ABOUT = {"datapackage.json", "data_dictionary.csv"}
-
-
-def record(resource: dict[str, Any]) -> Record:
-    body = json.dumps(resource).encode()
-    patient = resource["id"] if resource["resourceType"] == "Patient" else None
-    reference = resource.get("subject", resource.get("patient", {})).get("reference", "")
-    if reference.startswith("Patient/"):
-        patient = reference.removeprefix("Patient/")
-    digest = hashlib.blake2b(body, digest_size=16).digest()
-    return Record(resource["resourceType"], resource["id"], patient, None, None, digest, body)
-
-
-async def fill(store: Store, resources: Iterable[dict[str, Any]], connection: str = "site") -> None:
-    scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
-    run = await store.begin_run(scope)
-    try:
-        await run.plan([Unit(key="file:1", kind="file", resource_type="*")])
-        settled = UnitResult(key="file:1", state=UnitState.SETTLED)
-        await run.write(Batch(records=[record(resource) for resource in resources], results=[settled]))
-        await run.finish(watermark=None, requests=1, retries=0)
-    finally:
-        await run.aclose()
-
-
-def patient(id_: str, **more: Any) -> dict[str, Any]:
-    return {"resourceType": "Patient", "id": id_, **more}
-
-
-def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
-
-
-def table_header(path: Path) -> list[str]:
-    return next(csv.reader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
-
-
-def table_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
 
 
 async def exported(store: Store, request: ExportRequest) -> None:
@@ -126,12 +92,6 @@ async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path:
         await export(ExportRequest(out=tmp_path / "out"), snapshot)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
-
-
-def view_file(folder: Path, name: str, *columns: dict[str, Any], resource: str = "Patient", **more: Any) -> str:
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({"resource": resource, "name": name, "select": [{"column": list(columns)}], **more}))
-    return str(path)
 
 
 async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp_path: Path) -> None:
@@ -350,13 +310,6 @@ async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Pa
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=tmp_path), snapshot, on_progress=seen.append)
     assert seen[-1] == Progress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
-
-
-async def remove(store: Store, *ids: str, connection: str = "site") -> None:
-    scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
-    async with await store.begin_run(scope) as run:
-        await run.write(Batch(deletions=[Deletion("Patient", id_, Said.DELETED) for id_ in ids]))
-        await run.finish(watermark=None, requests=1, retries=0)
 
 
 async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_deleted(

@@ -13,7 +13,7 @@ from exports.plan import ExportRequest
 from exports.run import ExportResult, export
 from snapshots.reader import Selection
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, lines_of, names_in, patient, table_of
+from tests.integration.exports.charts import fill, lines_of, names_in, patient, table_of
 
 pytestmark = pytest.mark.anyio
 PATIENTS = [patient(f"p{number}", gender="female" if number % 2 else "male") for number in range(8)]

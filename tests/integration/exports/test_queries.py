@@ -22,7 +22,7 @@ from exports.queries.run import Limits, run_query
 from exports.run import export
 from snapshots.reader import Selection
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, names_in, patient, table_of
+from tests.integration.exports.charts import fill, names_in, patient, table_of
 
 pytestmark = pytest.mark.anyio
 

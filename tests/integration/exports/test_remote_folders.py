@@ -20,9 +20,9 @@ from exports.errors import DestinationError, PlanError
 from exports.publishing.publish import PublishRequest, publish
 from snapshots.reader import Selection
 from snapshots.store import Store
+from tests.integration.exports.charts import fill, patient
+from tests.integration.exports.datasets import Killed, killing, live, night, static, verified
 from tests.integration.exports.follower import Follower
-from tests.integration.exports.test_export_run import fill, patient
-from tests.integration.exports.test_publishing import Killed, killing, live, night, static, verified
 
 pytestmark = pytest.mark.anyio
 

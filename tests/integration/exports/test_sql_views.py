@@ -14,7 +14,7 @@ from snapshots.record import Batch
 from snapshots.report import RunScope
 from snapshots.sql_views import SqlView, rows_of
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, patient, record, remove, view_file
+from tests.integration.exports.charts import fill, patient, record, remove, view_file
 from tests.integration.snapshots.stored import execute, rows
 
 pytestmark = pytest.mark.anyio

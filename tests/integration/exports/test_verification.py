@@ -11,8 +11,8 @@ import pytest
 
 from exports.errors import DatasetError
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, patient, remove
-from tests.integration.exports.test_publishing import files_in, published, verified
+from tests.integration.exports.charts import fill, patient, remove
+from tests.integration.exports.datasets import files_in, published, verified
 
 pytestmark = pytest.mark.anyio
 

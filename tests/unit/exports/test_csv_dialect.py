@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exports.formats.csv_dialect import DIALECTS, DialectWriter
 from exports.formats.table_columns import Kind, TableColumn
-from tests.unit.exports.test_csv_table import written
+from tests.unit.exports.postgres_csv import written
 
 _TEXTS = st.text(st.sampled_from('a,"\n\r 1\\.é=+-@\tN\uff1d'), max_size=4)
 _ROWS = st.integers(1, 3).flatmap(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from exports.compiler import MARK, Column
 from exports.formats.csv_table import CsvRows
+from tests.unit.exports.postgres_csv import written
 
 _CELL = st.one_of(
     st.just(MARK),
@@ -32,16 +33,6 @@ class Chunks:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self.chunks:
             yield chunk
-
-
-def written(rows: list[list[str]]) -> bytes:
-    """As Postgres writes CSV: quotes where they are needed, an empty string in quotes, a null as nothing."""
-
-    def cell(text: str) -> str:
-        needs_quotes = text == "" or any(sign in text for sign in ',"\n\r') or text.strip(" ") != text or text == "\\."
-        return '"' + text.replace('"', '""') + '"' if needs_quotes else text
-
-    return "".join(",".join(map(cell, row)) + "\n" for row in rows).encode()
 
 
 def read(chunks: list[bytes], width: int) -> tuple[bytes, dict[str, int]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exports.errors import ViewDataError
 from exports.formats.parquet_table import ROWS_A_GROUP, ParquetTable
 from exports.formats.table_columns import Kind, TableColumn
-from tests.unit.exports.test_csv_table import written
+from tests.unit.exports.postgres_csv import written
 
 
 def column(name: str, kind: Kind) -> TableColumn:
