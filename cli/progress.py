@@ -9,59 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cli.render import printable, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from connectors.fhir.run import EhrProgress
+    from exports.run import FileProgress
+
 LINE_EVERY_S = 10.0
 BARS_A_SECOND = 8.0
 WAIT_SHOWN_S = 2.0
 
 
-class AWait(Protocol):
-    """What a run waits for (`connectors.core.waits.Wait` implements it); times are epoch seconds."""
-
-    @property
-    def reason(self) -> str:
-        """The reason, without an id or a URL."""
-
-    @property
-    def since(self) -> float:
-        """When it began."""
-
-    @property
-    def until(self) -> float:
-        """The latest time at which it ends."""
-
-    @property
-    def open(self) -> bool:
-        """Whether it may end at any moment before that."""
-
-
-class RunProgress(Protocol):
-    """What is shown of a run (`connectors.fhir.run.EhrProgress` implements it)."""
-
-    connection: str
-    phase: str
-    units_done: int
-    units: int
-    records: int
-    requests: int
-    retries: int
-    retries_left: int | None
-    places: int | None
-    down_until: datetime | None
-    paused_s: float
-
-    @property
-    def waiting(self) -> AWait | None:
-        """What the run waits for now."""
-
-
-Show = Callable[[RunProgress], None]
+Show = Callable[["EhrProgress"], None]
 
 
 @contextmanager
@@ -86,7 +49,7 @@ class PlainLines:
         self._began: dict[str, float] = {}
         self._last: dict[str, tuple[str, str, float]] = {}
 
-    def show(self, progress: RunProgress) -> None:
+    def show(self, progress: EhrProgress) -> None:
         """Write a line if it is time for one."""
         now = self._clock()
         began = self._began.setdefault(progress.connection, now)
@@ -100,7 +63,7 @@ class PlainLines:
         self._write(", ".join([f"{progress.connection}: {counts(progress, now - began)}", *waiting]))
 
 
-def counts(progress: RunProgress, elapsed_s: float) -> str:
+def counts(progress: EhrProgress, elapsed_s: float) -> str:
     """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 received, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
@@ -121,7 +84,7 @@ def _counted(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def pace(progress: RunProgress) -> list[str]:
+def pace(progress: EhrProgress) -> list[str]:
     """Format what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
     parts = []
     if progress.retries:
@@ -136,7 +99,7 @@ def pace(progress: RunProgress) -> list[str]:
     return parts
 
 
-def waits(progress: RunProgress, now: float) -> list[str]:
+def waits(progress: EhrProgress, now: float) -> list[str]:
     """Format what a run waits for, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
     wait = progress.waiting
     if wait is None:
@@ -179,7 +142,7 @@ def _bars() -> Iterator[Show]:
     bars = _rich_bars(with_note=True)
     tasks: dict[str, TaskID] = {}
 
-    def show(progress: RunProgress) -> None:
+    def show(progress: EhrProgress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
         counted = f"{progress.records:,} received", _counted(progress.requests, "request")
@@ -194,26 +157,6 @@ def _bars() -> Iterator[Show]:
 
     with bars:
         yield show
-
-
-class FileProgress(Protocol):
-    """What is shown of a file being written (`exports.run.Progress` implements it)."""
-
-    @property
-    def file(self) -> str:
-        """The file's name."""
-
-    @property
-    def rows(self) -> int:
-        """The rows written so far."""
-
-    @property
-    def expected_rows(self) -> int | None:
-        """The rows that it will have, if known."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the file is complete and in place."""
 
 
 @contextmanager

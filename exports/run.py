@@ -36,7 +36,7 @@ DELETED_NAME = "deleted.ndjson.gz"
 
 
 @dataclass(frozen=True)
-class Progress:
+class FileProgress:
     """The progress of a file: rows and uncompressed bytes so far; `expected_rows` is None if unknown until the end."""
 
     file: str
@@ -64,7 +64,7 @@ class ExportResult:
 
 
 async def export(
-    request: ExportRequest, snapshot: Snapshot, *, on_progress: Callable[[Progress], None] = lambda _: None
+    request: ExportRequest, snapshot: Snapshot, *, on_progress: Callable[[FileProgress], None] = lambda _: None
 ) -> ExportResult:
     """Write the files of a request and their manifest; equal requests on equal runs give equal bytes.
 
@@ -144,7 +144,7 @@ async def _write(
     folder: Path,
     parts: ExitStack,
     snapshot: Snapshot,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[FileProgress], None],
 ) -> list[tuple[AtomicFile, DeliveredFile]]:
     """Write the files with data; they are not in their places yet."""
     waiting: list[tuple[AtomicFile, DeliveredFile]] = []
@@ -264,9 +264,9 @@ def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
     )
 
 
-def _shown(name: str, expected: int | None, on_progress: Callable[[Progress], None]) -> Show:
+def _shown(name: str, expected: int | None, on_progress: Callable[[FileProgress], None]) -> Show:
     def show(rows: int, size: int, done: bool) -> None:
-        on_progress(Progress(name, rows, size, rows if done else expected, done=done))
+        on_progress(FileProgress(name, rows, size, rows if done else expected, done=done))
 
     return show
 

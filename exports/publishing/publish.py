@@ -32,7 +32,7 @@ from exports.publishing.chain import (
     read_chain,
 )
 from exports.publishing.manifest_page import INCREMENT, FileEntry, Moment, Page, dataset_members, request_of
-from exports.run import Progress
+from exports.run import FileProgress
 from exports.snapshot_port import OpenRun, RowChunks, Snapshot
 from snapshots.errors import RunNotFoundError
 
@@ -81,7 +81,7 @@ async def publish(
     destination: Destination,
     open_snapshot: OpenSnapshot,
     *,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[FileProgress], None] = lambda _: None,
 ) -> Published:
     """Bring the dataset at a destination to what ended runs have left; a follower sees it before or after, never between.
 
@@ -131,7 +131,7 @@ class _Work:
         destination: Destination,
         working: Path,
         snapshot: Snapshot,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[FileProgress], None],
     ) -> None:
         if len(snapshot.connections) > 1:
             told = ", ".join(snapshot.connections)
@@ -207,9 +207,9 @@ class _Work:
         with AtomicFile(self._working / told, compress="no") as part:
             async for chunk in chunks:
                 part.write(chunk)
-                self._on_progress(Progress(told, chunks.rows, part.uncompressed_bytes, None, done=False))
+                self._on_progress(FileProgress(told, chunks.rows, part.uncompressed_bytes, None, done=False))
             sealed = part.seal(kind="ndjson", rows=chunks.rows)
-            self._on_progress(Progress(told, chunks.rows, part.uncompressed_bytes, chunks.rows, done=True))
+            self._on_progress(FileProgress(told, chunks.rows, part.uncompressed_bytes, chunks.rows, done=True))
             if not chunks.rows:
                 return None
             name = data_name(subject, sealed.sha256)

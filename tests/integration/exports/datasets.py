@@ -15,7 +15,7 @@ from typing import Any
 from exports.delivery.destination import LocalFolder
 from exports.publishing.publish import Published, PublishRequest, publish
 from exports.publishing.verification import Verified, verify
-from exports.run import Progress
+from exports.run import FileProgress
 from snapshots.reader import Selection
 from snapshots.record import Batch
 from snapshots.report import RunScope
@@ -98,7 +98,7 @@ def files_in(folder: Path, pattern: str = "*") -> dict[str, Path]:
 def killing(rng: random.Random) -> Any:
     left = rng.randrange(1, 5)
 
-    def on_progress(_: Progress) -> None:
+    def on_progress(_: FileProgress) -> None:
         nonlocal left
         left -= 1
         if not left:

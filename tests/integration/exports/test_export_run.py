@@ -18,7 +18,7 @@ import pytest
 from exports.catalogue import builtin_names
 from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
-from exports.run import Progress, export
+from exports.run import FileProgress, export
 from snapshots.reader import Selection
 from snapshots.record import Batch
 from snapshots.report import RunScope
@@ -306,10 +306,10 @@ async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_
 
 async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient(f"p{number}") for number in range(10)])
-    seen: list[Progress] = []
+    seen: list[FileProgress] = []
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=tmp_path), snapshot, on_progress=seen.append)
-    assert seen[-1] == Progress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
+    assert seen[-1] == FileProgress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
 
 
 async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_deleted(

@@ -11,7 +11,7 @@ import pytest
 from exports.errors import DatasetError, DestinationError, PlanError
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
-from exports.run import Progress, export
+from exports.run import FileProgress, export
 from snapshots.reader import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient, remove
@@ -80,7 +80,7 @@ async def test_a_follower_stays_equal_over_thirty_random_nights(store: Store, tm
 async def test_a_rerun_takes_what_a_killed_one_has_written(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: FileProgress) -> None:
         if progress.file.startswith("Patient"):
             raise Killed
 
