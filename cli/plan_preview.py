@@ -1,9 +1,9 @@
 """Finds out what a sync would request, without requesting it.
 
-Runs the use case itself, with a store that keeps nothing and a client that stops before the first kick-off; so a preview cannot
-drift from the real thing. It sends only what planning needs: discovery, login, the list of patients. If there is a store, it
-reads what earlier runs know (watermarks, covered patients), so that it shows the `_since` that will be sent; it writes nothing.
-`preview` has the plan and the client that stops.
+Runs the use case itself, so that a preview cannot drift from the real thing: with a client that stops before the first kick-off,
+and a store that keeps nothing and stops once it has the crawl's units. It sends only what planning needs: discovery, login, the
+list of patients. If there is a store, it reads what earlier runs know (watermarks, covered patients), so that it shows the
+`_since` that will be sent; it writes nothing. `preview` has the plan and the client that stops.
 """
 
 from __future__ import annotations
@@ -15,25 +15,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli.preview import Preview
-from connectors.fhir.memories import (
-    Attachments,
-    BulkJobs,
-    EhrRunStore,
-    Evidence,
-    Knowledge,
-    PaceStore,
-    References,
-    Roster,
-)
+from connectors.core.errors import ConnectorError
+from connectors.fhir.memories import BulkJobs, EhrRunStore, Knowledge, PaceStore, Roster
 from snapshots.export_job import BulkJob, EarlierJob
 from snapshots.given_up import LeftBehind
 from snapshots.patient import Alias, Deferral, StoredPatient
 from snapshots.record import Batch
-from snapshots.referred import AttachmentUse, ReferenceTarget
 from snapshots.report import RunReport, RunScope
 from snapshots.traffic import PaceState, Traffic
 from snapshots.unit import Unit
-from snapshots.witness import AbsentRow, Way
+from snapshots.witness import AbsentRow
 
 if TYPE_CHECKING:
     from snapshots.peek import Peek
@@ -133,42 +124,12 @@ class PreviewRoster(Roster):
         """Do nothing: the plan's notes have it."""
 
 
-class PreviewEvidence(Evidence):
-    """Nothing was listed, so nothing was missed."""
-
-    async def note_departed(self, way: Way) -> None:
-        """Note nothing."""
-
-    async def note_missed(self) -> None:
-        """Note nothing."""
-
-    async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
-        """Return nothing."""
-        return ()
-
-    async def not_found_types(self) -> Sequence[str]:
-        """Return none."""
-        return ()
-
-    async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
-        """Return nothing."""
-        return ()
-
-    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
-        """Note nothing."""
+class PreviewEvidence:
+    """Finds nothing withheld: whether something can be read again, the sync alone finds out."""
 
     async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
-        """Return none: whether something can be read again is asked by the sync alone."""
+        """Return none."""
         return ()
-
-    async def note_listings(self, at: datetime) -> None:
-        """Note nothing."""
-
-    async def rotate(
-        self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
-    ) -> Mapping[str, int]:
-        """Return nothing."""
-        return {}
 
 
 class PreviewPace(PaceStore):
@@ -185,47 +146,6 @@ class PreviewPace(PaceStore):
 
     async def save(self, state: PaceState, traffic: Traffic) -> None:
         """Forget it."""
-
-
-class PreviewReferences(References):
-    """Nothing was fetched, so nothing is referred to."""
-
-    async def follow(self, types: Collection[str]) -> None:
-        """Keep nothing."""
-
-    async def collect(self, *given: Any, **how: Any) -> bool:
-        """Find nothing."""
-        return False
-
-    async def due(self, *given: Any, **how: Any) -> Sequence[ReferenceTarget]:
-        """Return nothing."""
-        return ()
-
-    async def note_asked(self, *, depth: int) -> None:
-        """Keep nothing."""
-
-    async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
-        """Return nothing."""
-        return {}
-
-
-class PreviewAttachments(Attachments):
-    """Nothing was fetched, so nothing is attached."""
-
-    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
-        """Keep nothing."""
-
-    async def due(self, **how: Any) -> Sequence[AttachmentUse]:
-        """Return nothing."""
-        return ()
-
-    async def inline(self, *given: Any, **how: Any) -> Sequence[tuple[AttachmentUse, str | None]]:
-        """Return nothing."""
-        return ()
-
-    async def outcome(self) -> Sequence[tuple[str, str, int]]:
-        """Return nothing."""
-        return ()
 
 
 class PreviewKnowledge(Knowledge):
@@ -268,8 +188,12 @@ class PreviewKnowledge(Knowledge):
         return ()
 
 
+class PlanReachedError(ConnectorError):
+    """The plan is a crawl, and its units are known: nothing is fetched."""
+
+
 class PreviewStore(EhrRunStore):
-    """A run that keeps only its plan, and has nothing to do."""
+    """A run that ends with its plan."""
 
     id = 0
     idle = timedelta()
@@ -281,6 +205,7 @@ class PreviewStore(EhrRunStore):
         self._scope = scope
         self._peek = peek
         self._started_at = started_at
+        self._is_planned = False
 
     @property
     def selection(self) -> str:
@@ -302,12 +227,20 @@ class PreviewStore(EhrRunStore):
         return len(units)
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
-        """Return no unit, so that none is fetched."""
+        """End the run when the crawl is about to fetch its searches; there are no other units.
+
+        Raises:
+            PlanReachedError: the crawl is planned.
+        """
+        if kinds is not None and "search" in kinds:
+            self._is_planned = True
+            raise PlanReachedError("nothing is fetched")
         return []
 
-    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """Return none: nothing is fetched."""
-        return {}
+    @property
+    def evidence(self) -> Any:
+        """What an export needs before its kick-off."""
+        return PreviewEvidence()
 
     async def write(self, batch: Batch) -> None:
         """Keep nothing."""
@@ -323,49 +256,19 @@ class PreviewStore(EhrRunStore):
         return PreviewPace()
 
     @property
-    def evidence(self) -> PreviewEvidence:
-        """Nothing was missed."""
-        return PreviewEvidence()
-
-    @property
     def roster(self) -> PreviewRoster:
         """The patients whom earlier runs cover."""
         return PreviewRoster(self._peek)
-
-    @property
-    def attachments(self) -> PreviewAttachments:
-        """Nothing to fetch."""
-        return PreviewAttachments()
-
-    @property
-    def references(self) -> PreviewReferences:
-        """Nothing to follow."""
-        return PreviewReferences()
 
     @property
     def jobs(self) -> PreviewJobs:
         """No job was started, and none will be."""
         return PreviewJobs()
 
-    async def finish(
-        self,
-        *,
-        watermark: str | None,
-        requests: int,
-        retries: int,
-        notes: Sequence[str] = (),
-        overlap: timedelta | None = None,
-    ) -> RunReport:
-        """Keep the notes."""
-        self._preview.notes = tuple(notes)
-        return self._report(requests, retries)
-
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
-        """Keep why the plan could not be made."""
-        self._preview.error, self._preview.notes = reason, tuple(notes)
-        return self._report(requests, retries)
-
-    def _report(self, requests: int, retries: int) -> RunReport:
+        """Keep the notes, and why the plan could not be made."""
+        self._preview.notes = tuple(notes)
+        self._preview.error = None if self._is_planned else reason
         return RunReport(
             id=0,
             connection=self._preview.connection,
@@ -374,6 +277,11 @@ class PreviewStore(EhrRunStore):
             requests=requests,
             retries=retries,
         )
+
+    def _unreached(self) -> Any:
+        raise NotImplementedError("a preview ends with its plan")
+
+    remarks = finish = references = attachments = property(_unreached)
 
 
 class PreviewRuns:

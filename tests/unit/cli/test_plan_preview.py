@@ -4,18 +4,29 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.plan_preview import PreviewRuns
+from cli.plan_preview import PlanReachedError, PreviewRuns
 from cli.preview import Preview
 from snapshots.beginning import utc_now
 from snapshots.report import RunScope
 from snapshots.unit import Unit
 
+SCOPE = RunScope(connection="site", kind="sync", mode="auto", selection="all", types=())
+pytestmark = pytest.mark.anyio
 
-@pytest.mark.anyio
+
 async def test_a_preview_whose_mode_was_to_be_chosen_says_which_one_was() -> None:
     preview = Preview(connection="site")
-    scope = RunScope(connection="site", kind="sync", mode="auto", selection="all", types=())
-    async with PreviewRuns(preview, datetime.now(UTC)).begin_run(scope, utc_now) as run:
+    async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
         assert preview.mode == "auto"
         await run.plan([Unit(key="search:Condition:p1:", kind="search", resource_type="Condition", patient_id="p1")])
     assert (preview.mode, preview.patients) == ("crawl", 1)
+
+
+async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_of_the_plan() -> None:
+    preview = Preview(connection="site")
+    async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
+        assert await run.pending(kinds=("no-file",)) == []
+        with pytest.raises(PlanReachedError) as reached:
+            await run.pending(kinds=("search", "read"))
+        await run.fail(reason=str(reached.value), requests=1, retries=0, notes=["listed in full"])
+    assert (preview.error, preview.notes) == (None, ("listed in full",))
