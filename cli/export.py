@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -243,6 +244,7 @@ async def run_export(
 ) -> tuple[ExportResult, float]:
     """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
     from cli import wiring
+    from exports.formats.table_file import load_formats
     from exports.run import export as export_snapshot
     from snapshots.reader import Selection
 
@@ -254,7 +256,11 @@ async def run_export(
         changed_since=changed_since,
     )
     with file_progress(terminal=invocation.terminal) as show:
-        async with wiring.opened_store(settings, tenant, actor) as store, store.snapshot(selection) as snapshot:
+        meanwhile = partial(load_formats, request.wanted_formats)
+        async with (
+            wiring.opened_store(settings, tenant, actor, meanwhile=meanwhile) as store,
+            store.snapshot(selection) as snapshot,
+        ):
             began = time.monotonic()
             result = await export_snapshot(request, snapshot, on_progress=show)
             return result, time.monotonic() - began

@@ -26,7 +26,8 @@ from exports.compiler.scalar_sql import DAY
 from exports.errors import ViewDataError
 from exports.formats.table_columns import Kind, TableColumn, with_written
 
-ROWS_A_GROUP = 1 << 15  # twice as many take 15 MB more, and the whole process should stay below 200
+ROWS_A_GROUP = 1 << 14  # twice as many take 12 MB more, and the whole process should stay below 200
+BYTES_AT_ONCE = 1 << 20  # of CSV that the thread is given: with each chunk of the store's it waits more than it works
 BYTES_A_GROUP = 1 << 24  # of CSV: bounds the memory of rows that are wide
 _TYPES: dict[Kind, pa.DataType] = {
     "text": pa.string(),
@@ -69,6 +70,8 @@ class ParquetTable:
         )
         sink = pa.PythonFile(_Sink(write), mode="w")
         self._writer = pq.ParquetWriter(sink, self._schema, compression="zstd")
+        self._waiting: list[bytes] = []  # for the thread
+        self._waiting_bytes = 0
         self._rows: list[pa.Table] = []
         self._bytes = 0
         self._header_to_come = True
@@ -85,14 +88,23 @@ class ParquetTable:
 
     def add(self, chunk: bytes) -> None:
         """Take whole rows of CSV; the first of all is the header."""
-        self._wait()
-        self._at_work = self._thread.submit(self._take, chunk)
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._waiting_bytes >= BYTES_AT_ONCE:
+            self._hand_over()
 
     def close(self) -> None:
         """Write what is left, and the end of the file."""
+        self._hand_over()
         self._wait()
         self._at_work = self._thread.submit(self._end)
         self._wait()
+
+    def _hand_over(self) -> None:
+        self._wait()
+        if self._waiting:
+            self._at_work = self._thread.submit(self._take, b"".join(self._waiting))
+            self._waiting, self._waiting_bytes = [], 0
 
     def _wait(self) -> None:
         if self._at_work is not None:

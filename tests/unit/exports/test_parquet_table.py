@@ -88,9 +88,10 @@ def test_lists_are_lists_of_texts_whose_numbers_keep_their_digits() -> None:
 
 
 def test_rows_come_in_groups_with_zstd_and_what_columns_mean() -> None:
-    rows = b"".join(b"%d,x\n" % number for number in range(ROWS_A_GROUP))
-    read = pq.ParquetFile(io.BytesIO(file_of([column("a", "integer"), column("b", "text")], rows, b"1,y\n")))
-    assert read.num_row_groups == 2
+    rows = [b"".join(b"%d,%s\n" % (number, b"x" * 99) for number in range(ROWS_A_GROUP))] * 3
+    read = pq.ParquetFile(io.BytesIO(file_of([column("a", "integer"), column("b", "text")], *rows)))
+    groups = [read.metadata.row_group(at).num_rows for at in range(read.num_row_groups)]
+    assert (sum(groups), len(groups)) == (3 * ROWS_A_GROUP, 3)
     cell = read.metadata.row_group(0).column(1)
     assert (cell.compression, cell.has_dictionary_page) == ("ZSTD", True)
     assert read.schema_arrow.field("b").metadata[b"description"] == b"meaning of b"
