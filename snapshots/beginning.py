@@ -52,7 +52,7 @@ async def begin(
     with store_border(f"beginning a run of connection {scope.connection}"):
         await _lock(session, scope.connection)
         await prepare_session(conn)
-        async with session.transaction():
+        async with session.transaction(writes=True):
             connection, has_moved = await _found_connection(conn, scope)
             now = {"connection": connection, "at": clock()}
             interrupted = await (await conn.execute(_SQL["interrupted"], now)).fetchall()
@@ -96,7 +96,7 @@ async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarde
     with store_border(f"discarding run {run}"):
         connection, name, is_open, has_job, can_be_found = await _to_discard(session, run)
         await _lock(session, name)
-        async with session.transaction():
+        async with session.transaction(writes=True):
             if is_open:
                 scope = RunScope(connection=name, kind="sync", mode="auto", selection="", types=())
                 now = {"connection": connection, "at": at, "error": "given up by hand (runs discard)"}
@@ -110,7 +110,7 @@ async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarde
 
 
 async def _to_discard(session: TenantSession, run: int) -> tuple[int, str, bool, bool, bool]:
-    async with session.transaction():
+    async with session.transaction(writes=True):
         row = await (await session.conn.execute(_SQL["run_to_discard"], {"run": run})).fetchone()
     if row is None:
         raise RunNotFoundError(f"tenant {session.tenant} has no run {run}: `chartferry runs` lists the existing ones.")
@@ -135,7 +135,7 @@ async def _lock(session: TenantSession, connection: str) -> None:
     try:
         await conn.execute(_SQL["lock"], {"tenant": session.tenant, "connection": connection})
     except psycopg.errors.LockNotAvailable:
-        async with session.transaction():
+        async with session.transaction(writes=True):
             row = await (await conn.execute(_SQL["holder"], {"connection": connection})).fetchone()
         run = row[0] if row else None
         raise ConnectionBusyError(

@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from psycopg import AsyncConnection
 
+from snapshots.actor import Actor
 from snapshots.errors import MissingRightsError, StoreError, describe_server, store_border
-from snapshots.rights import require_making, require_reading, require_writing, rights_of
+from snapshots.rights import Rights, require_making, require_reading, require_writing, rights_of
 from snapshots.sessions import ENCODING, check_server, connect
 from snapshots.store_url import embedded_directory, store_exists
-from snapshots.tenancy import tenant_schema
+from snapshots.tenancy import TenantSession, tenant_schema
+from snapshots.walls import Walls, find_walls
 
 _HUNDRED = 100
 
@@ -23,7 +25,7 @@ _HUNDRED = 100
 class StoreStep(NamedTuple):
     """The result of one step."""
 
-    name: str  # "login" | "server" | "rights" | "directory"
+    name: str  # "login" | "server" | "rights" | "walls" | "directory"
     verdict: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
@@ -45,7 +47,8 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
             version = conn.info.server_version
             steps.append(StoreStep(name, "ok", f"Postgres {version // 10000}.{version % _HUNDRED}, {ENCODING}"))
             name = "rights"
-            steps.extend([await _rights(conn, tenant) for tenant in tenants])
+            for tenant in tenants:
+                steps.extend(await _rights(conn, tenant))
         finally:
             await conn.close()
     except MissingRightsError as error:
@@ -55,17 +58,44 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
     return steps
 
 
-async def _rights(conn: AsyncConnection[Any], tenant: str) -> StoreStep:
+async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
     """Raise MissingRightsError, with the GRANT, if a right is missing."""
     schema = tenant_schema(tenant)
     with store_border("asking what this login may do"):
-        found = await rights_of(conn, schema)
+        walls = await find_walls(conn, schema)
+        session = TenantSession(conn=conn, tenant=tenant, actor=Actor(name="config check"), roles=walls.roles)
+        found = await rights_of(conn, schema, session.roles)
         if not found.there:
-            await require_making(conn, schema, found)
-            return StoreStep("rights", "ok", f"{found.role} may read and write; the first sync makes {schema}")
-        await require_reading(conn, schema, found)
-        await require_writing(conn, tenant)
-    return StoreStep("rights", "ok", f"{found.role} may read and write {schema}")
+            await require_making(session, found)
+            told = f"{found.login} may read and write; the first sync makes {schema}"
+        else:
+            await require_reading(session, found)
+            await require_writing(session)
+            told = f"{found.login} may read and write {schema}"
+    return [StoreStep("rights", "ok", told), _walls(schema, walls, found)]
+
+
+def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
+    if walls.stand and walls.names is not None:
+        if None not in walls.roles:
+            return StoreStep(
+                "walls", "ok", f"{schema}: it reads as {walls.names.reader}, and writes as {walls.names.writer}"
+            )
+        return StoreStep(
+            "walls", "ok", f"{schema}: they stand; {found.login} works with its own rights where it has no role"
+        )
+    if walls.can_be_built:
+        return StoreStep("walls", "ok", f"the first command of the owner builds those of {schema}")
+    told = f"{schema} is kept from other tenants by chartferry's own statements only"
+    if walls.names is None:
+        advice = (
+            f"{found.login} may not create roles; make the schema first; then this check names a superuser's statements"
+        )
+        return StoreStep("walls", "warn", told, advice)
+    reader, writer = walls.names[:2]
+    made = "".join(f'CREATE ROLE "{role}" NOINHERIT; ' for role in (reader, writer) if role not in walls.existing)
+    advice = f'a superuser must run: {made}GRANT "{reader}", "{writer}" TO "{found.login}"; then the owner any command'
+    return StoreStep("walls", "warn", told, advice)
 
 
 def _directory(directory: Path, *, is_there: bool) -> StoreStep:

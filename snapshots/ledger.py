@@ -257,7 +257,7 @@ class OpenRun:
 
     async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
         run, connection = self._open.run, self._open.connection
-        async with self._session.session.transaction():
+        async with self._session.session.transaction(writes=True):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             taking = await self._prepared()
             taking.ways = await self._ways.of((*_ways_of(batch.records), *_ways_of(batch.deletions)))

@@ -1,20 +1,22 @@
 """Migrates a tenant's schema to this version of the code: numbered files, each applied once, all or none.
 
-`migrations/NNNN_name.sql` has the changes; `tenancy` decides who may see the schema.
+`migrations/NNNN_name.sql` has the changes; `walls` decides who may see the schema, and is built anew after each.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection, sql
 
 from snapshots.errors import MigrationError, store_border
-from snapshots.rights import require_making, require_reading, rights_of
+from snapshots.rights import Rights, require_making, require_reading, rights_of
 from snapshots.sql import load
-from snapshots.tenancy import TenantSession, tenant_schema
+from snapshots.tenancy import OWN_RIGHTS, TenantSession, tenant_schema
+from snapshots.walls import Walls, build_walls, find_walls
 
 _SQL = load("migrate")
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -47,8 +49,10 @@ def migrations() -> list[Migration]:
     return found
 
 
-async def migrate(session: TenantSession) -> int:
-    """Create the tenant's schema or bring it up to date; give its version. Safe from several processes at once.
+async def migrate(session: TenantSession, *, with_login: bool = False) -> Walls:
+    """Create the tenant's schema or bring it up to date, with its walls. Safe from several processes at once.
+
+    Return the walls as they are then. `with_login`: the tenant gets a login of its own (the embedded server).
 
     Raises:
         MigrationError: the schema is newer than this code.
@@ -58,11 +62,15 @@ async def migrate(session: TenantSession) -> int:
     known = migrations()
     conn, schema = session.conn, tenant_schema(session.tenant)
     with store_border(f"preparing schema {schema}"):
-        found = await rights_of(conn, schema)
-        await require_reading(conn, schema, found)
-        if found.there and await _version(session, schema) == len(known):
-            return len(known)
-        await require_making(conn, schema, found)
+        walls = await find_walls(conn, schema)
+        session = replace(session, roles=walls.roles)
+        found = await rights_of(conn, schema, session.roles)
+        if not _lacks(walls, found, with_login):
+            await require_reading(session, found)
+            if found.there and await _version(session, schema) == len(known):
+                return walls
+        await require_making(session, found)
+        session = replace(session, roles=OWN_RIGHTS)
         async with session.transaction():
             await conn.execute(_SQL["lock"], {"schema": schema})
             if not (await rights_of(conn, schema)).there:  # IF NOT EXISTS would require the right to create anyway
@@ -78,7 +86,14 @@ async def migrate(session: TenantSession) -> int:
             for step in known[version:]:
                 await conn.execute(step.statements)
                 await conn.execute(_SQL["record"], {"version": step.version, "name": step.name})
-    return len(known)
+            await build_walls(session, await find_walls(conn, schema), with_login=with_login)
+        return await find_walls(conn, schema)
+
+
+def _lacks(walls: Walls, found: Rights, with_login: bool) -> bool:
+    """Whether a wall does not stand that this login can build."""
+    stands = walls.stand and (walls.login is not None or not with_login)
+    return not stands and walls.can_be_built and found.owns_tables
 
 
 async def _has_record(conn: AsyncConnection[Any], schema: str) -> bool:

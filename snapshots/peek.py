@@ -70,7 +70,7 @@ async def peek(session: TenantSession, scope: RunScope) -> Peek | None:
                 return None
             open_run = await _open_run(session.conn, row[0], row[1], scope)
     opened = OpenScope(run=_NO_RUN, connection=row[0], scope=scope)
-    return Peek(RunSession(session=session, open=opened, clock=utc_now), open_run)
+    return Peek(RunSession(session=session, open=opened, clock=utc_now, writes=False), open_run)
 
 
 async def _open_run(

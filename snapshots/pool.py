@@ -21,6 +21,7 @@ from snapshots.errors import StoreUnavailableError, describe_server
 from snapshots.sessions import connect, full_conninfo, pin
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
+from snapshots.walls import Walls
 
 _SQL = load("sessions")
 MOST_SESSIONS = 32
@@ -32,14 +33,15 @@ logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 class SessionPool:
     """The sessions of one tenant's store, for one actor; `opened_pool` makes it."""
 
-    def __init__(self, url: str, tenant: str, actor: Actor, *, most: int, wait_s: float) -> None:
+    def __init__(self, url: str, tenant: str, actor: Actor, *, walls: Walls, most: int, wait_s: float) -> None:
         self._url = url
         self._tenant = tenant
         self._actor = actor
+        self._roles = walls.roles
         self._most = most
         self._wait_s = wait_s
         self._pool = AsyncConnectionPool[AsyncConnection[Any]](
-            full_conninfo(url),
+            full_conninfo(url, login=walls.login),
             connection_class=AsyncConnection[Any],
             kwargs={"autocommit": True},
             min_size=0,
@@ -73,7 +75,7 @@ class SessionPool:
                 f"the store at {describe_server(self._url)} gave no session for {self._wait_s:.0f} s: this process uses "
                 f"{self._most} already, or the server is short of them. Run fewer connections at a time."
             ) from None
-        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor)
+        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles)
 
     async def take_back(self, session: TenantSession) -> None:
         """Take a session back, without what its user left in it: locks, settings, temporary tables, an open transaction."""
@@ -90,6 +92,16 @@ class SessionPool:
         finally:
             await self.take_back(session)
 
+    @asynccontextmanager
+    async def owner_session(self) -> AsyncIterator[TenantSession]:
+        """Open a session of the store's owner, behind no wall: for what the tenant's own roles may not do."""
+        conn = await connect(self._url)
+        try:
+            yield TenantSession(conn=conn, tenant=self._tenant, actor=self._actor)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await conn.close()
+
 
 async def _clean(conn: AsyncConnection[Any]) -> None:
     """Make a session as good as new, or close it."""
@@ -105,10 +117,10 @@ async def _clean(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def opened_pool(
-    url: str, tenant: str, actor: Actor, *, most: int = MOST_SESSIONS, wait_s: float = WAIT_S
+    url: str, tenant: str, actor: Actor, *, walls: Walls, most: int = MOST_SESSIONS, wait_s: float = WAIT_S
 ) -> AsyncIterator[SessionPool]:
     """Yield a pool of up to `most` sessions, for one of which a caller waits up to `wait_s`; close them at the end."""
-    pool = SessionPool(url, tenant, actor, most=most, wait_s=wait_s)
+    pool = SessionPool(url, tenant, actor, walls=walls, most=most, wait_s=wait_s)
     await pool.open()
     try:
         yield pool

@@ -54,11 +54,13 @@ class ProofSession:
         self._noted: set[tuple[str | None, ...]] = set()
 
     @asynccontextmanager
-    async def _asking(self, whose: _Whose | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _asking(
+        self, whose: _Whose | None = None, *, writes: bool = False
+    ) -> AsyncIterator[AsyncConnection[Any]]:
         """Run a transaction; whose data it reads is noted in it, unless this proof has noted that before."""
         async with self._turn:
             with store_border(f"proving connection {self._connection}"):
-                async with self._session.transaction():
+                async with self._session.transaction(writes=writes):
                     if whose is not None and whose.key not in self._noted:
                         await self._note(whose)
                     yield self._session.conn
@@ -165,12 +167,12 @@ class ProofSession:
 
     async def keep_pace(self, state: PaceState) -> None:
         """Save the pace for the connection's next run."""
-        async with self._asking() as conn:
+        async with self._asking(writes=True) as conn:
             await conn.execute(_PACE["save"], {**asdict(state), "connection": self._number})
 
     async def save(self, certificate: Certificate) -> None:
         """Store a certificate with the run that it proves."""
-        async with self._asking() as conn:
+        async with self._asking(writes=True) as conn:
             await keep(conn, self._number or 0, certificate)
 
 

@@ -79,7 +79,7 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
     Raises:
         MissingRightsError, StoreUnavailableError: what is read could not be audited, so it is not read.
     """
-    await require_auditing(session.conn, session.tenant)
+    await require_auditing(session)
     async with AsyncExitStack() as transaction:
         await transaction.enter_async_context(session.transaction(repeatable_read=repeatable_read))
         reads = await transaction.enter_async_context(AsyncExitStack())

@@ -1,27 +1,28 @@
 """Checks the rights of a login in the store's database, and names the missing GRANT.
 
 It queries the catalogue before the work begins, so that a refusal names the statement to run, and no run ends halfway. `sessions`
-opens sessions, `migrate` changes the schema.
+opens sessions, `migrate` changes the schema, `walls` makes the tenant's roles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from psycopg import AsyncConnection
 
 from snapshots.errors import MissingRightsError, StoreUnavailableError, store_border
 from snapshots.sql import load
-from snapshots.tenancy import tenant_schema
+from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_schema
+from snapshots.walls import RoleNames, find_walls
 
 _SQL = load("rights")
 
 
 class Rights(NamedTuple):
-    """What a login may do with one tenant's schema; without tables it may do everything."""
+    """What a login, and the roles that it becomes, may do with one tenant's schema; without tables everything."""
 
-    role: str
+    login: str
     database: str
     owner: str | None  # of the schema; None: there is no such schema
     create_schema: bool
@@ -39,72 +40,80 @@ class Rights(NamedTuple):
         return self.owner is not None
 
 
-async def rights_of(conn: AsyncConnection[Any], schema: str) -> Rights:
-    """Return what this session's login may do with a schema. Needs no right except to be connected."""
-    row = await (await conn.execute(_SQL["rights"], {"schema": schema})).fetchone()
+async def rights_of(conn: AsyncConnection[Any], schema: str, roles: TenantRoles = OWN_RIGHTS) -> Rights:
+    """Return what this session may do with a schema. Needs no right except to be connected."""
+    row = await (await conn.execute(_SQL["rights"], {"schema": schema, **roles._asdict()})).fetchone()
     assert row is not None
     return Rights(*row)
 
 
-async def require_reading(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
+async def _rights_of_session(session: TenantSession) -> tuple[str, Rights]:
+    schema = tenant_schema(session.tenant)
+    with store_border(f"asking what may be done in schema {schema}"):
+        return schema, await rights_of(session.conn, schema, session.roles)
+
+
+async def require_reading(session: TenantSession, found: Rights) -> None:
     """Raise MissingRightsError if the schema exists and may not be read."""
     missing = []
     if found.there and not found.usage:
-        missing.append("GRANT USAGE ON SCHEMA {schema} TO {role}")
+        missing.append("GRANT USAGE ON SCHEMA {schema} TO {reader}")
     if found.there and not found.select:
-        missing.append("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
-    await _refuse(conn, schema, found, "read", missing)
+        missing.append("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
+    await _refuse(session, found, "read", missing, become="reader")
 
 
-async def require_auditing(conn: AsyncConnection[Any], tenant: str) -> None:
-    """Raise MissingRightsError unless the login may note in the audit what it reads; refuse a standby, which cannot."""
-    if _is_standby(conn):
+async def require_auditing(session: TenantSession) -> None:
+    """Raise MissingRightsError unless the session may note in the audit what it reads; refuse a standby, which cannot."""
+    if _is_standby(session.conn):
         raise StoreUnavailableError(
             "this server is a read-only standby: who reads patient data is noted in the audit, which a standby cannot do. "
             "Name its primary in store.url. Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
         )
-    schema = tenant_schema(tenant)
-    with store_border(f"asking what may be done in schema {schema}"):
-        found = await rights_of(conn, schema)
-    statement = "GRANT SELECT, INSERT ON {schema}.audit_event, {schema}.audit_patient, {schema}.audit_seal TO {role}"
-    await _refuse(conn, schema, found, "note in the audit of", [] if found.audit else [statement])
+    _, found = await _rights_of_session(session)
+    statement = "GRANT SELECT, INSERT ON {schema}.audit_event, {schema}.audit_patient, {schema}.audit_seal TO {reader}"
+    await _refuse(session, found, "note in the audit of", [] if found.audit else [statement], become="reader")
 
 
-async def require_making(conn: AsyncConnection[Any], schema: str, found: Rights) -> None:
+async def require_making(session: TenantSession, found: Rights) -> None:
     """Raise MissingRightsError unless the login may create the schema or change its contents; refuse a standby."""
-    _refuse_standby(conn)
+    _refuse_standby(session.conn)
     missing = []
     if not found.there and not found.create_schema:
-        missing.append("GRANT CREATE ON DATABASE {database} TO {role}")
+        missing.append("GRANT CREATE ON DATABASE {database} TO {login}")
     elif found.there and not found.owns_tables:
-        missing.append(f"GRANT {found.owner} TO {{role}}")  # only owners may alter tables; regrole is quoted
+        missing.append(f"GRANT {found.owner} TO {{login}}")  # only owners may alter tables; regrole is quoted
     elif found.there and not found.create:
-        missing.append("GRANT CREATE ON SCHEMA {schema} TO {role}")
-    await _refuse(conn, schema, found, "create or upgrade", missing)
+        missing.append("GRANT CREATE ON SCHEMA {schema} TO {login}")
+    await _refuse(session, found, "create or upgrade", missing)
 
 
-async def require_writing(conn: AsyncConnection[Any], tenant: str) -> None:
-    """Raise MissingRightsError unless the login may do what a run and a proof do; refuse a standby."""
-    _refuse_standby(conn)
-    schema = tenant_schema(tenant)
-    with store_border(f"asking what may be done in schema {schema}"):
-        found = await rights_of(conn, schema)
+async def require_writing(session: TenantSession) -> None:
+    """Raise MissingRightsError unless the session may do what a run and a proof do; refuse a standby."""
+    _refuse_standby(session.conn)
+    _, found = await _rights_of_session(session)
     missing = []
     if not found.write:
-        missing.append("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+        missing.append("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {writer}")
     if not found.temporary:
-        missing.append("GRANT TEMPORARY ON DATABASE {database} TO {role}")
-    await _refuse(conn, schema, found, "write", missing)
+        missing.append("GRANT TEMPORARY ON DATABASE {database} TO {writer}")
+    await _refuse(session, found, "write", missing, become="writer")
 
 
-async def require_creating(conn: AsyncConnection[Any], tenant: str) -> None:
+async def require_owning(session: TenantSession, doing: str) -> None:
+    """Raise MissingRightsError unless the session's login owns the tenant's tables; refuse a standby."""
+    _refuse_standby(session.conn)
+    _, found = await _rights_of_session(session)
+    missing = [] if found.owns_tables else [f"GRANT {found.owner} TO {{login}}"]
+    await _refuse(session, found, doing, missing)
+
+
+async def require_creating(session: TenantSession) -> None:
     """Raise MissingRightsError unless the login may create views in the tenant's schema; refuse a standby."""
-    _refuse_standby(conn)
-    schema = tenant_schema(tenant)
-    with store_border(f"asking what may be done in schema {schema}"):
-        found = await rights_of(conn, schema)
-    missing = [] if found.create else ["GRANT CREATE ON SCHEMA {schema} TO {role}"]
-    await _refuse(conn, schema, found, "create views in", missing)
+    _refuse_standby(session.conn)
+    _, found = await _rights_of_session(session)
+    missing = [] if found.create else ["GRANT CREATE ON SCHEMA {schema} TO {login}"]
+    await _refuse(session, found, "create views in", missing)
 
 
 def _is_standby(conn: AsyncConnection[Any]) -> bool:
@@ -119,14 +128,39 @@ def _refuse_standby(conn: AsyncConnection[Any]) -> None:
         )
 
 
-async def _refuse(conn: AsyncConnection[Any], schema: str, found: Rights, doing: str, missing: Sequence[str]) -> None:
+async def _standing(session: TenantSession, which: Literal["reader", "writer"]) -> str | None:
+    """The tenant's role, if its walls stand."""
+    walls = await find_walls(session.conn, tenant_schema(session.tenant))
+    names: RoleNames | None = walls.names if walls.stand else None
+    return None if names is None else getattr(names, which)
+
+
+async def _refuse(
+    session: TenantSession,
+    found: Rights,
+    doing: str,
+    missing: Sequence[str],
+    *,
+    become: Literal["reader", "writer"] | None = None,
+) -> None:
+    """Raise MissingRightsError if anything is missing. `become`: the tenant's role that has it all, where there is one."""
     if not missing:
         return
-    names = {"database": found.database, "schema": schema, "role": found.role}
-    row = await (await conn.execute(_SQL["quoted"], names)).fetchone()
-    quoted = dict(zip(names, row or names.values(), strict=True))
+    schema = tenant_schema(session.tenant)
+    names = {
+        "database": found.database,
+        "schema": schema,
+        "login": found.login,
+        "reader": session.roles.reader or found.login,
+        "writer": session.roles.writer or found.login,
+    }
+    if become is not None and getattr(session.roles, become) is None and (role := await _standing(session, become)):
+        names["role"] = role
+        missing = ["GRANT {role} TO {login}"]
+    row = await (await session.conn.execute(_SQL["quoted"], {"names": list(names.values())})).fetchone()
+    quoted = dict(zip(names, row[0] if row else names.values(), strict=True))
     said = " ".join(f"{statement.format(**quoted)};" for statement in missing)
     raise MissingRightsError(
-        f"the login {found.role} may not {doing} schema {schema} of database {found.database}. "
+        f"the login {found.login} may not {doing} schema {schema} of database {found.database}. "
         f"Its owner, or a superuser, must run: {said} (docs/store.md has the roles.)"
     )

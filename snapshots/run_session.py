@@ -52,6 +52,7 @@ class RunSession:
     session: TenantSession
     open: OpenScope
     clock: Callable[[], datetime]
+    writes: bool = True  # False: a look at what a run would find
 
     @property
     def conn(self) -> AsyncConnection[Any]:
@@ -65,5 +66,5 @@ class RunSession:
         A StoreError's message contains `doing`.
         """
         with store_border(f"run {self.open.run}: {doing}"):
-            async with self.session.transaction():
+            async with self.session.transaction(writes=self.writes):
                 yield {**self.open.own, "at": self.clock()}

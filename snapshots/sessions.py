@@ -36,8 +36,8 @@ async def connect(url: str) -> AsyncConnection[Any]:
     return (await _connect(url))[0]
 
 
-def full_conninfo(url: str) -> str:
-    """Return a URL with our defaults, as libpq reads it.
+def full_conninfo(url: str, *, login: str | None = None) -> str:
+    """Return a URL with our defaults, as libpq reads it. `login` takes the place of the URL's, on a server that trusts it.
 
     Raises:
         StoreUnavailableError: libpq cannot parse it; the message does not quote it.
@@ -46,7 +46,7 @@ def full_conninfo(url: str) -> str:
         given = conninfo.conninfo_to_dict(url)
         if "@" in str(given.get("host") or "")[1:]:  # libpq's message would quote it
             raise psycopg.ProgrammingError
-        return conninfo.make_conninfo("", **{**_DEFAULTS, **given, **_PINNED})
+        return conninfo.make_conninfo("", **{**_DEFAULTS, **given, **_PINNED, **({"user": login} if login else {})})
     except psycopg.Error:
         raise StoreUnavailableError(
             f"cannot connect to the store at {describe_server(url)}: libpq cannot parse the URL. Check store.url."

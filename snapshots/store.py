@@ -40,6 +40,7 @@ from snapshots.sql_views import SqlViews
 from snapshots.store_url import embedded_directory
 from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.traffic import Down, PaceState
+from snapshots.walls import Walls
 
 
 class Store:
@@ -63,7 +64,7 @@ class Store:
         """
         session = await self._pool.lend()
         try:
-            await require_writing(session.conn, session.tenant)
+            await require_writing(session)
             return await begin(session, scope, clock=clock, release=lambda: self._pool.take_back(session))
         except BaseException:
             await self._pool.take_back(session)
@@ -85,8 +86,8 @@ class Store:
         Raises:
             MissingRightsError: the login may create nothing there; the message has the GRANT.
         """
-        async with self._pool.session() as session:
-            await require_creating(session.conn, session.tenant)
+        async with self._pool.owner_session() as session:
+            await require_creating(session)
             yield SqlViews(session)
 
     async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
@@ -128,7 +129,7 @@ class Store:
     async def proof(self, connection: str) -> AsyncIterator[ProofSession]:
         """Open a session for comparing a connection's rows with its EHR; it holds no lock."""
         async with self._pool.session() as session:
-            await require_writing(session.conn, session.tenant)  # its certificate, the pace, and the audit
+            await require_writing(session)  # its certificate, the pace, and the audit
             yield await open_proof(session, connection)
             await seal(session)
 
@@ -185,8 +186,8 @@ async def open_store(url: str, tenant: str, actor: Actor) -> AsyncIterator[Store
     """
     tenant_schema(tenant)
     async with _server(url) as server:
-        await _prepare(server, tenant, actor)
-        async with opened_pool(server, tenant, actor) as pool:
+        walls = await _prepare(server, tenant, actor, with_login=server != url)
+        async with opened_pool(server, tenant, actor, walls=walls) as pool:
             yield Store(server, tenant, pool)
 
 
@@ -205,10 +206,10 @@ async def _server(url: str) -> AsyncIterator[str]:
             await anyio.to_thread.run_sync(server.release)
 
 
-async def _prepare(url: str, tenant: str, actor: Actor) -> None:
+async def _prepare(url: str, tenant: str, actor: Actor, *, with_login: bool) -> Walls:
     conn = await connect(url)
     try:
         await check_server(conn, url)
-        await migrate(TenantSession(conn=conn, tenant=tenant, actor=actor))
+        return await migrate(TenantSession(conn=conn, tenant=tenant, actor=actor), with_login=with_login)
     finally:
         await conn.close()

@@ -1,7 +1,7 @@
 """Tenants as schemas, and the one place where a transaction is bound to its tenant and its actor.
 
 Every statement of the store runs in `TenantSession.transaction`. It sets, per transaction and gone with it, what separates
-tenants and says who acts.
+tenants and says who acts. `walls` makes the roles.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -20,6 +20,7 @@ from snapshots.sql import load
 
 _SQL = load("tenancy")
 # Postgres cuts names at 63 bytes: two long tenants must not share a schema
+_NO_ROLE = "none"  # SET ROLE NONE
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,54}")
 
 
@@ -36,6 +37,16 @@ def tenant_schema(tenant: str) -> str:
     return f"tenant_{tenant}"
 
 
+class TenantRoles(NamedTuple):
+    """The tenant's roles that a login becomes for a transaction; None: it cannot, and acts with its own rights."""
+
+    reader: str | None = None
+    writer: str | None = None
+
+
+OWN_RIGHTS = TenantRoles()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TenantSession:
     """One session of a tenant's store and the actor who uses it. Its calls come from one task at a time."""
@@ -43,17 +54,19 @@ class TenantSession:
     conn: AsyncConnection[Any]
     tenant: str
     actor: Actor
+    roles: TenantRoles = OWN_RIGHTS
 
     @asynccontextmanager
-    async def transaction(self, *, repeatable_read: bool = False) -> AsyncIterator[None]:
-        """Run a transaction that sees only the tenant's schema; commit at the end, roll back on an error.
+    async def transaction(self, *, writes: bool = False, repeatable_read: bool = False) -> AsyncIterator[None]:
+        """Run a transaction that reaches only the tenant's schema; commit at the end, roll back on an error.
 
-        `repeatable_read`: all its statements see the moment of the first.
+        `writes`: as the tenant's writer, not as its reader. `repeatable_read`: all its statements see the moment of the first.
         """
         async with self.conn.transaction():
             if repeatable_read:
                 await self.conn.execute(_SQL["repeatable_read"])
             values = {
+                "role": (self.roles.writer if writes else self.roles.reader) or _NO_ROLE,
                 "search_path": f'"{tenant_schema(self.tenant)}"',
                 "tenant": self.tenant,
                 "user": self.actor.name,

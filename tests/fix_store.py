@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -56,10 +56,23 @@ def database(server: str, name: str, how: str = "") -> Iterator[str]:
             conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(made))
 
 
+def _roles(server: str) -> set[str]:
+    """The roles of tenants: they are the server's, and outlive a database."""
+    with psycopg.connect(server) as conn:
+        return {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'cf\\_%'")}
+
+
 @contextmanager
 def _server() -> Iterator[str]:
     if outside := os.environ.get(OUTSIDE):
+        before = _roles(outside)
         yield outside
+        with psycopg.connect(outside, autocommit=True) as conn:
+            for role in _roles(outside) - before:
+                with suppress(
+                    psycopg.errors.DependentObjectsStillExist, psycopg.errors.UndefinedObject
+                ):  # another process's
+                    conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         return
     with passing_postgres() as url:
         yield url

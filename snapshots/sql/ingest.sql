@@ -191,7 +191,7 @@ SELECT
 
 -- name: copy_new
 -- Take in resources that are not stored yet; the JSON is parsed once, on its way into its partition.
-COPY resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
+COPY resource_stored (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
     first_way, body) FROM STDIN (FORMAT binary)
 
 -- name: merge

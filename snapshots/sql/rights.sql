@@ -1,19 +1,23 @@
 -- name: rights
--- What this login may do with a tenant's schema, and who it is. A schema that is not there has no owner.
-SELECT current_user::text, current_database()::text, n.nspowner::regrole::text,
-    has_database_privilege(current_database(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY'),
-    coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
+-- What may be done with a tenant's schema by this login, and by the roles that it becomes there. A schema that is not there has no owner.
+SELECT session_user::text, current_database()::text, n.nspowner::regrole::text,
+    has_database_privilege(session_user, current_database(), 'CREATE'), has_database_privilege(w.role, current_database(), 'TEMPORARY'),
+    coalesce(has_schema_privilege(r.role, n.oid, 'USAGE'), false), coalesce(has_schema_privilege(session_user, n.oid, 'CREATE'), false),
     NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
-        AND NOT pg_has_role(c.relowner, 'USAGE')),
-    NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
-        AND NOT has_table_privilege(c.oid, 'SELECT')),
-    NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
-        AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
-            AND has_table_privilege(c.oid, 'DELETE'))),
+        AND NOT pg_has_role(session_user, c.relowner, 'USAGE')),
+    NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+        AND NOT has_table_privilege(r.role, c.oid, 'SELECT')),
+    NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+        AND NOT starts_with(c.relname, 'audit_') AND c.relname NOT IN ('schema_migration', 'report_key')
+        AND NOT (has_table_privilege(w.role, c.oid, 'INSERT') AND has_table_privilege(w.role, c.oid, 'UPDATE')
+            AND has_table_privilege(w.role, c.oid, 'DELETE')))
+    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'resource_stored'
+        AND NOT has_table_privilege(w.role, c.oid, 'INSERT')),
     NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname IN ('audit_event', 'audit_patient', 'audit_seal')
-        AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_any_column_privilege(c.oid, 'INSERT')))
-FROM (SELECT) this LEFT JOIN pg_namespace n ON n.nspname = %(schema)s
+        AND NOT (has_table_privilege(r.role, c.oid, 'SELECT') AND has_any_column_privilege(r.role, c.oid, 'INSERT')))
+FROM (SELECT coalesce(%(reader)s, session_user)::name AS role) r CROSS JOIN (SELECT coalesce(%(writer)s, session_user)::name AS role) w
+LEFT JOIN pg_namespace n ON n.nspname = %(schema)s
 
 -- name: quoted
--- Names as a statement writes them.
-SELECT quote_ident(%(database)s), quote_ident(%(schema)s), quote_ident(%(role)s)
+-- Names as a statement writes them, in their order.
+SELECT array_agg(quote_ident(n.name) ORDER BY n.at) FROM unnest(%(names)s::text[]) WITH ORDINALITY AS n (name, at)

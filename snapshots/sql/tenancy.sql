@@ -4,5 +4,6 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: bind
 -- Bind the transaction to a tenant and an actor: unqualified names are the tenant's own; policies and triggers may read app.*.
-SELECT set_config('search_path', %(search_path)s, true), set_config('app.current_tenant_id', %(tenant)s, true),
+SELECT set_config('role', %(role)s, true), set_config('search_path', %(search_path)s, true),
+    set_config('app.current_tenant_id', %(tenant)s, true),
     set_config('app.current_user_id', %(user)s, true), set_config('app.current_user_roles', %(roles)s, true)

@@ -28,7 +28,7 @@ def test_every_vendors_ehr_and_the_store_are_well(site: Site, vendor: str) -> No
         assert len(served.log.of("search")) + len(served.log.of("read")) == (0 if exports else 1)
         shown = site.run("config", "check", "--connect")
     assert {one["verdict"] for one in steps.values()} == {"ok"}, steps
-    assert {step for where, step in steps if where == "store"} == {"login", "server", "rights"}
+    assert {step for where, step in steps if where == "store"} == {"login", "server", "rights", "walls"}
     assert {step for where, step in steps if where == name} >= {"dns", "tcp", "metadata", "token", "scopes", "search"}
     assert shown.code == 0
     assert "all is well" in shown.stdout
@@ -102,7 +102,7 @@ def test_a_store_that_gives_no_rights_is_answered_by_the_grant_that_is_needed(
         weak.connect(served, tenant=tenant)
         rights = check(weak, 5)["store", "rights"]
     assert rights["verdict"] == "fail"
-    assert ("GRANT USAGE ON SCHEMA" if tenant == "default" else "GRANT CREATE ON DATABASE") in rights["advice"]
+    assert ("GRANT cf_r_default_" if tenant == "default" else "GRANT CREATE ON DATABASE") in rights["advice"]
 
 
 def test_a_store_that_is_not_there_fails_and_the_ehrs_are_asked_all_the_same(site: Site) -> None:

@@ -16,7 +16,7 @@ async def main(url: str) -> None:
         first, second, third = (search(patient=f"p{n}") for n in (1, 2, 3))
         await run.plan([first, second, third])
         await run.write(Batch(records=[record("a", 1), record("b", 1)], results=[settled(first)]))
-        async with run._session.session.transaction():
+        async with run._session.session.transaction(writes=True):
             await run._conn.execute("UPDATE unit SET state = 'settled'")
             sys.stdout.write(f"{run.id}\n")
             sys.stdout.flush()

@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import psutil
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from snapshots.embedded import MAX_SOCKET_PATH, SERVER_USER, embedded_postgres
 from snapshots.errors import StoreUnavailableError
+from snapshots.reader import Selection
+from tests.fix_store import opened_store
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -129,6 +132,26 @@ def test_durability_is_on_and_errors_in_the_log_quote_no_data(directory: Path):
         with pytest.raises(psycopg.DataError):
             conn.execute("""SELECT '{"name": Jane}'::jsonb""")
     assert "Jane" not in (directory / "server.log").read_text()
+
+
+LOGIN = """
+SELECT session_user, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls, rolinherit, current_setting('temp_file_limit'),
+    ARRAY(SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = l.oid ORDER BY 1)
+FROM pg_roles l WHERE l.rolname = session_user
+"""
+
+
+def test_a_tenants_sessions_log_in_as_it_and_never_as_the_superuser(directory: Path):
+    async def look() -> None:
+        for tenant in ("north", "south"):
+            async with opened_store(f"embedded:{directory}", tenant) as store, store.snapshot(Selection()) as snapshot:
+                login, may_more, inherits, limit, roles = (await snapshot.fetch(sql.SQL(LOGIN)))[0]
+                names = [f"cf_{kind}_{tenant}_{login[-8:]}" for kind in "rw"]
+                assert (login, may_more, inherits, roles) == (f"cf_l_{tenant}_{login[-8:]}", False, False, names)
+                await snapshot.limit(seconds=9, memory_mb=1)
+                assert (await snapshot.fetch(sql.SQL("SHOW temp_file_limit")), limit) == ([("64MB",)], "-1")
+
+    anyio.run(look)
 
 
 def test_an_ordinary_user_runs_the_server_as_itself(directory: Path):

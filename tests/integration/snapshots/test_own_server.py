@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
 
 import psycopg
@@ -14,6 +14,7 @@ from psycopg import sql
 
 from snapshots import sessions
 from snapshots.errors import MissingRightsError, StoreUnavailableError
+from snapshots.inquiry import inquire_store
 from snapshots.migrate import migrations
 from snapshots.reader import Selection
 from snapshots.record import Batch
@@ -172,31 +173,63 @@ async def test_a_role_needs_no_right_to_create_where_its_schema_was_made_for_it(
         assert await store.runs() == []
 
 
-async def test_a_role_that_may_read_exports_and_is_told_what_a_sync_needs(store_url: str, role: str):
+async def test_an_owner_who_may_not_create_roles_works_without_walls_and_the_check_says_what_makes_them(
+    bare: tuple[str, str], role: str
+):
+    url, role_url = bare
+    for right in ("CONNECT", "CREATE", "TEMPORARY"):
+        admin(url, f'GRANT {right} ON DATABASE "{psycopg.conninfo.conninfo_to_dict(url)["dbname"]}" TO "{role}"')
+    async with opened_store(role_url) as store:
+        await written(store)
+        before = await lines(store)
+    step = (await inquire_store(role_url, ["default"]))[-1]
+    assert (step.name, step.verdict) == ("walls", "warn")
+    for statement in re.findall(r"(?:CREATE ROLE|GRANT) [^;]+", step.advice):
+        admin(url, statement)
+    async with opened_store(role_url) as store:
+        await written(store)
+        assert await lines(store) == before
+    step = (await inquire_store(role_url, ["default"]))[-1]
+    assert (step.name, step.verdict) == ("walls", "ok")
+    assert re.search(r"reads as cf_r_default_\w+, and writes as cf_w_default_", step.found)
+
+
+async def refused(doing: Callable[[], AbstractAsyncContextManager[object]], said: str) -> str:
+    """The statements that a refusal names."""
+    with pytest.raises(MissingRightsError, match=said) as caught:
+        async with doing():
+            pass
+    return "; ".join(re.findall(r"GRANT [^;]+", str(caught.value)))
+
+
+async def test_a_login_is_told_which_of_the_tenants_roles_it_needs_to_export_and_to_sync(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
     async with opened_store(store_url) as owner:
         await written(owner)
-        refusal = r'may not read.*GRANT USAGE ON SCHEMA tenant_default TO "Chart role'
-        with pytest.raises(MissingRightsError, match=refusal):
-            async with opened_store(role_url):
-                pass
-        admin(store_url, f'GRANT USAGE ON SCHEMA tenant_default TO "{role}"')
-        admin(store_url, f'GRANT SELECT ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
-        async with opened_store(role_url) as unheard:
-            with pytest.raises(MissingRightsError, match="may not note in the audit") as refused:
-                await lines(unheard)
-        admin(store_url, re.findall(r"GRANT [^;]+", str(refused.value))[0])
+        reading = await refused(lambda: opened_store(role_url), "may not read schema tenant_default")
+        assert re.fullmatch(r'GRANT cf_r_default_[0-9a-f]{8} TO "Chart role [0-9a-f]+"', reading)
+        admin(store_url, reading)
         async with opened_store(role_url) as reader:
             assert await lines(reader) == await lines(owner)
             assert len(await reader.runs()) == 1
-            with pytest.raises(MissingRightsError, match="GRANT INSERT, UPDATE, DELETE ON ALL TABLES"):
+            with pytest.raises(
+                MissingRightsError, match=r'may not write.*GRANT cf_w_default_[0-9a-f]{8} TO "Chart role'
+            ) as no:
                 await reader.begin_run(scope())
-            with pytest.raises(MissingRightsError, match="GRANT INSERT, UPDATE, DELETE ON ALL TABLES"):
-                async with reader.proof("mercy"):
-                    pass
-        admin(store_url, f'GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
+            writing = await refused(lambda: reader.proof("mercy"), "may not write")
+            assert writing in str(no.value)
+        admin(store_url, writing)
         async with opened_store(role_url) as writer:
             await written(writer)
+
+
+async def test_a_login_with_rights_of_its_own_needs_no_role_of_the_tenants(store_url: str, role: str):
+    role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
+    for rights in ("USAGE ON SCHEMA", "SELECT ON ALL TABLES IN SCHEMA", "INSERT ON ALL TABLES IN SCHEMA"):
+        admin(store_url, f'GRANT {rights} tenant_default TO "{role}"')
+    async with opened_store(store_url) as owner, opened_store(role_url) as reader:
+        await written(owner)
+        assert await lines(reader) == await lines(owner)
     admin(store_url, f'DROP OWNED BY "{role}"')
 
 

@@ -17,6 +17,7 @@ from snapshots.migrate import migrations
 from snapshots.record import Batch, Record
 from snapshots.referred import Attached, Document, ReferenceTarget
 from snapshots.store import Store
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import SCHEMA, execute, file, full_run, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
@@ -113,7 +114,7 @@ async def test_a_run_that_an_upgrade_interrupts_lists_again_what_nobody_noticed(
         await run.write(Batch(records=[record("a")], places=places, results=[settled(UNIT), settled(file())]))
     execute(store_url, "DROP TABLE mention")
     execute(store_url, migrations()[8].statements)
-    async with await store.begin_run(scope()) as run:
+    async with opened_store(store_url) as upgraded, await upgraded.begin_run(scope()) as run:
         assert [(unit.key, unit.reached) for unit in await run.pending()] == [
             (UNIT.key, None),
             (file().key, None),

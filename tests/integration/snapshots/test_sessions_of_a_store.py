@@ -7,6 +7,7 @@ import pytest
 from snapshots.actor import Actor
 from snapshots.errors import ConnectionBusyError, StoreUnavailableError
 from snapshots.pool import opened_pool
+from snapshots.walls import Walls
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import scope
 
@@ -18,7 +19,10 @@ APP += "current_setting('app.current_user_roles', true)"
 
 
 async def test_a_transaction_knows_tenant_actor_and_roles_and_leaves_none_of_them_behind(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, most=1) as sessions, sessions.session() as session:
+    async with (
+        opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions,
+        sessions.session() as session,
+    ):
         async with session.transaction():
             inside = await (await session.conn.execute(APP)).fetchone()
         assert inside == ("default", "ana", "research,nurse")
@@ -26,7 +30,7 @@ async def test_a_transaction_knows_tenant_actor_and_roles_and_leaves_none_of_the
 
 
 async def test_a_session_comes_back_without_locks_settings_or_tables_of_its_last_user(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, most=1) as sessions:
+    async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
             await first.execute("SELECT pg_advisory_lock(7)")
@@ -42,7 +46,7 @@ async def test_a_session_comes_back_without_locks_settings_or_tables_of_its_last
 
 
 async def test_a_session_that_broke_off_in_a_transaction_is_not_lent_again(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, most=1) as sessions:
+    async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
             await first.execute("BEGIN")
@@ -60,6 +64,9 @@ async def test_a_closed_run_gives_its_lock_back_at_once(store_url: str) -> None:
 
 
 async def test_who_wants_more_sessions_than_there_are_is_told_so(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, most=1, wait_s=0.1) as sessions, sessions.session():
+    async with (
+        opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1, wait_s=0.1) as sessions,
+        sessions.session(),
+    ):
         with pytest.raises(StoreUnavailableError, match=r"gave no session.*this process uses 1 already"):
             await sessions.lend()

@@ -1,0 +1,186 @@
+"""Builds a tenant's two walls, and finds out whether they stand: roles that reach one schema, and row-level security.
+
+Wall one: the tenant's reader and its writer own nothing and have rights in its schema only; a login becomes one of them for each
+transaction (`tenancy`). Wall two: every table that can be addressed shows rows only in a transaction that is bound to the tenant.
+A schema's comment names its roles. `migrate` decides when to build; docs/store.md says which wall stops what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, sql
+
+from snapshots.sql import load
+from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_schema
+
+_SQL = load("walls")
+_KEY = "chartferry_roles"
+_AUDIT = ("audit_event", "audit_patient", "audit_seal")
+_READ_ONLY = (*_AUDIT, "schema_migration", "report_key")  # for the writer as well
+_STORED = "resource_stored"  # COPY goes there, and nobody may read it
+_VIEWS = ("last_known",)  # of the schema's own
+_OF_NAME = 40  # of the tenant's, so that with prefix and suffix a role's name has at most 63 bytes
+
+
+class RoleNames(NamedTuple):
+    """The roles of one tenant: to read, to write, and for the embedded server, whose own login may everything, to log in."""
+
+    reader: str
+    writer: str
+    login: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walls:
+    """What there is of a tenant's walls, and what this login may do about them."""
+
+    names: RoleNames | None  # None: nothing is written of them
+    there: frozenset[str] = frozenset()  # roles that exist and may enter the schema
+    ours: frozenset[str] = frozenset()  # roles that this login can become
+    existing: frozenset[str] = frozenset()
+    unguarded: int = 0  # tables without row-level security
+    may_create_roles: bool = False
+    is_superuser: bool = False
+
+    @property
+    def stand(self) -> bool:
+        """Whether both walls stand."""
+        return self.names is not None and {self.names.reader, self.names.writer} <= self.there and not self.unguarded
+
+    @property
+    def can_be_built(self) -> bool:
+        """Whether this login, if it owns the tables, can build them: it may create roles, or somebody has made them for it."""
+        return self.may_create_roles or (self.names is not None and {self.names.reader, self.names.writer} <= self.ours)
+
+    @property
+    def roles(self) -> TenantRoles:
+        """What this login becomes."""
+        if self.names is None:
+            return OWN_RIGHTS
+        usable = self.there & self.ours
+        reader, writer = (name if name in usable else None for name in self.names[:2])
+        return TenantRoles(reader, writer)
+
+    @property
+    def login(self) -> str | None:
+        """The tenant's own login, if it has one."""
+        return self.names.login if self.names is not None and self.names.login in self.existing else None
+
+
+async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
+    """Return what there is of a tenant's walls. Needs no right but to be connected."""
+    row = await (await conn.execute(_SQL["may_create_roles"])).fetchone()
+    may_create, is_superuser = row or (False, False)
+    row = await (await conn.execute(_SQL["comment"], {"schema": schema})).fetchone()
+    names = _names_in(row[0] if row else None)
+    if names is None:
+        return Walls(names=None, may_create_roles=may_create, is_superuser=is_superuser)
+    found = await (await conn.execute(_SQL["roles"], {"schema": schema, "names": list(names)})).fetchall()
+    row = await (await conn.execute(_SQL["unguarded"], {"schema": schema})).fetchone()
+    return Walls(
+        names=names,
+        existing=frozenset(name for name, _, _ in found),
+        there=frozenset(name for name, enters, _ in found if enters),
+        ours=frozenset(name for name, _, ours in found if ours),
+        unguarded=row[0] if row else 0,
+        may_create_roles=may_create,
+        is_superuser=is_superuser,
+    )
+
+
+def _names_in(comment: str | None) -> RoleNames | None:
+    try:
+        told = json.loads(comment or "{}").get(_KEY)
+        return RoleNames(**told) if told else None
+    except (ValueError, TypeError, AttributeError):
+        return None  # somebody else's comment
+
+
+async def build_walls(session: TenantSession, found: Walls, *, with_login: bool) -> None:
+    """Build the tenant's walls, as far as this login can. In a transaction of the tables' owner.
+
+    Roles that stand are kept; new ones have new names, because another store of the server may have copied the old ones' names.
+    `with_login`: a login for the tenant too, which needs a server that trusts who reaches it.
+    """
+    conn, schema = session.conn, tenant_schema(session.tenant)
+    names = found.names
+    if names is None or (found.may_create_roles and not {names.reader, names.writer} <= found.there):
+        names, found = (
+            await _new_names(conn, session.tenant),
+            Walls(names=None, may_create_roles=found.may_create_roles, is_superuser=found.is_superuser),
+        )
+        told = json.dumps({_KEY: names._asdict()})
+        await conn.execute(_statement("record", schema=sql.Identifier(schema), told=sql.Literal(told)))
+    await _guard(session)
+    if found.may_create_roles:
+        await _create_roles(conn, names, found, with_login=with_login)
+    elif not {names.reader, names.writer} <= found.ours:
+        return
+    await _grant(conn, schema, names, with_login=with_login)
+
+
+async def _new_names(conn: AsyncConnection[Any], tenant: str) -> RoleNames:
+    row = await (await conn.execute(_SQL["suffix"])).fetchone()
+    assert row is not None
+    return RoleNames(*(f"cf_{kind}_{tenant[:_OF_NAME]}_{row[0]}" for kind in "rwl"))
+
+
+async def _create_roles(conn: AsyncConnection[Any], names: RoleNames, found: Walls, *, with_login: bool) -> None:
+    for role in names[:2]:
+        if role not in found.existing:
+            await conn.execute(_statement("create_role", role=sql.Identifier(role)))
+        if not found.is_superuser and role not in found.ours:
+            await conn.execute(_statement("grant_role", role=sql.Identifier(role), login=sql.SQL("CURRENT_USER")))
+    if with_login and names.login not in found.existing:
+        login = sql.Identifier(names.login)
+        await conn.execute(_statement("create_login", role=login))
+        for role in names[:2]:
+            await conn.execute(_statement("grant_role", role=sql.Identifier(role), login=login))
+
+
+async def _guard(session: TenantSession) -> None:
+    """Guard every table of the schema that is not, but for the one that COPY goes to."""
+    schema = tenant_schema(session.tenant)
+    rows = await (await session.conn.execute(_SQL["tables"], {"schema": schema})).fetchall()
+    statements = [
+        _statement("guard", table=sql.Identifier(schema, name), tenant=sql.Literal(session.tenant))
+        for name, is_partition, is_guarded in rows
+        if not is_partition and not is_guarded
+    ]
+    if statements:
+        await session.conn.execute(sql.SQL(";").join(statements))
+
+
+async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, with_login: bool) -> None:
+    rows = await (await conn.execute(_SQL["tables"], {"schema": schema})).fetchall()
+    tables = [name for name, is_partition, _ in rows if not is_partition]
+    roles = {"reader": sql.Identifier(names.reader), "writer": sql.Identifier(names.writer)}
+    statement = _statement(
+        "grants",
+        schema=sql.Identifier(schema),
+        readable=_listed(schema, [*tables, *_VIEWS]),
+        audit=_listed(schema, _AUDIT),
+        writable=_listed(schema, [name for name in tables if name not in _READ_ONLY]),
+        stored=_listed(schema, [_STORED]),
+        **roles,
+    )
+    await conn.execute(statement)
+    await conn.execute(_SQL["lock"])
+    row = await (await conn.execute(_SQL["shared_rights"], names._asdict())).fetchone()
+    temporary, database, limit = row or (False, "", False)
+    if temporary:
+        await conn.execute(_statement("grant_temporary", database=sql.Identifier(database), writer=roles["writer"]))
+    if limit and with_login:
+        await conn.execute(_statement("grant_limit", reader=roles["reader"]))
+
+
+def _listed(schema: str, tables: Iterable[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(schema, table) for table in tables)
+
+
+def _statement(name: str, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(_SQL[name]).format(**parts)
