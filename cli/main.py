@@ -31,6 +31,7 @@ from cli import (
     snapshots,
     sql_views,
     sync,
+    tenants,
     verify,
     views,
 )
@@ -59,6 +60,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check the configuration.", no_args_is_help=True)
 mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_help=True)
 views_app = typer.Typer(help="Look at views, check them, and create them in the store.", no_args_is_help=True)
+tenants_app = typer.Typer(help="List, make, migrate and delete the store's tenants.", no_args_is_help=True)
 audit_app = typer.Typer(invoke_without_command=True)
 
 
@@ -105,11 +107,21 @@ for _group, _name, _run, _lines in (
     (views_app, "create", sql_views.create, sql_views.CREATE_EXAMPLES),
     (views_app, "drop", sql_views.drop, sql_views.DROP_EXAMPLES),
     (views_app, "refresh", sql_views.refresh, sql_views.REFRESH_EXAMPLES),
+    (tenants_app, "list", tenants.list_tenants, tenants.LIST_EXAMPLES),
+    (tenants_app, "add", tenants.add, tenants.ADD_EXAMPLES),
+    (tenants_app, "migrate", tenants.migrate, tenants.MIGRATE_EXAMPLES),
+    (tenants_app, "drop", tenants.drop, tenants.DROP_EXAMPLES),
     (mock_app, "serve", mock_serve.serve, mock_serve.EXAMPLES),
 ):
     _group.command(_name, epilog=_examples(_lines))(_run)
 audit_app.callback(epilog=_examples(audit.EXAMPLES))(audit.audit)
-for _name, _group in (("config", config_app), ("mock", mock_app), ("audit", audit_app), ("views", views_app)):
+for _name, _group in (
+    ("config", config_app),
+    ("mock", mock_app),
+    ("audit", audit_app),
+    ("views", views_app),
+    ("tenants", tenants_app),
+):
     app.add_typer(_group, name=_name)
 
 

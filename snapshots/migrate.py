@@ -67,7 +67,7 @@ async def migrate(session: TenantSession, *, with_login: bool = False) -> Walls:
         found = await rights_of(conn, schema, session.roles)
         if not _lacks(walls, found, with_login):
             await require_reading(session, found)
-            if found.there and await _version(session, schema) == len(known):
+            if found.there and await version_of(session, schema) == len(known):
                 return walls
         await require_making(session, found)
         session = replace(session, roles=OWN_RIGHTS)
@@ -106,7 +106,7 @@ async def _newest(conn: AsyncConnection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-async def _version(session: TenantSession, schema: str) -> int:
-    """Check without a lock first: almost every start finds the schema up to date."""
+async def version_of(session: TenantSession, schema: str) -> int:
+    """Return the newest migration of a tenant's schema; 0: there is none. Almost every start finds it up to date."""
     async with session.transaction():
         return await _newest(session.conn) if await _has_record(session.conn, schema) else 0

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-import anyio
 from psycopg import AsyncConnection
 
 from snapshots.actor import Actor
@@ -20,7 +19,6 @@ from snapshots.audit_event import Action
 from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartChange, chart_history
-from snapshots.embedded import EmbeddedPostgres
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
@@ -35,9 +33,9 @@ from snapshots.reading import WhatWasRead, named_patients, reading
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.rights import require_creating, require_writing
+from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
 from snapshots.sql_views import SqlViews
-from snapshots.store_url import embedded_directory
 from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.traffic import Down, PaceState
 from snapshots.walls import Walls
@@ -185,25 +183,10 @@ async def open_store(url: str, tenant: str, actor: Actor) -> AsyncIterator[Store
         MigrationError: a newer chartferry has upgraded the schema.
     """
     tenant_schema(tenant)
-    async with _server(url) as server:
+    async with running_server(url) as server:
         walls = await _prepare(server, tenant, actor, with_login=server != url)
         async with opened_pool(server, tenant, actor, walls=walls) as pool:
             yield Store(server, tenant, pool)
-
-
-@asynccontextmanager
-async def _server(url: str) -> AsyncIterator[str]:
-    """Yield the URL of the server, which runs until the end."""
-    directory = embedded_directory(url)
-    if directory is None:
-        yield url
-        return
-    server = EmbeddedPostgres(directory)
-    try:
-        yield await anyio.to_thread.run_sync(server.acquire)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(server.release)
 
 
 async def _prepare(url: str, tenant: str, actor: Actor, *, with_login: bool) -> Walls:

