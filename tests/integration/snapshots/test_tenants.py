@@ -83,7 +83,7 @@ async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_wi
 
 
 async def test_sql_views_of_an_earlier_store_read_what_the_policies_guard_after_the_upgrade(store_url: str) -> None:
-    make_as_of_version(store_url, "older", 13)
+    make_as_of_version(store_url, "older", 14)
     owner(store_url, "older", "CREATE VIEW mine AS SELECT r.id, r.body FROM resource r WHERE r.deleted_at IS NULL")
     async with opened_store(store_url, "older") as store:
         await full_run(await store.begin_run(scope()), [record("a")], [search()])
