@@ -41,7 +41,8 @@ async def begin(
 
     An interrupted run is resumed, with its number, when its scope is equal and it is younger than 24 hours; any other is
     closed as failed. If the connection's base_url has changed, nothing of the old address is resumed: its open runs and its
-    export jobs are given up, and `left_behind` counts them. The session must not be used for anything else; once this has
+    export jobs are given up, and `left_behind` counts them; up to when anything is known is forgotten, so that what is at the new
+    address is listed in full. The session must not be used for anything else; once this has
     returned, closing the run calls `release`. Only `clock` dates what the run does: Postgres' own clock decides nothing.
 
     Raises:
@@ -64,7 +65,8 @@ async def begin(
             left_behind = LeftBehind()
             if has_moved:
                 dropped = await conn.execute(_SQL["drop_jobs"], {"connection": connection, "run": None})
-                await conn.execute(_SQL["forget_down"], {"connection": connection})
+                for step in ("forget_down", "forget_instants"):
+                    await conn.execute(_SQL[step], {"connection": connection})
                 left_behind = LeftBehind(len(stale), dropped.rowcount)
             as_of: datetime | None = None
             idle = timedelta()

@@ -100,7 +100,8 @@ async def close_run(
     own = closing.own
     await conn.execute(_SQL["plan_freely"])
     await conn.execute(_SQL["close_pending"], {**own, "at": at})
-    await conn.execute(_SQL["serve_all_alike"], own)
+    for step in ("serve_all_alike", "know_all_alike"):
+        await conn.execute(_SQL[step], own)
     await count(conn, closing.run, await settle_rivals(conn, taking))
     judged = await evidence.judge(conn, closing, own, at)
     buried = Intake()
@@ -209,7 +210,12 @@ async def _move_watermarks(
     if without_holes and exported:  # a requested type without any resource may have no unit
         complete |= set(closing.scope.types) - {end.resource_type for end in ends if not end.listed}
     newest = {row[0]: row[1] async for row in await conn.execute(_SQL["newest"], closing.own)}
-    types = sorted(one for one in complete if movable(since_of(closing.scope.since, one), before.get(one)))
+    types = sorted(
+        one
+        for one in complete
+        if movable(since_of(closing.scope.since, one), before.get(one))
+        and (one in before or since_of(closing.marks, one) is None)  # news are no beginning of knowledge
+    )
     moved = {}
     for one in types:
         asked_for_news = one in closing.marks

@@ -93,7 +93,7 @@ class Distinct:
 
     records: list[Record]
     rivals: list[Record]  # rival contents of a kept record's version
-    again: list[Record]  # the same resources, brought by other ways
+    again: list[Record]  # the same resources, brought by other ways, or by other patients' searches
     outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known: they prove nothing
 
 
@@ -107,7 +107,7 @@ def distinct(records: Sequence[Record]) -> Distinct:
         before = kept.setdefault(key, record)
         if before is record:
             continue
-        if record.way is not None and record.way != before.way:
+        if record.way is not None and (record.way, record.searched) != (before.way, before.searched):
             again.append(record)
         if before.content_hash == record.content_hash:
             continue
@@ -316,7 +316,8 @@ async def _note_beside(
         await conn.execute(_SQL["forget_members"], _keys(differing, taking), prepare=True)
     current = [record for record in batch.records if (record.resource_type, record.id) not in batch.outdated]
     further = [(record, one, False) for record in current if record.others for one in record.others]
-    further += [(record, record.searched, True) for record in current if record.searched is not None]
+    everything = current + [one for one in batch.again if (one.resource_type, one.id) not in batch.outdated]
+    further += [(record, record.searched, True) for record in everything if record.searched is not None]
     if further:
         values = {
             **_keys([record for record, _, _ in further], taking),
@@ -325,7 +326,6 @@ async def _note_beside(
         }
         await conn.execute(_SQL["note_members"], values)
     if taking.has_evidence:
-        everything = current + [one for one in batch.again if (one.resource_type, one.id) not in batch.outdated]
         await conn.execute(_SQL["clear_evidence"], {**_keys(everything, taking), **_ways(everything, taking)})
     if taking.formers:
         ids = [r.id for r in current if r.resource_type == "Patient" and r.id in taking.formers]

@@ -38,6 +38,11 @@ class StoredKnowledge:
         async with self._session.transaction("reading watermarks") as own:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
+    async def unlisted_types(self) -> Sequence[str]:
+        """Return the types that exports of this selection have brought, and that none has listed in full yet, in order."""
+        async with self._session.transaction("reading watermarks") as own:
+            return sorted([row[0] async for row in await self._conn.execute(_SQL["unlisted_types"], own)])
+
     async def forget(self) -> None:
         """Forget the selection's watermarks, so that its next run lists everything."""
         async with self._session.transaction("forgetting watermarks") as own:

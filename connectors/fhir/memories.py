@@ -124,6 +124,9 @@ class Roster(Protocol):
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note whom the Group has that this run exports, as the Group itself says."""
 
+    async def unmet_members(self) -> Sequence[str]:
+        """Of these members, those of whom no Patient has ever come."""
+
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""
 
@@ -198,6 +201,9 @@ class Knowledge(Protocol):
 
     async def watermarks(self) -> Mapping[str, str]:
         """Per resource type, the instant up to which this connection and selection are known to be complete."""
+
+    async def unlisted_types(self) -> Sequence[str]:
+        """Types that exports of this selection have brought, and that none has listed in full yet: of them news are not all."""
 
     async def forget(self) -> None:
         """Forget these instants, since the clock that told them is not to be believed: the next run lists everything."""

@@ -17,6 +17,22 @@ WHERE u.run = %(run)s AND u.ending = 'not-served' AND u.state = 'settled' AND EX
         AND o.ending IN ('listed', 'partial')
 )
 
+-- name: know_all_alike
+-- Whose Patient has come, and is merged into nobody, is not unknown to one search, nor merged for it: that is no answer.
+UPDATE unit u SET state = 'failed', ending = 'failed', reason = concat(u.reason, ', though the Patient came: sync again')
+WHERE u.run = %(run)s AND u.kind = 'search' AND u.resource_type <> 'Patient' AND u.state = 'settled'
+    AND u.ending IN ('not-found', 'merged') AND NOT EXISTS (
+        SELECT FROM alias a WHERE a.connection = %(connection)s AND a.former_id = u.patient_id AND a.former_id <> a.surviving_id
+    ) AND (EXISTS (
+        SELECT FROM unit p WHERE p.run = %(run)s AND p.patient_id = u.patient_id AND p.resource_type = 'Patient'
+            AND p.ending = 'listed' AND p.records > 0
+    ) OR EXISTS (
+        SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = u.patient_id
+            AND r.deleted_at IS NULL AND (r.last_changed_run = %(run)s OR EXISTS (
+                SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = r.id
+            ))
+    ))
+
 -- name: types
 -- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), was anything
 -- listed as asked, and is there quarantine that no unit answers for.

@@ -398,6 +398,11 @@ WITH unheard AS MATERIALIZED (
     SELECT resource_type, id FROM unreceived
     EXCEPT SELECT resource_type, id FROM seen WHERE run = %(run)s
     EXCEPT SELECT resource_type, id FROM absence WHERE run = %(run)s
+), unproved AS MATERIALIZED (
+    -- whose search was answered oddly: it says of nothing that it is not there
+    SELECT resource_type, patient_id, way FROM unit
+    WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND resource_type <> 'Patient' AND state = 'settled'
+        AND ending = 'listed' AND NOT complete_listing AND NOT incremental
 )
 SELECT u.resource_type, u.id, r.patient_id FROM unheard u
 CROSS JOIN LATERAL (
@@ -415,6 +420,9 @@ WHERE NOT EXISTS (
             SELECT FROM listed l
             WHERE l.connection = %(connection)s AND l.resource_type = u.resource_type AND l.id = u.id AND l.way = f.way
         ))
+        AND NOT EXISTS (
+            SELECT FROM unproved v WHERE v.resource_type = u.resource_type AND v.patient_id = r.patient_id AND v.way = f.way
+        )
         AND (w.scope = 'everything' OR NOT EXISTS (
             -- whose own search has failed for as long is listed by nobody, whatever others are answered
             SELECT FROM lag l JOIN run x ON x.id = l.first_run

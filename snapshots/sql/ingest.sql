@@ -140,10 +140,14 @@ WHERE v.connection = %(connection)s AND v.run = %(run)s AND v.body IS NOT NULL A
 ORDER BY v.resource_type, v.id, v.content_hash
 
 -- name: forget_members
--- Which patients resources named before their content changed goes to the history, unless this run itself had said so.
+-- Which patients resources named before their content changed goes to the history, unless this run itself had said so. So does whose
+-- searches brought them, where this run searches for them too: those that still have the new content say so again.
 WITH forgotten AS (
     DELETE FROM member m USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
-    WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND NOT m.searched
+    WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND (NOT m.searched OR EXISTS (
+        SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'search' AND u.resource_type = m.resource_type
+            AND u.patient_id = m.patient_id
+    ))
     RETURNING m.*
 )
 INSERT INTO member_history (connection, resource_type, id, patient_id, searched, from_run, to_run)

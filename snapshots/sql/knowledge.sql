@@ -7,6 +7,12 @@ WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 -- Up to when each type of this connection and knowledge is known to be complete.
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
+-- name: unlisted_types
+-- Types that an export of this knowledge has brought, and that none has listed in full since.
+SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
+WHERE r.connection = %(connection)s AND r.knowledge = %(knowledge)s AND r.kind = 'sync' AND u.kind = 'file' AND u.resource_type <> '*'
+EXCEPT SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+
 -- name: forget
 -- Up to when anything is known is known no more.
 DELETE FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s

@@ -31,6 +31,10 @@ WHERE NOT deleted AND run IN (SELECT id FROM run WHERE connection = %(connection
 -- Whether the EHR was down is known of its old address only.
 UPDATE pace SET down_until = NULL, down_reason = NULL, trips = 0, quota_free_at = NULL WHERE connection = %(connection)s
 
+-- name: forget_instants
+-- Up to when anything is known holds for the old address only.
+DELETE FROM watermark WHERE connection = %(connection)s
+
 -- name: run_to_discard
 -- A run's connection, whether it is open, and its export job if that was never deleted at the server: whether it can be found there.
 SELECT c.id, c.name, run.status = 'running', b.run IS NOT NULL, b.status_url IS NOT NULL

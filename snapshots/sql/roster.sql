@@ -75,6 +75,12 @@ SELECT r.id, r.deleted_at IS NULL, r.deleted_at IS NULL OR EXISTS (
     SELECT FROM resource c WHERE c.patient_id = r.id AND c.connection = %(connection)s AND c.deleted_at IS NULL
 ) FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s ORDER BY r.id
 
+-- name: unmet_members
+-- Whom the Group has that this run exports, and of whom no Patient has ever come.
+SELECT patient_id FROM group_member g WHERE g.run = %(run)s AND NOT EXISTS (
+    SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = g.patient_id
+) ORDER BY 1
+
 -- name: describe_cohort
 -- Say what became of the cohort's entries.
 UPDATE run SET cohort = coalesce(cohort, '{}') || %(cohort)s WHERE id = %(run)s

@@ -54,7 +54,7 @@ class Player:
         self._dead = False
         self._writes = 0
         self._during: list[tuple[int, s.Happening]] = []
-        self.connection = NAME
+        self.connection, self.base_url = NAME, BASE
         self.told: list[str] = []  # how each run ended
 
     async def play(self, *, to_end: bool = True) -> Failure | None:
@@ -149,10 +149,10 @@ class Player:
     async def _sync(self, step: s.Run) -> RunReport:
         site, ask = self._history.site, step.ask
         profile = _profile(site)
-        connection = Connection(name=self.connection, vendor="generic", base_url=BASE, auth="none")
+        connection = Connection(name=self.connection, vendor="generic", base_url=self.base_url, auth="none")
         request = SyncRequest(
             connection=self.connection,
-            base_url=BASE,
+            base_url=self.base_url,
             profile=profile,
             kind="pull" if ask.is_pull else "sync",
             mode=ask.mode,  # type: ignore[arg-type]  # one of the three, by `Ask`
@@ -262,6 +262,9 @@ def _profile(site: s.Site) -> VendorProfile:
             "retry": {"max_tries": 4},
             "attachments": {"fetch": False},
             "references": {"follow": (s.DEVICE, s.ORGANIZATION) if site.follow else (), "fresh_d": 0},
-            "answers": {"restricted_retry_d": 0.5, "issue_codes": {"4119": "incomplete"}},
+            "answers": {
+                "restricted_retry_d": 0.5,
+                "issue_codes": {"4100": "missing", "4119": "incomplete", "4130": "restricted"},
+            },
         },
     )

@@ -7,7 +7,7 @@ store twice; the merge makes that harmless.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.file_reading import FileReading
 from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade, VendorProfile
 from connectors.fhir.records import codes_of, grade
 from connectors.fhir.transport.body import BodyReader
@@ -287,8 +288,7 @@ class FileFetcher:
         self._tally.issues += reading.issues
         self._tally.unread += reading.unreadable
         grave = [issue for issue in reading.issues if issue.severity in GRAVE]
-        meanings = self._profile.answers.issue_codes
-        lost = [issue for issue in grave if grade([issue], meanings) in _NOT_EXPORTED]
+        lost = self._graded(reading, _NOT_EXPORTED)
         reasons = []
         if lost:
             codes = ", ".join(codes_of(lost)) or "no codes"
@@ -298,13 +298,18 @@ class FileFetcher:
         if reasons:
             self._tally.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
-        partial = grade(reading.issues, meanings) in _NOT_SHOWN
+        partial = bool(self._graded(reading, _NOT_SHOWN))
         return UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,
             complete_listing=whole and not grave and not partial,
             ending=Ending.PARTIAL if partial else Ending.LISTED,
         )
+
+    def _graded(self, reading: FileReading, grades: Container[IssueGrade]) -> list[Issue]:
+        """The issues of a file that mean one of these, each by itself: a graver one beside it takes nothing from what it says."""
+        meanings = self._profile.answers.issue_codes
+        return [issue for issue in reading.issues if grade([issue], meanings) in grades]
 
     def _doubted(self, unit: Unit) -> UnitResult:
         """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""
@@ -327,6 +332,9 @@ class FileFetcher:
         for other in reading.other_types:
             self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
         reasons = []
+        if lost := self._graded(reading, _NOT_EXPORTED):
+            codes = ", ".join(codes_of(lost))
+            reasons.append(f"the server says in it that its export failed in part: {len(lost)} issues ({codes})")
         if reading.unreadable:
             reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
         if promised is not None:
@@ -337,9 +345,14 @@ class FileFetcher:
         lists_all = reading.detail.lists_all and not reading.other_types
         if lists_all and not reading.lines and not proved and unit.kind == "file":
             self._tally.empty += 1
-        lists_all = lists_all and proved
+        partial = bool(self._graded(reading, _NOT_SHOWN))
+        self._tally.partial += partial
         return UnitResult(
-            key=unit.key, state=UnitState.SETTLED, complete_listing=lists_all, records=reading.lines - reading.headers
+            key=unit.key,
+            state=UnitState.SETTLED,
+            complete_listing=lists_all and proved and not partial,
+            records=reading.lines - reading.headers,
+            ending=Ending.PARTIAL if partial else Ending.LISTED,
         )
 
     def notes(self) -> list[str]:

@@ -22,6 +22,7 @@ class DownloadTally:
     miscounted: int = 0
     unproved: int = 0
     empty: int = 0
+    partial: int = 0
     lost: int = 0
     resumed: int = 0
     doubts: list[str] = field(default_factory=list)
@@ -49,6 +50,11 @@ class DownloadTally:
             found.append(
                 f"{self.empty} files have no lines, and the manifest does not count them: this does not prove that there is "
                 "nothing of their types"
+            )
+        if self.partial:
+            found.append(
+                f"{self.partial} files say themselves that there may be more than they have: what they do not list is kept, and "
+                "their types are not known to be complete"
             )
         if self.mislabelled:
             what = ", ".join(f"{pair} ({files} files)" for pair, files in sorted(self.mislabelled.items()))

@@ -6,7 +6,7 @@ is judged as a crawl judges it. How they are written into the kick-off is `kick_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +24,7 @@ from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
 from snapshots.patient import Alias
-from snapshots.record import Batch
+from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion
 
@@ -55,10 +55,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
     # who was merged is named by the survivor's id, and asked for by his own at the end
     everyone, led_on = with_survivors(patients, await run.store.roster.aliases())
     keys = [_key(patient) for patient in everyone] + ([unit_key("cohort", "unresolved")] if unresolved else [])
-    await run.store.plan(
-        Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
-        for key, patient in zip(keys, (*everyone, None), strict=False)
-    )
+    await run.store.plan(_unit(key, patient) for key, patient in zip(keys, (*everyone, None), strict=False))
     return tuple(one for one in everyone if one not in led_on) or patients
 
 
@@ -67,6 +64,7 @@ class _Answers:
     """What the server said of patients who were asked for by their ids: of those who are not there, how that is judged."""
 
     results: dict[str, UnitResult] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     aliases: list[Alias] = field(default_factory=list)
 
@@ -98,6 +96,7 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str]) -> 
 
         async def take(fetched: Fetched) -> None:
             came.update(record.id for record in fetched.records)
+            found.records += [record._replace(unit_key=None) for record in fetched.records]
             found.deletions += fetched.deletions
             found.aliases += [alias for alias in fetched.aliases if alias.former_id == unit.patient_id]
 
@@ -144,28 +143,37 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
 
 
 async def check_patients(run: EhrRun, capability: Capability) -> None:
-    """Named patients of whom no Patient came are holes: an id that the server does not know passes for one without data.
+    """Named patients, and a Group's members, of whom no Patient came are holes: an unknown id passes for one without data.
 
     They are asked for by their ids first: who is dead, or merged into a patient who was named too, is no hole. News need not
     bring the Patient of somebody whom the store has.
     """
+    roster, exported = run.store.roster, not run.request.types or "Patient" in run.request.types
+    if run.is_full and exported:
+        await run.store.plan(_unit(_key(one), one) for one in await roster.unmet_members())
+    if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
+        dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
+        await run.store.plan(_unit(_key(one), one) for one in dead)
     units = await run.store.pending(kinds=("cohort",))
     if not units:
         return
+    stored = {one.id: one for one in await roster.stored_patients()}
     named = [unit.patient_id for unit in units if unit.patient_id]
-    named_types = run.request.types
-    absent: set[str] = set()
-    if not named_types or "Patient" in named_types:
-        absent.update(await run.store.jobs.patients_without_data(named))
+    absent = set(await run.store.jobs.patients_without_data(named))
+    alive = {one.id for one in stored.values() if one.alive}
     if not run.is_full:
-        absent -= {one.id for one in await run.store.roster.stored_patients() if one.alive}
+        absent -= alive
     answers = await _ask(run, capability, sorted(absent)) if absent else _Answers()
-    results = [_result(unit, absent, answers, named) for unit in units]
-    await run.store.write(Batch(results=results, deletions=answers.deletions, aliases=answers.aliases))
+    results = [_result(unit, absent if exported else answers.results, answers, named) for unit in units]
+    # who is read is there again, and is named by the next export
+    back = [
+        record for record in answers.records if record.id in absent and record.id in stored and record.id not in alive
+    ]
+    await run.store.write(Batch(results=results, records=back, deletions=answers.deletions, aliases=answers.aliases))
     _count(run, results)
 
 
-def _result(unit: Unit, absent: Collection[str], answers: _Answers, named: Collection[str]) -> UnitResult:
+def _result(unit: Unit, absent: Container[str], answers: _Answers, named: Collection[str]) -> UnitResult:
     """How a named patient's unit ends."""
     if unit.patient_id is None:
         reason = "cohort entries named no patient, or several"
@@ -181,6 +189,10 @@ def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:
     """Count how they ended, as holes but not as files: the export's files are all there."""
     run.settled(results, 0)
     run.failed_units -= sum(result.state is UnitState.FAILED for result in results)
+
+
+def _unit(key: str, patient: str | None) -> Unit:
+    return Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
 
 
 def _key(patient: str) -> str:

@@ -87,7 +87,7 @@ async def fetch_by_bulk(
     finally:
         run.notes += files.notes()
     await check_patients(run, capability)
-    run.notes += await _vanished(run, job)
+    run.notes += [*await _vanished(run, job), *await _first_met(run, job)]
     await _release(run, job)
     return _watermark(run, job)
 
@@ -135,6 +135,8 @@ async def _since(
     asked_for = set(patients) or (None if members is None else set(members.patients))
     if found is None or await _is_anybody_behind(run, asked_for):
         return None
+    if not types and await run.store.knowledge.unlisted_types():
+        return None
     if group is not None and members is None:
         run.notes.append(
             "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
@@ -157,7 +159,14 @@ async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) ->
         return True
     whose = None if asked_for is None else sorted(asked_for)
     withheld = await run.store.evidence.withheld(whose, MOST_READS)
-    return await any_readable(run.client, run.request.base_url, run.request.profile, withheld)
+    if await any_readable(run.client, run.request.base_url, run.request.profile, withheld):
+        return True
+    if len(withheld) == MOST_READS:
+        run.notes.append(
+            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again: what was added beside "
+            "another meanwhile comes after that"
+        )
+    return False
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
@@ -301,6 +310,13 @@ async def _vanished(run: EhrRun, job: BulkJob) -> list[str]:
             "because an export without `types` does not prove that anything is gone; name types to be sure"
         )
     ]
+
+
+async def _first_met(run: EhrRun, job: BulkJob) -> list[str]:
+    """Types that an export of news is the first to bring: what the EHR had of them before is in no export yet."""
+    met = await run.store.knowledge.unlisted_types() if proofs_from(job).incremental else ()
+    note = "came for the first time, in an export of news: what there was before comes with the next export, a full one"
+    return [f"{', '.join(met)}: {note}"] if met else []
 
 
 async def _release(run: EhrRun, job: BulkJob) -> None:

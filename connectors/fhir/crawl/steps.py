@@ -56,6 +56,7 @@ async def fetch_by_crawl(
     search = await crawl.fetch_all()
     if fresh and run.request.kind == "sync" and not run.request.types:  # else not all was asked here, or by choice
         run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
+        run.notes += await _not_asked_any_more(run, plan, capability)
     return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
 
 
@@ -73,6 +74,17 @@ async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, fol
             f"set `types = [{named}]`"
         )
     ]
+
+
+async def _not_asked_any_more(run: EhrRun, plan: TypePlan, capability: Capability) -> list[str]:
+    """Types that were listed before, and that the CapabilityStatement no longer has: silence is no answer about them."""
+    listed = {t for t in await run.store.knowledge.watermarks() if t not in capability.searchable}
+    unasked = ", ".join(sorted(listed.difference(plan.types, plan.directory)))
+    note = (
+        f"{unasked}: listed before, but no longer declared by the server, so not requested: what is stored was kept, and is not "
+        "known to be complete; name such types in `types` to request them all the same"
+    )
+    return [note] if unasked else []
 
 
 def crawl_knowledge(run: EhrRun) -> str:

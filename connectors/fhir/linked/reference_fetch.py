@@ -125,15 +125,15 @@ class ReferenceFetcher:
         if len(ids) == 1:
             return await self._read(unit, ids[0], emit)
         try:
-            came, absent = await self._search(unit, ids, emit)
+            came = await self._search(unit, ids, emit)
         except (TerminalFetchError, ProtocolError):
             # one id that the server rejects (another patient's, broken, restricted) makes it refuse the whole list: find that id
             half = len(ids) // 2
             return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
         missing = [identity for identity in ids if identity not in came]
-        if not missing or absent:
-            return len(came), absent
-        # a server may answer a list in part, with or without a word: only a read says that something is not there
+        if not missing:
+            return len(came), set()
+        # a server may answer a list in part, with or without a word, and its word names no id: only a read says what one means
         capped = len(came) < len(missing) <= _LISTS_MORE * len(came)
         again = [missing] if capped else [[identity] for identity in missing]
         count, absent = await self._ask_all(unit, again, emit)
@@ -187,8 +187,8 @@ class ReferenceFetcher:
             await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, _SAID[ending])]))
         return ending
 
-    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> tuple[set[str], set[Ending]]:
-        """Return the ids that came, and why others did not, if the answer says so."""
+    async def _search(self, unit: Unit, ids: Sequence[str], emit: Emit) -> set[str]:
+        """Return the ids that came."""
         resource_type = unit.resource_type
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"
@@ -210,7 +210,7 @@ class ReferenceFetcher:
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
             self._came.add(resource_type)
-        return came, {Ending.RESTRICTED} if meaning == "restricted" else set()
+        return came
 
     def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
         return Call(

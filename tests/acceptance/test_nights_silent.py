@@ -1,0 +1,259 @@
+"""Histories in which the EHR is silent about a type, a patient or a row, or says it in another place: silence is no absence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.acceptance.odd_ehr import CHART, Hook, obs, odd, pats, unjudged
+from tests.histories.answers import BASE, Answer, Job, Server, _bundle, _issue
+from tests.histories.nights import Nights, observation
+from tests.histories.stage import Stage
+from tests.histories.steps import (
+    CONDITION,
+    DEVICE,
+    OBSERVATION,
+    ORGANIZATION,
+    PATIENT,
+    Add,
+    Ask,
+    Drop,
+    Join,
+    Leave,
+    Merge,
+    Permit,
+    Sick,
+    Site,
+    Unmerge,
+    Withhold,
+)
+
+
+def without(*types: str) -> Callable[[Job], Job]:
+    return lambda job: job._replace(files={kind: rows for kind, rows in job.files.items() if kind not in types})
+
+
+def searched_by(patients: Callable[[], Mapping[str, list[dict[str, Any]]]]) -> Hook:
+    """Observations that searches by patient bring beside those that name the patient, by patient."""
+
+    def hook(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path != [OBSERVATION] or "patient" not in query:
+            return None
+        patient = query["patient"][0].removeprefix("Patient/")
+        own = [row for row in server._ehr.of_type(OBSERVATION) if row.patient == patient and server._ehr.listed(row)]
+        found = [*map(server._ehr.body, own), *patients().get(patient, ())]
+        return Answer(200, _bundle(found, len(found), None, []))
+
+    return hook
+
+
+def declaring(server: Server, *left_out: str) -> Hook:
+    whole = server._capability()
+    kept = [one for one in whole["rest"][0]["resource"] if one["type"] not in left_out]
+    found = Answer(200, {**whole, "rest": [{**whole["rest"][0], "resource": kept}]})
+    return lambda server, path, query: found if path == ["metadata"] else None
+
+
+def whole(nights: Nights, **how: Any) -> bool:
+    night = unjudged(nights, **how)
+    return night.status == "complete" and nights.at_ehr <= night.live
+
+
+# types
+def test_a_type_that_an_export_of_news_is_the_first_to_bring_makes_the_next_a_full_one(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk"), levels=("patient",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Add(CONDITION, "old", "p1", age_d=300))
+    server.exported_as = without(CONDITION)
+    unjudged(nights)
+    server.exported_as = staticmethod(lambda job: job)
+    nights.happens(Add(CONDITION, "new", "p1"))
+    night = unjudged(nights)
+    assert CONDITION not in night.known
+    assert any(note.startswith("Condition: came for the first time") for note in night.notes)
+    assert whole(nights)
+    nights.happens(obs("o2", "p1", 0))
+    assert unjudged(nights).counts[2] < 4, "from then on news are asked for again"
+
+
+@pytest.mark.parametrize("since", ["auto", "none"])
+def test_a_type_that_a_crawl_listed_and_that_is_not_declared_for_a_night_is_named(stage: Stage, since: str) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl"), reconcile_every_d=60))
+    server = odd(nights)
+    rows = (Add(CONDITION, "c1", "p1"), Add(ORGANIZATION, "g1"))
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), *rows)
+    unjudged(nights)
+    server.hook = declaring(server, CONDITION, ORGANIZATION)
+    nights.happens(Add(CONDITION, "c2", "p1"), Add(ORGANIZATION, "g2"))
+    assert any(
+        note.startswith("Condition, Organization: listed before") for note in unjudged(nights, since=since).notes
+    )
+    server.hook = None
+    assert whole(nights)
+
+
+@pytest.mark.parametrize(("severity", "code"), [("warning", "4119"), ("information", "incomplete")])
+def test_a_file_of_data_that_says_there_may_be_more_leaves_its_type_unknown(
+    stage: Stage, severity: str, code: str
+) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), obs("o2", "p1"))
+    line = json.dumps(_issue(severity, code, vendor_code=code))
+
+    def in_part(job: Job) -> Job:
+        told = [one for one in job.files[OBSERVATION] if '"o2"' not in one]
+        return job._replace(files={**job.files, OBSERVATION: [*told, line]})
+
+    server.exported_as = in_part
+    night = unjudged(nights)
+    assert OBSERVATION not in night.known
+    assert any("there may be more than they have" in note for note in night.notes)
+    server.exported_as = staticmethod(lambda job: job)
+    assert whole(nights)
+
+
+# patients
+def test_a_named_patient_of_whom_an_export_without_patients_brings_nothing_is_asked_for(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p9", "bulk", (OBSERVATION,)), levels=("patient",)))
+    nights.happens(*pats("p1"), obs("o1", "p1", 0))
+    night = unjudged(nights)
+    assert (night.status, night.holes) == ("partial", {"Patient cohort not-found"})
+
+
+@pytest.mark.parametrize("how", ["in no index", "unknown", "withheld"])
+def test_a_member_who_is_new_in_a_group_and_of_whom_its_export_brings_nothing_is_a_hole(stage: Stage, how: str) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2"), Join("A", "p1"))
+    unjudged(nights)
+    nights.happens(Join("A", "p9" if how == "unknown" else "p2"))
+    secret = [(PATIENT, "p2"), (OBSERVATION, "o2")] if how == "withheld" else []
+    nights.happens(*(Withhold(*key) for key in secret))
+    sick = (Sick(("Patient/p2", "Observation/o2")),) if how == "in no index" else ()
+    night = unjudged(nights, faults=sick)
+    assert night.holes == {f"Patient cohort {'not-found' if how == 'unknown' else 'failed'}"}
+    if how == "unknown":
+        nights.happens(Leave("A", "p9"), Join("A", "p2"))
+    nights.happens(*(Permit(*key) for key in secret))
+    assert whole(nights)
+
+
+@pytest.mark.parametrize("answer", ["unknown", "a redirect"])
+def test_a_search_that_is_answered_as_if_its_patient_were_not_there_is_a_hole_where_he_is(
+    stage: Stage, answer: str
+) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), reconcile_every_d=60))
+    led = Answer(302, b"", {"Location": f"{BASE}/Patient/p2"})
+    found = led if answer == "a redirect" else Answer(400, _issue("error", "not-found", vendor_code="4100"))
+    server = odd(nights)
+    server.hook = lambda server, path, query: (
+        found if path == [OBSERVATION] and query.get("patient") == ["p1"] else None
+    )
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2", 0))
+    night = unjudged(nights)
+    assert (night.status, night.holes, night.behind) == ("partial", {"Observation search failed"}, {"Observation p1"})
+    server.hook = None
+    assert whole(nights)
+
+
+@pytest.mark.parametrize("who", ["cohort:p1,p2,p3,p4", "store"])
+def test_an_export_of_named_patients_names_those_again_whose_merge_has_ended(stage: Stage, who: str) -> None:
+    home = Ask(who, "bulk", CHART)
+    nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2", "p3", "p4"), *(obs(f"o{n}", f"p{n}") for n in range(1, 5)), obs("q", "p4", 0))
+    unjudged(nights, Ask("all", "bulk", CHART))
+    unjudged(nights)
+    nights.happens(Merge("p1", "p3", "redirect"), Merge("p2", "p4", "redirect"))
+    merged = unjudged(nights, since="none")
+    assert merged.dead == {"Patient/p1", "Patient/p2"}
+    nights.happens(Unmerge("p1"), Unmerge("p2"))
+    night = unjudged(nights, since="none")
+    assert nights.at_ehr <= night.live or night.holes == {"Patient cohort failed"}
+    assert whole(nights)
+    nights.end()
+
+
+def test_what_one_of_many_withheld_patients_gained_comes_once_permitted_or_is_named(stage: Stage) -> None:
+    ids = [f"p{n:03}" for n in range(130)]
+    nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats(*ids), obs("q", ids[-1], 0))
+    unjudged(nights)
+    last = ids[53]  # of more than are read in one run
+    nights.happens(
+        obs("gained", last, 0), Withhold(OBSERVATION, "gained"), *(Withhold(PATIENT, one) for one in ids[:54])
+    )
+    unjudged(nights, since="none")
+    nights.happens(Permit(PATIENT, last), Permit(OBSERVATION, "gained"))
+    for number in range(8):
+        nights.happens(obs(f"q{number}", ids[-1], 0))
+        night = unjudged(nights)
+        came = "Observation/gained" in night.live
+        assert came or any("withheld rows were read" in note for note in night.notes)
+    assert came
+
+
+# rows
+def test_a_deleted_row_of_a_patient_whose_search_always_brings_others_rows_goes_in_the_end(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
+    foreign = observation("foreign", "p3")
+    odd(nights).hook = searched_by(lambda: {"p1": [foreign]})
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p1"), obs("o3", "p2"))
+    unjudged(nights)
+    nights.happens(Drop(OBSERVATION, "o1"))
+    first = unjudged(nights)
+    assert (first.dead, first.holes) == (set(), {"Observation not-found"})
+    assert unjudged(nights).dead == {"Observation/o1"}
+
+
+def test_a_row_that_names_nobody_is_no_longer_whose_search_does_not_bring_its_new_content(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
+    versions: dict[str, int] = {}
+
+    def brought() -> dict[str, list[dict[str, Any]]]:
+        version = max(versions.values())
+        at = f"2020-01-0{version}T00:00:00Z"
+        row = observation("x", None, version, at, subject={"identifier": {"value": f"m{version}"}})
+        return {patient: [row] for patient, of in versions.items() if of == version}
+
+    odd(nights).hook = searched_by(brought)
+    nights.happens(*pats("p1", "p2"))
+    for version, patients in enumerate((("p1",), ("p2",), ("p1", "p2"), ("p1",)), start=1):
+        versions.update(dict.fromkeys(patients, version))
+        unjudged(nights)
+        whose = {patient for patient in ("p1", "p2") if "Observation/x" in nights.chart(patient)}
+        assert whose == set(patients)
+
+
+def test_what_another_ehr_has_at_a_connections_new_address_is_listed_in_full(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
+    unjudged(nights)
+    nights.happens(obs("old", "p1"))
+    nights.base_url = "http://other.example/fhir"
+    assert whole(nights)
+    assert whole(nights)
+
+
+def test_what_a_list_of_references_leaves_out_is_read_though_the_list_tells_of_a_restriction(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl"), follow=True))
+    ids = [f"d{n}" for n in range(6)]
+    nights.happens(*pats("p1"), *(Add(DEVICE, one) for one in ids), Withhold(DEVICE, "d5"))
+    nights.happens(*(Add(OBSERVATION, f"of-{one}", "p1", device=one) for one in ids))
+    outcome = {"resource": _issue("warning", "forbidden", vendor_code="4130"), "search": {"mode": "outcome"}}
+
+    def hook(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path != [DEVICE] or "_id" not in query:
+            return None
+        found = [
+            server._ehr.body(server._ehr.rows[DEVICE, one]) for one in query["_id"][0].split(",")[:2] if one != "d5"
+        ]
+        return Answer(200, _bundle(found, None, None, [outcome]))
+
+    odd(nights).hook = hook
+    night = unjudged(nights, later=timedelta(hours=1))
+    assert (night.status, nights.at_ehr - night.live) == ("complete", {"Device/d5"})
+    assert "Device: 1 mentioned and restricted by the server for this client" in night.notes
