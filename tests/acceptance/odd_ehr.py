@@ -7,7 +7,7 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from tests.histories import steps as s
-from tests.histories.answers import BASE, Answer, Job, Server
+from tests.histories.answers import BASE, Answer, Job, Server, _outcome
 from tests.histories.nights import Night, Nights
 from tests.histories.steps import OBSERVATION, PATIENT, Add, Ask
 
@@ -19,6 +19,7 @@ class OddServer(Server):
     """What `hook` answers stands in place of the server's own answer."""
 
     hook: Hook | None = None
+    refuses_formers = False  # an export that names who is not there under that id is refused as a whole, as HAPI does
 
     def answer(self, method: str, url: str, body: bytes) -> Answer:
         parts = urlsplit(url)
@@ -27,6 +28,8 @@ class OddServer(Server):
         return found if found is not None else super().answer(method, url, body)
 
     def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
+        if self.refuses_formers and any(f'"Patient/{former}"'.encode() in body for former in self._ehr.led):
+            return _outcome(404, "not-found")
         answer = super()._kick_off(path, query, body)
         if answer.status == 202:
             number = str(len(self._jobs))

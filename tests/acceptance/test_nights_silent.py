@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.odd_ehr import CHART, Hook, obs, odd, pats, unjudged
-from tests.histories.answers import BASE, Answer, Job, Server, _bundle, _issue
+from tests.histories.answers import BASE, Answer, Job, Server, _bundle, _issue, _outcome
 from tests.histories.nights import Nights, observation
 from tests.histories.stage import Stage
 from tests.histories.steps import (
@@ -140,6 +140,33 @@ def test_a_member_who_is_new_in_a_group_and_of_whom_its_export_brings_nothing_is
         nights.happens(Leave("A", "p9"), Join("A", "p2"))
     nights.happens(*(Permit(*key) for key in secret))
     assert whole(nights)
+
+
+def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2"), Join("A", "p1"), Join("A", "p2"))
+    unjudged(nights)
+    nights.happens(Leave("A", "p2"), obs("meanwhile", "p2", 0), obs("o3", "p1", 0))
+    server.hook = lambda server, path, query: _outcome(503, "transient") if path == ["Group", "A"] else None
+    night = unjudged(nights)
+    assert (night.status, "Observation/o3" in night.live) == ("complete", True)
+    server.hook = None
+    nights.happens(Join("A", "p2"), obs("o4", "p1", 0))
+    assert whole(nights)
+
+
+def test_an_export_that_is_refused_for_a_merged_patients_former_id_names_the_survivor_alone(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2,p3", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2", "p3"), *(obs(f"o{n}", f"p{n}") for n in (1, 2, 3)))
+    odd(nights).refuses_formers = True
+    unjudged(nights)
+    nights.happens(Merge("p1", "p2", "redirect"))
+    night = unjudged(nights, since="none")
+    assert (night.status, night.live, night.dead) == ("complete", nights.at_ehr, {"Patient/p1"})
+    nights.happens(Unmerge("p1"))
+    unjudged(nights, since="none")
+    assert whole(nights, since="none")
 
 
 @pytest.mark.parametrize("answer", ["unknown", "a redirect"])

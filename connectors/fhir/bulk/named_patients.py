@@ -28,8 +28,7 @@ from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion
 
-_UNKNOWN = frozenset({Ending.NOT_FOUND, Ending.GONE})
-_NOT_THERE = _UNKNOWN | {Ending.MERGED}
+_NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
 
 
@@ -127,18 +126,17 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     """
     run.show("looking for the patients that the server does not know")
     answers = await _ask(run, capability, patients)
-    unknown = {one: result for one, result in answers.results.items() if result.ended in _UNKNOWN}
-    known = tuple(one for one in patients if one not in unknown)
-    if not unknown:
+    judged = [result for one in patients if (result := answers.judged(one, patients)) is not None]
+    known = tuple(one for one in patients if one not in answers.results)
+    if not judged:
         return known
     if not known:
         raise PlanError(_NOBODY)
-    results = [
-        replace(result, key=_key(one), reason=f"not exported: {result.reason}") for one, result in unknown.items()
-    ]
-    await run.store.write(Batch(results=results, deletions=[one for one in answers.deletions if one.id in unknown]))
+    results = [replace(result, reason=f"not exported: {result.reason}") for result in judged]
+    deletions = [one for one in answers.deletions if one.id in answers.results]
+    await run.store.write(Batch(results=results, deletions=deletions, aliases=answers.aliases))
     _count(run, results)
-    run.notes.append(f"patients that the server does not know, left out of the export: {len(unknown):,}")
+    run.notes.append(f"patients that the server does not know, left out of the export: {len(results):,}")
     return known
 
 

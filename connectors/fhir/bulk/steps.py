@@ -22,7 +22,7 @@ from connectors.fhir.bulk.named_patients import check_patients, known_patients, 
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
-from connectors.fhir.errors import ProtocolError, RequestError
+from connectors.fhir.errors import ProtocolError, TransientFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.patients.permission import MOST_READS, any_readable
@@ -131,7 +131,13 @@ async def _since(
     if "*" in since:
         return found
     roster, group = run.store.roster, run.request.group if level == "group" else None
-    members = await _members(run, group) if group is not None else None
+    try:
+        members = await _members(run, group) if group is not None else None
+    except TransientFetchError:
+        run.notes.append(
+            "the Group's members could not be read this time: exported in full, since who is out may come back"
+        )
+        return None
     asked_for = set(patients) or (None if members is None else set(members.patients))
     if found is None or await _is_anybody_behind(run, asked_for):
         return None
@@ -170,10 +176,14 @@ async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) ->
 
 
 async def _members(run: EhrRun, group: str) -> Cohort | None:
-    """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty."""
+    """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty.
+
+    Raises:
+        TransientFetchError: another time it may be read.
+    """
     try:
         members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
-    except (PlanError, ProtocolError, RequestError):
+    except (PlanError, ProtocolError):
         return None
     if not members.patients and not members.unresolved:
         return None  # servers leave the members of large Groups out
