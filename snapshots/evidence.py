@@ -285,8 +285,8 @@ _NOTES = {
     "left": "{type}: {count} no longer in this selection, but still at the EHR: their charts stay as they are",
     "left-unread": "{type}: {count} no longer in this selection, and no answer shows whether they still exist: their charts stay "
     "as they are",
-    "dropped": "{type}: {count} rows can be read, but the search or export that listed them before no longer does: read from "
-    "time to time from now on",
+    "dropped": "{type}: {count} rows are no longer listed by the search or export that listed them before, but nothing says that "
+    "they are gone: read from time to time from now on",
 }
 
 

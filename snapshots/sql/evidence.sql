@@ -540,6 +540,8 @@ UPDATE absence a SET received = k.received, fate = CASE
     WHEN k.way IS NULL THEN 'open'
     -- that it could not be read is not that it is not there, whatever the listings say
     WHEN k.asked AND (k.said = 'unanswered' OR k.said IS NULL AND k.controlled) THEN 'doubted'
+    -- what a chart no longer mentions need not be gone, however often an export leaves it out
+    WHEN k.way IS NOT NULL AND NOT k.strict AND NOT k.asked THEN 'dropped'
     -- to leave a selection is no listing's word; to be said twice not to be there is
     WHEN k.heard_before AND k.prior IN ('doubted', 'not-found')
         AND (k.resource_type <> 'Patient' OR k.scope = 'everything' OR k.said IN ('gone', 'not-found') AND k.can_be_read) THEN 'settled'

@@ -255,6 +255,29 @@ def test_a_row_that_names_nobody_is_no_longer_whose_search_does_not_bring_its_ne
         assert whose == set(patients)
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_an_export_of_a_group_no_longer_mentions_lives_though_nothing_can_be_read(
+    stage: Stage, *, reads: bool
+) -> None:
+    home = Ask("group:A", "bulk", (*CHART, ORGANIZATION))
+    nights = stage.nights(Site(home=home, levels=("group",), incremental=False, reads=reads))
+    mentioned = ["g1", "g2"]
+    server = odd(nights)
+
+    def beside(job: Job) -> Job:
+        rows = [json.dumps(server._ehr.body(server._ehr.rows[ORGANIZATION, one])) for one in mentioned]
+        return job._replace(files={**job.files, ORGANIZATION: rows})
+
+    server.exported_as = beside
+    nights.happens(*pats("p1"), obs("o1", "p1"), *(Add(ORGANIZATION, one) for one in mentioned), Join("A", "p1"))
+    unjudged(nights)
+    mentioned.remove("g1")
+    for _ in range(4):
+        night = unjudged(nights)
+        assert (night.status, night.live) == ("complete", nights.at_ehr)
+    assert any("no listing of this connection can show 1 Organization" in note for note in night.notes)
+
+
 def test_what_another_ehr_has_at_a_connections_new_address_is_listed_in_full(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
     nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
