@@ -169,8 +169,8 @@ async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) ->
         return True
     if len(withheld) == MOST_READS:
         run.notes.append(
-            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again: what was added beside "
-            "another meanwhile comes after that"
+            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again: what was added "
+            "beside another meanwhile comes after that"
         )
     return False
 
