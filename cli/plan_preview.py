@@ -120,6 +120,10 @@ class PreviewRoster(Roster):
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note nothing."""
 
+    async def unmet_members(self) -> Sequence[str]:
+        """Nothing is exported, so nobody can be missing from it."""
+        return ()
+
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Do nothing: the plan's notes have it."""
 
@@ -161,6 +165,10 @@ class PreviewKnowledge(Knowledge):
 
     async def forget(self) -> None:
         """Do nothing: a preview changes nothing."""
+
+    async def unlisted_types(self) -> Sequence[str]:
+        """Return the types that exports have brought and none has listed in full."""
+        return () if self._peek is None else await self._peek.knowledge.unlisted_types()
 
     async def received_types(self) -> frozenset[str]:
         """Return the types that earlier runs received."""
