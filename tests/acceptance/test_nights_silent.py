@@ -26,6 +26,7 @@ from tests.histories.steps import (
     Leave,
     Merge,
     Permit,
+    Refuse,
     Sick,
     Site,
     Unmerge,
@@ -221,6 +222,19 @@ def test_what_one_of_many_withheld_patients_gained_comes_once_permitted_or_is_na
         came = "Observation/gained" in night.live
         assert came or any("withheld rows were read" in note for note in night.notes)
     assert came
+
+
+def test_three_restricted_patients_at_the_head_of_a_cohort_do_not_speak_for_all_the_others(stage: Stage) -> None:
+    ids = [f"p{n}" for n in range(8)]
+    nights = stage.nights(Site(home=Ask(f"cohort:{','.join(ids)}", "crawl", CHART), reconcile_every_d=60))
+    nights.happens(*pats(*ids), *(obs(f"o{one}", one, 0) for one in ids))
+    restricted = (Refuse(OBSERVATION, 403, tuple(ids[:3])),)
+    for number in range(4):
+        nights.happens(obs(f"n{number}", ids[-1], 0))
+        night = unjudged(nights, faults=restricted)
+        assert night.holes == {"Observation search restricted"}
+    assert nights.at_ehr - night.live == {"Observation/op0", "Observation/op1", "Observation/op2"}
+    assert night.behind == {"Observation p0", "Observation p1", "Observation p2"}
 
 
 # rows

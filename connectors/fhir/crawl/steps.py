@@ -143,7 +143,7 @@ class _Crawl:
         unlisted = self._unlisted(cohort.patients) if listing else ()
         patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
         await self._describe(cohort, patients, led_on)
-        patients = self.since_by_patient.behind(patients)
+        patients = self.since_by_patient.behind(patients, run.store.id)
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
         further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory

@@ -29,6 +29,7 @@ from connectors.fhir.errors import (
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.fhir.profile import VendorProfile
+from connectors.fhir.refused_types import RefusedTypes
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import NOT_MOVED, origin, safe_url
@@ -55,7 +56,7 @@ _CLIMBS = re.compile(r"(?i)(?:^|/)(?:\.|%2e){2}(?:/|$)")  # `Binary/../../admin`
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEMPLATE = "GET /Binary/{id}"
 _TRIES = 3  # of a body that breaks off; the client has its own for everything before
-_REFUSALS = 3  # refusals before any document came: then Binary is closed to this client, and not requested any more
+_BINARY = "Binary"
 _NOT_ACCEPTABLE = 406
 
 
@@ -71,8 +72,7 @@ class AttachmentFetcher:
         self._base_url = base_url
         self._profile = profile
         self._reader = reader
-        self._came = False
-        self._refusals = 0
+        self._refused_types = RefusedTypes()
         self._paused = False
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -97,7 +97,7 @@ class AttachmentFetcher:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=document.note)
 
     async def _document(self, unit: Unit, place: tuple[str, str, int]) -> Document:
-        if self._refusals >= _REFUSALS and not self._came:
+        if self._refused_types.passes_over(_BINARY):
             return Document(*place, "restricted")
         use = AttachmentDetail.of(unit)
         claimed = media_type_of(use.content_type)
@@ -107,7 +107,7 @@ class AttachmentFetcher:
             if error.status != _NOT_ACCEPTABLE or claimed is None:
                 raise
             content, content_type = await self._get(unit, FHIR_JSON)
-        self._came = True
+        self._refused_types.let_through(_BINARY)
         if not content:
             return Document(*place, "empty")
         text, unread = await self._reader.read(content, content_type)
@@ -194,7 +194,7 @@ class AttachmentFetcher:
             self._paused = True
             raise error
         if ending is Ending.RESTRICTED:
-            self._refusals += 1
+            self._refused_types.refuse(_BINARY, unit.key)
             return "restricted", None
         # a page of somebody else's below the FHIR base may be a gateway's; beside it, documents have a server of their own
         own = place_of(AttachmentDetail.of(unit).url, self._base_url, self._profile.links.rewrite_origins) != "below"

@@ -5,7 +5,6 @@ What is due comes from the store through `references`; how a reference is read i
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
+from connectors.fhir.refused_types import RefusedTypes
 from connectors.fhir.search.pager import Pager
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -46,7 +46,6 @@ _REASONS: Mapping[Ending, str] = MappingProxyType(
 _SAID: Mapping[Ending, Said] = MappingProxyType({Ending.GONE: Said.GONE, Ending.NOT_FOUND: Said.NOT_FOUND})
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
 _NOBODY_ANSWERS = (BudgetExhaustedError, EhrDownError, QuietHoursError)  # nor would anybody answer the next request
-_REFUSALS = 3  # refusals of one type before anything of it came: then the type is closed to this client
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _OK = 200
 
@@ -62,8 +61,7 @@ class ReferenceFetcher:
         self._profile = profile
         self._capability = capability
         self._answers = NotFoundAnswers(client, base_url, profile)
-        self._came: set[str] = set()
-        self._refusals: Counter[str] = Counter()
+        self._refused_types = RefusedTypes()
 
     def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
         """Batches of what is due, which stands ordered by type and patient."""
@@ -120,7 +118,7 @@ class ReferenceFetcher:
     async def _ask(self, unit: Unit, ids: list[str], emit: Emit) -> tuple[int, set[Ending]]:
         """Return how many came, and why others did not."""
         resource_type = unit.resource_type
-        if self._refusals[resource_type] >= _REFUSALS and resource_type not in self._came:
+        if self._refused_types.passes_over(resource_type):
             return 0, {Ending.RESTRICTED}
         if len(ids) == 1:
             return await self._read(unit, ids[0], emit)
@@ -171,7 +169,7 @@ class ReferenceFetcher:
             return 0, set()
         if record.resource_type != resource_type:
             raise ProtocolError(f"{call.template} returned a {record.resource_type}.")
-        self._came.add(resource_type)
+        self._refused_types.let_through(resource_type)
         await emit(Fetched(records=[record], size=len(record.body)))
         return 1, set()
 
@@ -182,7 +180,7 @@ class ReferenceFetcher:
         if ending not in _REASONS:
             raise error
         if ending is Ending.RESTRICTED:
-            self._refusals[unit.resource_type] += 1
+            self._refused_types.refuse(unit.resource_type, identity)
         if ending in _SAID:
             await emit(Fetched(deletions=[Deletion(unit.resource_type, identity, _SAID[ending])]))
         return ending
@@ -209,7 +207,7 @@ class ReferenceFetcher:
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
-            self._came.add(resource_type)
+            self._refused_types.let_through(resource_type)
         return came
 
     def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:

@@ -5,19 +5,18 @@ In memory for one run; `store_port.Roster` carries it from run to run. Every uni
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from connectors.fhir.profile import VendorProfile
+from connectors.fhir.refused_types import RefusedTypes
 from snapshots.patient import Deferral
 from snapshots.unit import Ending
 
 RESTRICTED = "restricted by the server for this client"
 _EVERY_TYPE = "*"
-_PATIENTS_REFUSED = 3  # refusals without a single success: then this client may not read the type at all (F44)
 
 
 class Hindrance(NamedTuple):
@@ -46,8 +45,7 @@ class Deferrals:
             (one.resource_type, one.patient_id): one for one in known if heed_restricted or one.reason != "restricted"
         }
         self._restricted: dict[tuple[str, str | None], str] = {}
-        self._refused: dict[str, set[str]] = defaultdict(set)
-        self._let_through: set[str] = set()
+        self._refused = RefusedTypes()
         self.learned: list[Deferral] = []
 
     def hindrance(self, resource_type: str, patient: str | None) -> Hindrance | None:
@@ -59,11 +57,11 @@ class Deferrals:
             if deferral is not None and deferral.until > self._now():
                 paused = deferral.reason == "paused"
                 return Hindrance(Ending.PAUSED if paused else Ending.RESTRICTED, self._words(deferral))
-        if len(self._refused[resource_type]) >= _PATIENTS_REFUSED and resource_type not in self._let_through:
+        if self._refused.passes_over(resource_type):
             return Hindrance(
                 Ending.RESTRICTED,
-                f"{RESTRICTED}: it refuses this type for every patient (HTTP 403), so not requested for the others; register the "
-                "app for it, or remove it from `types`",
+                f"{RESTRICTED}: it refuses this type for every patient asked for (HTTP 403), so not requested for others; "
+                "register the app for it, or remove it from `types`",
             )
         return None
 
@@ -75,7 +73,7 @@ class Deferrals:
 
     def let_through(self, resource_type: str) -> None:
         """The server gave something of this type."""
-        self._let_through.add(resource_type)
+        self._refused.let_through(resource_type)
 
     def refuse(self, resource_type: str, patient: str, reason: str, *, by_code: bool, every_type: bool) -> None:
         """The server restricts a patient's type, or (`every_type`) the patient: not asked again in this run.
@@ -86,7 +84,7 @@ class Deferrals:
         key = (_EVERY_TYPE if every_type else resource_type, patient)
         self._restricted[key] = reason
         if not by_code:
-            self._refused[resource_type].add(patient)
+            self._refused.refuse(resource_type, patient)
         else:
             until = self._now() + timedelta(days=self._profile.answers.restricted_retry_d)
             self.learned.append(Deferral(*key, "restricted", until))

@@ -7,7 +7,7 @@ the watermarks.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -100,10 +100,15 @@ class SinceByPatient:
         behind = self.lags[resource_type, patient]
         return None if behind is None else _older(behind, mark)
 
-    def behind(self, patients: Iterable[str]) -> tuple[str, ...]:
-        """The patients with those who are behind first, else in their order."""
-        late = {patient for _, patient in self.lags}
-        return tuple(sorted(patients, key=lambda patient: patient not in late))
+    def behind(self, patients: Sequence[str], turn: int = 0) -> tuple[str, ...]:
+        """The patients with those who are behind first, else in their order.
+
+        Those begin with another in each turn: what the first are refused, later ones may not be asked (`refused_types`).
+        """
+        lags = {patient for _, patient in self.lags}
+        late = [patient for patient in patients if patient in lags]
+        begin = turn % len(late) if late else 0
+        return (*late[begin:], *late[:begin], *(patient for patient in patients if patient not in lags))
 
 
 FULL = SinceByPatient(marks={}, lags={})

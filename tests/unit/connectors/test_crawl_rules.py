@@ -141,6 +141,8 @@ def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_
     for patient in ("p1", "p2", "p3"):
         assert found.hindrance("Goal", patient) is None
         found.refuse("Goal", patient, "restricted", by_code=False, every_type=False)
+    asked = [number for number in range(1, 20) if found.hindrance("Goal", f"further{number}") is None]
+    assert asked == [1, 2, 4, 8, 16], "three are not everybody"
     assert "refuses this type for every patient" in words(found, "Goal", "p4")
     found.let_through("Goal")
     assert found.hindrance("Goal", "p4") is None

@@ -104,6 +104,7 @@ def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_
     since = {u.patient_id: u.since for u in charts(["ok", "late", "lost", "new"], ["Condition"], CERNER, marks)}
     assert since == {"ok": T2, "late": T1, "lost": None, "new": None}
     assert marks.behind(["ok", "late", "new", "lost"]) == ("late", "lost", "ok", "new")
+    assert marks.behind(["ok", "late", "new", "lost"], 3) == ("lost", "late", "ok", "new")
 
 
 def test_an_instant_given_by_hand_holds_for_new_patients_too_and_not_for_those_who_are_behind_it() -> None:

@@ -1,0 +1,37 @@
+"""Which types seem closed to this client: three refusals in a run, and nothing of the type that came. No I/O.
+
+Three are not everybody: whose data are restricted may stand first in a list, night after night. So ever fewer of the rest are
+still asked for, and the first that is answered opens the type again. What a refusal means, `endings` says; what follows for what
+is not asked, the callers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+_REFUSALS = 3  # of different patients or ids (F44)
+
+
+class RefusedTypes:
+    """What one run has learned."""
+
+    def __init__(self) -> None:
+        self._refused: defaultdict[str, set[str]] = defaultdict(set)
+        self._open: set[str] = set()
+        self._rest: Counter[str] = Counter()
+
+    def refuse(self, resource_type: str, whom: str) -> None:
+        """The server refused somebody's, or something, of this type."""
+        self._refused[resource_type].add(whom)
+
+    def let_through(self, resource_type: str) -> None:
+        """The server gave something of this type."""
+        self._open.add(resource_type)
+
+    def passes_over(self, resource_type: str) -> bool:
+        """Whether not to ask for the next of this type; of the rest the first, second, fourth, eighth … is asked for."""
+        if resource_type in self._open or len(self._refused[resource_type]) < _REFUSALS:
+            return False
+        self._rest[resource_type] += 1
+        number = self._rest[resource_type]
+        return bool(number & (number - 1))
