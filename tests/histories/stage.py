@@ -16,6 +16,7 @@ from snapshots.pool import SessionPool
 from snapshots.report import RunScope
 from snapshots.store import Store
 from snapshots.tenancy import TenantSession
+from snapshots.walls import Walls
 from tests.fix_store import TESTER, opened_store
 from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
@@ -87,4 +88,4 @@ class Stage:
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:
     async with opened_store(url, tenant):
-        return _LastingStore(url, tenant, SessionPool(url, tenant, TESTER, most=1, wait_s=1))
+        return _LastingStore(url, tenant, SessionPool(url, tenant, TESTER, walls=Walls(names=None), most=1, wait_s=1))

@@ -186,7 +186,7 @@ async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_re
         report = await run(served, store, profile={"limits.max_concurrency": 1})
         asked = sum(path.startswith("Medication/") for path in reads(served))
     assert report.status == "complete"
-    assert asked <= 5
+    assert asked <= 10, "three, and of the other 57 the first, second, fourth, eighth … 32nd"
 
 
 async def test_a_run_that_was_killed_while_following_goes_on_and_asks_nothing_twice(store: KeptRows) -> None:
