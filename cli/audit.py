@@ -74,7 +74,9 @@ def audit(
     if context.invoked_subcommand is not None:
         return ExitCode.COMPLETE
     if patient is None:
-        raise typer.BadParameter("whose reads? --patient - reads the FHIR id from stdin; or: verify, export, prune")
+        raise typer.BadParameter(
+            "which patient? --patient - reads the FHIR id from stdin; or use verify, export or prune"
+        )
     who = one_patient(patient, "audit takes one")
     between = _between(since, until)
     invocation = invocation_of(context)
@@ -177,7 +179,7 @@ def export(
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(AUDIT_FORMATS)}")
     invocation = invocation_of(context)
     if out == STDOUT and invocation.json:
-        raise typer.BadParameter("--out -: stdout takes the lines, without --json")
+        raise typer.BadParameter("--out - writes the lines to stdout: leave out --json")
     tenant = choose_tenant(settings_of(invocation), invocation.tenant)
     between = _between(since, until)
     lines = _of_audit(invocation, lambda kept: _export(kept, tenant, out=out, format_=format_, between=between))

@@ -25,6 +25,10 @@ class CompressionName(StrEnum):
 
 
 CsvOption = Annotated[
-    CsvDialectName, typer.Option("--csv", help="For whom CSV is written: what null is, how lines end, no formulas.")
+    CsvDialectName,
+    typer.Option(
+        "--csv",
+        help="The program that will read the CSV: decides how null and line ends are written, and disarms formulas.",
+    ),
 ]
-CompressOption = Annotated[CompressionName, typer.Option("--compress", help="Of NDJSON and CSV.")]
+CompressOption = Annotated[CompressionName, typer.Option("--compress", help="How to compress NDJSON and CSV.")]

@@ -15,7 +15,7 @@ WhereOption = Annotated[
     typer.Option(
         "--where",
         metavar="FHIRPATH",
-        help="Of a type only what meets this: \"Observation.status = 'final'\". Other types stay whole. May be repeated.",
+        help="Of a type, keep only what this is true for: \"Observation.status = 'final'\". May be repeated.",
         show_default=False,
     ),
 ]
@@ -25,7 +25,7 @@ SampleOption = Annotated[
         "--sample",
         metavar="PATIENTS",
         min=1,
-        help="Whole charts of so many patients, and what these refer to.",
+        help="Only this many patients: their whole charts, and what these refer to.",
         show_default=False,
     ),
 ]
@@ -35,7 +35,7 @@ SeedOption = Annotated[
 ]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", metavar="ROWS", min=1, help="At most so many rows in each file.", show_default=False),
+    typer.Option("--limit", metavar="ROWS", min=1, help="At most this many rows in each file.", show_default=False),
 ]
 FreezeOption = Annotated[
     bool,

@@ -57,10 +57,14 @@ OutOption = Annotated[
     str,
     typer.Option("--out", metavar="FILE|-", help="FILE.parquet, .csv, .csv.gz or .csv.zst; - is stdout, as CSV."),
 ]
-TimeoutOption = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400)]
+TimeoutOption = Annotated[
+    int, typer.Option("--timeout", metavar="SECONDS", min=1, max=86_400, help="Stop the query after this time.")
+]
 MemoryOption = Annotated[
     int,
-    typer.Option("--memory", metavar="MB", min=1, max=1 << 20, help="For each sort and hash; more goes to disk."),
+    typer.Option(
+        "--memory", metavar="MB", min=1, max=1 << 20, help="Memory for each sort and hash; more goes to disk."
+    ),
 ]
 
 

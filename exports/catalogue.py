@@ -92,7 +92,7 @@ def load_view(name_or_file: str) -> LoadedView:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _loaded(told_as: str, content: bytes) -> LoadedView:

@@ -41,7 +41,7 @@ async def open_snapshot(session: TenantSession, selection: Selection, action: Ac
                 then = await _until(conn, tenant, selection.changed_since)
                 if until is not None and then is not None and then > until:
                     raise RunNotFoundError(
-                        f"run {selection.changed_since} ended after the moment that is asked for, so nothing can have changed "
+                        f"run {selection.changed_since} ended after the requested moment, so nothing can have changed "
                         "since: name an earlier run."
                     )
                 before = await _as_left(conn, tenant, replace(selection, changed_since=None), then)
@@ -66,7 +66,7 @@ async def _as_left(
     names = set(selection.connections)
     if unknown := names - {one.name for one in known}:
         raise StoreError(
-            f"nothing is stored of connection {', '.join(sorted(unknown))}: "
+            f"nothing is stored for connection {', '.join(sorted(unknown))}: "
             f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
         )
     sources = [one for one in known if not names or one.name in names]

@@ -105,7 +105,7 @@ def _tokens(text: str) -> list[_Token]:
     while offset < len(text):
         match = _TOKEN.match(text, offset)
         if match is None:
-            raise FhirPathError(f"{text[offset]!r} starts nothing that FHIRPath knows", offset=offset)
+            raise FhirPathError(f"{text[offset]!r} cannot begin an expression", offset=offset)
         kind = match.lastgroup or ""
         if kind != "space":
             tokens.append(_Token(kind, match.group(), offset))
@@ -303,7 +303,9 @@ def _unquote(text: str, offset: int) -> str:
             parts.append(_ESCAPES.get(mark, mark))
         else:
             raise FhirPathError(
-                f"\\{mark} is no escape", offset=offset + at, allowed="\\' \\\" \\` \\\\ \\/ \\n \\r \\t \\f \\uXXXX"
+                f"\\{mark} is not an escape",
+                offset=offset + at,
+                allowed="\\' \\\" \\` \\\\ \\/ \\n \\r \\t \\f \\uXXXX",
             )
     plain = "".join(parts)
     try:

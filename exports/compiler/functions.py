@@ -223,10 +223,12 @@ def _check_pattern(pattern: Expression, call: syntax.Call) -> None:
     try:
         re.compile(pattern.value)
     except (re.error, RecursionError, OverflowError) as error:
-        raise FhirPathError(f"the pattern is no regular expression: {error}", offset=at) from None
+        raise FhirPathError(f"the pattern is not a regular expression: {error}", offset=at) from None
     if _NOT_IN_POSTGRES.search(pattern.value):
         allowed = "what Postgres has too: no lookbehind, named groups, flags, \\p, possessive quantifiers"
-        raise FhirPathError("the pattern uses what Postgres' regular expressions have not", offset=at, allowed=allowed)
+        raise FhirPathError(
+            "the pattern uses something that Postgres' regular expressions lack", offset=at, allowed=allowed
+        )
 
 
 FUNCTIONS: dict[str, Function] = {

@@ -166,7 +166,7 @@ def child(of: Expression, name: str, scope: Scope, offset: int = -1) -> Expressi
     if isinstance(of, Nothing):
         return of
     if of.type in PRIMITIVE_TYPES and name not in {"id", "extension"}:
-        raise FhirPathError(f"{name!r} is asked of a {of.type}, which has no elements")
+        raise FhirPathError(f"{name!r} is not an element of a {of.type}, which has none")
     if name == "resourceType" and (of.type is None or is_resource(of.type)):
         return Child(of=of, name=name, keys=(name,), repeats=False, type="code", many=of.many)
     known = element(of.type, name)
@@ -264,7 +264,7 @@ def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> No
     if _same_category(node.operator, left, right, ordered=True) == "temporal":
         for side, part in ((left, node.left), (right, node.right)):
             if isinstance(side, Constant) and not is_moment(str(side.value)):
-                raise FhirPathError(f"{side.value!r} is no date or time", offset=part.at)
+                raise FhirPathError(f"{side.value!r} is not a date or time", offset=part.at)
 
 
 def union(left: Expression, right: Expression) -> Expression:
@@ -281,7 +281,7 @@ def _shifted(operator: str, left: Expression, by: syntax.Quantity) -> Expression
         )
     if unit is None:
         raise FhirPathError(
-            f"{by.unit!r} is no length of time on a calendar", offset=by.at, allowed=", ".join(_SECONDS_AND_MORE)
+            f"{by.unit!r} is not a calendar unit of time", offset=by.at, allowed=", ".join(_SECONDS_AND_MORE)
         )
     amount = Decimal(by.value)
     return Shifted(of=left, amount=amount if operator == "+" else -amount, unit=unit, type=left.type or "dateTime")

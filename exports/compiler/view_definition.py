@@ -219,7 +219,7 @@ class _Reader:
             if not fits:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
             if isinstance(given, (float, Decimal)) and not _is_number(given):
-                self.fail(f"{where}.{values[0]}", f"{given} is no number that a resource can hold")
+                self.fail(f"{where}.{values[0]}", f"{given} is not a number that a resource can hold")
             if isinstance(given, str) and not _is_text(given):
                 self.fail(f"{where}.{values[0]}", "the value holds a character that JSON in Postgres cannot")
             if name in found:

@@ -211,5 +211,5 @@ def check_written(destination: Destination, entries: Sequence[FileEntry]) -> Non
         if digest.hexdigest()[:32] != checksum_in(name):
             destination.remove(name)
             raise DestinationError(
-                f"{destination}: {name} reads back otherwise than it was written. Run the same command again"
+                f"{destination}: {name} does not read back as it was written. Run the same command again"
             )

@@ -85,9 +85,9 @@ def read_library(content: bytes, origin: str) -> Library:
     library = replace(library, digest=hashlib.sha256(content).hexdigest())
     labels = [one.label for one in library.dependencies]
     if len(set(labels)) < len(labels):
-        raise QueryError(f"{origin}: two dependencies have one label")
+        raise QueryError(f"{origin}: two dependencies have the same label")
     if len({one.name for one in library.parameters}) < len(library.parameters):
-        raise QueryError(f"{origin}: two parameters have one name")
+        raise QueryError(f"{origin}: two parameters have the same name")
     if library.kind == "view" and library.parameters:
         raise QueryError(f"{origin}: a SQLView takes no parameters")
     return library
@@ -106,7 +106,7 @@ def check_values(library: Library, given: Mapping[str, str]) -> None:
         raise QueryError(f"{library.origin} needs --param {', '.join(missing)}")
     for name, type_ in types.items():
         if type_ in _VALUES and not _VALUES[type_].fullmatch(given[name]):
-            raise QueryError(f"{library.origin}: the value of parameter {name} is no {type_}")
+            raise QueryError(f"{library.origin}: the value of parameter {name} is not a valid {type_}")
 
 
 def _of_sql(text: str, origin: str) -> Library:

@@ -166,7 +166,7 @@ async def test_what_lies_there_is_read_back_and_a_difference_told(store: Store, 
 
     await fill(store, [patient("a")])
     request = PublishRequest(connections=("site",))
-    with pytest.raises(DestinationError, match="reads back otherwise than it was written"):
+    with pytest.raises(DestinationError, match="does not read back as it was written"):
         await publish(request, Forgetful(url), lambda since: store.snapshot(Selection(changed_since=since)))
     assert "manifest.json" not in RemoteFolder(url).names()
 

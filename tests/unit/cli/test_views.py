@@ -50,7 +50,7 @@ def test_a_number_that_json_does_not_have_is_the_files_fault(
 ) -> None:
     path = written(tmp_path, "status", constant=[{"name": "c", "valueDecimal": float("nan")}])
     assert call(["views", "check", path]) == 2
-    assert "NaN is no number of JSON" in capsys.readouterr().err
+    assert "NaN is not a JSON number" in capsys.readouterr().err
 
 
 def test_a_function_that_is_not_there_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

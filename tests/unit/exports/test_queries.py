@@ -84,7 +84,7 @@ def test_a_library_gives_the_sql_of_postgres_before_that_of_no_dialect() -> None
         ({"name": "../x"}, "needs a name"),
         ({"parameter": [{"name": "x", "type": "Quantity"}]}, "its type is one of string"),
         ({"relatedArtifact": [{"type": "depends-on", "resource": "patient", "label": "a b"}]}, "a label"),
-        ({"relatedArtifact": [{"type": "depends-on", "resource": "patient", "label": "a"}] * 2}, "one label"),
+        ({"relatedArtifact": [{"type": "depends-on", "resource": "patient", "label": "a"}] * 2}, "the same label"),
     ],
 )
 def test_what_is_no_library_is_refused(change: dict[str, Any], told: str) -> None:
@@ -178,7 +178,7 @@ def test_a_value_is_of_its_parameters_type(type_: str, right: str, wrong: str | 
     one = library("SELECT :x", parameters=(Parameter("x", type_),))
     check_values(one, {"x": right})
     if wrong is not None:
-        with pytest.raises(QueryError, match=f"parameter x is no {type_}") as caught:
+        with pytest.raises(QueryError, match=f"parameter x is not a valid {type_}") as caught:
             check_values(one, {"x": wrong})
         assert wrong not in str(caught.value)
     with pytest.raises(QueryError, match="needs --param x"):
