@@ -19,13 +19,14 @@ from typing import Any
 
 from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
 from exports.errors import DestinationError
+from exports.formats.file_formats import FORMATS
 from exports.snapshot_port import OpenRun, ShownRun
 
 MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
-_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.(?:(?:ndjson|csv)(?:\.gz|\.zst)?|parquet)|datapackage\.json")
+_OWN_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]*\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?|datapackage\.json")
 
 
 def manifest_content(

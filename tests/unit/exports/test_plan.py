@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.settings import ExportDefaults
 from exports.catalogue import LoadedView, builtin_names, load_view, load_views, view_sets
 from exports.errors import PlanError, UnknownViewError, ViewError
+from exports.formats.data_package import DescribedTable, package_content
+from exports.formats.file_formats import FORMATS, TABLES
+from exports.formats.table_columns import TableColumn
 from exports.plan import ExportRequest, plan_export
 
 OUT = Path("out")
@@ -108,3 +112,13 @@ def test_views_of_sets_are_exported_only_where_they_are_named() -> None:
     of_sets = {name for names in view_sets().values() for name in names}
     assert "patient_ssn" in of_sets
     assert not of_sets & set(builtin_names())
+
+
+def test_a_format_has_one_name_wherever_it_is_named() -> None:
+    (allowed, _) = get_args(ExportDefaults.model_fields["format"].annotation)
+    assert get_args(allowed) == FORMATS
+    for name in TABLES:
+        described = DescribedTable(
+            f"v.{name}", name, {"name": "v"}, (TableColumn("c", "text", "string", ("P.c",), ""),)
+        )
+        assert name.encode() in package_content([described])
