@@ -13,7 +13,6 @@ How each kind of node is written is left to the modules that register it with `l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,8 +25,6 @@ from exports.compiler.typed_tree import Constant, Expression, Nothing
 
 Kind: TypeAlias = OneOf["boolean", "number", "text", "item", "items"]
 SEVERAL = "has more than one value; use first(), forEach or collection: true"
-# a number that arithmetic may meet: a few hundred factors of this size are still a numeric of Postgres
-_LARGEST_OPERAND = SQL("1e308")
 MAX_STAGED = 500  # Postgres takes 1,664 columns, and the view's own are among them
 
 
@@ -247,9 +244,3 @@ def computed(place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind,
     safe = all(value.safe for value, _ in operands)
     sql = bound(place, [value.sql for value, _ in operands], combined)
     return Value(sql, "item" if native else result, safe)
-
-
-def constant_json(value: str | bool | int | Decimal) -> Fragment:
-    """A constant as jsonb."""
-    written = str(value) if isinstance(value, Decimal) else json.dumps(value)
-    return SQL("{}::jsonb").format(Literal(written))

@@ -25,16 +25,11 @@ class Granted:
     """What a token may do. `partly` are types granted with a filter only (`…?category=…`): their listings may lack some."""
 
     readable: frozenset[str]
-    searchable: frozenset[str]
     partly: frozenset[str]
 
     def may_read(self, resource_type: str) -> bool:
         """Whether resources of this type may be read, and exported in bulk."""
         return bool({resource_type, "*"} & self.readable)
-
-    def may_search(self, resource_type: str) -> bool:
-        """Whether this type may be searched."""
-        return bool({resource_type, "*"} & self.searchable)
 
 
 def syntax_for(profile: VendorProfile, capabilities: Iterable[str]) -> Syntax:
@@ -68,7 +63,6 @@ def granted_scopes(scope: str) -> Granted:
     Accepts v1, v2, split `.r` and `.s`, filters, commas between scopes, a missing `system/` and any letter case.
     """
     readable: set[str] = set()
-    searchable: set[str] = set()
     bare: set[str] = set()
     filtered: set[str] = set()
     for part in _BETWEEN.split(scope.strip()):
@@ -80,9 +74,7 @@ def granted_scopes(scope: str) -> Granted:
         reads, searches = rights in _READ or (v2 and "r" in rights), rights in _SEARCH or (v2 and "s" in rights)
         if reads:
             readable.add(name)
-        if searches:
-            searchable.add(name)
         if reads or searches:
             (filtered if found[3] else bare).add(name)
     partly = frozenset() if "*" in bare else frozenset(filtered - bare)
-    return Granted(frozenset(readable), frozenset(searchable), partly)
+    return Granted(frozenset(readable), partly)

@@ -35,8 +35,6 @@ from snapshots.instants import instant, moment
 from snapshots.record import Batch
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 
-BULK_KINDS = ("file", "no-file", "deleted-file", "error-file", "cohort")
-
 
 async def fetch_by_bulk(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel

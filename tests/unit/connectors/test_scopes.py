@@ -65,10 +65,8 @@ def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expec
         "system/Patient.rs?category=a,b,system/Condition.rs",
     ],
 )
-def test_reading_and_searching_are_found_in_every_spelling(scope):
-    granted = granted_scopes(scope)
-    assert granted.may_read("Condition")
-    assert granted.may_search("Condition")
+def test_reading_is_found_in_every_spelling(scope):
+    assert granted_scopes(scope).may_read("Condition")
 
 
 @pytest.mark.parametrize(
@@ -76,12 +74,6 @@ def test_reading_and_searching_are_found_in_every_spelling(scope):
 )
 def test_what_is_not_granted_may_not_be_read(scope):
     assert not granted_scopes(scope).may_read("Condition")
-
-
-def test_reading_without_searching_is_told_apart():
-    granted = granted_scopes("system/Condition.r")
-    assert granted.may_read("Condition")
-    assert not granted.may_search("Condition")
 
 
 def test_a_type_granted_only_by_category_is_partly_granted():
@@ -94,7 +86,7 @@ def test_a_type_granted_only_by_category_is_partly_granted():
 @given(st.lists(TYPES, unique=True, min_size=1), st.sampled_from(["v1", "v2"]))
 def test_what_was_asked_for_and_granted_may_be_read(types, syntax):
     granted = granted_scopes(requested_scopes(types, PROFILE, syntax))
-    assert granted.readable == granted.searchable == set(types)
+    assert granted.readable == set(types)
 
 
 @given(st.text())
