@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from connectors.core.pipeline import Emit, Fetched
-from connectors.fhir.documents.reading import DocumentReader
+from connectors.documents.reading import DocumentReader
 from connectors.fhir.endings import ending_of, says_not_found
 from connectors.fhir.errors import (
     BudgetExhaustedError,

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import unquote_to_bytes
 
 from connectors.core.drain import fetch_pending
-from connectors.fhir.documents.reading import DocumentReader
+from connectors.documents.reading import DocumentReader
 from connectors.fhir.linked.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
 from connectors.fhir.linked.attachment_finder import PATHS
 from connectors.fhir.profile import VendorProfile

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from connectors.fhir.documents.reading import DocumentReader
-from connectors.fhir.documents.text_of import TEXT_CHARACTERS, UnreadableDocumentError, text_of
+from connectors.documents.reading import DocumentReader
+from connectors.documents.text_of import TEXT_CHARACTERS, UnreadableDocumentError, text_of
 
 
 def pdf(*lines: str, password: str | None = None) -> bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import anyio
 import anyio.to_process
 
-from connectors.fhir.documents.text_of import UnreadableDocumentError, text_of
+from connectors.documents.text_of import UnreadableDocumentError, text_of
 
 READ_TIME_S = 30.0  # of one document, waiting for its turn not counted
 READ_MEMORY_BYTES = 1 << 30  # of the process: a decompression bomb ends there
