@@ -75,10 +75,10 @@ async def sync(
     sleep: Callable[[float], Awaitable[None]],
     on_progress: Callable[[EhrProgress], None] = lambda progress: None,
 ) -> RunReport:
-    """Do one run, or go on with the one that a crash left, and report it.
+    """Do one run, or resume the one that a crash left, and report it.
 
-    A report always comes back where the EHR was the trouble; what the store raises is let through. `log_in` is given the types
-    that scopes are needed for, and gives back which types the token may read.
+    Trouble with the EHR is in the report; errors of the store propagate. `log_in` takes the types that need scopes, and returns
+    which types the token may read.
     """
     validator = _validator(request)
     notices = Notices(

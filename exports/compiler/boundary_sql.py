@@ -11,7 +11,7 @@ from decimal import Decimal
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.scalar_sql import MOMENT
 from exports.compiler.typed_tree import Boundary, Shifted
-from exports.compiler.value_sql import Place, Value, as_item, bound, lower, lowers
+from exports.compiler.value_sql import Environment, Value, as_item, bound, lower, lowers
 
 _DECIMAL_DIGITS, _MOST_DECIMAL_DIGITS = 8, 31
 # digits of precision -> characters of a date-time without its zone, and of a time
@@ -38,8 +38,8 @@ _HIGH_CLOCK = "left({c} || substr('23:59:59.999', length({c}) + 1), 12)"
 
 
 @lowers(Boundary)
-def _boundary(node: Boundary, place: Place) -> Value:
-    one = as_item(lower(node.of, place), place)
+def _boundary(node: Boundary, environment: Environment) -> Value:
+    one = as_item(lower(node.of, environment), environment)
 
     def found(v: Fragment) -> Fragment:
         return SQL(
@@ -52,10 +52,10 @@ def _boundary(node: Boundary, place: Place) -> Value:
             number=_of_number(node, v),
             time=_of_time(node, v),
             date=_of_date(node, v),
-            odd=place.poison("needs a decimal, a date or a time, and holds something else"),
+            odd=environment.poison("needs a decimal, a date or a time, and holds something else"),
         )
 
-    return Value(bound(place, [one.sql], found), "item", safe=False)
+    return Value(bound(environment, [one.sql], found), "item", safe=False)
 
 
 _NONE = SQL("'null'::jsonb")
@@ -104,8 +104,8 @@ _LONGEST = 10**6  # years, and as many of any smaller unit: Postgres has no date
 
 
 @lowers(Shifted)
-def _shifted(node: Shifted, place: Place) -> Value:
-    one = as_item(lower(node.of, place), place)
+def _shifted(node: Shifted, environment: Environment) -> Value:
+    one = as_item(lower(node.of, environment), environment)
     unit, factor = _UNITS.get(node.unit, (node.unit, Decimal(1)))
     amount = node.amount * factor
     steps: list[tuple[str, Fragment]] = [
@@ -122,12 +122,12 @@ def _shifted(node: Shifted, place: Place) -> Value:
         ).format(
             v=v,
             moment=Literal(MOMENT),
-            odd=place.poison("needs a date or a time, and holds something else"),
+            odd=environment.poison("needs a date or a time, and holds something else"),
             whens=SQL(" ").join(whens),
             clock=_moved_clock(amount, unit),
         )
 
-    return Value(bound(place, [one.sql], found), "item", safe=False)
+    return Value(bound(environment, [one.sql], found), "item", safe=False)
 
 
 def _parts(amount: Decimal, unit: str, in_one: dict[str, int]) -> int:

@@ -12,75 +12,77 @@ from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import fast
 from exports.compiler.scalar_sql import WHOLE_TYPES, Odd, json_as_column, number_as_column, text_as_column, usual_text
 from exports.compiler.typed_tree import Expression, Focus, ReferenceKey, RowIndex
-from exports.compiler.value_sql import SEVERAL, Place, Value, bound, items, lower
+from exports.compiler.value_sql import SEVERAL, Environment, Value, bound, items, lower
 from exports.elements.table import TEMPORAL_TYPES
 
 
-def cell(node: Expression, place: Place, *, collection: bool) -> Fragment:
-    """The value of a column; `place.odd` says of what type it is, and what stands for an odd value."""
-    odd = place.odd
+def cell(node: Expression, environment: Environment, *, collection: bool) -> Fragment:
+    """The value of a column; `environment.odd` says of what type it is, and what stands for an odd value."""
+    odd = environment.odd
     if isinstance(node, RowIndex) and not collection and odd.type not in TEMPORAL_TYPES | {"boolean"}:
-        return SQL("({})::{}").format(place.row_index, SQL(odd.sql_type))
+        return SQL("({})::{}").format(environment.row_index, SQL(odd.sql_type))
     if collection:
-        return _list(node, place)
+        return _list(node, environment)
     if odd.sql_type_of_values == "text":
-        if isinstance(node, ReferenceKey) and (fast_key := _fast_key(node, place)) is not None:
+        if isinstance(node, ReferenceKey) and (fast_key := _fast_key(node, environment)) is not None:
             return fast_key
-        return _fast_text(node, place) or _general(node, place)
-    return _fast_scalar(node, place) or _general(node, place)
+        return _fast_text(node, environment) or _general(node, environment)
+    return _fast_scalar(node, environment) or _general(node, environment)
 
 
-def is_looked_up(node: Expression, place: Place) -> bool:
+def is_looked_up(node: Expression, environment: Environment) -> bool:
     """Whether the value is found by plain operators in the focus, so that it is null where the focus is."""
     root = node
     while hasattr(root, "of"):
         root = root.of
     if not isinstance(root, Focus):
         return False
-    return fast(node, place) is not None or (isinstance(node, ReferenceKey) and fast_reference(node, place) is not None)
+    return fast(node, environment) is not None or (
+        isinstance(node, ReferenceKey) and fast_reference(node, environment) is not None
+    )
 
 
-def _list(node: Expression, place: Place) -> Fragment:
-    kind = SQL("text" if place.odd.row is None else "jsonb")
-    found = items(node, place)
+def _list(node: Expression, environment: Environment) -> Fragment:
+    kind = SQL("text" if environment.odd.row is None else "jsonb")
+    found = items(node, environment)
     if found.safe:
         return SQL("({})::{}").format(found.sql, kind)
-    several = place.odd("has no value that can be told", kind)
+    several = environment.odd("has no value that can be told", kind)
     template = SQL("CASE WHEN {a} IS NULL THEN {odd} ELSE {a}::{kind} END")
-    return bound(place, [found.sql], lambda a: template.format(a=a, odd=several, kind=kind))
+    return bound(environment, [found.sql], lambda a: template.format(a=a, odd=several, kind=kind))
 
 
-def _fast_text(node: Expression, place: Place) -> Fragment | None:
-    look_up = fast(node, place)
+def _fast_text(node: Expression, environment: Environment) -> Fragment | None:
+    look_up = fast(node, environment)
     if look_up is None:
         return None
-    found = place.staged(look_up.text)
+    found = environment.staged(look_up.text)
     return SQL("CASE WHEN {usual} THEN {t} WHEN {elsewhere} THEN {slow} END").format(
-        usual=usual_text(found, place.odd),
+        usual=usual_text(found, environment.odd),
         t=found,
         elsewhere=look_up.may_be_elsewhere(found),
-        slow=_general(node, replace(place, stage=None)),
+        slow=_general(node, replace(environment, stage=None)),
     )
 
 
-def _fast_key(node: ReferenceKey, place: Place) -> Fragment | None:
-    look_up = fast_reference(node, place)
+def _fast_key(node: ReferenceKey, environment: Environment) -> Fragment | None:
+    look_up = fast_reference(node, environment)
     if look_up is None:
         return None
-    found = place.staged(look_up.text)
+    found = environment.staged(look_up.text)
     slow = SQL("CASE WHEN {} THEN {} END").format(
-        look_up.may_be_elsewhere(found), _general(node, replace(place, stage=None))
+        look_up.may_be_elsewhere(found), _general(node, replace(environment, stage=None))
     )
-    return key_of_reference(found, node, place, slow)
+    return key_of_reference(found, node, environment, slow)
 
 
-def _fast_scalar(node: Expression, place: Place) -> Fragment | None:
+def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:
     """A boolean or number: told by its JSON type."""
-    look_up = fast(node, place)
+    look_up = fast(node, environment)
     if look_up is None:
         return None
-    odd = place.odd
-    found = place.staged(look_up.json)
+    odd = environment.odd
+    found = environment.staged(look_up.json)
     kind = "boolean" if odd.type == "boolean" else "number"
     good: Fragment = SQL("({} #>> '{{}}')::{}").format(found, SQL(odd.sql_type))
     if odd.type in WHOLE_TYPES:
@@ -90,23 +92,23 @@ def _fast_scalar(node: Expression, place: Place) -> Fragment | None:
         kind=Literal(kind),
         good=good,
         elsewhere=look_up.may_be_elsewhere(found),
-        slow=_general(node, replace(place, stage=None)),
+        slow=_general(node, replace(environment, stage=None)),
     )
 
 
-def _general(node: Expression, place: Place) -> Fragment:
-    odd = place.odd
+def _general(node: Expression, environment: Environment) -> Fragment:
+    odd = environment.odd
     # what is looked up as a whole is not put together of what is looked up
-    found = lower(node, replace(place, stage=None))
+    found = lower(node, replace(environment, stage=None))
     if found.kind == "items":
-        return _of_items(found, place)
+        return _of_items(found, environment)
     if found.kind == "item":
-        return bound(place, [found.sql], lambda v: _of_item(v, found, odd))
-    return _native(found, place)
+        return bound(environment, [found.sql], lambda v: _of_item(v, found, odd))
+    return _native(found, environment)
 
 
-def _of_items(found: Value, place: Place) -> Fragment:
-    odd = place.odd
+def _of_items(found: Value, environment: Environment) -> Fragment:
+    odd = environment.odd
 
     def one(array: Fragment) -> Fragment:
         first = SQL("({} -> 0)").format(array)
@@ -114,9 +116,9 @@ def _of_items(found: Value, place: Place) -> Fragment:
             a=array, one=_as_column(first, odd), odd=odd(SEVERAL)
         )
 
-    if found.safe and place.stage is not None:
-        return one(place.staged(found.sql))
-    return bound(place, [found.sql], one)
+    if found.safe and environment.stage is not None:
+        return one(environment.staged(found.sql))
+    return bound(environment, [found.sql], one)
 
 
 def _of_item(value: Fragment, found: Value, odd: Odd) -> Fragment:
@@ -133,16 +135,16 @@ def _as_column(value: Fragment, odd: Odd) -> Fragment:
     return json_as_column(value, text, odd)
 
 
-def _native(found: Value, place: Place) -> Fragment:
+def _native(found: Value, environment: Environment) -> Fragment:
     """A computed value, of the column's kind or read as it is written."""
-    odd = place.odd
+    odd = environment.odd
     wanted = "text" if odd.sql_type_of_values == "text" else "boolean" if odd.type == "boolean" else "number"
     if wanted == "text":
         text = found.sql if found.kind == "text" else SQL("({})::text").format(found.sql)
-        return text if odd.type not in TEMPORAL_TYPES else bound(place, [text], lambda v: text_as_column(v, odd))
+        return text if odd.type not in TEMPORAL_TYPES else bound(environment, [text], lambda v: text_as_column(v, odd))
     if found.kind != wanted:
         json = SQL("to_jsonb({})").format(found.sql)
-        return bound(place, [json], lambda v: _as_column(v, odd))
+        return bound(environment, [json], lambda v: _as_column(v, odd))
     if wanted == "boolean":
         return SQL("({})::{}").format(found.sql, SQL(odd.sql_type))
-    return bound(place, [SQL("({})::numeric").format(found.sql)], lambda v: number_as_column(v, odd))
+    return bound(environment, [SQL("({})::numeric").format(found.sql)], lambda v: number_as_column(v, odd))

@@ -24,7 +24,7 @@ from exports.compiler.typed_tree import (
     Union,
 )
 from exports.compiler.value_sql import (
-    Place,
+    Environment,
     Value,
     as_item,
     bound,
@@ -39,23 +39,25 @@ from exports.compiler.value_sql import (
 _ELEMENTS = SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)")
 
 
-def _over(of: Value, place: Place, build: Callable[[Fragment], Fragment]) -> Fragment:
+def _over(of: Value, environment: Environment, build: Callable[[Fragment], Fragment]) -> Fragment:
     """What is built of an array, where it is honest."""
     if of.safe:
         return build(of.sql)
-    return bound(place, [of.sql], lambda array: SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(array, build(array)))
+    return bound(
+        environment, [of.sql], lambda array: SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(array, build(array))
+    )
 
 
-def filtered(node: Filter, place: Place) -> Value:
+def filtered(node: Filter, environment: Environment) -> Value:
     """The items for which the criterion is true."""
-    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
-    criterion = truth(node.criterion, place.on(SQL("{}.v").format(row)), strict=True)
+    of, row, outer = items(node.of, environment), environment.name("w"), environment.name("x")
+    criterion = truth(node.criterion, environment.on(SQL("{}.v").format(row)), strict=True)
     native = criterion.kind == "boolean"
     template = (
         "(SELECT {begin}COALESCE(jsonb_agg({x}.v ORDER BY {x}.o) FILTER (WHERE {x}.c{true}), '[]'){end}"
         " FROM (SELECT {row}.v, {row}.o, {c} AS c FROM {elements} OFFSET 0) AS {x})"
     )
-    honest = criterion.safe or place.lenient
+    honest = criterion.safe or environment.lenient
     begin = SQL("" if honest else "CASE WHEN bool_and({x}.c IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
 
     def build(array: Fragment) -> Fragment:
@@ -69,13 +71,13 @@ def filtered(node: Filter, place: Place) -> Value:
             elements=_ELEMENTS.format(array, row),
         )
 
-    return Value(_over(of, place, build), "items", of.safe and honest)
+    return Value(_over(of, environment, build), "items", of.safe and honest)
 
 
-def selected(node: Select, place: Place) -> Value:
+def selected(node: Select, environment: Environment) -> Value:
     """All items of the projection, item by item."""
-    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
-    found = items(node.projection, place.on(SQL("{}.v").format(row)))
+    of, row, outer = items(node.of, environment), environment.name("w"), environment.name("x")
+    found = items(node.projection, environment.on(SQL("{}.v").format(row)))
     begin = SQL("" if found.safe else "CASE WHEN bool_and({x}.a IS NOT NULL) IS NOT FALSE THEN ").format(x=outer)
 
     def build(array: Fragment) -> Fragment:
@@ -91,14 +93,14 @@ def selected(node: Select, place: Place) -> Value:
             elements=_ELEMENTS.format(array, row),
         )
 
-    return Value(_over(of, place, build), "items", of.safe and found.safe)
+    return Value(_over(of, environment, build), "items", of.safe and found.safe)
 
 
 @lowers(All)
-def _all(node: All, place: Place) -> Value:
-    of, row, outer = items(node.of, place), place.name("w"), place.name("x")
-    criterion = truth(node.criterion, place.on(SQL("{}.v").format(row)), strict=True)
-    honest = as_item(criterion, place)
+def _all(node: All, environment: Environment) -> Value:
+    of, row, outer = items(node.of, environment), environment.name("w"), environment.name("x")
+    criterion = truth(node.criterion, environment.on(SQL("{}.v").format(row)), strict=True)
+    honest = as_item(criterion, environment)
 
     def build(array: Fragment) -> Fragment:
         return SQL(
@@ -107,19 +109,19 @@ def _all(node: All, place: Place) -> Value:
         ).format(x=outer, c=honest.sql, elements=_ELEMENTS.format(array, row))
 
     safe = of.safe and honest.safe
-    found = _over(of, place, build)
+    found = _over(of, environment, build)
     return Value(SQL("({})::boolean").format(found), "boolean") if safe else Value(found, "item", safe=False)
 
 
 @lowers(Union)
-def _union(node: Union, place: Place) -> Value:
-    sides = [(items(side, place), "items") for side in (node.left, node.right)]
-    return computed(place, sides, "items", lambda a, b: SQL("({} || {})").format(a, b))  # type: ignore[arg-type]
+def _union(node: Union, environment: Environment) -> Value:
+    sides = [(items(side, environment), "items") for side in (node.left, node.right)]
+    return computed(environment, sides, "items", lambda a, b: SQL("({} || {})").format(a, b))  # type: ignore[arg-type]
 
 
 @lowers(Distinct)
-def _distinct(node: Distinct, place: Place) -> Value:
-    row, outer = place.name("w"), place.name("x")
+def _distinct(node: Distinct, environment: Environment) -> Value:
+    row, outer = environment.name("w"), environment.name("x")
 
     def build(array: Fragment) -> Fragment:
         return SQL(
@@ -127,22 +129,22 @@ def _distinct(node: Distinct, place: Place) -> Value:
             " (SELECT {row}.v, min({row}.o) AS o FROM {elements} GROUP BY {row}.v) AS {x})"
         ).format(x=outer, row=row, elements=_ELEMENTS.format(array, row))
 
-    of = items(node.of, place)
-    return Value(_over(of, place, build), "items", of.safe)
+    of = items(node.of, environment)
+    return Value(_over(of, environment, build), "items", of.safe)
 
 
 @lowers(Count)
-def _count(node: Count, place: Place) -> Value:
-    of = items(node.of, place)
-    return computed(place, [(of, "items")], "number", lambda a: SQL("jsonb_array_length({})").format(a))
+def _count(node: Count, environment: Environment) -> Value:
+    of = items(node.of, environment)
+    return computed(environment, [(of, "items")], "number", lambda a: SQL("jsonb_array_length({})").format(a))
 
 
 @lowers(Iif)
-def _iif(node: Iif, place: Place) -> Value:
-    criterion = as_item(truth(node.criterion, place, strict=True), place)
-    then, otherwise = items(node.then, place), items(node.otherwise, place)
+def _iif(node: Iif, environment: Environment) -> Value:
+    criterion = as_item(truth(node.criterion, environment, strict=True), environment)
+    then, otherwise = items(node.then, environment), items(node.otherwise, environment)
     chosen = bound(
-        place,
+        environment,
         [criterion.sql],
         lambda c: SQL("CASE WHEN {c} = 'true' THEN {a} WHEN {c} IS NOT NULL THEN {b} END").format(
             c=c, a=then.sql, b=otherwise.sql
@@ -152,25 +154,25 @@ def _iif(node: Iif, place: Place) -> Value:
 
 
 @lowers(Nothing)
-def _nothing(_node: Nothing, _place: Place) -> Value:
+def _nothing(_node: Nothing, _place: Environment) -> Value:
     return Value(SQL("'[]'::jsonb"), "items")
 
 
 @lowers(Membership)
-def _membership(node: Membership, place: Place) -> Value:
-    row = place.name("w")
+def _membership(node: Membership, environment: Environment) -> Value:
+    row = environment.name("w")
     among = SQL("CASE WHEN {one} <> 'null' THEN EXISTS (SELECT FROM {elements} WHERE {row}.v = {one}) END")
     return computed(
-        place,
-        [(item(node.item, place), "item"), (items(node.collection, place), "items")],
+        environment,
+        [(item(node.item, environment), "item"), (items(node.collection, environment), "items")],
         "boolean",
         lambda one, array: among.format(one=one, row=row, elements=_ELEMENTS.format(array, row)),
     )
 
 
 @lowers(Join)
-def _join(node: Join, place: Place) -> Value:
-    of, row = items(node.of, place), place.name("w")
+def _join(node: Join, environment: Environment) -> Value:
+    of, row = items(node.of, environment), environment.name("w")
     separator = text_literal(node.separator)
 
     def build(array: Fragment) -> Fragment:
@@ -180,11 +182,11 @@ def _join(node: Join, place: Place) -> Value:
         ).format(
             row=row,
             separator=separator,
-            odd=place.poison("joins something that is no string"),
+            odd=environment.poison("joins something that is no string"),
             elements=_ELEMENTS.format(array, row),
         )
 
-    return Value(_over(of, place, build), "item", safe=False)
+    return Value(_over(of, environment, build), "item", safe=False)
 
 
 def text_literal(value: str) -> Fragment:
@@ -193,10 +195,10 @@ def text_literal(value: str) -> Fragment:
 
 
 @lowers(Ampersand)
-def _ampersand(node: Ampersand, place: Place) -> Value:
-    sides = [(text(side, place), "text") for side in (node.left, node.right)]
+def _ampersand(node: Ampersand, environment: Environment) -> Value:
+    sides = [(text(side, environment), "text") for side in (node.left, node.right)]
     joined = SQL("(COALESCE({}, '') || COALESCE({}, ''))")
-    return computed(place, sides, "text", joined.format)  # type: ignore[arg-type]
+    return computed(environment, sides, "text", joined.format)  # type: ignore[arg-type]
 
 
 _ALIKE = SQL(
@@ -206,11 +208,11 @@ _ALIKE = SQL(
 
 
 @lowers(Equivalence)
-def _equivalence(node: Equivalence, place: Place) -> Value:
+def _equivalence(node: Equivalence, environment: Environment) -> Value:
     def alike(array: Fragment) -> Fragment:
-        row = place.name("w")
-        return _ALIKE.format(x=place.name("x"), row=row, elements=_ELEMENTS.format(array, row))
+        row = environment.name("w")
+        return _ALIKE.format(x=environment.name("x"), row=row, elements=_ELEMENTS.format(array, row))
 
     template = SQL("({} <> {})" if node.negated else "({} = {})")
-    sides = [(items(side, place), "items") for side in (node.left, node.right)]
-    return computed(place, sides, "boolean", lambda a, b: template.format(alike(a), alike(b)))  # type: ignore[arg-type]
+    sides = [(items(side, environment), "items") for side in (node.left, node.right)]
+    return computed(environment, sides, "boolean", lambda a, b: template.format(alike(a), alike(b)))  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from exports.compiler.typed_tree import (
     category,
 )
 from exports.compiler.value_sql import (
-    Place,
+    Environment,
     Value,
     as_item,
     bound,
@@ -45,32 +45,32 @@ from exports.compiler.value_sql import (
 
 
 @lowers(Focus)
-def _focus(_: Focus, place: Place) -> Value:
-    return Value(place.focus, "item")
+def _focus(_: Focus, environment: Environment) -> Value:
+    return Value(environment.focus, "item")
 
 
 @lowers(Resource)
-def _resource(_: Resource, place: Place) -> Value:
-    return Value(place.resource, "item")
+def _resource(_: Resource, environment: Environment) -> Value:
+    return Value(environment.resource, "item")
 
 
 @lowers(Connection)
-def _connection(_: Connection, place: Place) -> Value:
-    return Value(place.connection, "text")
+def _connection(_: Connection, environment: Environment) -> Value:
+    return Value(environment.connection, "text")
 
 
 @lowers(RowIndex)
-def _row_index(_: RowIndex, place: Place) -> Value:
-    return Value(place.row_index, "number")
+def _row_index(_: RowIndex, environment: Environment) -> Value:
+    return Value(environment.row_index, "number")
 
 
 @lowers(ResourceKey)
-def _resource_key(_: ResourceKey, place: Place) -> Value:
-    return Value(place.resource_id, "text")
+def _resource_key(_: ResourceKey, environment: Environment) -> Value:
+    return Value(environment.resource_id, "text")
 
 
 @lowers(Constant)
-def _constant(node: Constant, _: Place) -> Value:
+def _constant(node: Constant, _: Environment) -> Value:
     if isinstance(node.value, str):
         return Value(text_literal(node.value), "text")
     if isinstance(node.value, bool):
@@ -79,9 +79,9 @@ def _constant(node: Constant, _: Place) -> Value:
 
 
 @lowers(Not)
-def _not(node: Not, place: Place) -> Value:
-    operand = truth(node.of, place, strict=node.of.type == "boolean")
-    return computed(place, [(operand, "boolean")], "boolean", lambda value: SQL("(NOT {})").format(value))
+def _not(node: Not, environment: Environment) -> Value:
+    operand = truth(node.of, environment, strict=node.of.type == "boolean")
+    return computed(environment, [(operand, "boolean")], "boolean", lambda value: SQL("(NOT {})").format(value))
 
 
 _LOGIC = {
@@ -93,20 +93,20 @@ _LOGIC = {
 
 
 @lowers(Logic)
-def _logic(node: Logic, place: Place) -> Value:
-    sides = [truth(side, place, strict=side.type == "boolean") for side in (node.left, node.right)]
+def _logic(node: Logic, environment: Environment) -> Value:
+    sides = [truth(side, environment, strict=side.type == "boolean") for side in (node.left, node.right)]
     write = _LOGIC[node.operator].format
-    return computed(place, [(side, "boolean") for side in sides], "boolean", write)
+    return computed(environment, [(side, "boolean") for side in sides], "boolean", write)
 
 
 @lowers(Comparison)
-def _comparison(node: Comparison, place: Place) -> Value:
+def _comparison(node: Comparison, environment: Environment) -> Value:
     temporal = "temporal" in {category(node.left.type), category(node.right.type)}
     if node.operator not in {"=", "!="}:
-        return _ordered_moments(node, place) if temporal else _ordered(node, place)
+        return _ordered_moments(node, environment) if temporal else _ordered(node, environment)
     if temporal and all(map(_may_be_moment, (node.left, node.right))):
-        return _equal_moments(node, place)
-    return _fast_equality(node, place) or _equality(node, place)
+        return _equal_moments(node, environment)
+    return _fast_equality(node, environment) or _equality(node, environment)
 
 
 def _may_be_moment(side: Expression) -> bool:
@@ -116,25 +116,25 @@ def _may_be_moment(side: Expression) -> bool:
     return category(side.type) in {None, "temporal"}
 
 
-def _equality(node: Comparison, place: Place) -> Value:
+def _equality(node: Comparison, environment: Environment) -> Value:
     operator = SQL("=" if node.operator == "=" else "<>")
     template = SQL("(NULLIF({}, '[]') {} NULLIF({}, '[]'))")
-    sides = [(items(side, place), "items") for side in (node.left, node.right)]
-    return computed(place, sides, "boolean", lambda a, b: template.format(a, operator, b))  # type: ignore[arg-type]
+    sides = [(items(side, environment), "items") for side in (node.left, node.right)]
+    return computed(environment, sides, "boolean", lambda a, b: template.format(a, operator, b))  # type: ignore[arg-type]
 
 
-def _fast_equality(node: Comparison, place: Place) -> Value | None:
+def _fast_equality(node: Comparison, environment: Environment) -> Value | None:
     """A look-up against a text: what is found there is compared as text, since no number or object is written so."""
     right = node.right
     if not isinstance(right, Constant) or not isinstance(right.value, str) or not right.value[:1].isalpha():
         return None
-    look_up = fast(node.left, place)
+    look_up = fast(node.left, environment)
     if look_up is None or right.value in {"true", "false", "null"}:
         return None
-    slow = _equality(node, place)
+    slow = _equality(node, environment)
     if slow.kind != "boolean":
         return None
-    found = place.staged(look_up.text)
+    found = environment.staged(look_up.text)
     operator = SQL("=" if node.operator == "=" else "<>")
     equal = SQL(
         "CASE WHEN {t} NOT LIKE '[%' THEN {t} COLLATE \"C\" {operator} {value} WHEN {elsewhere} THEN {slow} END"
@@ -144,13 +144,13 @@ def _fast_equality(node: Comparison, place: Place) -> Value | None:
     return Value(equal, "boolean")
 
 
-def _ordered(node: Comparison, place: Place) -> Value:
+def _ordered(node: Comparison, environment: Environment) -> Value:
     """Two numbers or two strings, which only the data may tell."""
     operator = SQL(node.operator)
     if {category(node.left.type), category(node.right.type)} <= {"number"}:
-        sides = [(number(side, place), "number") for side in (node.left, node.right)]
-        return computed(place, sides, "boolean", lambda a, b: SQL("({} {} {})").format(a, operator, b))  # type: ignore[arg-type]
-    sides_json = [as_item(lower(side, place), place) for side in (node.left, node.right)]
+        sides = [(number(side, environment), "number") for side in (node.left, node.right)]
+        return computed(environment, sides, "boolean", lambda a, b: SQL("({} {} {})").format(a, operator, b))  # type: ignore[arg-type]
+    sides_json = [as_item(lower(side, environment), environment) for side in (node.left, node.right)]
 
     def compared(a: Fragment, b: Fragment) -> Fragment:
         return SQL(
@@ -159,9 +159,9 @@ def _ordered(node: Comparison, place: Place) -> Value:
             " AND abs({b}::numeric) < 1e308 THEN to_jsonb({a}::numeric {operator} {b}::numeric) ELSE {odd} END"
             " WHEN jsonb_typeof({a}) = 'string' AND jsonb_typeof({b}) = 'string'"
             " THEN to_jsonb(({a} #>> '{{}}') COLLATE \"C\" {operator} ({b} #>> '{{}}')) ELSE {odd} END"
-        ).format(a=a, b=b, operator=operator, odd=place.poison(_unordered(node)))
+        ).format(a=a, b=b, operator=operator, odd=environment.poison(_unordered(node)))
 
-    return Value(bound(place, [side.sql for side in sides_json], compared), "item", safe=False)
+    return Value(bound(environment, [side.sql for side in sides_json], compared), "item", safe=False)
 
 
 def _unordered(node: Comparison) -> str:
@@ -170,30 +170,30 @@ def _unordered(node: Comparison) -> str:
     return "compares what is neither two numbers nor two strings"
 
 
-def moment(node: Expression, place: Place) -> Value:
+def moment(node: Expression, environment: Environment) -> Value:
     """The one item as a date or time to compare with, one that there is: a text, or an item that is a string or empty."""
     if isinstance(node, Constant) and isinstance(node.value, str):
         return Value(text_literal(node.value), "text")
-    one = as_item(lower(node, place), place)
+    one = as_item(lower(node, environment), environment)
     checked = bound(
-        place,
+        environment,
         [one.sql],
         lambda v: SQL("CASE WHEN {v} = 'null' OR ({v} #>> '{{}}') ~ {pattern} THEN {v} ELSE {odd} END").format(
-            v=v, pattern=Literal(MOMENT), odd=place.poison("compares with a date or time what is none")
+            v=v, pattern=Literal(MOMENT), odd=environment.poison("compares with a date or time what is none")
         ),
     )
     return Value(checked, "item", safe=False)
 
 
-def _ordered_moments(node: Comparison, place: Place) -> Value:
-    sides = [(moment(side, place), "text") for side in (node.left, node.right)]
+def _ordered_moments(node: Comparison, environment: Environment) -> Value:
+    sides = [(moment(side, environment), "text") for side in (node.left, node.right)]
     write: Callable[..., Fragment] = lambda a, b: temporal_comparison(node.operator, a, b)  # noqa: E731
-    return computed(place, sides, "boolean", write)  # type: ignore[arg-type]
+    return computed(environment, sides, "boolean", write)  # type: ignore[arg-type]
 
 
-def _equal_moments(node: Comparison, place: Place) -> Value:
+def _equal_moments(node: Comparison, environment: Environment) -> Value:
     """Of one and one as moments; of several as they are written."""
-    arrays = [items(side, place) for side in (node.left, node.right)]
+    arrays = [items(side, environment) for side in (node.left, node.right)]
     operator = SQL("=" if node.operator == "=" else "<>")
 
     def equal(a: Fragment, b: Fragment) -> Fragment:
@@ -209,18 +209,18 @@ def _equal_moments(node: Comparison, place: Place) -> Value:
             " WHEN {none} THEN {odd} ELSE COALESCE(to_jsonb({singles}), 'null') END"
         ).format(
             a=a, b=b, operator=operator, none=SQL(" OR ").join(none) if none else SQL("false"), singles=singles,
-            odd=place.poison("compares with a date or time what is none"),
+            odd=environment.poison("compares with a date or time what is none"),
         )  # fmt: skip
 
-    found = computed(place, [(array, "items") for array in arrays], "item", equal)
+    found = computed(environment, [(array, "items") for array in arrays], "item", equal)
     return Value(found.sql, "item", safe=False)
 
 
 @lowers(Arithmetic)
-def _arithmetic(node: Arithmetic, place: Place) -> Value:
+def _arithmetic(node: Arithmetic, environment: Environment) -> Value:
     if node.type == "string":
-        texts = [(text(side, place), "text") for side in (node.left, node.right)]
-        return computed(place, texts, "text", lambda a, b: SQL("({} || {})").format(a, b))  # type: ignore[arg-type]
+        texts = [(text(side, environment), "text") for side in (node.left, node.right)]
+        return computed(environment, texts, "text", lambda a, b: SQL("({} || {})").format(a, b))  # type: ignore[arg-type]
     template = {
         "+": SQL("({} + {})"),
         "-": SQL("({} - {})"),
@@ -229,14 +229,16 @@ def _arithmetic(node: Arithmetic, place: Place) -> Value:
         "div": SQL("div({}, NULLIF({}, 0))"),
         "mod": SQL("mod({}, NULLIF({}, 0))"),
     }[node.operator]
-    sides = [(number(side, place), "number") for side in (node.left, node.right)]
-    return computed(place, sides, "number", template.format)  # type: ignore[arg-type]
+    sides = [(number(side, environment), "number") for side in (node.left, node.right)]
+    return computed(environment, sides, "number", template.format)  # type: ignore[arg-type]
 
 
 _ID = r"([^/]+)(?:/_history/[^/?#]*)?$"
 
 
-def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, elsewhere: Fragment) -> Fragment:
+def key_of_reference(
+    reference: Fragment, node: ReferenceKey, environment: Environment, elsewhere: Fragment
+) -> Fragment:
     """The key in the text of a reference; `elsewhere` where there is no such text.
 
     Relative or absolute, with or without a version, or to a contained resource that is there; not `urn:…` or a conditional
@@ -254,9 +256,9 @@ def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, else
         "(SELECT {id} || {r} FROM jsonb_path_query({body}, '$.contained[*]') AS c(v)"
         " WHERE c.v ->> 'id' = substr({r}, 2){kind} LIMIT 1)"
     ).format(
-        id=place.resource_id,
+        id=environment.resource_id,
         r=reference,
-        body=place.resource,
+        body=environment.resource,
         kind=SQL("") if node.target is None else SQL(" AND c.v ->> 'resourceType' = {}").format(Literal(node.target)),
     )
     pattern = Literal(f"(?:^|/){kind}/{_ID}")
@@ -267,25 +269,25 @@ def key_of_reference(reference: Fragment, node: ReferenceKey, place: Place, else
     ).format(usual=usual, found=found, r=reference, contained=contained, pattern=pattern, elsewhere=elsewhere)
 
 
-def fast_reference(node: ReferenceKey, place: Place) -> Fast | None:
+def fast_reference(node: ReferenceKey, environment: Environment) -> Fast | None:
     """How plain operators look the reference of a key up."""
     inside = Child(of=node.of, name="reference", keys=("reference",), repeats=False, type="string")
-    return fast(inside, place)
+    return fast(inside, environment)
 
 
 @lowers(ReferenceKey)
-def _reference_key(node: ReferenceKey, place: Place) -> Value:
+def _reference_key(node: ReferenceKey, environment: Environment) -> Value:
     if not isinstance(node.of, Focus):
-        return items(Select(of=node.of, projection=replace(node, of=Focus())), place)
-    row = place.name("k")
-    key = key_of_reference(SQL("{}.r").format(row), node, place, SQL("NULL"))
-    one = SQL("(SELECT {} FROM (SELECT {} ->> 'reference' AS r OFFSET 0) AS {})").format(key, place.focus, row)
+        return items(Select(of=node.of, projection=replace(node, of=Focus())), environment)
+    row = environment.name("k")
+    key = key_of_reference(SQL("{}.r").format(row), node, environment, SQL("NULL"))
+    one = SQL("(SELECT {} FROM (SELECT {} ->> 'reference' AS r OFFSET 0) AS {})").format(key, environment.focus, row)
     return Value(one, "text")
 
 
 @lowers(ContainedKey)
-def _contained_key(node: ContainedKey, place: Place) -> Value:
+def _contained_key(node: ContainedKey, environment: Environment) -> Value:
     if isinstance(node.of, Focus):
-        key = SQL("({} || '#' || ({} ->> 'id'))").format(place.resource_id, place.focus)
+        key = SQL("({} || '#' || ({} ->> 'id'))").format(environment.resource_id, environment.focus)
         return Value(key, "text")
-    return items(Select(of=node.of, projection=ContainedKey(of=Focus())), place)
+    return items(Select(of=node.of, projection=ContainedKey(of=Focus())), environment)

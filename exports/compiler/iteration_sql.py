@@ -7,35 +7,37 @@ from dataclasses import replace
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.typed_tree import At, Child, Expression
-from exports.compiler.value_sql import Place, items, lower
+from exports.compiler.value_sql import Environment, items, lower
 from exports.compiler.view_definition import Selection
 
 _RANK = 2**32  # more than any array holds
 
 
-def each_item(selection: Selection, place: Place, item: Fragment) -> Fragment:
+def each_item(selection: Selection, environment: Environment, item: Fragment) -> Fragment:
     """The items of a selection that iterates, as a FROM item of that name."""
     if selection.each is None:
-        return SQL("({}) AS {}").format(_repeated(selection.repeat, place), item)
-    look_up = fast(selection.each, place, repeated=True)
+        return SQL("({}) AS {}").format(_repeated(selection.repeat, environment), item)
+    look_up = fast(selection.each, environment, repeated=True)
     if look_up is not None and not _repeats(selection.each):
-        return _one_mostly(selection.each, look_up, place, item)
-    found = lower(selection.each, replace(place, stage=None))
+        return _one_mostly(selection.each, look_up, environment, item)
+    found = lower(selection.each, replace(environment, stage=None))
     if found.kind == "item":
         return SQL(
             "(SELECT {q}.v, 1::bigint AS o FROM (SELECT {v} AS v OFFSET 0) AS {q} WHERE {q}.v <> 'null') AS {item}"
-        ).format(q=place.name("q"), v=found.sql, item=item)
-    return SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)").format(items_of_each(selection, place), item)
+        ).format(q=environment.name("q"), v=found.sql, item=item)
+    return SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)").format(
+        items_of_each(selection, environment), item
+    )
 
 
-def items_of_each(selection: Selection, place: Place) -> Fragment:
+def items_of_each(selection: Selection, environment: Environment) -> Fragment:
     """The items of an iteration by forEach or forEachOrNull, as a jsonb array or NULL."""
     assert selection.each is not None
-    look_up = fast(selection.each, place, repeated=True)
-    slow = items(selection.each, replace(place, stage=None)).sql
+    look_up = fast(selection.each, environment, repeated=True)
+    slow = items(selection.each, replace(environment, stage=None)).sql
     if look_up is None or not _repeats(selection.each):
         return slow
-    found = place.staged(look_up.json)
+    found = environment.staged(look_up.json)
     # as it is, unless a null among the items must be left out
     return SQL(
         "CASE WHEN jsonb_typeof({x}) = 'array' AND NOT {x} @> '[null]' THEN {x} WHEN {elsewhere} THEN {slow} END"
@@ -46,10 +48,10 @@ def _repeats(node: Expression) -> bool:
     return isinstance(node, Child) and node.repeats and not isinstance(node, At)
 
 
-def _one_mostly(node: Expression, look_up: Fast, place: Place, item: Fragment) -> Fragment:
+def _one_mostly(node: Expression, look_up: Fast, environment: Environment, item: Fragment) -> Fragment:
     """What R4 has once: one row without a set-returning call, and all items where the data has it otherwise."""
-    found = place.staged(look_up.json)
-    slow = items(node, replace(place, stage=None)).sql
+    found = environment.staged(look_up.json)
+    slow = items(node, replace(environment, stage=None)).sql
     return SQL(
         "(SELECT {x} AS v, 1::bigint AS o WHERE jsonb_typeof({x}) NOT IN ('array', 'null')"
         " UNION ALL SELECT m.v, m.o FROM jsonb_array_elements({slow}) WITH ORDINALITY AS m(v, o)"
@@ -57,42 +59,42 @@ def _one_mostly(node: Expression, look_up: Fast, place: Place, item: Fragment) -
     ).format(x=found, slow=slow, base=look_up.base, key=Literal(look_up.keys[0]), item=item)
 
 
-def _repeated(paths: tuple[Expression, ...], place: Place) -> Fragment:
+def _repeated(paths: tuple[Expression, ...], environment: Environment) -> Fragment:
     """All that the paths lead to, and what they lead to from there, each item before what is in it.
 
     The key of an item is the way to it: which path, and which of its items, at each step; ways order as arrays do.
     """
-    walk = place.name("t")
-    below = replace(place, focus=SQL("{}.v").format(walk), stage=None)
+    walk = environment.name("t")
+    below = replace(environment, focus=SQL("{}.v").format(walk), stage=None)
     # the first step is taken from the focus, all others from what was found
     return SQL(
         "WITH RECURSIVE {w}(v, k) AS (SELECT c.v, ARRAY[c.o] FROM ({start}) AS c(v, o)"
         " UNION ALL SELECT c.v, {w}.k || c.o FROM {w} CROSS JOIN LATERAL ({below}) AS c(v, o))"
         " SELECT {w}.v, row_number() OVER (ORDER BY {w}.k) AS o FROM {w}"
-    ).format(w=walk, start=_steps(paths, replace(place, stage=None)), below=_steps(paths, below))
+    ).format(w=walk, start=_steps(paths, replace(environment, stage=None)), below=_steps(paths, below))
 
 
-def _steps(paths: tuple[Expression, ...], place: Place) -> Fragment:
+def _steps(paths: tuple[Expression, ...], environment: Environment) -> Fragment:
     parts = [
         SQL("SELECT m.v, {rank}::bigint + m.o FROM jsonb_array_elements({items}) WITH ORDINALITY AS m(v, o)").format(
-            rank=Literal(rank * _RANK), items=items(path, place).sql
+            rank=Literal(rank * _RANK), items=items(path, environment).sql
         )
         for rank, path in enumerate(paths)
     ]
     return SQL(" UNION ALL ").join(parts)
 
 
-def undecided_iterations(selection: Selection, place: Place) -> list[Fragment]:
+def undecided_iterations(selection: Selection, environment: Environment) -> list[Fragment]:
     """SQL that is true where a criterion of an iteration cannot say whether an item is one of the rows."""
     paths = (selection.each,) if selection.each is not None else selection.repeat
-    found = [SQL("({}) IS NULL").format(value.sql) for path in paths if not (value := items(path, place)).safe]
-    inner, row = place, place.name("i")
+    found = [SQL("({}) IS NULL").format(value.sql) for path in paths if not (value := items(path, environment)).safe]
+    inner, row = environment, environment.name("i")
     if selection.iterates:
-        inner = place.on(SQL("{}.v").format(row))
+        inner = environment.on(SQL("{}.v").format(row))
     below = [doubt for nested in (*selection.select, *selection.union) for doubt in undecided_iterations(nested, inner)]
     if selection.repeat:
         below += [SQL("({}) IS NULL").format(value.sql) for path in paths if not (value := items(path, inner)).safe]
     if selection.iterates and below:
-        rows = each_item(selection, replace(place, lenient=True), row)
+        rows = each_item(selection, replace(environment, lenient=True), row)
         below = [SQL("EXISTS (SELECT FROM {} WHERE {})").format(rows, SQL(" OR ").join(below))]
     return found + below

@@ -29,7 +29,7 @@ from exports.compiler.typed_tree import (
     Slice,
     category,
 )
-from exports.compiler.value_sql import Place, Value, as_item, as_items, bound, computed, items, lower, lowers
+from exports.compiler.value_sql import Environment, Value, as_item, as_items, bound, computed, items, lower, lowers
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def _text_array(keys: Sequence[str]) -> Fragment:
     return SQL("{}::text[]").format(Literal(written))
 
 
-def fast(node: Expression, place: Place, *, repeated: bool = False) -> Fast | None:
+def fast(node: Expression, environment: Environment, *, repeated: bool = False) -> Fast | None:
     """How plain operators look a path up; None where they cannot. `repeated`: its last step may be one that repeats."""
     found = _keys(node, first=False, last=True, repeated=repeated)
     if not found or not found[1]:
         return None
     root, keys = found
-    return Fast(place.focus if isinstance(root, Focus) else place.resource, keys)
+    return Fast(environment.focus if isinstance(root, Focus) else environment.resource, keys)
 
 
 def _keys(
@@ -96,27 +96,27 @@ def _keys(
     return None
 
 
-def path(node: Expression, place: Place) -> tuple[Value, str]:
+def path(node: Expression, environment: Environment) -> tuple[Value, str]:
     """A jsonb value, and the (lax) jsonpath that finds the items in it; JSON nulls are among them."""
     match node:
         case Focus():
-            return Value(place.focus, "item"), "$"
+            return Value(environment.focus, "item"), "$"
         case Resource():
-            return Value(place.resource, "item"), "$"
+            return Value(environment.resource, "item"), "$"
         case Child(of=of, keys=(key,)):
-            base, steps = path(of, place)
+            base, steps = path(of, environment)
             return base, f"{steps}.{quoted(key)}[*]"
         case Filter(of=of, criterion=criterion) if (inside := predicate(criterion)) is not None:
-            base, steps = path(of, place)
+            base, steps = path(of, environment)
             return base, f"{steps} ? ({inside})"
         case Select(of=of, projection=projection) if (inner := steps_from_focus(projection)) is not None:
-            base, steps = path(of, place)
+            base, steps = path(of, environment)
             return base, steps + inner
         case Slice(of=of, start=start, length=length):
             last = "last" if length is None else str(start + length - 1)
-            return as_items(lower(of, place), place), f"$[{start} to {last}]"
-    found = lower(node, place)
-    return (found, "$") if found.kind == "item" else (as_items(found, place), "$[*]")
+            return as_items(lower(of, environment), environment), f"$[{start} to {last}]"
+    found = lower(node, environment)
+    return (found, "$") if found.kind == "item" else (as_items(found, environment), "$[*]")
 
 
 def jsonpath(steps: str) -> Fragment:
@@ -125,55 +125,57 @@ def jsonpath(steps: str) -> Fragment:
 
 
 @lowers(Child, Filter, Select, Slice)
-def _path_items(node: Expression, place: Place) -> Value:
+def _path_items(node: Expression, environment: Environment) -> Value:
     match node:
         case Child(keys=keys) if len(keys) > 1:
-            return _choice(node, place)
+            return _choice(node, environment)
         case Filter(criterion=criterion) if predicate(criterion) is None:
-            return filtered(node, place)
+            return filtered(node, environment)
         case Select(projection=projection) if steps_from_focus(projection) is None:
-            return selected(node, place)
-    base, steps = path(node, place)
+            return selected(node, environment)
+    base, steps = path(node, environment)
     return Value(SQL("jsonb_path_query_array({}, {})").format(base.sql, jsonpath(steps)), "items", base.safe)
 
 
-def _choice(node: Child, place: Place) -> Value:
+def _choice(node: Child, environment: Environment) -> Value:
     """A choice that is not narrowed: whichever of its properties is there, on each item."""
     if isinstance(node.of, (Focus, Resource)):
-        parts = [lower(replace(node, keys=(key,)), place).sql for key in node.keys]
+        parts = [lower(replace(node, keys=(key,)), environment).sql for key in node.keys]
         return Value(SQL("({})").format(SQL(" || ").join(parts)), "items")
-    return selected(Select(of=node.of, projection=replace(node, of=Focus())), place)
+    return selected(Select(of=node.of, projection=replace(node, of=Focus())), environment)
 
 
 @lowers(At)
-def _at(node: At, place: Place) -> Value:
+def _at(node: At, environment: Environment) -> Value:
     if node.only:
-        return as_item(items(node.of, place), place)
+        return as_item(items(node.of, environment), environment)
     if node.index == 0:
-        base, steps = path(node.of, place)
+        base, steps = path(node.of, environment)
         first = SQL("COALESCE(jsonb_path_query_first({}, {}), 'null')")
         if base.safe:
             return Value(first.format(base.sql, jsonpath(steps)), "item")
         template = SQL("CASE WHEN {} IS NOT NULL THEN {} END")
-        one = bound(place, [base.sql], lambda b: template.format(b, first.format(b, jsonpath(steps))))
+        one = bound(environment, [base.sql], lambda b: template.format(b, first.format(b, jsonpath(steps))))
         return Value(one, "item", safe=False)
     index = Literal(node.index)
     return computed(
-        place,
-        [(items(node.of, place), "items")],
+        environment,
+        [(items(node.of, environment), "items")],
         "item",
         lambda array: SQL("COALESCE({} -> {}::integer, 'null')").format(array, index),
     )
 
 
 @lowers(Exists)
-def _exists(node: Exists, place: Place) -> Value:
+def _exists(node: Exists, environment: Environment) -> Value:
     word = SQL("NOT " if node.negated else "")
-    base, steps = path(node.of, place)
+    base, steps = path(node.of, environment)
     if base.kind in {"boolean", "number", "text"}:
         return Value(SQL("({}{} IS NOT NULL)").format(word, base.sql), "boolean")
     template = SQL("({}jsonb_path_exists({}, {}))")
-    return computed(place, [(base, base.kind)], "boolean", lambda value: template.format(word, value, jsonpath(steps)))
+    return computed(
+        environment, [(base, base.kind)], "boolean", lambda value: template.format(word, value, jsonpath(steps))
+    )
 
 
 def quoted(text: str) -> str:

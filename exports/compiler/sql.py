@@ -22,7 +22,7 @@ from exports.compiler.fragments import SQL, Fragment, Identifier, Literal, read,
 from exports.compiler.iteration_sql import each_item, items_of_each, undecided_iterations
 from exports.compiler.scalar_sql import Odd
 from exports.compiler.typed_tree import RowIndex
-from exports.compiler.value_sql import Place, Stage, bound, truth
+from exports.compiler.value_sql import Environment, Stage, bound, truth
 from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
 from exports.errors import ViewError
 
@@ -144,8 +144,8 @@ class _Writer:
         conditions = self.criteria(view, "s")
         alias = Identifier("r")
         stage = Stage(alias, self._numbers)
-        place = replace(self._place("r", "an iteration"), stage=stage, lenient=self._marked)
-        rows = self._selection(view.select, place)
+        environment = replace(self._place("r", "an iteration"), stage=stage, lenient=self._marked)
+        rows = self._selection(view.select, environment)
         keys = ("id",) if source.one_connection else ("connection", "id")
         order = (*[SQL('r.{} COLLATE "C"').format(Identifier(key)) for key in keys], *rows.order)
         # along the key nothing is sorted; where few resources are left, to sort these is less than to read all in order
@@ -169,23 +169,23 @@ class _Writer:
 
     def criteria(self, view: View, row: str, *, of_store: bool = False) -> list[Fragment]:
         """The conditions of `where` on a row, whose connection is a name, or in the store a number."""
-        place = self._place(row, "where")
+        environment = self._place(row, "where")
         if of_store:
-            name = SQL("(SELECT n.name FROM connection n WHERE n.id = {})").format(place.connection)
-            place = replace(place, connection=name)
+            name = SQL("(SELECT n.name FROM connection n WHERE n.id = {})").format(environment.connection)
+            environment = replace(environment, connection=name)
         conditions = []
         for node in view.where:
-            found = truth(node, place, strict=True)
+            found = truth(node, environment, strict=True)
             # of an equality Postgres expects few rows, of a function a third: few are worth a scan by several workers
             template = "({})::integer = 1" if found.kind == "boolean" else "({}) = 'true'"
             conditions.append(SQL(template).format(found.sql))
         return conditions
 
     def undecided(self, view: View, source: Source) -> Fragment | None:
-        place = replace(self._place("s", "where"), odd=Odd(None, "where", "boolean"))
-        criteria = [truth(node, place, strict=True) for node in view.where]
+        environment = replace(self._place("s", "where"), odd=Odd(None, "where", "boolean"))
+        criteria = [truth(node, environment, strict=True) for node in view.where]
         doubts = [SQL("({}) IS NULL").format(one.sql) for one in criteria if not one.safe]
-        doubts += undecided_iterations(view.select, place)
+        doubts += undecided_iterations(view.select, environment)
         if not doubts:
             return None
         # a criterion that is not met decides, whatever another would have said
@@ -196,28 +196,28 @@ class _Writer:
             SQL(" OR ").join(doubts),
         )
 
-    def _place(self, row: str, label: str) -> Place:
+    def _place(self, row: str, label: str) -> Environment:
         name = Identifier(row)
         body = SQL("{}.body").format(name)
         odd = Odd(None if self._marked else body, label, "boolean")
         key, connection = SQL("{}.id").format(name), SQL("{}.connection").format(name)
-        return Place(body, body, key, connection, SQL("0"), odd, self._numbers)
+        return Environment(body, body, key, connection, SQL("0"), odd, self._numbers)
 
-    def _selection(self, selection: Selection, place: Place) -> _Rows:
+    def _selection(self, selection: Selection, environment: Environment) -> _Rows:
         if not selection.iterates:
-            return self._contents(selection, place)
+            return self._contents(selection, environment)
         item = Identifier(f"e{next(self._numbers)}")
         stage = Stage(item, self._numbers)
         focus, ordinal = SQL("{}.v").format(item), SQL("{}.o").format(item)
-        inside = replace(place, focus=focus, row_index=SQL("({} - 1)").format(ordinal), stage=stage)
+        inside = replace(environment, focus=focus, row_index=SQL("({} - 1)").format(ordinal), stage=stage)
         inner = self._contents(selection, inside)
         order = (ordinal, *inner.order)
         if selection.or_null and inner.joins:
             array = Identifier(f"s{next(self._numbers)}")
             rows = SQL("jsonb_array_elements({}.a) WITH ORDINALITY AS {}(v, o)").format(array, item)
-            found = SQL("(SELECT {} AS a OFFSET 0) AS {}").format(items_of_each(selection, place), array)
+            found = SQL("(SELECT {} AS a OFFSET 0) AS {}").format(items_of_each(selection, environment), array)
             return self._with_null_row(array, found, stage.around(rows), replace(inner, order=order))
-        each = stage.around(each_item(selection, place, item))
+        each = stage.around(each_item(selection, environment, item))
         if not selection.or_null:
             return _Rows(inner.cells, (SQL(" CROSS JOIN LATERAL {}").format(each), *inner.joins), order)
         cells = tuple(_null_with(cell, inside) for cell in inner.cells)
@@ -234,15 +234,15 @@ class _Writer:
         rows = self._subquery((some, none), inner.cells, width)
         return _Rows(rows.cells, (SQL(" CROSS JOIN LATERAL {}").format(found), *rows.joins), rows.order)
 
-    def _contents(self, selection: Selection, place: Place) -> _Rows:
-        rows = _Rows(tuple(self._cell(node, place) for node in selection.columns))
+    def _contents(self, selection: Selection, environment: Environment) -> _Rows:
+        rows = _Rows(tuple(self._cell(node, environment) for node in selection.columns))
         for nested in selection.select:
-            rows += self._selection(nested, place)
-        return rows + self._union(selection.union, place) if selection.union else rows
+            rows += self._selection(nested, environment)
+        return rows + self._union(selection.union, environment) if selection.union else rows
 
-    def _cell(self, node: ColumnNode, place: Place) -> _Cell:
-        odd = Odd(None if self._marked else place.resource, f"column {node.name}", node.type)
-        within = replace(place, odd=odd, lenient=False)
+    def _cell(self, node: ColumnNode, environment: Environment) -> _Cell:
+        odd = Odd(None if self._marked else environment.resource, f"column {node.name}", node.type)
+        within = replace(environment, odd=odd, lenient=False)
         kind = "text" if self._marked else node.sql_type
         value = cell(node.value, within, collection=node.collection)
         if node.ansi is not None:
@@ -250,8 +250,8 @@ class _Writer:
             value = bound(within, [value], lambda found: as_ansi(found, wanted, odd))
         return _Cell(node, value, kind)
 
-    def _union(self, branches: Sequence[Selection], place: Place) -> _Rows:
-        parts = [self._selection(branch, place) for branch in branches]
+    def _union(self, branches: Sequence[Selection], environment: Environment) -> _Rows:
+        parts = [self._selection(branch, environment) for branch in branches]
         width = 1 + max(len(part.order) for part in parts)
         queries = []
         for number, part in enumerate(parts):
@@ -283,11 +283,11 @@ def _cells_and_order(cells: Sequence[_Cell], order: Sequence[Fragment], width: i
     return _listed(items)
 
 
-def _null_with(found: _Cell, place: Place) -> _Cell:
+def _null_with(found: _Cell, environment: Environment) -> _Cell:
     """The cell in a left join: null where the item is, whatever its expression gives on nothing."""
-    if is_looked_up(found.node.value, place) and not found.node.collection and found.node.ansi is None:
+    if is_looked_up(found.node.value, environment) and not found.node.collection and found.node.ansi is None:
         return found
-    value = SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(place.focus, found.value, found.null)
+    value = SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(environment.focus, found.value, found.null)
     return replace(found, value=value)
 
 

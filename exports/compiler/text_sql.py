@@ -8,7 +8,7 @@ from collections.abc import Callable
 from exports.compiler.collection_sql import text_literal
 from exports.compiler.fragments import SQL, Fragment
 from exports.compiler.typed_tree import Constant, Conversion, Expression, TextFunction
-from exports.compiler.value_sql import Kind, Place, Value, computed, item, lower, lowers, number, text
+from exports.compiler.value_sql import Environment, Kind, Value, computed, item, lower, lowers, number, text
 
 # name -> the kind it gives, its SQL on the text and the arguments; NULL where the text or an argument is
 _WRITTEN: dict[str, tuple[Kind, str]] = {
@@ -29,20 +29,20 @@ _SUBSTRING = "CASE WHEN {1} >= 0 AND {1} < length({0}) AND trunc({1}) = {1} THEN
 
 
 @lowers(TextFunction)
-def _text_function(node: TextFunction, place: Place) -> Value:
-    of = (text(node.of, place), "text")
+def _text_function(node: TextFunction, environment: Environment) -> Value:
+    of = (text(node.of, environment), "text")
     if node.name == "substring":
-        return _substring(node, of[0], place)
+        return _substring(node, of[0], environment)
     kind, written = _WRITTEN[node.name]
-    arguments = [_argument(node, argument, place) for argument in node.arguments]
+    arguments = [_argument(node, argument, environment) for argument in node.arguments]
     operands: list[tuple[Value, Kind]] = [(of[0], "text"), *[(argument, "text") for argument in arguments]]
     write: Callable[..., Fragment] = SQL(written).format
-    return computed(place, operands, kind, write)
+    return computed(environment, operands, kind, write)
 
 
-def _argument(node: TextFunction, argument: Expression, place: Place) -> Value:
+def _argument(node: TextFunction, argument: Expression, environment: Environment) -> Value:
     if not isinstance(argument, Constant) or node.name not in {"matches", "replaceMatches"}:
-        return text(argument, place)
+        return text(argument, environment)
     value = str(argument.value)
     if argument is node.arguments[0]:
         # Postgres writes the edge of a word \\y, where others write \\b
@@ -52,14 +52,17 @@ def _argument(node: TextFunction, argument: Expression, place: Place) -> Value:
     return Value(text_literal(value), "text")
 
 
-def _substring(node: TextFunction, of: Value, place: Place) -> Value:
-    operands: list[tuple[Value, Kind]] = [(of, "text"), *[(number(one, place), "number") for one in node.arguments]]
+def _substring(node: TextFunction, of: Value, environment: Environment) -> Value:
+    operands: list[tuple[Value, Kind]] = [
+        (of, "text"),
+        *[(number(one, environment), "number") for one in node.arguments],
+    ]
 
     def write(content: Fragment, start: Fragment, *length: Fragment) -> Fragment:
         cut = [SQL(", least(greatest({}, 0), 1000000000)::integer").format(one) for one in length]
         return SQL(_SUBSTRING).format(content, start, SQL("").join(cut))
 
-    return computed(place, operands, "text", write)
+    return computed(environment, operands, "text", write)
 
 
 _TO = {
@@ -88,17 +91,17 @@ _TO = {
 
 
 @lowers(Conversion)
-def _conversion(node: Conversion, place: Place) -> Value:
-    found = lower(node.of, place)
+def _conversion(node: Conversion, environment: Environment) -> Value:
+    found = lower(node.of, environment)
     if found.kind == "text" and node.type == "string":
         return found
-    one = item(node.of, place)
+    one = item(node.of, environment)
     sql = SQL(_TO[str(node.type)])
-    converted = computed(place, [(one, "item")], "item", lambda v: _each_once(place, v, sql))
+    converted = computed(environment, [(one, "item")], "item", lambda v: _each_once(environment, v, sql))
     return Value(converted.sql, "item", converted.safe)
 
 
-def _each_once(place: Place, value: Fragment, template: Fragment) -> Fragment:
-    row = place.name("c")
+def _each_once(environment: Environment, value: Fragment, template: Fragment) -> Fragment:
+    row = environment.name("c")
     inner = template.format(v=SQL("{}.v").format(row))
     return SQL("(SELECT {} FROM (SELECT {} AS v OFFSET 0) AS {})").format(inner, value, row)

@@ -66,7 +66,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Place:
+class Environment:
     """Where an expression stands: the SQL of what it may refer to, and what stands for values that are not honest."""
 
     focus: Fragment  # jsonb
@@ -83,7 +83,7 @@ class Place:
         """A look-up in the focus, done once a row where it can be."""
         return self.stage.column(sql) if self.stage is not None else sql
 
-    def on(self, focus: Fragment) -> Place:
+    def on(self, focus: Fragment) -> Environment:
         """The same with another item in focus, inside an expression."""
         return replace(self, focus=focus, stage=None, lenient=False)
 
@@ -102,7 +102,7 @@ _F = TypeVar("_F", bound=_Lower)
 
 
 def lowers(*kinds: type[Expression]) -> Callable[[_F], _F]:
-    """Register a function (node, place) that writes nodes of these kinds."""
+    """Register a function (node, environment) that writes nodes of these kinds."""
 
     def register(function: _F) -> _F:
         _LOWER.update(dict.fromkeys(kinds, function))
@@ -111,21 +111,21 @@ def lowers(*kinds: type[Expression]) -> Callable[[_F], _F]:
     return register
 
 
-def lower(node: Expression, place: Place) -> Value:
+def lower(node: Expression, environment: Environment) -> Value:
     """The SQL of an expression, in whatever kind is natural to it."""
-    return _LOWER[type(node)](node, place)
+    return _LOWER[type(node)](node, environment)
 
 
-def bound(place: Place, values: Sequence[Fragment], use: Callable[..., Fragment]) -> Fragment:
+def bound(environment: Environment, values: Sequence[Fragment], use: Callable[..., Fragment]) -> Fragment:
     """`use` of values that are computed once."""
-    row = place.name("q")
+    row = environment.name("q")
     columns = [Identifier(f"v{at}") for at in range(len(values))]
     listed = SQL(", ").join([SQL("{} AS {}").format(sql, name) for sql, name in zip(values, columns, strict=True)])
     names = [SQL("{}.{}").format(row, name) for name in columns]
     return SQL("(SELECT {} FROM (SELECT {} OFFSET 0) AS {})").format(use(*names), listed, row)
 
 
-def as_items(value: Value, place: Place) -> Value:
+def as_items(value: Value, environment: Environment) -> Value:
     """The same as a jsonb array."""
     if value.kind == "items":
         return value
@@ -133,80 +133,82 @@ def as_items(value: Value, place: Place) -> Value:
         template = "CASE WHEN {v} = 'null' THEN '[]' WHEN {v} IS NOT NULL THEN jsonb_build_array({v}) END"
     else:
         template = "CASE WHEN {v} IS NULL THEN '[]' ELSE jsonb_build_array({v}) END"
-    array = bound(place, [value.sql], lambda v: SQL(template).format(v=v))
+    array = bound(environment, [value.sql], lambda v: SQL(template).format(v=v))
     return Value(array, "items", value.safe)
 
 
-def as_item(value: Value, place: Place, problem: str = SEVERAL) -> Value:
+def as_item(value: Value, environment: Environment, problem: str = SEVERAL) -> Value:
     """The same as one jsonb value; several are none that is honest."""
     if value.kind == "item":
         return value
     if value.kind != "items":
         return Value(SQL("COALESCE(to_jsonb({}), 'null')").format(value.sql), "item")
     one = bound(
-        place,
+        environment,
         [value.sql],
         lambda a: SQL("CASE jsonb_array_length({a}) WHEN 1 THEN {a} -> 0 WHEN 0 THEN 'null' ELSE {odd} END").format(
-            a=a, odd=place.poison(problem)
+            a=a, odd=environment.poison(problem)
         ),
     )
     return Value(one, "item", safe=False)
 
 
-def items(node: Expression, place: Place) -> Value:
+def items(node: Expression, environment: Environment) -> Value:
     """All items of an expression, as a jsonb array."""
-    return as_items(lower(node, place), place)
+    return as_items(lower(node, environment), environment)
 
 
-def item(node: Expression, place: Place) -> Value:
+def item(node: Expression, environment: Environment) -> Value:
     """The one item of an expression."""
-    return as_item(lower(node, place), place)
+    return as_item(lower(node, environment), environment)
 
 
-def _checked(node: Expression, place: Place, native: Kind, good: str, problem: str) -> Value:
+def _checked(node: Expression, environment: Environment, native: Kind, good: str, problem: str) -> Value:
     """The one item where it is `good` (SQL on `{v}`), else no honest value; what is natively of the kind as it is."""
-    found = lower(node, place)
+    found = lower(node, environment)
     if found.kind == native:
         return found
     if isinstance(node, Nothing):
         return Value(SQL("NULL::{}").format(SQL({"number": "numeric"}.get(native, native))), native)
-    one = as_item(found, place)
+    one = as_item(found, environment)
     template = f"CASE WHEN {{v}} = 'null' OR ({good}) THEN {{v}} ELSE {{odd}} END"
-    checked = bound(place, [one.sql], lambda v: SQL(template).format(v=v, odd=place.poison(problem)))
+    checked = bound(environment, [one.sql], lambda v: SQL(template).format(v=v, odd=environment.poison(problem)))
     return Value(checked, "item", safe=False)
 
 
-def number(node: Expression, place: Place) -> Value:
+def number(node: Expression, environment: Environment) -> Value:
     """The one item as a number to calculate with: a numeric, or an item that is one or empty."""
     if isinstance(node, Constant) and isinstance(node.value, (int, Decimal)) and not isinstance(node.value, bool):
         return Value(SQL("{}::numeric").format(Literal(str(node.value))), "number")
     good = "CASE jsonb_typeof({v}) WHEN 'number' THEN abs({v}::numeric) < 1e308 ELSE false END"
-    return _checked(node, place, "number", good, "needs a number, and holds something else")
+    return _checked(node, environment, "number", good, "needs a number, and holds something else")
 
 
-def text(node: Expression, place: Place, problem: str = "needs a string, and holds something else") -> Value:
+def text(
+    node: Expression, environment: Environment, problem: str = "needs a string, and holds something else"
+) -> Value:
     """The one item as a text: a text, or an item that is a string or empty."""
     if isinstance(node, Constant) and isinstance(node.value, str):
         return Value(SQL("{}::text").format(Literal(node.value)), "text")
-    return _checked(node, place, "text", "COALESCE(jsonb_typeof({v}) = 'string', false)", problem)
+    return _checked(node, environment, "text", "COALESCE(jsonb_typeof({v}) = 'string', false)", problem)
 
 
-def truth(node: Expression, place: Place, *, strict: bool) -> Value:
+def truth(node: Expression, environment: Environment, *, strict: bool) -> Value:
     """The one item as a boolean; any other item counts as true (FHIRPath 2.0.0 §4.5), or is not honest where `strict`."""
     if isinstance(node, Constant) and isinstance(node.value, bool):
         return Value(SQL("true" if node.value else "false"), "boolean")
     if strict:
         problem = "needs a boolean, and holds something else"
-        return _checked(node, place, "boolean", "COALESCE(jsonb_typeof({v}) = 'boolean', false)", problem)
-    found = lower(node, place)
+        return _checked(node, environment, "boolean", "COALESCE(jsonb_typeof({v}) = 'boolean', false)", problem)
+    found = lower(node, environment)
     if found.kind == "boolean":
         return found
-    one = as_item(found, place)
+    one = as_item(found, environment)
     template = (
         "CASE jsonb_typeof({v}) WHEN 'boolean' THEN {v} WHEN 'null' THEN {v}"
         " ELSE CASE WHEN {v} IS NOT NULL THEN 'true'::jsonb END END"
     )
-    return Value(bound(place, [one.sql], lambda v: SQL(template).format(v=v)), "item", one.safe)
+    return Value(bound(environment, [one.sql], lambda v: SQL(template).format(v=v)), "item", one.safe)
 
 
 _AS_NATIVE: dict[str, str] = {
@@ -218,7 +220,9 @@ _AS_NATIVE: dict[str, str] = {
 }
 
 
-def computed(place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Fragment]) -> Value:
+def computed(
+    environment: Environment, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Fragment]
+) -> Value:
     """`use` of operands, each as the kind that stands with it; no honest value where one of them has none.
 
     `use` gets and, for a native `result`, gives SQL NULL for empty.
@@ -242,5 +246,5 @@ def computed(place: Place, operands: Sequence[tuple[Value, Kind]], result: Kind,
         return SQL("CASE WHEN {} THEN {} END").format(honest, found)
 
     safe = all(value.safe for value, _ in operands)
-    sql = bound(place, [value.sql for value, _ in operands], combined)
+    sql = bound(environment, [value.sql for value, _ in operands], combined)
     return Value(sql, "item" if native else result, safe)

@@ -1,8 +1,8 @@
 """The circuit breaker of one connection: after several calls in a row without an answer, it stops sending. Pure.
 
-It counts calls that ended badly after all of their tries, not single requests: those have their growing waits, so an outage
-of a minute or two is waited for. Open, calls fail at once; when the time is over, one is let through as a probe, the others
-wait for its outcome. What is remembered from a run before makes the next run begin with a probe.
+It counts calls that ended badly after all of their tries, not single requests: those have their growing waits, so that they
+outlast an outage of a minute or two. While it is open, calls fail at once; when the time is over, one goes out as a probe, and
+the others wait for its outcome. What is remembered from a run before makes the next run begin with a probe.
 """
 
 from __future__ import annotations

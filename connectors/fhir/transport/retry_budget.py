@@ -2,13 +2,13 @@
 
 After Google's SRE book, "Handling Overload". Pure: it counts; who waits and sends is `client`.
 
-Two purses. A retry after a failure (5xx, time-outs, cut answers) is work lost by the EHR: at most `share` of the calls, plus
-the floor. A retry after a refusal (429) is pacing: the server spent nothing, says so, and `pace` answers by asking less; out of
-the first purse, a storm of refusals would leave nothing for true failures, and 20,000 small files would end as holes although
-each of them comes at the second asking. So refusals have a purse of their own, PACED_SHARE for each call that was
-answered, plus the floor: a server that only refuses answers none, so it gets the floor and no more.
+There are two budgets. A retry after a failure (5xx, time-outs, cut answers) repeats work that the EHR lost: at most `share` of
+the calls, plus the floor. A retry after a refusal (429) is pacing: the server spent nothing, and `pace` reacts by sending less.
+Taken out of the first budget, a storm of refusals would leave nothing for true failures, and 20,000 small files would end as
+holes although each of them comes at the second try. So refusals have a separate budget: PACED_SHARE for each call that was
+answered, plus the floor. A server that only refuses answers none, so it gets the floor and no more.
 
-Empty purses forbid retries, not first tries: each unit is asked once, and `breaker` ends that where nothing is answered at all.
+An empty budget forbids retries, not first tries: each unit is requested once, and `breaker` ends that if nothing is answered.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_new_requests_fill_the_budget_again():
 
 
 @given(st.lists(st.sampled_from(["request", "answer", "paced", "retry"]), max_size=300), st.integers(0, 30))
-def test_refusals_have_a_purse_of_their_own(steps, floor):
+def test_refusals_have_a_separate_budget(steps, floor):
     budget = RetryBudget(0.2, floor)
     for step in steps:
         {
