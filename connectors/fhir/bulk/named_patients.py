@@ -79,12 +79,15 @@ class _Answers:
         return replace(result, key=_key(patient), complete_listing=False, records=0)
 
 
-async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str]) -> _Answers:
-    """Ask for Patients by their ids, as a crawl does. Who cannot be asked about has no answer: only a clear word counts."""
+async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], members: Collection[str] = ()) -> _Answers:
+    """Ask for Patients by their ids, as a crawl does. Who cannot be asked about has no answer: only a clear word counts.
+
+    `members` are in a Group of the EHR's own: that one of them is not there is no mistake in a cohort, and nothing is missing.
+    """
     profile, roster = run.request.profile, run.store.roster
     found = _Answers()
     formers = frozenset(alias.former_id for alias in await roster.aliases() if alias.gone)
-    stored = {one.id for one in await roster.stored_patients()}
+    stored = {*members, *(one.id for one in await roster.stored_patients())}
     limit = anyio.CapacityLimiter(profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), profile, capability, FULL, known=stored)
     gatherer = PageGatherer(run.client, run.request.base_url, profile, capability=capability, formers=formers)
@@ -147,8 +150,8 @@ async def check_patients(run: EhrRun, capability: Capability) -> None:
     bring the Patient of somebody whom the store has.
     """
     roster, exported = run.store.roster, not run.request.types or "Patient" in run.request.types
-    if run.is_full and exported:
-        await run.store.plan(_unit(_key(one), one) for one in await roster.unmet_members())
+    members = await roster.unmet_members() if run.is_full and exported else ()
+    await run.store.plan(_unit(_key(one), one) for one in members)
     if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
         dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
         await run.store.plan(_unit(_key(one), one) for one in dead)
@@ -161,7 +164,7 @@ async def check_patients(run: EhrRun, capability: Capability) -> None:
     alive = {one.id for one in stored.values() if one.alive}
     if not run.is_full:
         absent -= alive
-    answers = await _ask(run, capability, sorted(absent)) if absent else _Answers()
+    answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()
     results = [_result(unit, absent if exported else answers.results, answers, named) for unit in units]
     # who is read is there again, and is named by the next export
     back = [
