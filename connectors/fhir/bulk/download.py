@@ -1,13 +1,13 @@
-"""Downloads the files of an export, verifies them, and resumes a cut file where it stopped, if the server can.
+"""Downloads the files of an export, and resumes a cut file where it stopped, if the server can.
 
-`file_reading` reads the lines, `file_links` renews the links. If a file is fetched again from its start, its lines reach the
-store twice; the merge makes that harmless.
+`file_reading` reads the lines, `file_links` renews the links, `file_verdicts` says how each file ended. If a file is fetched
+again from its start, its lines reach the store twice; the merge makes that harmless.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -16,20 +16,18 @@ import tenacity
 
 from connectors.core.pipeline import Emit
 from connectors.fhir.bulk.byte_ranges import Part, part_of
-from connectors.fhir.bulk.download_tally import GRAVE, DownloadTally
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.file_reading import FileReading
+from connectors.fhir.bulk.file_verdicts import FileVerdicts, count_of
 from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.outcomes import Issue
-from connectors.fhir.profile import IssueGrade, VendorProfile
-from connectors.fhir.records import codes_of, grade
+from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, StreamReply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import origin, resolve
-from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from connectors.fhir.unit_details import FileDetail
+from snapshots.unit import Unit, UnitResult
 
 _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the writer holds a few of these
 # read in one turn of the event loop, of all files together: about 1 ms. The writer comes in between; its socket to Postgres holds
@@ -39,9 +37,6 @@ _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendor-facts 6.3), lines less
 _SAME_COUNTS, _SAME_CUTS = 2, 3
-# grades of a grave issue that mean that data are missing
-_NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
-_NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something
 _PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
@@ -99,7 +94,7 @@ class FileFetcher:
         self._links = links
         self._base = base
         self._sleep = sleep
-        self._tally = DownloadTally()
+        self.verdicts = FileVerdicts(profile.answers.issue_codes)
         self._turn = anyio.Lock()
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -109,7 +104,7 @@ class FileFetcher:
             RequestError: the file could not be had; the unit is a hole.
         """
         if unit.page is None:  # of the manifest itself: there is nothing to fetch
-            return self._doubted(unit)
+            return self.verdicts.of_manifest(unit)
         if not FileDetail.of(unit).url:
             raise ProtocolError(f"{unit.template}: the manifest lists it without a URL.")
         url = await self._links.current(unit)
@@ -192,7 +187,7 @@ class FileFetcher:
                 attempts.begin_anew()
                 why = found if isinstance(found, str) else "the rest of it came compressed"
                 self._ask_again(f"{attempts.unit.template}: {why}.")
-            self._tally.resumed += attempts.part is None or attempts.part.end != start
+            self.verdicts.tally.resumed += attempts.part is None or attempts.part.end != start
             attempts.part, attempts.size = found, found.size
             reply.body.goes_on = not found.is_last
             return
@@ -233,17 +228,8 @@ class FileFetcher:
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
         """Return how a file ended that the wire delivered completely. A file that looks truncated is fetched again."""
         unit, reading = attempts.unit, attempts.reading
-        # of an organised file, whose `count` may mean its headers too or not (the guide does not say): short only where it is
-        # so either way, counted likewise
-        promised, records = reading.detail.count, reading.lines - reading.headers
-        # of deletions, which come as Bundles, it may mean these or what is in them
-        held = (
-            (reading.lines, max(reading.lines, reading.deleted))
-            if unit.kind == "deleted-file"
-            else (records, reading.lines)
-        )
-        short = promised is not None and held[1] < promised
-        if reading.last_line_unreadable or short:
+        count = count_of(unit, reading)
+        if reading.last_line_unreadable or count.is_short:
             seen = (reading.lines, reading.total)
             attempts.times = attempts.times + 1 if attempts.defect == seen else 1
             attempts.defect = seen
@@ -251,17 +237,9 @@ class FileFetcher:
                 if reading.last_line_unreadable:
                     reading.give_up_last_line()
                     self._ask_again(f"{unit.template} ends in the middle of line {reading.lines}.")
-                self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {promised}.")
-        self._tally.miscounted += promised is not None and held[0] > promised
+                self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {count.promised}.")
         await _hand_on(reading, emit)
-        counted = promised is not None and held[0] >= promised
-        if not counted and not attempts.ends:
-            self._tally.unproved += 1
-        if unit.kind == "error-file":
-            return self._told(unit, reading, whole=counted or attempts.ends)
-        # nothing at all is what a file looks like that its server failed to write, whatever length it says
-        proved = counted or (attempts.ends and reading.lines > 0)
-        return self._ended(unit, reading, promised if short else None, proved=proved)
+        return self.verdicts.of(unit, reading, count, ends=attempts.ends)
 
     def _ask_again(self, message: str) -> NoReturn:
         """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""
@@ -276,88 +254,6 @@ class FileFetcher:
             else origin(resolve(url, self._client.base_url, self._profile.links.rewrite_origins))
             == origin(self._client.base_url)
         )
-
-    def _told(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:
-        """What the server says of its own export. It does not say of which types, so the gravest counts for all.
-
-        Warnings are normal, as Epic's 59205 (F27). An `error` or a `fatal` means that something was not exported: a hole, unless
-        the vendor's codes are known to mean less (Epic: 4118, no permission; 4119, more may exist): then nothing is taken for
-        deleted, and nothing is known to be complete. What cannot be read may say so too, and is a hole.
-        """
-        self._tally.error_files += 1
-        self._tally.issues += reading.issues
-        self._tally.unread += reading.unreadable
-        grave = [issue for issue in reading.issues if issue.severity in GRAVE]
-        lost = self._graded(reading, _NOT_EXPORTED)
-        reasons = []
-        if lost:
-            codes = ", ".join(codes_of(lost)) or "no codes"
-            reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
-        if reading.unreadable:
-            reasons.append(f"{reading.unreadable} parts of it could not be read: see quarantine")
-        if reasons:
-            self._tally.lost += 1
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
-        partial = bool(self._graded(reading, _NOT_SHOWN))
-        return UnitResult(
-            key=unit.key,
-            state=UnitState.SETTLED,
-            complete_listing=whole and not grave and not partial,
-            ending=Ending.PARTIAL if partial else Ending.LISTED,
-        )
-
-    def _graded(self, reading: FileReading, grades: Container[IssueGrade]) -> list[Issue]:
-        """The issues of a file that mean one of these, each by itself: a graver one beside it takes nothing from what it says."""
-        meanings = self._profile.answers.issue_codes
-        return [issue for issue in reading.issues if grade([issue], meanings) in grades]
-
-    def _doubted(self, unit: Unit) -> UnitResult:
-        """What the manifest itself leaves open: that there may be more, which is a hole, or that nobody understands all of it."""
-        found = DoubtDetail.of(unit)
-        if found.more:
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=found.doubt)
-        self._tally.doubts.append(found.doubt)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=found.doubt)
-
-    @property
-    def lost(self) -> int:
-        """Return how many error files are holes: the files came, but the data that they report did not."""
-        return self._tally.lost
-
-    def _ended(self, unit: Unit, reading: FileReading, promised: int | None, *, proved: bool) -> UnitResult:
-        if any(issue.severity in GRAVE for issue in reading.issues):
-            raise ProtocolError(
-                f"{unit.template} contains an OperationOutcome instead of data: {', '.join(codes_of(reading.issues))}."
-            )
-        for other in reading.other_types:
-            self._tally.mislabelled[f"{other} as {unit.resource_type}"] += 1
-        reasons = []
-        if lost := self._graded(reading, _NOT_EXPORTED):
-            codes = ", ".join(codes_of(lost))
-            reasons.append(f"the server says in it that its export failed in part: {len(lost)} issues ({codes})")
-        if reading.unreadable:
-            reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
-        if promised is not None:
-            reasons.append(f"{reading.lines} lines came, even on the second try, but the manifest promises {promised}")
-        if reasons:
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
-        # what came under a wrong type says nothing of what the named type no longer has
-        lists_all = reading.detail.lists_all and not reading.other_types
-        if lists_all and not reading.lines and not proved and unit.kind == "file":
-            self._tally.empty += 1
-        partial = bool(self._graded(reading, _NOT_SHOWN))
-        self._tally.partial += partial
-        return UnitResult(
-            key=unit.key,
-            state=UnitState.SETTLED,
-            complete_listing=lists_all and proved and not partial,
-            records=reading.lines - reading.headers,
-            ending=Ending.PARTIAL if partial else Ending.LISTED,
-        )
-
-    def notes(self) -> list[str]:
-        """Give sentences for the run's report."""
-        return self._tally.notes()
 
 
 async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:

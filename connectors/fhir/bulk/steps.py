@@ -81,9 +81,10 @@ async def fetch_by_bulk(
         await _download(run, files, links, {"file"})
         # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
         await _download(run, files, links, {"deleted-file", "error-file"})
-        run.failed_units -= files.lost  # told of by error files, which are here: the server need not keep them
+        # error files that are holes are here, and the server need not keep them
+        run.failed_units -= files.verdicts.tally.lost
     finally:
-        run.notes += files.notes()
+        run.notes += files.verdicts.tally.notes()
     await check_patients(run, capability)
     run.notes += [*await _vanished(run, job), *await _first_met(run, job)]
     await _release(run, job)
