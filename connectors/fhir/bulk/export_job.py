@@ -12,8 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from connectors.fhir.bulk.kick_off import Proofs, proofs_from
-from connectors.fhir.bulk.listing import Listing, last_positions
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
+from connectors.fhir.bulk.page_files import PageFiles, last_positions
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.bulk.progress_told import progress_told
 from connectors.fhir.endings import says_not_found
@@ -147,12 +147,12 @@ class ExportJob:
         """
         await self._store.plan(manifest.doubts())
         planned = await self._store.jobs.planned_files(manifest.page)
-        listing = Listing(manifest)
+        files = PageFiles(manifest)
         for file in planned:
-            listing.find(file)
-        if len(listing.found) == sum(map(len, manifest.entries.values())):
+            files.find(file)
+        if len(files.found) == sum(map(len, manifest.entries.values())):
             return False
-        await self._store.plan(manifest.units(besides=listing.found, after=last_positions(planned)))
+        await self._store.plan(manifest.units(besides=files.found, after=last_positions(planned)))
         return True
 
     async def _without_file(self, proofs: Proofs) -> list[Unit]:
@@ -181,13 +181,13 @@ class ExportJob:
             if t not in there
         ]
 
-    async def page_again(self, job: BulkJob, number: int) -> tuple[Listing, datetime | None] | None:
+    async def page_again(self, job: BulkJob, number: int) -> tuple[PageFiles, datetime | None] | None:
         """Fetch one page of the manifest again, for new links and their expiry; None if it is not available now."""
         reply, status = await self._asked(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
         manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job))
-        return Listing(manifest, paths_may_change=True), _expires(reply)
+        return PageFiles(manifest, paths_may_change=True), _expires(reply)
 
     async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:
         """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""

@@ -14,7 +14,7 @@ import anyio
 
 from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.export_job import ExportJob
-from connectors.fhir.bulk.listing import Listing
+from connectors.fhir.bulk.page_files import PageFiles
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
 from snapshots.export_job import BulkJob
@@ -32,7 +32,7 @@ class FileLinks:
     def __init__(self, export: ExportJob, job: BulkJob, *, now: Callable[[], datetime]) -> None:
         self._export = export
         self._now = now
-        self._listings: dict[int, Listing] = {}  # pages that were asked again
+        self._pages: dict[int, PageFiles] = {}  # pages that were asked again
         self._pages_asked: dict[int, datetime] = {}
         # pages whose last answer brought no link that works, and how many such in a row
         self._in_vain: dict[int, int] = {}
@@ -72,7 +72,7 @@ class FileLinks:
                 return None  # the file's own error says more
             if found is None:
                 return None
-            self._listings[number], expires_at = found
+            self._pages[number], expires_at = found
             self.job = replace(self.job, expires_at=expires_at or self.job.expires_at)
             fresh = self._fresh(unit)
             return fresh if fresh != ended else None
@@ -88,10 +88,10 @@ class FileLinks:
 
     def _fresh(self, unit: Unit) -> str | None:
         """The unit's link as its page lists it anew; None while it was not asked again."""
-        listing = self._listings.get(_page(unit))
-        if listing is None:
+        files = self._pages.get(_page(unit))
+        if files is None:
             return None
-        return listing.find(unit).url
+        return files.find(unit).url
 
     def warning(self, files: int) -> str | None:
         """Return the note to show if the server will delete the export soon."""

@@ -2,7 +2,7 @@
 
 Tolerates what servers really send: `requiresAccessToken` as string (Epic), no `count` (Cerner), no `error`, no `type`, no
 `output` where nothing matched. An item that cannot be understood costs itself, and leaves a doubt. Only what is needed becomes
-objects, and of that not without bound. Which file is which in a manifest that is asked again, is `listing`'s.
+objects, and of that not without bound. `page_files` finds each file again when the page is requested again.
 """
 
 from __future__ import annotations

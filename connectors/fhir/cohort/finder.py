@@ -1,4 +1,4 @@
-"""Finds out which patients a crawl is for: a list of ids, MRNs to look up, or a Group's members. `listing` lists everyone.
+"""Finds out which patients a crawl is for: a list of ids, MRNs to look up, or members of a Group. `directory` lists everyone.
 
 Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by
 number, never by name: a cohort's values are PHI.

@@ -18,7 +18,7 @@ from snapshots.unit import Unit
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-class Listing:
+class PageFiles:
     """What one answer of a manifest page lists. Every file of it can be found for one planned file only."""
 
     def __init__(self, manifest: Manifest, *, paths_may_change: bool = False) -> None:

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.bulk.kick_off import Proofs
-from connectors.fhir.bulk.listing import Listing
 from connectors.fhir.bulk.manifest import manifest_from
+from connectors.fhir.bulk.page_files import PageFiles
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
 from snapshots.unit import Unit
 
 
-def listing(*urls: str, kind: str = "Observation") -> Listing:
+def listing(*urls: str, kind: str = "Observation") -> PageFiles:
     body = orjson.dumps({"output": [{"type": kind, "url": url} for url in urls]})
-    return Listing(manifest_from(body, page=1, proofs=Proofs()))
+    return PageFiles(manifest_from(body, page=1, proofs=Proofs()))
 
 
 def planned(position: int, url: str) -> Unit:
@@ -40,7 +40,7 @@ def test_files_that_nothing_tells_apart_keep_their_positions() -> None:
 
 def test_files_that_nothing_tells_apart_and_that_have_moved_are_refused() -> None:
     body = [{"type": "Patient", "url": "p"}, *({"type": "Observation", "url": f"f?sig={n}"} for n in "ab")]
-    again = Listing(manifest_from(orjson.dumps({"output": body}), page=1, proofs=Proofs()))
+    again = PageFiles(manifest_from(orjson.dumps({"output": body}), page=1, proofs=Proofs()))
     with pytest.raises(ProtocolError, match="another order"):
         again.find(planned(1, "f?sig=x"))
 
