@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -65,6 +65,10 @@ class ReadEvent(Protocol):
     @property
     def everyone(self) -> bool:
         """Whether it was the ids of all patients of these connections."""
+
+    @property
+    def erased(self) -> Mapping[str, int] | None:
+        """How many rows of each table were erased, where a patient was."""
 
 
 class PatientRead(Protocol):

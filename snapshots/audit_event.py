@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +19,7 @@ class Action(StrEnum):
     LISTING = "listing"  # the ids of a connection's patients, nothing else
     AUDIT = "audit"  # the audit itself
     PRUNE = "prune"  # events that were kept long enough were deleted
+    ERASE = "erase"  # every trace of a patient was deleted
 
 
 class ReadEvent(NamedTuple):
@@ -37,6 +39,7 @@ class ReadEvent(NamedTuple):
     types: tuple[str, ...]  # of resources; empty: none, or not a matter of types
     runs: tuple[int, ...]  # the newest that the reader was shown, of each connection
     everyone: bool  # the ids of all patients of these connections
+    erased: Mapping[str, int] | None = None  # rows by table, where a patient was erased
 
 
 class PatientRead(NamedTuple):

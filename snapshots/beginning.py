@@ -51,7 +51,7 @@ async def begin(
     conn = session.conn
     register_arrays(conn)
     with store_border(f"beginning a run of connection {scope.connection}"):
-        await _lock(session, scope.connection)
+        await lock_connection(session, scope.connection)
         await prepare_session(conn)
         async with session.transaction(writes=True):
             connection, has_moved = await _found_connection(conn, scope)
@@ -97,7 +97,7 @@ async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarde
     conn = session.conn
     with store_border(f"discarding run {run}"):
         connection, name, is_open, has_job, can_be_found = await _to_discard(session, run)
-        await _lock(session, name)
+        await lock_connection(session, name)
         async with session.transaction(writes=True):
             if is_open:
                 scope = RunScope(connection=name, kind="sync", mode="auto", selection="", types=())
@@ -131,7 +131,8 @@ async def _abandon(
     await evidence.empty(conn, runs)
 
 
-async def _lock(session: TenantSession, connection: str) -> None:
+async def lock_connection(session: TenantSession, connection: str) -> None:
+    """Take the connection's lock, until the session gives it back; raise ConnectionBusyError if a run has it."""
     conn = session.conn
     await conn.execute(_SQL["bound_wait"])
     try:

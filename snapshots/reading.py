@@ -6,11 +6,12 @@ noted here, and seals it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from psycopg import AsyncTransaction, Rollback, pq, sql
+from psycopg.types.json import Jsonb
 
 from snapshots.audit import seal
 from snapshots.audit_event import Action
@@ -89,8 +90,15 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
     await seal(session)
 
 
-async def note(session: TenantSession, action: Action, read: WhatWasRead, *, through: int | None = None) -> None:
-    """Add a read to the audit. In a transaction of the session."""
+async def note(
+    session: TenantSession,
+    action: Action,
+    read: WhatWasRead,
+    *,
+    through: int | None = None,
+    erased: Mapping[str, int] | None = None,
+) -> None:
+    """Add a read to the audit, or what was deleted. In a transaction of the session."""
     actor = session.actor
     values = {
         "actor": actor.name,
@@ -104,6 +112,7 @@ async def note(session: TenantSession, action: Action, read: WhatWasRead, *, thr
         "runs": list(read.runs),
         "everyone": read.everyone,
         "through": through,
+        "erased": None if erased is None else Jsonb(dict(erased)),
     }
     await session.conn.execute(_SQL["enter"], {"tenant": session.tenant})
     row = await (await session.conn.execute(_SQL["event"], values)).fetchone()

@@ -19,6 +19,7 @@ from snapshots.audit_event import Action
 from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartChange, chart_history
+from snapshots.erasure import Erased, erase
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
@@ -156,6 +157,19 @@ class Store:
                     whose = named_patients(connection, [patient])
                     await audited.note(WhatWasRead(connections=[connection], types=types, patients=[whose]))
         return changes
+
+    async def erase(self, connection: str, patient: str) -> Erased:
+        """Delete every trace of a patient of a connection but the audit's, and note that there.
+
+        Raises:
+            StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
+            ConnectionBusyError: a run of the connection is in progress.
+        """
+        async with self._pool.session() as session:
+            await require_writing(session)
+            erased = await erase(session, connection, patient)
+            await seal(session)
+        return erased
 
     @property
     def audit(self) -> AuditReader:

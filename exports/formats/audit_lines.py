@@ -18,8 +18,8 @@ _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
 _ENTITY = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 _ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
-_PRUNE = "prune"
-_SUBTYPES = {"export": "disclose", "pull": "disclose", _PRUNE: "destroy"}
+_DELETES = frozenset({"prune", "erase"})
+_SUBTYPES = {"export": "disclose", "pull": "disclose", **dict.fromkeys(_DELETES, "destroy")}
 
 
 def instant(moment: datetime) -> str:
@@ -44,6 +44,7 @@ def read_as_json(event: ReadEvent) -> dict[str, Any]:
         "types": list(event.types),
         "runs": list(event.runs),
         "everyone": event.everyone,
+        "erased": None if event.erased is None else dict(event.erased),
     }
 
 
@@ -62,7 +63,7 @@ def _line(told: dict[str, Any]) -> bytes:
 def audit_event(read: PatientRead, tenant: str) -> dict[str, Any]:
     """Return the FHIR R4 AuditEvent of one patient of a read."""
     event = read.event
-    by = "DELETE" if event.action == _PRUNE else "READ"
+    by = "DELETE" if event.action in _DELETES else "READ"
     return {
         "resourceType": "AuditEvent",
         "type": _coding(_DICOM, "110106", "Export"),
@@ -118,6 +119,7 @@ def _what(event: ReadEvent) -> dict[str, Any]:
         "types": ",".join(event.types),
         "runs": ",".join(map(str, event.runs)),
         "everyone": "true" if event.everyone else "",
+        "erased": ",".join(f"{table} {count}" for table, count in (event.erased or {}).items()),
     }
     return {
         "type": _coding(_ENTITY, "2", "System Object"),

@@ -1,0 +1,125 @@
+"""Erases a patient: every row that is, or was, the patient's or says who that is, in every table but the audit's.
+
+It ends with a search of all tables for the patient; if anything is found, nothing is erased. The audit keeps one event, with the
+number of rows of each table. `ingest` would store again what a later run brings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import AsyncConnection, sql
+
+from snapshots.audit_event import Action
+from snapshots.beginning import lock_connection
+from snapshots.errors import StoreError, store_border
+from snapshots.reading import WhatWasRead, named_patients, note
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession
+
+_SQL, _LEDGER = load("erasure"), load("ledger")
+_KEYED = ("resource", "resource_history", "rival", "listed", "evidence", "member", "member_history", "referenced")
+_OF_PATIENT = ("member", "member_history", "roster", "lag", "deferral", "referenced")
+# how a column tells of a patient; the others are searched for a reference, by their type
+_COLUMNS = {
+    **dict.fromkeys(("patient_id", "former_id", "surviving_id", "of_chart"), "patient"),
+    **dict.fromkeys(("id", "resource_id"), "resource"),
+    "patients": "patients",
+    "ids": "resources",
+    "raw": "raw",
+}
+_BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", "($|[^A-Za-z0-9.-])"  # what no id has (R4, id)
+
+
+class Erased(NamedTuple):
+    """What was erased."""
+
+    rows: Mapping[str, int]  # by table, those without any left out
+    shared: int  # live resources among them that were other patients' as well
+
+
+async def erase(session: TenantSession, connection: str, patient: str) -> Erased:
+    """Delete a patient, in one transaction; `Store.erase` says what it raises."""
+    with store_border(f"erasing a patient of connection {connection}"):
+        await lock_connection(session, connection)
+        async with session.transaction(writes=True):
+            values = await _values(session.conn, connection, patient)
+            await session.conn.execute(_SQL["find_keys"], values)
+            await session.conn.execute(_SQL["find_attachments"], values)
+            shared = (await _row(session.conn, "shared", values))[0]
+            types = (await _row(session.conn, "types", values))[0]
+            rows = await _deleted(session.conn, values)
+            await _require_nothing(session.conn, values)
+            if rows:
+                whose = named_patients(connection, [patient])
+                read = WhatWasRead(connections=[connection], types=types, patients=[whose])
+                await note(session, Action.ERASE, read, erased=rows)
+    return Erased(rows, shared)
+
+
+async def _values(conn: AsyncConnection[Any], connection: str, patient: str) -> dict[str, Any]:
+    found = await (await conn.execute(_LEDGER["find_connection"], {"connection": connection})).fetchone()
+    if found is None:
+        raise StoreError(f"nothing is stored of connection {connection}.")
+    run = await (await conn.execute(_SQL["unended_run"], {"connection": found[0]})).fetchone()
+    if run is not None:
+        raise StoreError(
+            f"run {run[0]} of connection {connection} has not ended, and may bring the patient again: let the next sync end it, "
+            f"or give it up with `chartferry runs discard {run[0]}`."
+        )
+    escaped = re.escape(patient)
+    return {
+        "connection": found[0],
+        "patient": patient,
+        "reference": f"Patient/{patient}",
+        "trace": f"{_BEFORE}Patient/{escaped}{_AFTER}",
+        "named": f'["/=:]{escaped}{_AFTER}',
+    }
+
+
+async def _row(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = await (await conn.execute(_SQL[query], values)).fetchone()
+    assert row is not None
+    return row
+
+
+async def _deleted(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> dict[str, int]:
+    """Delete the rows; return their numbers by table."""
+    rows: dict[str, int] = {}
+
+    async def delete(table: str, statement: LiteralString) -> None:
+        query = sql.SQL(statement).format(table=sql.Identifier(table))
+        rows[table] = rows.get(table, 0) + (await conn.execute(query, values)).rowcount
+
+    await delete("quarantine", _SQL["quarantine"])  # before the units, which tell whose it is
+    for table in ("unit", "attachment_use", "attachment", "alias"):
+        await delete(table, _SQL[table])
+    for table in _KEYED:
+        await delete(table, _SQL["keyed"])
+    for table in _OF_PATIENT:
+        await delete(table, _SQL["of_patient"])
+    return {table: count for table, count in sorted(rows.items()) if count}
+
+
+async def _require_nothing(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> None:
+    """Search every table that has rows of connections or runs; raise StoreError if the patient is found."""
+    conditions: dict[str, list[sql.Composable]] = {}
+    whose: dict[str, LiteralString] = {}
+    for table, column, kind, has_connection, has_run in await (await conn.execute(_SQL["columns"])).fetchall():
+        if not (has_connection or has_run):
+            continue
+        whose[table] = _SQL["of_connection"] if has_connection else _SQL["of_runs"]
+        tells = _SQL[_COLUMNS.get(column, kind)]
+        conditions.setdefault(table, []).append(sql.SQL(tells).format(column=sql.Identifier(column)))
+    for table, some in conditions.items():
+        query = sql.SQL(_SQL["remaining"]).format(
+            table=sql.Identifier(table), whose=sql.SQL(whose[table]), conditions=sql.SQL(" OR ").join(some)
+        )
+        row = await (await conn.execute(query, values)).fetchone()
+        if row is None or row[0]:
+            raise StoreError(
+                f"nothing was erased: {row[0] if row else 'some'} rows of {table} would still refer to the patient. "
+                "This is a bug in chartferry: report it with the name of the table."
+            )

@@ -1,0 +1,129 @@
+-- name: unended_run
+-- A run of the connection that has not ended.
+SELECT id FROM run WHERE connection = %(connection)s AND finished_at IS NULL ORDER BY id DESC LIMIT 1
+
+-- name: find_keys
+-- Every resource that is, or was, the patient's or says who that is: filed under the patient, of the patient's compartment, or with a
+-- reference to the patient. `trace` is a regular expression.
+CREATE TEMPORARY TABLE erased_key ON COMMIT DROP AS
+SELECT 'Patient'::text COLLATE "C" AS resource_type, %(patient)s::text COLLATE "C" AS id
+UNION SELECT resource_type, id FROM resource
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
+UNION SELECT resource_type, id FROM resource_history
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
+UNION SELECT resource_type, id FROM rival
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body, %(reference)s) > 0 AND body ~ %(trace)s)
+UNION SELECT resource_type, id FROM member WHERE connection = %(connection)s AND patient_id = %(patient)s
+UNION SELECT resource_type, id FROM member_history WHERE connection = %(connection)s AND patient_id = %(patient)s
+UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
+
+-- name: shared
+-- How many of them are live, and other patients' as well.
+SELECT count(*) FROM erased_key k JOIN resource r ON r.connection = %(connection)s AND r.resource_type = k.resource_type AND r.id = k.id
+WHERE r.deleted_at IS NULL AND (r.patient_id <> %(patient)s OR EXISTS (
+    SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = r.resource_type AND m.id = r.id
+        AND m.patient_id <> %(patient)s
+))
+
+-- name: types
+-- Their types.
+SELECT array_agg(DISTINCT resource_type ORDER BY resource_type) FROM erased_key
+
+-- name: find_attachments
+-- What is attached to them, and to nothing else.
+CREATE TEMPORARY TABLE erased_content ON COMMIT DROP AS
+SELECT DISTINCT u.sha256 FROM attachment_use u JOIN erased_key k ON u.connection = %(connection)s AND u.resource_type = k.resource_type
+    AND u.resource_id = k.id
+WHERE u.sha256 IS NOT NULL
+EXCEPT SELECT u.sha256 FROM attachment_use u WHERE u.sha256 IS NOT NULL AND NOT (u.connection = %(connection)s AND EXISTS (
+    SELECT FROM erased_key k WHERE k.resource_type = u.resource_type AND k.id = u.resource_id
+))
+
+-- name: quarantine
+-- Lines that the patient's units brought, or that name the patient. Escaped, bytes of any encoding are text.
+DELETE FROM quarantine q USING run WHERE run.id = q.run AND run.connection = %(connection)s AND (
+    EXISTS (SELECT FROM unit u WHERE u.run = q.run AND u.key = q.unit_key AND u.patient_id = %(patient)s)
+    OR encode(q.raw, 'escape') ~ %(named)s
+)
+
+-- name: unit
+-- What was asked for the patient, or by an id of the patient's.
+DELETE FROM unit u USING run WHERE run.id = u.run AND run.connection = %(connection)s AND (
+    u.patient_id = %(patient)s OR u.of_chart = %(patient)s OR u.detail::text ~ %(trace)s
+    OR EXISTS (SELECT FROM erased_key k WHERE k.resource_type = u.resource_type AND k.id = ANY(u.ids))
+)
+
+-- name: attachment_use
+-- Where something was attached.
+DELETE FROM attachment_use u USING erased_key k
+WHERE u.connection = %(connection)s AND u.resource_type = k.resource_type AND u.resource_id = k.id
+
+-- name: attachment
+-- Documents that nothing else has attached.
+DELETE FROM attachment a USING erased_content e WHERE a.sha256 = e.sha256
+
+-- name: keyed
+-- Rows of a table that has resources by type and id.
+DELETE FROM {table} t USING erased_key k WHERE t.connection = %(connection)s AND t.resource_type = k.resource_type AND t.id = k.id
+
+-- name: of_patient
+-- Rows of a table that has patients.
+DELETE FROM {table} WHERE connection = %(connection)s AND patient_id = %(patient)s
+
+-- name: alias
+-- Whom the patient was merged with.
+DELETE FROM alias WHERE connection = %(connection)s AND %(patient)s IN (former_id, surviving_id)
+
+-- name: columns
+-- Columns in which a trace could be, of all tables but the audit's, with the way to this connection's rows. Hashes have none.
+SELECT c.relname::text, a.attname::text, t.typname::text,
+    EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = c.oid AND x.attname = 'connection'),
+    EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = c.oid AND x.attname = 'run')
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type t ON t.oid = a.atttypid
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relname NOT IN ('audit_event', 'audit_patient', 'audit_seal') AND (t.typname IN ('text', '_text', 'jsonb') OR a.attname = 'raw')
+ORDER BY c.relname, a.attnum
+
+-- name: of_connection
+-- Condition: a row of this connection.
+t.connection = %(connection)s
+
+-- name: of_runs
+-- Condition: a row of one of this connection's runs.
+t.run IN (SELECT id FROM run WHERE connection = %(connection)s)
+
+-- name: text
+-- Condition: a column refers to the patient.
+t.{column} ~ %(trace)s
+
+-- name: jsonb
+-- Condition: a document refers to the patient.
+t.{column}::text ~ %(trace)s
+
+-- name: _text
+-- Condition: a list refers to the patient.
+array_to_string(t.{column}, ' ') ~ %(trace)s
+
+-- name: patients
+-- Condition: the patient is in a list.
+%(patient)s = ANY(t.{column})
+
+-- name: resources
+-- Condition: the Patient is in a list of resources.
+%(patient)s = ANY(t.{column}) AND t.resource_type = 'Patient'
+
+-- name: raw
+-- Condition: bytes name the patient.
+encode(t.{column}, 'escape') ~ %(named)s
+
+-- name: patient
+-- Condition: a column is the patient's id.
+t.{column} = %(patient)s
+
+-- name: resource
+-- Condition: a row is of the Patient.
+t.{column} = %(patient)s AND t.resource_type = 'Patient'
+
+-- name: remaining
+-- How many rows of a table have a trace.
+SELECT count(*) FROM {table} t WHERE {whose} AND ({conditions})

@@ -1,0 +1,156 @@
+"""A patient is erased: from every table, and from nobody else's chart."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+import psycopg
+import pytest
+
+from snapshots.audit_event import Action
+from snapshots.errors import ConnectionBusyError, StoreError
+from snapshots.record import Batch, Quarantined, Record
+from snapshots.store import Store
+from tests.fix_store import opened_store
+from tests.integration.snapshots.stored import (
+    SCHEMA,
+    execute,
+    full_run,
+    live,
+    person,
+    record,
+    rows,
+    scope,
+    search,
+    settled,
+)
+
+pytestmark = pytest.mark.anyio
+
+WHO, OTHER = "pat.7", "pat.77"  # the one begins as the other, and has a character that patterns know
+TRACE = re.compile(r"pat\.7(?!\d)")
+
+
+def naming(identity: str, patient: str, *, kind: str = "Group") -> Record:
+    """A resource of no patient that refers to one."""
+    body = {
+        "resourceType": kind,
+        "id": identity,
+        "member": [{"entity": {"reference": f"Patient/{patient}/_history/2"}}],
+    }
+    return record(identity, orjson.dumps(body), kind=kind, patient=None)
+
+
+async def known(store: Store) -> None:
+    """Two patients whom every table knows."""
+    units = [search(patient=WHO), search(patient=OTHER)]
+    lines = [
+        Quarantined(
+            "Observation", "file 1, line 1", "not JSON", b'{"subject": "Patient/pat.7", \x00\xff', units[1].key
+        ),
+        Quarantined("Observation", "file 1, line 2", "not JSON", b'{"id": "pat.7"', units[1].key),
+        Quarantined("Observation", "file 1, line 3", "not JSON", b'{"subject": "Patient/pat.77"', units[1].key),
+        Quarantined("Observation", "page 1", "not JSON", b"{", units[0].key),
+    ]
+    both = record("both", patient=OTHER, others=(WHO,))
+    brought = [person(WHO), person(OTHER), record("a", 1, patient=WHO), record("moved", 1, patient=WHO)]
+    brought += [record("b", 1, patient=OTHER), both, naming("g", WHO), naming("h", OTHER)]
+    async with await store.begin_run(scope()) as run:
+        await run.knowledge.speak_for("all", [])
+        await run.plan(units)
+        await run.write(Batch(records=brought, quarantined=lines, results=[settled(one) for one in units]))
+        await run.finish(watermark=None, requests=1, retries=0)
+    changed = [
+        record("a", 2, patient=WHO),
+        record("moved", 2, patient=OTHER),
+        *(one for one in brought if one.id not in "a moved"),
+    ]
+    await full_run(await store.begin_run(scope()), changed, [search(patient="p9")])
+
+
+BESIDE = """
+INSERT INTO roster VALUES (1, 'all', 'WHO', 1, 1);
+INSERT INTO lag (connection, selection, resource_type, patient_id, run) VALUES (1, 'all', 'Goal', 'WHO', 1);
+INSERT INTO deferral VALUES (1, 'Goal', 'WHO', 'paused', now());
+INSERT INTO alias VALUES (1, 'former-of-WHO', 'WHO', true, 1, 1);
+INSERT INTO referenced (connection, resource_type, id, patient_id, run, depth) VALUES (1, 'Goal', 'of-WHO', 'WHO', 1, 1);
+INSERT INTO attachment (sha256, size, content_type, content, text)
+VALUES ('WHO', 1, 'text/plain', 'WHO', 'WHO'), ('S', 1, 'a/b', 'x', 'x');
+INSERT INTO attachment_use (connection, resource_type, resource_id, place, patient_id, inline, version, run, state, sha256) VALUES
+    (1, 'Observation', 'a', 0, 'WHO', true, 1, 1, 'stored', 'WHO'), (1, 'Observation', 'a', 1, 'WHO', true, 1, 1, 'stored', 'S'),
+    (1, 'Observation', 'b', 0, 'OTHER', true, 1, 1, 'stored', 'S');
+INSERT INTO evidence (connection, resource_type, id, state, run) VALUES (1, 'Observation', 'a', 'doubted', 1);
+"""
+
+
+def beside(who: str, other: str) -> str:
+    return BESIDE.replace("WHO", who).replace("OTHER", other)
+
+
+def traces(url: str) -> dict[str, list[str]]:
+    """Where the patient is found, by an independent search of the text of every row of every table but the audit's."""
+    found: dict[str, list[str]] = {}
+    with psycopg.connect(url, autocommit=True, options=f"-c search_path={SCHEMA} -c bytea_output=escape") as conn:
+        tables = conn.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+        ).fetchall()
+        for (table,) in tables:
+            lines = [row[0] for row in conn.execute(f'SELECT t::text FROM "{table}" t')]  # type: ignore[call-overload]
+            if some := [line for line in lines if TRACE.search(line)]:
+                found[table] = some
+    return {table: some for table, some in found.items() if not table.startswith("audit_")}
+
+
+async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gone(store: Store, store_url: str) -> None:
+    await known(store)
+    execute(store_url, beside(WHO, OTHER))
+    before = traces(store_url)
+    assert {"resource_patient", "resource_history", "unit", "quarantine", "attachment", "alias", "lag"} <= set(before)
+    erased = await store.erase("mercy", WHO)
+    assert traces(store_url) == {}
+    assert live(store_url) == {OTHER, "b", "h"}
+    assert rows(store_url, "SELECT source FROM quarantine") == [("file 1, line 3",)]
+    assert rows(store_url, "SELECT sha256 FROM attachment") == [(b"S",)]
+    assert rows(store_url, "SELECT resource_id FROM attachment_use") == [("b",)]
+    assert erased.shared == 2  # one that names both, and one that is the other's by now
+    assert erased.rows["resource"] == 5
+    assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (3, 1, 1)
+    event = rows(store_url, "SELECT action, erased, types FROM audit_event")
+    assert event == [("erase", dict(erased.rows), ["Group", "Observation", "Patient"])]
+    assert rows(store_url, "SELECT patient_id FROM audit_patient") == [(WHO,)]
+    assert (await store.audit.verify()).faults == ()
+    (seen,) = await store.audit.who_saw(WHO)
+    assert (seen.action, seen.actor, seen.erased) == (Action.ERASE, "tester", erased.rows)
+    execute(store_url, "UPDATE audit_event SET erased = '{}' WHERE action = 'erase'")
+    assert [one.kind for one in (await store.audit.verify()).faults] == ["altered"]
+
+
+async def test_who_is_not_there_is_not_erased_and_not_noted(store: Store, store_url: str) -> None:
+    await full_run(await store.begin_run(scope()), [person(OTHER)], [search()])
+    assert (await store.erase("mercy", WHO)).rows == {}
+    assert rows(store_url, "SELECT action FROM audit_event") == []
+    with pytest.raises(StoreError, match="nothing is stored of connection nowhere"):
+        await store.erase("nowhere", WHO)
+
+
+async def test_nobody_is_erased_while_a_run_may_bring_the_patient_again(store: Store) -> None:
+    async with await store.begin_run(scope()):
+        with pytest.raises(ConnectionBusyError):
+            await store.erase("mercy", WHO)
+    with pytest.raises(StoreError, match=r"run 1 of connection mercy has not ended.*runs discard 1"):
+        await store.erase("mercy", WHO)
+
+
+async def test_where_anything_would_remain_nothing_is_erased(store: Store, store_url: str) -> None:
+    await known(store)
+    execute(store_url, "CREATE TABLE remark (connection int, remark text)")
+    execute(store_url, f"INSERT INTO remark VALUES (2, 'Patient/{WHO}'), (1, 'Patient/{OTHER}')")
+    async with opened_store(store_url) as again:
+        before = traces(store_url)
+        execute(store_url, f"INSERT INTO remark VALUES (1, 'see https://ehr/Patient/{WHO}')")
+        with pytest.raises(StoreError, match="1 rows of remark would still refer to the patient"):
+            await again.erase("mercy", WHO)
+        execute(store_url, "DELETE FROM remark WHERE remark LIKE 'see%'")
+        assert traces(store_url) == before
+        assert (await again.erase("mercy", WHO)).rows
