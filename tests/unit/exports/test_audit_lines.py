@@ -45,6 +45,6 @@ def test_a_json_line_is_flat_and_has_everything() -> None:
     assert told == {
         "event": 7, "at": "2026-01-31T12:30:15.123456Z", "began": "2026-01-31T12:30:15.123456Z", "actor": "ana", "account": "svc",
         "login": "chartferry", "roles": ["research"], "origin": "ward-7", "reason": "ticket 4711", "action": "export",
-        "connections": ["mercy"], "types": ["Observation", "Patient"], "runs": [41], "everyone": False, "erased": None, "tenant": "north",
-        "connection": "mercy", "patient": "p1",
+        "connections": ["mercy"], "types": ["Observation", "Patient"], "runs": [41], "everyone": False, "erased": None,
+        "tenant": "north", "connection": "mercy", "patient": "p1",
     }  # fmt: skip
