@@ -94,7 +94,10 @@ def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
         return StoreStep("walls", "warn", told, advice)
     reader, writer = walls.names[:2]
     made = "".join(f'CREATE ROLE "{role}" NOINHERIT; ' for role in (reader, writer) if role not in walls.existing)
-    advice = f'a superuser must run: {made}GRANT "{reader}", "{writer}" TO "{found.login}"; then the owner any command'
+    granted = (
+        f'GRANT "{reader}", "{writer}" TO "{found.login}"; GRANT TEMPORARY ON DATABASE "{found.database}" TO "{writer}"'
+    )
+    advice = f"a superuser must run: {made}{granted}; then the owner any command"
     return StoreStep("walls", "warn", told, advice)
 
 
