@@ -55,8 +55,9 @@ GRANT SET ON PARAMETER temp_file_limit TO {reader}
 -- Tables that can be addressed, and whether each is guarded: partitions are not among them, but for the one that COPY goes to.
 SELECT c.relname::text, c.relispartition, c.relrowsecurity AND c.relforcerowsecurity
     AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant')
-FROM pg_class c
-WHERE c.relnamespace = %(schema)s::text::regnamespace AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
+FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = quote_ident(%(schema)s)::regnamespace AND d.classid = 'pg_class'::regclass
+    AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
     AND (NOT c.relispartition OR c.relname = 'resource_stored')
 ORDER BY c.relname
 
@@ -76,6 +77,7 @@ GRANT INSERT ON {stored} TO {writer}
 
 -- name: unguarded
 -- How many tables of a schema that can be addressed lack their guard; those that a site has put there for itself are its own.
-SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT count(*) FROM pg_namespace n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+    AND d.classid = 'pg_class'::regclass JOIN pg_class c ON c.oid = d.objid
     JOIN pg_class o ON o.relnamespace = n.oid AND o.relname = 'schema_migration' AND o.relowner = c.relowner
 WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
