@@ -22,7 +22,7 @@ from snapshots.tenancy import TenantSession
 _SQL, _LEDGER = load("erasure"), load("ledger")
 _KEYED = ("resource", "resource_history", "rival", "listed", "evidence", "member", "member_history", "referenced")
 _OF_PATIENT = ("member", "member_history", "roster", "lag", "deferral", "referenced")
-# how a column tells of a patient; the others are searched for a reference, by their type
+# how a column tells of a patient: by its name, else it is searched for a reference, by its type
 _COLUMNS = {
     **dict.fromkeys(("patient_id", "former_id", "surviving_id", "of_chart"), "patient"),
     **dict.fromkeys(("id", "resource_id"), "resource"),
@@ -30,6 +30,7 @@ _COLUMNS = {
     "ids": "resources",
     "raw": "raw",
 }
+_TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", "($|[^A-Za-z0-9.-])"  # what no id has (R4, id)
 
 
@@ -111,7 +112,7 @@ async def _require_nothing(conn: AsyncConnection[Any], values: Mapping[str, Any]
         if not (has_connection or has_run):
             continue
         whose[table] = _SQL["of_connection"] if has_connection else _SQL["of_runs"]
-        tells = _SQL[_COLUMNS.get(column, kind)]
+        tells = _SQL[_COLUMNS.get(column) or _TYPES[kind]]
         conditions.setdefault(table, []).append(sql.SQL(tells).format(column=sql.Identifier(column)))
     for table, some in conditions.items():
         query = sql.SQL(_SQL["remaining"]).format(

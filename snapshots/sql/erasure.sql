@@ -96,11 +96,11 @@ t.run IN (SELECT id FROM run WHERE connection = %(connection)s)
 -- Condition: a column refers to the patient.
 t.{column} ~ %(trace)s
 
--- name: jsonb
+-- name: document
 -- Condition: a document refers to the patient.
 t.{column}::text ~ %(trace)s
 
--- name: _text
+-- name: list
 -- Condition: a list refers to the patient.
 array_to_string(t.{column}, ' ') ~ %(trace)s
 
