@@ -14,7 +14,7 @@ from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.core.errors import AuthError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
-from connectors.fhir.endings import says_not_found
+from connectors.fhir.endings import may_be_a_gateways, says_not_found
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
@@ -195,6 +195,6 @@ class _Reader:
     async def _said(self, error: TerminalFetchError, unit: Unit, launch: str | None) -> Said | None:
         """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
         ending = await self._answers.ending(error, unit.resource_type, launch)
-        if ending is Ending.FAILED and says_not_found(error):
+        if ending is Ending.FAILED and (says_not_found(error) or may_be_a_gateways(error)):
             return Said.UNANSWERED
         return _SAID.get(ending)

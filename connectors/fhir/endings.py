@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from connectors.fhir.errors import RequestError
+from connectors.fhir.errors import NOT_THE_EHRS, RequestError
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade
 from connectors.fhir.records import grade
@@ -38,6 +38,14 @@ def says_not_found(error: RequestError) -> bool:
     return error.status in {_NOT_FOUND, _GONE}
 
 
+def may_be_a_gateways(error: RequestError) -> bool:
+    """Whether a refusal that would tell of one row (403, 404, 410) need not be the EHR's own, and so tells nothing of it.
+
+    A 403 in words of any kind may be the EHR's (Epic sends a message, vendor-facts 1.4); a web page is a firewall's or a gateway's.
+    """
+    return error.speaker == "page" if error.status == _FORBIDDEN else says_not_found(error) and error.speaker in NOT_THE_EHRS
+
+
 def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> IssueGrade:
     """Return what the codes of an answer mean at this vendor; `meanings` are its profile's issue codes."""
     return grade((Issue("note", code, ()) for code in error.codes), meanings)
@@ -46,16 +54,16 @@ def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> Issue
 def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
     """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
-    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell, as a 404 or 410 that is not the
-    EHR's own. One without a body may not be either, which `not_found` finds out. To a search for a type, a 404 says the same
+    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell, as a 403, 404 or 410 that is not
+    the EHR's own. One without a body may not be either, which `not_found` finds out. To a search for a type, a 404 says the same
     whoever wrote it: Epic's web server answers so for types that it does not serve (vendor-facts 1.1).
     """
     known = _BY_MEANING.get(meaning_of(error, meanings))
     if known is not None:
         return known
+    if may_be_a_gateways(error) and (asked != "search" or error.status == _FORBIDDEN):
+        return Ending.FAILED
     if says_not_found(error) and asked != "search":
-        if error.speaker == "other":
-            return Ending.FAILED
         return Ending.GONE if error.status == _GONE else Ending.NOT_FOUND
     if error.status in _NOT_SERVED[asked] or "not-supported" in error.codes:
         return Ending.NOT_SERVED

@@ -28,8 +28,9 @@ from typing import Literal
 
 from connectors.core.errors import ConnectorError, FetchError, LoginRefusedError
 
-# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), somebody else's
-Speaker = Literal["ehr", "nobody", "other"]
+# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), a web page's, somebody else's
+Speaker = Literal["ehr", "nobody", "page", "other"]
+NOT_THE_EHRS: frozenset[Speaker] = frozenset({"page", "other"})
 
 
 class DiscoveryError(ConnectorError):
@@ -71,6 +72,11 @@ class RequestError(FetchError):
         self.status = status
         self.codes = codes
         self.speaker = speaker
+
+    @property
+    def answer(self) -> str:
+        """What came, in short: the status; where none was usable (damaged, packed otherwise, no connection), the whole message."""
+        return f"HTTP {self.status}" if self.status is not None else str(self)
 
 
 class TransientFetchError(RequestError):

@@ -36,7 +36,7 @@ async def declared(client: EhrClient, base_url: str) -> Declared:
         reply = await client.send(call)
         capability = capability_from(json_from(reply.body))
     except TerminalFetchError as error:
-        said = f"the server shows no CapabilityStatement (HTTP {error.status})"
+        said = f"the server shows no CapabilityStatement ({error.answer})"
         return Declared(Capability(), f"{said}: {_PROFILE_ALONE}")
     except UnreadableJsonError:
         return Declared(Capability(), f"the server's CapabilityStatement is not JSON: {_PROFILE_ALONE}")

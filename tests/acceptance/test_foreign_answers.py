@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from connectors.fhir.not_found import NOBODYS_ID
 from tests.acceptance.changing_export import Export
 from tests.acceptance.small_server import bundle, lines, row, small_server, statement
@@ -63,6 +65,7 @@ def test_a_night_of_a_misspelt_output_fails_and_buries_nobody(site: Site) -> Non
 
 
 PAGE = (404, b"<!DOCTYPE html><html><body>404 Not Found</body></html>", {"Content-Type": "text/html"})
+FIREWALL = (403, b"<html><head><title>Request Rejected</title></head></html>", {"Content-Type": "text/html"})
 GATEWAY = (404, {"message": "no Route matched with those values"}, {"Content-Type": "application/json"})
 OUTCOME = (410, {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "deleted"}]}, {})
 EMPTY = (404, None, {})
@@ -88,18 +91,19 @@ class Night:
         return there.get(path) or (self.never if NOBODYS_ID in path else self.unlisted)
 
 
-def test_only_the_ehrs_own_404_says_that_a_row_is_gone(site: Site) -> None:
+def test_only_the_ehrs_own_answer_says_that_a_row_is_gone_or_withheld(site: Site) -> None:
     with small_server() as small:
         night = Night(small)
         name = site.connect(small.served)
         site.sync()
         night.listed = GOALS[:1]
-        for answer, never in ((PAGE, PAGE), (GATEWAY, EMPTY), (EMPTY, OUTCOME), (EMPTY, PAGE)):
+        for answer, never in ((PAGE, PAGE), (FIREWALL, PAGE), (GATEWAY, EMPTY), (EMPTY, OUTCOME), (EMPTY, PAGE)):
             night.unlisted, night.never = answer, never
             run = site.sync(code=3)["runs"][0]
             assert (run["status"], run["deleted"], len(run["holes"])) == ("partial", 0, 1)
             proof = site.run("prove", name, "--all", "--json").json
             assert "no longer at the EHR" not in str(proof)
+            assert "withheld" not in str(run["notes"])
         night.unlisted, night.never = EMPTY, EMPTY
         small.asked.clear()
         run = site.sync()["runs"][0]
@@ -118,7 +122,8 @@ def test_an_outcome_confirms_that_a_row_is_gone_without_a_further_question(site:
     assert (run["status"], run["deleted"]) == ("complete", 1)
 
 
-def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_hole(site: Site) -> None:
+@pytest.mark.parametrize("page", [PAGE, FIREWALL], ids=["404", "403"])
+def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_hole(site: Site, page: Any) -> None:
     goal = row("Goal", "g1", "p1", expressedBy={"reference": "Practitioner/d1"})
     paper = row(
         "DocumentReference", "r1", "p1", content=[{"attachment": {"url": "Binary/b1", "contentType": "text/plain"}}]
@@ -128,7 +133,7 @@ def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_ho
         lists = {"/Goal": bundle(goal), "/DocumentReference": bundle(paper)}
         if path == "/metadata":
             return statement("Patient", "Goal", "DocumentReference", "Practitioner")
-        return lists.get(path) or {"/Patient/p1": PATIENT}.get(path) or PAGE
+        return lists.get(path) or {"/Patient/p1": PATIENT}.get(path) or page
 
     with small_server() as small:
         small.answer = answer
@@ -136,7 +141,7 @@ def test_a_gateways_page_in_place_of_a_patient_a_reference_or_a_document_is_a_ho
         name = site.connect(small.served, cohort="file:cohort.csv")
         run = site.sync(code=3)["runs"][0]
         pulled = site.run("pull", name, "p2", "--out", "chart.ndjson")
-    assert sorted(hole["type"] for hole in run["holes"]) == ["DocumentReference", "Patient", "Practitioner"]
+    assert {hole["type"] for hole in run["holes"]} == {"DocumentReference", "Patient", "Practitioner"}
     assert run["deleted"] == 0
     assert pulled.code not in (0, 4)
     assert "does not know this patient" not in pulled.stdout + pulled.stderr

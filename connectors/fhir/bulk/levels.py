@@ -100,7 +100,7 @@ def _sentence(refused: _Refused) -> str:
 def _named(refused: _Refused) -> str:
     """The levels, each with its status and codes."""
     found = [
-        f"/{PATHS[level]}: HTTP {error.status}"
+        f"/{PATHS[level]}: {error.answer}"
         + (f" (issue codes {', '.join(shown(error.codes))})" if error.codes else "")
         + (f", its answer names {', '.join(error.named)}" if error.named else "")
         for level, error in refused

@@ -17,7 +17,7 @@ import anyio
 
 from connectors.core.errors import FetchError, PlanError
 from connectors.core.pipeline import Fetched
-from connectors.fhir.errors import ProtocolError, TerminalFetchError
+from connectors.fhir.errors import NOT_THE_EHRS, ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from, objects_beside
 from connectors.fhir.profile import VendorProfile
@@ -129,7 +129,7 @@ class CohortFinder:
                 try:
                     tally = await self._search.gather(unit, take)
                 except TerminalFetchError as error:
-                    said = error.status in _NOBODY and error.speaker != "other"
+                    said = error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
                     found[number] = () if said and not patients else None
                 except FetchError:  # one entry's trouble is not the others'
                     found[number] = None
@@ -156,7 +156,7 @@ class CohortFinder:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
             raise PlanError(
-                f'Reading the Group\'s members failed with HTTP {error.status}: name patients with `cohort = "file:…"` instead.'
+                f'Reading the Group\'s members failed ({error.answer}): name patients with `cohort = "file:…"` instead.'
             ) from error
         try:
             found = json_from(reply.body)

@@ -123,7 +123,7 @@ class Asker:
             answer = replace(
                 answer,
                 verdict="not asked" if ending in _REFUSED or error.status in _REFUSALS else "unanswered",
-                reason=f"the server refuses it: HTTP {error.status}",
+                reason=f"the server refuses it: {error.answer}",
                 not_served=ending is Ending.NOT_SERVED,
             )
         except FetchError as error:

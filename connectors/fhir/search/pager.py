@@ -77,7 +77,7 @@ class Pager:
                 return totals
         if totals is None:
             template = call_for(url, True).template
-            raise ProtocolError(f"{template}: the server's paging session kept expiring.")
+            raise ProtocolError(f"{template}: the server's paging session kept expiring; {self._advice()}.")
         return totals
 
     async def _once(self, first: str, call_for: CallFor, take: Take, unit_key: str | None, way: Way | None) -> Totals:
@@ -118,6 +118,11 @@ class Pager:
         if page.next_url is None and link is not None:
             page = replace(page, next_url=next_from_header(link))
         return page, reply.url
+
+    def _advice(self) -> str:
+        fewer = "for fewer pages, raise profile.search.page_size"
+        sticky = "if it lives on one of several machines, which a cookie finds again (sticky sessions), set profile.http.cookies = true"
+        return fewer if self._profile.http.cookies else f"{sticky}; {fewer}"
 
     def _is_expired(self, error: TerminalFetchError) -> bool:
         meaning = grade((Issue("note", code, ()) for code in error.codes), self._profile.answers.issue_codes)

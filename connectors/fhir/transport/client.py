@@ -353,12 +353,13 @@ class EhrClient:
 
     def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:
         headers = answer.response.headers
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         return Seen(
             status=answer.response.status_code,
-            media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+            media_type=media_type,
             body_start=body[:BODY_START_BYTES],
             codes=() if accepted else issue_codes(body),
-            speaker="ehr" if accepted else speaker_of(body),
+            speaker="ehr" if accepted else speaker_of(body, media_type),
             retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry.after_cap_s),
             foreign=answer.foreign,
             token_sent="authorization" in answer.response.request.headers,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from connectors.core.errors import AuthError, ConnectorError
 from connectors.fhir.errors import (
+    NOT_THE_EHRS,
     BudgetExhaustedError,
     ProtocolError,
     RequestError,
@@ -17,7 +18,7 @@ from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
 from connectors.fhir.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
 
-_UNAUTHORIZED, _NOT_FOUND, _GONE, _FAILED = 401, 404, 410, 500
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 401, 403, 404, 410, 500
 _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
 
 _FOUND: dict[Failure, str] = {
@@ -58,10 +59,14 @@ _NEXT_BY_STATUS: dict[int, str] = {
     431: "our headers are longer than the EHR, or a gateway in front of it, accepts: most likely the token; request fewer scopes",
     429: "lower profile.limits.max_concurrency, or run at a quieter hour",
 }
+_JOB_GONE = (
+    "the job was deleted or has expired; sync again to start a new export; if it is gone every time, it may live on one of several "
+    "machines, which a cookie finds again (sticky sessions): set profile.http.cookies = true"
+)
 # what a status means to the purpose of a request, where that is more than to any
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
-    ("status", 404): "the job was deleted or has expired; sync again to start a new export",
-    ("status", 410): "the job was deleted or has expired; sync again to start a new export",
+    ("status", 404): _JOB_GONE,
+    ("status", 410): _JOB_GONE,
     (
         "status",
         413,
@@ -104,6 +109,11 @@ _STATUS_OF_A_GATEWAY = (
     "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "
     "the export is still there; if it is gone, `chartferry runs discard RUN` gives it up"
 )
+_REFUSED_BY_A_PAGE = (
+    "an EHR refuses with an OperationOutcome, so most likely a firewall or a gateway in front of it did: ask who runs it whether "
+    "our address may send this request"
+)
+_PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
 _LATER = "the EHR is down or overloaded; run again later"
 
 
@@ -118,7 +128,7 @@ def found(seen: Seen, verdict: Verdict) -> str:
         kind = " with XML instead of JSON"
     elif seen.status == 200 and not seen.body_start.strip():  # noqa: PLR2004
         kind = " with an empty body"
-    elif seen.status in (_NOT_FOUND, _GONE) and seen.speaker == "other" and not kind:
+    elif seen.status in (_NOT_FOUND, _GONE) and seen.speaker in NOT_THE_EHRS and not kind:
         kind = " without an OperationOutcome"
     codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
@@ -163,7 +173,11 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
         return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":
         return _STATUS_OF_A_GATEWAY
-    if verdict.html and verdict.action == "retry":
+    if verdict.html and seen.status == _FORBIDDEN:
+        return _REFUSED_BY_A_PAGE
+    if verdict.html and verdict.action == "retry" and (seen.status or 0) >= _FAILED:
+        return _PAGE_LATER
+    if verdict.html and verdict.action == "retry" and seen.status not in _NEXT_BY_STATUS:
         return "a firewall's block, or not a FHIR address: check base_url, and whether the EHR allows our address"
     if call.purpose == "kickoff" and seen.status == _FAILED:
         return _KICK_OFF_FAILED

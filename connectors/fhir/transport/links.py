@@ -47,7 +47,7 @@ def origin(url: str) -> str:
 
 def written_origin(url: str) -> str | None:
     """The origin of an absolute http(s) URL as far as it can be shown, also of one that no client would ask (`host:443:443`)."""
-    found = _AUTHORITY.match(url.strip())
+    found = _AUTHORITY.match(_PORT_TWICE.sub(r"\1", url.strip()))
     if found is None or not found[2]:
         return None
     try:

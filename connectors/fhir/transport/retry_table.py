@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from connectors.fhir.errors import Speaker
+from connectors.fhir.errors import NOT_THE_EHRS, Speaker
 from connectors.fhir.instants import http_date, wait_until
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.outcomes import UnreadableOutcomeError, is_outcome, outcome_from
@@ -117,7 +117,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     if call.purpose == "status" and seen.status >= 400 and seen.codes and seen.status != 429:  # noqa: PLR2004
         action: Action = "retry" if TRANSIENT_CODES.intersection(seen.codes) else "terminal"
         return Verdict(action=action, after_s=seen.retry_after_s)
-    if call.purpose == "status" and seen.status in (404, 410) and seen.speaker == "other":
+    if call.purpose == "status" and seen.status in (404, 410) and seen.speaker in NOT_THE_EHRS:
         return Verdict(action="retry", tries=FEW_TRIES, html=html)
     if seen.status == 500 and "required" in seen.codes:  # noqa: PLR2004
         return Verdict(action="terminal")
@@ -198,10 +198,14 @@ def expects_json(accept: str) -> bool:
 
 def is_html(seen: Seen) -> bool:
     """Whether the answer is a web page, by its label or by its first bytes."""
-    return seen.media_type in ("text/html", "application/xhtml+xml") or bool(_HTML.match(seen.body_start))
+    return _is_page(seen.media_type, seen.body_start)
 
 
-def speaker_of(body: bytes) -> Speaker:
+def _is_page(media_type: str, body_start: bytes) -> bool:
+    return media_type in ("text/html", "application/xhtml+xml") or bool(_HTML.match(body_start))
+
+
+def speaker_of(body: bytes, media_type: str = "") -> Speaker:
     """Whose words the body of a refusal are: an OperationOutcome, in JSON or XML, is the EHR's; no body is nobody's."""
     if not body.strip():
         return "nobody"
@@ -210,7 +214,7 @@ def speaker_of(body: bytes) -> Speaker:
     try:
         found = json_from(body)
     except UnreadableJsonError:
-        return "other"
+        return "page" if _is_page(media_type, body) else "other"
     return "ehr" if is_outcome(found) else "other"
 
 

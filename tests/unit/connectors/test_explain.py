@@ -41,6 +41,21 @@ def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_start
     assert "scopes" in str(error(STATUS, "status", status=403, codes=("forbidden",)))
 
 
+def test_what_came_is_said_in_short_by_the_status_and_else_by_what_went_wrong():
+    assert error(status=404).answer == "HTTP 404"
+    assert "packed in a way that was not requested (br)" in error(failure="unasked", coding="br").answer
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(200, "not a FHIR address"), (403, "a firewall or a gateway"), (429, "max_concurrency"), (503, "run again later")],
+)
+def test_a_web_page_is_explained_by_its_status(status, advice):
+    raised = error(status=status, media_type="text/html", speaker="page", body_start=b"<html>")
+    assert "with a web page instead of FHIR" in str(raised)
+    assert advice in str(raised)
+
+
 @pytest.mark.parametrize(
     ("failure", "said", "advice"),
     [

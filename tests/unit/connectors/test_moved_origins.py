@@ -16,7 +16,12 @@ from connectors.fhir.vendors import profile_for
 
 BASE = "https://ehr.example.org/fhir"
 HOME = "https://ehr.example.org"
-MOVED = {"http://localhost:8080": HOME, "https://fhir.internal": f"{HOME}/", "https://odd.example:443:8443": HOME}
+MOVED = {
+    "http://localhost:8080": HOME,
+    "https://fhir.internal": f"{HOME}/",
+    "https://odd.example:443:8443": HOME,
+    "https://twice.example:443:443": HOME,
+}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,7 @@ MOVED = {"http://localhost:8080": HOME, "https://fhir.internal": f"{HOME}/", "ht
         ("https://fhir.internal:443/fhir/x", f"{BASE}/x"),
         ("//fhir.internal/fhir/x", f"{BASE}/x"),
         ("https://odd.example:443:8443/fhir/x", f"{BASE}/x"),
+        ("https://twice.example:443:443/fhir/x", f"{BASE}/x"),
         ("http://localhost:8080", HOME),
         ("https://ehr.example.org/fhir/x?next=http://localhost:8080/y", f"{BASE}/x?next=http://localhost:8080/y"),
         ("Patient/p1", f"{BASE}/Patient/p1"),

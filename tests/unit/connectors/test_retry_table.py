@@ -216,7 +216,7 @@ def test_an_empty_answer_to_a_poll_is_what_it_should_be() -> None:
         (b'\xef\xbb\xbf<?xml version="1.0"?>\n<OperationOutcome xmlns="http://hl7.org/fhir"/>', "ehr"),
         (b"", "nobody"),
         (b" \r\n", "nobody"),
-        (HTML, "other"),
+        (HTML, "page"),
         (b"404 page not found", "other"),
         (b'{"message":"no Route matched with those values"}', "other"),
         (b'[{"resourceType":"OperationOutcome"}]', "other"),
