@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
-from config.connections import Connection
+from config.connections import Connection, keys_of_connection
 from config.errors import Problem
 from config.near_words import nearest
 from config.settings import Settings, problems_of, refused
@@ -44,7 +44,11 @@ def profile_problems(connection: Connection) -> Iterator[Problem]:
     try:
         profile_for(connection.vendor, connection.profile)
     except ValidationError as exc:
-        yield from problems_of(exc, VendorProfile, f"connections.{connection.name}.profile")
+        path = f"connections.{connection.name}.profile"
+        for one in problems_of(exc, VendorProfile, path):
+            key = one.path.removeprefix(f"{path}.")
+            beside = f"write {key} = … beside profile, not in it; " if key in keys_of_connection() - {"mode"} else ""
+            yield one._replace(allowed=beside + one.allowed)
 
 
 def checked_tenant(settings: Settings, tenant: str | None) -> None:

@@ -51,11 +51,12 @@ def check(
     Exit codes: 0 all is well (apart from notes and warnings), 2 a problem in the configuration, 5 with --connect: a step failed.
     """
     from cli.choosing import checked_tenant
+    from connectors.fhir.profile import VendorProfile
     from connectors.fhir.vendors import PROFILES
 
     invocation = invocation_of(context)
     tenant, json = invocation.tenant, invocation.json
-    settings, problems = read_settings(invocation.config, os.environ, vendors=PROFILES)
+    settings, problems = read_settings(invocation.config, os.environ, vendors=PROFILES, profile=VendorProfile)
     connections = settings.of_tenant(tenant)
     found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
     # warn about one connection even if another has a problem

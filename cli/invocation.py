@@ -119,9 +119,10 @@ def program() -> str:
 def settings_of(invocation: Invocation) -> Settings:
     """Read the configuration for this call; ConfigError names every problem."""
     from config.settings import load_settings
+    from connectors.fhir.profile import VendorProfile
     from connectors.fhir.vendors import PROFILES
 
-    return load_settings(invocation.config, os.environ, vendors=PROFILES)
+    return load_settings(invocation.config, os.environ, vendors=PROFILES, profile=VendorProfile)
 
 
 def start_logging(invocation: Invocation, level: str = "INFO") -> None:

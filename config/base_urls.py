@@ -10,6 +10,7 @@ from config.resource_types import RESOURCE_TYPES
 _DOCUMENT = re.compile(r"/(metadata|\.well-known(/.*)?|\$[a-z-]+)$")
 _TYPE = re.compile(r"/(?P<type>[A-Z][A-Za-z]+)(/[^/]+)?(/(_history(/[^/]+)?|\$[a-z-]+))?$")
 _BELOW_A_TYPE = re.compile(rf"/({'|'.join(sorted(RESOURCE_TYPES))})/[^/?#\s]+")
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?|[0-9A-Fa-f:.]+(%\w+)?")  # a name, in any script; an address
 _LOGIN = re.compile(
     r"/(token|authorize|authorization|introspect|revoke|register|jwks(\.json)?|oauth2?|connect)$", re.IGNORECASE
 )
@@ -18,10 +19,14 @@ _LOGIN = re.compile(
 def base_url_problem(url: str) -> str | None:
     """Return what is wrong with a base URL, with the URL that was probably meant; None if it is acceptable."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or re.search(r"\S\s+\S", url):
         return 'must be a complete URL such as "https://ehr.example.org/api/FHIR/R4"'
     if "@" in url:  # anywhere in the URL: a password that contains / ends the host early
         return "must not contain a user name or password: use client_id and key, or bearer_token"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "must have a port from 1 to 65535, or none"
     path = parts.path.rstrip("/")
     meant = _meant(path)
     probably = "" if meant == path else f'; probably "{parts.scheme}://{parts.netloc}{meant}"'

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.base_urls import base_url_problem
 from config.bulk_options import BulkOptions
 from config.crontab_fields import schedule_problem
 from config.errors import Problem
+from config.key_places import places_of
 from config.resource_types import type_problem
 from config.secret_refs import SecretRef
 
@@ -85,6 +86,8 @@ def _group(value: object) -> object:
 
 def group_problem(text: str) -> str | None:
     """Return what is wrong with a Group's id; None if it is acceptable."""
+    if re.search(r"\S\s+\S", text):
+        return "must be one id, without blanks"
     identity = re.sub(r"(/\$export)?[/\s]*$", "", re.sub(r"[?#].*", "", text.strip())).rpartition("/")[2]
     if not identity:
         return 'must be the id of a Group, such as "e3iabhmS8rsueyz7"'
@@ -96,6 +99,15 @@ def _proxy(value: object) -> object:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError('must be a complete URL such as "http://proxy.example.org:3128"')
+    return value
+
+
+def _plain(value: str) -> str:
+    """Refuse a reference where the value itself belongs: it would be sent to the EHR as it is written."""
+    if re.match(r"(env|file):", value):
+        raise ValueError(
+            "must be the value itself: env: and file: are read in key, key_passphrase, client_secret and bearer_token"
+        )
     return value
 
 
@@ -116,6 +128,7 @@ def _schedule(value: object) -> object:
     return value
 
 
+Plain = Annotated[str, AfterValidator(_plain)]
 ResourceType = Annotated[str, BeforeValidator(_resource_type)]
 OptionalRef = Annotated[SecretRef | None, BeforeValidator(_secret_ref)]
 OptionalFile = Annotated[Path | None, BeforeValidator(_file)]
@@ -165,19 +178,19 @@ class Connection(BaseModel):
     base_url: Annotated[str, BeforeValidator(_http_url)]
 
     auth: Auth = "none"
-    client_id: Annotated[str, Field(min_length=1)] | None = None
+    client_id: Annotated[Plain, Field(min_length=1)] | None = None
     key: OptionalRef = None
     key_passphrase: OptionalRef = None
     client_secret: OptionalRef = None
     bearer_token: OptionalRef = None
-    kid: Annotated[str | None, BeforeValidator(_kid)] = None
+    kid: Annotated[Plain | None, BeforeValidator(_kid)] = None
     alg: Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"] | None = None
     scopes: tuple[str, ...] = ()
 
     mode: Literal["auto", "bulk", "crawl"] = "auto"
-    group: Annotated[str | None, BeforeValidator(_group)] = None
+    group: Annotated[Plain | None, BeforeValidator(_group)] = None
     cohort: Annotated[Path | Literal["store"] | None, BeforeValidator(_cohort)] = None
-    cohort_system: str | None = None
+    cohort_system: Plain | None = None
     types: tuple[ResourceType, ...] = ()
     bulk: BulkOptions = BulkOptions()
     schedule: Annotated[str | None, BeforeValidator(_schedule)] = None
@@ -226,3 +239,20 @@ class Connection(BaseModel):
             "bearer_token": self.bearer_token,
         }
         return {key: ref for key, ref in named.items() if ref is not None}
+
+
+def place_in_connection(key: str, profile: type[BaseModel]) -> str | None:
+    """Return how a connection writes a key that stands elsewhere ("profile = { search.page_size = … }"); None: it has none.
+
+    `profile` is the model of its profile, which `config` does not know.
+    """
+    if key in keys_of_connection():
+        return f"{key} = …"
+    if places := places_of(key, Connection):
+        return " or ".join(f"{table} = {{ {last} = … }}" for table, _, last in (one.partition(".") for one in places))
+    return " or ".join(f"profile = {{ {place} = … }}" for place in places_of(key, profile)) or None
+
+
+def keys_of_connection() -> frozenset[str]:
+    """Return the keys that a connection's table may have."""
+    return frozenset(field.alias or name for name, field in Connection.model_fields.items()) - {"name"}

@@ -16,7 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from config.accountability import AuditRules, role_problems
 from config.base_urls import without_ids
-from config.connections import NAME_PATTERN, NAME_RULE, Connection, auth_problems, masked_url
+from config.connections import (
+    NAME_PATTERN,
+    NAME_RULE,
+    Connection,
+    auth_problems,
+    masked_url,
+    place_in_connection,
+)
 from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
@@ -106,20 +113,31 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
     )
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str], *, vendors: Collection[str] = ()) -> Settings:
+def load_settings(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    vendors: Collection[str] = (),
+    profile: type[BaseModel] | None = None,
+) -> Settings:
     """Read and check the configuration; ConfigError carries every problem with key path, found and allowed."""
-    settings, problems = read_settings(path, environ, vendors=vendors)
+    settings, problems = read_settings(path, environ, vendors=vendors, profile=profile)
     if problems:
         raise refused(settings.source, problems)
     return settings
 
 
 def read_settings(
-    path: Path | None, environ: Mapping[str, str], *, vendors: Collection[str] = ()
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    vendors: Collection[str] = (),
+    profile: type[BaseModel] | None = None,
 ) -> tuple[Settings, list[Problem]]:
     """Read as much as possible, and return it with every problem; connections whose shape is wrong are left out.
 
-    `vendors` are the known vendors; if empty, any word may name a vendor.
+    `vendors` are the known vendors; if empty, any word may name a vendor. `profile` is the model of a vendor's profile, for the
+    place of a key that stands outside it.
     Raises ConfigError only if nothing can be read at all: no file, or no TOML.
     """
     source = find_config(path, environ)
@@ -130,8 +148,10 @@ def read_settings(
     if unread:
         raise refused(source, unread)
 
-    context = {"base": source.parent, "vendors": tuple(vendors)}
-    problems: list[Problem] = list(_unknown(tree, ("store", "tenants", "connections", "export", "audit", "roles"), ""))
+    context = {"base": source.parent, "vendors": tuple(vendors), "profile": profile}
+    tops = ("store", "tenants", "connections", "export", "audit", "roles")
+    store = tree.get("store", {})
+    problems: list[Problem] = [*_unknown(tree, tops, "", profile), *_unknown(store, ("url",), "store.", profile)]
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
     export = _parse(ExportDefaults, _table(tree, "export", problems), "export", context, problems)
     audit = _parse(AuditRules, _table(tree, "audit", problems), "audit", context, problems)
@@ -188,17 +208,17 @@ def _table(tree: Mapping[str, Any], key: str, problems: list[Problem]) -> dict[s
     return {}
 
 
-def _unknown(table: Mapping[str, Any], known: Iterable[str], path: str) -> Iterator[Problem]:
+def _unknown(table: Any, known: Iterable[str], path: str, profile: type[BaseModel] | None) -> Iterator[Problem]:
     names = list(known)
-    for key in table:
+    for key in table if isinstance(table, dict) else ():
         if key not in names:
             guess = nearest(key, names)
             hint = f"did you mean {guess}? " if guess else ""
+            hint = _in_a_connection(key, profile) or hint
             yield Problem(f"{path}{key}", "an unknown key", f"{hint}one of: {', '.join(names)}")
 
 
 def _store_url(table: dict[str, Any], base: Path, environ: Mapping[str, str], problems: list[Problem]) -> str:
-    problems.extend(_unknown(table, ("url",), "store."))
     url = table.get("url", "embedded")
     if not isinstance(url, str):
         problems.append(Problem("store.url", shown("url", url), STORE_RULE))
@@ -265,12 +285,17 @@ def _parse(
     try:
         return model.model_validate(table, context=dict(context))
     except ValidationError as exc:
-        problems.extend(problems_of(exc, model, path))
+        problems.extend(problems_of(exc, model, path, context["profile"]))
         return None
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> Iterator[Problem]:
-    """Yield a pydantic error as problems in plain words; never quote secrets, suggest close names."""
+def problems_of(
+    error: ValidationError, model: type[BaseModel], path: str, profile: type[BaseModel] | None = None
+) -> Iterator[Problem]:
+    """Yield a pydantic error as problems in plain words; never quote secrets, suggest close names.
+
+    If `profile` is given, a key of a connection or its profile that stands elsewhere is answered with its place.
+    """
     known = {field.alias or name: field for name, field in model.model_fields.items() if name != "name"}
     for one in error.errors(include_url=False):
         if not one["loc"] and one["type"] == "value_error":
@@ -283,7 +308,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
             case "extra_forbidden":
                 table = tables_of(model).get(key) if len(one["loc"]) > 1 else None
                 names = list(known if table is None else table.model_fields)
-                hint = _meant(str(one["loc"][-1]), model, table)
+                last = str(one["loc"][-1])
+                place = _in_a_connection(last, profile, inside=model is Connection) if table is None else ""
+                hint = place or _meant(last, model, table)
                 yield Problem(where, "an unknown key", f"{hint}one of: {', '.join(names)}")
             case "missing":
                 yield Problem(where, found, "required")
@@ -299,10 +326,19 @@ def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> It
             case "tuple_type" if isinstance(one["input"], str):
                 words = [word for word in re.split(r"[,;\s]+", one["input"]) if word]
                 yield Problem(where, found, f"a list: {as_list(words)}")
+            case "string_type" if isinstance(one["input"], int | float):
+                yield Problem(where, found, "text, in quotes")
             case "is_instance_of" if "SecretRef" in one["msg"]:
                 yield Problem(where, found, ALLOWED)
             case _:
                 yield Problem(where, found, one["msg"][0].lower() + one["msg"][1:])
+
+
+def _in_a_connection(key: str, profile: type[BaseModel] | None, *, inside: bool = False) -> str:
+    """Return a hint at the place in a connection of a key that stands elsewhere; `inside`: in the connection's own table."""
+    place = None if profile is None else place_in_connection(key, profile)
+    where = "" if inside else "below [connections.NAME], "
+    return f"{where}write {place}; " if place else ""
 
 
 def _meant(key: str, model: type[BaseModel], table: type[BaseModel] | None) -> str:

@@ -28,7 +28,7 @@ from typing import Literal
 
 from connectors.core.errors import ConnectorError, FetchError, LoginRefusedError
 
-# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), a web page's, somebody else's
+# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), a web page's, another's
 Speaker = Literal["ehr", "nobody", "page", "other"]
 NOT_THE_EHRS: frozenset[Speaker] = frozenset({"page", "other"})
 
@@ -75,7 +75,7 @@ class RequestError(FetchError):
 
     @property
     def answer(self) -> str:
-        """What came, in short: the status; where none was usable (damaged, packed otherwise, no connection), the whole message."""
+        """What came, in short: the status; where none was usable (damaged, packed otherwise, no connection), the message."""
         return f"HTTP {self.status}" if self.status is not None else str(self)
 
 

@@ -121,7 +121,7 @@ class Pager:
 
     def _advice(self) -> str:
         fewer = "for fewer pages, raise profile.search.page_size"
-        sticky = "if it lives on one of several machines, which a cookie finds again (sticky sessions), set profile.http.cookies = true"
+        sticky = "if it lives on one of several machines, which a cookie finds again, set profile.http.cookies = true"
         return fewer if self._profile.http.cookies else f"{sticky}; {fewer}"
 
     def _is_expired(self, error: TerminalFetchError) -> bool:

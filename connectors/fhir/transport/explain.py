@@ -60,8 +60,8 @@ _NEXT_BY_STATUS: dict[int, str] = {
     429: "lower profile.limits.max_concurrency, or run at a quieter hour",
 }
 _JOB_GONE = (
-    "the job was deleted or has expired; sync again to start a new export; if it is gone every time, it may live on one of several "
-    "machines, which a cookie finds again (sticky sessions): set profile.http.cookies = true"
+    "the job was deleted or has expired; sync again to start a new export; if it is gone every time, it may live on one of "
+    "several machines, which a cookie finds again: set profile.http.cookies = true"
 )
 # what a status means to the purpose of a request, where that is more than to any
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
@@ -76,6 +76,11 @@ _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
         "file",
         400,
     ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export",
+    (
+        "file",
+        403,
+    ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export; if it is the "
+    "same then, the client may not read this file: ask the EHR's administrators",
     (
         "file",
         404,

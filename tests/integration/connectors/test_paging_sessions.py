@@ -45,7 +45,13 @@ async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whol
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(410, "kept expiring; if it lives on one of several machines, which a cookie finds"), (503, "503"), (500, "500"), (403, "403")]
+    ("status", "said"),
+    [
+        (410, "kept expiring; if it lives on one of several machines, which a cookie finds"),
+        (503, "503"),
+        (500, "500"),
+        (403, "403"),
+    ],
 )
 async def test_a_list_of_patients_that_breaks_off_is_a_hole_and_whom_it_listed_is_crawled(
     store: KeptRows, status: int, said: str

@@ -216,6 +216,33 @@ def test_quiet_hours_that_are_none_are_answered_with_how_they_are_written(
     assert "07:00-19:00" in found["connections.site.profile.limits.quiet_hours"][1]
 
 
+IN_PROFILE = "write profile = { limits.quiet_hours = … }; "
+BELOW = "below [connections.NAME], "
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "place"),
+    [
+        (site('quiet_hours = "7-9"'), "connections.site.quiet_hours", IN_PROFILE),
+        (site("limits.max_concurrency = 3"), "connections.site.limits", "write profile = { limits = … }; "),
+        (site('until = "2026"'), "connections.site.until", "write bulk = { until = … }; "),
+        (site('profile.group = "g"'), "connections.site.profile.group", "write group = … beside profile, not in it; "),
+        ('[store]\nquiet_hours = "7-9"\n' + site(), "store.quiet_hours", BELOW + IN_PROFILE),
+        (
+            "[export]\npage_size = 9\n" + site(),
+            "export.page_size",
+            f"{BELOW}write profile = {{ search.page_size = … }}; ",
+        ),
+        ("profile.limits.max_concurrency = 3\n" + site(), "profile", f"{BELOW}write profile = …; "),
+        ('vendor = "epic"\n' + site(), "vendor", f"{BELOW}write vendor = …; "),
+    ],
+)
+def test_a_key_that_stands_in_a_wrong_table_is_told_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, path: str, place: str
+) -> None:
+    assert problems(tmp_path, text, capsys)[path][1].startswith(place)
+
+
 def test_a_list_of_the_profile_that_is_one_text_is_answered_with_the_list(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,10 @@ def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
         ('bulk = { elements = "id,name" }', "connections.site.bulk.elements", '["id", "name"]'),
         ('schedule = "61 2 * * *"', "connections.site.schedule", "the minute is 0 to 59"),
         ('group = "Group/x"', "connections.site.group", 'the id alone: "x"'),
+        ('group = "a b"', "connections.site.group", "without blanks"),
+        ("group = 17", "connections.site.group", "text, in quotes"),
+        ('auth = "none"\nclient_id = "env:EHR_CLIENT"', "connections.site.client_id", "the value itself"),
+        ('cohort_system = "file:system.txt"', "connections.site.cohort_system", "the value itself"),
         ('kid = "\u201cabc\u201d"', "connections.site.kid", "straight quotes"),
         ('kid = "abc\u200b"', "connections.site.kid", "type it again"),
         ('cohort = "file:lists\\new.csv"', "connections.site.cohort", "folders with /"),
@@ -100,6 +104,29 @@ def test_a_base_url_that_goes_too_far_is_answered_with_the_base(tmp_path: Path, 
     found = found_in(tmp_path, SITE.replace("/fhir", f"/fhir/R4{tail}"))["connections.site.base_url"]
     assert found[1].endswith('probably "https://ehr.example.org/fhir/R4"')
     assert "123" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "answer"),
+    [
+        ("https://ehr..example.org/fhir", "a complete URL"),
+        ("https://ehr.example.org/fhir r4", "a complete URL"),
+        ("https://ehr.example.org:99999/fhir", "a port from 1 to 65535"),
+        ("https://ehr.example.org:x/fhir", "a port from 1 to 65535"),
+    ],
+)
+def test_a_base_url_that_nobody_can_ask_is_refused(tmp_path: Path, url: str, answer: str) -> None:
+    found = found_in(tmp_path, SITE.replace("https://ehr.example.org/fhir", url))["connections.site.base_url"]
+    assert answer in found[1]
+
+
+@pytest.mark.parametrize(
+    "host", ["ehr", "EHR.example.org.", "10.0.0.7:8443", "[::1]:8080", "krankenhaus-süd.example", "a_b.lan"]
+)
+def test_hosts_of_every_kind_are_taken(tmp_path: Path, host: str) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(SITE.replace("ehr.example.org", host))
+    assert host in load_settings(path, {}).connections["site"].base_url
 
 
 @pytest.mark.parametrize("tail", ["/oauth2/token", "/token", "/connect/authorize", "/OAuth2"])
