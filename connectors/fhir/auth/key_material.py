@@ -36,6 +36,7 @@ _SPACE = re.compile(r"\s+")
 _PUBLIC = frozenset({"PUBLIC KEY", "RSA PUBLIC KEY", "EC PUBLIC KEY", "CERTIFICATE", "CERTIFICATE REQUEST"})
 _DER = b"\x30"  # a SEQUENCE
 _PRIVATE_MEMBER = "d"
+_SYMMETRIC = "oct"  # RFC 7518, 6.4
 _QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
 
@@ -150,6 +151,12 @@ def _decrypted(load: Callable[..., Any], body: bytes, choice: _Choice) -> Any:
 
 def _from_json(text: str, choice: _Choice) -> jwk.Key:
     entries = list(_jwks_in(text))
+    if not entries and text.startswith("{"):
+        raise AuthError(
+            "the connection's key begins as JSON, but cannot be read as such: check that the file is complete"
+        )
+    if entries and all(entry.get("kty") == _SYMMETRIC for entry in entries):
+        raise AuthError(_OTHER_KIND)
     private = [entry for entry in entries if _PRIVATE_MEMBER in entry]
     if entries and not private:
         raise AuthError(

@@ -36,6 +36,11 @@ def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
         ("group = 17", "connections.site.group", "text, in quotes"),
         ('auth = "none"\nclient_id = "env:EHR_CLIENT"', "connections.site.client_id", "the value itself"),
         ('cohort_system = "file:system.txt"', "connections.site.cohort_system", "the value itself"),
+        (
+            'auth = "none"\nkey = """-----BEGIN PRIVATE KEY-----\nMII"""',
+            "connections.site.key",
+            "kept outside this file",
+        ),
         ('kid = "\u201cabc\u201d"', "connections.site.kid", "straight quotes"),
         ('kid = "abc\u200b"', "connections.site.kid", "type it again"),
         ('cohort = "file:lists\\new.csv"', "connections.site.cohort", "folders with /"),
