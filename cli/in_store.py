@@ -32,9 +32,10 @@ def in_store(
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 
     async def done() -> T:
+        from cli.heartbeat import told_if_slow
         from cli.wiring import opened_store
 
-        async with opened_store(settings, tenant, actor) as store:
+        async with opened_store(settings, tenant, actor) as store, told_if_slow("asking the store"):
             return await work(store)
 
     return supervise(done, resume=resume)

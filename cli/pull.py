@@ -131,6 +131,7 @@ def pull(
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
+    from cli.heartbeat import told_if_slow
     from cli.invocation import start_logging
     from cli.wiring import Wanted, opened_store, run_connection
 
@@ -148,7 +149,8 @@ async def _pull(
                 log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
             if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 return report, []
-        return report, await _deliver(store, asked)
+        async with told_if_slow("reading the chart from the store"):
+            return report, await _deliver(store, asked)
 
 
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:

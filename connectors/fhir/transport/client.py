@@ -353,10 +353,9 @@ class EhrClient:
 
     def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:
         headers = answer.response.headers
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         return Seen(
             status=answer.response.status_code,
-            media_type=media_type,
+            media_type=(media_type := headers.get("content-type", "").partition(";")[0].strip().lower()),
             body_start=body[:BODY_START_BYTES],
             codes=() if accepted else issue_codes(body),
             speaker="ehr" if accepted else speaker_of(body, media_type),

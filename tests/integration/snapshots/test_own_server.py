@@ -44,6 +44,7 @@ ODD = {
     "idle_in_transaction_session_timeout": ("1h", "0"),
     "idle_session_timeout": ("1h", "0"),
     "synchronous_commit": ("off", "on"),
+    "jit": ("on", "off"),
 }
 
 
