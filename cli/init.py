@@ -128,7 +128,7 @@ def init(
     context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Where to write; default: ./chartferry.toml", show_default=False),
+        typer.Argument(metavar="FILE", help="Where to write; default: ./chartferry.toml", show_default=False),
     ] = None,
 ) -> int:
     """Write a commented chartferry.toml. Never overwrites an existing file."""

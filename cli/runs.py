@@ -35,7 +35,7 @@ def runs(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[discard] RUN]",
+            metavar="RUN|discard RUN",
             help="A run's number; `discard`: give up the run if it is open, else the export job that it left.",
             show_default=False,
         ),

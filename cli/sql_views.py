@@ -28,9 +28,7 @@ def create(
     context: typer.Context,
     views: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME|FILE]...", help="Built-in views or ViewDefinitions' files; default: all built-in."
-        ),
+        typer.Argument(metavar="NAME|FILE", help="Built-in views or ViewDefinitions' files; default: all built-in."),
     ] = None,
     *,
     materialized: Annotated[
@@ -73,9 +71,7 @@ def drop(
 
 def refresh(
     context: typer.Context,
-    views: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Materialised views; default: all.")
-    ] = None,
+    views: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Materialised views; default: all.")] = None,
 ) -> int:
     """Give materialised views the rows of now. `refresh_views = true` in the section export does it after each sync.
 

@@ -55,7 +55,7 @@ class Outcome:
 
 ConnectionsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[CONNECTION…]", help="Default: all of the tenant's.", show_default=False),
+    typer.Argument(metavar="CONNECTION", help="Default: all of the tenant's.", show_default=False),
 ]
 ModeOption = Annotated[
     str | None,

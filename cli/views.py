@@ -71,9 +71,7 @@ def check(
     context: typer.Context,
     views: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME|FILE]...", help="Built-in views or ViewDefinitions' files; default: all built-in."
-        ),
+        typer.Argument(metavar="NAME|FILE", help="Built-in views or ViewDefinitions' files; default: all built-in."),
     ] = None,
 ) -> int:
     """Check views: every element that they name must exist in R4, and every expression must be executable.

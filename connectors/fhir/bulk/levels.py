@@ -19,6 +19,7 @@ from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
 
 _NO_OPERATION = frozenset({404, 405, 501})
+_REFUSED, _NO_JOB = 400, " without an export job"  # what is not even refused: a page, a Bundle
 _Refused = list[tuple[BulkLevel, ExportRefusedError]]
 
 
@@ -100,7 +101,7 @@ def _sentence(refused: _Refused) -> str:
 def _named(refused: _Refused) -> str:
     """The levels, each with its status and codes."""
     found = [
-        f"/{PATHS[level]}: {error.answer}"
+        f"/{PATHS[level]}: {error.answer}{_NO_JOB if (error.status or _REFUSED) < _REFUSED else ''}"
         + (f" (issue codes {', '.join(shown(error.codes))})" if error.codes else "")
         + (f", its answer names {', '.join(error.named)}" if error.named else "")
         for level, error in refused

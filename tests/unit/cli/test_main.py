@@ -45,6 +45,7 @@ def test_every_command_has_help_with_examples_and_the_shared_options(
     monkeypatch.setenv("NO_COLOR", "1")
     assert call([*words, "--help"]) == 0
     own, shared = capsys.readouterr().out.split("Options of every command")
+    assert "[[" not in own  # "[[CONNECTION…]]...": brackets of ours within the library's
     assert f"chartferry {' '.join(words)}" in shared.partition("Examples:")[2]
     for option in SHARED:
         assert option in shared
