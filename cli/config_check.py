@@ -123,7 +123,11 @@ def _told(
         where = ", ".join(dict.fromkeys(one.where for one in failed))
         tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); each line above says what to do")
         return ExitCode.FAILED
-    tell(f"{settings.source}: all is well, {_count(len(connections), 'connection')}")
+    known = _count(len(connections), "connection")
+    if doubtful := list(dict.fromkeys(one.where for one in checked if one.verdict == "warn")):
+        tell(f"{settings.source}: no step failed, but read the warnings above ({', '.join(doubtful)}); {known}")
+    else:
+        tell(f"{settings.source}: all is well, {known}")
     return ExitCode.COMPLETE
 
 

@@ -56,7 +56,7 @@ def add(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAM
 
 def migrate(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all tenants.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all tenants.")] = None,
 ) -> int:
     """Bring the tenants' schemas and walls up to date, each in a transaction of its own; run it again to go on.
 

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from connectors.core.errors import ConnectorError, PlanError
+from connectors.core.errors import AuthError, ConnectorError, PlanError
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability, capability_from
@@ -133,7 +133,8 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
         )
     except ssl.SSLError as error:
         advice = (
-            "TLS 1.2 or newer is needed; if the EHR requires a client certificate, set client_cert and client_cert_key"
+            "TLS 1.2 or newer is needed; check that this port speaks https, not only http; if the EHR requires a client "
+            "certificate, set client_cert and client_cert_key"
         )
         yield Step(
             name=name, verdict="fail", found=f"the handshake failed ({error.reason or 'no reason'})", advice=advice
@@ -245,7 +246,8 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
     except QuietHoursError as error:
         return Step(name="search", verdict="warn", found=str(error))
     except ConnectorError as error:
-        if cohort is None and request.mode != "crawl":
+        # a 401 lets nobody in, to an export no more than to a search
+        if cohort is None and request.mode != "crawl" and not isinstance(error, AuthError):
             advice = "an export may still be allowed; `chartferry sync --plan` says which"
             return Step(name="search", verdict="warn", found=f"{what}: {error}", advice=advice)
         return _failed("search", error, "check the cohort's ids, and what the app may read")

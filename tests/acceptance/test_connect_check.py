@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.acceptance.small_server import small_server, statement
 from tests.user_site import Site, mock
 
 
@@ -61,10 +62,23 @@ def test_a_login_that_is_refused_fails_and_says_what_was_sent(site: Site) -> Non
     assert (name, "search") not in steps
 
 
+def test_an_ehr_that_lets_nobody_in_without_a_login_fails_where_none_is_configured(site: Site) -> None:
+    refusal = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "login"}]}
+    with small_server() as small:
+        small.answer = lambda path, query: statement("Patient") if path == "/metadata" else (401, refusal, {})
+        name = site.connect(small.served)
+        steps = check(site, 5)
+    assert steps[name, "search"]["verdict"] == "fail"
+    assert "set its auth, client_id and key" in steps[name, "search"]["found"]
+
+
 def test_types_that_are_not_granted_are_a_warning_with_their_names(site: Site) -> None:
     with mock("epic", forbidden_types=("Condition",)) as served:
         name = site.connect(served)
         steps = check(site, 0)
+        shown = site.run("config", "check", "--connect").stdout
+    assert f"no step failed, but read the warnings above ({name})" in shown
+    assert "all is well" not in shown
     assert (steps[name, "scopes"]["verdict"], "Condition" in steps[name, "scopes"]["found"]) == ("warn", True)
 
 

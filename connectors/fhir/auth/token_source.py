@@ -34,6 +34,7 @@ SKEW_TOLERATED_S = 30.0
 MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least recently used go first
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_OK = 200
 _ADVICE = {
     "invalid_client": "check client_id (for this environment?), that the EHR knows the public key of this kid, "
     "profile.login.audience, and this machine's clock",
@@ -280,7 +281,8 @@ class TokenSource:
             kid = "no kid" if self._key.kid is None else f"kid {self._key.kid}"
             advice += f" (sent: {kid}, alg {self._key.alg}, aud {self._audience})"
         refused = ScopesRefusedError if answer.meaning == "scope" else TokenRefusedError
-        return refused(f"logging in: the token endpoint refused us with {code}{times}; {advice}", code=answer.code)
+        did = "sent no access token, with" if answer.status == _OK and not answer.code else "refused us with"
+        return refused(f"logging in: the token endpoint {did} {code}{times}; {advice}", code=answer.code)
 
 
 class StaticBearer:

@@ -395,11 +395,17 @@ async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
 
 
 @pytest.mark.parametrize(
-    "answer", [{"access_token": "a b\r\nX: y"}, {"access_token": "t", "token_type": "mac"}, {"access_token": ""}, {}]
+    ("answer", "said"),
+    [
+        ({"access_token": "a b\r\nX: y"}, "not a bearer token"),
+        ({"access_token": "t", "token_type": "mac"}, "not a bearer token"),
+        ({"access_token": ""}, "sent no access token, with status 200"),
+        ({}, "sent no access token, with status 200"),
+    ],
 )
-async def test_an_answer_without_a_usable_token_is_refused(endpoint, answer):
+async def test_an_answer_without_a_usable_token_is_refused(endpoint, answer, said):
     endpoint.script = [(200, answer)]
-    with pytest.raises(LoginRefusedError):
+    with pytest.raises(LoginRefusedError, match=said):
         await source(endpoint).token()
 
 
