@@ -151,10 +151,6 @@ def _decrypted(load: Callable[..., Any], body: bytes, choice: _Choice) -> Any:
 
 def _from_json(text: str, choice: _Choice) -> jwk.Key:
     entries = list(_jwks_in(text))
-    if not entries and text.startswith("{"):
-        raise AuthError(
-            "the connection's key begins as JSON, but cannot be read as such: check that the file is complete"
-        )
     if entries and all(entry.get("kty") == _SYMMETRIC for entry in entries):
         raise AuthError(_OTHER_KIND)
     private = [entry for entry in entries if _PRIVATE_MEMBER in entry]
@@ -196,6 +192,10 @@ def _jwks_in(text: str) -> Iterator[dict[str, Any]]:
         except UnreadableJsonError:
             continue
         break
+    else:
+        raise AuthError(
+            "the connection's key begins as JSON, but cannot be read as such: check that the file is complete"
+        )
     if isinstance(document, dict):
         document = document.get("keys", document)
     for entry in document if isinstance(document, list) else [document]:
