@@ -13,12 +13,13 @@ from exports.delivery.files import AtomicFile, DeliveredFile
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.data_package import DescribedTable
-from exports.formats.table_columns import TableColumn, table_columns, with_written
+from exports.formats.table_columns import TableColumn, table_columns, with_written_numbers
 from exports.formats.table_file import TableBytes, open_table
 from exports.plan import PlannedFile
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement
 from exports.snapshot_port import Snapshot
+from exports.written_forms import can_ask_postgres
 from snapshots.errors import StoreQueryError
 
 Show = Callable[[int, int, bool], None]  # rows and uncompressed bytes so far, and whether that is all
@@ -39,7 +40,7 @@ async def fill_table(
         ViewDataError: it is strict, and a value does not fit; or Postgres says that one does not.
     """
     view = views[0]
-    chunks = csv_rows(snapshot, views)
+    chunks = csv_rows(snapshot, views, asks=await can_ask_postgres(snapshot))
     try:
         with open_table(planned.kind, planned.dialect, columns_of(planned, view), part.write) as table:
             async for chunk in chunks:
@@ -91,4 +92,4 @@ def described(planned: PlannedFile, columns: Sequence[TableColumn]) -> Described
     if planned.kind == "csv":
         missing = (DIALECTS[planned.dialect].null.decode(),)
         return DescribedTable(planned.name, planned.kind, definition, tuple(columns), missing)
-    return DescribedTable(planned.name, planned.kind, definition, with_written(columns))
+    return DescribedTable(planned.name, planned.kind, definition, with_written_numbers(columns))

@@ -12,11 +12,12 @@ from typing import Self
 
 import psycopg
 
-from exports.compiler import MARK, RAISED, Column, CompiledView
+from exports.compiler import MARK, RAISED, CompiledView
 from exports.errors import ViewDataError
 from exports.formats.csv_dialect import CELL, CsvDialect, DialectWriter
-from exports.formats.table_columns import TableColumn
+from exports.formats.table_columns import TableColumn, is_beside_written
 from exports.snapshot_port import RowChunks, Snapshot
+from exports.written_forms import with_one_form
 from snapshots.errors import StoreQueryError
 
 _OURS = re.compile(RAISED + r'([^"]*)')
@@ -29,7 +30,8 @@ class CsvRows:
     Chunks without a mark, which are all chunks in most exports, pass unchanged.
     """
 
-    def __init__(self, chunks: RowChunks, columns: Sequence[Column]) -> None:
+    def __init__(self, chunks: RowChunks, columns: Sequence[str]) -> None:
+        """`columns`: of each column of the CSV, the view's column that it shows."""
         self._chunks = chunks
         self._columns = columns
         self.left_empty: dict[str, int] = {}
@@ -54,7 +56,7 @@ class CsvRows:
         at = done = 0
         for cell in CELL.finditer(chunk):
             if cell[1] == _MARK:
-                name = self._columns[at].name
+                name = self._columns[at]
                 self.left_empty[name] = self.left_empty.get(name, 0) + 1
                 parts.append(chunk[done : cell.start()])
                 done = cell.start() + len(_MARK)
@@ -85,9 +87,16 @@ class CsvTable:
         """All rows are written."""
 
 
-def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView]) -> CsvRows:
-    """Return the rows of a view that was compiled with marks; it has a part for each source of the snapshot."""
-    return CsvRows(snapshot.csv(*[part.query for part in parts]), parts[0].columns)
+def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -> CsvRows:
+    """Return the rows of a view that was compiled with marks; it has a part for each source of the snapshot.
+
+    `asks`: whether Postgres can be asked what it can read (`written_forms`).
+    """
+    names = [column.name for column in parts[0].columns]
+    shown = [
+        name for column in parts[0].columns for name in [column.name] * (2 if is_beside_written(column, names) else 1)
+    ]
+    return CsvRows(snapshot.csv(*[with_one_form(part, asks=asks) for part in parts]), shown)
 
 
 def odd_value(view: CompiledView, column: str) -> ViewDataError:

@@ -17,9 +17,9 @@ _PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 _HEADER = ("table", "column", "kind", "fhir_type", "fhir_path", "meaning")
 _MEDIA_TYPE = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 _TYPES: dict[str, dict[Kind, str]] = {
-    "csv": {  # dates and moments may be partial, so that they are texts
-        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "string",
-        "moment": "string", "list": "array",
+    "csv": {
+        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
+        "moment": "datetime", "list": "array",
     },
     "parquet": {
         "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",

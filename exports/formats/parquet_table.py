@@ -4,9 +4,8 @@ Rows come as CSV from the store's own transaction and become Arrow by pyarrow's 
 and odd values are empty already. Over 160,000 rows of a plain table COPY as CSV, parsed here, has 0.6 of the speed of ADBC's
 driver; but that wants a session, a login and a transaction of its own, beside the one that keeps tenants apart.
 
-What a type of Parquet cannot hold as it is written, a decimal, a date or a moment, stands
-two columns: `x` has the nearest double, the day, or the moment in UTC, and is null where the text names none (`2019-03`);
-`x_written` has the text.
+A decimal, which a double cannot hold as it is written, stands in two columns: `x` has the nearest double, `x_written` the text.
+Days and moments come in one form, with the text beside them (`written_forms`).
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from exports.compiler.scalar_sql import DAY
 from exports.errors import ViewDataError
-from exports.formats.table_columns import Kind, TableColumn, with_written
+from exports.formats.table_columns import Kind, TableColumn, has_digits_beside, with_written_numbers
 
 ROWS_A_GROUP = 1 << 14  # twice as many take 12 MB more, and the whole process should stay below 200
 BYTES_AT_ONCE = 1 << 20  # of CSV that the thread is given: with each chunk of the store's it waits more than it works
@@ -39,15 +37,6 @@ _TYPES: dict[Kind, pa.DataType] = {
     "moment": pa.timestamp("us", tz="UTC"),
     "list": pa.list_(pa.string()),
 }
-_WHOLE_DAY = f"^{DAY}$"
-# Days that there are, and times of day; Arrow cannot read second 60, nor more digits than microseconds
-_USUAL_MOMENT = (
-    rf"^{DAY}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,6}})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])$"
-)
-_MOMENT = (
-    rf"^(?P<day>{DAY})(?:[T ](?P<clock>(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?)(?P<fraction>\.[0-9]{{1,6}})?[0-9]*"
-    r"(?P<zone>Z|[+-](?:0[0-9]|1[0-4])(?::?[0-5][0-9])?)?)?$"
-)
 
 
 class ParquetTable:
@@ -62,10 +51,12 @@ class ParquetTable:
 
     def __init__(self, write: Callable[[bytes], None], columns: Sequence[TableColumn]) -> None:
         self._columns = columns
+        names = {one.name for one in columns}
+        self._digits_beside = {one.name for one in columns if has_digits_beside(one, names)}
         self._schema = pa.schema(
             [
                 pa.field(one.name, _TYPES[one.kind], metadata={"description": one.meaning, "fhirType": one.fhir_type})
-                for one in with_written(columns)
+                for one in with_written_numbers(columns)
             ]
         )
         sink = pa.PythonFile(_Sink(write), mode="w")
@@ -132,7 +123,10 @@ class ParquetTable:
         rows = pa.concat_tables(self._rows) if self._rows else None
         self._rows, self._bytes = [], 0
         if rows is not None and len(rows):
-            arrays = [array for column in self._columns for array in _typed(column.kind, rows[column.name])]
+            arrays = []
+            for column in self._columns:
+                text = rows[column.name]
+                arrays += [_typed(column.kind, text), *([text] if column.name in self._digits_beside else [])]
             self._writer.write_table(pa.table(arrays, schema=self._schema), row_group_size=len(rows))
             pa.default_memory_pool().release_unused()
 
@@ -173,42 +167,17 @@ def _read(chunk: bytes, names: Sequence[str], *, header: bool) -> pa.Table:
     )
 
 
-def _typed(kind: Kind, text: pa.ChunkedArray) -> tuple[Any, ...]:
-    """The arrays that a column becomes."""
+def _typed(kind: Kind, text: pa.ChunkedArray) -> Any:
+    """The array that a column becomes."""
     match kind:
         case "text":
-            return (text,)
+            return text
         case "list":
-            return (_lists(text),)
+            return _lists(text)
         case "number":
             value = pc.cast(text, pa.float64())
-            return pc.if_else(pc.is_inf(value), None, value), text  # beyond 1e308
-        case "date":
-            days = pc.if_else(pc.match_substring_regex(text, _WHOLE_DAY), text, None)
-            return pc.cast(days, pa.date32()), text
-        case "moment":
-            return _moments(text), text
-    return (pc.cast(text, _TYPES[kind]),)
-
-
-def _moments(text: pa.ChunkedArray) -> Any:
-    """Moments in UTC; what is written as usual is read at once, which takes a fifth of the time."""
-    usual = pc.match_substring_regex(text, _USUAL_MOMENT)
-    moments = pc.cast(pc.if_else(usual, text, None), _TYPES["moment"])
-    if pc.all(usual).as_py() is not False:
-        return moments
-    return pc.coalesce(moments, _unusual_moments(pc.if_else(usual, None, text)))
-
-
-def _unusual_moments(text: pa.ChunkedArray) -> Any:
-    """A day is its first moment, and what has no zone is taken to be UTC."""
-    found = pc.extract_regex(text, _MOMENT)
-    day, clock, fraction, zone = (pc.struct_field(found, name) for name in ("day", "clock", "fraction", "zone"))
-    clock = pc.if_else(pc.equal(clock, ""), "00:00", clock)
-    zone = pc.if_else(pc.equal(zone, ""), "Z", zone)
-    fraction = pc.if_else(pc.equal(pc.utf8_length(clock), 8), fraction, "")
-    whole = pc.binary_join_element_wise(day, pc.binary_join_element_wise(clock, fraction, zone, ""), "T")
-    return pc.cast(whole, _TYPES["moment"])
+            return pc.if_else(pc.is_inf(value), None, value)  # beyond 1e308
+    return pc.cast(text, _TYPES[kind])
 
 
 def _lists(text: pa.ChunkedArray) -> Any:

@@ -6,7 +6,7 @@ tag asks for. How a format writes a kind is left to the format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,8 @@ _OF_SQL: dict[str, Kind] = {
     "date": "date",
     **dict.fromkeys(("timestamp", "timestamptz"), "moment"),
 }
-IN_TWO: frozenset[Kind] = frozenset({"number", "date", "moment"})
+IN_TWO_COLUMNS: frozenset[Kind] = frozenset({"date", "moment"})  # in one form, and beside it as written
+_TWO_IN_TYPED_FILES: frozenset[Kind] = frozenset({"number"})
 WRITTEN = "_written"
 
 
@@ -45,32 +46,48 @@ class TableColumn:
 
 
 def table_columns(columns: Sequence[Column], definition: Mapping[str, Any]) -> tuple[TableColumn, ...]:
-    """The columns of a compiled view, with what its definition says of them."""
+    """The columns of a compiled view's tables, with what its definition says of them: of days and moments also as written."""
     paths: dict[str, list[str]] = {}
     meanings: dict[str, str] = {}
     for name, path, meaning in _described(definition, str(definition.get("resource", ""))):
         paths.setdefault(name, []).append(path)
         meanings.setdefault(name, meaning)
-    return tuple(
-        TableColumn(
-            column.name, _kind(column), column.type, tuple(dict.fromkeys(paths[column.name])), meanings[column.name]
+    names, found = [column.name for column in columns], []
+    for column in columns:
+        one = TableColumn(
+            column.name, kind_of(column), column.type, tuple(dict.fromkeys(paths[column.name])), meanings[column.name]
         )
+        found += [one, *([_written(one)] if is_beside_written(column, names) else [])]
+    return tuple(found)
+
+
+def is_beside_written(column: Column, names: Collection[str]) -> bool:
+    """Whether a column's table has it as written too; `names` are the view's own, which come first."""
+    return kind_of(column) in IN_TWO_COLUMNS and column.name + WRITTEN not in names
+
+
+def with_written_numbers(columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+    """The columns of a typed file, which has numbers as doubles: behind each the digits as written."""
+    names = {column.name for column in columns}
+    return tuple(
+        each
         for column in columns
+        for each in (column, *([_written(column)] if has_digits_beside(column, names) else []))
     )
 
 
-def with_written(columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
-    """The columns of a typed file: those of the view, and behind each that no type holds as it is written the text."""
-    return tuple(each for column in columns for each in (column, *_written(column)))
+def has_digits_beside(column: TableColumn, names: Collection[str]) -> bool:
+    """Whether a typed file has a column's digits too; `names` are those of its table, which come first."""
+    return column.kind in _TWO_IN_TYPED_FILES and column.name + WRITTEN not in names
 
 
-def _written(column: TableColumn) -> Iterator[TableColumn]:
-    if column.kind in IN_TWO:
-        name, meaning = column.name + WRITTEN, f"`{column.name}` as it is written. {column.meaning}".rstrip()
-        yield TableColumn(name, "text", column.fhir_type, column.paths, meaning)
+def _written(column: TableColumn) -> TableColumn:
+    meaning = f"`{column.name}` as it is written. {column.meaning}".rstrip()
+    return TableColumn(column.name + WRITTEN, "text", column.fhir_type, column.paths, meaning)
 
 
-def _kind(column: Column) -> Kind:
+def kind_of(column: Column) -> Kind:
+    """Which kind of values a column of a view has."""
     if column.collection:
         return "list"
     return _OF_SQL.get(column.ansi, "text") if column.ansi else _OF_FHIR.get(column.type, "text")

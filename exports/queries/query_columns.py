@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from psycopg.sql import SQL, Composable, Identifier
 
 from exports.errors import QueryError
-from exports.formats.table_columns import Kind, TableColumn, with_written
+from exports.formats.table_columns import Kind, TableColumn, with_written_numbers
 
 _KINDS: dict[str, Kind] = {
     "bool": "boolean",
@@ -20,10 +20,12 @@ _KINDS: dict[str, Kind] = {
     "date": "date",
     **dict.fromkeys(("timestamp", "timestamptz"), "moment"),
 }
-_CELLS: dict[Kind, str] = {
-    "boolean": "{}::text",
-    "date": "to_jsonb({}) #>> '{{}}'",
-    "moment": "to_jsonb({}) #>> '{{}}'",
+_CELLS = {
+    "bool": "{x}::text",
+    "date": "to_jsonb({x}) #>> '{{}}'",
+    "timestamp": "to_jsonb({x}) #>> '{{}}'",
+    # as the moments of views (`written_forms`)
+    "timestamptz": "CASE WHEN isfinite({x}) THEN replace(({x} AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z' ELSE {x}::text END",
 }
 
 
@@ -34,7 +36,7 @@ def query_columns(described: Sequence[tuple[str, str]], origin: str) -> tuple[Ta
         QueryError: two have one name.
     """
     columns = tuple(TableColumn(name, _kind(type_), "", (), "") for name, type_ in described)
-    names = [column.name for column in with_written(columns)]
+    names = [column.name for column in with_written_numbers(columns)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise QueryError(f"{origin}: two columns would be named {', '.join(twice)}; name one of them with AS")
     return columns
@@ -43,7 +45,7 @@ def query_columns(described: Sequence[tuple[str, str]], origin: str) -> tuple[Ta
 def as_texts(query: Composable, described: Sequence[tuple[str, str]]) -> Composable:
     """Return the query with cells as texts."""
     cells = SQL(", ").join(
-        SQL("{} AS {}").format(SQL(_cell(type_)).format(Identifier(name)), Identifier(name))
+        SQL("{} AS {}").format(SQL(_cell(type_)).format(x=Identifier(name)), Identifier(name))
         for name, type_ in described
     )
     return SQL('SELECT {} FROM ({}) AS "#t"').format(cells, query)
@@ -54,4 +56,4 @@ def _kind(type_: str) -> Kind:
 
 
 def _cell(type_: str) -> str:
-    return "to_jsonb({})::text" if type_.endswith("[]") else _CELLS.get(_kind(type_), "{}")
+    return "to_jsonb({x})::text" if type_.endswith("[]") else _CELLS.get(type_, "{x}")

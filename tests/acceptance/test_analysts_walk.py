@@ -76,7 +76,11 @@ def test_csv_for_pandas_and_parquet_hold_the_same_texts(charts: Path) -> None:
         as_parquet = pd.read_parquet(path.with_suffix(".parquet"))
         assert len(as_csv) == len(as_parquet)
         for name in as_csv.columns:
-            written = f"{name}_written" if f"{name}_written" in as_parquet.columns else name
-            if pd.api.types.is_string_dtype(as_parquet[written]) or written != name:
-                found, expected = as_csv[name].fillna("NULL"), as_parquet[written].astype("string").fillna("NULL")
+            digits = f"{name}_written"
+            same = digits if digits in as_parquet.columns and digits not in as_csv.columns else name
+            if pd.api.types.is_datetime64_any_dtype(as_parquet[same]):
+                moments = pd.to_datetime(as_csv[name], format="ISO8601", utc=True)
+                assert moments.dropna().tolist() == as_parquet[same].dropna().tolist(), (path.stem, name)
+            elif pd.api.types.is_string_dtype(as_parquet[same]):
+                found, expected = as_csv[name].fillna("NULL"), as_parquet[same].astype("string").fillna("NULL")
                 assert found.tolist() == expected.tolist(), (path.stem, name)

@@ -154,10 +154,16 @@ async def test_columns_that_changed_since_the_last_export_are_told(store: Store,
     assert not first.drift
     changed = a_view(tmp_path, ("sex", "gender", "string"), key, ("alive", "active", "boolean"))
     second = await run(store, out, views=(changed,))
-    expected = {"table": "mine.csv", "added": ["alive"], "removed": ["born"], "retyped": ["sex"], "moved": True}
+    expected = {
+        "table": "mine.csv",
+        "added": ["alive"],
+        "removed": ["born", "born_written"],
+        "retyped": ["sex"],
+        "moved": True,
+    }
     assert json.loads((out / "manifest.json").read_bytes())["drift"] == [expected]
     assert [str(one) for one in second.drift] == [
-        "mine.csv: alive new; born gone; sex of another type; columns in another order"
+        "mine.csv: alive new; born, born_written gone; sex of another type; columns in another order"
     ]
 
 

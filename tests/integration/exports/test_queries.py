@@ -209,7 +209,7 @@ async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(s
     with pa.CompressedInputStream(out / "q.csv.zst", "zstd") as stream:
         text = stream.read().decode()
     assert text.splitlines()[1] == (
-        r'true,7,1.50,2024-02-29,"[""a"", null]","",=1+1,2024-02-29T10:00:00.5+00:00,\N,"{""b"": 1}"'
+        r'true,7,1.50,2024-02-29,"[""a"", null]","",=1+1,2024-02-29T10:00:00.5Z,\N,"{""b"": 1}"'
     )
     (row,) = pq.read_table(out / "q.parquet").to_pylist()
     at = datetime(2024, 2, 29, 10, 0, 0, 500_000, UTC)
@@ -220,7 +220,7 @@ async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(s
     tables = json.loads((out / "datapackage.json").read_bytes())["resources"]
     fields = {table["name"]: table["schema"]["fields"] for table in tables}
     assert [one["type"] for one in fields["q.csv"]] == [
-        *("boolean", "integer", "number", "string", "array", "string", "string", "string", "string", "string")
+        *("boolean", "integer", "number", "date", "array", "string", "string", "datetime", "string", "string")
     ]
 
 

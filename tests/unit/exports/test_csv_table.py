@@ -11,7 +11,7 @@ import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.compiler import MARK, Column
+from exports.compiler import MARK
 from exports.formats.csv_table import CsvRows
 from tests.unit.exports.postgres_csv import written
 
@@ -36,7 +36,7 @@ class Chunks:
 
 
 def read(chunks: list[bytes], width: int) -> tuple[bytes, dict[str, int]]:
-    rows = CsvRows(Chunks(chunks), [Column(f"c{at}", "string", False) for at in range(width)])
+    rows = CsvRows(Chunks(chunks), [f"c{at}" for at in range(width)])
 
     async def all_of_it() -> bytes:
         return b"".join([chunk async for chunk in rows])
