@@ -15,11 +15,11 @@ from exports.formats.csv_table import csv_rows, data_error, is_data_error, odd_c
 from exports.formats.data_package import DescribedTable
 from exports.formats.table_columns import TableColumn, table_columns, with_written_numbers
 from exports.formats.table_file import TableBytes, open_table
+from exports.formats.written_forms import can_ask_postgres
 from exports.plan import PlannedFile
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement
 from exports.snapshot_port import Snapshot
-from exports.written_forms import can_ask_postgres
 from snapshots.errors import StoreQueryError
 
 Show = Callable[[int, int, bool], None]  # rows and uncompressed bytes so far, and whether that is all

@@ -16,8 +16,8 @@ from exports.compiler import MARK, RAISED, CompiledView
 from exports.errors import ViewDataError
 from exports.formats.csv_dialect import CELL, CsvDialect, DialectWriter
 from exports.formats.table_columns import TableColumn, is_beside_written
+from exports.formats.written_forms import with_one_form
 from exports.snapshot_port import RowChunks, Snapshot
-from exports.written_forms import with_one_form
 from snapshots.errors import StoreQueryError
 
 _OURS = re.compile(RAISED + r'([^"]*)')

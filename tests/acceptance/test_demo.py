@@ -56,7 +56,16 @@ def test_the_demo_fetches_from_four_vendors_and_shows_the_files_and_again_finds_
 def test_people_see_what_came_from_where_and_what_lies_where(home: Path) -> None:
     done = run(home, "demo", "--patients", "1", "--dir", "here")
     assert done.code == 0, done.stderr
-    for word in ("epic", "cerner", "allscripts", "va", "retries", "Observation", "here/export/patient.csv.gz", "gzip"):
+    for word in (
+        "epic",
+        "cerner",
+        "allscripts",
+        "va",
+        "retries",
+        "Observation",
+        "here/export/patient.csv.gz",
+        "on disk",
+    ):
         assert word in done.stdout
     assert run(home, "runs", "--config", "here/chartferry.toml").code == 0
     assert {path.name for path in home.iterdir()} == {"here"}

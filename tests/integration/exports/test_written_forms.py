@@ -13,12 +13,12 @@ import pytest
 from psycopg import sql
 
 from exports.compiler import Source, compile_view
+from exports.formats.written_forms import with_one_form
 from exports.plan import ExportRequest
 from exports.run import export
-from exports.written_forms import with_one_form
 from snapshots.reader import Selection
 from snapshots.store import Store
-from tests.integration.exports.test_export_run import fill, table_of
+from tests.integration.exports.charts import fill, table_of
 
 MOMENTS = {
     "2020-01-02T03:04:05Z": "2020-01-02T03:04:05Z",
