@@ -25,7 +25,7 @@ class CsvChunks(AsyncIterable[bytes], Protocol):
 def load_formats(kinds: Collection[str]) -> None:
     """Import what writes tables of these kinds: for Parquet 40 MB and 0.2 s, best spent while something else is waited for."""
     if "parquet" in kinds:
-        # Arrow's own allocator keeps what it once had: with the system's an export takes 16 MB less, and no more time
+        # Arrow's own allocator keeps what it once had: with the system's an export's peak is lower
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         import exports.formats.parquet_table  # noqa: F401 - only who wants it, has it
 
