@@ -22,7 +22,11 @@ import psycopg
 from psycopg import conninfo
 
 # classes of SQLSTATE whose primary message names objects and states, never values (a 22 or 23 may quote data)
-_QUOTABLE_CLASSES = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+_QUOTABLE_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
+# these name objects while a statement is parsed, and then have a position in it; while it runs, a cast quotes a value as what
+# there is not ('relation "smith" does not exist', 'syntax error in tsquery: "..."')
+_QUOTABLE_WHEN_PARSED = frozenset({"0A", "3F", "42", "54"})
+_QUOTABLE_STATES = frozenset({"42501", "42P07", "42710"})  # a right that is missing, a name that there is already
 
 
 class StoreError(Exception):
@@ -96,7 +100,10 @@ def refusal(error: psycopg.OperationalError) -> str:
 
 def _translated(error: psycopg.Error, doing: str) -> StoreError:
     state = error.sqlstate
-    quotable = state is not None and state[:2] in _QUOTABLE_CLASSES
+    parsed = error.diag.statement_position is not None
+    quotable = state is not None and (
+        state[:2] in _QUOTABLE_CLASSES or state in _QUOTABLE_STATES or (parsed and state[:2] in _QUOTABLE_WHEN_PARSED)
+    )
     if state == "53100":
         return StoreUnavailableError(
             f"{doing}: the disk of the store is full ({error.diag.message_primary or state}). Free space where the server "

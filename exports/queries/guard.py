@@ -38,6 +38,9 @@ class Checked:
     pieces: tuple[str, ...]
     parameters: tuple[str, ...]
     functions: frozenset[str]
+    attributes: frozenset[
+        str
+    ]  # `x.name`: a column, or, where there is none, Postgres calls the function of that name with x
 
 
 def check(library: Library) -> Checked:
@@ -60,7 +63,7 @@ def check(library: Library) -> Checked:
     walk.node(tree.stmts[0], frozenset(one.label for one in library.dependencies))
     if unused := sorted(declared - set(parameters)):
         raise QueryError(f"{library.origin}: the SQL does not use the parameter {', '.join(unused)}")
-    return Checked(tuple(pieces), tuple(parameters), frozenset(walk.functions))
+    return Checked(tuple(pieces), tuple(parameters), frozenset(walk.functions), frozenset(walk.attributes))
 
 
 def _without_quotes(message: str) -> str:
@@ -98,6 +101,7 @@ class _Walk:
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self.functions: set[str] = set()
+        self.attributes: set[str] = set()
 
     def node(self, node: Any, tables: frozenset[str]) -> None:
         kind = node.DESCRIPTOR.name
@@ -111,6 +115,9 @@ class _Walk:
             self._table(node, tables)
         elif kind == "FuncCall":
             self._function([one.string.sval for one in node.funcname])
+        elif kind in {"ColumnRef", "A_Indirection"}:
+            names = node.fields[1:] if kind == "ColumnRef" else node.indirection
+            self.attributes |= {one.string.sval for one in names if one.HasField("string")}
         elif kind == "A_Expr" and len(node.name) > 1:
             raise self._refused("an operator with a schema")
         elif kind == "RangeTableSample":

@@ -68,13 +68,7 @@ async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: S
     check_values(library, parameters)
     writer = _Writer(snapshot)
     query = writer.library(library, path.parent, ())
-    unknown = sorted(writer.functions - HARMLESS)
-    if unknown:
-        allowed = {row[0] for row in await snapshot.fetch(_IMMUTABLE.format(Literal(unknown)))}
-        if refused := sorted(set(unknown) - allowed):
-            raise QueryError(
-                f"{library.origin}: function {', '.join(refused)}: there is none, or it does more than compute from its arguments"
-            )
+    await _require_harmless(library.origin, writer, snapshot)
     settings = [
         SQL("set_config({}, {}, true)").format(Literal(f"{_SETTING}{name}"), Literal(value))
         for name, value in sorted(parameters.items())
@@ -86,6 +80,19 @@ async def compile_library(path: Path, parameters: Mapping[str, str], snapshot: S
         described = await snapshot.columns(query)
     columns = query_columns(described, library.origin)
     return Statement(library.name, as_texts(query, described), columns, prepare, tuple(writer.notes), library.digest)
+
+
+async def _require_harmless(origin: str, writer: _Writer, snapshot: Snapshot) -> None:
+    """Raise QueryError if the SQL calls a function that does more than compute, or names one as a column is named."""
+    unknown, attributes = sorted(writer.functions - HARMLESS), sorted(writer.attributes - HARMLESS)
+    refused: set[str] = set()
+    if unknown:
+        refused |= set(unknown) - {row[0] for row in await snapshot.fetch(_IMMUTABLE.format(Literal(unknown)))}
+    if attributes:
+        refused |= {row[0] for row in await snapshot.fetch(_CALLED_AS_COLUMNS.format(Literal(attributes)))}
+    if refused:
+        told = ", ".join(sorted(refused))
+        raise QueryError(f"{origin}: function {told}: there is none, or it does more than compute from its arguments")
 
 
 @contextmanager
@@ -122,19 +129,28 @@ _IMMUTABLE = SQL(
     "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY({}::name[])"
     " GROUP BY 1 HAVING bool_or(provolatile = 'i') AND bool_and(provolatile <> 'v')"
 )
+# `x.name` calls a function of one argument where x has no such column; conversions have the names of types and only compute
+_CALLED_AS_COLUMNS = SQL(
+    "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE proname = ANY({}::name[]) AND pg_catalog.pg_function_is_visible(oid)"
+    " AND pronargs >= 1 AND pronargs - pronargdefaults <= 1 AND proargtypes[0] <> 'internal'::regtype"
+    " AND NOT (pronamespace = 'pg_catalog'::regnamespace AND (provolatile = 'i' OR EXISTS ("
+    "SELECT FROM pg_catalog.pg_type t WHERE t.oid = prorettype AND t.typname = proname)))"
+)
 
 
 class _Writer:
-    """Writes libraries and views into one statement; collects the functions that it calls, and notes."""
+    """Writes libraries and views into one statement; collects the functions that it calls or may call, and notes."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.functions: set[str] = set()
+        self.attributes: set[str] = set()
         self.notes: list[str] = []
 
     def library(self, library: Library, folder: Path, above: tuple[Path, ...]) -> Composable:
         checked = check(library)
         self.functions |= checked.functions
+        self.attributes |= checked.attributes
         self.notes += library.notes
         tables = [
             SQL("{} AS ({})").format(Identifier(one.label), self._dependency(one.resource, library, folder, above))

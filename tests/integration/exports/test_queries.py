@@ -115,6 +115,9 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
         ("SELECT set_config('search_path', 'public', false)", "function set_config"),
         ("SELECT table_to_xml('pg_authid', true, true, '')", "function table_to_xml"),
         ("SELECT pg_sleep(1)", "function pg_sleep"),
+        ("SELECT ('PG_VERSION'::text).pg_read_file", "pg_read_file: there is none, or"),
+        ("SELECT x.pg_read_file FROM unnest(ARRAY['PG_VERSION'::text]) x", "pg_read_file: there is none, or"),
+        ("SELECT (a).current_setting FROM (SELECT 'DateStyle'::text AS a) x", "function current_setting"),
         ("SELECT no_such_function(1)", "function no_such_function"),
         (PEOPLE + "SELECT nothing FROM p", 'q: .* column "nothing" does not exist'),
     ],
@@ -135,6 +138,20 @@ async def test_a_value_that_does_not_fit_is_not_quoted(store: Store, tmp_path: P
     with pytest.raises(ViewDataError, match="SQLSTATE 22") as caught:
         await answer(store, written(tmp_path, PEOPLE + "SELECT gender::integer FROM p"))
     assert "Quill" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "cast"), [("quill", "regclass"), ("quill &", "tsquery")])
+async def test_a_value_that_names_nothing_is_not_quoted(store: Store, tmp_path: Path, value: str, cast: str) -> None:
+    await fill(store, [patient("a", gender=value)])
+    with pytest.raises(QueryError, match="SQLSTATE 42") as caught:
+        await answer(store, written(tmp_path, PEOPLE + f"SELECT gender::{cast} FROM p"))
+    assert "quill" not in str(caught.value)
+
+
+async def test_a_column_may_have_the_name_of_a_function(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("a", gender="male")])
+    sql = "SELECT q.time, q.name, q.system FROM (SELECT gender AS time, 'b' AS name, 'c' AS system FROM p) q"
+    assert await answer(store, written(tmp_path, PEOPLE + sql)) == [{"time": "male", "name": "b", "system": "c"}]
 
 
 async def test_a_query_to_a_file_is_whole_or_not_there(store: Store, tmp_path: Path) -> None:
