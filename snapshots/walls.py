@@ -20,6 +20,11 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 _SQL = load("walls")
 _KEY = "chartferry_roles"
 _AUDIT = ("audit_event", "audit_patient", "audit_seal")
+# the rest the server fills in: the number, the moment and the login
+_TOLD = (
+    *("actor", "account", "roles", "origin", "reason", "action"),
+    *("connections", "types", "runs", "everyone", "through", "erased"),
+)
 _READ_ONLY = (*_AUDIT, "schema_migration", "report_key")  # for the writer as well
 _STORED = "resource_stored"  # COPY goes there, and nobody may read it
 _VIEWS = ("last_known",)  # of the schema's own
@@ -163,7 +168,9 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
         "grants",
         schema=sql.Identifier(schema),
         readable=_listed(schema, [*tables, *_VIEWS]),
-        audit=_listed(schema, _AUDIT),
+        event=sql.Identifier(schema, "audit_event"),
+        told=sql.SQL(", ").join(map(sql.Identifier, _TOLD)),
+        added=_listed(schema, ("audit_patient", "audit_seal")),
         writable=_listed(schema, [name for name in tables if name not in _READ_ONLY]),
         stored=_listed(schema, [_STORED]),
         **roles,

@@ -61,7 +61,10 @@ SELECT e.id, sha256(
     || coalesce(p.digest, '')
 ) AS digest
 FROM audit_event e LEFT JOIN (
-    SELECT event, sha256(convert_to(string_agg(connection || ' ' || patient_id, E'\n' ORDER BY connection, patient_id), 'UTF8')) AS digest
+    -- an id with an end of line in it must not look like two
+    SELECT event, sha256(convert_to(string_agg(
+        connection || ' ' || replace(replace(patient_id, '\', '\\'), chr(10), '\n'), chr(10) ORDER BY connection, patient_id
+    ), 'UTF8')) AS digest
     FROM audit_patient WHERE event > {after} AND event <= {last} GROUP BY event
 ) p ON p.event = e.id
 WHERE e.id > {after} AND e.id <= {last}

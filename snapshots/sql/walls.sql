@@ -68,10 +68,13 @@ DROP POLICY IF EXISTS tenant ON {table};
 CREATE POLICY tenant ON {table} USING (current_setting('app.current_tenant_id') = {tenant})
 
 -- name: grants
--- Wall one: a role reaches this schema and no other. The audit can be added to, by both, and nothing in it changed.
+-- Wall one: a role reaches this schema and no other. The audit can be added to, by both, and nothing in it changed; an event's
+-- number, moment and login are the server's.
 GRANT USAGE ON SCHEMA {schema} TO {reader}, {writer};
 GRANT SELECT ON {readable} TO {reader}, {writer};
-GRANT INSERT ON {audit} TO {reader}, {writer};
+REVOKE INSERT ON {event} FROM {reader}, {writer};
+GRANT INSERT ({told}) ON {event} TO {reader}, {writer};
+GRANT INSERT ON {added} TO {reader}, {writer};
 GRANT INSERT, UPDATE, DELETE ON {writable} TO {writer};
 GRANT INSERT ON {stored} TO {writer}
 
@@ -80,4 +83,6 @@ GRANT INSERT ON {stored} TO {writer}
 SELECT count(*) FROM pg_namespace n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
     AND d.classid = 'pg_class'::regclass JOIN pg_class c ON c.oid = d.objid
     JOIN pg_class o ON o.relnamespace = n.oid AND o.relname = 'schema_migration' AND o.relowner = c.relowner
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND NOT (c.relrowsecurity AND c.relforcerowsecurity
+        AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant'))

@@ -199,11 +199,15 @@ FORGED = """INSERT INTO audit_event (id, actor, account, roles, origin, action, 
     OVERRIDING SYSTEM VALUE VALUES ({0}, 'x', 'x', '{{}}', '', 'pull', '{{}}', '{{}}', '{{}}');"""
 TO_FIT = "UPDATE audit_seal SET digests = array_fill('x'::bytea, ARRAY[1]) WHERE number = {0};"
 BY_BEN = "UPDATE audit_event SET actor = 'ben' WHERE id = {0};"
+AS_ONE = r"""UPDATE audit_patient SET patient_id = patient_id || E'\n' || connection || ' p2'
+    WHERE event = {0} AND patient_id = 'p1';
+    DELETE FROM audit_patient WHERE event = {0} AND patient_id = 'p2'"""
 TAMPERED = {
     "an altered actor": (BY_BEN, 2, {("altered", 2, 2)}),
     "an altered moment": ("UPDATE audit_event SET at = at - interval '1 day' WHERE id = {0}", 2, {("altered", 2, 2)}),
     "another patient": ("UPDATE audit_patient SET patient_id = 'p9' WHERE event = {0}", 1, {("altered", 1, 1)}),
     "a patient less": ("DELETE FROM audit_patient WHERE event = {0} AND patient_id = 'p1'", 2, {("altered", 2, 2)}),
+    "two patients written as one": (AS_ONE, 2, {("altered", 2, 2)}),
     "a deleted event": (NO_EVENT + NO_PATIENTS, 2, {("missing", 2, 2)}),
     "an event deleted without its patients": (NO_EVENT, 2, {("missing", 2, 2), ("no event", None, None)}),
     "an event in place of another": (NO_EVENT + FORGED, 2, {("altered", 2, 2)}),

@@ -150,6 +150,15 @@ REFUSED = {
     "altering the audit": ("UPDATE audit_event SET actor = 'nobody'", errors.InsufficientPrivilege),
     "deleting from the audit": ("DELETE FROM audit_patient", errors.InsufficientPrivilege),
     "altering a seal": ("UPDATE audit_seal SET hash = ''", errors.InsufficientPrivilege),
+    "an event at a moment of one's own": (
+        "INSERT INTO audit_event (at) VALUES ('2020-01-01')",
+        errors.InsufficientPrivilege,
+    ),
+    "an event of another login": ("INSERT INTO audit_event (login) VALUES ('chief')", errors.InsufficientPrivilege),
+    "an event with the last number of all": (
+        "INSERT INTO audit_event (id) OVERRIDING SYSTEM VALUE VALUES (9000000000000000000)",
+        errors.InsufficientPrivilege,
+    ),
     "emptying the audit": ("TRUNCATE audit_event; SELECT 1", errors.InsufficientPrivilege),
     "SQL within SQL": (
         "SELECT query_to_xml('SELECT body FROM tenant_south.resource', true, true, '')",
