@@ -7,6 +7,7 @@ number of rows of each table. `ingest` would store again what a later run brings
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, LiteralString, NamedTuple
 
@@ -42,25 +43,35 @@ class Erased(NamedTuple):
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:
-    """Delete a patient, in one transaction; `Store.erase` says what it raises."""
+    """Delete a patient, and the ids that were merged into it, in one transaction; `Store.erase` says what it raises."""
     with store_border(f"erasing a patient of connection {connection}"):
         await lock_connection(session, connection)
         async with session.transaction(writes=True):
-            values = await _values(session.conn, connection, patient)
-            await session.conn.execute(_SQL["find_keys"], values)
-            await session.conn.execute(_SQL["find_attachments"], values)
-            shared = (await _row(session.conn, "shared", values))[0]
-            types = (await _row(session.conn, "types", values))[0]
-            rows = await _deleted(session.conn, values)
-            await _require_nothing(session.conn, values)
-            if rows:
-                whose = named_patients(connection, [patient])
-                read = WhatWasRead(connections=[connection], types=types, patients=[whose])
+            number = await _number(session.conn, connection)
+            asked = _values(number, patient)
+            ids = [row[0] async for row in await session.conn.execute(_SQL["who"], asked)]
+            rows, types, shared = Counter[str](), set[str](), 0
+            erased = []
+            for one in ids:
+                values = _values(number, one)
+                await session.conn.execute(_SQL["find_keys"], values)
+                await session.conn.execute(_SQL["find_attachments"], values)
+                shared += (await _row(session.conn, "shared", values))[0]
+                types |= set((await _row(session.conn, "types", values))[0])
+                deleted = await _deleted(session.conn, values)
+                rows.update(deleted)
+                erased += [one] if deleted else []
+                await session.conn.execute(_SQL["forget_found"])
+            for one in ids:
+                await _require_nothing(session.conn, _values(number, one))
+            if erased:
+                whose = named_patients(connection, erased)
+                read = WhatWasRead(connections=[connection], types=sorted(types), patients=[whose])
                 await note(session, Action.ERASE, read, erased=rows)
-    return Erased(rows, shared)
+    return Erased(dict(sorted(rows.items())), shared)
 
 
-async def _values(conn: AsyncConnection[Any], connection: str, patient: str) -> dict[str, Any]:
+async def _number(conn: AsyncConnection[Any], connection: str) -> int:
     found = await (await conn.execute(_LEDGER["find_connection"], {"connection": connection})).fetchone()
     if found is None:
         raise StoreError(f"nothing is stored of connection {connection}.")
@@ -70,9 +81,13 @@ async def _values(conn: AsyncConnection[Any], connection: str, patient: str) -> 
             f"run {run[0]} of connection {connection} has not ended, and may bring the patient again: let the next sync end it, "
             f"or give it up with `chartferry runs discard {run[0]}`."
         )
+    return int(found[0])
+
+
+def _values(connection: int, patient: str) -> dict[str, Any]:
     escaped = re.escape(patient)
     return {
-        "connection": found[0],
+        "connection": connection,
         "patient": patient,
         "reference": f"Patient/{patient}",
         "trace": f"{_BEFORE}Patient/{escaped}{_AFTER}",

@@ -7,11 +7,14 @@ DECLARE
 BEGIN
     -- SQL views (`chartferry views create`) follow a table that is renamed: they are put back on the guarded one
     FOR view IN
-        SELECT DISTINCT c.oid, c.relname FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class
+        SELECT DISTINCT c.oid, c.relname, c.reloptions FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class
         WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'resource'::regclass AND c.relkind = 'v'
             AND c.relnamespace = current_schema()::regnamespace AND pg_has_role(c.relowner, 'USAGE')
     LOOP
-        views := views || format('CREATE OR REPLACE VIEW %I AS %s', view.relname, pg_get_viewdef(view.oid));
+        views := views || format(  -- with its options: without security_invoker it would show its owner's rows to everybody
+            'CREATE OR REPLACE VIEW %I %s AS %s', view.relname,
+            'WITH (' || array_to_string(view.reloptions, ', ') || ')', pg_get_viewdef(view.oid)
+        );
     END LOOP;
     ALTER TABLE resource RENAME TO resource_stored;
     CREATE TABLE resource (LIKE resource_stored, PRIMARY KEY (resource_type, connection, id)) PARTITION BY LIST (resource_type);

@@ -2,6 +2,18 @@
 -- A run of the connection that has not ended.
 SELECT id FROM run WHERE connection = %(connection)s AND finished_at IS NULL ORDER BY id DESC LIMIT 1
 
+-- name: who
+-- The ids of the patient: this one, and all that were merged into it. This one first.
+WITH RECURSIVE who (id, depth) AS (
+    SELECT %(patient)s::text COLLATE "C", 0
+    UNION SELECT a.former_id, 1 FROM alias a JOIN who ON a.surviving_id = who.id WHERE a.connection = %(connection)s
+)
+SELECT id FROM who GROUP BY id ORDER BY min(depth), id
+
+-- name: forget_found
+-- Make room for what is found of another id.
+DROP TABLE erased_key, erased_content
+
 -- name: find_keys
 -- Every resource that is, or was, the patient's or says who that is: filed under the patient, of the patient's compartment, or with a
 -- reference to the patient. `trace` is a regular expression.

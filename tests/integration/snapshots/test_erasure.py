@@ -126,6 +126,23 @@ async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gon
     assert [one.kind for one in (await store.audit.verify()).faults] == ["altered"]
 
 
+async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_it(
+    store: Store, store_url: str
+) -> None:
+    brought = [person(OTHER), record("b", 1, patient=OTHER)]
+    for one in (WHO, "former", "before"):
+        brought += [person(one), record(f"of-{one}", 1, patient=one)]
+    await full_run(await store.begin_run(scope()), brought, [search()])
+    execute(
+        store_url, f"INSERT INTO alias VALUES (1, 'former', '{WHO}', true, 1, 1), (1, 'before', 'former', false, 1, 1)"
+    )
+    execute(store_url, f"INSERT INTO alias VALUES (1, '{OTHER}', '{OTHER}', false, 1, 1)")
+    erased = await store.erase("mercy", WHO)
+    assert live(store_url) == {OTHER, "b"}
+    assert (erased.rows["resource"], erased.rows["alias"]) == (6, 2)
+    assert rows(store_url, "SELECT patient_id FROM audit_patient ORDER BY 1") == [("before",), ("former",), (WHO,)]
+
+
 async def test_who_is_not_there_is_not_erased_and_not_noted(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [person(OTHER)], [search()])
     assert (await store.erase("mercy", WHO)).rows == {}

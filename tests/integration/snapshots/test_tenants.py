@@ -78,17 +78,25 @@ async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_wi
         assert isinstance(done["b-newer"].error, MigrationError)
         assert not any(one.changed for one in await migrated(there))
         assert [one.name for one in await there.existing() if not one.is_current] == ["b-newer"]
+        owner(store_url, "d", "DROP POLICY tenant ON connection")  # of which nothing would be read then
+        assert await migrated(there, "d") == [Migrated("d", changed=True)]
         with pytest.raises(StoreError, match=r"no tenant e; there are: a, b-newer, c, d, default"):
             await migrated(there, "a", "e")
 
 
 async def test_sql_views_of_an_earlier_store_read_what_the_policies_guard_after_the_upgrade(store_url: str) -> None:
     make_as_of_version(store_url, "older", 14)
-    owner(store_url, "older", "CREATE VIEW mine AS SELECT r.id, r.body FROM resource r WHERE r.deleted_at IS NULL")
+    owner(
+        store_url,
+        "older",
+        "CREATE VIEW mine WITH (security_invoker = true) AS SELECT r.id, r.body FROM resource r WHERE r.deleted_at IS NULL",
+    )
     async with opened_store(store_url, "older") as store:
         await full_run(await store.begin_run(scope()), [record("a")], [search()])
     with psycopg.connect(store_url) as conn:
         assert conn.execute("SELECT id FROM tenant_older.mine").fetchall() == [("a",)]
+        options = conn.execute("SELECT reloptions FROM pg_class WHERE oid = 'tenant_older.mine'::regclass").fetchone()
+        assert options == (["security_invoker=true"],)
         reads = conn.execute(
             "SELECT DISTINCT d.refobjid::regclass::text FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid"
             " WHERE r.ev_class = 'tenant_older.mine'::regclass AND d.refclassid = 'pg_class'::regclass"
