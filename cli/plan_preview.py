@@ -59,6 +59,10 @@ class PreviewJobs(BulkJobs):
         """Return none: nothing is fetched."""
         return ()
 
+    async def patients_without_rows(self, patients: Sequence[str]) -> Sequence[str]:
+        """Return none: nothing is fetched."""
+        return ()
+
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Return none: nothing is fetched."""
         return ()
@@ -121,6 +125,10 @@ class PreviewRoster(Roster):
         """Note nothing."""
 
     async def unmet_members(self) -> Sequence[str]:
+        """Nothing is exported, so nobody can be missing from it."""
+        return ()
+
+    async def uncovered_members(self) -> Sequence[str]:
         """Nothing is exported, so nobody can be missing from it."""
         return ()
 

@@ -71,6 +71,12 @@ class StoredBulkJobs:
             found = await self._session.conn.execute(_SQL["patients_without_data"], {**own, "patients": list(patients)})
             return [row[0] async for row in found]
 
+    async def patients_without_rows(self, patients: Sequence[str]) -> list[str]:
+        """Return the patients of whose charts this run has received nothing."""
+        async with self._session.transaction("comparing patients") as own:
+            found = await self._session.conn.execute(_SQL["patients_without_rows"], {**own, "patients": list(patients)})
+            return [row[0] async for row in found]
+
     async def planned_types(self, kinds: Sequence[str]) -> list[str]:
         """Return the types of the run's units of these kinds."""
         async with self._session.transaction("reading the ledger") as own:

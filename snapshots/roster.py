@@ -98,6 +98,11 @@ class RunRoster:
         async with self._session.transaction("reading members") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["unmet_members"], own)]
 
+    async def uncovered_members(self) -> Sequence[str]:
+        """Return the members of the exported Group who are not on the roster, in order."""
+        async with self._session.transaction("reading members") as own:
+            return [row[0] async for row in await self._session.conn.execute(_SQL["uncovered_members"], own)]
+
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note the members of the exported Group, as the Group itself lists them."""
         async with self._session.transaction("noting members") as own:

@@ -44,6 +44,9 @@ class BulkJobs(Protocol):
     async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
         """Those of the patients of whom this run has received no Patient."""
 
+    async def patients_without_rows(self, patients: Sequence[str]) -> Sequence[str]:
+        """Those of the patients of whose charts this run has received nothing."""
+
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 
@@ -126,6 +129,9 @@ class Roster(Protocol):
 
     async def unmet_members(self) -> Sequence[str]:
         """Of these members, those of whom no Patient has ever come."""
+
+    async def uncovered_members(self) -> Sequence[str]:
+        """Of these members, those who are not on the roster."""
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
         """Add to what the report says of the cohort: numbers and line numbers, never a value."""

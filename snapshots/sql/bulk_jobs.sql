@@ -44,6 +44,16 @@ WHERE NOT EXISTS (SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r
         AND r.last_changed_run = %(run)s)
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
 
+-- name: patients_without_rows
+-- Of which of these patients the run has received no row at all.
+SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
+WHERE NOT EXISTS (
+    SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s AND (
+        r.last_changed_run = %(run)s
+        OR EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = r.resource_type AND s.id = r.id)
+    )
+)
+
 -- name: vanished
 -- Types of which earlier exports of this selection had files with something in them, and this one has none. Files only: what
 -- references brought is another matter.

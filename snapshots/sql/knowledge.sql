@@ -8,10 +8,11 @@ WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: unlisted_types
--- Types that exports of this knowledge have brought since the last full one, it included, and that none has listed in full.
+-- Types that exports of this knowledge have brought since the last full one, it included, and that none has listed in full. Files
+-- without a line bring nothing.
 SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
 WHERE r.connection = %(connection)s AND r.knowledge = %(knowledge)s AND r.kind = 'sync' AND u.kind = 'file' AND u.resource_type <> '*'
-    AND r.id >= (
+    AND (u.records > 0 OR u.ending <> 'listed') AND r.id >= (
         SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
     )
 EXCEPT SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s

@@ -81,6 +81,12 @@ SELECT patient_id FROM group_member g WHERE g.run = %(run)s AND NOT EXISTS (
     SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = g.patient_id
 ) ORDER BY 1
 
+-- name: uncovered_members
+-- Whom the Group has that this run exports, and who is not on the roster.
+SELECT patient_id FROM group_member WHERE run = %(run)s
+EXCEPT SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
+ORDER BY 1
+
 -- name: describe_cohort
 -- Say what became of the cohort's entries.
 UPDATE run SET cohort = coalesce(cohort, '{}') || %(cohort)s WHERE id = %(run)s
@@ -198,7 +204,7 @@ WHERE m.removed_run IS NOT NULL
 
 -- name: call_roll_of_export
 -- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had; of a Group that could be
--- read, its members.
+-- read, its members. Who was asked for and has no rows in it is on the roster too: there were none.
 INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
 SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM (
     SELECT patient_id FROM resource
@@ -210,6 +216,7 @@ SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint,
         WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
     WHERE s.run = %(run)s AND s.resource_type = ANY(%(of_types)s::text[])
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND state = 'settled' AND ending = 'listed'
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
 ) had
 WHERE patient_id IS NOT NULL AND (
@@ -220,8 +227,8 @@ ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = exclude
 WHERE m.removed_run IS NOT NULL
 
 -- name: members_by_type
--- Types of which this run's export lists the rows of members: Patients, where it has any, else all of them.
-SELECT CASE WHEN bool_or(u.resource_type = 'Patient') THEN ARRAY['Patient'] ELSE array_agg(DISTINCT u.resource_type) END
+-- Types of which this run's export lists the rows of members: Patients, where it has any and no filter of them, else all of them.
+SELECT CASE WHEN bool_or(u.resource_type = 'Patient' AND w.strict) THEN ARRAY['Patient'] ELSE array_agg(DISTINCT u.resource_type) END
 FROM unit u JOIN way w ON w.id = u.way WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file') AND w.scope = 'members'
 
 -- name: catch_up

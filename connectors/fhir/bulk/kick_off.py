@@ -330,7 +330,11 @@ class Proofs:
 
     def leaves_out(self, resource_type: str) -> bool:
         """Whether the export was asked for less than all that there is of this type."""
-        return self.incremental or self.until is not None or resource_type in self.filtered
+        return self.incremental or self.narrows(resource_type)
+
+    def narrows(self, resource_type: str) -> bool:
+        """Whether some of this type were not asked for, news or not."""
+        return self.until is not None or resource_type in self.filtered
 
 
 def proofs_from(job: BulkJob) -> Proofs:

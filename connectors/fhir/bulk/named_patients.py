@@ -14,6 +14,7 @@ import anyio
 
 from connectors.core.errors import AuthError, FetchError, PlanError
 from connectors.core.pipeline import Fetched
+from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
 from connectors.fhir.patients.merges import with_survivors
@@ -143,14 +144,30 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     return known
 
 
-async def check_patients(run: EhrRun, capability: Capability) -> None:
+async def not_there(run: EhrRun, capability: Capability, joined: Collection[str], members: Collection[str]) -> set[str]:
+    """Which of the Group's members, as the EHR says by their ids, have nothing that an export could bring.
+
+    They are deleted, unknown, or merged into another member. Who cannot be asked about is none of them.
+    """
+    answers = await _ask(run, capability, sorted(joined), joined)
+    results = ((one, answers.judged(one, members)) for one in joined)
+    return {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
+
+
+async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:
     """Named patients, and a Group's members, of whom no Patient came are holes: an unknown id passes for one without data.
 
-    They are asked for by their ids first: who is dead, or merged into a patient who was named too, is no hole. News need not
-    bring the Patient of somebody whom the store has.
+    They are asked for by their ids first: who is dead, or merged into a patient who was exported too, is no hole. News need not
+    bring the Patient of somebody whom the store has. Where the export need not bring everybody's Patient, those are asked for of
+    whom nothing has come and whom the roster does not have.
     """
-    roster, exported = run.store.roster, not run.request.types or "Patient" in run.request.types
-    members = await roster.unmet_members() if run.is_full and exported else ()
+    roster, jobs = run.store.roster, run.store.jobs
+    exported = (not run.request.types or "Patient" in run.request.types) and not proofs.narrows("Patient")
+    members: Sequence[str] = ()
+    if run.is_full and exported:
+        members = await roster.unmet_members()
+    elif run.is_full:
+        members = await jobs.patients_without_rows(await roster.uncovered_members())
     await run.store.plan(_unit(_key(one), one) for one in members)
     if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
         dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
@@ -160,12 +177,14 @@ async def check_patients(run: EhrRun, capability: Capability) -> None:
         return
     stored = {one.id: one for one in await roster.stored_patients()}
     named = [unit.patient_id for unit in units if unit.patient_id]
-    absent = set(await run.store.jobs.patients_without_data(named))
+    absent = set(await (jobs.patients_without_data(named) if exported else jobs.patients_without_rows(named)))
     alive = {one.id for one in stored.values() if one.alive}
     if not run.is_full:
-        absent -= alive
+        absent -= alive if exported else alive | await roster.covered()
     answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()
-    results = [_result(unit, absent if exported else answers.results, answers, named) for unit in units]
+    survivors = sorted({alias.surviving_id for alias in answers.aliases})
+    there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
+    results = [_result(unit, absent, answers, there, exported=exported) for unit in units]
     # who is read is there again, and is named by the next export
     back = [
         record for record in answers.records if record.id in absent and record.id in stored and record.id not in alive
@@ -174,16 +193,23 @@ async def check_patients(run: EhrRun, capability: Capability) -> None:
     _count(run, results)
 
 
-def _result(unit: Unit, absent: Container[str], answers: _Answers, named: Collection[str]) -> UnitResult:
-    """How a named patient's unit ends."""
+def _result(
+    unit: Unit, absent: Container[str], answers: _Answers, named: Collection[str], *, exported: bool
+) -> UnitResult:
+    """How a named patient's unit ends. `exported`: the export brings the Patient of everybody who is there."""
     if unit.patient_id is None:
         reason = "cohort entries named no patient, or several"
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     if unit.patient_id not in absent:
         return UnitResult(key=unit.key, state=UnitState.SETTLED)
     said = answers.judged(unit.patient_id, named)
-    reason = "the export has no Patient with this id"
-    return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) if said is None else said
+    if said is not None:
+        return said
+    if exported:
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason="the export has no Patient with this id")
+    # that there was nothing is believed of who was read alone: an index that knows nobody looks the same
+    read = any(record.id == unit.patient_id for record in answers.records)
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.LISTED if read else Ending.PARTIAL)
 
 
 def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:

@@ -18,7 +18,7 @@ from connectors.fhir.bulk.download import FileFetcher
 from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.kick_off import ExportParameters, check, first_form, proofs_from, wants_partial, with_company
-from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients
+from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients, not_there
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
@@ -34,6 +34,8 @@ from snapshots.export_job import BulkJob
 from snapshots.instants import instant, moment
 from snapshots.record import Batch
 from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+
+_MOST_ASKED = 200  # members who are not on the roster; of more, some are likely to be new
 
 
 async def fetch_by_bulk(
@@ -85,7 +87,7 @@ async def fetch_by_bulk(
         run.failed_units -= files.verdicts.tally.lost
     finally:
         run.notes += files.verdicts.tally.notes()
-    await check_patients(run, capability)
+    await check_patients(run, capability, proofs_from(job))
     run.notes += [*await _vanished(run, job), *await _first_met(run, job)]
     await _release(run, job)
     return _watermark(run, job)
@@ -103,7 +105,7 @@ async def _asked(
         group=request.group if level == "group" else None,
         patients=patients,
         types=with_company(plan.types, profile),
-        since=await _since(run, level, since, plan.types, patients),
+        since=await _since(run, capability, level, since, types=plan.types, patients=patients),
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -119,7 +121,13 @@ async def _asked(
 
 
 async def _since(
-    run: EhrRun, level: BulkLevel, since: Mapping[str, str], types: tuple[str, ...], patients: tuple[str, ...]
+    run: EhrRun,
+    capability: Capability,
+    level: BulkLevel,
+    since: Mapping[str, str],
+    *,
+    types: tuple[str, ...],
+    patients: tuple[str, ...],
 ) -> str | None:
     """From when to export; None: everything, where somebody or something is not known up to there.
 
@@ -147,6 +155,9 @@ async def _since(
             "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
         )
     new = set() if asked_for is None else asked_for - await roster.covered()
+    if members is not None and new and len(new) <= _MOST_ASKED:
+        # a Group may name for ever whom the EHR does not have
+        new -= await not_there(run, capability, new, members.patients)
     if new or (members is not None and members.unresolved):
         whom = "joined the Group" if group is not None else "are new to the cohort"
         run.notes.append(f"exported in full: {len(new) or 'some'} patients {whom} since the last full export")

@@ -125,6 +125,17 @@ async def test_a_filter_of_a_type_that_is_not_asked_for_is_refused_before_anythi
     assert "Add Goal there" in (report.error or "")
 
 
+async def test_named_patients_whom_a_filter_of_patients_leaves_out_are_no_holes(store: KeptRows) -> None:
+    with mock("generic") as served:
+        everybody = CohortSource(values=tuple(served.patient_ids))
+        options = BulkOptions(type_filters=("Patient?category=nothing",))
+        report = await run(
+            served, store, mode="bulk", group=None, cohort=everybody, types=("Patient", "Observation"), bulk=options
+        )
+    assert (report.status, report.holes) == ("complete", [])
+    assert {key[0] for key in store.live()} == {"Observation"}
+
+
 async def test_an_export_until_an_instant_earns_that_instant_and_no_more(store: KeptRows) -> None:
     until = "2024-01-01T00:00:00Z"
     with mock("generic") as served:

@@ -1,0 +1,100 @@
+"""Ordinary EHRs, on which nothing is wrong: after the first night each export is one of news, and its report is quiet."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
+from tests.histories.answers import Job
+from tests.histories.nights import Nights
+from tests.histories.stage import Stage
+from tests.histories.steps import (
+    CONDITION,
+    OBSERVATION,
+    PATIENT,
+    Add,
+    Ask,
+    Join,
+    Merge,
+    Permit,
+    Site,
+    Unmerge,
+    Withhold,
+)
+
+OBSERVATIONS = (OBSERVATION,)
+TWO = (*pats("p1", "p2"), obs("o1", "p1"), Join("A", "p1"), Join("A", "p2"))
+
+
+def an_ehr(stage: Stage, who: str, types: tuple[str, ...] = CHART) -> Nights:
+    nights = stage.nights(Site(home=Ask(who, "bulk", types), levels=("group", "patient"), reconcile_every_d=60))
+    odd(nights)
+    return nights
+
+
+def bring_news_alone(nights: Nights) -> None:
+    """Play three nights that each bring one new row and nothing else, with no word in their reports."""
+    for number in range(3):
+        nights.happens(obs(f"news{number}", "p1", 0))
+        night = unjudged(nights)
+        assert (night.status, night.counts, night.notes) == ("complete", (1, 0, 0, 0), ())
+
+
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
+def test_a_patient_without_rows_makes_no_full_export_each_night_of_an_export_without_patients(
+    stage: Stage, who: str
+) -> None:
+    nights = an_ehr(stage, who, OBSERVATIONS)
+    nights.happens(*TWO)
+    assert unjudged(nights).status == "complete"
+    bring_news_alone(nights)
+    nights.happens(obs("first-of-p2", "p2", 0))
+    assert "Observation/first-of-p2" in unjudged(nights).live
+
+
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
+def test_a_patient_without_rows_whom_nobody_could_read_is_not_taken_for_known(stage: Stage, who: str) -> None:
+    nights = an_ehr(stage, who, OBSERVATIONS)
+    nights.happens(*TWO, obs("old", "p2"), Withhold(PATIENT, "p2"), Withhold(OBSERVATION, "old"))
+    unjudged(nights)
+    nights.happens(Permit(PATIENT, "p2"), Permit(OBSERVATION, "old"))
+    assert "Observation/old" in unjudged(nights).live
+
+
+def test_a_groups_member_whom_the_ehr_does_not_have_makes_no_full_export_each_night(stage: Stage) -> None:
+    nights = an_ehr(stage, "group:A")
+    nights.happens(*TWO, Join("A", "p9"))
+    assert unjudged(nights).status == "complete"
+    bring_news_alone(nights)
+    nights.happens(*pats("p9"), obs("old", "p9"))
+    assert {"Patient/p9", "Observation/old"} <= unjudged(nights).live
+
+
+def test_a_groups_member_who_leads_to_another_member_is_no_hole_and_makes_no_full_export_each_night(
+    stage: Stage,
+) -> None:
+    nights = an_ehr(stage, "group:A")
+    nights.happens(*TWO, Merge("p2", "p1", "redirect"))
+    nights._ehr.groups["A"] = ["p1", "p2"]
+    assert unjudged(nights).status == "complete"
+    bring_news_alone(nights)
+    nights.happens(Unmerge("p2"))
+    assert "Patient/p2" in unjudged(nights).live
+
+
+def test_files_of_news_without_a_line_make_no_full_export(stage: Stage) -> None:
+    nights = an_ehr(stage, "group:A", ())
+    whole: list[bool] = []
+
+    def emptied(job: Job) -> Job:
+        whole.append(PATIENT in job.files)
+        return job if whole[-1] else job._replace(files={CONDITION: [], **job.files})
+
+    odd(nights).exported_as = emptied
+    nights.happens(*TWO)
+    for number in range(4):
+        unjudged(nights)
+        nights.happens(obs(f"news{number}", "p1", 0))
+    assert whole == [True, False, False, False]
+    nights.happens(Add(CONDITION, "c1", "p1"))
+    assert any(note.startswith("Condition: came for the first time") for note in unjudged(nights).notes)
