@@ -24,7 +24,6 @@ class Applied:
     resource_type: str
     paths: tuple[str, ...]
     undecided: int
-    notes: tuple[str, ...]  # elements that R4 does not have
 
 
 def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -66,7 +65,7 @@ async def apply_criteria(
     """Return the condition of each type, and what it does; reads the snapshot for what cannot be decided.
 
     Raises:
-        PlanError: an expression means nothing.
+        PlanError: an expression means nothing, or names an element that R4 does not have: nothing would meet it.
     """
     conditions, applied = {}, []
     for resource_type, paths in criteria.items():
@@ -83,7 +82,8 @@ async def apply_criteria(
             ]
         except ViewError as error:
             raise PlanError(f"--where, on {resource_type}: {error.problem}") from None
+        for note in (note for one in views for note in one.notes):
+            raise PlanError(f"--where, on {resource_type}: {note}")
         undecided = sum([(await snapshot.fetch(one.undecided))[0][0] for one in views if one.undecided is not None])
-        notes = tuple(dict.fromkeys(note for one in views for note in one.notes))
-        applied.append(Applied(resource_type, tuple(paths), undecided, notes))
+        applied.append(Applied(resource_type, tuple(paths), undecided))
     return conditions, tuple(applied)

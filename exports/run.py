@@ -123,7 +123,6 @@ class _Work:
         """What is doubtful about the request."""
         yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled.values() for note in parts[0].notes)
         yield from (note for statement in self.statements.values() for note in statement.notes)
-        yield from (f"--where, on {one.resource_type}, {note}" for one in self.applied for note in one.notes)
 
 
 async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:

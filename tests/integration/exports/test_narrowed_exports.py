@@ -78,6 +78,7 @@ async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store
         ("status = 'final'", "begin with a resource type"),
         ("Observation.status =", "expression 1"),
         ("Observation.status", "boolean"),
+        ("Observation.statsu = 'final'", "did you mean 'status'"),
         ("Condition.subject.exists()", "nothing of that type is exported"),
     ],
 )
