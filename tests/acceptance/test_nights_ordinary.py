@@ -98,3 +98,13 @@ def test_files_of_news_without_a_line_make_no_full_export(stage: Stage) -> None:
     assert whole == [True, False, False, False]
     nights.happens(Add(CONDITION, "c1", "p1"))
     assert any(note.startswith("Condition: came for the first time") for note in unjudged(nights).notes)
+
+
+def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:
+    nights = an_ehr(stage, "group:A")
+    nights.happens(*TWO)
+    unjudged(nights)
+    for _ in range(2):
+        night = unjudged(nights)
+        assert (night.status, night.counts) == ("complete", (0, 0, 0, 0))
+        assert not any("check its members" in note for note in night.notes)

@@ -247,7 +247,7 @@ async def _note_nothing(run: EhrRun) -> None:
         )
         run.notes.append(
             "the export's manifest lists no file: the server says that nothing matched; nothing counts as deleted"
-            + (group if run.request.group is not None else "")
+            + (group if run.request.group is not None and run.is_full else "")
         )
 
 
@@ -282,7 +282,7 @@ async def _settle_empty(run: EhrRun, capability: Capability, job: BulkJob) -> No
     nothing = [_empty(unit, withdrawn) for unit in await run.store.pending(kinds=("no-file",))]
     if withdrawn:
         run.notes.append(
-            f"{', '.join(withdrawn)}: neither exported nor declared by the server any more: what is stored was kept, and is "
+            f"{', '.join(withdrawn)}: neither exported nor declared by the server: what is stored was kept, and is "
             "not known to be complete"
         )
     if nothing:
