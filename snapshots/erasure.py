@@ -91,7 +91,7 @@ def _values(connection: int, patient: str) -> dict[str, Any]:
         "patient": patient,
         "reference": f"Patient/{patient}",
         "trace": f"{_BEFORE}Patient/{escaped}{_AFTER}",
-        "named": f'["/=:]{escaped}{_AFTER}',
+        "named": f"""(["'/=:,|]|%2[Ff]){escaped}{_AFTER}""",
     }
 
 

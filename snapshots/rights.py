@@ -82,7 +82,11 @@ async def require_making(session: TenantSession, found: Rights) -> None:
     if not found.there and not found.create_schema:
         missing.append("GRANT CREATE ON DATABASE {database} TO {login}")
     elif found.there and not found.owns_tables:
-        missing.append(f"GRANT {found.owner} TO {{login}}")  # only owners may alter tables; regrole is quoted
+        # no GRANT of the owner's role: it would give a login that reads everything, of all tenants
+        raise MissingRightsError(
+            f"schema {tenant_schema(session.tenant)} of database {found.database} is of an earlier chartferry, and only its "
+            f"owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
+        )
     elif found.there and not found.create:
         missing.append("GRANT CREATE ON SCHEMA {schema} TO {login}")
     await _refuse(session, found, "create or upgrade", missing)

@@ -108,7 +108,7 @@ class Tenants:
 
         Raises:
             StoreError: there is no such tenant.
-            ConnectionBusyError: a run is in progress.
+            ConnectionBusyError: a run is in progress, or somebody reads.
             MissingRightsError: the login does not own it.
         """
         schema = tenant_schema(name)
@@ -120,7 +120,15 @@ class Tenants:
         with store_border(f"dropping tenant {name}"):
             async with session.transaction():
                 await self._require_idle(name)
-                await self._conn.execute(sql.SQL(_SQL["drop_schema"]).format(schema=sql.Identifier(schema)))
+                await self._conn.execute(_SQL["bound_wait"])
+                try:
+                    await self._conn.execute(sql.SQL(_SQL["drop_schema"]).format(schema=sql.Identifier(schema)))
+                except errors.LockNotAvailable:
+                    raise ConnectionBusyError(
+                        f"tenant {name} is in use, and nothing of it was deleted: an export or another session reads it. "
+                        "Wait until it ends, or stop its process.",
+                        run=None,
+                    ) from None
             return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
 
     async def _require_idle(self, name: str) -> None:

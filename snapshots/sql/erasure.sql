@@ -24,7 +24,7 @@ UNION SELECT resource_type, id FROM resource
 UNION SELECT resource_type, id FROM resource_history
     WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
 UNION SELECT resource_type, id FROM rival
-    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body, %(reference)s) > 0 AND body ~ %(trace)s)
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR replace(body, '\/', '/') ~ %(trace)s)  -- as it was sent
 UNION SELECT resource_type, id FROM member WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, id FROM member_history WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
@@ -106,7 +106,7 @@ t.run IN (SELECT id FROM run WHERE connection = %(connection)s)
 
 -- name: text
 -- Condition: a column refers to the patient.
-t.{column} ~ %(trace)s
+replace(t.{column}, '\/', '/') ~ %(trace)s
 
 -- name: document
 -- Condition: a document refers to the patient.

@@ -51,6 +51,8 @@ async def known(store: Store) -> None:
         ),
         Quarantined("Observation", "file 1, line 2", "not JSON", b'{"id": "pat.7"', units[1].key),
         Quarantined("Observation", "file 1, line 3", "not JSON", b'{"subject": "Patient/pat.77"', units[1].key),
+        Quarantined("Observation", "file 1, line 4", "not JSON", b"{'id': 'pat.7'", units[1].key),
+        Quarantined("Observation", "file 1, line 5", "not JSON", b'{"next": "?x=Patient%2Fpat.7', units[1].key),
         Quarantined("Observation", "page 1", "not JSON", b"{", units[0].key),
     ]
     both = record("both", patient=OTHER, others=(WHO,))
@@ -115,7 +117,7 @@ async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gon
     assert rows(store_url, "SELECT resource_id FROM attachment_use") == [("b",)]
     assert erased.shared == 2  # one that names both, and one that is the other's by now
     assert erased.rows["resource"] == 5
-    assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (3, 1, 1)
+    assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (5, 1, 1)
     event = rows(store_url, "SELECT action, erased, types FROM audit_event")
     assert event == [("erase", dict(erased.rows), ["Group", "Observation", "Patient"])]
     assert rows(store_url, "SELECT patient_id FROM audit_patient") == [(WHO,)]
@@ -141,6 +143,17 @@ async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_
     assert live(store_url) == {OTHER, "b"}
     assert (erased.rows["resource"], erased.rows["alias"]) == (6, 2)
     assert rows(store_url, "SELECT patient_id FROM audit_patient ORDER BY 1") == [("before",), ("former",), (WHO,)]
+
+
+async def test_what_another_page_said_of_the_patient_with_an_escaped_slash_is_erased(
+    store: Store, store_url: str
+) -> None:
+    await known(store)
+    said = orjson.dumps({"resourceType": "Observation", "id": "b", "subject": f"Patient/{WHO}"}).replace(b"/", b"\\/")
+    rival = "INSERT INTO rival (connection, resource_type, id, content_hash, run, patient_id, body)"
+    execute(store_url, rival + f" VALUES (1, 'Observation', 'b', 'x', 2, '{OTHER}', '{said.decode()}')")
+    await store.erase("mercy", WHO)
+    assert rows(store_url, "SELECT id FROM rival") == []
 
 
 async def test_who_is_not_there_is_not_erased_and_not_noted(store: Store, store_url: str) -> None:

@@ -240,9 +240,11 @@ async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(
     admin(store_url, f'GRANT ALL ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
     owner = rows(store_url, "SELECT current_user")[0][0]
     admin(store_url, f"DELETE FROM tenant_default.schema_migration WHERE version = {len(migrations())}")
-    with pytest.raises(MissingRightsError, match=f'GRANT {owner} TO "Chart role'):
+    told = f"only its owner, {owner}, may upgrade it.*run: chartferry tenants migrate default"
+    with pytest.raises(MissingRightsError, match=told) as caught:
         async with opened_store(role_url):
             pass
+    assert "GRANT" not in str(caught.value)
     admin(store_url, f'DROP OWNED BY "{role}"')
 
 

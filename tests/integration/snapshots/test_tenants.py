@@ -125,6 +125,17 @@ async def test_a_tenant_is_not_deleted_while_a_run_is_in_progress(store_url: str
         assert [one.name for one in await there.existing()] == ["default"]
 
 
+async def test_a_tenant_is_not_deleted_while_somebody_reads_it(store_url: str, store: Store) -> None:
+    await full_run(await store.begin_run(scope()), [record("a")], [search()])
+    async with open_tenants(store_url, TESTER) as there:
+        async with store.snapshot(Selection()) as snapshot:
+            assert await snapshot.types() == {"Observation": 1}
+            with pytest.raises(ConnectionBusyError, match="tenant default is in use, and nothing of it was deleted"):
+                await there.drop("default")
+        await there.drop("default")
+        assert await there.existing() == []
+
+
 async def test_a_tenant_moves_to_another_server_by_a_dump_of_its_schema(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, "mover") as store:
         await full_run(await store.begin_run(scope()), [person("p1"), record("a", 1.5)], [search()])
