@@ -647,9 +647,12 @@ SELECT resource_type, fate, count(*)::int FROM absence WHERE run = %(run)s AND f
 -- name: lower
 -- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
 -- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld: what nobody has ever seen may be
--- withheld beside it. What this run's own full listing brought back, it knows.
+-- withheld beside it. What this run's own full listing brought back, it knows; and so it does what its own news said to be deleted, or
+-- an EHR that tells of deletions each night would be asked for everything each night.
 WITH shaken AS (
-    SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, false AS own_is_known, a.fate = 'withheld' AS withheld FROM absence a
+    SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, a.fate = 'confirmed' AND a.said = 'deleted' AS own_is_known,
+        a.fate = 'withheld' AS withheld
+    FROM absence a
     CROSS JOIN LATERAL (
         SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
         UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = a.resource_type AND id = a.id

@@ -14,6 +14,7 @@ from tests.histories.steps import (
     PATIENT,
     Add,
     Ask,
+    Drop,
     Join,
     Merge,
     Permit,
@@ -108,3 +109,16 @@ def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:
         night = unjudged(nights)
         assert (night.status, night.counts) == ("complete", (0, 0, 0, 0))
         assert not any("check its members" in note for note in night.notes)
+
+
+@pytest.mark.parametrize("who", ["group:A", "all"])
+def test_deletions_that_news_tell_of_each_night_make_no_full_export(stage: Stage, who: str) -> None:
+    home = Ask(who, "bulk", CHART)
+    nights = stage.nights(Site(home=home, levels=("group", "patient"), reconcile_every_d=60, tells_deletions=True))
+    nights.happens(*TWO, *(obs(f"d{number}", "p2") for number in range(3)))
+    assert unjudged(nights).status == "complete"
+    for number in range(3):
+        nights.happens(obs(f"news{number}", "p1", 0), Drop(OBSERVATION, f"d{number}"))
+        night = unjudged(nights)
+        assert (night.status, night.counts) == ("complete", (1, 0, 0, 1))
+    nights.end()
