@@ -63,9 +63,10 @@ ORDER BY c.relname
 
 -- name: guard
 -- Wall two: rows show, to whoever is subject to it, in transactions that are bound to this tenant. Without the setting it is an error.
+-- The planner takes a bare comparison with a setting for one that lets 1 row in 200 pass, and joins for so few; of a CASE it thinks 1 in 2.
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS tenant ON {table};
-CREATE POLICY tenant ON {table} USING (current_setting('app.current_tenant_id') = {tenant})
+CREATE POLICY tenant ON {table} USING (CASE WHEN current_setting('app.current_tenant_id') = {tenant} THEN true ELSE false END)
 
 -- name: grants
 -- Wall one: a role reaches this schema and no other. The audit can be added to, by both, and nothing in it changed; an event's
