@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.in_store import in_store
-from cli.invocation import invocation_of, settings_of
-from cli.one_patient import PATIENT_HELP, one_patient
+from cli.in_store import in_chart
+from cli.one_patient import ConnectionArgument, PatientArgument
 from cli.render import emit_json, print_table, tell
 
 EXAMPLES = ("chartferry erase mercy-epic - --yes --reason 'request 17' < patient.txt",)
@@ -18,10 +17,8 @@ EXAMPLES = ("chartferry erase mercy-epic - --yes --reason 'request 17' < patient
 def erase(
     context: typer.Context,
     *,
-    connection: Annotated[
-        str, typer.Argument(metavar="CONNECTION", help="The patient's connection.", show_default=False)
-    ],
-    patient: Annotated[str, typer.Argument(metavar="PATIENT", help=PATIENT_HELP, show_default=False)],
+    connection: ConnectionArgument,
+    patient: PatientArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Erase: nothing brings it back but a backup, or a sync.")] = False,
 ) -> int:
     """Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.
@@ -30,20 +27,14 @@ def erase(
 
     Exit codes: 0 erased, 2 without --yes, 4 the store has nothing about this patient, 5 failed, 6 a run is in progress.
     """
-    from cli.choosing import choose_connections
-
     if not yes:
         raise typer.BadParameter("this deletes the patient's chart and its whole history; repeat it with --yes")
-    invocation = invocation_of(context)
-    settings = settings_of(invocation)
-    (chosen,) = choose_connections(settings, invocation.tenant, [connection])
-    who = one_patient(patient, "erase takes one")
-    erased = in_store(
-        invocation,
-        settings,
-        chosen.tenant,
-        lambda store: store.erase(chosen.name, who),
-        reads_charts=True,
+    invocation, name, erased = in_chart(
+        context,
+        connection,
+        patient,
+        lambda store, of, who: store.erase(of, who),
+        command="erase",
         resume="nothing was erased",
     )
     if invocation.json:
@@ -51,7 +42,7 @@ def erase(
             {"status": "complete" if erased.rows else "nothing", "rows": dict(erased.rows), "shared": erased.shared}
         )
     elif not erased.rows:
-        tell(f"{chosen.name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
     else:
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])
         if erased.shared:

@@ -1,11 +1,14 @@
-"""A command's work in one tenant's store: who acts, opening and closing the store, signals."""
+"""A command's work in one tenant's store: who acts, whose chart, opening and closing the store, signals."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import typer
+
 from cli.acting import actor_of
+from cli.one_patient import one_patient
 from cli.supervise import supervise
 
 if TYPE_CHECKING:
@@ -39,3 +42,34 @@ def in_store(
             return await work(store)
 
     return supervise(done, resume=resume)
+
+
+def in_chart(
+    context: typer.Context,
+    connection: str,
+    patient: str,
+    work: Callable[[Store, str, str], Awaitable[T]],
+    *,
+    command: str,
+    resume: str,
+) -> tuple[Invocation, str, T]:
+    """Do the work with one patient of one connection in its store, given the store, the connection's name and the patient's id.
+
+    Return how the command was called, the connection's name, and what the work returns. A usage error ends in `command`.
+    """
+    from cli.choosing import choose_connections
+    from cli.invocation import invocation_of, settings_of
+
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    (chosen,) = choose_connections(settings, invocation.tenant, [connection])
+    who = one_patient(patient, f"{command} takes one")
+    done = in_store(
+        invocation,
+        settings,
+        chosen.tenant,
+        lambda store: work(store, chosen.name, who),
+        reads_charts=True,
+        resume=resume,
+    )
+    return invocation, chosen.name, done

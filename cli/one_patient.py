@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -10,6 +11,10 @@ from cli.render import say
 
 STDIN = "-"
 PATIENT_HELP = "- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here."
+ConnectionArgument = Annotated[
+    str, typer.Argument(metavar="CONNECTION", help="The patient's connection.", show_default=False)
+]
+PatientArgument = Annotated[str, typer.Argument(metavar="PATIENT", help=PATIENT_HELP, show_default=False)]
 
 
 def one_patient(word: str, takes_one: str) -> str:

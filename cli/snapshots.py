@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.in_store import in_store
-from cli.invocation import invocation_of, settings_of
-from cli.one_patient import PATIENT_HELP, one_patient
+from cli.in_store import in_chart
+from cli.one_patient import ConnectionArgument, PatientArgument
 from cli.render import emit_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -23,38 +22,30 @@ EXAMPLES = ("chartferry snapshots mercy-epic - < patient.txt", "chartferry snaps
 def snapshots(
     context: typer.Context,
     *,
-    connection: Annotated[
-        str, typer.Argument(metavar="CONNECTION", help="The patient's connection.", show_default=False)
-    ],
-    patient: Annotated[str, typer.Argument(metavar="PATIENT", help=PATIENT_HELP, show_default=False)],
+    connection: ConnectionArgument,
+    patient: PatientArgument,
 ) -> int:
     """List the runs that changed one patient's chart, oldest first, with what each did.
 
     Exit codes: 0 listed, 4 the store has nothing about this patient, 5 failed.
     """
-    from cli.choosing import choose_connections
-
-    invocation = invocation_of(context)
-    settings = settings_of(invocation)
-    (chosen,) = choose_connections(settings, invocation.tenant, [connection])
-    who = one_patient(patient, "snapshots takes one")
-    changes = in_store(
-        invocation,
-        settings,
-        chosen.tenant,
-        lambda store: store.chart_history(chosen.name, who),
-        reads_charts=True,
+    invocation, name, changes = in_chart(
+        context,
+        connection,
+        patient,
+        lambda store, of, who: store.chart_history(of, who),
+        command="snapshots",
         resume="nothing was changed",
     )
     code = ExitCode.COMPLETE if changes else ExitCode.NOTHING
     if invocation.json:
         emit_json({"status": "complete" if changes else "nothing", "snapshots": _as_json(changes)})
     elif not changes:
-        tell(f"{chosen.name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
     else:
         columns = ("run", "began", "type", "new#", "changed#", "deleted#")
         print_table(columns, [(one.run, f"{one.began:%Y-%m-%d %H:%M} UTC", *one[2:]) for one in changes])
-        tell(f"next     `chartferry pull {chosen.name} - --stored --as-of RUN` writes the chart as it was after a run")
+        tell(f"next     `chartferry pull {name} - --stored --as-of RUN` writes the chart as it was after a run")
     return code
 
 

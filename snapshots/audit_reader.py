@@ -83,6 +83,7 @@ class AuditReader:
                     through = await expired(session, before)
                     count = await delete_through(session, through)
                     if count:
-                        await note(session, Action.PRUNE, WhatWasRead(connections=()), through=through)
+                        event = await note(session, Action.PRUNE, WhatWasRead(connections=()))
+                        await session.conn.execute(_SQL["pruned_through"], {"through": through, "event": event})
             await seal(session)
         return count

@@ -45,6 +45,10 @@ class MigrationError(StoreError):
     """The schema cannot be migrated to this version of the code."""
 
 
+class SchemaCommentError(StoreError):
+    """A tenant's schema has a comment that is not ours, so that nobody can say which its roles are."""
+
+
 class ConnectionBusyError(StoreError):
     """Another run of the same connection is in progress. `run` is its number, if it could be read."""
 

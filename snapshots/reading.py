@@ -95,10 +95,9 @@ async def note(
     action: Action,
     read: WhatWasRead,
     *,
-    through: int | None = None,
     erased: Mapping[str, int] | None = None,
-) -> None:
-    """Add a read to the audit, or what was deleted. In a transaction of the session."""
+) -> int:
+    """Add a read to the audit, or what was deleted; return the event's number. In a transaction of the session."""
     actor = session.actor
     values = {
         "actor": actor.name,
@@ -111,15 +110,16 @@ async def note(
         "types": list(read.types),
         "runs": list(read.runs),
         "everyone": read.everyone,
-        "through": through,
         "erased": None if erased is None else Jsonb(dict(erased)),
     }
     await session.conn.execute(_SQL["enter"], {"tenant": session.tenant})
     row = await (await session.conn.execute(_SQL["event"], values)).fetchone()
-    event = sql.Literal(row[0] if row else None)
+    assert row is not None
+    event = sql.Literal(row[0])
     if read.patients:
         patients = sql.SQL(" UNION ").join(read.patients)
         await session.conn.execute(sql.SQL(_SQL["patients"]).format(event=event, patients=patients))
+    return int(row[0])
 
 
 def named_patients(connection: str, patients: Sequence[str]) -> sql.Composable:

@@ -7,7 +7,7 @@ opens sessions, `migrate` changes the schema, `walls` makes the tenant's roles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from psycopg import AsyncConnection
 
@@ -35,6 +35,11 @@ class Rights(NamedTuple):
     audit: bool
 
     @property
+    def as_granted(self) -> bool:
+        """Whether nobody has taken back a right on the schema and its tables."""
+        return self.usage and self.select and self.write and self.audit
+
+    @property
     def there(self) -> bool:
         """Whether the schema exists."""
         return self.owner is not None
@@ -55,12 +60,8 @@ async def _rights_of_session(session: TenantSession) -> tuple[str, Rights]:
 
 async def require_reading(session: TenantSession, found: Rights) -> None:
     """Raise MissingRightsError if the schema exists and may not be read."""
-    missing = []
-    if found.there and not found.usage:
-        missing.append("GRANT USAGE ON SCHEMA {schema} TO {reader}")
-    if found.there and not found.select:
-        missing.append("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
-    await _refuse(session, found, "read", missing, become="reader")
+    if found.there and not (found.usage and found.select):
+        await _refuse_without_role(session, found, "read", "reader")
 
 
 async def require_auditing(session: TenantSession) -> None:
@@ -71,8 +72,8 @@ async def require_auditing(session: TenantSession) -> None:
             "Name its primary in store.url. Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
         )
     _, found = await _rights_of_session(session)
-    statement = "GRANT SELECT, INSERT ON {schema}.audit_event, {schema}.audit_patient, {schema}.audit_seal TO {reader}"
-    await _refuse(session, found, "note in the audit of", [] if found.audit else [statement], become="reader")
+    if not found.audit:
+        await _refuse_without_role(session, found, "note in the audit of", "reader")
 
 
 async def require_making(session: TenantSession, found: Rights) -> None:
@@ -96,12 +97,12 @@ async def require_writing(session: TenantSession) -> None:
     """Raise MissingRightsError unless the session may do what a run and a proof do; refuse a standby."""
     _refuse_standby(session.conn)
     _, found = await _rights_of_session(session)
-    missing = []
     if not found.write:
-        missing.append("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {writer}")
+        await _refuse_without_role(session, found, "write", "writer")
     if not found.temporary:
-        missing.append("GRANT TEMPORARY ON DATABASE {database} TO {writer}")
-    await _refuse(session, found, "write", missing, become="writer")
+        role = await _role_to_grant(session, "writer")
+        statement = "GRANT {role} TO {login}" if role else "GRANT TEMPORARY ON DATABASE {database} TO {writer}"
+        await _refuse(session, found, "write", [statement], role=role)
 
 
 async def require_owning(session: TenantSession, doing: str) -> None:
@@ -132,11 +133,30 @@ def _refuse_standby(conn: AsyncConnection[Any]) -> None:
         )
 
 
-async def _standing(session: TenantSession, which: Literal["reader", "writer"]) -> str | None:
-    """The tenant's role, if its walls stand."""
+async def _role_to_grant(session: TenantSession, which: Literal["reader", "writer"]) -> str | None:
+    """The tenant's role, if its walls stand and this login is none of it."""
+    if getattr(session.roles, which) is not None:
+        return None
     walls = await find_walls(session.conn, tenant_schema(session.tenant))
     names: RoleNames | None = walls.names if walls.stand else None
     return None if names is None else getattr(names, which)
+
+
+async def _refuse_without_role(
+    session: TenantSession, found: Rights, doing: str, which: Literal["reader", "writer"]
+) -> NoReturn:
+    """Raise MissingRightsError that names the tenant's role to grant, or who makes it.
+
+    It names no rights on tables: on all of them, partitions would be among them, where no policy holds.
+    """
+    role = await _role_to_grant(session, which)
+    await _refuse(session, found, doing, ["GRANT {role} TO {login}"] if role else [], role=role)
+    raise MissingRightsError(
+        f"the login {found.login} may not {doing} schema {tenant_schema(session.tenant)} of database {found.database}, and the "
+        f"tenant's roles, which have the rights for it, do not stand. Its owner, {found.owner}, must run: chartferry tenants "
+        f"migrate {session.tenant}; if that login may not create roles, `chartferry config check --connect` names what a "
+        "superuser must run first. Then run this again: it names the role to grant (docs/store.md)."
+    )
 
 
 async def _refuse(
@@ -145,9 +165,9 @@ async def _refuse(
     doing: str,
     missing: Sequence[str],
     *,
-    become: Literal["reader", "writer"] | None = None,
+    role: str | None = None,
 ) -> None:
-    """Raise MissingRightsError if anything is missing. `become`: the tenant's role that has it all, where there is one."""
+    """Raise MissingRightsError if anything is missing. `role`: the tenant's that a statement grants."""
     if not missing:
         return
     schema = tenant_schema(session.tenant)
@@ -155,12 +175,9 @@ async def _refuse(
         "database": found.database,
         "schema": schema,
         "login": found.login,
-        "reader": session.roles.reader or found.login,
         "writer": session.roles.writer or found.login,
+        **({"role": role} if role else {}),
     }
-    if become is not None and getattr(session.roles, become) is None and (role := await _standing(session, become)):
-        names["role"] = role
-        missing = ["GRANT {role} TO {login}"]
     row = await (await session.conn.execute(_SQL["quoted"], {"names": list(names.values())})).fetchone()
     quoted = dict(zip(names, row[0] if row else names.values(), strict=True))
     said = " ".join(f"{statement.format(**quoted)};" for statement in missing)

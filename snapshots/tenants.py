@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, errors, sql
 
 from snapshots.actor import Actor
-from snapshots.errors import ConnectionBusyError, StoreError, StoreUnavailableError, store_border
+from snapshots.errors import ConnectionBusyError, SchemaCommentError, StoreError, StoreUnavailableError, store_border
 from snapshots.migrate import migrate, migrations, version_of
 from snapshots.reports import reports
 from snapshots.rights import require_owning
@@ -20,7 +20,7 @@ from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession, tenant_schema
-from snapshots.walls import Walls, find_walls
+from snapshots.walls import Walls, find_walls, lock_shared_rights
 
 _SQL = load("tenants")
 _PREFIX = tenant_schema("x")[:-1]
@@ -59,10 +59,13 @@ class Tenants:
         newest = len(migrations())
         found = []
         for name, size in await self._named():
-            walls = await self._walls(name)
+            try:
+                stands = (await self._walls(name)).stand
+            except SchemaCommentError:  # nobody can say which its roles are; `migrate` says why
+                stands = False
             with store_border(f"looking at tenant {name}"):
                 version = await version_of(self._session(name), tenant_schema(name))
-            found.append(Tenant(name, version, version == newest and walls.stand, size))
+            found.append(Tenant(name, version, version == newest and stands, size))
         return found
 
     async def migrate(self, names: Collection[str] = ()) -> AsyncIterator[Migrated]:
@@ -123,13 +126,15 @@ class Tenants:
                 await self._conn.execute(_SQL["bound_wait"])
                 try:
                     await self._conn.execute(sql.SQL(_SQL["drop_schema"]).format(schema=sql.Identifier(schema)))
+                    await lock_shared_rights(self._conn)
                 except errors.LockNotAvailable:
                     raise ConnectionBusyError(
                         f"tenant {name} is in use, and nothing of it was deleted: an export or another session reads it. "
                         "Wait until it ends, or stop its process.",
                         run=None,
                     ) from None
-            return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
+                # in the same transaction: the schema's comment alone names them
+                return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
 
     async def _require_idle(self, name: str) -> None:
         """Raise ConnectionBusyError while a run of the tenant is in progress."""

@@ -14,20 +14,22 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, sql
 
+from snapshots.errors import SchemaCommentError
 from snapshots.sql import load
 from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_schema
 
 _SQL = load("walls")
 _KEY = "chartferry_roles"
 _AUDIT = ("audit_event", "audit_patient", "audit_seal")
-# the rest the server fills in: the number, the moment and the login
+# the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _TOLD = (
     *("actor", "account", "roles", "origin", "reason", "action"),
-    *("connections", "types", "runs", "everyone", "through", "erased"),
+    *("connections", "types", "runs", "everyone", "erased"),
 )
 _READ_ONLY = (*_AUDIT, "schema_migration", "report_key")  # for the writer as well
 _STORED = "resource_stored"  # COPY goes there, and nobody may read it
 _VIEWS = ("last_known",)  # of the schema's own
+_SCHEMA = tenant_schema("x")[:-1]
 _OF_NAME = 40  # of the tenant's, so that with prefix and suffix a role's name has at most 63 bytes
 
 
@@ -77,11 +79,15 @@ class Walls:
 
 
 async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
-    """Return what there is of a tenant's walls. Needs no right but to be connected."""
+    """Return what there is of a tenant's walls. Needs no right but to be connected.
+
+    Raises:
+        SchemaCommentError: the schema's comment is somebody else's, so that nobody can say which its roles are.
+    """
     row = await (await conn.execute(_SQL["may_create_roles"])).fetchone()
     may_create, is_superuser = row or (False, False)
     row = await (await conn.execute(_SQL["comment"], {"schema": schema})).fetchone()
-    names = _names_in(row[0] if row else None)
+    names = _names_in(schema, row[0] if row else None)
     if names is None:
         return Walls(names=None, may_create_roles=may_create, is_superuser=is_superuser)
     found = await (await conn.execute(_SQL["roles"], {"schema": schema, "names": list(names)})).fetchall()
@@ -97,12 +103,17 @@ async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
     )
 
 
-def _names_in(comment: str | None) -> RoleNames | None:
+def _names_in(schema: str, comment: str | None) -> RoleNames | None:
+    if comment is None:
+        return None
     try:
-        told = json.loads(comment or "{}").get(_KEY)
-        return RoleNames(**told) if told else None
-    except (ValueError, TypeError, AttributeError):
-        return None  # somebody else's comment
+        return RoleNames(**json.loads(comment)[_KEY])
+    except (ValueError, TypeError, KeyError):
+        raise SchemaCommentError(
+            f"the comment of schema {schema} is not chartferry's, which keeps the names of the tenant's roles there. Put back "
+            "the one that a backup has; or, so that chartferry makes new roles, which you grant to your logins, its owner must "
+            f'run: COMMENT ON SCHEMA "{schema}" IS NULL; and then: chartferry tenants migrate {schema.removeprefix(_SCHEMA)}'
+        ) from None
 
 
 async def build_walls(session: TenantSession, found: Walls, *, with_login: bool) -> None:
@@ -176,13 +187,20 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
         **roles,
     )
     await conn.execute(statement)
-    await conn.execute(_SQL["lock"])
+    await lock_shared_rights(conn)
     row = await (await conn.execute(_SQL["shared_rights"], names._asdict())).fetchone()
     temporary, database, limit = row or (False, "", False)
     if temporary:
         await conn.execute(_statement("grant_temporary", database=sql.Identifier(database), writer=roles["writer"]))
     if limit and with_login:
         await conn.execute(_statement("grant_limit", reader=roles["reader"]))
+    if with_login:  # nobody else uses this server; of a server of one's own its administrator decides (docs/store.md)
+        await conn.execute(_statement("revoke_temporary", database=sql.Identifier(database)))
+
+
+async def lock_shared_rights(conn: AsyncConnection[Any]) -> None:
+    """Let nobody else change the rights that all tenants share, until the end of the transaction."""
+    await conn.execute(_SQL["lock"])
 
 
 def _listed(schema: str, tables: Iterable[str]) -> sql.Composable:

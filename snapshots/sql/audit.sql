@@ -8,10 +8,14 @@ SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit ' || %(te
 
 -- name: event
 -- Note a read. When, and by which login, the server says.
-INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, through, erased)
+INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, erased)
 VALUES (%(actor)s, %(account)s, %(roles)s, %(origin)s, %(reason)s, %(action)s, %(connections)s, %(types)s, %(runs)s, %(everyone)s,
-    %(through)s, %(erased)s)
+    %(erased)s)
 RETURNING id
+
+-- name: pruned_through
+-- Say of an event that it deleted all up to another. Only the tables' owner may, since `verify` misses none of those then.
+UPDATE audit_event SET through = %(through)s WHERE id = %(event)s
 
 -- name: patients
 -- Note whose data were read: the rows of a query (connection, patient_id).
@@ -99,7 +103,8 @@ ORDER BY s.number
 SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_event) FROM audit_seal), 0)),
     (SELECT count(*) FROM audit_patient p WHERE NOT EXISTS (SELECT FROM audit_event e WHERE e.id = p.event)),
     (SELECT count(*) FROM audit_event WHERE id < 1),
-    (SELECT coalesce(max(through), 0) FROM audit_event WHERE action = 'prune')
+    -- no event can have deleted itself or a later one, whatever it says
+    (SELECT coalesce(max(least(through, id - 1)), 0) FROM audit_event WHERE action = 'prune')
 
 -- name: saw
 -- Who read a patient's data between two moments, oldest first; of a listing of everybody's ids, the connections are the audit's word.

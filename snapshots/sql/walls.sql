@@ -38,7 +38,9 @@ SELECT pg_advisory_xact_lock(hashtextextended('chartferry shared rights', 0))
 
 -- name: shared_rights
 -- Whether the writer lacks the right to temporary tables, and this login may give it; the same of the reader and its queries' limit.
-SELECT NOT has_database_privilege(%(writer)s, current_database(), 'TEMPORARY')
+-- What everybody has does not count: it may be taken back.
+SELECT NOT EXISTS (SELECT FROM pg_database d CROSS JOIN aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee
+        WHERE d.datname = current_database() AND r.rolname = %(writer)s AND a.privilege_type = 'TEMPORARY')
     AND has_database_privilege(current_database(), 'TEMPORARY WITH GRANT OPTION'), current_database()::text,
     NOT has_parameter_privilege(%(reader)s, 'temp_file_limit', 'SET')
     AND has_parameter_privilege('temp_file_limit', 'SET WITH GRANT OPTION')
@@ -46,6 +48,10 @@ SELECT NOT has_database_privilege(%(writer)s, current_database(), 'TEMPORARY')
 -- name: grant_temporary
 -- Runs compare in temporary tables.
 GRANT TEMPORARY ON DATABASE {database} TO {writer}
+
+-- name: revoke_temporary
+-- By default everybody may fill the disk with temporary tables.
+REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC
 
 -- name: grant_limit
 -- A query's room on the disk is bounded by a setting that only a superuser may set.

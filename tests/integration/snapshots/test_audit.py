@@ -248,6 +248,22 @@ async def test_what_was_kept_long_enough_is_deleted_and_the_chain_stays_whole(st
     assert await store.audit.prune(between) == 0
 
 
+async def test_an_event_that_claims_to_have_pruned_hides_nothing_that_was_deleted_later(
+    store: Store, store_url: str
+) -> None:
+    await filled(store)
+    await read(store, ["Patient"])
+    execute(
+        store_url,
+        "INSERT INTO audit_event (actor, account, roles, origin, action, connections, types, runs, through)"
+        " VALUES ('x', 'x', '{}', '', 'prune', '{}', '{}', '{}', 9000000000000000000)",
+    )
+    await read(store, ["Patient"])
+    execute(store_url, NO_EVENT.format(3) + NO_PATIENTS.format(3))
+    found = await store.audit.verify()
+    assert {(one.kind, one.event) for one in found.faults} == {("missing", 3)}
+
+
 async def test_a_seal_covers_a_thousand_events_and_the_next_goes_on(store: Store, store_url: str) -> None:
     execute(
         store_url,

@@ -224,6 +224,28 @@ async def test_a_login_is_told_which_of_the_tenants_roles_it_needs_to_export_and
             await written(writer)
 
 
+async def test_while_the_tenant_has_no_roles_a_login_is_told_who_makes_them_and_of_no_right_on_tables(
+    bare: tuple[str, str], store_server: str, role: str
+):
+    url, _ = bare
+    database = str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
+    owner = f"plain_{secrets.token_hex(4)}"  # may create no roles
+    admin(url, f"CREATE ROLE {owner} LOGIN PASSWORD '{owner}'")
+    admin(
+        url,
+        f'GRANT CONNECT, CREATE, TEMPORARY ON DATABASE "{database}" TO {owner};'
+        f'GRANT CONNECT ON DATABASE "{database}" TO "{role}"',
+    )
+    async with opened_store(url_of(store_server, database, user=owner, password=owner)) as store:
+        await written(store)
+    told = f"Its owner, {owner}, must run: chartferry tenants migrate default"
+    with pytest.raises(MissingRightsError, match=told) as caught:
+        async with opened_store(url_of(store_server, database, user=role, password=role)):
+            pass
+    assert "GRANT" not in str(caught.value)
+    admin(url, f'DROP OWNED BY {owner} CASCADE; DROP OWNED BY "{role}"; DROP ROLE {owner}')
+
+
 async def test_a_login_with_rights_of_its_own_needs_no_role_of_the_tenants(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
     for rights in ("USAGE ON SCHEMA", "SELECT ON ALL TABLES IN SCHEMA", "INSERT ON ALL TABLES IN SCHEMA"):

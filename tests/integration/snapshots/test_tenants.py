@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -10,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from snapshots.errors import ConnectionBusyError, MigrationError, StoreError
+from snapshots.errors import ConnectionBusyError, MigrationError, SchemaCommentError, StoreError
 from snapshots.migrate import migrations
 from snapshots.reader import Selection
 from snapshots.store import Store
@@ -39,6 +41,13 @@ def roles(url: str, tenant: str) -> int:
     with psycopg.connect(url) as conn:
         found = conn.execute("SELECT count(*) FROM pg_roles WHERE rolname ~ %s", [f"^cf_._{tenant}_"]).fetchone()
     return found[0] if found else 0
+
+
+def role_of(url: str, tenant: str, kind: str) -> str:
+    with psycopg.connect(url) as conn:
+        found = conn.execute("SELECT rolname FROM pg_roles WHERE rolname ~ %s", [f"^cf_{kind}_{tenant}_"]).fetchone()
+    assert found is not None
+    return str(found[0])
 
 
 def make_as_of_version(url: str, tenant: str, version: int) -> None:
@@ -84,6 +93,59 @@ async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_wi
             await migrated(there, "a", "e")
 
 
+async def test_a_migration_that_is_killed_has_migrated_whole_tenants_and_the_next_one_finishes(store_url: str) -> None:
+    for name in ("a", "b", "c"):
+        make_as_of_version(store_url, name, 14)
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tenant_b.audit_event'::regclass"
+    with psycopg.connect(store_url, autocommit=True) as watcher:
+        with psycopg.connect(store_url) as reader:
+            # the migration then waits in the midst of its statements
+            reader.execute("SELECT FROM tenant_b.audit_event")
+            command = [sys.executable, "-m", "tests.integration.snapshots.killed_migration", store_url]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: ASYNC220 - it is killed
+                assert child.stdout is not None
+                assert child.stdout.readline() == "a\n"
+                while watcher.execute(blocked).fetchone() == (0,):
+                    pass
+                child.kill()
+        async with open_tenants(store_url, TESTER) as there:
+            assert {one.name: one.is_current for one in await there.existing() if one.name != "default"} == {
+                "a": True,
+                "b": False,
+                "c": False,
+            }
+            assert [one.name for one in await migrated(there) if one.changed] == ["b", "c"]
+            assert all(one.is_current for one in await there.existing())
+
+
+async def test_a_role_that_has_lost_a_right_has_it_again_after_the_owners_next_command(store_url: str) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        await there.add("stripped")
+        reader = role_of(store_url, "stripped", "r")
+        owner(store_url, "stripped", f'REVOKE SELECT ON run FROM "{reader}"')
+        await migrated(there, "stripped")
+    with psycopg.connect(store_url) as conn:
+        assert conn.execute("SELECT has_table_privilege(%s, 'tenant_stripped.run', 'SELECT')", [reader]).fetchone() == (
+            True,
+        )
+
+
+async def test_a_comment_that_somebody_else_has_put_on_a_schema_is_refused_and_not_replaced(store_url: str) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        await there.add("d")
+        owner(store_url, "d", "COMMENT ON SCHEMA tenant_d IS 'the charts of D'")
+        assert [one.name for one in await there.existing() if not one.is_current] == ["d"]
+        (failed,) = await migrated(there, "d")
+        assert isinstance(failed.error, SchemaCommentError)
+        with pytest.raises(SchemaCommentError, match=r'COMMENT ON SCHEMA "tenant_d" IS NULL'):
+            await there.drop("d")
+        with psycopg.connect(store_url) as conn:
+            told = conn.execute("SELECT obj_description('tenant_d'::regnamespace)").fetchone()
+        assert told == ("the charts of D",)
+        owner(store_url, "d", "COMMENT ON SCHEMA tenant_d IS NULL")
+        assert await migrated(there, "d") == [Migrated("d", changed=True)]
+
+
 async def test_sql_views_of_an_earlier_store_read_what_the_policies_guard_after_the_upgrade(store_url: str) -> None:
     make_as_of_version(store_url, "older", 14)
     owner(
@@ -115,6 +177,19 @@ async def test_a_tenant_is_deleted_with_its_roles_and_the_others_stay(store_url:
         assert [one.name for one in await there.existing()] == ["default"]
         with pytest.raises(StoreError, match="no tenant gone"):
             await there.drop("gone")
+
+
+async def test_a_tenant_whose_deletion_dies_before_its_roles_are_gone_is_there_as_before(store_url: str) -> None:
+    async with open_tenants(store_url, TESTER) as there:
+        await there.add("gone")
+        with psycopg.connect(store_url) as other:
+            lock = "SELECT pg_advisory_xact_lock(hashtextextended('chartferry shared rights', 0))"
+            other.execute(lock)  # held by whoever makes another tenant
+            with pytest.raises(ConnectionBusyError, match="nothing of it was deleted"):
+                await there.drop("gone")
+        assert [one.name for one in await there.existing() if one.is_current] == ["default", "gone"]
+        assert await there.drop("gone") == []
+        assert roles(store_url, "gone") == 0
 
 
 async def test_a_tenant_is_not_deleted_while_a_run_is_in_progress(store_url: str, store: Store) -> None:

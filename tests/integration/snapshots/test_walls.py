@@ -59,8 +59,9 @@ def site(store_server: str) -> Iterator[Site]:
     with psycopg.connect(store_server, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD '{owner}'")  # type: ignore[call-overload]
         admin.execute(f"CREATE ROLE {attacker} LOGIN NOINHERIT PASSWORD '{attacker}'")  # type: ignore[call-overload]
-        with database(store_server, f"walls_{suffix}", f"OWNER {owner}") as url:
-            name = f"walls_{suffix}"
+        name = f"walls_{suffix}"
+        with database(store_server, name, f"OWNER {owner}") as url:
+            admin.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")  # type: ignore[call-overload]
             owner_url = url_of(store_server, name, user=owner, password=owner)
             anyio.run(_stored, owner_url, "north", "northern")
             anyio.run(_stored, owner_url, "south", SECRET)
@@ -159,6 +160,11 @@ REFUSED = {
         "INSERT INTO audit_event (id) OVERRIDING SYSTEM VALUE VALUES (9000000000000000000)",
         errors.InsufficientPrivilege,
     ),
+    "an event that says that others were pruned": (
+        "INSERT INTO audit_event (action, through) VALUES ('prune', 9000000000000000000)",
+        errors.InsufficientPrivilege,
+    ),
+    "a temporary table of the login's": ("RESET ROLE; CREATE TEMPORARY TABLE mine ()", errors.InsufficientPrivilege),
     "emptying the audit": ("TRUNCATE audit_event; SELECT 1", errors.InsufficientPrivilege),
     "SQL within SQL": (
         "SELECT query_to_xml('SELECT body FROM tenant_south.resource', true, true, '')",
@@ -286,7 +292,7 @@ async def test_copy_into_what_is_guarded_is_refused_which_is_why_the_writer_copi
 
 async def test_a_pooled_session_keeps_nothing_of_its_last_user(site: Site) -> None:
     left = """
-        SET app.current_tenant_id = 'south'; SET search_path = tenant_south; SET ROLE "READER";
+        SET app.current_tenant_id = 'south'; SET search_path = tenant_south; SET ROLE "WRITER";
         CREATE TEMPORARY TABLE resource (body text); CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
         BEGIN; DECLARE kept CURSOR WITH HOLD FOR SELECT 1; COMMIT; PREPARE theirs AS SELECT 1
     """
@@ -295,7 +301,7 @@ async def test_a_pooled_session_keeps_nothing_of_its_last_user(site: Site) -> No
     async with opened_pool(site.attacker_url, "north", TESTER, walls=site.north, most=1) as pool:
         async with pool.session() as session:
             first = session.conn
-            await first.execute(left.replace("READER", names.reader))  # type: ignore[call-overload]
+            await first.execute(left.replace("WRITER", names.writer))  # type: ignore[call-overload]
         async with pool.session() as session:
             assert session.conn is first
             found = await first.execute(
