@@ -4,6 +4,7 @@
     ├── StoreUnavailableError     no server to talk to, a refused login, a server that cannot be a store, a lost connection
     ├── MissingRightsError        the login lacks a right; the message has the GRANT
     ├── MigrationError            the schema cannot be migrated to this version
+    ├── SchemaCommentError        a tenant's schema has a comment that does not name its roles
     ├── ConnectionBusyError       another run of the same connection is in progress
     ├── RunNotFoundError          there is no run with that number
     ├── UnitConflictError         a unit that the ledger does not know was settled
