@@ -235,7 +235,8 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
     """Yield (key path, value, source) of every setting, vendor profiles included."""
     yield "store.url", masked_url(settings.store_url), _origin(settings, "store.url")
     for key, value in settings.export.model_dump().items():
-        yield f"export.{key}", _text(value), _origin(settings, f"export.{key}")
+        shown = masked_url(value) if isinstance(value, str) else value
+        yield f"export.{key}", _text(shown), _origin(settings, f"export.{key}")
     for key, value in settings.audit.model_dump().items():
         yield f"audit.{key}", _text(value), _origin(settings, f"audit.{key}")
     for role, names in settings.roles.items():

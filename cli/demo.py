@@ -88,9 +88,10 @@ def _write_config(root: Path, tables: Sequence[str]) -> Path:
 
 
 def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResult:
+    from exports.delivery.destination import LocalFolder
     from exports.plan import ExportRequest
 
-    request = ExportRequest(out=out, formats=("ndjson", "csv"))
+    request = ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"))
     actor = actor_of(invocation, settings, reads_charts=True)
     result, _ = supervise(
         lambda: run_export(settings, "default", actor, request, invocation), resume="run the same command again"

@@ -37,6 +37,7 @@ EXAMPLES = (
     "chartferry export --out export --format csv --view patient --view my_view.json",
     "chartferry export --out export --as-of 41",
     "chartferry export --out changes --changed-since 41",
+    "chartferry export --out s3://bucket/charts --format parquet",
     "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
@@ -47,7 +48,12 @@ LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 OutOption = Annotated[
     str | None,
-    typer.Option("--out", metavar="DIR", help="Folder to write to; default: \\[export] out.", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="DIR|URL",
+        help="Folder, or s3://, gs://, az://, sftp:// or file:// URL, to write to; default: \\[export] out.",
+        show_default=False,
+    ),
 ]
 PublishOption = Annotated[
     str | None,
@@ -185,12 +191,13 @@ def _request(
     params: list[str] | None,
     strict: bool,
 ) -> ExportRequest:
+    from exports.delivery.place_name import destination_of
     from exports.plan import ExportRequest
 
     settings = reading.settings
     wanted_formats = _formats(formats, views, queries, settings)
     return ExportRequest(
-        out=_folder(out, settings),
+        out=destination_of(_place(out, settings)),
         formats=wanted_formats,
         views=tuple(views or (settings.export.views if {*TABLES} & {*wanted_formats} else ())),
         types=reading.types,
@@ -218,7 +225,8 @@ def _export(
 
 
 def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
-    from cli.publish import destination_of, run_publish, show_published
+    from cli.publish import run_publish, show_published
+    from exports.delivery.place_name import destination_of
     from exports.publishing.publish import PublishRequest
 
     wanted = PublishRequest(
@@ -281,14 +289,11 @@ def _refuse_beside_publish(context: typer.Context) -> None:
         )
 
 
-def _folder(out: str | None, settings: Settings) -> Path:
-    if out is None:
-        if settings.export.out is None:
-            raise typer.BadParameter("give --out DIR, or set `out` in [export] of the configuration")
-        return settings.export.out
-    if "://" in out:
-        raise typer.BadParameter(f"--out {out}: writing to URLs is not supported yet; name a folder")
-    return Path(out)
+def _place(out: str | None, settings: Settings) -> str:
+    place = out or settings.export.out
+    if place is None:
+        raise typer.BadParameter("give --out DIR or --out URL, or set `out` in [export] of the configuration")
+    return str(place)
 
 
 def _formats(

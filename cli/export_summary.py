@@ -37,14 +37,14 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
 def print_result(result: ExportResult) -> None:
     """Print the files with their rows and the sizes of their content and of the files."""
     rows = [
-        (str(result.out / file.path), number(file.rows), size(file.uncompressed_bytes), size(file.bytes))
+        (f"{result.out}/{file.path}", number(file.rows), size(file.uncompressed_bytes), size(file.bytes))
         for file in result.files
     ]
     print_table(("file", "rows#", "content#", "on disk#"), rows)
     runs = _states(result)
     word = "run" if len(result.runs) == 1 else "runs"
     of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
-    tell(f"{result.out / 'manifest.json'}: counts and checksums; {of}")
+    tell(f"{result.out}/manifest.json: counts and checksums; {of}")
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
         tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")

@@ -95,7 +95,7 @@ url = "embedded"
 
 # Defaults for `chartferry export`.
 #: [export]
-#: out = "export"
+#: out = "export"                           # or a URL: s3://bucket/charts, sftp://user@host/charts
 #: format = ["ndjson", "csv"]
 #: views = ["patient", "observation"]      # default: all built-in views
 #: refresh_views = true                     # materialised SQL views (`views create`), after each sync

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.exit_codes import ExitCode
@@ -14,17 +13,6 @@ if TYPE_CHECKING:
     from exports.delivery.destination import Destination
     from exports.publishing.publish import Published, PublishRequest
     from snapshots.actor import Actor
-
-
-def destination_of(place: str) -> Destination:
-    """Return the destination that a folder's name or a URL means."""
-    if "://" in place:
-        from exports.delivery.remote_folder import RemoteFolder
-
-        return RemoteFolder(place)
-    from exports.delivery.destination import LocalFolder
-
-    return LocalFolder(Path(place))
 
 
 async def run_publish(

@@ -76,7 +76,7 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         metavar="FILE|-",
-        help="Default: CONNECTION-TIME.ndjson.gz in this folder; - is stdout, uncompressed; csv: a folder.",
+        help="Default: CONNECTION-TIME.ndjson.gz in this folder; - is stdout, uncompressed; csv: a folder or a URL.",
         show_default=False,
     ),
 ]
@@ -168,10 +168,12 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
         if not await snapshot.types():
             return []
         if asked.format == "csv":
+            from exports.delivery.place_name import destination_of
             from exports.plan import ExportRequest
             from exports.run import export
 
-            request = ExportRequest(out=Path(asked.out), formats=("csv",), types=asked.types, patients=(asked.patient,))
+            out_folder = destination_of(asked.out)
+            request = ExportRequest(out=out_folder, formats=("csv",), types=asked.types, patients=(asked.patient,))
             return list((await export(request, snapshot)).files)
         from exports.chart import deliver_chart
 

@@ -32,7 +32,7 @@ def verify(
 
     Exit codes: 0 it can be followed, 3 something in it is wrong, 5 it cannot be read.
     """
-    from cli.publish import destination_of
+    from exports.delivery.place_name import destination_of
     from exports.publishing.verification import verify as verify_dataset
 
     if urlsplit(where).scheme in {"http", "https"}:

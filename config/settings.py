@@ -42,8 +42,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _out(value: object, info: ValidationInfo) -> object:
+    """Return a URL as it is, and a folder's path as it is meant: relative to the file."""
+    if not isinstance(value, str) or "://" in value:
+        return value
     base = (info.context or {}).get("base", Path.cwd())
-    return (base / Path(value).expanduser()).resolve() if isinstance(value, str) else value
+    return (base / Path(value).expanduser()).resolve()
 
 
 class Tenant(BaseModel):
@@ -59,10 +62,14 @@ class ExportDefaults(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    out: Annotated[Path | None, BeforeValidator(_out)] = None
+    out: Annotated[Path | str | None, BeforeValidator(_out)] = None  # a folder, or a URL
     format: tuple[Literal["ndjson", "csv", "parquet"], ...] = ("ndjson", "csv")
     views: tuple[str, ...] = ()
     refresh_views: bool = False  # materialised SQL views (`views create --materialized`), after each sync
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for key, value in super().__repr_args__():
+            yield key, masked_url(value) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):

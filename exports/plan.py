@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exports.catalogue import LoadedView
+from exports.delivery.destination import Destination
 from exports.delivery.files import COMPRESS, Compress
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
@@ -28,7 +29,7 @@ class ExportRequest:
     empty.
     """
 
-    out: Path
+    out: Destination
     formats: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     types: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The use case: exports one snapshot into one folder.
+"""The use case: exports one snapshot to one destination.
 
 Follows the paragraph "Export" of ARCHITECTURE.md: request, plan, one snapshot, bytes out, gzip, part files, rename, manifest. The
 caller opens and closes the snapshot, and chooses its connections and patients.
@@ -18,8 +18,16 @@ from typing import Any
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
 from exports.criteria import Applied, apply_criteria, criteria_by_type
-from exports.delivery.files import AtomicFile, DeliveredFile, output_folder
-from exports.delivery.manifest import clear_former, described_before, manifest_content, retire_manifest, write_manifest
+from exports.delivery.destination import Destination
+from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Staged
+from exports.delivery.manifest import (
+    MANIFEST_NAME,
+    clear_former,
+    described_before,
+    listed_before,
+    manifest_content,
+    retire_manifest,
+)
 from exports.drift import Drift, drift_between
 from exports.errors import DriftError, PlanError
 from exports.formats.data_package import DICTIONARY_NAME, PACKAGE_NAME, dictionary_content, package_content
@@ -50,14 +58,14 @@ class FileProgress:
 class ExportResult:
     """What an export wrote. `rows` is the sum over all files; the files contain nothing of the runs in `not_included`."""
 
-    out: Path
+    out: str  # the destination in words
     files: tuple[DeliveredFile, ...]
     rows: int
     as_of: datetime
     runs: tuple[ShownRun, ...]
     not_included: tuple[OpenRun, ...]
     notes: tuple[str, ...] = ()  # what is doubtful about its views and criteria: elements that R4 does not have
-    drift: tuple[Drift, ...] = ()  # from the last export of the folder
+    drift: tuple[Drift, ...] = ()  # from the last export at the destination
     undecided: Mapping[str, int] = field(
         default_factory=dict
     )  # by type, what `where` left out since it could not decide
@@ -76,18 +84,18 @@ async def export(
         ViewError: a view that does not exist or is wrong.
         ViewDataError: the request is strict, and a value does not fit its column.
         PlanError: the request contradicts itself.
-        DriftError: the request is frozen, and columns are not those of the folder's last export.
-        DestinationError: the folder cannot be written.
+        DriftError: the request is frozen, and columns are not those of the destination's last export.
+        DestinationError: the destination cannot be read or written, or does not give back what was written.
     """
     work = await _prepared(request, snapshot)
-    with output_folder(request.out) as folder, ExitStack() as parts:
-        drift, doubts = _drift(folder, work.about, freeze=request.freeze)
-        waiting = await _write(work, folder, parts, snapshot, on_progress)
-        delivered = tuple(file for _, file in waiting)
+    with request.out.opened() as folder, ExitStack() as parts:
+        drift, doubts = _drift(request.out, work.about, freeze=request.freeze)
+        files = _Files(request.out, folder, parts)
+        await _write(work, files, snapshot, on_progress)
+        delivered = tuple(files.delivered)
         for name, kind, content in work.about:
-            part = parts.enter_context(AtomicFile(folder / name, compress="no"))
-            waiting.append((part, _stated(part, kind, content)))
-        descriptions = tuple(file for _, file in waiting[len(delivered) :])
+            files.add(part := files.part(name, "no"), _stated(part, kind, content))
+        descriptions = tuple(files.delivered[len(delivered) :])
         manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
@@ -99,12 +107,12 @@ async def export(
             drift=[asdict(one) for one in drift],
         )
         await snapshot.end()
-        _place(folder, waiting, manifest)
+        files.place(manifest)
     rows = sum(file.rows for file in delivered)
     undecided = {one.resource_type: one.undecided for one in work.applied if one.undecided}
     of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
     notes = (*work.notes(), *doubts)
-    return ExportResult(request.out, delivered, rows, *of, notes=notes, drift=drift, undecided=undecided)
+    return ExportResult(str(request.out), delivered, rows, *of, notes=notes, drift=drift, undecided=undecided)
 
 
 @dataclass(frozen=True)
@@ -138,17 +146,41 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     return _Work(applied, available, files, compiled, statements, about, request.strict)
 
 
-async def _write(
-    work: _Work,
-    folder: Path,
-    parts: ExitStack,
-    snapshot: Snapshot,
-    on_progress: Callable[[FileProgress], None],
-) -> list[tuple[AtomicFile, DeliveredFile]]:
-    """Write the files with data; they are not in their places yet."""
-    waiting: list[tuple[AtomicFile, DeliveredFile]] = []
+class _Files:
+    """The files of one export on their way: each is made in `folder` and staged; all are placed together."""
+
+    def __init__(self, destination: Destination, folder: Path, parts: ExitStack) -> None:
+        """`parts` ends what is not placed."""
+        self._destination = destination
+        self._folder = folder
+        self._parts = parts
+        self._staged: list[Staged] = []
+        self.delivered: list[DeliveredFile] = []
+
+    def part(self, name: str, compress: Compress) -> AtomicFile:
+        """Return a file to be written."""
+        return self._parts.enter_context(AtomicFile(self._folder / name, compress=compress))
+
+    def add(self, part: AtomicFile, sealed: DeliveredFile) -> None:
+        """Stage a file that has been written and sealed."""
+        self._staged.append(self._destination.stage(part, sealed))
+        self.delivered.append(sealed)
+
+    def place(self, manifest: bytes) -> None:
+        """Put the new files in the place of the former ones, the manifest last."""
+        own = {file.path for file in self.delivered}
+        former = listed_before(self._destination)
+        retire_manifest(self._destination, former | own)
+        for one in self._staged:
+            one.place()
+        self._destination.put(MANIFEST_NAME, manifest)
+        clear_former(self._destination, former - own)
+
+
+async def _write(work: _Work, files: _Files, snapshot: Snapshot, on_progress: Callable[[FileProgress], None]) -> None:
+    """Write and stage the files with data; they are not in their places yet."""
     for planned in work.files:
-        part = parts.enter_context(AtomicFile(folder / planned.name, compress=planned.compress))
+        part = files.part(planned.name, planned.compress)
         expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
         if planned.query is not None:
@@ -158,11 +190,10 @@ async def _write(
             filled = await fill_table(part, planned, view, snapshot, show, strict=work.strict)
         else:
             filled = await _fill(part, planned, snapshot, show)
-        waiting.append((part, filled))
+        files.add(part, filled)
     if snapshot.changed_since is not None:
-        part = parts.enter_context(AtomicFile(folder / DELETED_NAME, compress="fast"))
-        waiting.append((part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress))))
-    return waiting
+        part = files.part(DELETED_NAME, "fast")
+        files.add(part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress)))
 
 
 async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[LoadedView]) -> tuple[Applied, ...]:
@@ -187,14 +218,14 @@ async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[Lo
 
 
 def _drift(
-    folder: Path, about: Sequence[tuple[str, str, bytes]], *, freeze: bool
+    destination: Destination, about: Sequence[tuple[str, str, bytes]], *, freeze: bool
 ) -> tuple[tuple[Drift, ...], list[str]]:
-    """How the columns differ from those of the last export of the folder, and what is to be said if that is not known.
+    """How the columns differ from those of the last export at the destination, and what is to be said if that is not known.
 
     Raises:
         DriftError: they do, or may, and must not.
     """
-    former = described_before(folder, PACKAGE_NAME)
+    former = described_before(destination, PACKAGE_NAME)
     now = next((content for name, _, content in about if name == PACKAGE_NAME), None)
     if former is None or now is None:
         return (), []
@@ -207,19 +238,10 @@ def _drift(
     if drift and freeze:
         told = "\n".join(f"  {one}" for one in drift)
         raise DriftError(
-            f"the columns differ from those of the last export in {folder}, which stays as it is. Export without --freeze to "
-            f"accept that:\n{told}"
+            f"the columns differ from those of the last export in {destination}, which stays as it is. Export without "
+            f"--freeze to accept that:\n{told}"
         )
     return drift, []
-
-
-def _place(folder: Path, waiting: Sequence[tuple[AtomicFile, DeliveredFile]], manifest: bytes) -> None:
-    """Put the new files in the place of the former ones, the manifest last."""
-    former = retire_manifest(folder)
-    for part, _ in waiting:
-        part.place()
-    write_manifest(folder, manifest)
-    clear_former(folder, former - {file.path for _, file in waiting})
 
 
 def _about(

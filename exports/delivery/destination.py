@@ -1,6 +1,7 @@
-"""Where whole files are delivered to: a folder of this machine. What is written aside appears complete, or not at all.
+"""Where whole files are delivered to: what a destination is, and the one for a folder of this machine.
 
-`files` writes the files themselves; whoever delivers decides what is placed last.
+What is written aside appears complete, or not at all. `files` writes the files themselves, `remote_folder` reaches other
+machines, `place_name` says which one a name means; whoever delivers decides what is placed last.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, destination_errors, output_folder
+from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged, destination_errors, output_folder
 
 _CHUNK_BYTES = 1 << 20
+REMOTE_SCHEMES = ("s3", "gs", "az", "sftp")  # `remote_folder` reaches them; each is an extra of that name
 
 
 class Destination(Protocol):
@@ -26,6 +28,9 @@ class Destination(Protocol):
 
     def take(self, part: AtomicFile, name: str) -> None:
         """Let a sealed file, written aside in that folder, appear under a name."""
+
+    def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
+        """Bring a sealed file beside its place. What arrived has its checksum, or DestinationError is raised."""
 
     def put(self, name: str, content: bytes) -> None:
         """Write or replace a small file: a reader sees all of the old one, or all of the new one."""
@@ -64,6 +69,10 @@ class LocalFolder:
     def take(self, part: AtomicFile, name: str) -> None:
         """Rename the file."""
         part.place(name)
+
+    def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
+        """Leave it where it is: beside its place, on the disk, and locked."""
+        return part
 
     def put(self, name: str, content: bytes) -> None:
         """Write the file beside its target, and rename it."""

@@ -149,6 +149,13 @@ class Encoder:
         )
 
 
+class Staged(Protocol):
+    """A whole file that lies beside its place, where no reader looks."""
+
+    def place(self) -> None:
+        """Let it appear under its name, in the place of what is there. DestinationError if that fails."""
+
+
 class AtomicFile:
     """A file that appears at `target` on `commit`, or not at all; mode 0600. A killed process leaves only the part file.
 

@@ -1,7 +1,7 @@
 """manifest.json: what an export wrote, from which runs, with counts and checksums.
 
 The manifest is removed before the first file of a new export appears, and written after the last; so a manifest that exists is
-true. Meanwhile the previous manifest is kept under another name: the files that it lists belong to exports and may be deleted.
+true. Meanwhile the names of the former and the new files are kept beside it: these belong to exports and may be deleted.
 The manifest contains nothing about the time or machine of the export, so equal requests on equal runs give equal bytes; only
 `drift` also depends on what was in the folder before.
 """
@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from exports.delivery.files import AtomicFile, DeliveredFile, destination_errors
+from exports.delivery.destination import Destination, read_small
+from exports.delivery.files import DeliveredFile
 from exports.errors import DestinationError
 from exports.formats.file_formats import FORMATS
 from exports.snapshot_port import OpenRun, ShownRun
@@ -85,37 +84,52 @@ def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def retire_manifest(folder: Path) -> frozenset[str]:
-    """Remove the old manifest, since the folder's files will no longer match it; return the names of the files that it listed.
+def listed_before(destination: Destination) -> frozenset[str]:
+    """Return the names of the files that the destination's last export listed. A file that is not our manifest lists nothing.
 
-    Includes the files of a manifest that a killed export had removed. A file that is not our manifest lists nothing.
-
-    Raises:
-        DestinationError: the folder has a dataset that others follow.
-    """
-    manifest, former = folder / MANIFEST_NAME, folder / _FORMER_NAME
-    if _read(manifest).get("manifestType") == BULK_PUBLISH:
-        raise DestinationError(f"{folder} has a published dataset, which others follow: export into another folder")
-    listed = _listed_in(manifest) | _listed_in(former)
-    with destination_errors(manifest), suppress(FileNotFoundError):
-        manifest.replace(former)
-    return listed
-
-
-def described_before(folder: Path, name: str) -> bytes | None:
-    """Return a file that the folder's last export placed beside its data; None if it listed none of that name.
+    Includes what a killed export had begun to replace, and to place.
 
     Raises:
-        DestinationError: it listed the file, and it cannot be read.
+        DestinationError: it has a dataset that others follow, or it cannot be read.
     """
-    if not any(name in _listed_in(folder / one) for one in (MANIFEST_NAME, _FORMER_NAME)):
+    manifest = read_small(destination, MANIFEST_NAME)
+    if _document(manifest).get("manifestType") == BULK_PUBLISH:
+        raise DestinationError(
+            f"{destination} has a published dataset, which others follow: export into another folder"
+        )
+    return _listed_in(manifest) | _listed_in(read_small(destination, _FORMER_NAME))
+
+
+def retire_manifest(destination: Destination, names: Collection[str]) -> None:
+    """Remove the old manifest, since the files that are there will no longer match it, and remember what may be cleared.
+
+    `names` are those of the files that it listed, and of those about to be placed: so that the next export clears what this one
+    leaves if it is killed.
+    """
+    remembered = {
+        "chartferry": "an export has begun to place files",
+        "files": [{"path": name} for name in sorted(names)],
+    }
+    destination.put(_FORMER_NAME, json.dumps(remembered).encode())
+    destination.remove(MANIFEST_NAME)
+
+
+def described_before(destination: Destination, name: str) -> bytes | None:
+    """Return a file that the destination's last export placed beside its data; None if it listed none of that name.
+
+    Raises:
+        DestinationError: it listed the file, and it cannot be read; or what `listed_before` says.
+    """
+    if name not in listed_before(destination):
         return None
-    with destination_errors(folder / name, "read"):
-        return (folder / name).read_bytes()
+    content = read_small(destination, name)
+    if content is None:
+        raise DestinationError(f"cannot read {name} in {destination}: its manifest lists the file, and it is not there")
+    return content
 
 
-def _listed_in(manifest: Path) -> frozenset[str]:
-    document = _read(manifest)
+def _listed_in(manifest: bytes | None) -> frozenset[str]:
+    document = _document(manifest)
     try:
         listed = [*document["files"], *document.get("descriptions", ())] if "chartferry" in document else []
         names = [file["path"] for file in listed]
@@ -124,24 +138,16 @@ def _listed_in(manifest: Path) -> frozenset[str]:
     return frozenset(name for name in names if isinstance(name, str) and _OWN_NAME.fullmatch(name))
 
 
-def _read(manifest: Path) -> dict[str, Any]:
+def _document(manifest: bytes | None) -> dict[str, Any]:
     """Return the document; an empty one for what is no JSON object."""
     try:
-        document = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(manifest or b"")
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
 
-def clear_former(folder: Path, names: Collection[str]) -> None:
+def clear_former(destination: Destination, names: Collection[str]) -> None:
     """Delete files of the previous export, and its manifest."""
     for name in (*sorted(names), _FORMER_NAME):
-        with destination_errors(folder / name):
-            (folder / name).unlink(missing_ok=True)
-
-
-def write_manifest(folder: Path, content: bytes) -> None:
-    """Write the manifest, complete."""
-    with AtomicFile(folder / MANIFEST_NAME, compress="no") as file:
-        file.write(content)
-        file.commit(kind="manifest", rows=0)
+        destination.remove(name)

@@ -6,21 +6,23 @@ says what a destination is; credentials come from where each library looks for t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import fsspec
 
-from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile
+from exports.delivery.destination import REMOTE_SCHEMES
+from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged
 from exports.errors import DestinationError, PlanError
 
 _CHUNK_BYTES = 1 << 20
 # where an object appears whole, or not at all; a library of its own reaches each
 _OBJECT_STORES = frozenset({"s3", "gs", "az"})
-EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "sftp": "sftp"}
 
 
 class RemoteFolder:
@@ -32,10 +34,12 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._told = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        self._told = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
         scheme = parts.scheme
-        if scheme not in EXTRAS:
-            raise PlanError(f"no destination has {scheme}:// URLs; allowed: {', '.join(EXTRAS)}, or a folder")
+        if scheme not in REMOTE_SCHEMES:
+            raise PlanError(
+                f"no destination has {scheme}:// URLs; allowed: file, {', '.join(REMOTE_SCHEMES)}, or a folder"
+            )
         self._whole_at_once = scheme in _OBJECT_STORES
         # fsspec's own sftp is another library; sshfs has the name ssh
         named = parts._replace(scheme="ssh").geturl() if scheme == "sftp" else url
@@ -43,9 +47,8 @@ class RemoteFolder:
             options = {"use_listings_cache": False} if self._whole_at_once else {}
             self._fs, self._root = fsspec.url_to_fs(named, skip_instance_cache=True, **options)
         except ImportError:
-            extra = EXTRAS[scheme]
             raise PlanError(
-                f"nothing is installed that reaches {scheme}://: pip install 'chartferry[{extra}]'"
+                f"nothing is installed that reaches {scheme}://: pip install 'chartferry[{scheme}]'"
             ) from None
         except Exception as error:  # noqa: BLE001 - each library raises its own
             raise self._failed("reached", error) from None
@@ -55,18 +58,39 @@ class RemoteFolder:
 
     @contextmanager
     def opened(self) -> Iterator[Path]:
-        """Give a folder of this machine to write aside in; it is removed at the end."""
+        """Give a folder of this machine to write aside in; it is removed at the end, and what was staged and not placed too."""
         with TemporaryDirectory(prefix="chartferry-") as folder:
             if not self._whole_at_once:
                 with self._errors("made"):
                     self._fs.makedirs(self._root, exist_ok=True)
-            yield Path(folder)
+            self._clear_staged()  # of an export that was killed
+            try:
+                yield Path(folder)
+            except BaseException:
+                with suppress(DestinationError):  # the next export does it; the first error is the one to tell
+                    self._clear_staged()
+                raise
 
     def take(self, part: AtomicFile, name: str) -> None:
         """Upload a sealed file."""
         with self._errors("written"):
             self._fs.put_file(str(part.part), self._aside(name))
             self._appear(name)
+
+    def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
+        """Upload it under a name that `names` does not give, and read it back. Its copy on this machine is removed."""
+        aside = _beside(sealed.path)
+        with self._errors("written"):
+            self._fs.put_file(str(part.part), self._path(aside))
+        part.part.unlink()  # or all files together would have to fit into the temporary folder
+        digest = hashlib.sha256()
+        for chunk in self.chunks(aside):
+            digest.update(chunk)
+        if digest.hexdigest() != sealed.sha256:
+            raise DestinationError(
+                f"{self._told}: {sealed.path} does not read back as it was written. Run the same command again"
+            )
+        return _StagedObject(self, sealed.path)
 
     def put(self, name: str, content: bytes) -> None:
         """Upload a small file."""
@@ -82,13 +106,7 @@ class RemoteFolder:
 
     def names(self) -> frozenset[str]:
         """Return the names of the files that are there, without those that are being written."""
-        with self._errors("listed"):
-            self._fs.invalidate_cache()
-            try:
-                found = [one["name"].rstrip("/").rpartition("/")[2] for one in self._fs.ls(self._root, detail=True)]
-            except FileNotFoundError:  # an object store has no empty folders
-                return frozenset()
-            return frozenset(name for name in found if name and not name.endswith(LEFTOVER_SUFFIX))
+        return frozenset(name for name in self._all_names() if not name.endswith(LEFTOVER_SUFFIX))
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -98,11 +116,34 @@ class RemoteFolder:
             except FileNotFoundError:
                 return
 
+    def place_staged(self, name: str) -> None:
+        """Move what `stage` has uploaded to its name. An object store copies it, which it shows when all of it is there."""
+        with self._errors("written"):
+            if self._whole_at_once:
+                self._fs.cp_file(self._path(_beside(name)), self._path(name))
+                self._fs.rm_file(self._path(_beside(name)))
+            else:
+                self._fs.mv(self._path(_beside(name)), self._path(name))
+
+    def _clear_staged(self) -> None:
+        for name in sorted(self._all_names()):
+            if name.startswith(".") and name.endswith(LEFTOVER_SUFFIX):
+                self.remove(name)
+
+    def _all_names(self) -> frozenset[str]:
+        with self._errors("listed"):
+            self._fs.invalidate_cache()
+            try:
+                found = [one["name"].rstrip("/").rpartition("/")[2] for one in self._fs.ls(self._root, detail=True)]
+            except FileNotFoundError:  # an object store has no empty folders
+                return frozenset()
+            return frozenset(filter(None, found))
+
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
     def _aside(self, name: str) -> str:
-        return self._path(name if self._whole_at_once else f".{name}{LEFTOVER_SUFFIX}")
+        return self._path(name if self._whole_at_once else _beside(name))
 
     def _appear(self, name: str) -> None:
         if not self._whole_at_once:
@@ -123,3 +164,18 @@ class RemoteFolder:
             f"{self._told} cannot be {doing} ({type(error).__name__}); check the place, the credentials, and that it is reached "
             "from here. Then run the same command again"
         )
+
+
+def _beside(name: str) -> str:
+    return f".{name}{LEFTOVER_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class _StagedObject:
+    """A file that `RemoteFolder.stage` has uploaded."""
+
+    folder: RemoteFolder
+    name: str
+
+    def place(self) -> None:
+        self.folder.place_staged(self.name)

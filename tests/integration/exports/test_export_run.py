@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exports.catalogue import builtin_names
+from exports.delivery.destination import LocalFolder
 from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import FileProgress, export
@@ -50,7 +51,7 @@ async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path)
     device = {"resourceType": "Device", "id": "d1"}
     await fill(store, [patient("b"), patient("a", multipleBirthInteger=2), device])
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path / "out"), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(tmp_path / "out")), snapshot)
     assert [file.path for file in result.files] == ["Device.ndjson.gz", "Patient.ndjson.gz"]
     assert lines_of(tmp_path / "out" / "Device.ndjson.gz") == [device]
     assert [line["id"] for line in lines_of(tmp_path / "out" / "Patient.ndjson.gz")] == ["a", "b"]
@@ -60,7 +61,7 @@ async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path)
 async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), patient("b")])
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path, formats=("csv", "ndjson")), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv", "ndjson")), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     assert manifest["runs"] == [one.run for one in result.runs]
     assert len(manifest["files"]) == 1 + len(builtin_names())
@@ -81,7 +82,7 @@ async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_p
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         async with store.snapshot(Selection()) as snapshot:
-            await export(ExportRequest(out=folder, formats=("ndjson", "csv")), snapshot)
+            await export(ExportRequest(out=LocalFolder(folder), formats=("ndjson", "csv")), snapshot)
     first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
     assert first == second
 
@@ -89,7 +90,7 @@ async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_p
 async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path / "out"), snapshot)
+        await export(ExportRequest(out=LocalFolder(tmp_path / "out")), snapshot)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
 
@@ -98,10 +99,12 @@ async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp
     await fill(store, [patient("a", name=[{"family": "Quill"}, {"family": "Wren"}])])
     view = view_file(tmp_path, "names", {"path": "name.family", "name": "family"})
     out = tmp_path / "out"
-    await exported(store, ExportRequest(out=out))
+    await exported(store, ExportRequest(out=LocalFolder(out)))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(ViewDataError, match=r"view 'names': column family .* --strict") as caught:
-        await exported(store, ExportRequest(out=out, formats=("ndjson", "csv"), views=(view,), strict=True))
+        await exported(
+            store, ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"), views=(view,), strict=True)
+        )
     assert "Quill" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -111,9 +114,9 @@ async def test_what_only_the_former_export_listed_is_cleared_and_foreign_files_s
 ) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
     (tmp_path / "notes.csv.gz").write_text("mine")
-    await exported(store, ExportRequest(out=tmp_path, views=("patient", "encounter")))
+    await exported(store, ExportRequest(out=LocalFolder(tmp_path), views=("patient", "encounter")))
     (tmp_path / "condition.csv.gz").write_text("mine too")
-    await exported(store, ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",)))
+    await exported(store, ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("patient",)))
     kept = {
         "notes.csv.gz",
         "condition.csv.gz",
@@ -140,7 +143,7 @@ async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store,
     ]
     await fill(store, [{"resourceType": "Observation", "id": f"o{at}", **one} for at, one in enumerate(values)])
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv",)), snapshot)
     rows = table_of(tmp_path / "observation.csv.gz")
     assert [row["value_quantity"] for row in rows] == ["", "", "", "", "1.5", "", "", ""]
     assert [row["value_integer"] for row in rows] == ["", "", "", "", "", "", "", "3"]
@@ -163,7 +166,9 @@ async def test_parquet_has_the_rows_of_csv_typed_and_odd_values_are_null_and_cou
     ]
     await fill(store, [{"resourceType": "Observation", "id": f"0{at}", **one} for at, one in enumerate(values)])
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path, formats=("csv", "parquet"), views=("observation",)), snapshot)
+        result = await export(
+            ExportRequest(out=LocalFolder(tmp_path), formats=("csv", "parquet"), views=("observation",)), snapshot
+        )
     rows = pq.read_table(tmp_path / "observation.parquet").to_pylist()
     assert [row["key"] for row in rows] == ["00", "01", "02"]
     assert [row["effective_at"] for row in rows] == [datetime(2020, 1, 2, 8, 4, 5, tzinfo=UTC), None, None]
@@ -181,7 +186,11 @@ async def test_files_are_plain_or_compressed_and_csv_is_written_for_its_reader(s
     family = "=cmd()"
     await fill(store, [patient("a", name=[{"family": family}]), patient("b")])
     request = ExportRequest(
-        out=tmp_path, formats=("ndjson", "csv"), views=("patient",), compression="zstd", csv_dialect="pandas"
+        out=LocalFolder(tmp_path),
+        formats=("ndjson", "csv"),
+        views=("patient",),
+        compression="zstd",
+        csv_dialect="pandas",
     )
     async with store.snapshot(Selection()) as snapshot:
         await export(request, snapshot)
@@ -199,7 +208,9 @@ async def test_files_are_plain_or_compressed_and_csv_is_written_for_its_reader(s
 async def test_beside_tables_stands_what_each_column_is(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path, formats=("csv", "parquet"), views=("vital_sign",)), snapshot)
+        await export(
+            ExportRequest(out=LocalFolder(tmp_path), formats=("csv", "parquet"), views=("vital_sign",)), snapshot
+        )
     package = json.loads((tmp_path / "datapackage.json").read_bytes())
     by_path = {table["path"]: table["schema"]["fields"] for table in package["resources"]}
     header = table_header(tmp_path / "vital_sign.csv.gz")
@@ -221,9 +232,9 @@ async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store:
     await fill(store, [patient(str(value), multipleBirthInteger=value) for value in (1, 2, "q12h", 3.5)])
     where = [{"path": "multipleBirth.ofType(integer) > 1"}]
     view = view_file(tmp_path, "twins", {"path": "id", "name": "id"}, where=where)
-    await exported(store, ExportRequest(out=tmp_path / "out", views=(view,)))
+    await exported(store, ExportRequest(out=LocalFolder(tmp_path / "out"), views=(view,)))
     with pytest.raises(ViewDataError, match="whether 1 Patient resources belong in it"):
-        await exported(store, ExportRequest(out=tmp_path / "strict", views=(view,), strict=True))
+        await exported(store, ExportRequest(out=LocalFolder(tmp_path / "strict"), views=(view,), strict=True))
     assert [row["id"] for row in table_of(tmp_path / "out" / "twins.csv.gz")] == ["2", "3.5"]
     file = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"][0]
     assert (file["left_out"], file.get("left_empty")) == (1, None)
@@ -235,7 +246,7 @@ async def test_the_manifest_names_the_runs_that_have_not_ended(store: Store, tmp
     async with await store.begin_run(scope) as run:
         await run.write(Batch(records=[record(patient("a", gender="male")), record(patient("b"))]))
         async with store.snapshot(Selection()) as snapshot:
-            await export(ExportRequest(out=tmp_path), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path)), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("a")]
     assert manifest["runs"] == [run.id - 1]
@@ -256,7 +267,7 @@ async def test_a_failed_run_is_told_as_such_and_one_that_left_nothing_is_not_sho
                 await run.write(Batch(records=[record(one) for one in found]))
                 await run.fail(reason="the EHR went away", requests=1, retries=0)
         async with store.snapshot(Selection()) as snapshot:
-            await export(ExportRequest(out=tmp_path, formats=("ndjson",)), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson",)), snapshot)
         told.append((tmp_path / "manifest.json").read_bytes())
     assert told[0] == told[1]
     first, last = json.loads(told[0]), json.loads(told[2])
@@ -275,7 +286,7 @@ async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp
     )
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(ViewError, match=r"select\[0\]\.column\[0\]\.path"):
-            await export(ExportRequest(out=tmp_path, views=(str(tmp_path / "bad.json"),)), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path), views=(str(tmp_path / "bad.json"),)), snapshot)
     assert (tmp_path / "manifest.json").exists()
 
 
@@ -283,7 +294,7 @@ async def test_leftovers_of_a_killed_export_are_removed(store: Store, tmp_path: 
     (tmp_path / ".Old.ndjson.gz.chartferry-part").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path), snapshot)
+        await export(ExportRequest(out=LocalFolder(tmp_path)), snapshot)
     assert names_in(tmp_path) == {"notes.txt", "manifest.json"}
 
 
@@ -291,12 +302,12 @@ async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) 
     (tmp_path / "file").write_text("")
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(DestinationError, match="file"):
-            await export(ExportRequest(out=tmp_path / "file"), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path / "file")), snapshot)
 
 
 async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_path: Path) -> None:
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path, formats=("csv",)), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv",)), snapshot)
     assert len(result.files) == len(builtin_names())
     assert result.rows == 0
     header = gzip.decompress((tmp_path / "patient.csv.gz").read_bytes()).decode()
@@ -308,7 +319,7 @@ async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Pa
     await fill(store, [patient(f"p{number}") for number in range(10)])
     seen: list[FileProgress] = []
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path), snapshot, on_progress=seen.append)
+        await export(ExportRequest(out=LocalFolder(tmp_path)), snapshot, on_progress=seen.append)
     assert seen[-1] == FileProgress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
 
 
@@ -320,7 +331,7 @@ async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_d
     await fill(store, [patient("b", gender="male"), patient("n")])
     await remove(store, "a")
     await remove(store, "c", connection="south")
-    request = ExportRequest(out=tmp_path, formats=("ndjson", "csv"), views=("patient",))
+    request = ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("patient",))
     async with store.snapshot(Selection(changed_since=2)) as snapshot:
         result = await export(request, snapshot)
     assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("b", gender="male"), patient("n")]
@@ -339,7 +350,7 @@ async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: 
     await fill(store, [patient("1", birthDate="1970")], connection="north")
     await fill(store, [patient("1", birthDate="1980")], connection="south")
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=tmp_path, views=("patient",)), snapshot)
+        await export(ExportRequest(out=LocalFolder(tmp_path), views=("patient",)), snapshot)
     rows = table_of(tmp_path / "patient.csv.gz")
     assert [(row["connection"], row["key"], row["birth_date_written"]) for row in rows] == [
         ("north", "1", "1970"),
@@ -360,7 +371,7 @@ async def test_csv_tells_null_from_empty_and_writes_booleans_lists_and_line_brea
     whole = patient("a", active=True, text={"div": 'a "b"\n,c'}, name=[{"given": ["é", "f"]}])
     await fill(store, [whole, patient("b", active=False, text={"div": ""}), patient("c")])
     async with store.snapshot(Selection()) as snapshot:
-        result = await export(ExportRequest(out=tmp_path / "out", views=(str(view),)), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(tmp_path / "out"), views=(str(view),)), snapshot)
     content = gzip.decompress((tmp_path / "out" / "mine.csv.gz").read_bytes()).decode()
     assert content == ('active,note,givens\ntrue,"a ""b""\n,c","[""é"", ""f""]"\nfalse,"",[]\n,,[]\n')
     assert result.rows == 3
@@ -373,7 +384,9 @@ async def test_the_manifest_holds_no_patient_and_no_path_of_this_machine(store: 
         '{"resource": "Patient", "name": "mine", "select": [{"column": [{"path": "gender", "name": "g"}]}]}'
     )
     patients = ("secret-id",)
-    request = ExportRequest(out=tmp_path / "out", views=(str(view),), patients=patients, connections=("site",))
+    request = ExportRequest(
+        out=LocalFolder(tmp_path / "out"), views=(str(view),), patients=patients, connections=("site",)
+    )
     async with store.snapshot(Selection(connections=("site",), patients=patients)) as snapshot:
         result = await export(request, snapshot)
     manifest = (tmp_path / "out" / "manifest.json").read_text()
@@ -392,6 +405,6 @@ async def test_a_strict_export_names_column_and_type_of_an_odd_value_but_not_the
         with pytest.raises(
             ViewDataError, match=r"view 'observation': column value_quantity .*not a valid decimal"
         ) as caught:
-            await export(ExportRequest(out=tmp_path, views=("observation",), strict=True), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path), views=("observation",), strict=True), snapshot)
     assert "Quill" not in str(caught.value)
     assert names_in(tmp_path) == set()

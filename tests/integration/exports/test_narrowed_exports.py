@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from exports.delivery.destination import LocalFolder
 from exports.errors import DriftError, PlanError
 from exports.plan import ExportRequest
 from exports.run import ExportResult, export
@@ -36,7 +37,7 @@ ROOM_REFERENCE = {"reference": "Location/room"}
 
 async def run(store: Store, out: Path, **wanted: Any) -> ExportResult:
     async with store.snapshot(Selection()) as snapshot:
-        return await export(ExportRequest(out=out, **wanted), snapshot)
+        return await export(ExportRequest(out=LocalFolder(out), **wanted), snapshot)
 
 
 def ids(path: Path) -> list[str]:
@@ -138,7 +139,7 @@ async def test_changes_are_not_narrowed_because_nobody_could_follow_them(
     await fill(store, charts())
     async with store.snapshot(Selection(changed_since=1)) as snapshot:
         with pytest.raises(PlanError, match="--changed-since"):
-            await export(ExportRequest(out=tmp_path / "out", **part), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path / "out"), **part), snapshot)
 
 
 def a_view(tmp_path: Path, *columns: tuple[str, str, str]) -> str:

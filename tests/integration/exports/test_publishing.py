@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from exports.delivery.destination import LocalFolder
 from exports.errors import DatasetError, DestinationError, PlanError
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
@@ -200,5 +201,5 @@ async def test_an_export_into_a_published_folder_is_refused(store: Store, tmp_pa
     before = contents(tmp_path)
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(DestinationError, match="published dataset"):
-            await export(ExportRequest(out=tmp_path), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path)), snapshot)
     assert contents(tmp_path) == before

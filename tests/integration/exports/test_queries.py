@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from exports.delivery.destination import LocalFolder
 from exports.errors import PlanError, QueryError, ViewDataError
 from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
@@ -176,7 +177,7 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
     queries = {"queries": (men, count), "parameters": {"sex": "male"}}
     async with store.snapshot(Selection()) as snapshot:
         await fill(store, [patient("c")])
-        result = await export(ExportRequest(out=out, views=("patient",), **queries), snapshot)
+        result = await export(ExportRequest(out=LocalFolder(out), views=("patient",), **queries), snapshot)
         assert table_of(out / "men.csv.gz") == [{"key": "a"}]
         assert table_of(out / "count.csv.gz") == [{"n": str(len(table_of(out / "patient.csv.gz")))}] == [{"n": "2"}]
         manifest = json.loads((out / "manifest.json").read_text())
@@ -187,7 +188,7 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
         }
     # alone they are all that is written; what the former export listed is cleared
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=out, **queries), snapshot)
+        await export(ExportRequest(out=LocalFolder(out), **queries), snapshot)
         assert names_in(out) == {
             "manifest.json",
             "men.csv.gz",
@@ -197,10 +198,10 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
         }
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(QueryError, match="no query has a parameter born"):
-            await export(ExportRequest(out=out, queries=(count,), parameters={"born": "1"}), snapshot)
+            await export(ExportRequest(out=LocalFolder(out), queries=(count,), parameters={"born": "1"}), snapshot)
         same = written(tmp_path, "-- @name: patient\nSELECT 1")
         with pytest.raises(PlanError, match=r"two files would be named patient\.csv\.gz"):
-            await export(ExportRequest(out=out, views=("patient",), queries=(same,)), snapshot)
+            await export(ExportRequest(out=LocalFolder(out), views=("patient",), queries=(same,)), snapshot)
 
 
 EVERY_TYPE = """
@@ -213,7 +214,7 @@ async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(s
     await fill(store, [patient("a")])
     out, query = tmp_path / "out", written(tmp_path, EVERY_TYPE)
     request = ExportRequest(
-        out=out,
+        out=LocalFolder(out),
         queries=(query,),
         formats=("parquet", "csv"),
         views=("patient",),
@@ -262,5 +263,5 @@ async def test_a_limited_export_limits_queries_too(store: Store, tmp_path: Path)
     query = written(tmp_path, PEOPLE + "SELECT key FROM p ORDER BY key DESC LIMIT 5")
     async with store.snapshot(Selection()) as snapshot:
         where = ("Patient.gender.empty()",)
-        await export(ExportRequest(out=tmp_path / "out", queries=(query,), limit=1, where=where), snapshot)
+        await export(ExportRequest(out=LocalFolder(tmp_path / "out"), queries=(query,), limit=1, where=where), snapshot)
     assert table_of(tmp_path / "out" / "q.csv.gz") == [{"key": "b"}]

@@ -1,4 +1,4 @@
-"""Datasets published to an S3 server (moto's) and to an SFTP server (asyncssh's), over real sockets."""
+"""Datasets and exports that go to an S3 server (moto's) and to an SFTP server (asyncssh's), over real sockets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ import asyncssh
 import pytest
 from moto.server import ThreadedMotoServer
 
+from exports.delivery.destination import Destination, LocalFolder
+from exports.delivery.files import AtomicFile, DeliveredFile, Staged
+from exports.delivery.place_name import destination_of
 from exports.delivery.remote_folder import RemoteFolder
 from exports.errors import DestinationError, PlanError
+from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest, publish
+from exports.run import export
 from snapshots.reader import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient
@@ -171,6 +176,111 @@ async def test_what_lies_there_is_read_back_and_a_difference_told(store: Store, 
     assert "manifest.json" not in RemoteFolder(url).names()
 
 
+async def exported(store: Store, out: Destination, *types: str, formats: tuple[str, ...] = ("ndjson", "csv")) -> None:
+    views = ("patient",) if "csv" in formats else ()
+    async with store.snapshot(Selection(types=types)) as snapshot:
+        await export(ExportRequest(out=out, types=types, formats=formats, views=views), snapshot)
+
+
+def contents(place: Destination) -> dict[str, bytes]:
+    return {name: b"".join(place.chunks(name)) for name in place.names()}
+
+
+async def test_an_export_elsewhere_has_the_bytes_of_one_here_and_clears_only_what_the_former_listed(
+    store: Store, tmp_path: Path, url: str
+) -> None:
+    await fill(store, [patient("a"), {"resourceType": "Device", "id": "d1"}])
+    here, there = LocalFolder(tmp_path / "here"), RemoteFolder(url)
+    there.put("notes.txt", b"a foreign file")
+    for types in (("Device", "Patient"), ("Patient",)):
+        await exported(store, here, *types)
+        await exported(store, there, *types)
+        assert contents(there) == contents(here) | {"notes.txt": b"a foreign file"}
+    assert not any(name.startswith("Device") for name in there.names())
+    assert {name for name in there._all_names() if name.startswith(".")} == set(), "nothing is left beside the files"
+
+
+class Broken(RemoteFolder):
+    """Breaks off at a step: while files are uploaded, or while they are moved to their names."""
+
+    def __init__(self, url: str, *, staged: int = 99, placed: int = 99) -> None:
+        super().__init__(url)
+        self.left = {"stage": staged, "place": placed}
+
+    def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
+        self._step("stage")
+        return super().stage(part, sealed)
+
+    def place_staged(self, name: str) -> None:
+        self._step("place")
+        super().place_staged(name)
+
+    def _step(self, step: str) -> None:
+        self.left[step] -= 1
+        if self.left[step] < 0:
+            raise Killed
+
+    def _clear_staged(self) -> None:
+        if min(self.left.values()) >= 0:  # who is killed clears nothing
+            super()._clear_staged()
+
+
+async def test_an_export_elsewhere_that_breaks_off_is_never_seen_by_half(
+    store: Store, tmp_path: Path, url: str
+) -> None:
+    there = RemoteFolder(url)
+    await fill(store, [patient("a")])
+    await exported(store, there)
+    first = contents(there)
+    await fill(store, [patient("b"), {"resourceType": "Device", "id": "d1"}])
+    with pytest.raises(Killed):
+        await exported(store, Broken(url, staged=2))
+    assert contents(there) == first, "while files are uploaded, the former export is there as it was"
+    with pytest.raises(Killed):
+        await exported(store, Broken(url, placed=2))
+    assert "manifest.json" not in there.names(), "while files are moved, nothing says what they are"
+    await exported(store, there, "Patient", formats=("ndjson",))
+    await exported(store, LocalFolder(tmp_path / "here"), "Patient", formats=("ndjson",))
+    assert contents(there) == contents(LocalFolder(tmp_path / "here"))
+    assert {name for name in there._all_names() if name.startswith(".")} == set()
+
+
+async def test_an_export_elsewhere_is_read_back_before_it_takes_the_place_of_the_former(store: Store, url: str) -> None:
+    class Lossy(RemoteFolder):
+        """Loses the end of what it takes."""
+
+        def chunks(self, name: str) -> Iterator[bytes]:
+            for chunk in super().chunks(name):
+                yield chunk[:-1] if "Patient" in name else chunk
+
+    await fill(store, [patient("a")])
+    with pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz does not read back as it was written"):
+        await exported(store, Lossy(url))
+    assert RemoteFolder(url)._all_names() == frozenset()
+
+
+async def test_an_export_leaves_a_dataset_elsewhere_alone(store: Store, url: str) -> None:
+    await fill(store, [patient("a")])
+    there = RemoteFolder(url)
+    request = PublishRequest(connections=("site",))
+    await publish(request, there, lambda since: store.snapshot(Selection(changed_since=since)))
+    before = contents(there)
+    with pytest.raises(DestinationError, match="published dataset, which others follow"):
+        await exported(store, there)
+    assert contents(there) == before
+
+
+def test_a_file_url_is_a_folder_of_this_machine_and_what_only_looks_like_a_url_is_refused(tmp_path: Path) -> None:
+    assert str(destination_of(f"file://{tmp_path}/my%20charts")) == str(destination_of(f"{tmp_path}/my charts"))
+    for place in ("file://elsewhere/charts", "file://"):
+        with pytest.raises(PlanError, match="names a folder of this machine"):
+            destination_of(place)
+    with pytest.raises(PlanError, match="s3:/bucket/charts is neither a folder nor a URL; s3:// begins one"):
+        destination_of("s3:/bucket/charts")
+    with pytest.raises(PlanError, match="is not a URL"):
+        destination_of("sftp://carrier:hunter2@[x/charts")
+
+
 def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
     with socket.socket() as taken:  # bound, and listening to nobody
         taken.bind(("127.0.0.1", 0))
@@ -181,7 +291,7 @@ def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
 
 
 def test_a_scheme_that_no_library_has_is_refused_with_those_there_are() -> None:
-    with pytest.raises(PlanError, match="no destination has ftp:// URLs; allowed: s3, gs, az, sftp, or a folder"):
+    with pytest.raises(PlanError, match="no destination has ftp:// URLs; allowed: file, s3, gs, az, sftp, or a folder"):
         RemoteFolder("ftp://example.org/x")
     with pytest.raises(PlanError, match=r"pip install 'chartferry\[gs\]'"):
         RemoteFolder("gs://bucket/x")

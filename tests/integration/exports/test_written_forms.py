@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from exports.compiler import Source, compile_view
+from exports.delivery.destination import LocalFolder
 from exports.formats.written_forms import with_one_form
 from exports.plan import ExportRequest
 from exports.run import export
@@ -79,7 +80,7 @@ async def test_csv_and_parquet_have_the_same_days_and_moments_and_count_odd_ones
     view = tmp_path / "view.json"
     view.write_text(json.dumps({"name": "mine", "resource": "Patient", "select": [{"column": listed}]}))
     async with store.snapshot(Selection()) as snapshot:
-        request = ExportRequest(out=tmp_path / "out", formats=("csv", "parquet"), views=(str(view),))
+        request = ExportRequest(out=LocalFolder(tmp_path / "out"), formats=("csv", "parquet"), views=(str(view),))
         result = await export(request, snapshot)
     assert table_of(tmp_path / "out" / "mine.csv.gz") == [
         {"born": "1970-01-02", "born_written": "1970-01-02", "died": "2020-01-02T08:04:05Z", "died_written": "p0"},

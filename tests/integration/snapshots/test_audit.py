@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from exports.chart import deliver_chart
+from exports.delivery.destination import LocalFolder
 from exports.errors import ExportError
 from exports.plan import ExportRequest
 from exports.run import export
@@ -118,7 +119,7 @@ async def test_a_read_that_cannot_be_audited_leaves_no_file(store: Store, store_
     execute(store_url, "ALTER TABLE audit_patient ADD CHECK (patient_id <> 'p2')")
     with pytest.raises((StoreError, ExportError)):
         async with store.snapshot(Selection()) as snapshot:
-            await export(ExportRequest(out=tmp_path / "out", formats=("ndjson",)), snapshot)
+            await export(ExportRequest(out=LocalFolder(tmp_path / "out"), formats=("ndjson",)), snapshot)
     assert [name for _, _, names in os.walk(tmp_path) for name in names] == []
     assert audited(store_url) == {}
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exports.delivery.destination import LocalFolder
 from exports.delivery.files import BLOCK_BYTES, AtomicFile, Compress, Encoder, output_folder
-from exports.delivery.manifest import clear_former, manifest_content, retire_manifest
+from exports.delivery.manifest import clear_former, listed_before, manifest_content, retire_manifest
 from exports.errors import DestinationError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
 
@@ -153,16 +154,20 @@ def test_a_retired_manifest_lists_files_of_ours_and_nothing_elsewhere(
     content: str, listed: set[str], tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    assert retire_manifest(tmp_path) == listed
+    assert listed_before(LocalFolder(tmp_path)) == listed
+    retire_manifest(LocalFolder(tmp_path), listed)
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_what_an_export_that_was_killed_has_retired_is_still_known_to_the_next(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifest_of("Patient.ndjson.gz"))
-    assert retire_manifest(tmp_path) == {"Patient.ndjson.gz"}
-    assert retire_manifest(tmp_path) == {"Patient.ndjson.gz"}
+    folder = LocalFolder(tmp_path)
+    assert listed_before(folder) == {"Patient.ndjson.gz"}
+    retire_manifest(folder, {"Patient.ndjson.gz", "placed.csv.gz"})
     (tmp_path / "Patient.ndjson.gz").write_text("")
-    clear_former(tmp_path, {"Patient.ndjson.gz", "gone.csv.gz"})
+    (tmp_path / "placed.csv.gz").write_text("")
+    assert listed_before(folder) == {"Patient.ndjson.gz", "placed.csv.gz"}
+    clear_former(folder, {"Patient.ndjson.gz", "placed.csv.gz", "gone.csv.gz"})
     assert not list(tmp_path.iterdir())
 
 

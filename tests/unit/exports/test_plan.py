@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from config.settings import ExportDefaults
 from exports.catalogue import LoadedView, builtin_names, load_view, load_views, view_sets
+from exports.delivery.destination import LocalFolder
 from exports.errors import PlanError, UnknownViewError, ViewError
 from exports.formats.data_package import DescribedTable, package_content
 from exports.formats.file_formats import FORMATS, TABLES
@@ -24,58 +25,65 @@ def names(request: ExportRequest, available: dict[str, int], views: list[LoadedV
 
 
 def test_every_type_of_the_store_is_the_default() -> None:
-    assert names(ExportRequest(out=OUT), {"Patient": 1, "Device": 1}) == ["Device.ndjson.gz", "Patient.ndjson.gz"]
+    assert names(ExportRequest(out=LocalFolder(OUT)), {"Patient": 1, "Device": 1}) == [
+        "Device.ndjson.gz",
+        "Patient.ndjson.gz",
+    ]
 
 
 def test_all_built_in_views_are_the_default_of_csv() -> None:
-    assert names(ExportRequest(out=OUT, formats=("csv",)), {}) == [f"{name}.csv.gz" for name in builtin_names()]
+    assert names(ExportRequest(out=LocalFolder(OUT), formats=("csv",)), {}) == [
+        f"{name}.csv.gz" for name in builtin_names()
+    ]
 
 
 def test_naming_a_view_asks_for_csv() -> None:
-    assert names(ExportRequest(out=OUT, views=("patient",)), {"Device": 1}, [load_view("patient")]) == [
+    assert names(ExportRequest(out=LocalFolder(OUT), views=("patient",)), {"Device": 1}, [load_view("patient")]) == [
         "patient.csv.gz"
     ]
 
 
 def test_types_narrow_the_built_in_views() -> None:
-    request = ExportRequest(out=OUT, formats=("csv",), types=("Goal", "Condition"))
+    request = ExportRequest(out=LocalFolder(OUT), formats=("csv",), types=("Goal", "Condition"))
     assert names(request, {}) == ["condition.csv.gz", "goal.csv.gz"]
 
 
 def test_a_type_asked_for_by_name_gets_its_file_though_the_store_has_none() -> None:
-    assert names(ExportRequest(out=OUT, types=("Device",)), {}) == ["Device.ndjson.gz"]
+    assert names(ExportRequest(out=LocalFolder(OUT), types=("Device",)), {}) == ["Device.ndjson.gz"]
 
 
 def test_views_without_csv_contradict_the_request() -> None:
     with pytest.raises(PlanError, match="add csv"):
-        names(ExportRequest(out=OUT, formats=("ndjson",), views=("patient",)), {})
+        names(ExportRequest(out=LocalFolder(OUT), formats=("ndjson",), views=("patient",)), {})
 
 
 def test_an_unknown_format_is_told_with_those_there_are() -> None:
     with pytest.raises(PlanError, match="xlsx; allowed: ndjson, csv"):
-        names(ExportRequest(out=OUT, formats=("xlsx",)), {})
+        names(ExportRequest(out=LocalFolder(OUT), formats=("xlsx",)), {})
 
 
 def test_a_view_of_a_type_that_was_left_out_contradicts_the_request() -> None:
     with pytest.raises(PlanError, match="patient reads Patient"):
-        names(ExportRequest(out=OUT, views=("patient",), types=("Device",)), {}, [load_view("patient")])
+        names(ExportRequest(out=LocalFolder(OUT), views=("patient",), types=("Device",)), {}, [load_view("patient")])
 
 
 def test_two_views_of_one_name_are_refused() -> None:
     views = [load_view("patient"), LoadedView("patient", {}, "")]
     with pytest.raises(PlanError, match="two views are named patient"):
-        names(ExportRequest(out=OUT, views=("patient", "file.json")), {}, views)
+        names(ExportRequest(out=LocalFolder(OUT), views=("patient", "file.json")), {}, views)
 
 
 def test_a_type_that_is_no_file_name_is_refused() -> None:
     with pytest.raises(PlanError, match="not a resource type"):
-        names(ExportRequest(out=OUT), {"../../etc/passwd": 1})
+        names(ExportRequest(out=LocalFolder(OUT)), {"../../etc/passwd": 1})
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,5}", fullmatch=True), st.integers(1, 9)))
 def test_the_order_of_files_does_not_depend_on_the_order_of_types(available: dict[str, int]) -> None:
     backwards = dict(reversed(available.items()))
-    assert names(ExportRequest(out=OUT), available) == names(ExportRequest(out=OUT), backwards)
+    assert names(ExportRequest(out=LocalFolder(OUT)), available) == names(
+        ExportRequest(out=LocalFolder(OUT)), backwards
+    )
 
 
 def columns_of(selection: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,36 @@
+"""Which destination a name means: that of a folder of this machine, or a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from exports.delivery.destination import REMOTE_SCHEMES, Destination, LocalFolder
+from exports.errors import PlanError
+
+_THIS_MACHINE = frozenset({"", "localhost"})  # as RFC 8089 writes it in file:// URLs
+
+
+def destination_of(place: str) -> Destination:
+    """Return the destination that a folder's name or a URL means.
+
+    Raises:
+        PlanError: no destination has such URLs, or what reaches them is not installed.
+        DestinationError: the place cannot be reached.
+    """
+    if "://" not in place:
+        scheme = place.partition(":/")[0]
+        if scheme in REMOTE_SCHEMES and scheme != place:
+            raise PlanError(f"{place} is neither a folder nor a URL; {scheme}:// begins one")
+        return LocalFolder(Path(place))
+    try:
+        parts = urlsplit(place)
+    except ValueError:
+        raise PlanError("the destination is not a URL; give a folder, or a URL such as s3://bucket/charts") from None
+    if parts.scheme != "file":
+        from exports.delivery.remote_folder import RemoteFolder  # fsspec is imported only for what is elsewhere
+
+        return RemoteFolder(place)
+    if parts.netloc not in _THIS_MACHINE or not parts.path:
+        raise PlanError("a file:// URL names a folder of this machine, as file:///srv/charts does")
+    return LocalFolder(Path(unquote(parts.path)))
