@@ -242,6 +242,9 @@ class PreviewStore(EhrRunStore):
         self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
         return len(units)
 
+    async def keep_notes(self, notes: Sequence[str]) -> None:
+        """A preview is not resumed: its notes are given at its end."""
+
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
         """End the run when the crawl is about to fetch its searches; there are no other units.
 
@@ -297,7 +300,7 @@ class PreviewStore(EhrRunStore):
     def _unreached(self) -> Any:
         raise NotImplementedError("a preview ends with its plan")
 
-    remarks = finish = references = attachments = property(_unreached)
+    finish = references = attachments = property(_unreached)
 
 
 class PreviewRuns:

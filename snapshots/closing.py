@@ -134,14 +134,13 @@ async def close_run(
         "status": status,
         "requests": requests,
         "retries": retries,
-        "notes": [*notes, *judged.notes],
         "patients": patients,
         "full_listing": full and any(end.in_full for end in ends) and not await _is(conn, "leaves_a_gap", own),
         "error": None,
         "claims": Jsonb([asdict(claim) for claim in claims]),
         "at": at,
     }
-    await _close(conn, closing.run, values)
+    await _close(conn, closing.run, values, [*notes, *judged.notes])
 
 
 async def fail_run(
@@ -161,17 +160,21 @@ async def fail_run(
         "status": "failed",
         "requests": requests,
         "retries": retries,
-        "notes": list(notes),
         "patients": await _number(conn, "patients", closing.own),
         "full_listing": False,
         "error": reason,
         "claims": Jsonb([]),
         "at": at,
     }
-    await _close(conn, closing.run, values)
+    await _close(conn, closing.run, values, notes)
 
 
-async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any]) -> None:
+async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any], notes: Sequence[str]) -> None:
+    remarks = [
+        f"{'' if kind == ALL_TYPES else f'{kind}: '}{remark} ({units} x)"
+        async for kind, remark, units in await conn.execute(_SQL["remarks"], {"run": run})
+    ]
+    await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remarks]})
     await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
     await evidence.empty(conn, [run])
     await conn.execute(_SQL["close"], values)

@@ -6,7 +6,7 @@ the run, and `reports` describes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -229,11 +229,10 @@ class OpenRun:
                 ) in found
             ]
 
-    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """Return the remarks of settled units of these kinds, for people: (type, reason) -> count."""
-        async with self._session.transaction("reading the ledger") as own:
-            found = await self._conn.execute(_SQL["remarks"], {**own, "kinds": list(kinds)})
-            return {(resource_type, reason): count async for resource_type, reason, count in found}
+    async def keep_notes(self, notes: Sequence[str]) -> None:
+        """Keep notes with the open run; those that it has already are not kept twice."""
+        async with self._session.transaction("keeping notes") as own:
+            await self._conn.execute(_SQL["keep_notes"], {**own, "notes": list(notes)})
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction.

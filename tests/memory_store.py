@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -39,6 +39,7 @@ class MemoryRunStore(RunStore):
         self.records: dict[tuple[str, str], Record] = {}
         self.results: dict[str, UnitResult] = {}
         self._units: dict[str, Unit] = {}
+        self._notes: dict[str, None] = {}
         self._kept: dict[tuple[str, str], Record] = {}  # tombstones included
 
     @property
@@ -59,12 +60,16 @@ class MemoryRunStore(RunStore):
         ]
         return found[:limit]
 
-    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        return Counter(
+    async def keep_notes(self, notes: Sequence[str]) -> None:
+        self._notes |= dict.fromkeys(notes)
+
+    def _remarks(self) -> list[str]:
+        found = Counter(
             (self._units[one.key].resource_type, one.reason)
             for one in self.results.values()
-            if one.state is UnitState.SETTLED and one.reason and self._units[one.key].kind in kinds
+            if one.state is UnitState.SETTLED and one.reason
         )
+        return [f"{kind}: {remark} ({count} x)" for (kind, remark), count in sorted(found.items())]
 
     async def write(self, batch: Batch) -> None:
         unknown = [result.key for result in batch.results if result.key not in self._units]
@@ -96,6 +101,5 @@ class MemoryRunStore(RunStore):
 
     def _report(self, status: str, notes: Sequence[str]) -> RunReport:
         received = Counter(resource_type for resource_type, _ in self.records)
-        return RunReport(
-            id=self.id, connection="memory", status=status, mode="crawl", resources=received, notes=tuple(notes)
-        )
+        told = tuple(dict.fromkeys((*self._notes, *notes, *self._remarks())))
+        return RunReport(id=self.id, connection="memory", status=status, mode="crawl", resources=received, notes=told)

@@ -39,6 +39,10 @@ class Run:
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)
 
+    async def keep_notes(self) -> None:
+        """Keep what is noted so far with the run, which may be killed and resumed."""
+        await self.store.keep_notes(self.notes)
+
     def show(self, phase: str | None = None) -> None:
         """Report the run's progress."""
         self.progress.phase = phase or self.progress.phase

@@ -7,7 +7,7 @@ its units has its own protocol: an EHR's is `connectors.fhir.memories`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -62,8 +62,11 @@ class RunStore(Protocol):
         A fetcher asks only for the `kinds` that it fetches; None returns all.
         """
 
-    async def remarks(self, kinds: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """Return the remarks of settled units of these kinds, for people: (type, reason) -> count."""
+    async def keep_notes(self, notes: Sequence[str]) -> None:
+        """Keep what a step noted that a resumed run does not take again; what is kept already is not kept twice.
+
+        What is to be said of one unit is the reason of its result instead: the report tells it, whichever process settled it.
+        """
 
     async def write(self, batch: Batch) -> None:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
@@ -84,6 +87,8 @@ class RunStore(Protocol):
         overlap: timedelta | None = None,
     ) -> RunReport:
         """Judge what was missed, move the watermark of every type that was listed as requested, close the run.
+
+        The report's notes are those that were kept, these, and what settled units had to remark, by type.
 
         `watermark` None moves none (a pull); with an `overlap` it stays at least that far before the newest date that came.
         State moves last: this is one transaction after all data has committed.

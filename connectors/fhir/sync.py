@@ -96,6 +96,7 @@ async def sync(
             passing=notices,
         )
         run.notes += _left_behind(store)
+        await run.keep_notes()
         client.restore(await store.pace.load())
         try:
             earned = await _fetch_all(run, notices, log_in)

@@ -120,10 +120,16 @@ WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND u.reso
     AND u.kind NOT IN ('confirm', 'control', 'reference', 'attachment')
 GROUP BY 1, 2 ORDER BY 1, 2
 
+-- name: remarks
+-- What settled units had to remark, for people. Of references, documents and reads of what was missed there are notes of their own.
+SELECT resource_type, reason, count(*)::int FROM unit
+WHERE run = %(run)s AND state = 'settled' AND reason IS NOT NULL AND kind NOT IN ('confirm', 'control', 'reference', 'attachment')
+GROUP BY 1, 2 ORDER BY 1, 2
+
 -- name: close
 -- Close the run with its status.
 UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + %(requests)s,
-    retries = retries + %(retries)s, notes = notes || %(notes)s::text[], patients = %(patients)s, error = %(error)s,
+    retries = retries + %(retries)s, patients = %(patients)s, error = %(error)s,
     full_listing = %(full_listing)s, claims = %(claims)s
 WHERE id = %(run)s
 

@@ -126,11 +126,12 @@ WHERE run = %(run)s AND state = 'pending' AND (%(kinds)s::text[] IS NULL OR kind
 ORDER BY key IN (SELECT key FROM hole) DESC, ordinal
 LIMIT %(limit)s
 
--- name: remarks
--- What settled units had to remark, for people.
-SELECT resource_type, reason, count(*)::int FROM unit
-WHERE run = %(run)s AND kind = ANY(%(kinds)s::text[]) AND state = 'settled' AND reason IS NOT NULL
-GROUP BY 1, 2 ORDER BY 1, 2
+-- name: keep_notes
+-- Keep what a run has noted so far, in the order of the notes, each once.
+UPDATE run SET notes = notes || ARRAY(
+    SELECT note FROM unnest(%(notes)s::text[]) WITH ORDINALITY AS n (note, nth) WHERE note <> ALL(notes) GROUP BY 1 ORDER BY min(nth)
+)
+WHERE id = %(run)s
 
 -- name: let_disk_follow
 -- Commit this batch without waiting for the disk. Commits reach it in their order, and the next commit that does wait (a job, the

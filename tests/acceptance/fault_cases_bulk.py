@@ -160,7 +160,7 @@ CASES = (
         settings=EPIC,
         words=EPIC_BULK,
         mock={"error_file": True},
-        says="error files contain 1 issues",
+        says="error file has 1 issues",
     ),
     Case(number="F28", what="the-status-url-lies-elsewhere", vendor="epic", settings=EPIC, words=EPIC_BULK),
     Case(

@@ -127,11 +127,12 @@ class Server:
         ehr = self._ehr
         patient = query["patient"][0].removeprefix("Patient/") if "patient" in query else None
         ids = query["_id"][0].split(",") if "_id" in query else None
+        asked = {("search", kind, one) for one in ids or (patient or "*",)}
         if (status := ehr.refusal(kind, patient)) is not None:
-            ehr.heard.refused.add(("search", kind, patient or "*"))
+            ehr.heard.refused |= asked
             return _outcome(status, "not-supported" if status == 404 else "exception")
         if ehr.incomplete(kind):
-            ehr.heard.refused.add(("search", kind, patient or "*"))
+            ehr.heard.refused |= asked
             return Answer(200, _bundle([], None, None, [_INCOMPLETE]))
         rows = [row for row in ehr.of_type(kind) if ehr.listed(row)]
         if ids is not None:
@@ -140,9 +141,9 @@ class Server:
             rows = [row for row in rows if row.patient == ehr.led.get(patient, patient)]
         for limit in query.get("_lastUpdated", ()):
             rows = [row for row in rows if _within(row.at, limit)]
+        ehr.heard.refused -= asked
         if ids is None:
-            ehr.heard.answered.add(("search", kind, patient if patient is not None else "*"))
-            ehr.heard.refused.discard(("search", kind, patient if patient is not None else "*"))
+            ehr.heard.answered |= asked
         return self._page(kind, query, sorted(rows, key=lambda row: row.id))
 
     def _page(self, kind: str, query: dict[str, list[str]], rows: list[Row]) -> Answer:

@@ -39,6 +39,7 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-fa
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _RESUMES = 50  # of one file within one process: each must have brought something
+_RESUMED = "its download was cut, and resumed where it stopped"
 _PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
 
 
@@ -60,6 +61,7 @@ class _Attempts:
     ends: bool = False  # the last answer said itself that it ended, and that the file does
     defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
     times: int = 0  # ... and how often it did so, the same each time
+    resumed: bool = False  # it was cut, and a later answer went on with it
 
     @property
     def next_byte(self) -> int:
@@ -187,7 +189,7 @@ class FileFetcher:
                 attempts.begin_anew()
                 why = found if isinstance(found, str) else "the rest of it came compressed"
                 self._ask_again(f"{attempts.unit.template}: {why}.")
-            self.verdicts.tally.resumed += attempts.part is None or attempts.part.end != start
+            attempts.resumed = attempts.resumed or attempts.part is None or attempts.part.end != start
             attempts.part, attempts.size = found, found.size
             reply.body.goes_on = not found.is_last
             return
@@ -239,7 +241,10 @@ class FileFetcher:
                     self._ask_again(f"{unit.template} ends in the middle of line {reading.lines}.")
                 self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {count.promised}.")
         await _hand_on(reading, emit)
-        return self.verdicts.of(unit, reading, count, ends=attempts.ends)
+        result = self.verdicts.of(unit, reading, count, ends=attempts.ends)
+        if not attempts.resumed:
+            return result
+        return replace(result, reason="; ".join(filter(None, (result.reason, _RESUMED))))
 
     def _ask_again(self, message: str) -> NoReturn:
         """Raise for a file that was cut without the wire noticing; asking again comes out of the connection's budget."""

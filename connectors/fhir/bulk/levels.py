@@ -47,14 +47,11 @@ async def fetch_at_some_level(
     refused: _Refused = []
     for level in await _levels(run, capability):
         await run.store.knowledge.speak_for(f"{run.store.selection} by export {level}", granted)
+        told = [f"{_named(refused)}: exported by /{PATHS[level]} instead"] if refused else []
         try:
-            watermark = await fetch_by_bulk(run, capability, readable, await since(), level)
+            return await fetch_by_bulk(run, capability, readable, await since(), level, told=told)
         except ExportRefusedError as error:
             refused.append((level, error))
-            continue
-        if refused:
-            run.notes.append(f"{_named(refused)}: exported by /{PATHS[level]} instead")
-        return watermark
     raise _refusal(run, refused)
 
 

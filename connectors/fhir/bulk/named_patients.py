@@ -6,7 +6,6 @@ is judged as a crawl judges it. How they are written into the kick-off is `kick_
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -186,19 +185,16 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
     results = [_result(unit, absent, answers, there, exported=exported) for unit in units]
-    run.notes += _told(result for unit, result in zip(units, results, strict=True) if unit.patient_id not in members)
+    silent = {_key(one) for one in members}  # that a member is not there is no mistake in a cohort
+    results = [
+        replace(one, reason=None) if one.key in silent and one.state is UnitState.SETTLED else one for one in results
+    ]
     # who is read is there again, and is named by the next export
     back = [
         record for record in answers.records if record.id in absent and record.id in stored and record.id not in alive
     ]
     await run.store.write(Batch(results=results, records=back, deletions=answers.deletions, aliases=answers.aliases))
     _count(run, results)
-
-
-def _told(results: Iterable[UnitResult]) -> list[str]:
-    """What the server said of named patients who are no holes, as a crawl tells it."""
-    settled = Counter(one.reason for one in results if one.state is UnitState.SETTLED and one.reason is not None)
-    return [f"Patient: {reason} ({count} x)" for reason, count in sorted(settled.items())]
 
 
 def _result(

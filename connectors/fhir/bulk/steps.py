@@ -6,7 +6,7 @@ run goes on with the job and the files that it finds there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
@@ -39,9 +39,17 @@ _MOST_ASKED = 200  # members who are not on the roster; of more, some are likely
 
 
 async def fetch_by_bulk(
-    run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
+    run: EhrRun,
+    capability: Capability,
+    readable: Readable,
+    since: Mapping[str, str],
+    level: BulkLevel,
+    *,
+    told: Sequence[str] = (),
 ) -> str | None:
     """Export at this level, download and store; return the new watermark: the server's transaction time.
+
+    `told` is noted if the server accepts this kick-off.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -51,6 +59,8 @@ async def fetch_by_bulk(
     job = await store.jobs.current()
     if job is None or job.status_url is None:
         job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
+        run.notes += told
+        await run.keep_notes()
     proved = proofs_from(job)
     store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
@@ -70,23 +80,20 @@ async def fetch_by_bulk(
         base=FhirBase(request.base_url, request.profile.links.rewrite_origins),
         sleep=run.sleeper("a file that broke off is fetched again"),
     )
-    try:
-        while not job.manifest_complete:
-            run.show("waiting for the export")
-            job = await export.advance(job, lambda text: run.show(f"the server prepares the export: {text}"))
-            links.job = job
-            if not job.manifest_complete:
-                await _download(run, files, links, {"file"})
-        await _heed_clock(run, job)
-        await _note_nothing(run)
-        await _settle_empty(run, capability, job)
-        await _download(run, files, links, {"file"})
-        # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
-        await _download(run, files, links, {"deleted-file", "error-file"})
-        # error files that are holes are here, and the server need not keep them
-        run.failed_units -= files.verdicts.tally.lost
-    finally:
-        run.notes += files.verdicts.tally.notes()
+    while not job.manifest_complete:
+        run.show("waiting for the export")
+        job = await export.advance(job, lambda text: run.show(f"the server prepares the export: {text}"))
+        links.job = job
+        if not job.manifest_complete:
+            await _download(run, files, links, {"file"})
+    await _heed_clock(run, job)
+    await _note_nothing(run)
+    await _settle_empty(run, capability, job)
+    await _download(run, files, links, {"file"})
+    # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
+    await _download(run, files, links, {"deleted-file", "error-file"})
+    # error files that are holes are here, and the server need not keep them
+    run.failed_units -= files.verdicts.lost
     await check_patients(run, capability, proofs_from(job))
     run.notes += [*await _vanished(run, job), *await _first_met(run, job)]
     await _release(run, job)
@@ -216,6 +223,7 @@ async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters) -
         on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
         known=lambda patients: known_patients(run, capability, patients),
     )
+    await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
     return await start.begin(asked, first_form(profile, capability, asked))
 
 

@@ -62,6 +62,4 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
     else:
         tally.count = len(patients)
         result = ended(unit, tally, request.profile)
-        if result.state is UnitState.SETTLED and result.reason is not None:
-            run.notes.append(f"Patient: {result.reason}")
     return Directory(patients=tuple(patients), unit=unit, result=result)

@@ -24,7 +24,7 @@ from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.gathering import PageGatherer
-from connectors.fhir.search.search import NO_REMARKS, SearchFetcher
+from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import SinceByPatient, since_parameter
 from connectors.fhir.search.units import UnitPlan, directory_units
 from snapshots.instants import instant
@@ -54,8 +54,9 @@ async def fetch_by_crawl(
     if fresh:
         await crawl.plan_all()
     search = await crawl.fetch_all()
-    if fresh and run.request.kind == "sync" and not run.request.types:  # else not all was asked here, or by choice
-        run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
+    if run.request.kind == "sync" and not run.request.types:  # else not all was asked, by choice
+        if fresh:  # else some was asked before
+            run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
         run.notes += await _not_asked_any_more(run, plan, capability)
     return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
 
@@ -150,6 +151,7 @@ class _Crawl:
         dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - frozenset(
             request.named_patients
         )
+        await run.keep_notes()
         run.progress.units = await run.store.plan(
             chain(
                 [listed] if listed else [],
@@ -234,15 +236,13 @@ class _Crawl:
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),
             notes_dates=profile.changes.incremental and run.request.kind == "sync",
         )
-        remarks = await run.store.remarks(_KINDS) if run.store.planned else NO_REMARKS
-        search = SearchFetcher(gatherer, deferrals=deferrals, remarks=remarks)
+        search = SearchFetcher(gatherer, deferrals=deferrals)
         await _search_pending(run, search)
         further = await self._units(self.plan.types)
         while units := await self._further(further):
             await run.store.plan(units)
             if not await _search_pending(run, search):
                 break
-        run.notes += search.notes()
         await roster.defer(deferrals.learned)
         return search
 

@@ -104,7 +104,7 @@ class PageGatherer:
 
     async def batch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Fetch Patients by `_id`, by halves if the list is refused; patients missing from a batch are fetched one by one."""
-        tally = SearchTally()
+        tally, refused = SearchTally(), False
         todo = [Piece(ids=unit.ids)]
         while todo:
             piece = todo.pop()
@@ -112,11 +112,14 @@ class PageGatherer:
             try:
                 await self._walk(unit, path, tally, emit)
             except (TerminalFetchError, ProtocolError):
-                todo += divide(piece, "poison", SplitLimits(now=None, count=None))
+                parts = divide(piece, "poison", SplitLimits(now=None, count=None))
+                refused = refused or not parts
+                todo += parts
         if tally.unreadable:
-            reason = f"{tally.unreadable} entries could not be read: see quarantine"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason, records=tally.count)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, records=tally.count)
+            unread = f"{tally.unreadable} entries could not be read: see quarantine"
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=unread, records=tally.count)
+        reason = "a search for some of them by their ids failed: read one by one" if refused else None
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=tally.count)
 
     async def gather(self, unit: Unit, emit: Emit) -> SearchTally:
         """Emit everything that a search lists, asked whole or in parts; gives what its pages brought, for `verdicts`.

@@ -5,11 +5,9 @@ What it lists is gathered by `gathering`; what the end means is said by `verdict
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from types import MappingProxyType
 
 import anyio
 
@@ -26,37 +24,24 @@ from snapshots.witness import Deletion
 
 _ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
 _NO_LONGER = frozenset({Ending.NOT_FOUND, Ending.GONE})
-NO_REMARKS: Mapping[tuple[str, str], int] = MappingProxyType({})
 _PUT_OFF = frozenset({Ending.PAUSED, Ending.RESTRICTED})
 
 
 class SearchFetcher:
     """Fetches search, read and batch units of one connection; remembers what one unit's end says of the others."""
 
-    def __init__(
-        self,
-        gatherer: PageGatherer,
-        *,
-        deferrals: Deferrals | None = None,
-        remarks: Mapping[tuple[str, str], int] = NO_REMARKS,
-    ) -> None:
-        """`remarks` are those of units that an interrupted run has settled: type and reason, with how many."""
+    def __init__(self, gatherer: PageGatherer, *, deferrals: Deferrals | None = None) -> None:
         self._gatherer = gatherer
         self._profile = gatherer.profile
         self._deferrals = deferrals
         self._served: set[str] = set()
         self._empty: set[str] = set()
         self._asking: dict[tuple[str, str], anyio.Event] = {}
-        self._remarks = Counter(dict(remarks))
 
     @property
     def empty_types(self) -> frozenset[str]:
         """Return the types that were answered for some patient but brought nothing for any."""
         return frozenset(self._empty - self._served)
-
-    def notes(self) -> list[str]:
-        """Return the remarks of settled units, once per type, with the number of units."""
-        return [f"{kind}: {remark} ({count} x)" for (kind, remark), count in sorted(self._remarks.items())]
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit everything that the unit's search lists, and say how it ended.
@@ -102,8 +87,6 @@ class SearchFetcher:
                 self._deferrals.let_through(unit.resource_type)
         elif result.ended in _ANSWERED:
             self._empty.add(unit.resource_type)
-        if result.state is UnitState.SETTLED and result.reason is not None:
-            self._remarks[unit.resource_type, result.reason] += 1
         # what was looked at and not stored must not tombstone what is stored
         return result if keep is emit else replace(result, complete_listing=False)
 

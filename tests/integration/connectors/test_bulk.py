@@ -361,7 +361,7 @@ async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: Kept
         expected = {k: v for k, v in reachable(served).items() if k[0] in {"Patient", "Condition", "Observation"}}
     assert (report.status, report.holes) == ("complete", [])
     assert store.live() == expected
-    assert "were resumed where they stopped" in " ".join(report.notes)
+    assert "resumed where it stopped" in " ".join(report.notes)
 
 
 async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: KeptRows) -> None:
@@ -384,7 +384,7 @@ async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: Kept
     assert (report.status, report.holes, len(kickoffs(served))) == ("complete", [], 1)
     assert store.live() == expected
     assert [entry.status for entry in asked] == [200, 206]
-    assert "were resumed where they stopped" in " ".join(report.notes)
+    assert "resumed where it stopped" in " ".join(report.notes)
 
 
 async def test_a_run_that_was_killed_before_the_kick_offs_answer_knows_that_a_job_may_run(store: KeptRows) -> None:

@@ -68,7 +68,7 @@ async def two_nights(store: KeptRows, second: Answer, poll: Answer | None = None
 async def test_a_file_that_nothing_proves_whole_deletes_nothing_and_is_told(store: KeptRows) -> None:
     _, report = await two_nights(store, until_closed(OBSERVATION))
     assert (report.status, report.deleted) == ("complete", 0)
-    assert any("1 files came with nothing that proves them complete" in note for note in report.notes)
+    assert any("Observation: nothing proves the file complete" in note for note in report.notes)
     assert ("Observation", "o2") in store.live()
 
 
@@ -89,7 +89,7 @@ async def test_a_gzip_trailer_proves_such_a_file_whole(store: KeptRows) -> None:
 async def test_a_file_without_a_line_does_not_prove_that_there_is_nothing(store: KeptRows) -> None:
     _, report = await two_nights(store, ndjson())
     assert (report.status, report.deleted) == ("complete", 0)
-    assert any("1 files have no lines" in note for note in report.notes)
+    assert any("Observation: the file has no line" in note for note in report.notes)
     assert ("Observation", "o1") in store.live()
 
 
@@ -151,7 +151,7 @@ async def test_a_part_shorter_than_asked_for_is_followed_by_the_next(store: Kept
     ranges, report = await cut_file(store, CUT, first, part(WHOLE[end:], end, len(WHOLE) - 1))
     assert ranges == ["", f"bytes={START}-", f"bytes={end}-"]
     assert (report.status, stored(store)) == ("complete", ALL)
-    assert not any("proves them complete" in note for note in report.notes)
+    assert not any("proves the file complete" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,8 @@ async def test_an_export_that_tells_of_errors_deletes_nothing_and_is_a_hole_and_
         report = await server.sync(store, types=TYPES)
         deletions = server.sent("/jobs/1", "DELETE")
     assert (report.status, report.deleted) == (status, deleted)
-    assert any("error files contain 1 issues" in note for note in report.notes)
+    told = [*report.notes, *(hole.reason for hole in report.holes)]
+    assert any("error file has 1 issues" in one or "failed in part: 1 errors" in one for one in told)
     assert len(deletions) == 2  # every file is here: the server need not keep them
     if status == "partial":
         (hole,) = report.holes
@@ -403,7 +404,8 @@ async def test_an_error_file_that_stands_alone_and_in_no_list_is_read(store: Kep
     async with export_server(polls=[manifest(*TYPES, **alone)]) as server:
         server.files["errors"] = [ndjson(OUTCOME.format(severity="error", code="exception"))]
         report = await server.sync(store, types=TYPES)
-    assert any("error files contain 1 issues, 1 of them errors" in note for note in report.notes)
+    (hole,) = report.holes
+    assert "failed in part: 1 errors" in hole.reason
 
 
 async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> None:

@@ -70,7 +70,15 @@ async def test_a_result_of_a_unit_that_nobody_planned_is_refused_and_nothing_of_
 async def test_what_settled_units_had_to_remark_is_told_by_type(store: RunStore) -> None:
     await store.plan([A, B, FILE])
     await store.write(Batch(results=[settled(A, "odd"), settled(B, "odd"), settled(FILE, "else")]))
-    assert dict(await store.remarks(("search",))) == {("Observation", "odd"): 2}
+    report = await store.finish(watermark=None, requests=1, retries=0)
+    assert list(report.notes) == ["Condition: else (1 x)", "Observation: odd (2 x)"]
+
+
+async def test_notes_that_were_kept_stand_in_the_report_each_once(store: RunStore) -> None:
+    await store.keep_notes(["first", "second"])
+    await store.keep_notes(["second", "third"])
+    report = await store.fail(reason="the EHR is gone", requests=1, retries=0, notes=["third", "last"])
+    assert list(report.notes) == ["first", "second", "third", "last"]
 
 
 @pytest.mark.parametrize(("left", "status"), [((), "complete"), ((B,), "partial")])
