@@ -113,7 +113,7 @@ def test_a_file_of_data_that_says_there_may_be_more_leaves_its_type_unknown(
     server.exported_as = in_part
     night = unjudged(nights)
     assert OBSERVATION not in night.known
-    assert any("there may be more than they have" in note for note in night.notes)
+    assert any("there may be more than it has" in note for note in night.notes)
     server.exported_as = staticmethod(lambda job: job)
     assert whole(nights)
 

@@ -652,7 +652,7 @@ async def test_lines_of_another_type_are_stored_as_what_they_are_and_told(store:
         server.files["Patient"] = [ndjson(PATIENT, '{"resourceType":"Group","id":"g1"}')]
         report = await server.sync(store)
     assert ("Group", "g1") in store.live()
-    assert any("Group as Patient" in note for note in report.notes)
+    assert any("stored as what they are: Group" in note for note in report.notes)
 
 
 async def test_a_line_that_cannot_be_read_costs_that_line_and_is_a_hole(store: KeptRows) -> None:
