@@ -67,6 +67,10 @@ class PreviewJobs(BulkJobs):
         """Return none: nothing is fetched."""
         return ()
 
+    async def brought_types(self) -> Sequence[str]:
+        """Return none: nothing is fetched."""
+        return ()
+
     async def planned_files(self, page: int) -> Sequence[Unit]:
         """Return none: nothing is fetched."""
         return ()

@@ -83,6 +83,11 @@ class StoredBulkJobs:
             found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
             return [row[0] async for row in found]
 
+    async def brought_types(self) -> list[str]:
+        """Return the types of which the run has received something."""
+        async with self._session.transaction("reading what came") as own:
+            return [row[0] async for row in await self._session.conn.execute(_SQL["brought_types"], own)]
+
     async def planned_files(self, page: int) -> list[Unit]:
         """Return the files of one manifest page that are units of the run, in the order in which they were planned."""
         async with self._session.transaction("reading the ledger") as own:

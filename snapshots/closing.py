@@ -121,7 +121,7 @@ async def close_run(
     full = listed > 0 and status in {"complete", "partial"} and not news
     moved: Mapping[str, str] = {}
     if earned is not None:
-        moved = await _move_watermarks(conn, closing, ends, earned, without_holes=status == "complete")
+        moved = await _move_watermarks(conn, closing, ends, earned)
         row = await (await conn.execute(_ROSTER["asks_patients"], own)).fetchone()
         if row is not None and row[0]:
             await end_of_crawl(conn, own)
@@ -197,7 +197,7 @@ async def count(conn: AsyncConnection[Any], run: int, intake: Intake) -> None:
 
 
 async def _move_watermarks(
-    conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd], earned: Earned, *, without_holes: bool
+    conn: AsyncConnection[Any], closing: OpenScope, ends: Sequence[_TypeEnd], earned: Earned
 ) -> Mapping[str, str]:
     """Move the watermark of each type that was listed as requested; return the new watermarks.
 
@@ -210,8 +210,6 @@ async def _move_watermarks(
     exported = {end.resource_type for end in ends if end.exported}
     stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - exported)})
     complete = listed & exported | {row[0] async for row in stored}
-    if without_holes and exported:  # a requested type without any resource may have no unit
-        complete |= set(closing.scope.types) - {end.resource_type for end in ends if not end.listed}
     newest = {row[0]: row[1] async for row in await conn.execute(_SQL["newest"], closing.own)}
     types = sorted(
         one

@@ -50,6 +50,9 @@ class BulkJobs(Protocol):
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 
+    async def brought_types(self) -> Sequence[str]:
+        """Types of which the run has received something."""
+
     async def planned_files(self, page: int) -> Sequence[Unit]:
         """The files of one manifest page that are units of the run."""
 

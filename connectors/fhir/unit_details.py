@@ -59,7 +59,6 @@ class NoFileDetail(Detail, frozen=True, kw_only=True):
     """A type that was asked for by name and of which a manifest lists no file."""
 
     lists_all: bool = False
-    without_patients: bool = False  # the manifest lists charts, and none of the Patients that were asked for with them
 
 
 class DoubtDetail(Detail, frozen=True, kw_only=True):

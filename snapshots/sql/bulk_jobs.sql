@@ -73,6 +73,10 @@ ORDER BY ordinal
 -- Types of the run's units of these kinds.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)
 
+-- name: brought_types
+-- Types of which the run has received something.
+SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+
 -- name: date_evidence
 -- The instant of what the run's export tells.
 UPDATE run SET as_of = %(as_of)s WHERE id = %(run)s AND as_of IS DISTINCT FROM %(as_of)s

@@ -76,7 +76,7 @@ ON CONFLICT DO NOTHING
 -- be more than it gives; of an export, patients that it did not bring. Patients that a crawl did not find are no such hole: once they
 -- are found they are new to the roster, and listed in full.
 SELECT EXISTS (
-    SELECT FROM unit WHERE run = %(run)s AND kind = 'error-file' AND ending = 'partial'
+    SELECT FROM unit WHERE run = %(run)s AND (kind = 'error-file' OR resource_type = '*') AND ending = 'partial'
 ) OR EXISTS (
     SELECT FROM unit u WHERE run = %(run)s AND state = 'failed' AND (
         resource_type = '*' OR kind IN ('deleted-file', 'error-file')

@@ -118,6 +118,22 @@ def test_a_file_of_data_that_says_there_may_be_more_leaves_its_type_unknown(
     assert whole(nights)
 
 
+@pytest.mark.parametrize("kept", [(ORGANIZATION,), (ORGANIZATION, CONDITION)])
+def test_a_full_export_that_has_no_file_of_the_patients_it_was_asked_for_knows_nothing_of_types_without_a_file(
+    stage: Stage, kept: tuple[str, ...]
+) -> None:
+    asked = (*CHART, CONDITION, ORGANIZATION)
+    nights = stage.nights(Site(home=Ask("all", "bulk", asked), levels=("system",)))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1"), Add(CONDITION, "c1", "p1"), Add(ORGANIZATION, "g1"))
+    server.exported_as = without(*{*asked}.difference(kept))
+    night = unjudged(nights)
+    assert (night.status, set(night.known)) == ("partial", set(kept))
+    assert night.holes == {f"{kind} no-file failed" for kind in asked if kind not in kept}
+    server.exported_as = staticmethod(lambda job: job)
+    assert whole(nights)
+
+
 # patients
 def test_a_named_patient_of_whom_an_export_without_patients_brings_nothing_is_asked_for(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p9", "bulk", (OBSERVATION,)), levels=("patient",)))

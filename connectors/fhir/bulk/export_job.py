@@ -21,7 +21,6 @@ from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER, http_date
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import EhrRunStore
-from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
@@ -36,7 +35,6 @@ _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # where a gateway's 404 tells of a job that may be there or not
 _STATUS = re.compile(r"[1-5][0-9]{2}")
-_PATIENT = "Patient"
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -156,16 +154,12 @@ class ExportJob:
         return True
 
     async def _without_file(self, proofs: Proofs) -> list[Unit]:
-        """Types that the export has nothing of; none where its manifest gives reason to doubt that it tells everything.
+        """Every type that was requested by name and has no file; none of an export without any file, which proves nothing.
 
-        Charts without the Patients that were requested with them are no empty listing of Patients: every type without a file
-        is then doubtful. An export without anyone in it proves nothing.
+        What the silence about it means is judged once the files are here (`steps`).
         """
         there = set(await self._store.jobs.planned_types(("file",)))
-        if not there or "*" in there or not proofs.all_types_understood:
-            return []
-        nobody = _PATIENT in proofs.types and _PATIENT not in there
-        if nobody and (proofs.leaves_out(_PATIENT) or there.isdisjoint(PATIENT_COMPARTMENT)):
+        if not there:
             return []
         return [
             Unit(
@@ -175,7 +169,7 @@ class ExportJob:
                 way=proofs.ways(t)[0],
                 way_of_none=proofs.ways(t)[1],
                 incremental=proofs.incremental,
-                detail=NoFileDetail(lists_all=proofs.lists_all(t), without_patients=nobody).packed,
+                detail=NoFileDetail(lists_all="*" not in there and proofs.lists_all(t)).packed,
             )
             for t in proofs.types
             if t not in there

@@ -19,6 +19,7 @@ from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.kick_off import ExportParameters, check, first_form, proofs_from, wants_partial, with_company
 from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients, not_there
+from connectors.fhir.bulk.silent_types import first_met, settle_silent_types, vanished
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
@@ -29,11 +30,10 @@ from connectors.fhir.patients.permission import MOST_READS, any_readable
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
-from connectors.fhir.unit_details import DoubtDetail, NoFileDetail
+from connectors.fhir.unit_details import DoubtDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import instant, moment
-from snapshots.record import Batch
-from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Unit, unit_key
 
 _MOST_ASKED = 200  # members who are not on the roster; of more, some are likely to be new
 
@@ -88,14 +88,14 @@ async def fetch_by_bulk(
             await _download(run, files, links, {"file"})
     await _heed_clock(run, job)
     await _note_nothing(run)
-    await _settle_empty(run, capability, job)
     await _download(run, files, links, {"file"})
+    await settle_silent_types(run, capability, job)
     # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
     await _download(run, files, links, {"deleted-file", "error-file"})
     # error files that are holes are here, and the server need not keep them
     run.failed_units -= files.verdicts.lost
     await check_patients(run, capability, proofs_from(job))
-    run.notes += [*await _vanished(run, job), *await _first_met(run, job)]
+    run.notes += [*await vanished(run, job), *await first_met(run, job)]
     await _release(run, job)
     return _watermark(run, job)
 
@@ -278,73 +278,6 @@ async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
     )
     await run.store.plan([unit])
     await run.store.knowledge.forget()
-
-
-async def _settle_empty(run: EhrRun, capability: Capability, job: BulkJob) -> None:
-    """Settle the types that were requested by name and have no file: there is nothing of them, or nobody answers for them."""
-    withdrawn = await _withdrawn(run, capability, job)
-    await run.store.plan(
-        Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
-        for t in withdrawn
-    )
-    nothing = [_empty(unit, withdrawn) for unit in await run.store.pending(kinds=("no-file",))]
-    if withdrawn:
-        run.notes.append(
-            f"{', '.join(withdrawn)}: neither exported nor declared by the server: what is stored was kept, and is "
-            "not known to be complete"
-        )
-    if nothing:
-        await run.store.write(Batch(results=nothing))
-        run.settled(nothing, 0)
-        run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
-
-
-def _empty(unit: Unit, withdrawn: Collection[str]) -> UnitResult:
-    detail = NoFileDetail.of(unit)
-    if unit.resource_type in withdrawn:
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
-    if detail.without_patients:
-        reason = (
-            "the export has no file of this type, and charts without their Patients: it is not complete; sync again"
-        )
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=detail.lists_all)
-
-
-async def _withdrawn(run: EhrRun, capability: Capability, job: BulkJob) -> list[str]:
-    """Types that were asked for by name and came before, for which nobody answers now: no file, and not declared either.
-
-    Servers that declare only the types at which they export do not say what they serve.
-    """
-    declared = capability.search_params.keys()
-    there = await run.store.jobs.planned_types(("file",))
-    if not declared - {"Patient", "Group"} or "*" in there:
-        return []
-    asked = set(proofs_from(job).types) & await run.store.knowledge.received_types()
-    return sorted(asked - declared - set(there))
-
-
-async def _vanished(run: EhrRun, job: BulkJob) -> list[str]:
-    """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
-    proofs = proofs_from(job)
-    if proofs.types or proofs.incremental or run.failed_units:
-        return []
-    missing = await run.store.jobs.vanished_types()
-    if not missing:
-        return []
-    return [
-        (
-            f"earlier exports brought {', '.join(missing)}, but this one has no file of that: what is stored was kept, "
-            "because an export without `types` does not prove that anything is gone; name types to be sure"
-        )
-    ]
-
-
-async def _first_met(run: EhrRun, job: BulkJob) -> list[str]:
-    """Types that an export of news is the first to bring: what the EHR had of them before is in no export yet."""
-    met = await run.store.knowledge.unlisted_types() if proofs_from(job).incremental else ()
-    note = "came for the first time, in an export of news: what there was before comes with the next export, a full one"
-    return [f"{', '.join(met)}: {note}"] if met else []
 
 
 async def _release(run: EhrRun, job: BulkJob) -> None:

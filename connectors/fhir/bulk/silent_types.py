@@ -1,0 +1,105 @@
+"""Judges what an export says by silence: of types that were asked for by name, or that came before, and have no file.
+
+`export_job` makes a unit of each type that was asked for by name and has no file; `steps` calls this once the files are here.
+Silent is not absent: a type is known to be empty only where the export shows that it would have told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from connectors.fhir.bulk.kick_off import proofs_from
+from connectors.fhir.capability import Capability
+from connectors.fhir.run import EhrRun
+from connectors.fhir.unit_details import NoFileDetail
+from snapshots.export_job import BulkJob
+from snapshots.record import Batch
+from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+
+_PATIENT = "Patient"
+
+
+async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob) -> None:
+    """Settle the types that were requested by name and have no file: there is nothing of them, or nobody answers for them.
+
+    A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
+    """
+    proofs = proofs_from(job)
+    there, brought = await run.store.jobs.planned_types(("file",)), await run.store.jobs.brought_types()
+    nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
+    withdrawn = await _withdrawn(run, capability, job)
+    await run.store.plan(
+        Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
+        for t in withdrawn
+    )
+    silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=("no-file",))}
+    untold = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
+    nothing = [
+        _empty(unit, withdrawn, doubtful=nobody and one not in brought, untold=one in untold)
+        for one, unit in silent.items()
+    ]
+    if untold and not nobody:
+        run.notes.append(
+            f"{', '.join(sorted(untold))}: not in the export, and the server may not have understood all types in the form that "
+            "it accepted, so not known to be complete; set profile.kickoff.method and profile.kickoff.lists as it documents them"
+        )
+    if withdrawn:
+        run.notes.append(
+            f"{', '.join(withdrawn)}: neither exported nor declared by the server: what is stored was kept, and is "
+            "not known to be complete"
+        )
+    if nothing:
+        await run.keep_notes()
+        await run.store.write(Batch(results=nothing))
+        run.settled(nothing, 0)
+        run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
+
+
+def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bool) -> UnitResult:
+    if unit.resource_type in withdrawn:
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
+    if doubtful:
+        reason = (
+            "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; sync "
+            "again, or check whom the connection's `group` has at the EHR"
+        )
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+    if untold:
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.PARTIAL)
+    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
+
+
+async def _withdrawn(run: EhrRun, capability: Capability, job: BulkJob) -> list[str]:
+    """Types that were asked for by name and came before, for which nobody answers now: no file, and not declared either.
+
+    Servers that declare only the types at which they export do not say what they serve.
+    """
+    declared = capability.search_params.keys()
+    there = await run.store.jobs.planned_types(("file",))
+    if not declared - {"Patient", "Group"} or "*" in there:
+        return []
+    asked = set(proofs_from(job).types) & await run.store.knowledge.received_types()
+    return sorted(asked - declared - set(there))
+
+
+async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
+    """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
+    proofs = proofs_from(job)
+    if proofs.types or proofs.incremental or run.failed_units:
+        return []
+    missing = await run.store.jobs.vanished_types()
+    if not missing:
+        return []
+    return [
+        (
+            f"earlier exports brought {', '.join(missing)}, but this one has no file of that: what is stored was kept, "
+            "because an export without `types` does not prove that anything is gone; name types to be sure"
+        )
+    ]
+
+
+async def first_met(run: EhrRun, job: BulkJob) -> list[str]:
+    """Types that an export of news is the first to bring: what the EHR had of them before is in no export yet."""
+    met = await run.store.knowledge.unlisted_types() if proofs_from(job).incremental else ()
+    note = "came for the first time, in an export of news: what there was before comes with the next export, a full one"
+    return [f"{', '.join(met)}: {note}"] if met else []
