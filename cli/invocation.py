@@ -5,6 +5,7 @@ Declares these options once, and is the only place that reads the configuration 
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import typer.core
 import typer.main
 
 if TYPE_CHECKING:
@@ -93,18 +93,12 @@ def _options(
     """Declare the fields of `Invocation` as options."""
 
 
-def share_options(command: typer.core.TyperGroup) -> None:
-    """Add the shared options to a group of commands, and to all commands in it."""
+@functools.cache
+def shared_options() -> tuple[Any, ...]:
+    """Return the shared options as parameters of a command."""
     declared = typer.Typer(add_completion=False)
     declared.command()(_options)
-    options = typer.main.get_command(declared).params
-
-    def add(to: Any) -> None:
-        to.params = [*to.params, *options]
-        for inner in getattr(to, "commands", {}).values():
-            add(inner)
-
-    add(command)
+    return tuple(typer.main.get_command(declared).params)
 
 
 def program() -> str:

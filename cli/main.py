@@ -1,7 +1,4 @@
-"""The `chartferry` command: its subcommands, and how errors become a message and an exit code.
-
-Each subcommand has its own module, which imports what it needs when it runs; so `--help` is quick.
-"""
+"""The `chartferry` command, and how errors become a message and an exit code. `commands` has the table of its commands."""
 
 from __future__ import annotations
 
@@ -12,32 +9,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
-import typer.core
 
-from cli import (
-    audit,
-    config_check,
-    demo,
-    erase,
-    export,
-    init,
-    mock_serve,
-    prove,
-    pull,
-    query,
-    runs,
-    snapshots,
-    sql_views,
-    sync,
-    tenants,
-    verify,
-    views,
-)
+from cli.commands import COMMANDS, CommandGroup, add_commands
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
-from cli.invocation import Invocation, share_options
+from cli.invocation import Invocation
 from cli.render import emit_json, say, tell
 from cli.supervise import InterruptedBySignalError
 
@@ -51,6 +30,7 @@ SIGINT_EXIT = SIGNAL_BASE + 2
 
 app = typer.Typer(
     name="chartferry",
+    cls=CommandGroup,
     help="Copy patient charts out of EHRs: log in, fetch by bulk or search, store in Postgres, export NDJSON and CSV.",
     epilog="First steps: `chartferry demo` needs no preparation; `chartferry init` starts with your own EHR.",
     no_args_is_help=True,
@@ -58,17 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(help="Check the configuration.", no_args_is_help=True)
-mock_app = typer.Typer(help="Serve a mock EHR to experiment with.", no_args_is_help=True)
-views_app = typer.Typer(help="Look at views, check them, and create them in the store.", no_args_is_help=True)
-tenants_app = typer.Typer(help="List, make, migrate and delete the store's tenants.", no_args_is_help=True)
-audit_app = typer.Typer(invoke_without_command=True)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         tell(f"chartferry {version('chartferry')}")
         raise typer.Exit
 
@@ -83,57 +56,12 @@ def _words(
     """Show the help of the whole."""
 
 
-def _examples(lines: Sequence[str]) -> str:
-    return "\n\n".join(["Examples:", *lines])
-
-
-for _group, _name, _run, _lines in (
-    (app, "demo", demo.demo, demo.EXAMPLES),
-    (app, "init", init.init, init.EXAMPLES),
-    (config_app, "check", config_check.check, config_check.EXAMPLES),
-    (app, "sync", sync.sync, sync.EXAMPLES),
-    (app, "prove", prove.prove, prove.EXAMPLES),
-    (app, "pull", pull.pull, pull.EXAMPLES),
-    (app, "snapshots", snapshots.snapshots, snapshots.EXAMPLES),
-    (app, "erase", erase.erase, erase.EXAMPLES),
-    (app, "export", export.export, export.EXAMPLES),
-    (app, "query", query.query, query.EXAMPLES),
-    (app, "verify", verify.verify, verify.EXAMPLES),
-    (app, "runs", runs.runs, runs.EXAMPLES),
-    (audit_app, "verify", audit.verify, audit.VERIFY_EXAMPLES),
-    (audit_app, "export", audit.export, audit.EXPORT_EXAMPLES),
-    (audit_app, "prune", audit.prune, audit.PRUNE_EXAMPLES),
-    (views_app, "list", views.list_views, views.LIST_EXAMPLES),
-    (views_app, "show", views.show, views.SHOW_EXAMPLES),
-    (views_app, "check", views.check, views.CHECK_EXAMPLES),
-    (views_app, "create", sql_views.create, sql_views.CREATE_EXAMPLES),
-    (views_app, "drop", sql_views.drop, sql_views.DROP_EXAMPLES),
-    (views_app, "refresh", sql_views.refresh, sql_views.REFRESH_EXAMPLES),
-    (tenants_app, "list", tenants.list_tenants, tenants.LIST_EXAMPLES),
-    (tenants_app, "add", tenants.add, tenants.ADD_EXAMPLES),
-    (tenants_app, "migrate", tenants.migrate, tenants.MIGRATE_EXAMPLES),
-    (tenants_app, "drop", tenants.drop, tenants.DROP_EXAMPLES),
-    (mock_app, "serve", mock_serve.serve, mock_serve.EXAMPLES),
-):
-    _group.command(_name, epilog=_examples(_lines))(_run)
-audit_app.callback(epilog=_examples(audit.EXAMPLES))(audit.audit)
-for _name, _group in (
-    ("config", config_app),
-    ("mock", mock_app),
-    ("audit", audit_app),
-    ("views", views_app),
-    ("tenants", tenants_app),
-):
-    app.add_typer(_group, name=_name)
-
-
 @functools.cache
-def command() -> typer.core.TyperGroup:
-    """Return the whole command, with the shared options at each of its commands."""
-    whole = typer.main.get_command(app)  # reads the signature of every command
-    assert isinstance(whole, typer.core.TyperGroup)
-    share_options(whole)
-    return whole
+def command() -> CommandGroup:
+    """Return the whole command; each of its commands is loaded when it is invoked."""
+    whole = typer.main.get_command(app)
+    assert isinstance(whole, CommandGroup)
+    return add_commands(whole, COMMANDS)
 
 
 def call(arguments: Sequence[str]) -> int:

@@ -11,7 +11,6 @@ import pytest
 CODE = """
 import asyncio, logging, sys
 from cli.main import call
-import cli.runs
 from cli.supervise import supervise
 
 async def work():
@@ -22,13 +21,17 @@ async def work():
         logging.getLogger("psycopg").warning("error ignored terminating a COPY")
         print("closed", flush=True)
 
-import cli.main
-def pretend(arguments):
+import typer
+from cli.commands import CommandGroup, Unloaded
+from cli.main import command
+
+def pretend():
     supervise(work, resume="run the same command again")
-made = cli.main.typer.main.get_command(cli.main.app)
-made.main = lambda **given: pretend(given)
-cli.main.typer.main.get_command = lambda app: made
-sys.exit(call([]))
+
+alone = typer.Typer()
+alone.command()(pretend)
+command().add_command(Unloaded("pretend", "", lambda: typer.main.get_command(alone)))
+sys.exit(call(["pretend"]))
 """
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import json
 import shlex
@@ -9,16 +10,16 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 from rich.text import Text
 
-from cli import config_check, demo, export, init, mock_serve, pull, runs, sync, views
+from cli.commands import COMMANDS, Command, Unloaded
 from cli.main import call, command
 
 SHARED = ("--config", "--tenant", "--json", "--debug", "--as", "--reason")
-MODULES = (demo, init, config_check, sync, pull, export, runs, mock_serve, views)
 HEAVY = ("httpx", "aiohttp", "psycopg", "structlog", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
 
 
@@ -29,8 +30,13 @@ def parse(inside: Any, words: list[str]) -> None:
             parse(inner, rest)
 
 
+def inside_of(group: Any) -> Iterator[tuple[str, Any]]:
+    for name, inner in getattr(group, "commands", {}).items():
+        yield name, inner.load() if isinstance(inner, Unloaded) else inner
+
+
 def leaves(inside: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, inner in inside.commands.items():
+    for name, inner in inside_of(inside):
         if hasattr(inner, "commands"):
             yield from leaves(inner, (*words, name))
         else:
@@ -69,7 +75,7 @@ def test_no_help_loses_its_brackets_to_markup(
     def texts(inside: Any) -> Iterator[str]:
         yield from (text for text in (inside.help, inside.epilog) if text)
         yield from (param.help for param in inside.params if getattr(param, "help", None))
-        for inner in getattr(inside, "commands", {}).values():
+        for _, inner in inside_of(inside):
             yield from texts(inner)
 
     for text in texts(command()):
@@ -79,7 +85,23 @@ def test_no_help_loses_its_brackets_to_markup(
     assert "default: [export] out." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("example", [line for module in MODULES for line in module.EXAMPLES])
+def every_listed() -> Iterator[Command]:
+    for listed in COMMANDS:
+        yield from (listed,) if isinstance(listed, Command) else listed.commands
+
+
+@pytest.mark.parametrize("listed", [*every_listed()], ids=lambda listed: listed.function)
+def test_a_command_is_listed_as_its_help_begins(listed: Command) -> None:
+    said = inspect.getdoc(resolve_name(listed.function)) or ""
+    assert " ".join(said.split()).startswith(listed.summary)
+
+
+def examples() -> Iterator[str]:
+    for listed in every_listed():
+        yield from getattr(resolve_name(listed.function.partition(":")[0]), listed.examples)
+
+
+@pytest.mark.parametrize("example", [*examples()])
 def test_every_example_parses(example: str) -> None:
     words = shlex.split(example.partition(" > ")[0].partition(" < ")[0])
     assert words[0] == "chartferry"

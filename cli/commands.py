@@ -1,0 +1,236 @@
+"""The table of commands, and how one is loaded: its module is imported when it is invoked, and only then.
+
+So `--help`, a typo and `--version` start at once, and a command's module imports at its top what the command needs. `main` builds
+the whole from here; what a command is, its own module says.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+
+import typer
+import typer.core
+import typer.main
+
+from cli.invocation import shared_options
+
+
+class Command(NamedTuple):
+    """One command: where it is, and what the list of commands says of it, which is how its docstring begins."""
+
+    name: str
+    function: str  # as "module:name"
+    summary: str
+    examples: str = "EXAMPLES"  # what its module calls them
+
+
+class Group(NamedTuple):
+    """Commands under one word. `alone` is what the word does by itself."""
+
+    name: str
+    summary: str
+    commands: tuple[Command, ...]
+    alone: Command | None = None
+
+
+COMMANDS: tuple[Command | Group, ...] = (
+    Command(
+        "demo", "cli.demo:demo", "See chartferry at work: four mock EHRs, an embedded Postgres, sync, NDJSON and CSV."
+    ),
+    Command("init", "cli.init:init", "Write a commented chartferry.toml."),
+    Command("sync", "cli.sync:sync", "Fetch what is new from EHRs into the store."),
+    Command(
+        "prove",
+        "cli.prove:prove",
+        "After a sync, compare what the EHR has with what the store holds, patient by patient and type by type.",
+    ),
+    Command("pull", "cli.pull:pull", "Fetch one patient's whole chart and write it to a file."),
+    Command(
+        "snapshots",
+        "cli.snapshots:snapshots",
+        "List the runs that changed one patient's chart, oldest first, with what each did.",
+    ),
+    Command(
+        "erase",
+        "cli.erase:erase",
+        "Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.",
+    ),
+    Command(
+        "export",
+        "cli.export:export",
+        "Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.",
+    ),
+    Command("query", "cli.query:query", "Run one SELECT over views, read-only, on one snapshot of the store."),
+    Command(
+        "verify",
+        "cli.verify:verify",
+        "Follow a Bulk Publish dataset from its root to its end: links, counts, checksums, every line of every file.",
+    ),
+    Command(
+        "runs",
+        "cli.runs:runs",
+        "List the newest runs; show one with its holes, notes and counts by type; or give one up (discard).",
+    ),
+    Group(
+        "config",
+        "Check the configuration.",
+        (
+            Command(
+                "check",
+                "cli.config_check:check",
+                "Check the configuration; report each problem with its key, what was found and what is allowed.",
+            ),
+        ),
+    ),
+    Group(
+        "mock",
+        "Serve a mock EHR to experiment with.",
+        (
+            Command(
+                "serve",
+                "cli.mock_serve:serve",
+                "Serve a mock EHR that imitates a vendor, until interrupted; prints the connection to it.",
+            ),
+        ),
+    ),
+    Group(
+        "audit",
+        "Tell who saw a patient between two moments; check, export or prune the audit.",
+        (
+            Command(
+                "verify",
+                "cli.audit:verify",
+                "Check that no event of the audit was altered or deleted.",
+                "VERIFY_EXAMPLES",
+            ),
+            Command("export", "cli.audit:export", "Write the audit as one line a read and patient.", "EXPORT_EXAMPLES"),
+            Command(
+                "prune",
+                "cli.audit:prune",
+                "Delete what was kept longer than audit.keep_years (six by default).",
+                "PRUNE_EXAMPLES",
+            ),
+        ),
+        alone=Command(
+            "audit", "cli.audit:audit", "Tell who saw a patient between two moments; check, export or prune the audit."
+        ),
+    ),
+    Group(
+        "views",
+        "Look at views, check them, and create them in the store.",
+        (
+            Command(
+                "list",
+                "cli.views:list_views",
+                "List the built-in views: name, resource type, columns and subject.",
+                "LIST_EXAMPLES",
+            ),
+            Command(
+                "show",
+                "cli.views:show",
+                "Show the columns of a view: name, FHIR type and meaning; with --json its whole definition.",
+                "SHOW_EXAMPLES",
+            ),
+            Command(
+                "check",
+                "cli.views:check",
+                "Check views: every element that they name must exist in R4, and every expression must be executable.",
+                "CHECK_EXAMPLES",
+            ),
+            Command(
+                "create",
+                "cli.sql_views:create",
+                "Create SQL views in the tenant's schema, or put them in the place of those that chartferry created before.",
+                "CREATE_EXAMPLES",
+            ),
+            Command(
+                "drop", "cli.sql_views:drop", "Drop SQL views that chartferry created, all or none.", "DROP_EXAMPLES"
+            ),
+            Command("refresh", "cli.sql_views:refresh", "Give materialised views the rows of now.", "REFRESH_EXAMPLES"),
+        ),
+    ),
+    Group(
+        "tenants",
+        "List, make, migrate and delete the store's tenants.",
+        (
+            Command(
+                "list",
+                "cli.tenants:list_tenants",
+                "List the store's tenants: size, migration, and whether its walls stand.",
+                "LIST_EXAMPLES",
+            ),
+            Command(
+                "add",
+                "cli.tenants:add",
+                "Make a tenant's schema, its roles and policies; a sync does it as well.",
+                "ADD_EXAMPLES",
+            ),
+            Command(
+                "migrate",
+                "cli.tenants:migrate",
+                "Bring the tenants' schemas and walls up to date, each in a transaction of its own; run it again to go on.",
+                "MIGRATE_EXAMPLES",
+            ),
+            Command(
+                "drop",
+                "cli.tenants:drop",
+                "Delete a tenant: all its charts, their history, its audit, and its roles.",
+                "DROP_EXAMPLES",
+            ),
+        ),
+    ),
+)
+
+
+class Unloaded(typer.core.TyperCommand):
+    """A command that is listed, and loaded only when it is invoked."""
+
+    def __init__(self, name: str, summary: str, load: Callable[[], typer.core.TyperCommand | CommandGroup]) -> None:
+        super().__init__(name, help=summary)
+        self.load = load
+
+
+class CommandGroup(typer.core.TyperGroup):
+    """Lists its commands without loading them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find a command by name as typer does, with its suggestions, and load it."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found.load() if isinstance(found, Unloaded) else found, rest
+
+
+def add_commands(group: CommandGroup, commands: Sequence[Command | Group]) -> CommandGroup:
+    """Put these commands into the group, unloaded, and the shared options before them; return the group."""
+    for each in commands:
+        group.add_command(Unloaded(each.name, each.summary, functools.partial(_loaded, each)))
+    group.params = [*group.params, *shared_options()]
+    return group
+
+
+def _loaded(listed: Command | Group) -> typer.core.TyperCommand | CommandGroup:
+    alone = typer.Typer(name=listed.name, cls=CommandGroup, add_completion=False)
+    if isinstance(listed, Command):
+        alone.command(listed.name, epilog=_examples(listed))(resolve_name(listed.function))
+    elif listed.alone is None:
+        alone.callback(help=listed.summary, no_args_is_help=True)(_nothing)
+    else:
+        alone.callback(invoke_without_command=True, epilog=_examples(listed.alone))(resolve_name(listed.alone.function))
+    made = typer.main.get_command(alone)
+    if isinstance(made, CommandGroup) and isinstance(listed, Group):
+        return add_commands(made, listed.commands)
+    assert isinstance(made, typer.core.TyperCommand)
+    made.params = [*made.params, *shared_options()]
+    return made
+
+
+def _examples(command: Command) -> str:
+    module = import_module(command.function.partition(":")[0])
+    return "\n\n".join(["Examples:", *getattr(module, command.examples)])
+
+
+def _nothing() -> None:
+    """Do nothing: only the group's commands do."""
