@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from typing import TYPE_CHECKING
 
 import typer
 
+from cli.invocation import Invocation
 from config.accountability import roles_of
-
-if TYPE_CHECKING:
-    from cli.invocation import Invocation
-    from config.settings import Settings
-    from snapshots.actor import Actor
+from config.settings import Settings
+from snapshots.actor import Actor
 
 
 def account() -> str:
@@ -28,8 +25,6 @@ def account() -> str:
 
 def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
     """Return who acts; raise a usage error if the configuration demands a reason for reading charts, and there is none."""
-    from snapshots.actor import Actor
-
     if reads_charts and settings.audit.require_reason and not invocation.reason:
         raise typer.BadParameter(
             f"{settings.source} demands a reason for reading charts ([audit] require_reason): add --reason, such as "

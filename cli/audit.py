@@ -6,21 +6,22 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from cli.choosing import choose_tenant
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
-from cli.invocation import Invocation, invocation_of, settings_of
+from cli.invocation import Invocation, invocation_of
 from cli.moments import checked_instant
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import emit_json, number, print_table, say, tell
-
-if TYPE_CHECKING:
-    from snapshots.audit_event import ReadEvent, Verified
-    from snapshots.audit_reader import AuditReader
+from exports.audit_file import write_audit
+from exports.formats.audit_lines import AUDIT_FORMATS, read_as_json
+from snapshots.audit_event import FAULTS, ReadEvent, Verified
+from snapshots.audit_reader import AuditReader
 
 EXAMPLES = (
     "chartferry audit --patient - < patient.txt",
@@ -69,8 +70,6 @@ def audit(
 
     Exit codes: 0 listed, 4 nobody, 5 failed.
     """
-    from exports.formats.audit_lines import read_as_json
-
     if context.invoked_subcommand is not None:
         return ExitCode.COMPLETE
     if patient is None:
@@ -139,7 +138,6 @@ def _verified_as_json(found: Verified) -> dict[str, object]:
 
 
 def _print_verified(found: Verified) -> None:
-    from snapshots.audit_event import FAULTS
 
     tell(f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet")
     if found.unused:
@@ -173,8 +171,6 @@ def export(
 
     Exit codes: 0 written, 4 nothing in that time, 5 failed.
     """
-    from exports.formats.audit_lines import AUDIT_FORMATS
-
     if format_ not in AUDIT_FORMATS:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(AUDIT_FORMATS)}")
     invocation = invocation_of(context)
@@ -193,7 +189,6 @@ def export(
 async def _export(
     audit: AuditReader, tenant: str, *, out: str, format_: str, between: tuple[datetime | None, datetime | None]
 ) -> int:
-    from exports.audit_file import write_audit
 
     async with audit.reads(*between) as reads:
         to = sys.stdout.buffer if out == STDOUT else Path(out)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import typer
+from pydantic import ValidationError
 
 from config.connections import Connection, keys_of_connection
 from config.errors import Problem
 from config.near_words import nearest
 from config.settings import Settings, problems_of, refused
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.vendors import profile_for
 
 
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
@@ -36,10 +39,6 @@ def profile_problems(connection: Connection) -> Iterator[Problem]:
     """Yield the connection's overrides that its vendor's profile refuses."""
     if not connection.profile:
         return
-    from pydantic import ValidationError
-
-    from connectors.fhir.profile import VendorProfile
-    from connectors.fhir.vendors import profile_for
 
     try:
         profile_for(connection.vendor, connection.profile)

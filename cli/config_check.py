@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
+from cli.choosing import checked_tenant, profile_problems
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
@@ -22,8 +24,13 @@ from cli.supervise import supervise
 from config.connections import Connection, masked_url
 from config.errors import Problem, SecretUnreadableError
 from config.settings import Settings, read_settings, refused
+from connectors.core.errors import AuthError
+from connectors.fhir.auth.assertion import load_signing_key
+from connectors.fhir.former_keys import former_places
+from connectors.fhir.profile import VendorProfile
+from connectors.fhir.vendors import PROFILES, profile_for
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # only --connect needs the connectors and the store
     from cli.connect_check import Checked
 
 EXAMPLES = ("chartferry config check", "chartferry config check --connect", "chartferry config check --show")
@@ -50,10 +57,6 @@ def check(
 
     Exit codes: 0 all is well (apart from notes and warnings), 2 a problem in the configuration, 5 with --connect: a step failed.
     """
-    from cli.choosing import checked_tenant
-    from connectors.fhir.profile import VendorProfile
-    from connectors.fhir.vendors import PROFILES
-
     invocation = invocation_of(context)
     tenant, json = invocation.tenant, invocation.json
     settings, problems = read_settings(invocation.config, os.environ, vendors=PROFILES, profile=VendorProfile)
@@ -140,7 +143,7 @@ async def _connected(
     told: bool,
 ) -> list[Checked]:
     """Check the store and every connection; print each step as it ends, since the next may take long."""
-    from cli.connect_check import check_all
+    from cli.connect_check import check_all  # noqa: PLC0415  only --connect needs it
 
     checked = []
     async for one in check_all(settings, list(connections.values()), problems, store=store):
@@ -152,8 +155,6 @@ async def _connected(
 
 def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield the problems that `config` alone cannot see: unreadable secrets and files, overrides that the profile refuses."""
-    from cli.choosing import profile_problems
-
     path = f"connections.{connection.name}"
     read: dict[str, str] = {}
     for key, ref in connection.secrets.items():
@@ -175,9 +176,6 @@ def connection_problems(connection: Connection, environ: Mapping[str, str]) -> I
 
 
 def _key_problems(connection: Connection, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
-    from connectors.core.errors import AuthError
-    from connectors.fhir.auth.assertion import load_signing_key
-    from connectors.fhir.vendors import PROFILES
 
     try:
         load_signing_key(
@@ -201,9 +199,6 @@ def settings_warnings(settings: Settings) -> Iterator[str]:
 
 def connection_warnings(connection: Connection) -> Iterator[str]:
     """Yield warnings about one connection: settings that work but are unwise."""
-    from connectors.fhir.former_keys import former_places
-    from connectors.fhir.profile import VendorProfile
-
     path = f"connections.{connection.name}"
     if connection.base_url.startswith("http://") and not any(host in connection.base_url for host in LOCAL_HOSTS):
         yield f"{path}.base_url is http: charts and tokens travel unencrypted"
@@ -220,8 +215,6 @@ def connection_warnings(connection: Connection) -> Iterator[str]:
 
 def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
     """Yield why a plain `sync` cannot know its patients: the server does not list them, and the file does not name them."""
-    from connectors.fhir.vendors import profile_for
-
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode
     whose = f"{path}: neither cohort nor group"
@@ -246,11 +239,6 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
 
 
 def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
-    from pydantic import BaseModel
-
-    from connectors.fhir.former_keys import former_places
-    from connectors.fhir.profile import VendorProfile
-    from connectors.fhir.vendors import profile_for
 
     path = f"connections.{name}"
     for key, value in dict(connection).items():

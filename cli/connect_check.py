@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from config.connections import Connection
-    from config.errors import Problem
-    from config.settings import Settings
+from cli.exit_codes import explain
+from cli.wiring import inquire_connection
+from config.connections import Connection
+from config.errors import Problem
+from config.settings import Settings
+from connectors.fhir.auth.assertion import load_signing_key
+from connectors.fhir.vendors import profile_for
+from snapshots.inquiry import inquire_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,6 @@ class Checked:
 
 async def check_store(settings: Settings, connections: Sequence[Connection]) -> AsyncIterator[Checked]:
     """Yield the results of the store's steps."""
-    from snapshots.inquiry import inquire_store
-
     tenants = sorted({each.tenant for each in connections}) or ["default"]
     for step in await inquire_store(settings.store_url, tenants):
         yield Checked(where="store", step=step.name, verdict=step.verdict, found=step.found, advice=step.advice)
@@ -43,9 +45,6 @@ async def check_store(settings: Settings, connections: Sequence[Connection]) -> 
 
 async def check_connection(connection: Connection, problems: Sequence[Problem]) -> AsyncIterator[Checked]:
     """Yield the results of one connection's steps; if the file has a problem with it, contact nothing. Raises nothing."""
-    from cli.exit_codes import explain
-    from cli.wiring import inquire_connection
-
     name = connection.name
     for one in problems:
         yield Checked(where=name, step="config", verdict="fail", found=f"{one.path}: {one.found}", advice=one.allowed)
@@ -61,8 +60,6 @@ async def check_connection(connection: Connection, problems: Sequence[Problem]) 
 
 
 def _key(connection: Connection) -> str:
-    from connectors.fhir.auth.assertion import load_signing_key
-    from connectors.fhir.vendors import profile_for
 
     secret = connection.secrets["key"].read(os.environ).reveal()
     profile = profile_for(connection.vendor, connection.profile)

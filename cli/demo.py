@@ -10,7 +10,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,13 +19,17 @@ from cli.exit_codes import ExitCode, worst
 from cli.export import run_export
 from cli.export_summary import print_result, result_as_json
 from cli.invocation import Invocation, invocation_of, program
+from cli.mock_connection import write_private
+from cli.mock_processes import mock_ehrs
 from cli.render import emit_json, print_holes, print_table, say, tell
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
-
-if TYPE_CHECKING:
-    from config.settings import Settings
-    from exports.run import ExportResult
+from cli.wanted import Wanted
+from config.settings import Settings, load_settings
+from exports.delivery.destination import LocalFolder
+from exports.plan import ExportRequest
+from exports.run import ExportResult
+from snapshots.embedded import embedded_postgres
 
 EXAMPLES = ("chartferry demo", "chartferry demo --dir /tmp/charts --patients 100")
 VENDORS = {"epic": "north-epic", "cerner": "east-cerner", "allscripts": "south-allscripts", "va": "west-va"}
@@ -48,11 +52,6 @@ def demo(
     patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
 ) -> int:
     """See chartferry at work: four mock EHRs, an embedded Postgres, sync, NDJSON and CSV. Safe to repeat."""
-    from cli.mock_processes import mock_ehrs
-    from cli.wiring import Wanted
-    from config.settings import load_settings
-    from snapshots.embedded import embedded_postgres
-
     began = time.monotonic()
     invocation = invocation_of(context)
     if invocation.config or invocation.tenant:
@@ -79,7 +78,6 @@ def demo(
 
 
 def _write_config(root: Path, tables: Sequence[str]) -> Path:
-    from cli.mock_connection import write_private
 
     head = f'# written by `chartferry demo`; the mock EHRs run only while the demo does\n\n[store]\nurl = "embedded:{STORE}"\n'
     path = root / "chartferry.toml"
@@ -88,8 +86,6 @@ def _write_config(root: Path, tables: Sequence[str]) -> Path:
 
 
 def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResult:
-    from exports.delivery.destination import LocalFolder
-    from exports.plan import ExportRequest
 
     request = ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"))
     actor = actor_of(invocation, settings, reads_charts=True)

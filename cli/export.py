@@ -7,30 +7,38 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.acting import actor_of
+from cli.choosing import choose_connections, choose_tenant
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.export_summary import print_result, result_as_json
 from cli.file_options import CompressionName, CompressOption, CsvDialectName, CsvOption
-from cli.invocation import Invocation, invocation_of, settings_of, split_words
+from cli.in_store import opened_store
+from cli.invocation import Invocation, invocation_of, split_words
 from cli.moments import AsOfOption, checked_moment
 from cli.narrowing import FreezeOption, LimitOption, SampleOption, SeedOption, WhereOption, narrowed
+from cli.patient_file import read_patients
 from cli.progress import file_progress
+from cli.publish import run_publish, show_published
 from cli.query import ParamOption, checked_params
 from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
+from config.settings import Settings
+from exports.delivery.place_name import destination_of
 from exports.formats.file_formats import FORMATS, TABLES
-
-if TYPE_CHECKING:
-    from config.settings import Settings
-    from exports.plan import ExportRequest
-    from exports.run import ExportResult
-    from snapshots.actor import Actor
+from exports.formats.table_file import load_formats
+from exports.plan import ExportRequest
+from exports.publishing.publish import PublishRequest
+from exports.run import ExportResult
+from exports.run import export as export_snapshot
+from snapshots.actor import Actor
+from snapshots.reader import Selection
 
 EXAMPLES = (
     "chartferry export --out export",
@@ -141,9 +149,6 @@ def export(
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
-    from cli.choosing import choose_connections, choose_tenant
-    from cli.wiring import read_patients
-
     invocation = invocation_of(context)
     settings = settings_of(invocation)
     names = split_words(connections)
@@ -191,8 +196,6 @@ def _request(
     params: list[str] | None,
     strict: bool,
 ) -> ExportRequest:
-    from exports.delivery.place_name import destination_of
-    from exports.plan import ExportRequest
 
     settings = reading.settings
     wanted_formats = _formats(formats, views, queries, settings)
@@ -225,9 +228,6 @@ def _export(
 
 
 def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
-    from cli.publish import run_publish, show_published
-    from exports.delivery.place_name import destination_of
-    from exports.publishing.publish import PublishRequest
 
     wanted = PublishRequest(
         connections=reading.connections, types=reading.types, patients=reading.patients, base_url=base_url
@@ -251,11 +251,6 @@ async def run_export(
     changed_since: int | None = None,
 ) -> tuple[ExportResult, float]:
     """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
-    from cli import wiring
-    from exports.formats.table_file import load_formats
-    from exports.run import export as export_snapshot
-    from snapshots.reader import Selection
-
     selection = Selection(
         connections=request.connections,
         patients=request.patients,
@@ -266,7 +261,7 @@ async def run_export(
     with file_progress(terminal=invocation.terminal) as show:
         meanwhile = partial(load_formats, request.wanted_formats)
         async with (
-            wiring.opened_store(settings, tenant, actor, meanwhile=meanwhile) as store,
+            opened_store(settings, tenant, actor, meanwhile=meanwhile) as store,
             store.snapshot(selection) as snapshot,
         ):
             began = time.monotonic()

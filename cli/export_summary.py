@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from cli.render import number, print_table, size, tell
-
-if TYPE_CHECKING:
-    from exports.delivery.files import DeliveredFile
-    from exports.run import ExportResult
+from exports.delivery.files import DeliveredFile
+from exports.delivery.manifest import instant, states
+from exports.run import ExportResult
 
 
 def result_as_json(result: ExportResult) -> dict[str, object]:
     """Return what `export --json` prints."""
-    from exports.delivery.manifest import instant, states
-
     return {
         "status": "complete" if result.rows else "nothing",
         "out": result.out,

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 import typer
 
 from cli.acting import actor_of
+from cli.choosing import choose_connections
+from cli.configuration import settings_of
+from cli.heartbeat import told_if_slow
+from cli.invocation import Invocation, invocation_of
 from cli.one_patient import one_patient
 from cli.supervise import supervise
-
-if TYPE_CHECKING:
-    from cli.invocation import Invocation
-    from config.settings import Settings
-    from snapshots.store import Store
+from config.settings import Settings
+from snapshots.actor import Actor
+from snapshots.errors import describe_server
+from snapshots.store import Store, open_store
+from snapshots.store_url import embedded_directory
 
 T = TypeVar("T")
+
+
+def import_connectors() -> None:
+    """Import what a run needs beside the store: half a second of CPU, which `opened_store` can do meanwhile."""
+    import cli.wiring  # noqa: F401, PLC0415  this is what the function is for
+
+
+@asynccontextmanager
+async def opened_store(
+    settings: Settings, tenant: str, actor: Actor, *, meanwhile: Callable[[], None] = lambda: None
+) -> AsyncIterator[Store]:
+    """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end.
+
+    `meanwhile` is done in a thread, while the server starts or makes the schema: that takes as long, and keeps another core busy.
+    """
+    directory = embedded_directory(settings.store_url)
+    where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
+    waited_for = f"waiting for the store, {where}, to"
+    async with AsyncExitStack() as stack:
+        async with told_if_slow(f"{waited_for} start, or to answer"):
+            done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
+            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor))
+            await done
+        try:
+            yield store
+        finally:
+            async with told_if_slow(f"{waited_for} close"):
+                await stack.aclose()
 
 
 def in_store(
@@ -35,8 +69,6 @@ def in_store(
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 
     async def done() -> T:
-        from cli.heartbeat import told_if_slow
-        from cli.wiring import opened_store
 
         async with opened_store(settings, tenant, actor) as store, told_if_slow("asking the store"):
             return await work(store)
@@ -57,9 +89,6 @@ def in_chart(
 
     Return how the command was called, the connection's name, and what the work returns. A usage error ends in `command`.
     """
-    from cli.choosing import choose_connections
-    from cli.invocation import invocation_of, settings_of
-
     invocation = invocation_of(context)
     settings = settings_of(invocation)
     (chosen,) = choose_connections(settings, invocation.tenant, [connection])

@@ -1,24 +1,20 @@
 """The options that every command accepts, before its name or behind it: --config, --tenant, --json, --debug, --as, --reason.
 
-Declares these options once, and is the only place that reads the configuration for a command. `wiring` builds the rest.
+Declares these options once. `configuration` reads the file that they name.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.main
-
-if TYPE_CHECKING:
-    from config.settings import Settings
 
 PANEL = "Options of every command"
 
@@ -108,22 +104,6 @@ def program() -> str:
     if not ours.exists() or (found and Path(found).resolve() == ours.resolve()):
         return "chartferry"
     return shlex.quote(str(ours))
-
-
-def settings_of(invocation: Invocation) -> Settings:
-    """Read the configuration for this call; ConfigError names every problem."""
-    from config.settings import load_settings
-    from connectors.fhir.profile import VendorProfile
-    from connectors.fhir.vendors import PROFILES
-
-    return load_settings(invocation.config, os.environ, vendors=PROFILES, profile=VendorProfile)
-
-
-def start_logging(invocation: Invocation, level: str = "INFO") -> None:
-    """Send log lines to stderr: JSON unless it is a terminal."""
-    from config.logs import configure_logging
-
-    configure_logging(json=not invocation.terminal, level=level, stream=sys.stderr)
 
 
 def split_words(values: list[str] | None) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from joserfc.jwk import import_key
 
 from config.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mocks.serving import Served
+from connectors.fhir.vendors import profile_for
+from mocks.keys import make_key_pair
+from mocks.manners import MANNERS
+from mocks.serving import Served
 
 PRIVATE = 0o600
 
@@ -33,11 +36,6 @@ def write_private(path: Path, text: str) -> None:
 
 def mock_jwks(path: Path, vendor: str) -> dict[str, Any]:
     """Return the public keys for a private key file; create the file if it is missing, so that a later start reuses it."""
-    from joserfc.jwk import import_key
-
-    from mocks.keys import make_key_pair
-    from mocks.manners import MANNERS
-
     if path.is_file():
         try:
             key = import_key(json.loads(path.read_text(encoding="utf-8")))
@@ -85,8 +83,6 @@ def connection_to(
     served: Served, *, name: str, key: Path | None, folder: Path, tenant: str | None = None
 ) -> MockConnection:
     """Return the connection to a running mock; write a cohort file if the vendor is crawled and lists no patients."""
-    from connectors.fhir.vendors import profile_for
-
     profile = profile_for(served.vendor)
     cohort = None
     if profile.mode == "crawl" and not profile.search.lists_patients:

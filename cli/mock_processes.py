@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cli.mock_connection import write_private
 from config.errors import ConfigError
 
 END_S = 10.0
@@ -41,8 +42,6 @@ def _command(vendor: str, name: str, *, patients: int, seed: int, folder: Path, 
         *("--vendor", vendor, "--name", name, "--patients", str(patients), "--seed", str(seed), "--keys", str(folder)),
     ]
     if faults is not None:
-        from cli.mock_connection import write_private
-
         script = folder / f"{name}.faults.toml"
         write_private(script, f"seed = {seed}\n{faults}")
         command += ["--faults", str(script)]

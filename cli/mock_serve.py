@@ -11,18 +11,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
+from cli.mock_connection import MockConnection, connection_to, mock_jwks
 from cli.render import emit_json, say, tell
-
-if TYPE_CHECKING:
-    from cli.mock_connection import MockConnection
-    from mocks.mock_config import MockConfig
-    from mocks.serving import Served
+from mocks.faults import read_script
+from mocks.manners import MANNERS
+from mocks.mock_config import MockConfig
+from mocks.serving import Served, ServingError, run_forever
 
 EXAMPLES = (
     "chartferry mock serve --vendor epic --port 8001 > chartferry.toml",
@@ -72,15 +72,11 @@ def serve(
     until_eof: UntilEofOption = False,
 ) -> int:
     """Serve a mock EHR that imitates a vendor, until interrupted; prints the connection to it."""
-    from mocks.manners import MANNERS
-
     invocation = invocation_of(context)
     if vendor not in MANNERS:
         raise typer.BadParameter(f"--vendor {vendor}: one of {', '.join(MANNERS)}")
     if data is not None and not data.is_dir():
         raise typer.BadParameter(f"--data {data}: not a folder; name a folder of NDJSON(.gz) files by type")
-    from cli.mock_connection import connection_to, mock_jwks
-    from mocks.serving import ServingError, run_forever
 
     folder = keys.resolve()
     called = name or f"mock-{vendor}"
@@ -141,8 +137,6 @@ def _mock_config(
     jwks: dict[str, object] | None,
     latency_ms: int,
 ) -> MockConfig:
-    from mocks.faults import read_script
-    from mocks.mock_config import MockConfig
 
     script = read_script(faults) if faults is not None else None
     return MockConfig(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from exports.plan import ExportRequest
+from exports.plan import ExportRequest
 
 WhereOption = Annotated[
     list[str] | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.patient_file import read_patients
 from cli.render import say
 
 STDIN = "-"
@@ -24,7 +25,6 @@ def one_patient(word: str, takes_one: str) -> str:
     if sys.stdin.isatty():
         say("Type the patient's FHIR id (VA: ICN), then press Enter:")
         return sys.stdin.readline().strip().removeprefix("Patient/")
-    from cli.wiring import read_patients
 
     patients = tuple(read_patients(STDIN))
     if len(patients) != 1:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cli.preview import Preview
 from connectors.core.errors import ConnectorError
@@ -20,15 +20,13 @@ from connectors.fhir.memories import BulkJobs, EhrRunStore, Knowledge, PaceStore
 from snapshots.export_job import BulkJob, EarlierJob
 from snapshots.given_up import LeftBehind
 from snapshots.patient import Alias, Deferral, StoredPatient
+from snapshots.peek import Peek
 from snapshots.record import Batch
 from snapshots.report import RunReport, RunScope
+from snapshots.store import Store
 from snapshots.traffic import PaceState, Traffic
 from snapshots.unit import Unit
 from snapshots.witness import AbsentRow
-
-if TYPE_CHECKING:
-    from snapshots.peek import Peek
-    from snapshots.store import Store
 
 
 class PreviewJobs(BulkJobs):
@@ -256,8 +254,7 @@ class PreviewStore(EhrRunStore):
             PlanReachedError: the crawl is planned.
         """
         if kinds is not None and "search" in kinds:
-            self._is_planned = True
-            raise PlanReachedError("nothing is fetched")
+            self._end()
         return []
 
     @property
@@ -301,10 +298,12 @@ class PreviewStore(EhrRunStore):
             retries=retries,
         )
 
-    def _unreached(self) -> Any:
-        raise NotImplementedError("a preview ends with its plan")
+    def _end(self) -> Any:
+        """End the run: a preview has no need of what comes after the plan."""
+        self._is_planned = True
+        raise PlanReachedError("nothing is fetched")
 
-    finish = references = attachments = property(_unreached)
+    finish = references = attachments = property(_end)
 
 
 class PreviewRuns:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
+from cli.acting import actor_of
 from cli.exit_codes import ExitCode, explain
+from cli.in_store import opened_store
+from cli.invocation import Invocation
+from cli.log_lines import start_logging
+from cli.preview import Preview
 from cli.progress import Show, run_progress
 from cli.render import by_type, emit_json, tell
 from cli.supervise import supervise
-
-if TYPE_CHECKING:
-    from cli.invocation import Invocation
-    from cli.preview import Preview
-    from cli.wiring import Wanted
-    from config.connections import Connection
-    from config.settings import Settings
+from cli.wanted import Wanted
+from cli.wiring import preview_connection
+from config.connections import Connection
+from config.settings import Settings
+from snapshots.errors import StoreError
+from snapshots.store_url import store_exists
 
 MANY = 100  # types to name before "… more"
 
@@ -26,13 +29,6 @@ def preview_all(
     settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
 ) -> list[Preview]:
     """Plan each connection's run, one after another; a connection that cannot be planned says why."""
-    from cli.acting import actor_of
-    from cli.invocation import start_logging
-    from cli.preview import Preview
-    from cli.wiring import opened_store, preview_connection
-    from snapshots.errors import StoreError
-    from snapshots.store_url import store_exists
-
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def one(connection: Connection, show: Show) -> Preview:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-if TYPE_CHECKING:
-    from connectors.fhir.transport.call import Call, Reply
-    from connectors.fhir.transport.client import EhrClient
-    from snapshots.peek import OpenRunFound
+from connectors.fhir.transport.call import Call, Reply
+from connectors.fhir.transport.client import EhrClient
+from snapshots.peek import OpenRunFound
 
 
 @dataclass(kw_only=True)

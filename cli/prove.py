@@ -5,25 +5,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.acting import actor_of
 from cli.certificate import print_certificate
+from cli.choosing import choose_connections
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
-from cli.invocation import Invocation, invocation_of, settings_of
-from cli.progress import run_progress
+from cli.in_store import import_connectors, opened_store
+from cli.invocation import Invocation, invocation_of
+from cli.log_lines import start_logging
+from cli.progress import Show, run_progress
 from cli.render import certificate_as_json, emit_json
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
-
-if TYPE_CHECKING:
-    from cli.progress import Show
-    from config.connections import Connection
-    from config.settings import Settings
-    from snapshots.actor import Actor
-    from snapshots.proof import Certificate
+from cli.wanted import Wanted
+from config.connections import Connection
+from config.settings import Settings
+from snapshots.actor import Actor
+from snapshots.proof import Certificate
 
 EXAMPLES = (
     "chartferry prove mercy-epic",
@@ -70,8 +72,6 @@ def prove(
     Exit codes: 0 nothing is missing, 3 the store holds fewer than the EHR (or the EHR did not answer), 4 nothing could be
     compared, 5 failed, 6 a sync is in progress, 2 usage or configuration.
     """
-    from cli.choosing import choose_connections
-
     if everyone and sample is not None:
         raise typer.BadParameter("--all asks about every patient, --sample about some: choose one")
     invocation = invocation_of(context)
@@ -117,9 +117,8 @@ async def _prove(
     invocation: Invocation,
     show: Show,
 ) -> Certificate:
-    from cli.invocation import start_logging
-    from cli.wiring import Wanted, import_connectors, opened_store, prove_connection
-
     start_logging(invocation)
     async with opened_store(settings, connection.tenant, actor, meanwhile=import_connectors) as store:
+        from cli.wiring import prove_connection  # noqa: PLC0415  was imported while the store opened
+
         return await prove_connection(connection, store, Wanted(types=types), show, sample=sample, seed=seed)

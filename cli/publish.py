@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cli.exit_codes import ExitCode
+from cli.in_store import opened_store
 from cli.progress import file_progress
 from cli.render import emit_json, number, print_table, tell
-
-if TYPE_CHECKING:
-    from config.settings import Settings
-    from exports.delivery.destination import Destination
-    from exports.publishing.publish import Published, PublishRequest
-    from snapshots.actor import Actor
+from config.settings import Settings
+from exports.delivery.destination import Destination
+from exports.delivery.manifest import instant
+from exports.publishing.publish import Published, PublishRequest, publish
+from snapshots.actor import Actor
+from snapshots.reader import Selection
 
 
 async def run_publish(
@@ -25,12 +24,8 @@ async def run_publish(
     terminal: bool,
 ) -> Published:
     """Publish from the tenant's store, with progress on stderr."""
-    from cli import wiring
-    from exports.publishing.publish import publish
-    from snapshots.reader import Selection
-
     with file_progress(terminal=terminal) as show:
-        async with wiring.opened_store(settings, tenant, actor) as store:
+        async with opened_store(settings, tenant, actor) as store:
             return await publish(
                 request,
                 destination,
@@ -68,7 +63,6 @@ def show_published(done: Published, destination: Destination, *, json: bool) -> 
 
 
 def _as_json(done: Published, destination: Destination) -> dict[str, object]:
-    from exports.delivery.manifest import instant
 
     return {
         "status": "nothing" if done.what == "nothing" else "complete",

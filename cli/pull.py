@@ -9,28 +9,40 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli.acting import actor_of
+from cli.choosing import choose_connections
+from cli.configuration import settings_of
 from cli.exit_codes import OF_STATUS, ExitCode
 from cli.export_summary import said_of_odd_values
-from cli.invocation import Invocation, invocation_of, settings_of
+from cli.heartbeat import told_if_slow
+from cli.in_store import opened_store
+from cli.invocation import Invocation, invocation_of
+from cli.log_lines import start_logging
 from cli.moments import AsOfOption, checked_moment
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
+from cli.sync import Outcome, log_outcome
 from cli.type_words import TypesOption, checked_types
-
-if TYPE_CHECKING:
-    from config.connections import Connection
-    from config.settings import Settings
-    from exports.delivery.files import DeliveredFile
-    from snapshots.actor import Actor
-    from snapshots.report import RunReport
-    from snapshots.store import Store
+from cli.wanted import Wanted
+from config.connections import Connection
+from config.settings import Settings
+from exports.chart import deliver_chart
+from exports.delivery.files import DeliveredFile
+from exports.delivery.place_name import destination_of
+from exports.plan import ExportRequest
+from exports.run import export
+from snapshots.actor import Actor
+from snapshots.audit_event import Action
+from snapshots.reader import Selection
+from snapshots.report import RunReport
+from snapshots.store import Store
+from snapshots.unit import Ending
 
 EXAMPLES = (
     "chartferry pull mercy-epic - --out chart.ndjson.gz",
@@ -101,8 +113,6 @@ def pull(
 
     Exit codes: 0 complete, 3 written with holes (each is named), 4 nothing known about this patient, 5 failed, 6 busy.
     """
-    from cli.choosing import choose_connections
-
     if format_ not in SUFFIX:
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(SUFFIX)}")
     invocation = invocation_of(context)
@@ -131,14 +141,10 @@ def pull(
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    from cli.heartbeat import told_if_slow
-    from cli.invocation import start_logging
-    from cli.wiring import Wanted, opened_store, run_connection
-
     async with opened_store(settings, asked.connection.tenant, asked.actor) as store:
         report = None
         if not asked.stored:
-            from cli.sync import Outcome, log_outcome
+            from cli.wiring import run_connection  # noqa: PLC0415  a chart from the store needs no connector
 
             start_logging(invocation)
             wanted = Wanted(
@@ -154,8 +160,6 @@ async def _pull(
 
 
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
-    from snapshots.audit_event import Action
-    from snapshots.reader import Selection
 
     selection = Selection(
         connections=(asked.connection.name,),
@@ -168,14 +172,9 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
         if not await snapshot.types():
             return []
         if asked.format == "csv":
-            from exports.delivery.place_name import destination_of
-            from exports.plan import ExportRequest
-            from exports.run import export
-
             out_folder = destination_of(asked.out)
             request = ExportRequest(out=out_folder, formats=("csv",), types=asked.types, patients=(asked.patient,))
             return list((await export(request, snapshot)).files)
-        from exports.chart import deliver_chart
 
         out = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
         return [await deliver_chart(snapshot, out, asked.format)]
@@ -220,8 +219,6 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
 
 def _is_unknown(report: RunReport) -> bool:
     """Whether the EHR itself says that it has no Patient with this id; its other refusals then add nothing."""
-    from snapshots.unit import Ending
-
     return report.error is None and any(
         hole.resource_type == "Patient" and hole.ending is Ending.NOT_FOUND for hole in report.holes
     )

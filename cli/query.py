@@ -5,24 +5,25 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from cli.choosing import choose_connections, choose_tenant
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.file_options import CsvDialectName, CsvOption
 from cli.in_store import in_store
-from cli.invocation import invocation_of, settings_of, split_words
+from cli.invocation import invocation_of, split_words
 from cli.moments import AsOfOption, checked_moment
+from cli.patient_file import read_patients
 from cli.render import emit_json, number, say
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
-
-if TYPE_CHECKING:
-    from exports.delivery.files import DeliveredFile
-    from exports.queries.run import Limits
-    from exports.queries.statement import Statement
-    from snapshots.reader import Selection
-    from snapshots.store import Store
+from exports.delivery.files import DeliveredFile
+from exports.queries.run import Limits, run_query
+from exports.queries.statement import Statement
+from snapshots.reader import Selection
+from snapshots.store import Store
 
 EXAMPLES = (
     "chartferry query a1c.sql --param since=2026-01-01",
@@ -85,11 +86,6 @@ def query(
 
     The file names the views and libraries that it reads. Exit codes: 0 complete, 4 no rows, 5 failed, 2 usage.
     """
-    from cli.choosing import choose_connections, choose_tenant
-    from cli.wiring import read_patients
-    from exports.queries.run import Limits
-    from snapshots.reader import Selection
-
     invocation = invocation_of(context)
     if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out -: stdout takes the rows, without --json")
@@ -115,7 +111,6 @@ def query(
 
 
 async def _run(store: Store, asked: _Request, limits: Limits) -> tuple[DeliveredFile, Statement]:
-    from exports.queries.run import run_query
 
     async with store.snapshot(asked.selection) as snapshot:
         target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)

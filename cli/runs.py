@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.certificate import print_certificate
+from cli.choosing import choose_connections, choose_tenant
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
-from cli.invocation import invocation_of, settings_of
+from cli.invocation import invocation_of
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
-
-if TYPE_CHECKING:
-    from snapshots.given_up import Discarded
-    from snapshots.report import RunReport
-    from snapshots.store import Store
-    from snapshots.traffic import Down
+from snapshots.given_up import Discarded
+from snapshots.report import RunReport
+from snapshots.store import Store
+from snapshots.traffic import Down
 
 EXAMPLES = (
     "chartferry runs",
@@ -47,8 +47,6 @@ def runs(
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many runs at most, newest first.")] = 20,
 ) -> int:
     """List the newest runs; show one with its holes, notes and counts by type; or give one up (discard)."""
-    from cli.choosing import choose_connections, choose_tenant
-
     run, discards = read_words(words or [])
     invocation = invocation_of(context)
     settings, tenant, json = settings_of(invocation), invocation.tenant, invocation.json

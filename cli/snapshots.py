@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,9 +11,7 @@ from cli.exit_codes import ExitCode
 from cli.in_store import in_chart
 from cli.one_patient import ConnectionArgument, PatientArgument
 from cli.render import emit_json, print_table, tell
-
-if TYPE_CHECKING:
-    from snapshots.chart_history import ChartChange
+from snapshots.chart_history import ChartChange
 
 EXAMPLES = ("chartferry snapshots mercy-epic - < patient.txt", "chartferry snapshots mercy-epic - --json < patient.txt")
 

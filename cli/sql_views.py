@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from cli.choosing import choose_tenant
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
-from cli.invocation import Invocation, invocation_of, settings_of
+from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_table, say, tell
-
-if TYPE_CHECKING:
-    from snapshots.sql_views import SqlView, SqlViews
-    from snapshots.store import Store
+from exports.catalogue import builtin_names, load_view
+from exports.typed_rows import typed_rows
+from snapshots.sql_views import SqlView, SqlViews, rows_of
+from snapshots.store import Store
 
 CREATE_EXAMPLES = (
     "chartferry views create",
@@ -39,10 +41,6 @@ def create(
 
     A column that a view had, and has no more, is told. Exit codes: 0 created, 2 a view is wrong, 5 failed.
     """
-    from exports.catalogue import builtin_names, load_view
-    from exports.typed_rows import typed_rows
-    from snapshots.sql_views import rows_of
-
     loaded = [load_view(name) for name in views or builtin_names()]
     queries = [(view, typed_rows(view, rows_of(view.resource))) for view in loaded]
 
@@ -83,7 +81,6 @@ def refresh(
 
 
 def _on_views(invocation: Invocation, work: Callable[[SqlViews], Awaitable[list[SqlView]]]) -> list[SqlView]:
-    from cli.choosing import choose_tenant
 
     async def with_views(store: Store) -> list[SqlView]:
         async with store.sql_views() as there:

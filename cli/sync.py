@@ -8,27 +8,33 @@ from __future__ import annotations
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
+import anyio
+import structlog
 import typer
 
 from cli.acting import actor_of
+from cli.choosing import choose_connections
+from cli.configuration import settings_of
 from cli.exit_codes import OF_STATUS, ExitCode, explain, worst
-from cli.invocation import Invocation, invocation_of, settings_of, start_logging
+from cli.in_store import import_connectors, opened_store
+from cli.invocation import Invocation, invocation_of
+from cli.log_lines import start_logging
 from cli.moments import checked_instant
+from cli.patient_file import file_name, read_patients
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, say, tell
 from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
-from config.connections import STORED, group_problem
-
-if TYPE_CHECKING:
-    from cli.wiring import Wanted
-    from config.connections import Connection
-    from config.settings import Settings
-    from snapshots.actor import Actor
-    from snapshots.report import RunReport
-    from snapshots.store import Store
+from cli.wanted import Wanted
+from config.connections import STORED, Connection, group_problem
+from config.settings import Settings
+from connectors.fhir.transport.origins import Origins
+from snapshots.actor import Actor
+from snapshots.errors import StoreError
+from snapshots.report import RunReport
+from snapshots.store import Store
 
 EXAMPLES = (
     "chartferry sync",
@@ -98,9 +104,7 @@ def sync(
 
     Exit codes: 0 complete, 3 partial (each hole is named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """
-    from cli.choosing import choose_connections
-    from cli.plan_report import preview_all, show_plans
-    from cli.wiring import Wanted, file_name, read_patients
+    from cli.plan_report import preview_all, show_plans  # noqa: PLC0415  else the connectors are imported before the store opens
 
     invocation = invocation_of(context)
     settings = settings_of(invocation)
@@ -141,21 +145,18 @@ def run_all(
     log_level: str = "INFO",
 ) -> list[Outcome]:
     """Run the connections, some at a time, each in its tenant's store; one failure does not affect the others."""
-    from cli import wiring
-
     outcomes: dict[str, Outcome] = {}
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def all_of_them(show: Show) -> None:
-        import anyio
-
-        from connectors.fhir.transport.origins import Origins
 
         places, origins = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME), Origins()
 
         async def one(connection: Connection, store: Store) -> None:
             async with places:
-                run = lambda: wiring.run_connection(connection, store, wanted, show, origins)  # noqa: E731
+                from cli.wiring import run_connection  # noqa: PLC0415  was imported while the store opened
+
+                run = lambda: run_connection(connection, store, wanted, show, origins)  # noqa: E731
                 outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
                 if not invocation.terminal:  # at a terminal, the table shows it
                     log_outcome(outcomes[connection.name], wanted.kind)
@@ -182,10 +183,6 @@ async def _tenant(
     connections: Sequence[Connection],
     one: Callable[[Connection, Store], Coroutine[Any, Any, None]],
 ) -> None:
-    import anyio
-
-    from cli.wiring import import_connectors, opened_store
-
     async with opened_store(settings, tenant, actor, meanwhile=import_connectors) as store:
         async with anyio.create_task_group() as tasks:
             for connection in connections:
@@ -196,8 +193,6 @@ async def _tenant(
 
 async def _refresh_views(store: Store) -> None:
     """Give the materialised SQL views what the runs have left; that they could not be is told, and costs no run."""
-    from snapshots.errors import StoreError
-
     try:
         async with store.sql_views() as views:
             await views.refresh()
@@ -221,8 +216,6 @@ async def outcome_of(
 
 def log_outcome(outcome: Outcome, kind: str) -> None:
     """Write the run's single log line: counts and how it ended, no PHI."""
-    import structlog
-
     log = structlog.get_logger("chartferry")
     connection = outcome.connection
     fields: dict[str, Any] = {"connection": connection.name, "tenant": connection.tenant, "vendor": connection.vendor}

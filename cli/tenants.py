@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from cli.acting import actor_of
+from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
-from cli.invocation import invocation_of, settings_of
+from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_table, say, size, tell
 from cli.supervise import supervise
-
-if TYPE_CHECKING:
-    from cli.invocation import Invocation
-    from snapshots.tenants import Migrated, Tenants
+from snapshots.tenants import Migrated, Tenants, open_tenants
 
 LIST_EXAMPLES = ("chartferry tenants list",)
 ADD_EXAMPLES = ("chartferry tenants add mercy",)
@@ -112,7 +110,6 @@ def _on_tenants(invocation: Invocation, work: Callable[[Tenants], Awaitable[T]])
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def done() -> T:
-        from snapshots.tenants import open_tenants
 
         async with open_tenants(settings.store_url, actor) as there:
             return await work(there)

@@ -16,6 +16,9 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, number, say, tell
+from exports.delivery.place_name import destination_of
+from exports.errors import DatasetError
+from exports.publishing.verification import verify as verify_dataset
 
 EXAMPLES = ("chartferry verify dataset", "chartferry verify https://data.example.org/charts/manifest.json")
 _CHUNK_BYTES = 1 << 20
@@ -32,9 +35,6 @@ def verify(
 
     Exit codes: 0 it can be followed, 3 something in it is wrong, 5 it cannot be read.
     """
-    from exports.delivery.place_name import destination_of
-    from exports.publishing.verification import verify as verify_dataset
-
     if urlsplit(where).scheme in {"http", "https"}:
         found = verify_dataset(where, _over_http)
     else:
@@ -59,8 +59,6 @@ def verify(
 
 def _over_http(url: str) -> Iterator[bytes]:
     """Read a file from a server; gzip is understood where the server says so."""
-    from exports.errors import DatasetError
-
     if urlsplit(url).scheme not in {"http", "https"}:
         raise DatasetError("a page refers to a URL that is neither http nor https")
     asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above

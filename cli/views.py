@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, say, tell
-
-if TYPE_CHECKING:
-    from exports.view_check import CompiledView
+from exports.catalogue import builtin_names, load_view, view_sets
+from exports.errors import ViewError
+from exports.view_check import CompiledView, compiled_over_nothing
 
 LIST_EXAMPLES = ("chartferry views list",)
 SHOW_EXAMPLES = ("chartferry views show observation",)
@@ -23,8 +23,6 @@ EXAMPLES = (*LIST_EXAMPLES, *SHOW_EXAMPLES, *CHECK_EXAMPLES)
 
 def list_views(context: typer.Context) -> int:
     """List the built-in views: name, resource type, columns and subject. Those of a set are exported only where named."""
-    from exports.catalogue import builtin_names, load_view, view_sets
-
     sets = {"": builtin_names(), **view_sets()}
     views = [(load_view(name), _compiled(name), of_set) for of_set, names in sets.items() for name in names]
     rows = [
@@ -52,8 +50,6 @@ def show(
 
     Exit codes: 0 shown, 2 the view does not exist or is wrong.
     """
-    from exports.catalogue import load_view
-
     loaded = load_view(view)
     if invocation_of(context).json:
         emit_json(loaded.definition)
@@ -78,9 +74,6 @@ def check(
 
     Exit codes: 0 all are correct, 2 one is not.
     """
-    from exports.catalogue import builtin_names, view_sets
-    from exports.errors import ViewError
-
     found: dict[str, list[str]] = {}
     unchecked: list[str] = []
     for name in views or (*builtin_names(), *[one for names in view_sets().values() for one in names]):
@@ -104,8 +97,6 @@ def check(
 
 
 def _compiled(name: str) -> CompiledView:
-    from exports.catalogue import load_view
-    from exports.view_check import compiled_over_nothing
 
     return compiled_over_nothing(load_view(name))
 

@@ -8,112 +8,35 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from cli.heartbeat import beating, told_if_slow
+from cli.heartbeat import beating
+from cli.patient_file import read_patients
+from cli.plan_preview import PreviewRuns
+from cli.preview import KickOffReachedError, Preview, PreviewClient
+from cli.wanted import Wanted
 from config.connections import STORED, Connection
-from config.errors import ConfigError
-from config.settings import Settings
-
-if TYPE_CHECKING:
-    from cli.preview import Preview
-    from connectors.fhir.auth.credentials import Credentials
-    from connectors.fhir.inquiry import Step
-    from connectors.fhir.run import LogIn
-    from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest
-    from connectors.fhir.transport.client import EhrClient
-    from connectors.fhir.transport.origins import Origins
-    from snapshots.actor import Actor
-    from snapshots.ledger import OpenRun
-    from snapshots.proof import Certificate
-    from snapshots.report import RunReport, RunScope
-    from snapshots.store import Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the command line sets for a run; it overrides the connection's configuration."""
-
-    kind: Literal["sync", "pull"] = "sync"
-    mode: Literal["auto", "bulk", "crawl"] | None = None
-    since: str = "auto"
-    types: tuple[str, ...] = ()
-    group: str | None = None
-    # each with its line number, or without; None: the configured cohort
-    patients: Mapping[str, int] | tuple[str, ...] | None = None
-    patients_name: str | None = None  # names the file that they came from, whatever it contains today
-    stored_patients: bool = False  # instead of those: the connection's patients in the store
-    patients_are_ids: bool = False  # True: ignores cohort_system
-    until: str | None = None  # bulk only; overrides the connection's bulk.until
-
-
-def read_patients(source: str) -> Mapping[str, int]:
-    """Read patients from a file, or from stdin for "-": one per line, or the first column of a CSV; return each with its line.
-
-    The values are PHI.
-    """
-    from connectors.fhir.cohort.finder import parse_cohort
-
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
-    patients = parse_cohort(text)
-    if not patients:
-        raise ConfigError(f"{'stdin' if source == '-' else source} names no patients; give one per line")
-    return patients
-
-
-def file_name(source: str) -> str:
-    """Return the name of the roster for a file of patients: it depends on the path, not on the content."""
-    return f"file:{sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]}"
-
-
-def import_connectors() -> None:
-    """Import what a run needs beside the store: half a second of CPU."""
-    import connectors.fhir.auth.login
-    import connectors.fhir.sync
-    import connectors.fhir.transport.client  # noqa: F401  where they are used they are imported again
-
-
-@asynccontextmanager
-async def opened_store(
-    settings: Settings, tenant: str, actor: Actor, *, meanwhile: Callable[[], None] = lambda: None
-) -> AsyncIterator[Store]:
-    """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end.
-
-    `meanwhile` is done in a thread, while the server starts or makes the schema: that takes as long, and keeps another core busy.
-    """
-    from snapshots.errors import describe_server
-    from snapshots.store import open_store
-    from snapshots.store_url import embedded_directory
-
-    directory = embedded_directory(settings.store_url)
-    where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
-    waited_for = f"waiting for the store, {where}, to"
-    async with AsyncExitStack() as stack:
-        async with told_if_slow(f"{waited_for} start, or to answer"):
-            done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
-            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor))
-            await done
-        try:
-            yield store
-        finally:
-            async with told_if_slow(f"{waited_for} close"):
-                await stack.aclose()
+from connectors.fhir.auth.credentials import Credentials
+from connectors.fhir.auth.login import log_in
+from connectors.fhir.inquiry import Step, inquire
+from connectors.fhir.prove.prove import ProofRequest, prove
+from connectors.fhir.run import LogIn
+from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest, sync
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.origins import Origins
+from connectors.fhir.vendors import profile_for
+from snapshots.ledger import OpenRun
+from snapshots.proof import Certificate
+from snapshots.report import RunReport, RunScope
+from snapshots.store import Store
 
 
 def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
-    from connectors.fhir.sync import CohortSource
 
     system = None if wanted.patients_are_ids else connection.cohort_system
     if wanted.stored_patients or (wanted.patients is None and wanted.group is None and connection.cohort == STORED):
@@ -130,7 +53,6 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
 
 
 def _credentials(connection: Connection) -> Credentials:
-    from connectors.fhir.auth.credentials import Credentials
 
     secrets = {key: ref.read(os.environ).reveal() for key, ref in connection.secrets.items()}
     return Credentials(
@@ -147,8 +69,6 @@ def _credentials(connection: Connection) -> Credentials:
 
 
 def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
-    from connectors.fhir.sync import SyncRequest
-    from connectors.fhir.vendors import profile_for
 
     return SyncRequest(
         connection=connection.name,
@@ -166,7 +86,6 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
 
 
 def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng: random.Random) -> LogIn:
-    from connectors.fhir.auth.login import log_in
 
     credentials = _credentials(connection)
 
@@ -208,9 +127,6 @@ async def prove_connection(
     seed: int | None,
 ) -> Certificate:
     """Compare what one connection's EHR has with what the store holds; errors propagate."""
-    from connectors.fhir.prove.prove import ProofRequest, prove
-    from connectors.fhir.transport.client import EhrClient
-
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with (
@@ -231,9 +147,6 @@ async def prove_connection(
 
 async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     """Check that a connection's EHR answers and accepts our login; quickly: few tries, no waiting for quiet hours to end."""
-    from connectors.fhir.inquiry import inquire
-    from connectors.fhir.transport.client import EhrClient
-
     wanted = _request(connection, Wanted())
     http = wanted.profile.http
     quick = wanted.profile.with_overrides(
@@ -259,9 +172,6 @@ async def preview_connection(
     connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[EhrProgress], None]
 ) -> Preview:
     """Find out what a run would request, without requesting it; read what earlier runs know from the store, if there is one."""
-    from cli.plan_preview import PreviewRuns
-    from cli.preview import KickOffReachedError, Preview, PreviewClient
-
     preview = Preview(connection=connection.name)
     try:
         runs = PreviewRuns(preview, datetime.now(UTC), store)
@@ -286,8 +196,6 @@ async def _run(
     *,
     origins: Origins | None = None,
 ) -> RunReport:
-    from connectors.fhir.sync import sync
-    from connectors.fhir.transport.client import EhrClient
 
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret

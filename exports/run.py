@@ -36,7 +36,7 @@ from exports.formats.file_formats import TABLES
 from exports.formats.ndjson import ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
-from exports.snapshot_port import OpenRun, RowChunks, ShownRun, Snapshot
+from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
 from exports.tables import Show, columns_of, described, fill_query, fill_table
 from exports.typed_rows import NOTHING
 
@@ -63,7 +63,7 @@ class ExportResult:
     rows: int
     as_of: datetime
     runs: tuple[ShownRun, ...]
-    not_included: tuple[OpenRun, ...]
+    not_included: tuple[UnendedRun, ...]
     notes: tuple[str, ...] = ()  # what is doubtful about its views and criteria: elements that R4 does not have
     drift: tuple[Drift, ...] = ()  # from the last export at the destination
     undecided: Mapping[str, int] = field(

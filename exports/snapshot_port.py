@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from psycopg.sql import Composable
 
 
-class OpenRun(Protocol):
+class UnendedRun(Protocol):
     """A run that has not ended."""
 
     @property
@@ -84,7 +84,7 @@ class Snapshot(Protocol):
         """The same runs, and how they ended."""
 
     @property
-    def not_included(self) -> tuple[OpenRun, ...]:
+    def not_included(self) -> tuple[UnendedRun, ...]:
         """Runs of these connections that have not ended; the snapshot contains nothing of them."""
 
     @property

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from snapshots.audit_event import Action
 from snapshots.errors import RunNotFoundError, StoreError, store_border
-from snapshots.read_runs import OpenRun, Source
+from snapshots.read_runs import Source, UnendedRun
 from snapshots.reader import Selection, Snapshot
 from snapshots.reading import Reading, reading
 from snapshots.sql import load
@@ -71,7 +71,7 @@ async def _as_left(
         )
     sources = [one for one in known if not names or one.name in names]
     numbers = {"connections": [one.number for one in sources]}
-    open_runs = [OpenRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+    open_runs = [UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
     return Snapshot(conn, selection, sources, open_runs, later, before=before, audited=audited)

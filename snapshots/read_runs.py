@@ -31,7 +31,7 @@ class Source(NamedTuple):
     last_complete: int | None
 
 
-class OpenRun(NamedTuple):
+class UnendedRun(NamedTuple):
     """A run that has not ended; the snapshot contains nothing of it."""
 
     run: int

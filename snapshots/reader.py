@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, sql
 
 from snapshots.copy_stream import CopyStream
 from snapshots.errors import store_border
-from snapshots.read_runs import OpenRun, ShownRun, Source
+from snapshots.read_runs import ShownRun, Source, UnendedRun
 from snapshots.reading import Reading, WhatWasRead
 from snapshots.sql import load
 
@@ -48,7 +48,7 @@ class Snapshot:
         conn: AsyncConnection[Any],
         selection: Selection,
         sources: Sequence[Source],
-        open_runs: Sequence[OpenRun] = (),
+        open_runs: Sequence[UnendedRun] = (),
         later: Sequence[int] = (),
         *,
         before: Snapshot | None = None,
@@ -128,7 +128,7 @@ class Snapshot:
         )
 
     @property
-    def not_included(self) -> tuple[OpenRun, ...]:
+    def not_included(self) -> tuple[UnendedRun, ...]:
         """The runs of these connections that have not ended, ascending; what they have written so far is left out."""
         return self._open_runs
 

@@ -19,7 +19,7 @@ from exports.delivery.destination import Destination, read_small
 from exports.delivery.files import DeliveredFile
 from exports.errors import DestinationError
 from exports.formats.file_formats import FORMATS
-from exports.snapshot_port import OpenRun, ShownRun
+from exports.snapshot_port import ShownRun, UnendedRun
 
 MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
@@ -33,7 +33,7 @@ def manifest_content(
     version: str,
     as_of: datetime,
     runs: Sequence[ShownRun],
-    not_included: Sequence[OpenRun],
+    not_included: Sequence[UnendedRun],
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
     descriptions: Sequence[DeliveredFile] = (),

@@ -33,7 +33,7 @@ from exports.publishing.chain import (
 )
 from exports.publishing.manifest_page import INCREMENT, FileEntry, Moment, Page, dataset_members, request_of
 from exports.run import FileProgress
-from exports.snapshot_port import OpenRun, RowChunks, Snapshot
+from exports.snapshot_port import RowChunks, Snapshot, UnendedRun
 from snapshots.errors import RunNotFoundError
 
 MOST_INCREMENTS = 30  # then a new follower would read more pages than a snapshot is worth
@@ -72,7 +72,7 @@ class Published:
     moment: Moment | None
     output: tuple[FileEntry, ...] = ()
     deleted: tuple[FileEntry, ...] = ()
-    not_included: tuple[OpenRun, ...] = ()
+    not_included: tuple[UnendedRun, ...] = ()
     why: str | None = None
 
 

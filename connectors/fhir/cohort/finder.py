@@ -1,12 +1,10 @@
 """Finds out which patients a crawl is for: a list of ids, MRNs to look up, or members of a Group. `directory` lists everyone.
 
-Reading a cohort file is pure (`parse_cohort`); looking things up asks the EHR. What could not be found is reported by
-number, never by name: a cohort's values are PHI.
+`cohort_file` reads the list. What could not be found is reported by number, never by name: a cohort's values are PHI.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +27,6 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from snapshots.unit import Unit, unit_key
 
-_HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "mrn", "identifier", "icn"})
 # all elements of a Group without members in R4 and R5
 _GROUP_NAMES = frozenset(
     ["resourceType", "id", "meta", "implicitRules", "language", "text", "contained", "extension", "modifierExtension",
@@ -61,25 +58,6 @@ class Cohort:
     unresolved: int = 0  # values that named no patient, or several, or could not be looked up
     of_group: bool = False  # they are the members of a Group, not what somebody named
     report: Mapping[str, Any] = field(default_factory=dict)  # numbers and line numbers, never a value
-
-
-def parse_cohort(text: str) -> Mapping[str, int]:
-    """The first column of a CSV or plain list, each value with the line it first stands in, from 1.
-
-    Blank lines, `#` comments and a heading are skipped, repeats dropped. A quoted field ends in its line.
-    """
-    values: dict[str, int] = {}
-    headed = False
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        row = next(csv.reader([line]), [])
-        value = row[0].strip() if row else ""
-        first, headed = not headed, True
-        if not value or (first and value.lower() in _HEADINGS):
-            continue
-        values.setdefault(value.removeprefix("Patient/"), number)
-    return values
 
 
 _NO_MEMBERS = (

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import anyio
 
 from connectors.fhir.errors import EhrDownError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.breaker import Breaker
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.links import origin
 from connectors.fhir.transport.quota import Quota
 from snapshots.traffic import PaceState
+
+if TYPE_CHECKING:  # a sync has its origins before it has imported httpx, which is done while the store opens
+    from connectors.fhir.transport.call import Call
 
 
 class SharedOrigin:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots.read_runs import OpenRun
+from snapshots.read_runs import UnendedRun
 from snapshots.reader import Selection, Snapshot
 from snapshots.record import Batch
 from snapshots.store import Store
@@ -56,7 +56,7 @@ async def test_what_an_open_run_has_written_is_shown_as_it_was_before(store: Sto
             assert await snapshot.present() == {"Observation": 4}
             assert [row[0] for row in await snapshot.fetch(snapshot.source("Observation"))] == ["mercy"] * 4
             assert snapshot.runs == (run.id - 1,)
-            assert snapshot.not_included == (OpenRun(run.id, "mercy", run.started_at),)
+            assert snapshot.not_included == (UnendedRun(run.id, "mercy", run.started_at),)
         await run.finish(watermark=None, requests=0, retries=0)
     async with store.snapshot(Selection()) as snapshot:
         assert await shown(snapshot) == {"kept": 1, "changed": 2, "moved": 2, "dead": 2, "new": 2}

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cli.wiring import Wanted, _cohort, file_name, read_patients
+from cli.patient_file import file_name, read_patients
+from cli.wanted import Wanted
+from cli.wiring import _cohort
 from config.connections import Connection
-from connectors.fhir.cohort.finder import parse_cohort
+from connectors.fhir.cohort.cohort_file import parse_cohort
 from connectors.fhir.run import CohortSource
 from connectors.fhir.sync import SyncRequest, run_scope
 from connectors.fhir.vendors import PROFILES

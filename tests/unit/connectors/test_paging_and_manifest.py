@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
-from connectors.fhir.cohort.finder import parse_cohort
+from connectors.fhir.cohort.cohort_file import parse_cohort
 from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 

@@ -1,0 +1,32 @@
+"""Patients from a file, or from stdin. What a line may hold, `connectors.fhir.cohort.cohort_file` says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from config.errors import ConfigError
+from connectors.fhir.cohort.cohort_file import parse_cohort
+
+
+def read_patients(source: str) -> Mapping[str, int]:
+    """Read patients from a file, or from stdin for "-": one per line, or the first column of a CSV; return each with its line.
+
+    The values are PHI.
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
+    patients = parse_cohort(text)
+    if not patients:
+        raise ConfigError(f"{'stdin' if source == '-' else source} names no patients; give one per line")
+    return patients
+
+
+def file_name(source: str) -> str:
+    """Return the name of the roster for a file of patients: it depends on the path, not on the content."""
+    return f"file:{sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]}"
