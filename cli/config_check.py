@@ -67,7 +67,10 @@ def check(
         *settings_warnings(settings),
         *(text for name, each in connections.items() if not found[name] for text in connection_warnings(each)),
     ]
-    problems += [problem for each in found.values() for problem in each]
+    problems += [
+        *settings.encryption.key_problems(os.environ),
+        *(problem for each in found.values() for problem in each),
+    ]
     checked: list[Checked] = []
     if connect:
         store = not any(problem.path.startswith("store.") for problem in problems)
@@ -232,6 +235,10 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
         yield f"export.{key}", _text(shown), _origin(settings, f"export.{key}")
     for key, value in settings.audit.model_dump().items():
         yield f"audit.{key}", _text(value), _origin(settings, f"audit.{key}")
+    for name, ref in settings.encryption.keys.items():
+        yield f"encryption.keys.{name}", str(ref), "file"
+    if settings.encryption.current_key is not None:
+        yield "encryption.current", settings.encryption.current_key, _origin(settings, "encryption.current")
     for role, names in settings.roles.items():
         yield f"roles.{role}", _text(names), "file"
     for name, connection in settings.of_tenant(tenant).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
@@ -19,6 +20,7 @@ from cli.supervise import supervise
 from config.settings import Settings
 from snapshots.actor import Actor
 from snapshots.errors import describe_server
+from snapshots.sealed_values import Keyring
 from snapshots.store import Store, open_store
 from snapshots.store_url import embedded_directory
 
@@ -30,6 +32,12 @@ def import_connectors() -> None:
     import cli.wiring  # noqa: F401, PLC0415  this is what the function is for
 
 
+def keyring_of(settings: Settings) -> Keyring | None:
+    """Return the keys of the store; None: it is plain. ConfigError says which key cannot be used."""
+    current = settings.encryption.current_key
+    return None if current is None else Keyring(current=current, keys=settings.encryption.read(os.environ))
+
+
 @asynccontextmanager
 async def opened_store(
     settings: Settings, tenant: str, actor: Actor, *, meanwhile: Callable[[], None] = lambda: None
@@ -38,13 +46,14 @@ async def opened_store(
 
     `meanwhile` is done in a thread, while the server starts or makes the schema: that takes as long, and keeps another core busy.
     """
+    keyring = keyring_of(settings)
     directory = embedded_directory(settings.store_url)
     where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
     waited_for = f"waiting for the store, {where}, to"
     async with AsyncExitStack() as stack:
         async with told_if_slow(f"{waited_for} start, or to answer"):
             done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
-            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor))
+            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor, keyring=keyring))
             await done
         try:
             yield store

@@ -41,8 +41,10 @@ def create(
 
     A column that a view had, and has no more, is told. Exit codes: 0 created, 2 a view is wrong, 5 failed.
     """
+    invocation = invocation_of(context)
+    sealed = settings_of(invocation).encryption.current_key is not None
     loaded = [load_view(name) for name in views or builtin_names()]
-    queries = [(view, typed_rows(view, rows_of(view.resource))) for view in loaded]
+    queries = [(view, typed_rows(view, rows_of(view.resource), sealed=sealed)) for view in loaded]
 
     async def work(there: SqlViews) -> list[SqlView]:
         return [
@@ -50,7 +52,6 @@ def create(
             for view, query in queries
         ]
 
-    invocation = invocation_of(context)
     done = _on_views(invocation, work)
     for view in done:
         if view.dropped:

@@ -24,6 +24,7 @@ from config.connections import (
     masked_url,
     place_in_connection,
 )
+from config.encryption import Encryption
 from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
@@ -83,6 +84,7 @@ class Settings(BaseModel):
     connections: dict[str, Connection] = {}
     export: ExportDefaults = ExportDefaults()
     audit: AuditRules = AuditRules()
+    encryption: Encryption = Encryption()
     roles: dict[str, tuple[str, ...]] = {}  # who is in a role, by the names that `--as` or the account give
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
     passwords: tuple[str, ...] = ()  # key paths of URLs in the file that contain a password
@@ -156,12 +158,14 @@ def read_settings(
         raise refused(source, unread)
 
     context = {"base": source.parent, "vendors": tuple(vendors), "profile": profile}
-    tops = ("store", "tenants", "connections", "export", "audit", "roles")
+    tops = ("store", "tenants", "connections", "export", "audit", "roles", "encryption")
     store = tree.get("store", {})
     problems: list[Problem] = [*_unknown(tree, tops, "", profile), *_unknown(store, ("url",), "store.", profile)]
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
     export = _parse(ExportDefaults, _table(tree, "export", problems), "export", context, problems)
     audit = _parse(AuditRules, _table(tree, "audit", problems), "audit", context, problems)
+    encryption = _parse(Encryption, _table(tree, "encryption", problems), "encryption", context, problems)
+    problems.extend(encryption.problems() if encryption is not None else ())
     roles, wrong_roles = role_problems(_table(tree, "roles", problems))
     problems.extend(wrong_roles)
     tenants = _tenants(_table(tree, "tenants", problems), context, problems)
@@ -173,6 +177,7 @@ def read_settings(
         connections=connections,
         export=export or ExportDefaults(),
         audit=audit or AuditRules(),
+        encryption=encryption or Encryption(),
         roles=roles,
         written=frozenset(_paths(tree)),
         passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text or _PASSWORD.search(text)),

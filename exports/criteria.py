@@ -75,9 +75,15 @@ async def apply_criteria(
             "select": [{"column": [{"name": "id", "path": "id"}]}],
         }
         try:
-            conditions[resource_type] = compile_criterion(definition, as_of=snapshot.as_of)
+            conditions[resource_type] = compile_criterion(definition, as_of=snapshot.as_of, sealed=snapshot.sealed)
             views = [
-                compile_view(definition, Source(rows, of_type=True), marked=True, as_of=snapshot.as_of)
+                compile_view(
+                    definition,
+                    Source(rows, of_type=True),
+                    marked=True,
+                    as_of=snapshot.as_of,
+                    sealed=snapshot.sealed,
+                )
                 for rows in snapshot.sources(resource_type)
             ]
         except ViewError as error:

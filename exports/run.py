@@ -279,7 +279,11 @@ def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
     sources = snapshot.sources(view.resource) or (NOTHING,)
     return tuple(
         compile_view(
-            view.definition, Source(rows, of_type=True, one_connection=True), marked=True, as_of=snapshot.as_of
+            view.definition,
+            Source(rows, of_type=True, one_connection=True),
+            marked=True,
+            as_of=snapshot.as_of,
+            sealed=snapshot.sealed,
         )
         for rows in sources
     )

@@ -92,6 +92,10 @@ class Snapshot(Protocol):
         """The connections of the selection, in NDJSON's order."""
 
     @property
+    def sealed(self) -> bool:
+        """Whether the store is encrypted: NDJSON is decrypted, what SQL reads of identifying elements is not."""
+
+    @property
     def changed_since(self) -> int | None:
         """The run since which the rows have changed; None: the snapshot has all rows."""
 

@@ -17,17 +17,22 @@ NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb A
 
 
 def typed_rows(
-    view: LoadedView, rows: Composable, *, one_connection: bool = False, as_of: datetime | None = None
+    view: LoadedView,
+    rows: Composable,
+    *,
+    one_connection: bool = False,
+    as_of: datetime | None = None,
+    sealed: bool = False,
 ) -> Composable:
     """Return a query for the rows of a view over resources of its type, a FROM item with (connection, id, body).
 
-    Without `as_of` a view that asks for the moment is an error.
+    Without `as_of` a view that asks for the moment is an error. `sealed`: the store is encrypted.
 
     Raises:
         ViewError: the view is wrong.
     """
     source = Source(rows, of_type=True, one_connection=one_connection)
-    compiled = compile_view(view.definition, source, marked=True, as_of=as_of)
+    compiled = compile_view(view.definition, source, marked=True, as_of=as_of, sealed=sealed)
     cells = SQL(", ").join(
         SQL("nullif({0}, {1})::{2} AS {0}").format(Identifier(one.name), Literal(MARK), SQL(_type(one)))
         for one in compiled.columns
@@ -35,9 +40,9 @@ def typed_rows(
     return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, compiled.query)
 
 
-def typed_rows_of(view: LoadedView, sources: Sequence[Composable], as_of: datetime) -> Composable:
+def typed_rows_of(view: LoadedView, sources: Sequence[Composable], as_of: datetime, *, sealed: bool) -> Composable:
     """Return the same over the sources of a snapshot, one after the other."""
-    parts = [typed_rows(view, rows, one_connection=True, as_of=as_of) for rows in sources or (NOTHING,)]
+    parts = [typed_rows(view, rows, one_connection=True, as_of=as_of, sealed=sealed) for rows in sources or (NOTHING,)]
     return SQL(" UNION ALL ").join(SQL("({})").format(part) for part in parts)
 
 

@@ -6,20 +6,23 @@ The connector decides what to fetch and how; this module makes sure that unchang
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import orjson
 from psycopg import AsyncConnection
 
+from snapshots.errors import SealedValueError
 from snapshots.record import Record
 from snapshots.referred import AttachmentUse, Document
 from snapshots.run_session import RunSession
+from snapshots.sealed_values import MARK, Place, Sealer
 from snapshots.sql import load
 from snapshots.wire import bytea_array, encoded, int_array, text_array
 
 _SQL = load("attachments")
+_AROUND = 4096  # characters of an encrypted value beside its content: its place, nonce and tag
 
 
 class StoredAttachments:
@@ -50,9 +53,15 @@ class StoredAttachments:
     ) -> list[tuple[AttachmentUse, str | None]]:
         """Return some inline attachments, with their base64 (None: longer than `most` characters)."""
         async with self._session.transaction("reading attachments") as own:
-            values = {**own, "paths": orjson.dumps(dict(paths)).decode(), "most": most, "together": together}
+            sealer = self._session.session.sealer
+            longest = most if sealer is None else most * 4 // 3 + _AROUND
+            values = {**own, "paths": orjson.dumps(dict(paths)).decode(), "most": longest, "together": together}
             found = await self._conn.execute(_SQL["inline"], {**values, "leftovers": leftovers})
-            return [(AttachmentUse(*row[:-1]), row[-1]) async for row in found]
+            rows = [(AttachmentUse(*row[:-1]), row[-1]) async for row in found]
+        if sealer is None:
+            return rows
+        opened = [(use, _opened(use, data, sealer)) for use, data in rows]
+        return [(use, data if data is None or len(data) <= most else None) for use, data in opened]
 
     async def outcome(self) -> list[tuple[str, str, int]]:
         """Return (state, note, count) of what this run wanted, or fetched of what earlier runs left; "" means no note."""
@@ -103,11 +112,13 @@ def _keys(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-async def keep_documents(
-    conn: AsyncConnection[Any], connection: int, run: int, documents: Sequence[Document], *, at: datetime
-) -> None:
-    """Store new contents, and note the result of each attachment. The caller holds the transaction."""
-    digests = [None if one.content is None else sha256(one.content).digest() for one in documents]
+async def keep_documents(session: RunSession, documents: Sequence[Document]) -> None:
+    """Store new contents, and note the result of each attachment. The caller holds the transaction.
+
+    In an encrypted store contents, texts and hashes are encrypted, or keyed.
+    """
+    conn, sealer = session.conn, session.session.sealer
+    digests = [None if one.content is None else _digest(one.content, sealer) for one in documents]
     kept = {digest: one for digest, one in zip(digests, documents, strict=True) if digest is not None}
     if kept:
         contents = [one.content or b"" for one in kept.values()]
@@ -115,15 +126,15 @@ async def keep_documents(
             "digests": bytea_array(list(kept)),
             "sizes": [len(content) for content in contents],
             "content_types": text_array([one.content_type.encode() for one in kept.values()]),
-            "contents": bytea_array(contents),
-            "texts": text_array([encoded(one.text) for one in kept.values()]),
+            "contents": bytea_array([_sealed(*one, sealer) for one in zip(kept, contents, strict=True)]),
+            "texts": text_array([_sealed_text(digest, one.text, sealer) for digest, one in kept.items()]),
             "unread": text_array([encoded(one.unread) for one in kept.values()]),
         }
         await conn.execute(_SQL["keep"], columns)
     values = {
-        "connection": connection,
-        "run": run,
-        "at": at,
+        "connection": session.open.connection,
+        "run": session.open.run,
+        "at": session.clock(),
         "types": text_array([one.resource_type.encode() for one in documents]),
         "ids": text_array([one.resource_id.encode() for one in documents]),
         "places": int_array([one.place for one in documents]),
@@ -132,3 +143,32 @@ async def keep_documents(
         "digests": bytea_array(digests),
     }
     await conn.execute(_SQL["attach"], values)
+
+
+def _digest(content: bytes, sealer: Sealer | None) -> bytes:
+    plain = sha256(content).digest()
+    return plain if sealer is None else sealer.digest(plain, len(plain))
+
+
+def _place(digest: bytes, column: str) -> Place:
+    return Place("attachment", digest.hex(), column)
+
+
+def _sealed(digest: bytes, content: bytes, sealer: Sealer | None) -> bytes:
+    return content if sealer is None else sealer.seal_whole(content, _place(digest, "content"))
+
+
+def _sealed_text(digest: bytes, text: str | None, sealer: Sealer | None) -> bytes | None:
+    plain = encoded(text)
+    return plain if plain is None or sealer is None else sealer.seal(plain, _place(digest, "text"))
+
+
+def _opened(use: AttachmentUse, data: str | None, sealer: Sealer) -> str | None:
+    """The base64 of an inline attachment, which the store has as one encrypted value."""
+    if data is None or not data.startswith(MARK.decode()):
+        return data
+    plain, place = sealer.unseal(data.encode(), use.resource_type)
+    if place.id != use.resource_id:
+        raise SealedValueError(f"{sealer.told(place)} was moved to another row.")
+    found = orjson.loads(plain)
+    return found if isinstance(found, str) else str(found)

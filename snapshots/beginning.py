@@ -21,6 +21,7 @@ from snapshots.ingest import prepare_session
 from snapshots.ledger import OpenRun
 from snapshots.report import RunScope
 from snapshots.run_session import OpenScope, RunSession
+from snapshots.sealing_keys import require_same
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 from snapshots.wire import register_arrays
@@ -47,6 +48,7 @@ async def begin(
 
     Raises:
         ConnectionBusyError: another run of the connection is in progress.
+        StoreKeyError: the store has become encrypted since it was opened without keys.
     """
     conn = session.conn
     register_arrays(conn)
@@ -78,6 +80,7 @@ async def begin(
             else:
                 run, started_at = await _insert(conn, connection, scope, clock())
                 planned = None
+            await require_same(session)
     opened = OpenScope(run=run, connection=connection, scope=scope, as_of=as_of)
     of_run = RunSession(session=session, open=opened, clock=clock)
     has_plan = bool(planned and planned[0])

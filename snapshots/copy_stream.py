@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +16,9 @@ _SQL = load("reader")
 CHUNK_BYTES = 256 * 1024
 _BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _ROW_HEAD = 2 + 4 + 1
+_LENGTH = 4
+
+Opened = Callable[[str, bytes], bytes]  # a resource's id and its JSON, as it may be shown
 
 
 class CopyStream:
@@ -23,7 +26,8 @@ class CopyStream:
 
     They become CSV with one header. Queries `of_json` give one jsonb column, which is copied in binary and read as NDJSON:
     Postgres then need not quote or escape, and sends 1.5 times as fast. `rows` counts the rows (without a header) that were
-    read so far; there are at most `limit`, for which no query may have a LIMIT of its own.
+    read so far; there are at most `limit`, for which no query may have a LIMIT of its own. `opened`: the queries give the id
+    before the jsonb, and each row is what this makes of them (an encrypted store).
     """
 
     def __init__(
@@ -32,12 +36,14 @@ class CopyStream:
         queries: Sequence[sql.Composable],
         *,
         of_json: bool = False,
+        opened: Opened | None = None,
         by_key: bool = False,
         limit: int | None = None,
     ) -> None:
         self._conn = conn
         self._queries = queries
         self._of_json = of_json
+        self._opened = opened
         self._by_key = by_key
         self._limit = limit
         self._header_to_come = not of_json  # of the first query only
@@ -65,6 +71,10 @@ class CopyStream:
             return sql.SQL(_SQL["copy_json"]).format(query=query)
         return sql.SQL(_SQL["copy_csv"]).format(query=query, header=sql.Literal(self._header_to_come))
 
+    def _opened_texts(self, messages: list[Buffer], first: bool) -> list[Buffer]:
+        assert self._opened is not None
+        return [self._opened(*_key_and_json(message)) for message in _rows(messages, first=first)]
+
     async def _set_sort(self, sort: str) -> None:
         if self._by_key:
             await self._conn.execute(_SQL["by_key"], {"sort": sort})
@@ -74,7 +84,7 @@ class CopyStream:
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([statement])) as copy:
             while rows := await self._conn.wait(_gather(copy)):
                 if self._of_json:
-                    rows = _json_texts(rows, first=first)
+                    rows = _json_texts(rows, first=first) if self._opened is None else self._opened_texts(rows, first)
                     self.rows += len(rows)
                     if rows:
                         yield b"\n".join((*rows, b""))
@@ -91,9 +101,21 @@ def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:
     A message is a row: 2 bytes number of columns, 4 bytes length, 1 byte version of jsonb, the text. The header comes before the
     first row, and the last message is the trailer (Postgres documentation, COPY, "Binary Format").
     """
+    return [message[_ROW_HEAD:] for message in _rows(messages, first=first)]
+
+
+def _rows(messages: list[Buffer], *, first: bool) -> list[Buffer]:
     if first:
         messages[0] = messages[0][len(_BINARY_HEADER) :]
-    return [message[_ROW_HEAD:] for message in messages if len(message) > _ROW_HEAD]
+    return [message for message in messages if len(message) > _ROW_HEAD]
+
+
+def _key_and_json(message: Buffer) -> tuple[str, bytes]:
+    """Return the two columns of a row: a text, and a jsonb, each with its length before it."""
+    row = bytes(message)
+    start = 2 + _LENGTH
+    end = start + int.from_bytes(row[2:start], "big")
+    return row[start:end].decode(), row[end + _LENGTH + 1 :]
 
 
 def _gather(copy: AsyncCopy) -> PQGen[list[Buffer]]:

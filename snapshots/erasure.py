@@ -17,6 +17,7 @@ from snapshots.audit_event import Action
 from snapshots.beginning import lock_connection
 from snapshots.errors import StoreError, store_border
 from snapshots.reading import WhatWasRead, named_patients, note
+from snapshots.sealed_traces import find_narrated, forget_input
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
@@ -55,10 +56,12 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
             for one in ids:
                 values = _values(number, one)
                 await session.conn.execute(_SQL["find_keys"], values)
+                if session.sealer is not None:
+                    await find_narrated(session.conn, values, session.sealer)
                 await session.conn.execute(_SQL["find_attachments"], values)
                 shared += (await _row(session.conn, "shared", values))[0]
                 types |= set((await _row(session.conn, "types", values))[0])
-                deleted = await _deleted(session.conn, values)
+                deleted = await _deleted(session, values)
                 rows.update(deleted)
                 erased += [one] if deleted else []
                 await session.conn.execute(_SQL["forget_found"])
@@ -101,14 +104,16 @@ async def _row(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]
     return row
 
 
-async def _deleted(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> dict[str, int]:
+async def _deleted(session: TenantSession, values: Mapping[str, Any]) -> dict[str, int]:
     """Delete the rows; return their numbers by table."""
-    rows: dict[str, int] = {}
+    conn, rows = session.conn, dict[str, int]()
 
     async def delete(table: str, statement: LiteralString) -> None:
         query = sql.SQL(statement).format(table=sql.Identifier(table))
         rows[table] = rows.get(table, 0) + (await conn.execute(query, values)).rowcount
 
+    if session.sealer is not None:
+        rows["quarantine"] = await forget_input(conn, values, session.sealer)
     await delete("quarantine", _SQL["quarantine"])  # before the units, which tell whose it is
     for table in ("unit", "attachment_use", "attachment", "alias"):
         await delete(table, _SQL[table])

@@ -7,6 +7,8 @@
     ├── SchemaCommentError        a tenant's schema has a comment that does not name its roles
     ├── ConnectionBusyError       another run of the same connection is in progress
     ├── RunNotFoundError          there is no run with that number
+    ├── StoreKeyError             the store is encrypted and the keys do not fit, or they are given and it is not
+    ├── SealedValueError          an encrypted value was altered or moved, or its key is not there
     ├── UnitConflictError         a unit that the ledger does not know was settled
     └── StoreQueryError           the server refused a statement: a bug in chartferry, or in a view
 
@@ -60,6 +62,14 @@ class ConnectionBusyError(StoreError):
 
 class RunNotFoundError(StoreError):
     """This tenant has no run with that number."""
+
+
+class StoreKeyError(StoreError):
+    """The configured keys are not those of the store; nothing was written. The message says which key, and what to do."""
+
+
+class SealedValueError(StoreError):
+    """An encrypted value cannot be opened. The message names its type and path, and the resource by a keyed hash."""
 
 
 class UnitConflictError(StoreError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -34,6 +33,7 @@ from snapshots.report import RunReport
 from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
+from snapshots.sealing import sealed_input, sealed_records
 from snapshots.sql import load
 from snapshots.unit import Unit
 from snapshots.ways import WayNumbers
@@ -241,21 +241,24 @@ class OpenRun:
             UnitConflictError: a result names a unit that the ledger does not have; nothing was written.
             StoreError: the server refused; nothing was written.
         """
-        refused: list[RefusedRecord] = []
+        sealer, refused = self._session.session.sealer, []
+        if sealer is not None:
+            records, unsealable = sealed_records(batch.records, sealer)
+            batch, refused = replace(batch, records=records), [RefusedRecord(*one) for one in unsealable]
         try:
             await self._write(batch, refused)
         except (psycopg.Error, UnicodeEncodeError) as error:
             with store_border(f"run {self.id}: writing a batch"):
                 if isinstance(error, UnicodeEncodeError) or blames_a_record(error):
-                    refused = await find_refused(self._conn, batch.records)
-                if not refused:
+                    found = await find_refused(self._conn, batch.records)
+                if not found:
                     raise
-                bad = {id(one.record) for one in refused}
+                bad = {id(one.record) for one in found}
                 good = [record for record in batch.records if id(record) not in bad]
-                await self._write(replace(batch, records=good), refused)
+                await self._write(replace(batch, records=good), [*refused, *found])
 
     async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
-        run, connection = self._open.run, self._open.connection
+        run = self._open.run
         async with self._session.session.transaction(writes=True):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             taking = await self._prepared()
@@ -269,7 +272,7 @@ class OpenRun:
                 await self._quarantine(quarantined)
                 await self._poison(quarantined, refused, batch)
             if batch.documents:
-                await keep_documents(self._conn, connection, run, batch.documents, at=self._session.clock())
+                await keep_documents(self._session, batch.documents)
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
                 taking.formers |= {one.former_id for one in batch.aliases if one.gone}
@@ -291,18 +294,10 @@ class OpenRun:
         return self._taking
 
     async def _quarantine(self, quarantined: Sequence[Quarantined]) -> None:
-        rows = [
-            {
-                "run": self._open.run,
-                "digest": blake2b(one.source.encode() + b"\x00" + one.raw, digest_size=16).digest(),
-                "resource_type": one.resource_type,
-                "unit_key": one.unit_key,
-                "source": one.source,
-                "reason": one.reason,
-                "raw": one.raw,
-            }
-            for one in quarantined
-        ]
+        rows = []
+        for one in quarantined:
+            digest, raw = sealed_input(one, self._session.session.sealer)
+            rows.append({**one._asdict(), "run": self._open.run, "digest": digest, "raw": raw})
         async with self._conn.cursor() as cursor:
             await cursor.executemany(_SQL["quarantine"], rows)
 

@@ -44,16 +44,15 @@ async def open_snapshot(session: TenantSession, selection: Selection, action: Ac
                         f"run {selection.changed_since} ended after the requested moment, so nothing can have changed "
                         "since: name an earlier run."
                     )
-                before = await _as_left(conn, tenant, replace(selection, changed_since=None), then)
-            snapshot = await _as_left(conn, tenant, selection, until, before=before, audited=audited)
+                before = await _as_left(session, replace(selection, changed_since=None), then)
+            snapshot = await _as_left(session, selection, until, before=before, audited=audited)
             await snapshot.find_mentioned()
             yield snapshot
             await snapshot.end()
 
 
 async def _as_left(
-    conn: AsyncConnection[Any],
-    tenant: str,
+    session: TenantSession,
     selection: Selection,
     until: datetime | None,
     *,
@@ -61,6 +60,7 @@ async def _as_left(
     audited: Reading | None = None,
 ) -> Snapshot:
     """The snapshot of what the runs had left that had ended by then; None: by now."""
+    conn, tenant = session.conn, session.tenant
     moment = {"until": until}
     known = [Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
     names = set(selection.connections)
@@ -74,7 +74,7 @@ async def _as_left(
     open_runs = [UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
-    return Snapshot(conn, selection, sources, open_runs, later, before=before, audited=audited)
+    return Snapshot(conn, selection, sources, open_runs, later, before=before, audited=audited, sealer=session.sealer)
 
 
 async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:

@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from snapshots.actor import Actor
 from snapshots.errors import StoreUnavailableError, describe_server
+from snapshots.sealed_values import Sealer
 from snapshots.sessions import connect, full_conninfo, pin
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
@@ -33,11 +34,14 @@ logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 class SessionPool:
     """The sessions of one tenant's store, for one actor; `opened_pool` makes it."""
 
-    def __init__(self, url: str, tenant: str, actor: Actor, *, walls: Walls, most: int, wait_s: float) -> None:
+    def __init__(
+        self, url: str, tenant: str, actor: Actor, *, walls: Walls, sealer: Sealer | None, most: int, wait_s: float
+    ) -> None:
         self._url = url
         self._tenant = tenant
         self._actor = actor
         self._roles = walls.roles
+        self._sealer = sealer
         self._most = most
         self._wait_s = wait_s
         self._pool = AsyncConnectionPool[AsyncConnection[Any]](
@@ -75,7 +79,7 @@ class SessionPool:
                 f"the store at {describe_server(self._url)} gave no session for {self._wait_s:.0f} s: this process uses "
                 f"{self._most} already, or the server is short of them. Run fewer connections at a time."
             ) from None
-        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles)
+        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles, sealer=self._sealer)
 
     async def take_back(self, session: TenantSession) -> None:
         """Take a session back, without what its user left in it: locks, settings, temporary tables, an open transaction."""
@@ -97,7 +101,7 @@ class SessionPool:
         """Open a session of the store's owner, behind no wall: for what the tenant's own roles may not do."""
         conn = await connect(self._url)
         try:
-            yield TenantSession(conn=conn, tenant=self._tenant, actor=self._actor)
+            yield TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, sealer=self._sealer)
         finally:
             with anyio.CancelScope(shield=True):
                 await conn.close()
@@ -117,10 +121,17 @@ async def _clean(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def opened_pool(
-    url: str, tenant: str, actor: Actor, *, walls: Walls, most: int = MOST_SESSIONS, wait_s: float = WAIT_S
+    url: str,
+    tenant: str,
+    actor: Actor,
+    *,
+    walls: Walls,
+    sealer: Sealer | None = None,
+    most: int = MOST_SESSIONS,
+    wait_s: float = WAIT_S,
 ) -> AsyncIterator[SessionPool]:
     """Yield a pool of up to `most` sessions, for one of which a caller waits up to `wait_s`; close them at the end."""
-    pool = SessionPool(url, tenant, actor, walls=walls, most=most, wait_s=wait_s)
+    pool = SessionPool(url, tenant, actor, walls=walls, sealer=sealer, most=most, wait_s=wait_s)
     await pool.open()
     try:
         yield pool

@@ -15,10 +15,12 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from snapshots.copy_stream import CopyStream
+from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
 from snapshots.reading import Reading, WhatWasRead
+from snapshots.sealed_values import Sealer
+from snapshots.sealing import opened_row
 from snapshots.sql import load
 
 _SQL = load("reader")
@@ -53,6 +55,7 @@ class Snapshot:
         *,
         before: Snapshot | None = None,
         audited: Reading | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
 
@@ -65,6 +68,7 @@ class Snapshot:
         self._later = tuple(later)
         self._before = before
         self._audited = audited
+        self._sealer = sealer
         self._kept: Mapping[str, sql.Composable] = {}
         self._limit: int | None = None
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
@@ -174,8 +178,10 @@ class Snapshot:
 
     def _of_type(self, statement: str, resource_type: str) -> CopyStream:
         self._read.add(resource_type)
+        key = sql.SQL("" if self._sealer is None else _SQL["row_key"])
         queries = [
             sql.SQL(_SQL[statement]).format(
+                key=key,
                 base=sql.Literal(one.base_url.rstrip("/")),
                 resource_type=sql.Literal(resource_type),
                 connection=sql.Literal(one.number),
@@ -186,7 +192,19 @@ class Snapshot:
         ]
         # a few patients are found by index and sorted; everybody is read in key order
         by_key = self._selection.patients is None
-        return CopyStream(self._conn, queries, of_json=True, by_key=by_key, limit=self._limit)
+        opened = self._opened(resource_type, below="/resource" if statement == "entries" else "")
+        return CopyStream(self._conn, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
+
+    def _opened(self, resource_type: str, below: str) -> Opened | None:
+        sealer = self._sealer
+        if sealer is None:
+            return None
+        return lambda id_, text: opened_row(text, resource_type, id_, sealer, below)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the store is encrypted: what SQL sees of identifying elements is not what they say."""
+        return self._sealer is not None
 
     @property
     def changed_since(self) -> int | None:

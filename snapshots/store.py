@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,8 @@ from snapshots.reading import WhatWasRead, named_patients, reading
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.rights import require_creating, require_writing
+from snapshots.sealed_values import Keyring, Sealer
+from snapshots.sealing_keys import sealer_for
 from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
 from snapshots.sql_views import SqlViews
@@ -185,28 +188,34 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(url: str, tenant: str, actor: Actor) -> AsyncIterator[Store]:
+async def open_store(url: str, tenant: str, actor: Actor, *, keyring: Keyring | None = None) -> AsyncIterator[Store]:
     """Open the store of a tenant for an actor: "embedded", "embedded:DIR" or a libpq URL of Postgres 15 or newer.
 
-    Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema.
+    Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema. With a `keyring`
+    a store in which no run has begun becomes an encrypted one.
 
     Raises:
         StoreError: the tenant's name cannot name a schema.
         StoreUnavailableError: there is no server, it refuses us, or it cannot be a store: too old, an encoding, a pooler.
         MissingRightsError: the login lacks a right; the message has the GRANT.
         MigrationError: a newer chartferry has upgraded the schema.
+        StoreKeyError: the keys are not the store's; nothing was written.
     """
     tenant_schema(tenant)
     async with running_server(url) as server:
-        walls = await _prepare(server, tenant, actor, with_login=server != url)
-        async with opened_pool(server, tenant, actor, walls=walls) as pool:
+        walls, sealer = await _prepare(server, tenant, actor, keyring, with_login=server != url)
+        async with opened_pool(server, tenant, actor, walls=walls, sealer=sealer) as pool:
             yield Store(server, tenant, pool)
 
 
-async def _prepare(url: str, tenant: str, actor: Actor, *, with_login: bool) -> Walls:
+async def _prepare(
+    url: str, tenant: str, actor: Actor, keyring: Keyring | None, *, with_login: bool
+) -> tuple[Walls, Sealer | None]:
     conn = await connect(url)
     try:
         await check_server(conn, url)
-        return await migrate(TenantSession(conn=conn, tenant=tenant, actor=actor), with_login=with_login)
+        session = TenantSession(conn=conn, tenant=tenant, actor=actor)
+        walls = await migrate(session, with_login=with_login)
+        return walls, await sealer_for(replace(session, roles=walls.roles), keyring)
     finally:
         await conn.close()

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 
 from snapshots.actor import Actor
 from snapshots.errors import StoreError
+from snapshots.sealed_values import Sealer
 from snapshots.sql import load
 
 _SQL = load("tenancy")
@@ -55,6 +56,7 @@ class TenantSession:
     tenant: str
     actor: Actor
     roles: TenantRoles = OWN_RIGHTS
+    sealer: Sealer | None = None  # None: the store is not encrypted
 
     @asynccontextmanager
     async def transaction(self, *, writes: bool = False, repeatable_read: bool = False) -> AsyncIterator[None]:

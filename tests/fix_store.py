@@ -18,6 +18,7 @@ import pytest
 from psycopg import conninfo, sql
 
 from snapshots.actor import Actor
+from snapshots.sealed_values import Keyring
 from snapshots.store import Store, open_store
 from tests.passing_postgres import passing_postgres
 
@@ -30,9 +31,11 @@ TESTER = Actor(name="tester", origin="a test")
 
 
 @asynccontextmanager
-async def opened_store(url: str, tenant: str = "default", actor: Actor = TESTER) -> AsyncIterator[Store]:
+async def opened_store(
+    url: str, tenant: str = "default", actor: Actor = TESTER, *, keyring: Keyring | None = None
+) -> AsyncIterator[Store]:
     """The store of a tenant, opened for a tester unless somebody else is named."""
-    async with open_store(url, tenant, actor) as store:
+    async with open_store(url, tenant, actor, keyring=keyring) as store:
         yield store
 
 

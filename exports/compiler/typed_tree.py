@@ -66,6 +66,7 @@ class Child(Expression):
     name: str
     keys: tuple[str, ...]
     repeats: bool = True  # whether R4 says that one parent may have several; True where R4 does not know the element
+    sealed_at: int | None = None  # it may be encrypted in the store; at which character (0-based) it is named
 
 
 @dataclass(frozen=True, kw_only=True)

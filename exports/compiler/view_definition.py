@@ -20,6 +20,7 @@ from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
+from exports.compiler.sealed_elements import require_not_computed
 from exports.compiler.typed_tree import At, Child, Constant, Expression, Filter, Focus, Resource, Slice, category
 from exports.errors import FhirPathError, ViewError
 
@@ -100,8 +101,8 @@ class View:
     of_r4: bool = True  # whether it is for R4, so that this is a mistake
 
 
-def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) -> View:
-    """The typed tree of a ViewDefinition; `as_of` is the moment that `now()` stands for.
+def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None, sealed: bool = False) -> View:
+    """The typed tree of a ViewDefinition; `as_of` is the moment that `now()` stands for, `sealed`: the store is encrypted.
 
     Raises:
         ViewError: what is wrong, at which JSON path, and what is allowed there.
@@ -123,7 +124,7 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None) 
     if of_r4 and (problem := type_problem(resource)):
         reader.fail("resource", f"{resource!r} is {problem}")
     constants = reader.constants(definition.get("constant"))
-    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of)
+    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of, sealed=sealed)
     where = tuple(
         reader.expression(item, f"where[{at}]", "path", scope, boolean=True)
         for at, item in enumerate(reader.objects(definition.get("where"), "where", frozenset({"path"}) | _ANYWHERE))
@@ -228,18 +229,19 @@ class _Reader:
         return found
 
     def expression(
-        self, owner: Mapping[str, Any], where: str, key: str, scope: Scope, *, boolean: bool = False
+        self, owner: Mapping[str, Any], where: str, key: str, scope: Scope, *, boolean: bool = False, each: bool = False
     ) -> Expression:
         text, where = owner.get(key), f"{where}.{key}"
         if not isinstance(text, str) or not text.strip():
             self.fail(where, "a FHIRPath expression is required", allowed="a string")
-        return self.path(text, where, scope, boolean=boolean)
+        return self.path(text, where, scope, boolean=boolean, each=each)
 
-    def path(self, text: str, where: str, scope: Scope, *, boolean: bool = False) -> Expression:
+    def path(self, text: str, where: str, scope: Scope, *, boolean: bool = False, each: bool = False) -> Expression:
         scope = replace(scope, context=scope.focus, notes=[])
         try:
             node = fhirpath.parse(text)
             found = criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
+            require_not_computed(found, shown=each)
         except FhirPathError as error:
             raise ViewError(self.view, where, f"{error} in {text!r}", allowed=error.allowed) from error
         told = [f"{where}: {note.problem}, at character {note.offset + 1} of {text!r}" for note in scope.notes]
@@ -261,7 +263,7 @@ class _Reader:
             types = {path.type for path in repeat}
             scope = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None))
         elif directives:
-            each = self.expression(item, where, directives[0], scope)
+            each = self.expression(item, where, directives[0], scope, each=True)
             scope = replace(scope, focus=Focus(type=each.type))
         columns = tuple(
             self.column(column, f"{where}.column[{at}]", scope)

@@ -178,7 +178,8 @@ class _Writer:
         return self._view(load_view(str(path)))
 
     def _view(self, view: LoadedView) -> Composable:
-        return typed_rows_of(view, self._snapshot.sources(view.resource), self._snapshot.as_of)
+        sources, as_of = self._snapshot.sources(view.resource), self._snapshot.as_of
+        return typed_rows_of(view, sources, as_of, sealed=self._snapshot.sealed)
 
 
 def _bound(library: Library, checked: Checked) -> Iterator[Composable]:

@@ -29,6 +29,26 @@ UNION SELECT resource_type, id FROM member WHERE connection = %(connection)s AND
 UNION SELECT resource_type, id FROM member_history WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
 
+-- name: with_narrative
+-- Bodies with an encrypted narrative, each version.
+SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '/text/div:') > 0
+UNION ALL SELECT resource_type, id, body::text FROM resource_history
+    WHERE connection = %(connection)s AND strpos(body::text, '/text/div:') > 0
+UNION ALL SELECT resource_type, id, body FROM rival WHERE connection = %(connection)s AND strpos(body, '/text/div:') > 0
+
+-- name: add_keys
+-- Further resources to erase.
+INSERT INTO erased_key SELECT * FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s EXCEPT SELECT * FROM erased_key
+
+-- name: sealed_input
+-- Quarantined input of a connection.
+SELECT q.run, q.digest, q.source, q.raw FROM quarantine q JOIN run ON run.id = q.run WHERE run.connection = %(connection)s
+
+-- name: forget_input
+-- Delete some of it.
+DELETE FROM quarantine q USING unnest(%(runs)s::bigint[], %(digests)s::bytea[]) AS s (run, digest)
+WHERE q.run = s.run AND q.digest = s.digest
+
 -- name: shared
 -- How many of them are live, and other patients' as well.
 SELECT count(*) FROM erased_key k JOIN resource r ON r.connection = %(connection)s AND r.resource_type = k.resource_type AND r.id = k.id

@@ -247,12 +247,16 @@ SELECT set_config('enable_sort', %(sort)s, true)
 
 -- name: ndjson
 -- Live resources of a type and connection.
-SELECT r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
+SELECT {key} r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
 ORDER BY r.id
+
+-- name: row_key
+-- The id before the JSON: an encrypted value belongs to it.
+r.id,
 
 -- name: entries
 -- The same as entries of a Bundle: each with its URL below the EHR's base, if that is known (R4, Bundle.entry.fullUrl).
-SELECT CASE WHEN {base} = '' THEN '{{}}' ELSE jsonb_build_object('fullUrl', {base} || '/' || r.resource_type || '/' || r.id) END
+SELECT {key} CASE WHEN {base} = '' THEN '{{}}' ELSE jsonb_build_object('fullUrl', {base} || '/' || r.resource_type || '/' || r.id) END
     || jsonb_build_object('resource', r.body)
 FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} ORDER BY r.id
 

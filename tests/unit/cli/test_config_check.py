@@ -274,3 +274,25 @@ def test_the_unset_variable_of_one_connection_does_not_hide_what_is_found_of_ano
     for path in ("store.url", "connections.a.key", "connections.b.cohort"):
         assert path in shown.err
     assert "connections.c: neither cohort nor group" in shown.out
+
+
+def test_each_key_of_the_store_is_read_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = "ab" * 21 + "a="
+    for name, value in {"GOOD": good, "SHORT": "YWJj", "TEXT": "no key!"}.items():
+        monkeypatch.setenv(name, value)
+    keys = '{ a = "env:GOOD", b = "env:SHORT", c = "env:TEXT", d = "env:NOT_SET", e = "env:GOOD" }'
+    found = problems(tmp_path, f"[encryption]\nkeys = {keys}\n", capsys)
+    assert {path: told[0] for path, told in found.items()} == {
+        "encryption.current": "nothing",
+        "encryption.keys.b": "env:SHORT, which is no key",
+        "encryption.keys.c": "env:TEXT, which is no key",
+        "encryption.keys.d": "env:NOT_SET is not set",
+        "encryption.keys.e": "the same key as a",
+    }
+    assert "openssl rand -base64 32" in found["encryption.keys.b"][1]
+    assert not [told for told in found.values() if good in " ".join(told)]
+    pasted = problems(tmp_path, f'[encryption]\nkeys = {{ a = "{good}" }}\ncurrent = "b"\n', capsys)
+    assert good not in str(pasted)
+    assert {"encryption.keys.a"} <= set(pasted)

@@ -132,7 +132,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     )
     assert problems["stor"] == (
         "an unknown key",
-        "did you mean store? one of: store, tenants, connections, export, audit, roles",
+        "did you mean store? one of: store, tenants, connections, export, audit, roles, encryption",
     )
     assert "hunter2" not in str(problems)
     assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv, parquet")

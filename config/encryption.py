@@ -1,0 +1,87 @@
+"""The table `[encryption]`: the keys that identifying values are encrypted with in the store.
+
+`snapshots` encrypts; whether the keys are those of a store it finds out when it opens it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationInfo
+
+from config.errors import ConfigError, Problem, SecretUnreadableError
+from config.secret_refs import SecretRef
+
+KEY_BYTES = 32
+ALLOWED = f"{KEY_BYTES} random bytes as base64, such as `openssl rand -base64 {KEY_BYTES}` makes"
+
+
+def _ref(value: Any, info: ValidationInfo) -> object:
+    return SecretRef.parse(value, (info.context or {}).get("base", Path.cwd())) if isinstance(value, str) else value
+
+
+KeyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,16}$")]
+KeyRef = Annotated[SecretRef, BeforeValidator(_ref)]
+
+
+class Encryption(BaseModel):
+    """Keys by their ids, of which `current` encrypts; without keys the store is plain."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    keys: dict[KeyId, KeyRef] = {}
+    current: str | None = None  # with one key: that one
+
+    @property
+    def current_key(self) -> str | None:
+        """The id of the key that encrypts; None: the store is plain."""
+        return self.current or next(iter(self.keys), None)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the table as a whole."""
+        if self.current is None and len(self.keys) > 1:
+            yield Problem("encryption.current", "nothing", f"which key encrypts, one of: {', '.join(self.keys)}")
+        elif self.current is not None and self.current not in self.keys:
+            yield Problem(
+                "encryption.current", repr(self.current), f"one of: {', '.join(self.keys) or 'none, without keys'}"
+            )
+
+    def key_problems(self, environ: Mapping[str, str]) -> Iterator[Problem]:
+        """Yield which keys cannot be read, or are none."""
+        read: dict[bytes, str] = {}
+        for name, ref in self.keys.items():
+            path = f"encryption.keys.{name}"
+            try:
+                key = _key(ref, environ)
+            except SecretUnreadableError as error:
+                found, _, allowed = str(error).rpartition(": ")
+                yield Problem(path, found, allowed)
+                continue
+            if key is None:
+                yield Problem(path, f"{ref}, which is no key", ALLOWED)
+            elif key in read:
+                yield Problem(path, f"the same key as {read[key]}", "each key of its own")
+            else:
+                read[key] = name
+
+    def read(self, environ: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the keys.
+
+        Raises:
+            ConfigError: one cannot be read, or is none.
+        """
+        if problems := list(self.key_problems(environ)):
+            raise ConfigError("the keys of the store cannot be used", problems=problems)
+        return {name: _key(ref, environ) or b"" for name, ref in self.keys.items()}
+
+
+def _key(ref: SecretRef, environ: Mapping[str, str]) -> bytes | None:
+    try:
+        key = base64.b64decode(ref.read(environ).reveal(), validate=True)
+    except binascii.Error:
+        return None
+    return key if len(key) == KEY_BYTES else None

@@ -1,0 +1,84 @@
+"""What of a view is encrypted in the store, by FHIR's types, and whether the view computes with it. Pure.
+
+The types say where encrypted values may be; `snapshots.identifying` says which values are. What is doubtful here counts as
+encrypted. In Postgres such an element is there, and has another value: a view may ask whether and how often it is there, and no
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from exports.compiler.typed_tree import At, Child, Count, Exists, Expression, Filter, Select, Slice
+from exports.elements.table import PRIMITIVE_TYPES
+from exports.errors import FhirPathError
+from snapshots.identifying import ELEMENTS, PLAIN, TYPES
+
+_HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
+_ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
+
+
+def is_sealed(of: Expression, name: str, resource_type: str) -> bool:
+    """Whether an element, which is no structure of its own, may be encrypted in a view of a resource type."""
+    holder = of.type
+    if (holder, name) in {("Narrative", "div"), ("Reference", "display")} or (
+        name == "data" and holder != "SampledData"
+    ):
+        return True
+    if holder in TYPES:
+        # a Patient within something else is encrypted as well, and what its names hold cannot be told from others' by their type
+        return name in ELEMENTS if holder != resource_type else name == "birthDate"
+    if resource_type not in TYPES:
+        doubtful = holder in {None, "Resource"}
+        return (holder == "Reference" and name == "identifier") or (doubtful and name in ELEMENTS | _ANYWHERE)
+    if holder == "Extension":
+        return name not in PLAIN | {"url", "extension"}
+    return (holder in _HOLDERS or holder is None) and name not in PLAIN | {"extension"}
+
+
+def require_not_computed(expression: Expression, *, shown: bool) -> None:
+    """Raise FhirPathError, with the character, where an encrypted element is compared, joined, searched or otherwise read by SQL.
+
+    `shown`: the value of the whole expression is only shown.
+    """
+    for child in _computed(expression, shown=shown):
+        raise FhirPathError(
+            f"{child.name!r} is encrypted in this store, so SQL cannot read it",
+            offset=child.sealed_at,
+            allowed="exists(), empty() and count() of it; NDJSON shows it",
+        )
+
+
+def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
+    """The encrypted elements whose values an expression needs; `shown`: what it gives itself is needed by nobody."""
+    match node:
+        case Child():
+            if not shown and _is_value(node):
+                yield node
+            yield from _computed(node.of, shown=True)
+        case Filter(of=of, criterion=criterion):
+            yield from _computed(of, shown=shown)
+            yield from _computed(criterion, shown=False)
+        case At(of=of) | Slice(of=of):
+            yield from _computed(of, shown=shown)
+        case Select(of=of, projection=projection):
+            yield from _computed(of, shown=True)
+            yield from _computed(projection, shown=shown)
+        case Exists(of=of) | Count(of=of):
+            yield from _computed(of, shown=True)
+        case _:
+            for field in fields(node):
+                inner = getattr(node, field.name)
+                for one in inner if isinstance(inner, tuple) else (inner,):
+                    if isinstance(one, Expression):
+                        yield from _computed(one, shown=False)
+
+
+def _is_value(node: Child) -> bool:
+    """Whether an element has an encrypted value: it is marked, may be a primitive, and some of its choices are not plain."""
+    return (
+        node.sealed_at is not None
+        and (node.type is None or node.type in PRIMITIVE_TYPES)
+        and bool({*node.keys} - PLAIN)
+    )

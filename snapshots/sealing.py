@@ -1,0 +1,166 @@
+"""Encrypts the identifying values of records on their way into the store, and decrypts those of rows on their way out.
+
+Pure. In place: every other byte of a body stays as it is. A plain value is kept as Postgres writes it in jsonb, so that what is
+read from an encrypted store equals, byte for byte, what a plain one gives. `identifying` says which values; `ledger` calls this
+before anything of a batch reaches Postgres, `copy_stream` before a row leaves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+
+from snapshots.errors import SealedValueError
+from snapshots.identifying import Leaf, leaves, may_identify
+from snapshots.json_spans import Items, Members, Node, NotJsonError, Span, structure_of
+from snapshots.record import Quarantined, Record
+from snapshots.sealed_values import MARK, Place, Sealer
+
+# what Postgres refuses in JSON, encrypted or not (`refusals` has the same words for it)
+_NOT_STORABLE = "the JSON contains \\u0000 or a lone surrogate, which Postgres cannot store"
+_NOT_UTF8 = "not valid UTF-8"
+_OUT_OF_RANGE = "a number in the JSON is out of range"
+_MOST_DIGITS, _FINEST = 131_072, -16_383  # of numeric, before and behind the point
+
+
+class UnsealableError(ValueError):
+    """A record has a value that Postgres could not store either. The message says why and quotes nothing."""
+
+
+def sealed_records(records: Sequence[Record], sealer: Sealer) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """Return records as they may leave the process, and those that must be quarantined, each with the reason."""
+    sealed, unsealable = [], []
+    for record in records:
+        try:
+            sealed.append(sealed_record(record, sealer))
+        except UnsealableError as error:
+            unsealable.append((record, str(error)))
+    return sealed, unsealable
+
+
+def sealed_record(record: Record, sealer: Sealer) -> Record:
+    """Return a record with its identifying values encrypted, and its hash keyed: a plain hash of a Patient can be guessed.
+
+    Raises:
+        UnsealableError: it must be quarantined.
+    """
+    digest = sealer.digest(record.content_hash)
+    body = record.body
+    if may_identify(record.resource_type, body) or MARK in body:
+        body = _sealed_body(record, sealer)
+    return record._replace(content_hash=digest, body=body)
+
+
+def _sealed_body(record: Record, sealer: Sealer) -> bytes:
+    body = record.body
+    try:
+        tree = structure_of(body)
+    except NotJsonError:
+        _utf8(body)
+        raise UnsealableError("not valid JSON to Postgres") from None
+    found = {leaf.span: leaf for leaf in leaves(tree, body)}
+    # what already looks like an encrypted value is encrypted as well, so that none in the store is anybody else's word
+    found |= {leaf.span: leaf for leaf in _marked(tree, body) if leaf.span not in found}
+    edits = []
+    for leaf in found.values():
+        place = Place(record.resource_type, record.id, leaf.pointer)
+        plain = _as_jsonb(body[leaf.span.start : leaf.span.end])
+        edits.append((leaf.span, b'"' + sealer.seal(plain, place) + b'"'))
+    return _edited(body, edits)
+
+
+def _as_jsonb(literal: bytes) -> bytes:
+    """Return a string or number as jsonb's output has it."""
+    if literal[:1] == b'"':
+        if b"\\" not in literal:
+            return _utf8(literal)
+        text = str(json.loads(_utf8(literal)))
+        if "\x00" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise UnsealableError(_NOT_STORABLE)
+        return json.dumps(text, ensure_ascii=False).encode()
+    try:
+        number = Decimal(literal.decode())
+    except (InvalidOperation, UnicodeDecodeError):
+        raise UnsealableError("not valid JSON to Postgres") from None
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or number.adjusted() >= _MOST_DIGITS or exponent < _FINEST:
+        raise UnsealableError(_OUT_OF_RANGE)
+    return format(abs(number) if number.is_zero() else number, "f").encode()
+
+
+def _utf8(literal: bytes) -> bytes:
+    try:
+        literal.decode()
+    except UnicodeDecodeError:
+        raise UnsealableError(_NOT_UTF8) from None
+    return literal
+
+
+def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -> bytes:
+    """Return a row's JSON with its values decrypted. `below`: the JSON pointer at which the resource stands in it.
+
+    Raises:
+        SealedValueError: a value was altered, or belongs to another row or another place in it.
+    """
+    if MARK not in text:
+        return text
+    edits = []
+    for leaf in _marked(structure_of(text), text):
+        plain, place = sealer.unseal(text[leaf.span.start + 1 : leaf.span.end - 1], kind)
+        here = Place(kind, id_, leaf.pointer.removeprefix(below))
+        if place != here:
+            raise SealedValueError(
+                f"{sealer.told(here)} has the encrypted value of another row or place: it was moved. Take the row from a backup, "
+                "or sync it again into an empty store."
+            )
+        edits.append((leaf.span, plain))
+    return _edited(text, edits)
+
+
+def _marked(tree: Node, text: bytes) -> Iterator[Leaf]:
+    """The strings that begin as an encrypted value does, however that is written."""
+    waiting: list[tuple[Node, str]] = [(tree, "")]
+    while waiting:
+        node, pointer = waiting.pop()
+        match node:
+            case Span(start, end):
+                literal = text[start:end]
+                if literal[:1] == b'"' and _begins_sealed(literal):
+                    yield Leaf(pointer, node)
+            case Items(nodes):
+                waiting += [(one, f"{pointer}/{number}") for number, one in enumerate(nodes)]
+            case Members(pairs):
+                waiting += [(one, f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}") for name, one in pairs]
+
+
+def _begins_sealed(literal: bytes) -> bool:
+    if literal.startswith(b'"' + MARK):
+        return True
+    head = literal[1 : 6 * len(MARK)]  # each sign may be written \uXXXX
+    return b"\\u" in head and str(json.loads(literal)).startswith(MARK.decode())
+
+
+def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:
+    parts, at = [], 0
+    for span, new in sorted(edits):
+        parts += [text[at : span.start], new]
+        at = span.end
+    return b"".join((*parts, text[at:]))
+
+
+def sealed_input(one: Quarantined, sealer: Sealer | None) -> tuple[bytes, bytes]:
+    """Return the hash (of source and bytes) and the bytes of quarantined input as they are stored.
+
+    With a sealer all is encrypted, since nobody knows what is in it, and the hash is keyed.
+    """
+    digest = blake2b(one.source.encode() + b"\x00" + one.raw, digest_size=16).digest()
+    if sealer is None:
+        return digest, one.raw
+    return sealer.digest(digest), sealer.seal_whole(one.raw, Place("quarantine", one.source, ""))
+
+
+def opened_input(sealed: bytes, source: str, sealer: Sealer) -> bytes:
+    """Return the bytes of quarantined input; raises SealedValueError."""
+    return sealer.unseal_whole(sealed, Place("quarantine", source, ""))

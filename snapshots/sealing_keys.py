@@ -1,0 +1,131 @@
+"""Whether a tenant's store is encrypted, and whether the configured keys are its own: asked before anything is read or written.
+
+The store has one random secret a tenant, encrypted with each key that was ever current. A store becomes encrypted while nothing
+is in it, or never: so there is no plain value in an encrypted one. `sealed_values` has the keys' use.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace
+
+from snapshots.errors import MissingRightsError, SealedValueError, StoreKeyError, store_border
+from snapshots.sealed_values import KEY_BYTES, Keyring, Place, Sealer
+from snapshots.sql import load
+from snapshots.tenancy import OWN_RIGHTS, TenantSession
+
+_SQL = load("sealing_keys")
+_PLACE = Place("secret", "", "")
+_NO_SECRET = bytes(KEY_BYTES)
+
+
+async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer | None:
+    """Return what seals and opens the tenant's values; None: the store is plain, and no keys are configured.
+
+    A store in which no run has begun becomes encrypted by this. The session is the owner's or the tenant's.
+
+    Raises:
+        StoreKeyError: the store is encrypted and there are no keys, or not the right ones; or it is not, and has charts.
+        MissingRightsError: this login may not write down that the store is encrypted.
+    """
+    with store_border("asking whether the store is encrypted"):
+        async with session.transaction():
+            kept = await _kept(session)
+    if keyring is None:
+        if kept:
+            raise StoreKeyError(
+                f"the store of tenant {session.tenant} is encrypted, and no keys are configured: give them in [encryption] keys. "
+                f"It knows {_listed(kept)}."
+            )
+        return None
+    if not kept:
+        return await _begun(session, keyring)
+    secret = _secret(session.tenant, keyring, kept)
+    if keyring.current not in kept:
+        await _keep(session, keyring, secret)
+    return Sealer(session.tenant, keyring, secret)
+
+
+async def require_same(session: TenantSession) -> None:
+    """Raise StoreKeyError if the store has become encrypted since it was opened without keys.
+
+    Ask it in the transaction that begins a run: `shut_out` lets only one of the two be first.
+    """
+    if session.sealer is None and await _kept(session):
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
+            "command again. Nothing was written."
+        )
+
+
+async def _kept(session: TenantSession) -> dict[str, bytes]:
+    return {key: bytes(secret) async for key, secret in await session.conn.execute(_SQL["secrets"])}
+
+
+def _secret(tenant: str, keyring: Keyring, kept: dict[str, bytes]) -> bytes:
+    """Open the secret with every key that the store knows: one wrong key is an error, whatever the others are."""
+    known = [name for name in keyring.keys if name in kept]
+    if not known:
+        raise StoreKeyError(
+            f"the store of tenant {tenant} is encrypted with other keys: it knows {_listed(kept)}, and [encryption] keys has "
+            f"{_listed(keyring.keys)}. Add the key that it was written with."
+        )
+    found = b""
+    for name in known:
+        try:
+            found = _of_key(tenant, keyring, name).unseal_whole(kept[name], _PLACE)
+        except SealedValueError:
+            raise StoreKeyError(
+                f"key {name} is not the one that the store of tenant {tenant} was encrypted with: "
+                f"give the right one in [encryption] keys. Nothing was read or written."
+            ) from None
+    return found
+
+
+async def _begun(session: TenantSession, keyring: Keyring) -> Sealer:
+    """Make an empty store an encrypted one."""
+    owner = replace(session, roles=OWN_RIGHTS)
+    with store_border("encrypting the store"):
+        async with owner.transaction():
+            await _require_owner(owner)
+            await owner.conn.execute(_SQL["shut_out"])
+            kept = await _kept(owner)  # another process may have been first
+            row = await (await owner.conn.execute(_SQL["has_runs"])).fetchone()
+            if not kept and (row is None or row[0]):
+                raise StoreKeyError(
+                    f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text. An "
+                    "encrypted store starts empty: name another store.url or tenant and sync into it, or take [encryption] out."
+                )
+            if not kept:
+                secret = secrets.token_bytes(KEY_BYTES)
+                kept = {keyring.current: _of_key(session.tenant, keyring, keyring.current).seal_whole(secret, _PLACE)}
+                await owner.conn.execute(_SQL["keep"], {"key": keyring.current, "secret": kept[keyring.current]})
+    return Sealer(session.tenant, keyring, _secret(session.tenant, keyring, kept))
+
+
+async def _keep(session: TenantSession, keyring: Keyring, secret: bytes) -> None:
+    """Note a new current key."""
+    owner = replace(session, roles=OWN_RIGHTS)
+    with store_border("noting a new key"):
+        async with owner.transaction():
+            await _require_owner(owner)
+            sealed = _of_key(session.tenant, keyring, keyring.current).seal_whole(secret, _PLACE)
+            await owner.conn.execute(_SQL["keep"], {"key": keyring.current, "secret": sealed})
+
+
+async def _require_owner(session: TenantSession) -> None:
+    row = await (await session.conn.execute(_SQL["may_keep"])).fetchone()
+    if row is None or not row[0]:
+        raise MissingRightsError(
+            f"a new key of the store of tenant {session.tenant} must be noted by the role that owns its tables: run any command "
+            "that opens the store as that role once, such as `chartferry runs`."
+        )
+
+
+def _of_key(tenant: str, keyring: Keyring, name: str) -> Sealer:
+    return Sealer(tenant, Keyring(current=name, keys={name: keyring.keys[name]}), _NO_SECRET)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

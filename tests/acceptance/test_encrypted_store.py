@@ -1,0 +1,75 @@
+"""A clinic whose store is encrypted: a stolen dump names nobody, and the clinic itself notices no difference."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.passing_postgres import PROGRAMS
+from tests.user_site import Site, mock, reachable, source
+
+KEY, OTHER = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+ELEMENTS = ("name", "birthDate", "identifier", "address", "telecom", "photo", "contact")
+KINDS = {"use", "system", "type", "period", "relationship", "contentType", "url", "country", "state", "city", "gender"}
+
+
+def values(element: Any) -> Iterator[str]:
+    """The texts in an element, but for kinds, and places that others live in too."""
+    if isinstance(element, dict):
+        for name, value in element.items():
+            yield from values(value) if name not in KINDS else ()
+    elif isinstance(element, list):
+        for value in element:
+            yield from values(value)
+    elif isinstance(element, str):
+        yield element
+
+
+def test_a_dump_after_a_sync_names_no_patient_and_an_export_is_what_the_ehr_has(site: Site, store_url: str) -> None:
+    site.encrypt(KEY)
+    with mock("epic", documents=True, patients=3) as served:
+        name = site.connect(served)
+        site.sync()
+        again = site.sync()
+        people = [one for (kind, _), one in source(served, ["Patient", "RelatedPerson"]).items()]
+        dump = subprocess.run([PROGRAMS / "pg_dump", store_url], capture_output=True, check=True).stdout.decode()
+        exported = site.exported("--format", "ndjson")
+        chart = site.run("pull", name, served.patient_ids[0], "--stored", "--out", "-")
+    found = {text for person in people for element in ELEMENTS for text in values(person.get(element))}
+    said = {text for text in found if len(text) > 5}  # a shorter number stands somewhere in any dump
+    assert len(said) > 20
+    assert [text for text in sorted(said) if text in dump] == []
+    assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
+    assert exported == reachable(served)
+    assert "~sealed:" not in chart.stdout
+
+
+@pytest.mark.parametrize(("key", "told"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])
+def test_without_the_key_nothing_is_read_and_nothing_written(site: Site, key: str | None, told: str) -> None:
+    site.encrypt(KEY)
+    assert site.run("runs").code == 4
+    site.encrypt(key)
+    for words in (["runs"], ["export", "--out", "out"]):
+        done = site.run(*words)
+        assert (done.code, told in done.stderr) == (5, True), done.stderr
+    assert not (site.folder / "out").exists()
+
+
+def test_a_view_that_reads_an_encrypted_element_says_which_and_writes_nothing(site: Site) -> None:
+    site.encrypt(KEY)
+    with mock("generic", patients=1) as served:
+        site.connect(served)
+        site.sync()
+    done = site.run("export", "--out", "out", "--format", "csv", "--view", "patient_name")
+    assert (done.code, "'family' is encrypted in this store" in done.stderr) == (2, True)
+    done = site.run("export", "--out", "out", "--format", "ndjson", "--where", "Patient.birthDate < @1950-01-01")
+    assert (
+        done.code,
+        "'birthDate' is encrypted in this store, so SQL cannot read it at character 9" in done.stderr,
+    ) == (2, True)
+    assert not (site.folder / "out").exists()
+    assert site.run("export", "--out", "out", "--format", "csv", "--view", "vital_sign").code == 0
