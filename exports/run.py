@@ -284,6 +284,7 @@ def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
             marked=True,
             as_of=snapshot.as_of,
             sealed=snapshot.sealed,
+            shows=snapshot.sealed,
         )
         for rows in sources
     )

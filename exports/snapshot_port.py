@@ -95,6 +95,9 @@ class Snapshot(Protocol):
     def sealed(self) -> bool:
         """Whether the store is encrypted: NDJSON is decrypted, what SQL reads of identifying elements is not."""
 
+    def unsealed(self, token: bytes, resource_type: str) -> bytes:
+        """Return an encrypted value of a type's row as JSON: a string or a number, as Postgres writes jsonb."""
+
     @property
     def changed_since(self) -> int | None:
         """The run since which the rows have changed; None: the snapshot has all rows."""

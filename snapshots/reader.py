@@ -206,6 +206,15 @@ class Snapshot:
         """Whether the store is encrypted: what SQL sees of identifying elements is not what they say."""
         return self._sealer is not None
 
+    def unsealed(self, token: bytes, resource_type: str) -> bytes:
+        """Return an encrypted value of a row of a type as JSON, as jsonb has it. Which row it stands in is not asked.
+
+        Raises:
+            SealedValueError: it was altered, or is of another type or tenant.
+        """
+        assert self._sealer is not None
+        return self._sealer.unseal(token, resource_type)[0]
+
     @property
     def changed_since(self) -> int | None:
         """The run since which rows have changed; None: the snapshot has all rows."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
-from exports.compiler.sealed_elements import is_sealed
+from exports.compiler.sealed_elements import is_sealed, require_within_reach
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -76,7 +76,7 @@ class Scope:
     """What an expression may refer to: the view's resource type, constants and functions, and what is in focus where it stands.
 
     `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known), `sealed`
-    whether the store is encrypted. `notes` collects what R4 does not have.
+    whether the store is encrypted, `shows` whether columns are decrypted. `notes` collects what R4 does not have.
     """
 
     resource_type: str
@@ -86,6 +86,7 @@ class Scope:
     context: Expression | None = None
     as_of: datetime | None = None
     sealed: bool = False
+    shows: bool = False
     notes: list[Note] = field(default_factory=list)
 
 
@@ -166,8 +167,9 @@ def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Exp
 def child(of: Expression, name: str, scope: Scope, offset: int = -1) -> Expression:
     """The element `name` of the items of `of`; in an encrypted store it is marked where it may be encrypted."""
     found = _child(of, name, scope, offset)
-    if scope.sealed and isinstance(found, Child) and is_sealed(of, name, scope.resource_type):
-        return replace(found, sealed_at=offset)
+    if scope.sealed and isinstance(found, Child):
+        require_within_reach(of, name, scope.resource_type)
+        return replace(found, sealed_at=offset) if is_sealed(of, name, scope.resource_type) else found
     return found
 
 
@@ -371,7 +373,10 @@ def _of_type(of: Expression, wanted: str) -> Expression:
     if len(of.keys) > 1 and key not in of.keys:
         keys = tuple(one for one in of.keys if is_a(_choice_type(of, one), wanted))
         return replace(of, keys=keys, type=wanted) if keys else Nothing()
-    return Child(of=of.of, name=of.name, keys=(key,), repeats=False, type=_known_case(wanted), many=of.of.many)
+    known = _known_case(wanted)
+    return Child(
+        of=of.of, name=of.name, keys=(key,), repeats=False, type=known, many=of.of.many, sealed_at=of.sealed_at
+    )
 
 
 def _known_case(wanted: str) -> str:

@@ -7,6 +7,7 @@ a value comes from is left to `expression_sql`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from exports.compiler.fragments import SQL, Fragment, Literal
@@ -128,6 +129,12 @@ def usual_text(value: Fragment, odd: Odd) -> Fragment:
         return SQL("{} NOT LIKE '[%'").format(value)
     usual = SQL(" OR ").join([SQL("{} LIKE {}").format(value, Literal(one)) for one in _USUAL[odd.type]])
     return SQL("({usual}) AND {t} COLLATE \"C\" BETWEEN '0' AND ':'").format(usual=usual, t=value)
+
+
+def date_fits(text: str) -> bool:
+    """Whether a text fits a date column, as `text_as_column` says it in SQL."""
+    usual = re.fullmatch("[0-9]...-..-..", text, re.DOTALL)
+    return usual is not None or re.fullmatch(_DATE, text) is not None
 
 
 def text_as_column(value: Fragment, odd: Odd) -> Fragment:

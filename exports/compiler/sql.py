@@ -44,13 +44,15 @@ class Source:
 class Column:
     """One column of the result.
 
-    `type`: its FHIR type; `collection`: a JSON array of such; `ansi`: the Postgres type that its tag `ansi/type` asks for.
+    `type`: its FHIR type; `collection`: a JSON array of such; `ansi`: the Postgres type that its tag `ansi/type` asks for;
+    `sealed`: its values may be encrypted, and are not yet checked against the type.
     """
 
     name: str
     type: str
     collection: bool
     ansi: str | None = None
+    sealed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,27 @@ def compile_view(
     marked: bool = False,
     as_of: datetime | None = None,
     sealed: bool = False,
+    shows: bool = False,
 ) -> CompiledView:
     """Compile a ViewDefinition against a source, which may hold other resource types too.
 
     On data that does not fit (two values for a column that holds one, a value of another type) the query raises, as SQL on FHIR
     v2 wants it. `marked`: it does not; such a cell holds `scalar_sql.MARK`, every column is text, and what `where` cannot decide
-    is left out. `as_of` is what `now()` and `today()` give. `sealed`: the store is encrypted.
+    is left out. `as_of` is what `now()` and `today()` give. `sealed`: the store is encrypted; `shows`:
+    who reads the rows decrypts the columns that are `sealed`.
 
     Raises:
         ViewError: the definition is wrong or needs what is not supported; says where, and what is allowed.
     """
     read = source if isinstance(source, Source) else Source(source)
     try:
-        view = parse_view(definition, as_of=as_of, sealed=sealed)
+        view = parse_view(definition, as_of=as_of, sealed=sealed, shows=shows)
         writer = _Writer(marked=marked)
         query, undecided = writer.query(view, read), writer.undecided(view, read)
     except RecursionError:
         raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
     columns = tuple(
-        Column(node.name, node.type, node.collection, node.ansi.sql if node.ansi else None)
+        Column(node.name, node.type, node.collection, node.ansi.sql if node.ansi else None, node.sealed)
         for node in view.select.all_columns()
     )
     doubtful = None if undecided is None else written(undecided)
@@ -246,7 +250,11 @@ class _Writer:
         return rows + self._union(selection.union, environment) if selection.union else rows
 
     def _cell(self, node: ColumnNode, environment: Environment) -> _Cell:
-        odd = Odd(None if self._marked else environment.resource, f"column {node.name}", node.type)
+        odd = Odd(
+            None if self._marked else environment.resource,
+            f"column {node.name}",
+            "string" if node.sealed else node.type,
+        )
         within = replace(environment, odd=odd, lenient=False)
         kind = "text" if self._marked else node.sql_type
         value = cell(node.value, within, collection=node.collection)

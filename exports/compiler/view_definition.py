@@ -20,7 +20,7 @@ from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
-from exports.compiler.sealed_elements import require_not_computed
+from exports.compiler.sealed_elements import require_not_computed, shows_sealed
 from exports.compiler.typed_tree import At, Child, Constant, Expression, Filter, Focus, Resource, Slice, category
 from exports.errors import FhirPathError, ViewError
 
@@ -55,6 +55,7 @@ class ColumnNode:
     type: str
     collection: bool
     ansi: AnsiType | None = None
+    sealed: bool = False  # its values may be encrypted
 
     @property
     def sql_type(self) -> str:
@@ -101,8 +102,10 @@ class View:
     of_r4: bool = True  # whether it is for R4, so that this is a mistake
 
 
-def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None, sealed: bool = False) -> View:
-    """The typed tree of a ViewDefinition; `as_of` is the moment that `now()` stands for, `sealed`: the store is encrypted.
+def parse_view(
+    definition: Mapping[str, Any], *, as_of: datetime | None = None, sealed: bool = False, shows: bool = False
+) -> View:
+    """The typed tree of a ViewDefinition; `as_of`, `sealed` and `shows` are those of `compile_view`.
 
     Raises:
         ViewError: what is wrong, at which JSON path, and what is allowed there.
@@ -124,7 +127,7 @@ def parse_view(definition: Mapping[str, Any], *, as_of: datetime | None = None, 
     if of_r4 and (problem := type_problem(resource)):
         reader.fail("resource", f"{resource!r} is {problem}")
     constants = reader.constants(definition.get("constant"))
-    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of, sealed=sealed)
+    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of, sealed=sealed, shows=shows)
     where = tuple(
         reader.expression(item, f"where[{at}]", "path", scope, boolean=True)
         for at, item in enumerate(reader.objects(definition.get("where"), "where", frozenset({"path"}) | _ANYWHERE))
@@ -334,7 +337,7 @@ class _Reader:
 
     def column(self, item: Mapping[str, Any], where: str, scope: Scope) -> ColumnNode:
         name = self.sql_name(item.get("name"), f"{where}.name")
-        value = self.expression(item, where, "path", scope)
+        value = self.expression(item, where, "path", scope, each=scope.shows)
         collection = item.get("collection", False)
         if not isinstance(collection, bool):
             self.fail(f"{where}.collection", f"found {collection!r}", allowed="true, false")
@@ -348,7 +351,9 @@ class _Reader:
                 f"{where}.type", f"the column is declared {type_}, its path gives {value.type}", allowed=value.type
             )
         ansi = self.ansi_type(item.get("tag"), f"{where}.tag", value, collection=collection)
-        column = ColumnNode(name, value, type_, collection, ansi)
+        if (sealed := scope.shows and shows_sealed(value)) and (ansi or (wanted != "string" and type_ != "date")):
+            self.fail(f"{where}.type", "the path gives an encrypted element", allowed="string, date; no ansi/type")
+        column = ColumnNode(name, value, type_, collection, ansi, sealed)
         self._places[id(column)] = f"{where}.name"
         return column
 

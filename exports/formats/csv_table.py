@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ import psycopg
 from exports.compiler import MARK, RAISED, CompiledView
 from exports.errors import ViewDataError
 from exports.formats.csv_dialect import CELL, CsvDialect, DialectWriter
+from exports.formats.sealed_cells import SealedCells
 from exports.formats.table_columns import TableColumn, is_beside_written
 from exports.formats.written_forms import with_one_form
 from exports.snapshot_port import RowChunks, Snapshot
@@ -30,10 +32,11 @@ class CsvRows:
     Chunks without a mark, which are all chunks in most exports, pass unchanged.
     """
 
-    def __init__(self, chunks: RowChunks, columns: Sequence[str]) -> None:
-        """`columns`: of each column of the CSV, the view's column that it shows."""
+    def __init__(self, chunks: RowChunks, columns: Sequence[str], sealed: SealedCells | None = None) -> None:
+        """`columns`: of each column of the CSV, the view's column that it shows; `sealed` decrypts its cells."""
         self._chunks = chunks
         self._columns = columns
+        self._sealed = sealed
         self.left_empty: dict[str, int] = {}
 
     @property
@@ -48,7 +51,8 @@ class CsvRows:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:
-            yield self._emptied(chunk) if _MARK in chunk else chunk
+            plain = chunk if self._sealed is None else self._sealed.shown(chunk)
+            yield self._emptied(plain) if _MARK in plain else plain
 
     def _emptied(self, chunk: bytes) -> bytes:
         """Return the chunk, which consists of whole rows, with its marked cells emptied."""
@@ -93,10 +97,12 @@ def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -
     `asks`: whether Postgres can be asked what it can read (`written_forms`).
     """
     names = [column.name for column in parts[0].columns]
-    shown = [
-        name for column in parts[0].columns for name in [column.name] * (2 if is_beside_written(column, names) else 1)
-    ]
-    return CsvRows(snapshot.csv(*[with_one_form(part, asks=asks) for part in parts]), shown)
+    shown = [one for column in parts[0].columns for one in [column] * (2 if is_beside_written(column, names) else 1)]
+    chunks = snapshot.csv(*[with_one_form(part, asks=asks) for part in parts])
+    sealed = (
+        SealedCells(shown, partial(snapshot.unsealed, resource_type=parts[0].resource)) if snapshot.sealed else None
+    )
+    return CsvRows(chunks, [one.name for one in shown], sealed)
 
 
 def odd_value(view: CompiledView, column: str) -> ViewDataError:

@@ -45,7 +45,8 @@ def with_one_form(view: CompiledView, *, asks: bool) -> Composable:
             else SQL("{} ~ {}").format(name, Literal(MOMENT))
             for one, type_ in (("day", "date"), ("moment", "timestamptz"))
         }
-        cells.append(SQL("{} AS {}").format(SQL(_DAY if kind == "date" else _MOMENT).format(x=name, **checks), name))
+        form = SQL("{x}" if column.sealed else _DAY if kind == "date" else _MOMENT)  # encrypted days: `sealed_cells`
+        cells.append(SQL("{} AS {}").format(form.format(x=name, **checks), name))
         if is_beside_written(column, names):
             cells.append(SQL("{} AS {}").format(name, Identifier(column.name + WRITTEN)))
     return SQL('SELECT {} FROM ({}) AS "#v"').format(SQL(", ").join(cells), view.query)

@@ -14,6 +14,7 @@ from exports.delivery.files import COMPRESS, DeliveredFile
 from exports.delivery.shown_late import deliver_late
 from exports.errors import QueryError
 from exports.formats.file_formats import TableFormat, format_by_name
+from exports.formats.sealed_cells import SEALED
 from exports.formats.table_file import TableBytes
 from exports.queries.statement import Statement, compile_library, query_errors
 from exports.snapshot_port import Snapshot
@@ -78,4 +79,8 @@ class QueryRows:
             if self._statement.prepare is not None:
                 await self._snapshot.fetch(self._statement.prepare)
             async for chunk in self._chunks:
+                if self._snapshot.sealed and SEALED in chunk:
+                    raise QueryError(
+                        f"{self._statement.name} shows an encrypted element; only views and NDJSON decrypt"
+                    )
                 yield chunk

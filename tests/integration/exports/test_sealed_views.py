@@ -1,0 +1,140 @@
+"""Views of an encrypted store: who has the keys gets what a plain store gives, and what cannot be had is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exports.errors import ViewError
+from exports.plan import ExportRequest
+from exports.queries.run import Limits, run_query
+from exports.run import export
+from mocks.mock_config import MockConfig
+from mocks.server import load_dataset
+from snapshots.errors import SealedValueError
+from snapshots.reader import Selection
+from snapshots.sealed_values import Keyring
+from snapshots.store import Store
+from tests.fix_store import opened_store
+from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file
+from tests.integration.snapshots.stored import execute
+
+pytestmark = pytest.mark.anyio
+
+KEYS = Keyring(current="k1", keys={"k1": b"1" * 32})
+ODD: list[dict[str, Any]] = [
+    patient("day", birthDate="2020-02-30", name=[{"text": 'a, "b"\n\\ é', "given": ["", "x"]}]),
+    patient("year", birthDate="1940", name=[{"family": "a"}, {"family": "b", "use": "official"}]),
+    patient("none", birthDate="soon", telecom=[{"system": "phone", "value": 12.50}]),
+    patient("several", birthDate=["1940-01-01"], address=[{"line": ["1 Way", "2 Way"], "city": {"x": "y"}}]),
+    patient("looks", birthDate="1940-ab-cd", identifier=[{"value": "~sealed:1:k1:looks:/identifier/0/value:AAAA~"}]),
+    patient("bare", birthDate=None, name="nobody", multipleBirthInteger=2),
+]
+
+
+async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=out, formats=formats, views=views), snapshot)
+    return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
+
+
+async def test_every_built_in_view_of_an_encrypted_store_is_that_of_a_plain_one(store_url: str, tmp_path: Path) -> None:
+    dataset = load_dataset(MockConfig(patients=2, documents=True))
+    charts = [json.loads(row.raw) for kind in dataset.types for row in dataset.of_type(kind)]
+    async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=KEYS) as sealed:
+        for store in (plain, sealed):
+            await fill(store, [*charts, *ODD])
+        expected = await exported(plain, tmp_path / "plain", "csv", "parquet")
+        found = await exported(sealed, tmp_path / "sealed", "csv", "parquet")
+    assert {name for name in expected if found[name] != expected[name]} == set()
+    (told,) = {json.dumps(one["left_empty"]) for one in files(tmp_path / "sealed") if one["path"] == "patient.csv.gz"}
+    assert files(tmp_path / "plain") == files(tmp_path / "sealed")
+    assert "birth_date" in told
+
+
+def files(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "manifest.json").read_bytes())["files"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "at"),
+    [
+        ("name.family.first() = 'Zappa'", 6),
+        ("name.where(family = 'Zappa').given.first()", 12),
+        ("birthDate.toString().substring(0, 4)", 1),
+        ("name.family.first() + name.given.first()", 6),
+        ("name.given.distinct().first()", 6),
+        ("identifier.where(value.startsWith('1')).exists()", 18),
+        ("extension('x').value.ofType(string).upper()", 16),
+        ("iif(birthDate < @1950-01-01, 'old', 'young')", 5),
+        ("contained.ofType(RelatedPerson).name.family.first().upper()", 38),
+        ("link.other.display.lower()", 12),
+        ("text.div.length()", 6),
+    ],
+)
+async def test_a_column_that_computes_with_an_encrypted_element_says_at_which_character(
+    store_url: str, tmp_path: Path, path: str, at: int
+) -> None:
+    view = view_file(tmp_path, "computing", {"name": "x", "path": path})
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a")])
+        with pytest.raises(ViewError, match=rf"is encrypted in this store, so SQL cannot read it at character {at} "):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["contained.ofType(Patient).name.family = 'x'", "subject.identifier.value.first()", "contained.name.exists()"],
+)
+async def test_a_person_within_another_resource_is_out_of_a_view_s_reach(
+    store_url: str, tmp_path: Path, path: str
+) -> None:
+    view = view_file(tmp_path, "within", {"name": "x", "path": path}, resource="Observation")
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a")])
+        with pytest.raises(ViewError, match="may be encrypted in this store where"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+async def test_whether_and_how_often_an_encrypted_element_is_there_can_be_asked(store_url: str, tmp_path: Path) -> None:
+    columns = [
+        {"name": "there", "path": "birthDate.exists()"},
+        {"name": "names", "path": "name.given.count()"},
+        {"name": "official", "path": "name.where(use = 'official').family.first()"},
+    ]
+    view = view_file(tmp_path, "asking", *columns)
+    async with opened_store(store_url, keyring=KEYS) as store:
+        names = [{"family": "a"}, {"use": "official", "family": "b", "given": ["c", "d"]}]
+        await fill(store, [patient("a", name=names)])
+        await exported(store, tmp_path / "out", "csv", views=(view,))
+    assert table_of(tmp_path / "out" / "asking.csv.gz") == [{"there": "false", "names": "2", "official": "b"}]
+
+
+async def test_a_value_of_another_type_s_row_is_not_shown(store_url: str, tmp_path: Path) -> None:
+    person = {
+        "resourceType": "RelatedPerson",
+        "id": "r",
+        "patient": {"reference": "Patient/a"},
+        "name": [{"family": "x"}],
+    }
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a", name=[{"family": "y"}]), person])
+        moved = "(SELECT o.body -> 'name' FROM resource o WHERE o.id = 'r')"
+        execute(store_url, f"UPDATE resource SET body = jsonb_set(body, '{{name}}', {moved}) WHERE id = 'a'")
+        with pytest.raises(SealedValueError):
+            await exported(store, tmp_path / "out", "csv", views=("patient_name",))
+
+
+async def test_a_query_over_an_encrypted_element_is_refused(store_url: str, tmp_path: Path) -> None:
+    library = tmp_path / "names.sql"
+    library.write_text("-- @relatedDependency: patient_name as n\nSELECT family FROM n")
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a", name=[{"family": "y"}])])
+        async with store.snapshot(Selection()) as snapshot:
+            with pytest.raises(ViewError, match="'family' is encrypted"):
+                await run_query(library, {}, snapshot, tmp_path / "out.csv", Limits())
