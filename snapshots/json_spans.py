@@ -6,35 +6,33 @@ Pure. The text is one that a JSON parser has accepted: what it says is left to `
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import TypeAlias
 
 import orjson
 
-_TOKEN = re.compile(rb'[ \t\r\n]*(?:([{}\[\],:])|("(?:[^"\\]|\\.)*")|([^\s{}\[\],:"]+))')
-_STRUCTURE, _STRING = 1, 2
+_TOKEN = re.compile(
+    rb'[\s,]*(?:("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|([{\[])|([}\]])|([^\s,:"{}\[\]]+))', re.DOTALL
+)  # a string, or a member's name; brackets; a number, true, false or null
+_NAME, _OPENING, _CLOSING = 2, 3, 4
+
+Span: TypeAlias = tuple[int, int]  # a string, number, true, false or null: text[start:end], quotation marks included
 
 
 class NotJsonError(ValueError):
     """The bytes are no JSON value. The message quotes nothing."""
 
 
-class Span(NamedTuple):
-    """A string, number, true, false or null: `text[start:end]`, quotation marks included."""
-
-    start: int
-    end: int
-
-
-class Members(NamedTuple):
+class Members(list[tuple[str, "Node"]]):
     """An object: its members as they are written, a name that stands twice included."""
 
-    pairs: list[tuple[str, Node]]
+    __slots__ = ()
 
 
-class Items(NamedTuple):
+class Items(list["Node"]):
     """An array."""
 
-    nodes: list[Node]
+    __slots__ = ()
 
 
 Node: TypeAlias = Span | Members | Items
@@ -46,47 +44,43 @@ def structure_of(text: bytes) -> Node:
     Raises:
         NotJsonError: brackets do not match, a name is unreadable, or something stands beside the value.
     """
-    top = Items([])
-    holders: list[Members | Items] = [top]
-    name: str | None = None  # of the member whose value comes next
+    holder: Members | Items = Items()
+    holders = [holder]
+    name = ""
     at = 0
     for token in _TOKEN.finditer(text):
         if token.start() != at:
             break
         at = token.end()
-        holder = holders[-1]
-        node: Node
-        if token.lastindex == _STRUCTURE:
-            sign = token[1]
-            if sign in b",:":
-                continue
-            if sign in b"}]":
-                if len(holders) == 1 or isinstance(holder, Members) is not (sign == b"}"):
-                    raise NotJsonError("brackets do not match")
-                holders.pop()
-                continue
-            node = Members([]) if sign == b"{" else Items([])
-        elif token.lastindex == _STRING and isinstance(holder, Members) and name is None:
-            name = text_of(token[_STRING])
+        kind = token.lastindex
+        if kind == _NAME:
+            name = _name(token[1])
             continue
-        else:
-            node = Span(token.start(token.lastindex or 0), at)
-        _put(holder, name, node)
-        name = None
-        if not isinstance(node, Span):
+        if kind == _CLOSING:
+            if len(holders) == 1 or (type(holder) is Members) is not (token[_CLOSING] == b"}"):
+                raise NotJsonError("brackets do not match")
+            holders.pop()
+            holder = holders[-1]
+            continue
+        node: Node
+        if kind == _OPENING:
+            node = Members() if token[_OPENING] == b"{" else Items()
             holders.append(node)
-    if len(holders) != 1 or len(top.nodes) != 1 or text[at:].strip(b" \t\r\n"):
+        else:
+            node = token.span(kind or 0)
+        if isinstance(holder, Members):
+            holder.append((name, node))
+        else:
+            holder.append(node)
+        holder = holders[-1]
+    if len(holders) != 1 or len(holder) != 1 or text[at:].strip():
         raise NotJsonError("not one JSON value")
-    return top.nodes[0]
+    return holders[0][0]  # type: ignore[return-value]  # the outermost is no object
 
 
-def _put(holder: Members | Items, name: str | None, node: Node) -> None:
-    if isinstance(holder, Items):
-        holder.nodes.append(node)
-    elif name is None:
-        raise NotJsonError("a value without a name")
-    else:
-        holder.pairs.append((name, node))
+@lru_cache(maxsize=4096)
+def _name(literal: bytes) -> str:
+    return text_of(literal)
 
 
 def text_of(literal: bytes) -> str:

@@ -13,8 +13,8 @@ from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 
 from snapshots.errors import SealedValueError
-from snapshots.identifying import Leaf, leaves, may_identify
-from snapshots.json_spans import Items, Members, Node, NotJsonError, Span, structure_of
+from snapshots.identifying import Leaf, escaped, leaves, may_identify
+from snapshots.json_spans import Items, Node, NotJsonError, Span, structure_of
 from snapshots.record import Quarantined, Record
 from snapshots.sealed_values import MARK, Place, Sealer
 
@@ -62,11 +62,12 @@ def _sealed_body(record: Record, sealer: Sealer) -> bytes:
         raise UnsealableError("not valid JSON to Postgres") from None
     found = {leaf.span: leaf for leaf in leaves(tree, body)}
     # what already looks like an encrypted value is encrypted as well, so that none in the store is anybody else's word
-    found |= {leaf.span: leaf for leaf in _marked(tree, body) if leaf.span not in found}
+    if MARK in body or b"\\u" in body:
+        found |= {leaf.span: leaf for leaf in _marked(tree, body) if leaf.span not in found}
     edits = []
     for leaf in found.values():
         place = Place(record.resource_type, record.id, leaf.pointer)
-        plain = _as_jsonb(body[leaf.span.start : leaf.span.end])
+        plain = _as_jsonb(body[slice(*leaf.span)])
         edits.append((leaf.span, b'"' + sealer.seal(plain, place) + b'"'))
     return _edited(body, edits)
 
@@ -108,7 +109,7 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
         return text
     edits = []
     for leaf in _marked(structure_of(text), text):
-        plain, place = sealer.unseal(text[leaf.span.start + 1 : leaf.span.end - 1], kind)
+        plain, place = sealer.unseal(text[slice(*leaf.span)][1:-1], kind)
         here = Place(kind, id_, leaf.pointer.removeprefix(below))
         if place != here:
             raise SealedValueError(
@@ -124,15 +125,13 @@ def _marked(tree: Node, text: bytes) -> Iterator[Leaf]:
     waiting: list[tuple[Node, str]] = [(tree, "")]
     while waiting:
         node, pointer = waiting.pop()
-        match node:
-            case Span(start, end):
-                literal = text[start:end]
-                if literal[:1] == b'"' and _begins_sealed(literal):
-                    yield Leaf(pointer, node)
-            case Items(nodes):
-                waiting += [(one, f"{pointer}/{number}") for number, one in enumerate(nodes)]
-            case Members(pairs):
-                waiting += [(one, f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}") for name, one in pairs]
+        if isinstance(node, tuple):
+            if text.startswith(b'"', node[0]) and _begins_sealed(text[slice(*node)]):
+                yield Leaf(pointer, node)
+        elif isinstance(node, Items):
+            waiting += [(one, f"{pointer}/{number}") for number, one in enumerate(node)]
+        else:
+            waiting += [(one, f"{pointer}/{escaped(name)}") for name, one in node]
 
 
 def _begins_sealed(literal: bytes) -> bool:
@@ -145,8 +144,8 @@ def _begins_sealed(literal: bytes) -> bool:
 def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:
     parts, at = [], 0
     for span, new in sorted(edits):
-        parts += [text[at : span.start], new]
-        at = span.end
+        parts += [text[at : span[0]], new]
+        at = span[1]
     return b"".join((*parts, text[at:]))
 
 
