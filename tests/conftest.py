@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# as the command does: with Python's 700, every import and each collected test would be searched for cycles again and again
+gc.set_threshold(50_000)
 
 # a busy machine is no reason to be red: how long an example takes is no matter of these tests. CI draws the same examples
 # each time, so that a red build is about the change at hand; everybody's own runs draw new ones and keep what fell
@@ -39,6 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if FAST_TIER in item.path.parents or item.get_closest_marker("quick")]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was collected stays: no test needs to have it searched again
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd
-import polars as pl
 import pytest
 
 from tests.user_site import Site, mock
@@ -50,6 +47,10 @@ def charts(site: Site) -> Path:
 
 
 def test_readers_see_ids_and_codes_as_text_numbers_as_numbers_and_moments_in_utc(charts: Path) -> None:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
     path = charts / "patient.parquet"
     in_pandas, in_polars = pd.read_parquet(path), pl.read_parquet(path)
     assert all(pd.api.types.is_string_dtype(in_pandas[name]) for name in ("key", "mrn", "postal_code", "race_code"))
@@ -69,6 +70,8 @@ def test_readers_see_ids_and_codes_as_text_numbers_as_numbers_and_moments_in_utc
 
 
 def test_csv_for_pandas_and_parquet_hold_the_same_texts(charts: Path) -> None:
+    import pandas as pd
+
     for path in sorted(charts.glob("*.csv")):
         if path.stem == "data_dictionary":
             continue

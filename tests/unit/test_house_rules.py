@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -46,19 +48,21 @@ def imported(module: ast.Module) -> Iterator[str]:
             yield node.module
 
 
-PURE = [path for path in MODULES if is_pure(path)]
+def in_files(paths: Iterable[Path], wrong: Callable[[Path], Iterable[str]]) -> list[str]:
+    """What is wrong, with its file. A test for each file and rule would be 1,500 tests, which every process has to collect."""
+    return [f"{name(path)}: {one}" for path in paths for one in wrong(path)]
 
 
-def test_there_are_pure_modules_to_hold_to_it() -> None:
-    assert len(PURE) > 30
+def impure(module: ast.Module) -> Iterator[str]:
+    yield from (one for one in imported(module) if one.partition(".")[0] in IMPURE)
+    calls = (ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call))
+    yield from (call for call in calls if IMPURE_CALLS.search(call))
 
 
-@pytest.mark.parametrize("path", PURE, ids=name)
-def test_a_module_that_says_it_is_pure_knows_neither_clock_nor_chance_nor_io(path: Path) -> None:
-    module = tree(path)
-    assert IMPURE.isdisjoint(one.partition(".")[0] for one in imported(module))
-    calls = {ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call)}
-    assert not [call for call in calls if IMPURE_CALLS.search(call)]
+def test_a_module_that_says_it_is_pure_knows_neither_clock_nor_chance_nor_io() -> None:
+    pure = [path for path in MODULES if is_pure(path)]
+    assert len(pure) > 30
+    assert in_files(pure, lambda path: impure(tree(path))) == []
 
 
 def test_no_module_is_in_a_circle_with_others() -> None:
@@ -71,15 +75,18 @@ def test_no_module_is_in_a_circle_with_others() -> None:
     assert circle == []
 
 
-@pytest.mark.parametrize("path", SQL, ids=name)
-def test_sql_decides_nothing_by_a_reason_and_takes_no_key_or_detail_apart(path: Path) -> None:
-    statements = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("--"))
-    by_reason = re.findall(
-        r"\breason\s+(?:NOT\s+)?(?:LIKE|ILIKE|SIMILAR|IN)\b|\breason\s*(?:~|<>|!=)|(?:WHERE|AND|OR|WHEN)\s+\w*\.?reason\s*=",
-        statements,
-    )
-    apart = re.findall(r"split_part\(\s*(?:\w+\.)?(?:key|unit_key)\b|\b(?:detail|asked)\s*-?#?>>?\s*'", statements)
-    assert (by_reason, apart) == ([], [])
+BY_REASON = (
+    r"\breason\s+(?:NOT\s+)?(?:LIKE|ILIKE|SIMILAR|IN)\b|\breason\s*(?:~|<>|!=)|(?:WHERE|AND|OR|WHEN)\s+\w*\.?reason\s*="
+)
+APART = r"split_part\(\s*(?:\w+\.)?(?:key|unit_key)\b|\b(?:detail|asked)\s*-?#?>>?\s*'"
+
+
+@pytest.mark.parametrize("pattern", [BY_REASON, APART], ids=["by_reason", "apart"])
+def test_sql_decides_nothing_by_a_reason_and_takes_no_key_or_detail_apart(pattern: str) -> None:
+    def statements(path: Path) -> str:
+        return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("--"))
+
+    assert in_files(SQL, lambda path: re.findall(pattern, statements(path))) == []
 
 
 # beside the words of the vendors' own names; "generic" and "va" are words of their own
@@ -88,11 +95,7 @@ VENDOR_WORDS = ({*PROFILES} | {"veradigm", "oracle"}) - {"generic", "va"}
 OF_VENDORS = {"vendors", "manners", "mocks", "demo.py"}
 
 
-@pytest.mark.parametrize(
-    "path", [one for one in MODULES if OF_VENDORS.isdisjoint(one.relative_to(ROOT).parts)], ids=name
-)
-def test_code_decides_nothing_by_a_vendors_name(path: Path) -> None:
-    module = tree(path)
+def vendors_in(module: ast.Module) -> set[str]:
     prose = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
     compared = [node for node in ast.walk(module) if isinstance(node, ast.Compare | ast.Dict | ast.Set | ast.Match)]
     words = {
@@ -102,23 +105,29 @@ def test_code_decides_nothing_by_a_vendors_name(path: Path) -> None:
         if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in prose
     }
     names = {node.id.lower() for node in ast.walk(module) if isinstance(node, ast.Name)}
-    assert not words & {*PROFILES}
-    assert not [one for one in names if VENDOR_WORDS & set(one.strip("_").split("_"))]
+    return words & {*PROFILES} | {one for one in names if VENDOR_WORDS & set(one.strip("_").split("_"))}
+
+
+def test_code_decides_nothing_by_a_vendors_name() -> None:
+    paths = [one for one in MODULES if OF_VENDORS.isdisjoint(one.relative_to(ROOT).parts)]
+    assert in_files(paths, lambda path: vendors_in(tree(path))) == []
 
 
 # what only one kind of source has
 OF_A_SOURCE = {"fhir", "http", "ehr", "oauth", "token", "status", "codes", "bundle", "url", "bulk", "crawl"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "connectors/core").glob("*.py")), ids=name)
-def test_the_core_has_no_word_of_one_kind_of_source(path: Path) -> None:
+def words_in(path: Path) -> set[str]:
     used: set[str] = set()
     for node in ast.walk(tree(path)):
         used |= {
             getattr(node, part) for part in ("id", "attr", "arg", "name") if isinstance(getattr(node, part, None), str)
         }
-    words = {word.lower() for one in used for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", one)}
-    assert words & OF_A_SOURCE == set()
+    return {word.lower() for one in used for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", one)}
+
+
+def test_the_core_has_no_word_of_one_kind_of_source() -> None:
+    assert in_files((ROOT / "connectors/core").glob("*.py"), lambda path: words_in(path) & OF_A_SOURCE) == []
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -127,9 +136,8 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_function_is_read_at_a_glance(path: Path) -> None:
-    assert [one for one in functions(path) if one[1] > LONGEST_FUNCTION] == []
+def test_a_function_is_read_at_a_glance() -> None:
+    assert in_files(MODULES, lambda path: [one for one, lines in functions(path) if lines > LONGEST_FUNCTION]) == []
 
 
 def undocumented(body: list[ast.stmt]) -> Iterator[str]:
@@ -140,9 +148,8 @@ def undocumented(body: list[ast.stmt]) -> Iterator[str]:
             yield from [] if ast.get_docstring(node) else [node.name]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_public_function_says_what_it_guarantees(path: Path) -> None:
-    assert list(undocumented(tree(path).body)) == []
+def test_a_public_function_says_what_it_guarantees() -> None:
+    assert in_files(MODULES, lambda path: undocumented(tree(path).body)) == []
 
 
 def test_what_tests_share_is_in_a_module_of_its_own() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import asyncssh
 import pytest
-from moto.server import ThreadedMotoServer
 
 from exports.delivery.destination import Destination, LocalFolder
 from exports.delivery.files import AtomicFile, DeliveredFile, Staged
@@ -34,6 +33,8 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

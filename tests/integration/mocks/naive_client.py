@@ -14,7 +14,7 @@ from urllib.parse import unquote, urljoin
 import httpx
 
 from tests.fix_ehr import ServedEhr
-from tests.integration.mocks.raw_client import ask_token, assertion, next_link
+from tests.integration.mocks.raw_client import Http, ask_token, assertion, get, next_link
 
 PREFER = {"Prefer": "respond-async"}
 _PATIENCE = 30  # pages or polls after which even a hurried engineer looks
@@ -73,7 +73,7 @@ class NaiveClient:
         headers = {}
         if not ehr.ehr.config.open:
             headers["Authorization"] = f"Bearer {ask_token(ehr, **form).json()['access_token']}"
-        self.http = httpx.Client(base_url=ehr.base_url + "/", headers=headers, timeout=None)
+        self.http = Http(base_url=ehr.base_url + "/", headers=headers, timeout=None)
         self.json = {"Accept": "application/fhir+json"}
 
     def __enter__(self) -> Self:
@@ -252,7 +252,7 @@ class NaiveClient:
     def file_as_flagged(self, manifest: dict[str, Any]) -> httpx.Response:
         """The token goes along when requiresAccessToken is True."""
         url = manifest["output"][0]["url"]
-        return self.http.get(url) if manifest["requiresAccessToken"] is True else httpx.get(url)
+        return self.http.get(url) if manifest["requiresAccessToken"] is True else get(url)
 
     def file_with_the_token_everywhere(self, url: str) -> httpx.Response:
         """A redirect is followed with the same headers."""

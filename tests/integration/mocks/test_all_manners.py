@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 from urllib.parse import quote
 
-import httpx
 import orjson
 import pytest
 
 from mocks.keys import make_key_pair
 from mocks.manners import MANNERS
 from tests.fix_ehr import ServeEhr, small_data
-from tests.integration.mocks.raw_client import ask_token, assertion, client, export, ids, pages
+from tests.integration.mocks.raw_client import ask_token, assertion, client, export, get, ids, pages, post
 
 VENDORS = sorted(MANNERS)
 
@@ -62,7 +61,7 @@ def test_a_group_export_gives_every_row_of_its_types_as_source_bytes(serve_ehr: 
         for file in manifest.json()["output"]:
             answer = http.get(file["url"], headers={"Accept": "application/fhir+ndjson"})
             if answer.status_code == 307:
-                answer = httpx.get(answer.headers["location"], headers={"Accept-Encoding": "gzip"})
+                answer = get(answer.headers["location"], headers={"Accept-Encoding": "gzip"})
             assert answer.headers["content-encoding"] == "gzip"
             lines += answer.content.splitlines()
         wanted = [line for line in small_data() if orjson.loads(line)["resourceType"] in ("Patient", "Observation")]
@@ -137,10 +136,10 @@ def test_both_smart_algorithms_open(serve_ehr: ServeEhr, alg: str) -> None:
 def test_a_client_secret_opens_by_basic_and_by_post(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", client_secret="s3cret/+")
     form = {"grant_type": "client_credentials", "scope": "system/*.read"}
-    basic = httpx.post(ehr.token_url, data=form, auth=(ehr.client_id, quote("s3cret/+", safe="")))
-    post = httpx.post(ehr.token_url, data={**form, "client_id": ehr.client_id, "client_secret": "s3cret/+"})
-    wrong = httpx.post(ehr.token_url, data={**form, "client_id": ehr.client_id, "client_secret": "other"})
-    assert [basic.status_code, post.status_code, wrong.status_code] == [200, 200, 401]
+    basic = post(ehr.token_url, data=form, auth=(ehr.client_id, quote("s3cret/+", safe="")))
+    in_form = post(ehr.token_url, data={**form, "client_id": ehr.client_id, "client_secret": "s3cret/+"})
+    wrong = post(ehr.token_url, data={**form, "client_id": ehr.client_id, "client_secret": "other"})
+    assert [basic.status_code, in_form.status_code, wrong.status_code] == [200, 200, 401]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -151,7 +150,7 @@ def test_no_token_and_an_expired_token_are_refused(serve_ehr: ServeEhr, vendor: 
         for token, grant in list(ehr.ehr.grants.items()):
             ehr.ehr.grants[token] = type(grant)(grant.client_id, grant.scopes, grant.literal, 0, grant.patient)
         expired = http.get(lab("pat-1"))
-        naked = httpx.get(f"{ehr.base_url}/{lab('pat-1')}", headers={"Accept": "application/fhir+json"})
+        naked = get(f"{ehr.base_url}/{lab('pat-1')}", headers={"Accept": "application/fhir+json"})
     assert (expired.status_code, naked.status_code) == (401, 401)
     assert expired.headers["www-authenticate"].startswith("Bearer")
 
@@ -159,7 +158,7 @@ def test_no_token_and_an_expired_token_are_refused(serve_ehr: ServeEhr, vendor: 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_the_capability_statement_names_what_the_server_does(serve_ehr: ServeEhr, vendor: str) -> None:
     ehr = serve_ehr(vendor)
-    answer = httpx.get(f"{ehr.base_url}/metadata", headers={"Accept": "application/fhir+json"})
+    answer = get(f"{ehr.base_url}/metadata", headers={"Accept": "application/fhir+json"})
     rest = answer.json()["rest"][0]
     resources = {one["type"]: one for one in rest["resource"]}
     with client(ehr) as http:
@@ -174,6 +173,6 @@ def test_the_capability_statement_names_what_the_server_does(serve_ehr: ServeEhr
 
 def test_an_open_server_asks_for_no_login(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
-    assert httpx.get(f"{ehr.base_url}/Patient?_count=2").json()["total"] == 3
-    assert httpx.get(f"{ehr.base_url}/.well-known/smart-configuration").status_code == 404
-    assert "security" not in httpx.get(f"{ehr.base_url}/metadata").json()["rest"][0]
+    assert get(f"{ehr.base_url}/Patient?_count=2").json()["total"] == 3
+    assert get(f"{ehr.base_url}/.well-known/smart-configuration").status_code == 404
+    assert "security" not in get(f"{ehr.base_url}/metadata").json()["rest"][0]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import httpx
-
 from tests.fix_ehr import ServeEhr
-from tests.integration.mocks.raw_client import JSON, SCOPES, ask_token, assertion, client, ids, pages
+from tests.integration.mocks.raw_client import JSON, SCOPES, ask_token, assertion, client, get, ids, pages
 
 OBSERVATIONS = "Observation?patient=pat-1"
 
 
 def test_allscripts_misspells_its_discovery_and_names_a_foreign_issuer(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
-    smart = httpx.get(f"{ehr.base_url}/.well-known/smart-configuration").json()
+    smart = get(f"{ehr.base_url}/.well-known/smart-configuration").json()
     assert "token_endpoint_auth_methods_supported" not in smart
     assert "private_key_jwt" not in smart["token_endpoint_auth_methods"]
     assert not smart["issuer"].startswith(ehr.base_url)
@@ -121,5 +119,5 @@ def test_va_offers_no_export(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with client(ehr) as http:
         assert http.get(f"Group/{ehr.group_id}/$export", headers={"Prefer": "respond-async"}).status_code == 404
-    text = httpx.get(f"{ehr.base_url}/metadata", headers={"Accept": JSON}).text
+    text = get(f"{ehr.base_url}/metadata", headers={"Accept": JSON}).text
     assert "export" not in text

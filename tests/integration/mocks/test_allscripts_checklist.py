@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from tests.fix_ehr import ServedEhr, ServeEhr, _line, small_data
 from tests.integration.mocks.naive_client import NaiveClient
-from tests.integration.mocks.raw_client import ask_token, client, download, export, next_link, rows
+from tests.integration.mocks.raw_client import ask_token, client, download, export, get, next_link, rows
 
 OBSERVATIONS = "Observation?patient=pat-1"  # 120 rows
 
 
 def smart(ehr: ServedEhr) -> dict:
-    return httpx.get(f"{ehr.base_url}/.well-known/smart-configuration").json()
+    return get(f"{ehr.base_url}/.well-known/smart-configuration").json()
 
 
 def test_allscripts_01_the_key_of_login_methods_is_misspelt_and_lists_too_few(serve_ehr: ServeEhr) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
-import httpx
 import pytest
 
 from mocks.mock_config import MockConfig
 from mocks.serving import serve
+from tests.integration.mocks.raw_client import get
 
 PAGE = b"<p>note</p>"
 DATA = [
@@ -38,7 +38,7 @@ DATA = [
 )
 def test_a_binary_comes_in_the_form_that_accept_and_vendor_say(vendor: str, accept: str, status: int, got: str) -> None:
     with serve(MockConfig(vendor=vendor, data=DATA, open=True)) as served:  # type: ignore[arg-type]
-        reply = httpx.get(f"{served.base_url}/Binary/TR-1", headers={"Accept": accept})
+        reply = get(f"{served.base_url}/Binary/TR-1", headers={"Accept": accept})
     assert (reply.status_code, reply.headers.get("content-type", "").partition(";")[0]) == (status, got)
     if got == "text/html":
         assert reply.content == PAGE
@@ -55,9 +55,9 @@ def test_a_row_that_is_not_listed_is_found_by_read_and_by_id_only() -> None:
         headers = {"Accept": "application/fhir+json"}
 
         def ids(query: str) -> list[str]:
-            bundle = httpx.get(f"{served.base_url}/Observation?{query}", headers=headers).json()
+            bundle = get(f"{served.base_url}/Observation?{query}", headers=headers).json()
             return [entry["resource"]["id"] for entry in bundle.get("entry", ())]
 
         assert ids("patient=p1&category=laboratory") == ["o1"]
         assert ids("_id=o2") == ["o2"]
-        assert httpx.get(f"{served.base_url}/Observation/o2", headers=headers).status_code == 200
+        assert get(f"{served.base_url}/Observation/o2", headers=headers).status_code == 200

@@ -16,6 +16,7 @@ from tests.integration.mocks.raw_client import (
     download,
     expire_tokens,
     export,
+    get,
     next_link,
     pages,
     rows,
@@ -158,7 +159,7 @@ def test_cerner_11_files_lie_in_a_store_that_refuses_the_token(serve_ehr: ServeE
         assert (refused.status_code, b"InvalidArgument" in refused.content) == (400, True)
         hop = http.get(url)
         assert (hop.status_code, hop.headers["location"].startswith(ehr.store_origin)) == (307, True)
-        assert httpx.get(hop.headers["Location"]).text.count("\n") == 3
+        assert get(hop.headers["Location"]).text.count("\n") == 3
 
 
 def test_cerner_11_a_link_to_the_store_ends(serve_ehr: ServeEhr) -> None:
@@ -166,7 +167,7 @@ def test_cerner_11_a_link_to_the_store_ends(serve_ehr: ServeEhr) -> None:
     with client(ehr) as http:
         url = manifest(ehr, http)["output"][0]["url"]
         kept_for_later = http.get(url).headers["Location"]
-        assert httpx.get(kept_for_later).status_code == 403
+        assert get(kept_for_later).status_code == 403
         fresh = http.get(url).headers["Location"]
     assert fresh != kept_for_later, "the file's own URL gives a new link"
 
@@ -291,8 +292,8 @@ def test_cerner_24_a_signed_link_is_not_encoded_again(serve_ehr: ServeEhr) -> No
     ehr = serve_ehr("cerner")
     with client(ehr) as http:
         signed = http.get(manifest(ehr, http)["output"][0]["url"]).headers["Location"]
-        assert httpx.get(unquote(signed)).status_code == 403
-        assert httpx.get(signed).status_code == 200
+        assert get(unquote(signed)).status_code == 403
+        assert get(signed).status_code == 200
 
 
 def test_cerner_25_a_poll_sooner_than_asked_can_be_refused(serve_ehr: ServeEhr) -> None:

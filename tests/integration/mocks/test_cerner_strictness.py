@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.fix_ehr import ServedEhr, ServeEhr
-from tests.integration.mocks.raw_client import ask_token, client, export, ids, next_link, pages
+from tests.integration.mocks.raw_client import ask_token, client, export, get, ids, next_link, pages
 
 PREFER = {"Prefer": "respond-async"}
 OBSERVATIONS = "Observation?patient=pat-1"
@@ -139,15 +139,15 @@ def test_files_lie_in_an_object_store_that_refuses_the_token(serve_ehr: ServeEhr
         assert signed.startswith(ehr.store_origin)
         assert not signed.startswith(ehr.base_url.split("/r4")[0])
         assert http.get(signed).status_code == 400, "the client sent its Authorization header along"
-        assert httpx.get(signed.replace("%2B", "+")).status_code == 403, "the signature was re-encoded"
-        assert httpx.get(signed).content.count(b"\n") == 3
+        assert get(signed.replace("%2B", "+")).status_code == 403, "the signature was re-encoded"
+        assert get(signed).content.count(b"\n") == 3
 
 
 def test_a_signed_link_ends_and_the_file_gives_a_fresh_one(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", link_life_s=-1)
     with client(ehr) as http:
         link = file_link(ehr, http)
-        assert httpx.get(http.get(link).headers["location"]).status_code == 403
+        assert get(http.get(link).headers["location"]).status_code == 403
         assert http.get(link).status_code == 307
 
 

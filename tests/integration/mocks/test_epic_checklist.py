@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import httpx
 import pytest
 
 from tests.fix_ehr import ServeEhr, _line, key_pair, small_data
@@ -18,6 +17,7 @@ from tests.integration.mocks.raw_client import (
     download,
     expire_tokens,
     export,
+    get,
     next_link,
     rows,
 )
@@ -369,7 +369,7 @@ def test_epic_32_next_comes_before_self(serve_ehr: ServeEhr) -> None:
 
 def test_epic_33_system_scopes_and_algorithms_are_not_advertised(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
-    said = httpx.get(f"{ehr.base_url}/.well-known/smart-configuration").json()
+    said = get(f"{ehr.base_url}/.well-known/smart-configuration").json()
     assert not [scope for scope in said["scopes_supported"] if scope.startswith("system/")]
     with pytest.raises(KeyError):
         said["token_endpoint_auth_signing_alg_values_supported"]

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.fix_ehr import ServeEhr
-from tests.integration.mocks.raw_client import JSON, ask_token, client, export, ids, next_link, pages
+from tests.integration.mocks.raw_client import JSON, ask_token, client, export, get, ids, next_link, pages
 
 VITALS = "Observation?patient=pat-1&category=vital-signs"
 LABS = "Observation?patient=pat-1&category=laboratory"
@@ -35,7 +35,7 @@ def test_a_client_that_does_not_ask_for_json_gets_xml(serve_ehr: ServeEhr, accep
 
 def test_a_refused_token_is_told_by_two_quotes_and_a_header(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
-    answer = httpx.get(f"{ehr.base_url}/{VITALS}", headers={"Accept": JSON, "Authorization": "Bearer old"})
+    answer = get(f"{ehr.base_url}/{VITALS}", headers={"Accept": JSON, "Authorization": "Bearer old"})
     assert (answer.status_code, answer.content) == (401, b'""')
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
@@ -151,7 +151,7 @@ def test_a_refused_login_says_nothing_more_and_scopes_follow_the_registration(se
     ehr = serve_ehr("epic")
     refused = ask_token(ehr, jwt_text="x.y.z")
     granted = ask_token(ehr, scope=None).json()
-    by_get = httpx.get(ehr.token_url)
+    by_get = get(ehr.token_url)
     assert (refused.status_code, refused.json()) == (400, {"error": "invalid_client", "error_description": None})
     assert {"system/Patient.r", "system/Patient.s"} <= set(granted["scope"].split())
     assert granted["expires_in"] == 3600

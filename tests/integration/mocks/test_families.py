@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 from urllib.parse import unquote
 
-import httpx
-
 from tests.fix_ehr import ServeEhr
 from tests.integration.mocks.naive_client import NaiveClient
-from tests.integration.mocks.raw_client import client, export, next_link, rows
+from tests.integration.mocks.raw_client import client, export, get, next_link, rows
 
 OBSERVATIONS = "Observation?patient=pat-1"  # 120 rows
 NDJSON = {"Accept": "application/fhir+ndjson"}
@@ -54,8 +52,8 @@ def test_azure_puts_files_where_the_token_must_not_go(serve_ehr: ServeEhr) -> No
         (file,) = manifest["output"]
         assert (manifest["requiresAccessToken"], file["url"].startswith(ehr.store_origin)) == (False, True)
         assert http.get(file["url"]).status_code == 400, "the token went along"
-        assert httpx.get(unquote(file["url"])).status_code == 403
-        assert httpx.get(file["url"]).text.count("\n") == 3
+        assert get(unquote(file["url"])).status_code == 403
+        assert get(file["url"]).text.count("\n") == 3
 
 
 def test_the_bulk_data_server_exports_and_searches_nothing(serve_ehr: ServeEhr) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import httpx
 import orjson
 import pytest
 
 from tests.fix_ehr import ServeEhr, small_data
-from tests.integration.mocks.raw_client import JSON, ask_token, client, export, ids, pages
+from tests.integration.mocks.raw_client import JSON, ask_token, client, export, get, ids, pages
 
 PREFER = {"Prefer": "respond-async"}
 
@@ -94,14 +93,14 @@ def test_resources_without_last_updated_are_exported_whatever_since_says(serve_e
 
 def test_a_server_can_declare_and_offer_no_bulk_at_all(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", bulk_levels=())
-    assert "export" not in httpx.get(f"{ehr.base_url}/metadata").text
+    assert "export" not in get(f"{ehr.base_url}/metadata").text
     with client(ehr) as http:
         assert http.get("$export", headers=PREFER).status_code == 404
 
 
 def test_a_server_can_offer_bulk_only(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", search=False, bulk_levels=("group",))
-    rest = httpx.get(f"{ehr.base_url}/metadata").json()["rest"][0]
+    rest = get(f"{ehr.base_url}/metadata").json()["rest"][0]
     assert "search-type" not in orjson.dumps(rest).decode()
     assert "operation" not in rest
     with client(ehr) as http:
@@ -157,6 +156,6 @@ def test_the_log_tells_purposes_headers_and_how_many_ran_at_once(serve_ehr: Serv
 
 def test_the_servers_clock_can_be_off_and_its_date_header_tells(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", clock_skew_s=-3600)
-    answer = httpx.get(f"{ehr.base_url}/metadata")
+    answer = get(f"{ehr.base_url}/metadata")
     assert len(answer.headers.get_list("date")) == 1
     assert ask_token(ehr).status_code == 401, "our exp is an hour ahead of the server's clock"

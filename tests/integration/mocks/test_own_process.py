@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from mocks.mock_config import MockConfig
 from mocks.serving import ServingError, serve
+from tests.integration.mocks.raw_client import Http
 
 PROGRAM = """
 import sys
@@ -29,7 +29,7 @@ def test_it_announces_itself_answers_and_ends_quickly_on_an_interrupt() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         base_url = process.stdout.readline().strip()
-        with httpx.Client() as http:
+        with Http() as http:
             assert http.get(f"{base_url}/Patient/p1").json()["id"] == "p1"
             process.send_signal(signal.SIGINT)
             assert process.wait() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +39,8 @@ def test_the_dialect_of_postgres_is_what_postgres_writes() -> None:
 
 @given(_ROWS)
 def test_pandas_tells_null_from_an_empty_text(rows: list[list[str | None]]) -> None:
+    import pandas as pd
+
     file = io.BytesIO(rewritten("pandas", rows, ["text"] * len(rows[0])))
     read = pd.read_csv(
         file, dtype="string", keep_default_na=False, na_values=["\\N"], lineterminator="\n", skip_blank_lines=False
