@@ -10,6 +10,7 @@ import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def _patient_of(head: _Head) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1 << 13)  # the same charts are served again and again where mocks start and end
 def row_of(raw: bytes) -> Row:
     """Index one resource's bytes. Raises DataError when it has no resourceType or id."""
     try:
@@ -163,8 +165,7 @@ class Dataset:
             for target in row.body.get("target", ()):
                 about = self.get(*str(target.get("reference", "/")).split("/")[-2:])
                 if about is not None and about.patient is not None:
-                    row.patient = about.patient
-                    self._put(row)
+                    self._put(Row(row.type, row.id, about.patient, row.raw, row.updated))
                     break
 
     @property

@@ -55,6 +55,7 @@ CASES = (
         number="F4",
         what="one-file-that-never-comes",
         vendor="cerner",
+        charts=3,
         profile={"retry.max_tries": 3},
         rules=(rule("object", action=BAD_GATEWAY, first=4, last=15),),
         code=PARTIAL,
@@ -188,6 +189,7 @@ CASES = (
         number="F30",
         what="very-many-tiny-files-with-429-and-5xx",
         vendor="cerner",
+        charts=3,
         mock={"rows_per_file": 1},
         profile={"limits.file_concurrency": 8},
         rules=(

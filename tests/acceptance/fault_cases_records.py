@@ -66,7 +66,7 @@ def hide_some(served: Served) -> None:
 
 def show_all(served: Served) -> None:
     set_knobs(served, outcome_codes={})
-    for line in charts():
+    for line in charts(2):
         if b'"resourceType":"Immunization"' in line:
             served.dataset.replace(line)
 
@@ -212,6 +212,7 @@ CASES = (
     Case(
         number="F45",
         what="a-deleted-patient",
+        charts=3,
         vendor="epic",
         settings={"cohort": "file:cohort.csv"},
         good_night_before=True,

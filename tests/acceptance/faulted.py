@@ -36,8 +36,8 @@ PROFILE = {
 
 
 @functools.cache
-def charts(patients: int = 3) -> list[bytes]:
-    """The same few charts for every case: some 600 resources of 15 types."""
+def charts(patients: int) -> list[bytes]:
+    """The same few charts for every case: some 200 resources a patient, of 15 types."""
     return [to_json_bytes(resource) for resource in generate(patients, 16)]
 
 
@@ -110,6 +110,7 @@ class Case:
     kept: Callable[[Served, str], None] = lambda served, store_url: None  # further judgement of the healed store
     shows: Callable[[Any], Any] = lambda resource: resource  # what the EHR makes of a resource before it leaves
     tolerates: Callable[[Any], bool] = lambda resource: False  # stored in the faulted run, and not as the EHR holds it
+    charts: int = 2  # patients of the EHR, where the mock's own words say nothing
     extra_patients: tuple[str, ...] = ()  # of the cohort, beside those that the EHR knows
     patients: int | None = None  # of the cohort: the first so many
     waits: bool = False  # the next run comes when what the EHR put off is due again
@@ -207,7 +208,13 @@ class Faulted:
 @contextlib.contextmanager
 def faulted(case: Case, site: Site, store_url: str) -> Iterator[Faulted]:
     """The case's EHR, served; nothing has happened yet."""
-    knobs = {"data": charts(), "kickoff_window_s": 0, "max_parallel_files": None, "abandoned_job_s": 0.5, **case.mock}
+    knobs = {
+        "data": charts(case.charts),
+        "kickoff_window_s": 0,
+        "max_parallel_files": None,
+        "abandoned_job_s": 0.5,
+        **case.mock,
+    }
     with mock(case.vendor, **knobs) as served:
         if case.wording is None:
             yield Faulted(case, site, store_url, served)
