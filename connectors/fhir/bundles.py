@@ -24,6 +24,7 @@ class Entry(msgspec.Struct):
     """One entry; without a resource where it has none."""
 
     resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
+    link: msgspec.Raw = msgspec.Raw()  # of the entry's own: some servers write one each
 
 
 class Bundle(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ def bundle_from(body: bytes) -> Listed:
         bundle = _BUNDLE.decode(body)
         entries = bundle.entry or ()
         # an `entry`, a `resource` or a `link` that stands twice gives the last one only
-        if entries and body.count(b'"resource"') == len(entries) and not _may_have_two_links(body):
+        if entries and body.count(b'"resource"') == len(entries) and not _may_have_two_links(body, bundle):
             return Listed(bundle=bundle, entries=entries)
     except msgspec.ValidationError:
         pass
@@ -112,12 +113,15 @@ def _odd_bundle(body: bytes) -> Listed:
     )
 
 
-def _may_have_two_links(body: bytes) -> bool:
-    """Whether `link` may stand twice in a Bundle; entries are not looked through, for that costs as much as reading them."""
+def _may_have_two_links(body: bytes, bundle: Bundle) -> bool:
+    """Whether `link` may stand twice in a Bundle; entries are looked through where they may have links of their own."""
     outside = body
     if len(body) > 2 * _LINKS_WITHIN:
         outside = body[: body.find(b'"entry"')] + body[-_LINKS_WITHIN:]
-    return outside.count(b'"link"') > 1
+    if outside.count(b'"link"') <= 1:
+        return False
+    read = [bundle.link, *(entry.link for entry in bundle.entry or ())]
+    return body.count(b'"link"') != sum(map(bool, map(bytes, read)))
 
 
 def _raw(text: bytes | None) -> msgspec.Raw:

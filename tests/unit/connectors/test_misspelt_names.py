@@ -28,6 +28,8 @@ from connectors.fhir.records import (
 BASE = FhirBase("https://ehr.example/fhir")
 ENTRY = b'[{"resource":{"resourceType":"Goal","id":"g1"}}]'
 OTHER = b'[{"resource":{"resourceType":"Goal","id":"g2"}}]'
+NEXT = b',"link":[{"relation":"next","url":"https://ehr.example/fhir/Goal?page=2"}]'
+LINKED = b'[{"link":[{"relation":"self","url":"u"}],"resource":{"resourceType":"Goal","id":"g1"}}]'
 NAMES = st.text(max_size=4)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -68,10 +70,22 @@ def test_an_objects_members_are_its_text_in_order_or_one_name_stands_twice(
     b',"link":[{"relation":"next","url":"u"}],"entry":[],"link":[]',
     b',"link":[{"relation":"next","url":"u"}],"entry":' + ENTRY + b',"link":[]',
     b',"link":[{"relation":"next","url":"u"}],"entry":' + ENTRY + b" " * 9000 + b',"link":[]',
+    NEXT + b',"entry":' + LINKED + b',"link":[]',
+    NEXT + b',"entry":' + LINKED + b" " * 9000 + b',"link":[]',
+    NEXT + b',"link":[],"entry":' + LINKED,
 ])  # fmt: skip
 def test_a_bundle_in_which_a_name_stands_twice_is_no_listing(members: bytes) -> None:
     with pytest.raises(NotABundleError):
         page(members)
+
+
+@pytest.mark.parametrize("space", [b"", b" " * 9000])
+@pytest.mark.parametrize("entry", [LINKED, LINKED.replace(b'"id"', b'"link":[],"id"')], ids=["entry", "resource too"])
+def test_a_link_of_an_entrys_own_takes_nothing_from_the_bundles(entry: bytes, space: bytes) -> None:
+    for members in (NEXT + b',"entry":' + entry + space, b',"entry":' + entry + space + NEXT):
+        found = page(members)
+        assert [record.id for record in found.records] == ["g1"]
+        assert found.next_url == "https://ehr.example/fhir/Goal?page=2"
 
 
 @pytest.mark.parametrize("name", [b"Entry", b"entries", b"ENTRY", b"resources", b"results"])
