@@ -16,7 +16,14 @@ from cli.choosing import choose_connections, choose_tenant
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.export_summary import print_result, result_as_json
-from cli.file_options import CompressionName, CompressOption, CsvDialectName, CsvOption
+from cli.file_options import (
+    CompressionName,
+    CompressOption,
+    CsvDialectName,
+    CsvOption,
+    PartSizeOption,
+    checked_size,
+)
 from cli.in_store import opened_store
 from cli.invocation import Invocation, invocation_of, split_words
 from cli.moments import AsOfOption, checked_moment
@@ -136,6 +143,7 @@ def export(
     params: ParamOption = None,
     csv: CsvOption = CsvDialectName.postgres,
     compress: CompressOption = CompressionName.gzip,
+    part_size: PartSizeOption = None,
     as_of: AsOfOption = None,
     changed_since: ChangedSinceOption = None,
     where: WhereOption = None,
@@ -169,6 +177,7 @@ def export(
         raise typer.BadParameter("--base-url is said with --publish")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
+    request = replace(request, part_size=checked_size(part_size))
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
 

@@ -42,6 +42,7 @@ class ExportRequest:
     sample: int | None = None  # so many patients
     seed: int = 0  # which ones
     limit: int | None = None  # so many rows of each file
+    part_size: int | None = None  # bytes of content at which the next part of a file begins
     freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
     queries: tuple[
         Path, ...

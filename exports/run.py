@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView, Source, compile_view
 from exports.criteria import Applied, apply_criteria, criteria_by_type
 from exports.delivery.destination import Destination
-from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Staged
-from exports.delivery.manifest import (
-    MANIFEST_NAME,
-    clear_former,
-    described_before,
-    listed_before,
-    manifest_content,
-    retire_manifest,
-)
+from exports.delivery.files import DeliveredFile
+from exports.delivery.manifest import described_before, manifest_content
+from exports.delivery.outgoing import Outgoing, Parts, Tally
 from exports.drift import Drift, drift_between
 from exports.errors import DriftError, PlanError
-from exports.formats.data_package import DICTIONARY_NAME, PACKAGE_NAME, dictionary_content, package_content
+from exports.formats.data_package import (
+    DICTIONARY_NAME,
+    PACKAGE_NAME,
+    DescribedTable,
+    dictionary_content,
+    package_content,
+)
 from exports.formats.deletions import deletion_bundles
 from exports.formats.file_formats import TABLES
-from exports.formats.ndjson import ndjson_rows
+from exports.formats.ndjson import Lines, ndjson_rows
 from exports.plan import ExportRequest, PlannedFile, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
@@ -88,14 +86,11 @@ async def export(
         DestinationError: the destination cannot be read or written, or does not give back what was written.
     """
     work = await _prepared(request, snapshot)
-    with request.out.opened() as folder, ExitStack() as parts:
-        drift, doubts = _drift(request.out, work.about, freeze=request.freeze)
-        files = _Files(request.out, folder, parts)
+    with request.out.opened() as folder, Outgoing(request.out, folder, part_size=request.part_size) as files:
+        drift, doubts = _drift(request.out, work.tables, freeze=request.freeze)
         await _write(work, files, snapshot, on_progress)
         delivered = tuple(files.delivered)
-        for name, kind, content in work.about:
-            files.add(part := files.part(name, "no"), _stated(part, kind, content))
-        descriptions = tuple(files.delivered[len(delivered) :])
+        descriptions = _describe(files, work.tables)
         manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
@@ -107,7 +102,7 @@ async def export(
             drift=[asdict(one) for one in drift],
         )
         await snapshot.end()
-        files.place(manifest)
+        files.place(frozenset(file.path for file in (*delivered, *descriptions)), manifest)
     rows = sum(file.rows for file in delivered)
     undecided = {one.resource_type: one.undecided for one in work.applied if one.undecided}
     of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
@@ -124,7 +119,7 @@ class _Work:
     files: tuple[PlannedFile, ...]
     compiled: Mapping[str, tuple[CompiledView, ...]]
     statements: Mapping[str, Statement]  # by name
-    about: Sequence[tuple[str, str, bytes]]  # name, kind, content
+    tables: Sequence[DescribedTable]
     strict: bool
 
     def notes(self) -> Iterator[str]:
@@ -142,58 +137,26 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
     found = await compile_libraries(request.queries, request.parameters, snapshot)
     statements = {one.name: one for one in found}
-    about = list(_about(files, compiled, statements))
-    return _Work(applied, available, files, compiled, statements, about, request.strict)
+    tables = _tables(files, compiled, statements)
+    return _Work(applied, available, files, compiled, statements, tables, request.strict)
 
 
-class _Files:
-    """The files of one export on their way: each is made in `folder` and staged; all are placed together."""
-
-    def __init__(self, destination: Destination, folder: Path, parts: ExitStack) -> None:
-        """`parts` ends what is not placed."""
-        self._destination = destination
-        self._folder = folder
-        self._parts = parts
-        self._staged: list[Staged] = []
-        self.delivered: list[DeliveredFile] = []
-
-    def part(self, name: str, compress: Compress) -> AtomicFile:
-        """Return a file to be written."""
-        return self._parts.enter_context(AtomicFile(self._folder / name, compress=compress))
-
-    def add(self, part: AtomicFile, sealed: DeliveredFile) -> None:
-        """Stage a file that has been written and sealed."""
-        self._staged.append(self._destination.stage(part, sealed))
-        self.delivered.append(sealed)
-
-    def place(self, manifest: bytes) -> None:
-        """Put the new files in the place of the former ones, the manifest last."""
-        own = {file.path for file in self.delivered}
-        former = listed_before(self._destination)
-        retire_manifest(self._destination, former | own)
-        for one in self._staged:
-            one.place()
-        self._destination.put(MANIFEST_NAME, manifest)
-        clear_former(self._destination, former - own)
-
-
-async def _write(work: _Work, files: _Files, snapshot: Snapshot, on_progress: Callable[[FileProgress], None]) -> None:
+async def _write(work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: Callable[[FileProgress], None]) -> None:
     """Write and stage the files with data; they are not in their places yet."""
     for planned in work.files:
-        part = files.part(planned.name, planned.compress)
         expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
         if planned.query is not None:
-            filled = await fill_query(part, planned, work.statements[planned.query], snapshot, show)
+            await fill_query(files, planned, work.statements[planned.query], snapshot, show)
         elif planned.view is not None:
             view = work.compiled[planned.name]
-            filled = await fill_table(part, planned, view, snapshot, show, strict=work.strict)
+            await fill_table(files, planned, view, snapshot, show, strict=work.strict)
         else:
-            filled = await _fill(part, planned, snapshot, show)
-        files.add(part, filled)
+            await _fill_lines(files, planned, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
     if snapshot.changed_since is not None:
-        part = files.part(DELETED_NAME, "fast")
-        files.add(part, await _fill_deleted(part, snapshot, _shown(DELETED_NAME, None, on_progress)))
+        planned = PlannedFile(DELETED_NAME, "deleted", "")
+        show = _shown(DELETED_NAME, None, on_progress)
+        await _fill_lines(files, planned, deletion_bundles(snapshot), snapshot, show)
 
 
 async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[LoadedView]) -> tuple[Applied, ...]:
@@ -218,7 +181,7 @@ async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[Lo
 
 
 def _drift(
-    destination: Destination, about: Sequence[tuple[str, str, bytes]], *, freeze: bool
+    destination: Destination, tables: Sequence[DescribedTable], *, freeze: bool
 ) -> tuple[tuple[Drift, ...], list[str]]:
     """How the columns differ from those of the last export at the destination, and what is to be said if that is not known.
 
@@ -226,11 +189,10 @@ def _drift(
         DriftError: they do, or may, and must not.
     """
     former = described_before(destination, PACKAGE_NAME)
-    now = next((content for name, _, content in about if name == PACKAGE_NAME), None)
-    if former is None or now is None:
+    if former is None or not tables:
         return (), []
     try:
-        drift = drift_between(former, now)
+        drift = drift_between(former, package_content(tables))
     except DriftError as unreadable:
         if freeze:
             raise
@@ -244,11 +206,11 @@ def _drift(
     return drift, []
 
 
-def _about(
+def _tables(
     files: Sequence[PlannedFile], compiled: Mapping[str, Sequence[CompiledView]], statements: Mapping[str, Statement]
-) -> Iterator[tuple[str, str, bytes]]:
-    """What stands beside the tables: name, kind and content of each file."""
-    tables = [
+) -> list[DescribedTable]:
+    """What is to be said of the tables, as if each were one file."""
+    return [
         described(
             planned,
             columns_of(planned, compiled[planned.name][0])
@@ -258,14 +220,17 @@ def _about(
         for planned in files
         if planned.kind in TABLES
     ]
-    if tables:
-        yield PACKAGE_NAME, "schema", package_content(tables)
-        yield DICTIONARY_NAME, "dictionary", dictionary_content(tables)
 
 
-def _stated(part: AtomicFile, kind: str, content: bytes) -> DeliveredFile:
-    part.write(content)
-    return part.seal(kind=kind, rows=0)
+def _describe(files: Outgoing, tables: Sequence[DescribedTable]) -> tuple[DeliveredFile, ...]:
+    """Write what stands beside the tables."""
+    if not tables:
+        return ()
+    in_parts = [replace(table, paths=tuple(files.parts_of[table.paths[0]])) for table in tables]
+    return (
+        files.describe(PACKAGE_NAME, "schema", package_content(in_parts)),
+        files.describe(DICTIONARY_NAME, "dictionary", dictionary_content(in_parts)),
+    )
 
 
 def _views(request: ExportRequest) -> list[LoadedView]:
@@ -297,32 +262,22 @@ def _shown(name: str, expected: int | None, on_progress: Callable[[FileProgress]
     return show
 
 
-async def _fill(part: AtomicFile, planned: PlannedFile, snapshot: Snapshot, show: Show) -> DeliveredFile:
-    """Write the resources of a type."""
-    return await _of_connections(part, planned.kind, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
+async def _fill_lines(files: Outgoing, planned: PlannedFile, chunks: RowChunks, snapshot: Snapshot, show: Show) -> None:
+    """Write lines of JSON: the resources of a type, or the deletions."""
 
+    def tally() -> Tally:
+        if len(snapshot.connections) == 1:
+            return Tally(chunks.rows)
+        ended = chunks.rows_by_query
+        rows = [*ended, chunks.rows - sum(ended), *[0] * len(snapshot.connections)]
+        return Tally(chunks.rows, rows_by_connection=dict(zip(snapshot.connections, rows, strict=False)))
 
-async def _fill_deleted(part: AtomicFile, snapshot: Snapshot, show: Show) -> DeliveredFile:
-    """Write the deletions since the run since which the snapshot shows changes."""
-    return await _of_connections(part, "deleted", deletion_bundles(snapshot), snapshot, show)
-
-
-async def _written(part: AtomicFile, kind: str, chunks: RowChunks, show: Show) -> DeliveredFile:
-    async for chunk in chunks:
-        part.write(chunk)
-        show(chunks.rows, part.uncompressed_bytes, False)
-    delivered = part.seal(kind=kind, rows=chunks.rows)
-    show(chunks.rows, part.uncompressed_bytes, True)
-    return delivered
-
-
-async def _of_connections(
-    part: AtomicFile, kind: str, chunks: RowChunks, snapshot: Snapshot, show: Show
-) -> DeliveredFile:
-    delivered = await _written(part, kind, chunks, show)
-    if len(snapshot.connections) == 1:
-        return delivered
-    return replace(delivered, rows_by_connection=dict(zip(snapshot.connections, chunks.rows_by_query, strict=True)))
+    with Parts(files, planned.name, kind=planned.kind, compress=planned.compress, open_=Lines) as parts:
+        async for chunk in chunks:
+            parts.add(chunk, tally)
+            show(chunks.rows, parts.uncompressed_bytes, False)
+        parts.close(tally())
+    show(chunks.rows, parts.uncompressed_bytes, True)
 
 
 def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dict[str, Any]:
@@ -346,6 +301,7 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
         **({"where": [_criteria_told(one) for one in work.applied]} if work.applied else {}),
         **({} if request.sample is None else {"sample": {"patients": request.sample, "seed": request.seed}}),
         **({} if request.limit is None else {"limit": request.limit}),
+        **({} if request.part_size is None else {"part_size": request.part_size}),
     }
 
 

@@ -71,7 +71,8 @@ class LocalFolder:
         part.place(name)
 
     def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
-        """Leave it where it is: beside its place, on the disk, and locked."""
+        """Leave it where it is: beside its place, and on the disk. The folder is locked."""
+        part.rest()
         return part
 
     def put(self, name: str, content: bytes) -> None:

@@ -178,14 +178,15 @@ class AtomicFile:
             self._stream.close()
             raise DestinationError(f"{self._target} is being written by another process; wait for it to end")
         self._encoder = Encoder(self._stream, compress=self._compress)
+        self._placed = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._stream.closed:  # it was not renamed
+        if not self._placed:
             self._part.unlink(missing_ok=True)
-            self._stream.close()
+        self._stream.close()
 
     def _own(self, descriptor: int) -> bool:
         """Lock the part file for this process and empty it; return False if another process has it."""
@@ -228,7 +229,12 @@ class AtomicFile:
         """Rename the sealed file to its target, or to another name beside it."""
         with destination_errors(self._target):
             self._part.replace(self._target if name is None else self._target.with_name(name))
+            self._placed = True
             self._stream.close()
+
+    def rest(self) -> None:
+        """Close a sealed file until it is placed, and give up its lock: an export may have more files than a process may open."""
+        self._stream.close()
 
     def commit(self, *, kind: str, rows: int) -> DeliveredFile:
         """Complete and rename the file; after this it is whole and on the disk."""

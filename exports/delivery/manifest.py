@@ -25,7 +25,9 @@ MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
-_OWN_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]*\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?|datapackage\.json")
+_OWN_NAME = re.compile(
+    rf"[A-Za-z][A-Za-z0-9_]*(?:\.[0-9]{{4,}})?\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?|datapackage\.json"
+)
 
 
 def manifest_content(

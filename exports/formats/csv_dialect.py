@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from exports.formats.table_columns import TableColumn
 
 CELL = re.compile(rb'((?:[^",\n][^,\n]*)?|"(?:[^"]|"")*")([,\n])')
+
+
+def header_row(chunk: bytes) -> bytes:
+    """Return the first row of CSV as Postgres gives it."""
+    return chunk[: next(cell.end() for cell in CELL.finditer(chunk) if cell[2] == b"\n")]
+
+
 # A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection"; the last four are the full-width signs)
 _FORMULA = re.compile('"?(?:[=+@\t\r\n-]|\uff1d|\uff0b|\uff0d|\uff20)'.encode())
 _BYTE_ORDER_MARK = "\ufeff".encode()

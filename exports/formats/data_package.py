@@ -30,9 +30,12 @@ _TYPES: dict[str, dict[Kind, str]] = {
 
 @dataclass(frozen=True)
 class DescribedTable:
-    """One table of an export: its file, `format` ("csv" | "parquet"), view and columns; `missing` are the texts that are null."""
+    """One table of an export: its file or its parts, `format` ("csv" | "parquet"), view and columns.
 
-    path: str
+    `missing` are the texts that are null.
+    """
+
+    paths: tuple[str, ...]
     format: str
     definition: Mapping[str, Any]
     columns: tuple[TableColumn, ...]
@@ -58,7 +61,7 @@ def _resource(table: DescribedTable) -> dict[str, Any]:
     ]
     return {
         "name": f"{table.definition['name']}.{table.format}",
-        "path": table.path,
+        "path": table.paths[0] if len(table.paths) == 1 else list(table.paths),
         **{key: table.definition[key] for key in ("title", "description") if key in table.definition},
         "format": table.format,
         "mediatype": _MEDIA_TYPE[table.format],

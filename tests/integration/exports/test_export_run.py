@@ -377,6 +377,58 @@ async def test_csv_tells_null_from_empty_and_writes_booleans_lists_and_line_brea
     assert result.rows == 3
 
 
+async def test_files_in_parts_have_together_the_rows_of_one_file(store: Store, tmp_path: Path) -> None:
+    text = "x" * 2000
+    many = [patient(f"p{at:04}", active=True if at % 2 else "yes", language=text) for at in range(600)]
+    await fill(store, many)
+    await fill(store, [patient("other", language=text)], connection="also")
+    columns = ({"path": "id", "name": "id"}, {"path": "active", "name": "active"})
+    view = view_file(tmp_path, "actives", *columns, {"path": "language", "name": "language"})
+    query = tmp_path / "born.sql"
+    reads = f"-- @name: born\n-- @relatedDependency: {view} as g\n"
+    query.write_text(reads + 'SELECT id, language, 1 AS "x,y" FROM g ORDER BY id')
+    wanted = {"formats": ("ndjson", "csv", "parquet"), "views": (view,), "queries": (query,), "compression": "none"}
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    await exported(store, ExportRequest(out=LocalFolder(whole), **wanted))
+    for _ in range(2):  # the second time over the first
+        await exported(store, ExportRequest(out=LocalFolder(parts), part_size=500_000, **wanted))
+    manifest = json.loads((parts / "manifest.json").read_bytes())
+    found: dict[str, list[str]] = {}
+    for file in manifest["files"]:
+        stem, number, ending = file["path"].split(".")
+        found.setdefault(f"{stem}.{ending}", []).append(file["path"])
+        assert int(number) == len(found[f"{stem}.{ending}"])
+        content = (parts / file["path"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        assert file["uncompressed_bytes"] < 800_000
+        if file["kind"] != "parquet":
+            lines = list(csv.reader(io.StringIO(content.decode()))) if file["kind"] == "csv" else content.splitlines()
+            assert file["rows"] == len(lines) - (file["kind"] == "csv")
+    assert {name: len(paths) for name, paths in found.items()} == {
+        "Patient.ndjson": 3, "actives.csv": 3, "actives.parquet": 3, "born.csv": 3, "born.parquet": 3,
+    }  # fmt: skip
+    for name, paths in found.items():
+        one = (whole / name).read_bytes()
+        if name.endswith("parquet"):
+            tables = [pq.read_table(parts / path) for path in paths]
+            assert [row for table in tables for row in table.to_pylist()] == pq.read_table(whole / name).to_pylist()
+        else:
+            header = b"" if name.endswith("ndjson") else one[: one.index(b"\n") + 1]
+            cut = [(parts / path).read_bytes() for path in paths]
+            assert all(each.startswith(header) for each in cut)
+            assert header + b"".join(each.removeprefix(header) for each in cut) == one
+    files = [file for file in manifest["files"] if file["path"].startswith("Patient")]
+    assert [sum(file["rows_by_connection"][name] for file in files) for name in ("also", "site")] == [1, 600]
+    tables = [file for file in manifest["files"] if file["path"].startswith("actives.") and file["kind"] == "csv"]
+    assert sum(file["left_empty"]["active"] for file in tables) == 300
+    assert manifest["request"]["part_size"] == 500_000
+    package = json.loads((parts / "datapackage.json").read_bytes())
+    assert {table["name"]: table["path"] for table in package["resources"]} == {
+        name: found[name] for name in found if name != "Patient.ndjson"
+    }
+    assert names_in(parts) - ABOUT == {"manifest.json", *(path for paths in found.values() for path in paths)}
+
+
 async def test_the_manifest_holds_no_patient_and_no_path_of_this_machine(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("secret-id"), patient("b")])
     view = tmp_path / "view.json"

@@ -138,9 +138,22 @@ def manifest_of(*names: Any) -> str:
 @pytest.mark.parametrize(
     ("content", "listed"),
     [
-        (manifest_of("Patient.ndjson.gz", "my_view.csv.gz"), {"Patient.ndjson.gz", "my_view.csv.gz"}),
         (
-            manifest_of("../Patient.ndjson.gz", "/etc/passwd", "manifest.json", "a/b.csv.gz", ".x.csv.gz", 7, None, ""),
+            manifest_of("Patient.ndjson.gz", "my_view.csv.gz", "Patient.0001.ndjson.gz"),
+            {"Patient.ndjson.gz", "my_view.csv.gz", "Patient.0001.ndjson.gz"},
+        ),
+        (
+            manifest_of(
+                "../Patient.ndjson.gz",
+                "/etc/passwd",
+                "manifest.json",
+                "a/b.csv.gz",
+                ".x.csv.gz",
+                "a.b.csv",
+                7,
+                None,
+                "",
+            ),
             set(),
         ),
         ('{"files": [{"path": "Patient.ndjson.gz"}]}', set()),

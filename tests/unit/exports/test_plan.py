@@ -127,6 +127,6 @@ def test_a_format_has_one_name_wherever_it_is_named() -> None:
     assert get_args(allowed) == FORMATS
     for name in TABLES:
         described = DescribedTable(
-            f"v.{name}", name, {"name": "v"}, (TableColumn("c", "text", "string", ("P.c",), ""),)
+            (f"v.{name}",), name, {"name": "v"}, (TableColumn("c", "text", "string", ("P.c",), ""),)
         )
         assert name.encode() in package_content([described])

@@ -1,0 +1,180 @@
+"""The files of one export on their way: made aside, in parts of a size if that is asked for, staged, and placed together.
+
+What a file contains is its caller's; `destination` says how a file is staged and placed, `manifest` what stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from exports.delivery.destination import Destination
+from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Staged
+from exports.delivery.manifest import MANIFEST_NAME, clear_former, listed_before, retire_manifest
+
+
+class Outgoing:
+    """The files of one export. Use as a context: what is not placed at its end is gone."""
+
+    def __init__(self, destination: Destination, folder: Path, *, part_size: int | None = None) -> None:
+        """`folder`: where files are made. `part_size`: bytes of content at which the next part of a file begins; None: never."""
+        self._destination = destination
+        self._folder = folder
+        self.part_size = part_size
+        self._unplaced = ExitStack()
+        self._staged: list[Staged] = []
+        self.delivered: list[DeliveredFile] = []
+        self.parts_of: dict[str, list[str]] = {}  # of a planned name, the names of its files
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._unplaced.close()
+
+    def begin(self, planned: str, compress: Compress) -> AtomicFile:
+        """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`."""
+        names = self.parts_of.setdefault(planned, [])
+        stem, _, ending = planned.partition(".")
+        names.append(planned if self.part_size is None else f"{stem}.{len(names) + 1:04}.{ending}")
+        return self._unplaced.enter_context(AtomicFile(self._folder / names[-1], compress=compress))
+
+    def add(self, part: AtomicFile, sealed: DeliveredFile) -> None:
+        """Stage a file that has been written and sealed."""
+        self._staged.append(self._destination.stage(part, sealed))
+        self.delivered.append(sealed)
+
+    def describe(self, name: str, kind: str, content: bytes) -> DeliveredFile:
+        """Stage a small file that holds no data; it has no parts."""
+        part = self._unplaced.enter_context(AtomicFile(self._folder / name, compress="no"))
+        part.write(content)
+        sealed = part.seal(kind=kind, rows=0)
+        self._staged.append(self._destination.stage(part, sealed))
+        return sealed
+
+    def place(self, own: frozenset[str], manifest: bytes) -> None:
+        """Put the new files, which are `own`, in the place of the former ones, the manifest last."""
+        former = listed_before(self._destination)
+        retire_manifest(self._destination, former | own)
+        for one in self._staged:
+            one.place()
+        self._destination.put(MANIFEST_NAME, manifest)
+        clear_former(self._destination, former - own)
+
+
+class RowWriter(Protocol):
+    """A format at work: takes whole rows, and gives its file's bytes away."""
+
+    def add(self, chunk: bytes) -> None:
+        """Take whole rows."""
+
+    def close(self) -> None:
+        """Give what is left."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What has been written so far: rows, and by column the cells left empty, and by connection the rows if there are several."""
+
+    rows: int = 0
+    left_empty: Mapping[str, int] = field(default_factory=dict)
+    rows_by_connection: Mapping[str, int] | None = None
+
+    def beyond(self, former: Tally, sealed: DeliveredFile) -> DeliveredFile:
+        """Return what is to be said of a file that was begun at a former tally."""
+        empty = {name: cells - former.left_empty.get(name, 0) for name, cells in self.left_empty.items()}
+        before = former.rows_by_connection or {}
+        lines = {name: rows - before.get(name, 0) for name, rows in (self.rows_by_connection or {}).items()}
+        return replace(
+            sealed,
+            left_empty={name: cells for name, cells in empty.items() if cells} or None,
+            rows_by_connection=lines or None,
+        )
+
+
+Open = Callable[[Callable[[bytes], None]], AbstractContextManager[RowWriter]]
+
+
+class Parts:
+    """The rows of one type or table, as one file or as parts of a size. No row is split. Use as a context.
+
+    A part ends with the chunk of rows that fills it, so equal rows give equal parts.
+    """
+
+    def __init__(
+        self,
+        files: Outgoing,
+        name: str,
+        *,
+        kind: str,
+        compress: Compress,
+        open_: Open,
+        header_of: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """`open_` makes a format's writer. `header_of` finds the header in the first chunk, which each part is given first."""
+        self._files = files
+        self._of = (name, kind, compress)
+        self._open = open_
+        self._header_of = header_of
+        self._header = b""
+        self._writer: RowWriter | None = None
+        self._at_work = ExitStack()
+        self._content = 0
+        self._former = Tally()
+        self._sealed_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._at_work.__exit__(kind, error, traceback)
+
+    @property
+    def uncompressed_bytes(self) -> int:
+        """Bytes written so far, in all parts."""
+        return self._sealed_bytes + (self._part.uncompressed_bytes if self._writer is not None else 0)
+
+    def add(self, chunk: bytes, tally: Callable[[], Tally]) -> None:
+        """Take whole rows; `tally` tells what there is with them."""
+        if self._writer is None:
+            self._begin()
+        assert self._writer is not None
+        if self._header_of is not None and self._files.part_size is not None and not self._header:
+            self._header = self._header_of(chunk)
+        self._writer.add(chunk)
+        self._content += len(chunk)
+        if self._files.part_size is not None and self._content >= self._files.part_size:
+            self._end(tally())
+
+    def close(self, tally: Tally, *, left_out: int | None = None) -> None:
+        """Complete the last part, of which alone is said how many resources were left out of all."""
+        if self._writer is not None:
+            self._end(tally, left_out)
+        elif left_out is not None:
+            self._files.delivered[-1] = replace(self._files.delivered[-1], left_out=left_out)
+
+    def _begin(self) -> None:
+        name, _, compress = self._of
+        self._part = self._files.begin(name, compress)
+        self._writer = self._at_work.enter_context(self._open(self._part.write))
+        self._content = 0
+        if self._header:
+            self._writer.add(self._header)
+
+    def _end(self, tally: Tally, left_out: int | None = None) -> None:
+        assert self._writer is not None
+        self._writer.close()
+        self._at_work.close()
+        sealed = self._part.seal(kind=self._of[1], rows=tally.rows - self._former.rows)
+        self._sealed_bytes += sealed.uncompressed_bytes
+        self._files.add(self._part, replace(tally.beyond(self._former, sealed), left_out=left_out))
+        self._former, self._writer = tally, None
