@@ -14,6 +14,7 @@ import typer
 from cli.acting import actor_of
 from cli.choosing import choose_connections, choose_tenant
 from cli.configuration import settings_of
+from cli.deidentified import ProfileOption, checked_profile
 from cli.exit_codes import ExitCode
 from cli.export_summary import print_result, result_as_json
 from cli.file_options import (
@@ -54,6 +55,7 @@ EXAMPLES = (
     "chartferry export --out changes --changed-since 41",
     "chartferry export --out s3://bucket/charts --format parquet",
     "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
+    "chartferry export --out research --profile safe-harbor",
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
@@ -144,6 +146,7 @@ def export(
     csv: CsvOption = CsvDialectName.postgres,
     compress: CompressOption = CompressionName.gzip,
     part_size: PartSizeOption = None,
+    profile: ProfileOption = None,
     as_of: AsOfOption = None,
     changed_since: ChangedSinceOption = None,
     where: WhereOption = None,
@@ -177,7 +180,10 @@ def export(
         raise typer.BadParameter("--base-url is said with --publish")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
-    request = replace(request, part_size=checked_size(part_size))
+    chosen = checked_profile(profile, settings)
+    if chosen is not None and not (formats or views or queries):
+        request = replace(request, formats=("ndjson",), views=())
+    request = replace(request, part_size=checked_size(part_size), safe_harbor=chosen)
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
 

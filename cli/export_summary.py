@@ -26,6 +26,7 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
         "notes": list(result.notes),
         "drift": [asdict(one) for one in result.drift],
         "undecided": dict(result.undecided),
+        **({} if result.profile is None else {"profile": dict(result.profile)}),
         "files": [asdict(file) for file in result.files],
     }
 
@@ -44,7 +45,12 @@ def print_result(result: ExportResult) -> None:
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
         tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
-    for line in (*result.notes, *said_of_odd_values(result.files), *_said_of_columns(result)):
+    for line in (
+        *result.notes,
+        *said_of_odd_values(result.files),
+        *_said_of_columns(result),
+        *_said_of_profile(result),
+    ):
         tell(line)
     if not result.rows:
         tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
@@ -57,6 +63,18 @@ def _said_of_columns(result: ExportResult) -> list[str]:
         told = ", ".join(f"{name} {number(count)}" for name, count in result.undecided.items())
         lines.append(f"left out, because --where met a value of another type and could not decide: {told}")
     return lines
+
+
+def _said_of_profile(result: ExportResult) -> list[str]:
+    """Say by what the files were de-identified, and how much was left out."""
+    if result.profile is None:
+        return []
+    elements, resources = (sum(result.profile[key].values()) for key in ("dropped", "left_out"))
+    types = ", ".join(result.profile["types_left_out"])
+    return [
+        f"de-identified by {result.profile['name']}: {number(elements)} elements dropped, {number(resources)} resources left out"
+        + (f"; types left out: {types}" if types else "")
+    ]
 
 
 def _states(result: ExportResult) -> str:

@@ -98,6 +98,7 @@ url = "embedded"
 #: out = "export"                           # or a URL: s3://bucket/charts, sftp://user@host/charts
 #: format = ["ndjson", "csv"]
 #: views = ["patient", "observation"]      # default: all built-in views
+#: safe_harbor_key = "env:SAFE_HARBOR_KEY"  # of --profile safe-harbor: docs/safe-harbor.md
 #: refresh_views = true                     # materialised SQL views (`views create`), after each sync
 
 # Who reads charts, and why: docs/store.md. `chartferry audit` shows who saw a patient.

@@ -20,6 +20,7 @@ from config.connections import (
     NAME_PATTERN,
     NAME_RULE,
     Connection,
+    OptionalRef,
     auth_problems,
     masked_url,
     place_in_connection,
@@ -66,6 +67,7 @@ class ExportDefaults(BaseModel):
     out: Annotated[Path | str | None, BeforeValidator(_out)] = None  # a folder, or a URL
     format: tuple[Literal["ndjson", "csv", "parquet"], ...] = ("ndjson", "csv")
     views: tuple[str, ...] = ()
+    safe_harbor_key: OptionalRef = None  # of `--profile safe-harbor`
     refresh_views: bool = False  # materialised SQL views (`views create --materialized`), after each sync
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -16,6 +16,8 @@ from exports.delivery.files import COMPRESS, Compress
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.file_formats import ENDINGS, FORMATS, TABLES, Compression
+from exports.safe_harbor.allow_list import allowed_paths
+from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
@@ -42,6 +44,7 @@ class ExportRequest:
     sample: int | None = None  # so many patients
     seed: int = 0  # which ones
     limit: int | None = None  # so many rows of each file
+    safe_harbor: SafeHarbor | None = None  # resources are de-identified; None: they leave as they are
     part_size: int | None = None  # bytes of content at which the next part of a file begins
     freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
     queries: tuple[
@@ -107,6 +110,9 @@ def plan_export(
     for resource_type in types:
         if not _TYPE_NAME.fullmatch(resource_type):
             raise PlanError(f"{resource_type!r} is not a resource type; allowed: a name such as Patient")
+    if request.safe_harbor is not None:
+        _check_profile(request, request.safe_harbor)
+        types = [name for name in types if name in allowed_paths()]
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
         ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
@@ -119,6 +125,42 @@ def plan_export(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
     return tuple(planned)
+
+
+def _check_profile(request: ExportRequest, profile: SafeHarbor) -> None:
+    """Refuse what could tell of patients beside the de-identified resources."""
+    if request.wanted_formats != ("ndjson",) or request.views or request.queries:
+        raise PlanError(
+            "--profile safe-harbor writes NDJSON only: views and queries would read the resources as they are"
+        )
+    if request.where:
+        raise PlanError("--profile safe-harbor: the manifest would have what --where says of patients; leave it out")
+    if len(profile.key) < LEAST_KEY_BYTES:
+        raise PlanError(
+            f"the key of --profile safe-harbor has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
+            f"{LEAST_KEY_BYTES}` makes one"
+        )
+    if unknown := sorted(set(request.types) - allowed_paths().keys()):
+        raise PlanError(
+            f"--profile safe-harbor lets no {', '.join(unknown)} out; allowed: {', '.join(sorted(allowed_paths()))}"
+        )
+
+
+def check_snapshot(connections: Sequence[str], changed_since: int | None) -> None:
+    """Refuse a snapshot that cannot be de-identified.
+
+    Raises:
+        PlanError: it has several connections, whose ids could be equal, or deletions, which have the ids that are to be hidden.
+    """
+    if changed_since is not None:
+        raise PlanError(
+            "--profile safe-harbor has no --changed-since: what it deletes has the ids that are to be hidden"
+        )
+    if len(connections) > 1:
+        raise PlanError(
+            f"--profile safe-harbor takes one connection, since ids are unique only within one; the store has "
+            f"{', '.join(connections)}: export each into a folder of its own, with --connection"
+        )
 
 
 def _table(

@@ -32,8 +32,11 @@ from exports.formats.data_package import (
 from exports.formats.deletions import deletion_bundles
 from exports.formats.file_formats import TABLES
 from exports.formats.ndjson import Lines, ndjson_rows
-from exports.plan import ExportRequest, PlannedFile, plan_export
+from exports.plan import ExportRequest, PlannedFile, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
+from exports.safe_harbor.deidentify import Deidentifier
+from exports.safe_harbor.rows import DeidentifiedRows
+from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
 from exports.tables import Show, columns_of, described, fill_query, fill_table
 from exports.typed_rows import NOTHING
@@ -64,6 +67,7 @@ class ExportResult:
     not_included: tuple[UnendedRun, ...]
     notes: tuple[str, ...] = ()  # what is doubtful about its views and criteria: elements that R4 does not have
     drift: tuple[Drift, ...] = ()  # from the last export at the destination
+    profile: Mapping[str, Any] | None = None  # what it was de-identified by, and what was dropped
     undecided: Mapping[str, int] = field(
         default_factory=dict
     )  # by type, what `where` left out since it could not decide
@@ -91,6 +95,7 @@ async def export(
         await _write(work, files, snapshot, on_progress)
         delivered = tuple(files.delivered)
         descriptions = _describe(files, work.tables)
+        profile = None if work.deidentifier is None else profile_told(work.deidentifier, work.available)
         manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
@@ -100,6 +105,7 @@ async def export(
             files=delivered,
             descriptions=descriptions,
             drift=[asdict(one) for one in drift],
+            profile=profile,
         )
         await snapshot.end()
         files.place(frozenset(file.path for file in (*delivered, *descriptions)), manifest)
@@ -107,7 +113,9 @@ async def export(
     undecided = {one.resource_type: one.undecided for one in work.applied if one.undecided}
     of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
     notes = (*work.notes(), *doubts)
-    return ExportResult(str(request.out), delivered, rows, *of, notes=notes, drift=drift, undecided=undecided)
+    return ExportResult(
+        str(request.out), delivered, rows, *of, notes=notes, drift=drift, profile=profile, undecided=undecided
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class _Work:
     statements: Mapping[str, Statement]  # by name
     tables: Sequence[DescribedTable]
     strict: bool
+    deidentifier: Deidentifier | None
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""
@@ -130,6 +139,8 @@ class _Work:
 
 async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     """Narrow the snapshot, plan, and compile all: what is wrong with a request is found here."""
+    if request.safe_harbor is not None:
+        check_snapshot(snapshot.connections, snapshot.changed_since)
     views = _views(request)
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
@@ -138,7 +149,8 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     found = await compile_libraries(request.queries, request.parameters, snapshot)
     statements = {one.name: one for one in found}
     tables = _tables(files, compiled, statements)
-    return _Work(applied, available, files, compiled, statements, tables, request.strict)
+    deidentifier = None if request.safe_harbor is None else Deidentifier(request.safe_harbor)
+    return _Work(applied, available, files, compiled, statements, tables, request.strict, deidentifier)
 
 
 async def _write(work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: Callable[[FileProgress], None]) -> None:
@@ -152,11 +164,19 @@ async def _write(work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: 
             view = work.compiled[planned.name]
             await fill_table(files, planned, view, snapshot, show, strict=work.strict)
         else:
-            await _fill_lines(files, planned, ndjson_rows(snapshot, planned.resource_type), snapshot, show)
+            await _fill_resources(files, planned, work, snapshot, show)
     if snapshot.changed_since is not None:
         planned = PlannedFile(DELETED_NAME, "deleted", "")
         show = _shown(DELETED_NAME, None, on_progress)
-        await _fill_lines(files, planned, deletion_bundles(snapshot), snapshot, show)
+        await _fill_lines(files, planned, deletion_bundles(snapshot), snapshot.connections, show)
+
+
+async def _fill_resources(files: Outgoing, planned: PlannedFile, work: _Work, snapshot: Snapshot, show: Show) -> None:
+    """Write the resources of a type, as they are, or as the profile lets them out."""
+    rows: RowChunks = ndjson_rows(snapshot, planned.resource_type)
+    if work.deidentifier is not None:
+        rows = DeidentifiedRows(rows, planned.resource_type, work.deidentifier)
+    await _fill_lines(files, planned, rows, snapshot.connections, show)
 
 
 async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[LoadedView]) -> tuple[Applied, ...]:
@@ -262,15 +282,17 @@ def _shown(name: str, expected: int | None, on_progress: Callable[[FileProgress]
     return show
 
 
-async def _fill_lines(files: Outgoing, planned: PlannedFile, chunks: RowChunks, snapshot: Snapshot, show: Show) -> None:
-    """Write lines of JSON: the resources of a type, or the deletions."""
+async def _fill_lines(
+    files: Outgoing, planned: PlannedFile, chunks: RowChunks, connections: Sequence[str], show: Show
+) -> None:
+    """Write lines of JSON: the resources of a type, or the deletions; those of several connections come one after the other."""
 
     def tally() -> Tally:
-        if len(snapshot.connections) == 1:
+        if len(connections) == 1:
             return Tally(chunks.rows)
         ended = chunks.rows_by_query
-        rows = [*ended, chunks.rows - sum(ended), *[0] * len(snapshot.connections)]
-        return Tally(chunks.rows, rows_by_connection=dict(zip(snapshot.connections, rows, strict=False)))
+        rows = [*ended, chunks.rows - sum(ended), *[0] * len(connections)]
+        return Tally(chunks.rows, rows_by_connection=dict(zip(connections, rows, strict=False)))
 
     with Parts(files, planned.name, kind=planned.kind, compress=planned.compress, open_=Lines) as parts:
         async for chunk in chunks:
@@ -282,10 +304,12 @@ async def _fill_lines(files: Outgoing, planned: PlannedFile, chunks: RowChunks, 
 
 def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dict[str, Any]:
     """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
-    patients = None
+    patients: dict[str, Any] | None = None
     if request.patients is not None:
         ids = sorted(set(request.patients))
-        patients = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+        patients = {"count": len(ids)}
+        if work.deidentifier is None:  # a few ids could be guessed by their checksum
+            patients["sha256"] = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     return {
         "formats": list(request.wanted_formats),
         "types": sorted(set(request.types)),

@@ -40,10 +40,12 @@ def manifest_content(
     files: Sequence[DeliveredFile],
     descriptions: Sequence[DeliveredFile] = (),
     drift: Sequence[Mapping[str, Any]] = (),
+    profile: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
 
-    `descriptions` hold no data, but say what the columns of the files are; `drift` is how they differ from the last export's.
+    `descriptions` hold no data, but say what the columns of the files are; `drift` is how they differ from the last export's; by
+    `profile` the files were de-identified.
     """
     document: dict[str, Any] = {
         "chartferry": version,
@@ -58,6 +60,8 @@ def manifest_content(
     }
     if descriptions:
         document["descriptions"] = [_stated(file) for file in descriptions]
+    if profile is not None:
+        document["profile"] = dict(profile)
     if drift:
         document["drift"] = list(drift)
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

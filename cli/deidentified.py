@@ -1,0 +1,46 @@
+"""The option by which an export is de-identified, and its key."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from config.settings import Settings
+from exports.safe_harbor.deidentify import SafeHarbor
+
+
+class ProfileName(StrEnum):
+    """By what an export is de-identified."""
+
+    safe_harbor = "safe-harbor"
+
+
+ProfileOption = Annotated[
+    ProfileName | None,
+    typer.Option(
+        "--profile",
+        help="De-identify, by 45 CFR 164.514(b)(2): NDJSON with only what is allowed (docs/safe-harbor.md).",
+        show_default=False,
+    ),
+]
+
+
+def checked_profile(name: ProfileName | None, settings: Settings) -> SafeHarbor | None:
+    """Return the profile's choices; a usage error if the configuration names no key.
+
+    Raises:
+        SecretUnreadableError: it names one that cannot be read.
+    """
+    if name is None:
+        return None
+    ref = settings.export.safe_harbor_key
+    if ref is None:
+        raise typer.BadParameter(
+            'set `safe_harbor_key = "env:NAME"` in [export] of the configuration: by this key ids are replaced; '
+            "`openssl rand -hex 32` makes one"
+        )
+    return SafeHarbor(ref.read(os.environ).reveal().encode(), datetime.now(UTC).year)

@@ -1,0 +1,309 @@
+"""What of a value of one FHIR datatype may leave, by 45 CFR 164.514(b)(2). Pure; whatever is not recognised is Dropped.
+
+Codes are let out only if their system is a public one that this module lists, and they have its form: a local code may be a
+record number. Texts, displays, identifiers, attachments and narratives have no rule here, so they never leave. Letters in
+brackets are the items of the rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from exports.elements.table import is_resource
+from exports.safe_harbor.allow_list import allowed_codes
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+OLDEST_AGE = 89  # (C): ages over 89, and what indicates such an age, are one category, "90 or older"
+# (B): the first three digits of ZIP codes whose areas together have 20,000 people or fewer, by the Census of 2000; HHS, "Guidance
+# Regarding Methods for De-identification of Protected Health Information" (2012), lists these 17
+SMALL_ZIP3 = frozenset(_words("036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893"))
+STATES = frozenset(
+    _words(
+        """AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI
+        SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"""
+    )
+)
+# public code systems, each with the form of its codes; `allow_list` has the codes of HL7's own
+PUBLIC_SYSTEMS = {
+    system: re.compile(form)
+    for form, *systems in (
+        (r"[0-9]{1,7}-[0-9]", "http://loinc.org"),
+        (r"[0-9]{6,18}", "http://snomed.info/sct"),
+        (r"[0-9]{1,8}", "http://www.nlm.nih.gov/research/umls/rxnorm"),
+        (r"[0-9EV][0-9]{2,3}(?:\.[0-9]{1,2})?", "http://hl7.org/fhir/sid/icd-9-cm"),
+        (
+            r"[A-Z][0-9][0-9A-Z](?:\.[0-9A-Z]{1,4})?",
+            "http://hl7.org/fhir/sid/icd-10",
+            "http://hl7.org/fhir/sid/icd-10-cm",
+        ),
+        (r"[0-9A-HJ-NP-Z]{7}", "http://www.cms.gov/Medicare/Coding/ICD10"),
+        (r"[0-9]{4}[0-9A-Z]", "http://www.ama-assn.org/go/cpt"),
+        (r"[A-Z][0-9]{4}", "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"),
+        (r"[0-9]{1,3}", "http://hl7.org/fhir/sid/cvx"),
+        (r"[0-9]{10,11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}", "http://hl7.org/fhir/sid/ndc"),
+        (r"[a-z]{2,3}(?:-[A-Z]{2})?", "urn:ietf:bcp:47"),
+    )
+    for system in systems
+}
+# the codes of the elements that `allowed.txt` lists, of R4's required bindings
+CODES = frozenset(
+    _words(
+        """accepted active allergy amended appended arrived asap available biologic cancelled claim complete completed corrected
+        declined directive draft entered-in-error environment error female filler-order final finished food high in-progress
+        inactive instance instance-order intended intolerance kind low male medication mild moderate not-done not-started
+        not-taken on-hold onleave option order original-order other partial plan planned preauthorization predetermination
+        preliminary preparation proposal proposed queued reflex-order registered rejected reserved revoked routine scheduled
+        severe stat stopped suspended triaged unable-to-assess unavailable unknown unsatisfactory urgent
+        Appointment CommunicationRequest DeviceRequest MedicationRequest NutritionOrder ServiceRequest Task VisionPrescription"""
+    )
+)
+# UCUM, without its braces, in which anything may stand: units, with prefixes and exponents, between dots and slashes
+_UNIT_PART = (
+    r"(?:(?:da|[kcdmunpfhMG])?(?:m\[Hg\]|m\[H2O\]|mol|osm|eq|kat|cal|Cel|Pa|Hz|bar|deg|\[iU\]|\[IU\]|[mgsLlJKNUWV])"
+    r"|\[(?:degF|lb_av|oz_av|in_i|ft_i|pH|CFU|drp|arb'U|GPL'U|MPL'U|ppm|ppb|ppth)\]|%|10[*^]|mo|wk|min|[hda1])(?:[+-]?[0-9]{1,2})?"
+)
+_UNIT = re.compile(rf"/?{_UNIT_PART}(?:[./]{_UNIT_PART}){{0,4}}")
+_ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
+_DATE = re.compile(r"([0-9]{4})(?:-[0-9]{2}(?:-[0-9]{2}(?:T.*)?)?)?", re.DOTALL)
+_MOST = 10**7  # a larger number may be a day, a telephone number or one of somebody's numbers
+_REFERENCE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+_OF_A_YEAR = {"a": Decimal(1), "mo": Decimal(12), "wk": Decimal("52.18"), "d": Decimal("365.25"), "h": Decimal("8766")}
+
+
+class Dropped(Exception):  # noqa: N818 - it is what becomes of the value, and no failure
+    """This value does not leave."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the rules need to know: the keyed id of a resource, and the last year that indicates an age over 89."""
+
+    keyed: Callable[[str, str], str]  # (type, id)
+    too_old: int
+
+
+def year_of(value: Any, release: Release) -> str:
+    """(C): of a date only the year, and none that indicates an age over 89."""
+    found = _DATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or int(found[1]) <= release.too_old:
+        raise Dropped
+    return found[1]
+
+
+def birth_year(value: Any, release: Release) -> str:
+    """(C): the year of birth; who may be 90 or older has the year in which the youngest of them was born."""
+    found = _DATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise Dropped
+    return f"{max(int(found[1]), release.too_old):04}"
+
+
+def code(value: Any, release: Release) -> str:
+    """Return a code that R4 defines."""
+    if not isinstance(value, str) or value not in CODES:
+        raise Dropped
+    return value
+
+
+def boolean(value: Any, release: Release) -> bool:
+    """Return true or false."""
+    if not isinstance(value, bool):
+        raise Dropped
+    return value
+
+
+def whole(value: Any, release: Release) -> int:
+    """Return a whole number of up to 7 digits."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MOST:
+        raise Dropped
+    return value
+
+
+def number(value: Any, release: Release) -> int | Decimal:
+    """Return a number of up to 7 digits before the point, as it is written."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not -_MOST < value < _MOST:
+        raise Dropped
+    return value
+
+
+def coding(value: Any, release: Release) -> dict[str, Any]:
+    """Return system and code of a public code system, if the code has its form."""
+    fields = _fields(value)
+    system, word = fields.get("system"), fields.get("code")
+    if not isinstance(system, str) or not isinstance(word, str):
+        raise Dropped
+    form = PUBLIC_SYSTEMS.get(system)
+    if word not in allowed_codes().get(system, ()) and (form is None or not form.fullmatch(word)):
+        raise Dropped
+    return {"system": system, "code": word}
+
+
+def concept(value: Any, release: Release) -> dict[str, Any]:
+    """Return the public codings."""
+    return {"coding": _each(_fields(value).get("coding"), coding, release)}
+
+
+def quantity(given: Any, release: Release) -> dict[str, Any]:
+    """Return value, comparator and UCUM code; no time that may be an age over 89 (C)."""
+    fields = _fields(given)
+    value = number(fields.get("value"), release)
+    found: dict[str, Any] = {"value": value}
+    comparator = fields.get("comparator")
+    if comparator in {"<", "<=", ">=", ">"}:
+        found["comparator"] = comparator
+    unit = fields.get("code")
+    if fields.get("system") == "http://unitsofmeasure.org" and isinstance(unit, str) and _UNIT.fullmatch(unit):
+        found |= {"system": fields["system"], "code": unit}
+        most = _OF_A_YEAR.get(unit)
+        if most is not None and (value > OLDEST_AGE * most or comparator in {">=", ">"}):
+            raise Dropped
+    return found
+
+
+def age(value: Any, release: Release) -> dict[str, Any]:
+    """Return an age in a unit by which it is known to be 89 or less."""
+    found = quantity(value, release)
+    if found.get("code") not in _OF_A_YEAR:
+        raise Dropped
+    return found
+
+
+def money(value: Any, release: Release) -> dict[str, Any]:
+    """Return an amount in a currency."""
+    fields = _fields(value)
+    found: dict[str, Any] = {"value": number(fields.get("value"), release)}
+    currency = fields.get("currency")
+    if isinstance(currency, str) and re.fullmatch(r"[A-Z]{3}", currency):
+        found["currency"] = currency
+    return found
+
+
+def period(value: Any, release: Release) -> dict[str, Any]:
+    """Return the years in which it begins and ends."""
+    return _some(_fields(value), {"start": year_of, "end": year_of}, release)
+
+
+def range_(value: Any, release: Release) -> dict[str, Any]:
+    """Return both quantities."""
+    return _some(_fields(value), {"low": quantity, "high": quantity}, release)
+
+
+def age_range(value: Any, release: Release) -> dict[str, Any]:
+    """Return both ages."""
+    return _some(_fields(value), {"low": age, "high": age}, release)
+
+
+def ratio(value: Any, release: Release) -> dict[str, Any]:
+    """Return both quantities."""
+    return _some(_fields(value), {"numerator": quantity, "denominator": quantity}, release)
+
+
+def reference(value: Any, release: Release) -> dict[str, Any]:
+    """Return a relative reference to another resource, by its keyed id; no display, no identifier, no URL of a server."""
+    text = _fields(value).get("reference")
+    found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
+    if found is None or not is_resource(found[1]):
+        raise Dropped
+    return {"reference": f"{found[1]}/{release.keyed(found[1], found[2])}"}
+
+
+def address(value: Any, release: Release) -> dict[str, Any]:
+    """(B): the state, and of a ZIP code the first three digits, or 000 where too few people live."""
+    fields = _fields(value)
+    country, state, zip_code = (fields.get(name) for name in ("country", "state", "postalCode"))
+    if country not in {None, "US", "USA"}:
+        raise Dropped
+    found: dict[str, Any] = {}
+    if isinstance(state, str) and state in STATES:
+        found["state"] = state
+    digits = _ZIP.fullmatch(zip_code) if isinstance(zip_code, str) else None
+    if digits is not None:
+        found["postalCode"] = "000" if digits[1] in SMALL_ZIP3 else digits[1]
+    return _not_empty(found)
+
+
+def dosage(value: Any, release: Release) -> dict[str, Any]:
+    """Return site, route, method and dose."""
+    return _some(
+        _fields(value),
+        {"sequence": whole, "asNeededBoolean": boolean, "site": concept, "route": concept, "method": concept},
+        release,
+    )
+
+
+# by FHIR type; a type that is missing here never leaves
+RULES: dict[str, Callable[[Any, Release], Any]] = {
+    "boolean": boolean,
+    "code": code,
+    "integer": whole,
+    "positiveInt": whole,
+    "unsignedInt": whole,
+    "decimal": number,
+    "date": year_of,
+    "dateTime": year_of,
+    "Coding": coding,
+    "CodeableConcept": concept,
+    "Quantity": quantity,
+    "Duration": quantity,
+    "Count": quantity,
+    "Age": age,
+    "Money": money,
+    "Period": period,
+    "Range": range_,
+    "Ratio": ratio,
+    "Reference": reference,
+    "Address": address,
+    "Dosage": dosage,
+}
+# where an element's meaning asks for more than its type does
+BY_PATH: dict[str, Callable[[Any, Release], Any]] = {
+    "Patient.birthDate": birth_year,
+    "AllergyIntolerance.onsetRange": age_range,
+    "Condition.onsetRange": age_range,
+    "Condition.abatementRange": age_range,
+    "Procedure.performedRange": age_range,
+}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Dropped
+    return value
+
+
+def _each(values: Any, rule: Callable[[Any, Release], Any], release: Release) -> list[Any]:
+    """Return what the rule lets out of a list, of which there is something."""
+    found = []
+    for one in values if isinstance(values, list) else ():
+        try:
+            found.append(rule(one, release))
+        except Dropped:
+            continue
+    if not found:
+        raise Dropped
+    return found
+
+
+def _some(fields: dict[str, Any], rules: dict[str, Callable[[Any, Release], Any]], release: Release) -> dict[str, Any]:
+    """Return what the rules let out of an object, of which there is something."""
+    found = {}
+    for name, rule in rules.items():
+        try:
+            found[name] = rule(fields.get(name), release)
+        except Dropped:
+            continue
+    return _not_empty(found)
+
+
+def _not_empty(found: dict[str, Any]) -> dict[str, Any]:
+    if not found:
+        raise Dropped
+    return found

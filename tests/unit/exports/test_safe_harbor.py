@@ -1,0 +1,276 @@
+"""What leaves by the profile `safe-harbor`: nothing that the list does not allow, whatever the shape, and nothing of anybody."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exports.elements.table import element, elements_of
+from exports.safe_harbor.allow_list import allowed_paths
+from exports.safe_harbor.datatypes import CODES, RULES, SMALL_ZIP3
+from exports.safe_harbor.deidentify import Deidentifier, SafeHarbor
+from mocks.synthetic.generator import generate
+from mocks.synthetic.json_bytes import to_json_bytes
+
+PROFILE = SafeHarbor(b"k" * 32, 2026)
+KEYED = re.compile(r"(?:[A-Z][A-Za-z]+/)?[0-9a-f]{32}")
+LEAVES = {
+    *("code", "system", "value", "comparator", "start", "end", "reference", "state", "postalCode", "currency"),
+    *("sequence", "asNeededBoolean"),
+}
+LOINC_AGE = {"coding": [{"system": "http://loinc.org", "code": "30525-0"}]}
+HEIGHT = {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]}
+
+
+def released(resource: dict[str, Any], profile: SafeHarbor = PROFILE) -> Any:
+    found = Deidentifier(profile).line(resource["resourceType"], json.dumps(resource).encode())
+    return None if found is None else json.loads(found.text)
+
+
+def patient(**more: Any) -> dict[str, Any]:
+    return {"resourceType": "Patient", "id": "p1", **more}
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, path)
+    else:
+        yield path, value
+
+
+def test_each_path_of_the_list_is_an_element_of_r4_for_whose_type_there_is_a_rule() -> None:
+    for resource_type, paths in allowed_paths().items():
+        for path in paths:
+            of = resource_type
+            *above, last = path.split(".")
+            for name in above:
+                found = element(of, name)
+                assert found is not None, (resource_type, path)
+                (of,) = found.types
+            found = element(of, last.removesuffix("[x]"))
+            assert found is not None, (resource_type, path)
+            assert found.choice == last.endswith("[x]"), (resource_type, path)
+            assert set(found.types) & RULES.keys(), (resource_type, path)
+    assert not {"string", "markdown", "Identifier", "Extension", "Attachment", "HumanName", "uri", "url"} & RULES.keys()
+
+
+def identifying(resource: dict[str, Any]) -> Iterator[str]:
+    """Every value by which somebody could be known: whatever is text of people, and every day and id."""
+    for path, value in leaves(resource):
+        if not isinstance(value, str) or path == ("resourceType",):
+            continue
+        if re.match(r"[0-9]{4}-[0-9]{2}", value) or {*path} & {"name", "telecom", "identifier", "text", "display"}:
+            yield value
+            yield value[:10]
+        elif "address" in path and path[-1] not in {"state", "country", "use", "type"}:
+            yield value
+        elif path[-1] in {"id", "reference", "lotNumber", "serialNumber", "url", "data", "valueString"}:
+            yield value
+            yield value.rpartition("/")[2]
+
+
+def search(resources: Iterable[dict[str, Any]], encode: Any = lambda one: json.dumps(one).encode()) -> int:
+    """De-identify all, and search what leaves for everything by which somebody could be known; the number of what left."""
+    everything = list(resources)
+    values = {value.lower() for one in everything for value in identifying(one) if len(value) > 2}
+    words = {
+        word.lower()
+        for one in everything
+        if one["resourceType"] in {"Patient", "Practitioner", "RelatedPerson"}
+        for name in one.get("name", [])
+        for part in (name.get("family", ""), *name.get("given", []))
+        for word in re.split(r"\W+", part)
+        if len(word) > 2
+    }
+    deidentifier = Deidentifier(PROFILE)
+    left = 0
+    for one in everything:
+        found = deidentifier.line(one["resourceType"], encode(one))
+        if found is None:
+            continue
+        left += 1
+        text = json.loads(found.text)
+        assert not re.search(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}|[^ -~\n]|@|urn:oid", found.text), (
+            "no day, no name in it, no URL"
+        )
+        for path, value in leaves({**text, "resourceType": None}):
+            if path[-1] in {"id", "reference"}:
+                assert KEYED.fullmatch(value), path
+                continue
+            word = str(value).lower()
+            assert not words & set(re.split(r"\W+", word)), path
+            assert path[-1] in {"code", "system", "value"} or word not in values, path
+            if path[-1] == "postalCode":
+                assert re.fullmatch("[0-9]{3}", value)
+    return left
+
+
+def test_nothing_by_which_a_synthetic_patient_could_be_known_leaves() -> None:
+    assert search(generate(12), to_json_bytes) > 1000
+
+
+def test_nothing_by_which_a_synthea_patient_could_be_known_leaves(synthea_dir: Path) -> None:
+    def read() -> Iterator[dict[str, Any]]:
+        for path in sorted(synthea_dir.glob("*.ndjson.gz")):
+            lines = gzip.decompress(path.read_bytes()).splitlines()
+            yield from (json.loads(line) for line in (lines if path.name.startswith("Patient") else lines[:300]))
+
+    assert search(read()) > 1000
+
+
+CANARIES = (
+    "Zebulon", "Zebulon Quill-Wren", "1950-02-03", "1950-02-03T04:05:06Z", "555-12-3456", "617-555-0123", "MRN777", "z@quill.org",
+    "https://ehr.example.org/fhir/Patient/MRN777", "12 Larch Lane", "02139-1234", "#MRN777", "urn:uuid:zebulon", "MRN777\n2020",
+)  # fmt: skip
+VALID = (
+    "2020",
+    "1.5",
+    "male",
+    "final",
+    "MA",
+    "http://loinc.org",
+    "8302-2",
+    "Patient/MRN777",
+    "http://unitsofmeasure.org",
+    "cm",
+)
+OF_TYPES = ("Patient", "Observation", "Address", "CodeableConcept", "Quantity", "Element")
+CHOICES = (
+    "valueString",
+    "valueQuantity",
+    "valueCodeableConcept",
+    "valueDateTime",
+    "deceasedDateTime",
+    "effectiveDateTime",
+)
+INNER = ("coding", "system", "display", "start", "reference")
+UNKNOWN = ("_birthDate", "_status", "Zebulon", "MRN777", "1950-02-03")
+PROPERTIES = st.sampled_from(
+    [*sorted({name for of in OF_TYPES for name in elements_of(of)}), *CHOICES, *INNER, *UNKNOWN]
+)
+ANYTHING = st.recursive(
+    st.sampled_from([*CANARIES, *VALID, 6175550123, 19500203, 7, 1.5, True, None]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PROPERTIES, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.sampled_from(sorted(allowed_paths())), st.dictionaries(PROPERTIES, ANYTHING, max_size=8))
+def test_whatever_the_shape_no_leaf_leaves_that_is_not_allowed(resource_type: str, fields: dict[str, Any]) -> None:
+    resource = {**fields, "resourceType": resource_type, "id": "MRN777"}
+    deidentifier = Deidentifier(PROFILE)
+    found = deidentifier.line(resource_type, json.dumps(resource).encode())
+    if found is None:
+        return
+    assert not re.search(rb"zebulon|quill|mrn777|1950|555|larch|02139|@|urn:|\n.", found.text, re.IGNORECASE)
+    for path, value in leaves(json.loads(found.text)):
+        if path in {("resourceType",), ("id",)}:
+            continue
+        steps = ".".join(re.sub(r"^(value|deceased|effective)[A-Z].*", r"\1[x]", step) for step in path)
+        assert any(steps == one or steps.startswith(f"{one}.") for one in allowed_paths()[resource_type]), path
+        assert path[-1] in LEAVES or not isinstance(value, str) or value in CODES or re.fullmatch("[0-9]{4}", value), (
+            path
+        )
+    told = json.dumps([deidentifier.dropped, deidentifier.left_out])
+    assert not re.search("zebulon|mrn777|1950", told, re.IGNORECASE), "what was dropped is told by R4's names alone"
+
+
+def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
+    births = {
+        date: released(patient(birthDate=date)).get("birthDate")
+        for date in ("1937-12-31", "1936-01-01", "1900", "x", 7)
+    }
+    assert births == {"1937-12-31": "1937", "1936-01-01": "1936", "1900": "1936", "x": None, 7: None}
+    deaths = [released(patient(deceasedDateTime=date)) for date in ("1999-08-07T06:05:04Z", "1936-05-05")]
+    assert [one.get("deceasedDateTime") for one in deaths] == ["1999", None]
+    ages = [{"value": 89, "code": "a"}, {"value": 90, "code": "a"}, {"value": 1080, "code": "mo"}, {"value": 40}]
+    ages.append({"value": 85, "code": "a", "comparator": ">"})
+    unit = {"system": "http://unitsofmeasure.org"}
+    onsets = [
+        released({"resourceType": "Condition", "id": "c", "onsetAge": {**unit, **age}}).get("onsetAge") for age in ages
+    ]
+    assert [one and one["value"] for one in onsets] == [89, None, None, None, None]
+    for value in (
+        {"valueInteger": 95},
+        {"valueQuantity": {"value": 95}},
+        {"valueQuantity": {"value": 95, **unit, "code": "a"}},
+    ):
+        observed = released({"resourceType": "Observation", "id": "o", "code": LOINC_AGE, **value})
+        assert not any(name.startswith("value") for name in observed)
+
+
+def test_zip_codes_have_three_digits_and_where_few_people_live_none() -> None:
+    assert len(SMALL_ZIP3) == 17
+    written = ("02139", "02139-4307", "03601", "2139", "SW1A 1AA", 2139)
+    found = [released(patient(address=[{"postalCode": code, "city": "Larch"}])).get("address") for code in written]
+    assert found == [[{"postalCode": "021"}], [{"postalCode": "021"}], [{"postalCode": "000"}], None, None, None]
+    abroad = patient(
+        address=[{"postalCode": "02139", "country": "DE", "state": "MA"}, {"state": "MA"}, {"state": "Bavaria"}]
+    )
+    assert released(abroad)["address"] == [{"state": "MA"}]
+
+
+def test_references_lead_to_what_they_led_to_and_another_key_gives_other_ids() -> None:
+    observed = {
+        "resourceType": "Observation",
+        "id": "o1",
+        "code": HEIGHT,
+        "subject": {"reference": "Patient/p1", "display": "Z"},
+    }
+    assert released(observed)["subject"] == {"reference": f"Patient/{released(patient())['id']}"}
+    assert released(patient())["id"] != released(patient(), SafeHarbor(b"o" * 32, 2026))["id"]
+    assert released(patient())["id"] != released({"resourceType": "Observation", "id": "p1"})["id"]
+    for elsewhere in ("https://ehr.example.org/Patient/p1", "#p1", "urn:uuid:p1", "Somebody/p1", "Patient?name=z"):
+        assert "subject" not in released({**observed, "subject": {"reference": elsewhere}})
+
+
+def test_numbers_keep_their_digits_and_codes_of_a_local_system_do_not_leave() -> None:
+    line = (
+        b'{"resourceType": "Observation", "id": "o1", "status": "final", "code": {"text": "Height", "coding": ['
+        b'{"system": "urn:oid:1.2", "code": "MRN777"}, {"system": "http://loinc.org", "code": "8302-2", "display": "Z"}]},'
+        b' "valueQuantity": {"value": 1.50, "unit": "of Zebulon", "system": "http://unitsofmeasure.org", "code": "m"}}'
+    )
+    found = Deidentifier(PROFILE).line("Observation", line)
+    assert found is not None
+    assert b'"value":1.50,' in found.text
+    assert json.loads(found.text)["code"] == HEIGHT
+    unnamed = {"resourceType": "Observation", "id": "o1", "code": {"text": "telephone"}, "valueInteger": 5550123}
+    assert "valueInteger" not in released(unnamed), "nothing says what it is"
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        patient(modifierExtension=[{"url": "https://example.org/not"}]),
+        patient(address=[{"state": "MA", "modifierExtension": []}]),
+        {"resourceType": "DocumentReference", "id": "d"},
+        {"resourceType": "Patient"},
+    ],
+)
+def test_what_cannot_be_understood_without_what_is_dropped_is_left_out_and_counted(resource: dict[str, Any]) -> None:
+    deidentifier = Deidentifier(PROFILE)
+    assert deidentifier.line(resource["resourceType"], json.dumps(resource).encode()) is None
+    assert deidentifier.left_out == {resource["resourceType"]: 1}
+
+
+def test_what_is_dropped_is_counted_by_its_path() -> None:
+    deidentifier = Deidentifier(PROFILE)
+    resource = patient(
+        name=[{"family": "Z"}], gender=7, _birthDate={"extension": []}, contained=[], secret=1, birthDate="2000"
+    )
+    deidentifier.line("Patient", json.dumps(resource).encode())
+    assert deidentifier.dropped == {
+        "Patient.name": 1, "Patient.gender": 1, "Patient.contained": 1, "Patient: elements that R4 does not have": 2,
+    }  # fmt: skip
