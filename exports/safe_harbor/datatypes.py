@@ -157,13 +157,13 @@ def quantity(given: Any, release: Release) -> dict[str, Any]:
     value = number(fields.get("value"), release)
     found: dict[str, Any] = {"value": value}
     comparator = fields.get("comparator")
-    if comparator in {"<", "<=", ">=", ">"}:
+    if comparator in ("<", "<=", ">=", ">"):  # in a tuple: it may be a list or an object, which no set takes
         found["comparator"] = comparator
     unit = fields.get("code")
     if fields.get("system") == "http://unitsofmeasure.org" and isinstance(unit, str) and _UNIT.fullmatch(unit):
         found |= {"system": fields["system"], "code": unit}
         most = _OF_A_YEAR.get(unit)
-        if most is not None and (value > OLDEST_AGE * most or comparator in {">=", ">"}):
+        if most is not None and (value > OLDEST_AGE * most or comparator in (">=", ">")):
             raise Dropped
     return found
 
@@ -219,7 +219,7 @@ def address(value: Any, release: Release) -> dict[str, Any]:
     """(B): the state, and of a ZIP code the first three digits, or 000 where too few people live."""
     fields = _fields(value)
     country, state, zip_code = (fields.get(name) for name in ("country", "state", "postalCode"))
-    if country not in {None, "US", "USA"}:
+    if country not in (None, "US", "USA"):
         raise Dropped
     found: dict[str, Any] = {}
     if isinstance(state, str) and state in STATES:
@@ -231,7 +231,7 @@ def address(value: Any, release: Release) -> dict[str, Any]:
 
 
 def dosage(value: Any, release: Release) -> dict[str, Any]:
-    """Return site, route, method and dose."""
+    """Return site, route and method, its number, and whether it is taken as needed."""
     return _some(
         _fields(value),
         {"sequence": whole, "asNeededBoolean": boolean, "site": concept, "route": concept, "method": concept},

@@ -25,6 +25,7 @@ LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
 # LOINC's ages: of such an Observation only a value in a unit of time is known to be no age over 89
 _AGES = frozenset({"30525-0", "21611-9", "21612-7", "29553-5", "63900-5", "35659-2"})
+_MODIFIERS = ("status", "lifecycleStatus", "verificationStatus", "doNotPerform")
 _UNKNOWN = "elements that R4 does not have"
 _READER = msgspec.json.Decoder(float_hook=Decimal)
 _WRITER = msgspec.json.Encoder(decimal_format="number")
@@ -79,8 +80,9 @@ class Deidentifier:
     def resource(self, resource_type: str, resource: Any) -> dict[str, Any] | None:
         """De-identify a resource; None if none of it may leave.
 
-        That is: its type is not allowed, it is no resource of that type, or it has a modifierExtension, without which the rest
-        would mean something else (FHIR R4, 2.4.3).
+        That is: its type is not allowed, it is no resource of that type, or it has something that cannot leave and without
+        which the rest would mean something else: a modifierExtension (FHIR R4, 2.4.3), a status or a doNotPerform that R4 does
+        not know.
         """
         if resource_type not in allowed_paths() or not is_resource(resource_type) or not isinstance(resource, dict):
             return None
@@ -89,6 +91,8 @@ class Deidentifier:
             return None
         own = {name: value for name, value in resource.items() if name not in {"resourceType", "id"}}
         found = self._object(own, resource_type, resource_type, "")
+        if any(name in own and name not in found for name in _MODIFIERS):
+            return None
         if resource_type == "Observation":
             for one in (found, *found.get("component", ())):
                 self._drop_values(one)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exports.elements.table import element, elements_of
@@ -167,6 +167,9 @@ ANYTHING = st.recursive(
 )
 
 
+@example("Patient", {"address": [{"country": [{}], "state": {}, "postalCode": []}]})
+@example("Observation", {"code": HEIGHT, "valueQuantity": {"value": 1, "comparator": {}, "code": [], "system": {}}})
+@example("Observation", {"code": {"coding": [{"system": [], "code": {}}]}, "component": [{"code": []}]})
 @given(st.sampled_from(sorted(allowed_paths())), st.dictionaries(PROPERTIES, ANYTHING, max_size=8))
 def test_whatever_the_shape_no_leaf_leaves_that_is_not_allowed(resource_type: str, fields: dict[str, Any]) -> None:
     resource = {**fields, "resourceType": resource_type, "id": "MRN777"}
@@ -255,6 +258,8 @@ def test_numbers_keep_their_digits_and_codes_of_a_local_system_do_not_leave() ->
     [
         patient(modifierExtension=[{"url": "https://example.org/not"}]),
         patient(address=[{"state": "MA", "modifierExtension": []}]),
+        {"resourceType": "Immunization", "id": "i", "status": "never given"},
+        {"resourceType": "MedicationRequest", "id": "m", "doNotPerform": "true"},
         {"resourceType": "DocumentReference", "id": "d"},
         {"resourceType": "Patient"},
     ],
