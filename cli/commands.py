@@ -55,6 +55,11 @@ COMMANDS: tuple[Command | Group, ...] = (
         "List the runs that changed one patient's chart, oldest first, with what each did.",
     ),
     Command(
+        "diff",
+        "cli.diff:diff",
+        "List what was added, changed and deleted between the ends of two runs; of changes, the JSON pointers of what changed.",
+    ),
+    Command(
         "erase",
         "cli.erase:erase",
         "Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.",

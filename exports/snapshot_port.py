@@ -123,6 +123,13 @@ class Snapshot(Protocol):
     def removed(self) -> RowChunks:
         """Return the keys that the selection has lost since then, each as one line of JSON with `type` and `id`."""
 
+    async def differences(self) -> RowChunks:
+        """Return what differs from then, each as one line of JSON.
+
+        With `type`, `id`, `patient` (or null), `change` ("added", "changed", "deleted"), and, of what has changed, `old` and
+        `new`: its contents as texts. Ordered by (connection, patient, type, id).
+        """
+
     async def types(self) -> Mapping[str, int]:
         """Return the number of live rows by resource type, within the selection."""
 

@@ -15,6 +15,7 @@ class Action(StrEnum):
     EXPORT = "export"
     PULL = "pull"
     SNAPSHOTS = "snapshots"  # when and how one chart changed
+    DIFF = "diff"  # two moments compared
     PROOF = "proof"  # compared with the EHR
     LISTING = "listing"  # the ids of a connection's patients, nothing else
     AUDIT = "audit"  # the audit itself

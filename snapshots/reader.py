@@ -15,6 +15,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
+from snapshots.comparison import Comparison, Side, opened_difference
 from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
@@ -73,7 +74,7 @@ class Snapshot:
         self._limit: int | None = None
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
         self._read: set[str] = set()  # types that somebody has asked for
-        self._read_removed = False
+        self._read_removed = self._read_before = False
 
     async def narrow(
         self,
@@ -231,31 +232,40 @@ class Snapshot:
         They were deleted, or belong to the selected patients no more. Ordered by (connection name, type, id); nothing without
         `changed_since`.
         """
-        self._read_removed = self._before is not None
-        queries = [
-            sql.SQL(_SQL["removed"]).format(lost=self._lost(one, self._before))
-            for one in (self._sources if self._before is not None else ())
-        ]
-        return CopyStream(self._conn, queries, of_json=True)
+        comparisons = self._comparisons()
+        self._read_removed = bool(comparisons)
+        return CopyStream(self._conn, [one.removed() for one in comparisons], of_json=True)
 
-    def _lost(self, source: Source, before: Snapshot | None) -> sql.Composable:
-        """Return a query of the rows that the selection had before and has lost."""
-        assert before is not None
-        of = self._selection.patients
-        values = {
-            "connection": sql.Literal(source.number),
-            "since": sql.Literal(list(before.left_out)),
-            "patients": sql.Literal(list(of or ())),
-        }
-        parted = "" if of is None else _SQL["parted"]
-        return sql.SQL(_SQL["lost"]).format(
-            **values,
-            parted=sql.SQL(parted).format(**values),
-            before=before._rows(),  # noqa: SLF001 - a snapshot as well
-            selected_before=before._selected(),  # noqa: SLF001
-            rows=self._rows(),
-            selected=self._conditions([*self._of_types(), *self._of_patients()]),
-        )
+    async def differences(self) -> CopyStream:
+        """Return what differs from the moment of `changed_since`, as lines of JSON; nothing without it.
+
+        Each has `type`, `id`, `patient` (null: of none) and `change`: "added", "changed" or "deleted"; of what has changed, `old`
+        and `new` are its contents as texts. Ordered by (connection name, patient, type, id). A version that came and went is no
+        difference; what is no more the selected patients' counts as deleted, what has become theirs as added.
+        """
+        comparisons = self._comparisons()
+        self._read.update(await self.present() if comparisons else ())
+        self._read_removed = self._read_before = bool(comparisons)
+        sealer = self._sealer
+        opened: Opened | None = None if sealer is None else lambda _, line: opened_difference(line, sealer)
+        queries = [one.differences(with_id=sealer is not None) for one in comparisons]
+        return CopyStream(self._conn, queries, of_json=True, opened=opened)
+
+    def _comparisons(self) -> list[Comparison]:
+        """Return, of each connection, the selection as it was when `changed_since` had ended, and as it is."""
+        before = self._before
+        if before is None:
+            return []
+        sides = {"before": before._side(), "now": self._side()}  # noqa: SLF001 - a snapshot as well
+        of, since, changed = self._selection.patients, before.left_out, self._selected()
+        return [
+            Comparison(connection=one.number, patients=of, since=since, changed=changed, **sides)
+            for one in self._sources
+        ]
+
+    def _side(self) -> Side:
+        selected = self._conditions([*self._of_types(), *self._of_patients()])
+        return Side(rows=self._rows(), selected=selected, members=self._members())
 
     def source(self, resource_type: str) -> sql.Composable:
         """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
@@ -311,16 +321,16 @@ class Snapshot:
         """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
         types = sorted(self._read)
         of = {"types": sql.Literal(types), "rows": self._rows(), "selected": self._selected()}
-        patients = []
+        patients: list[sql.Composable] = []
         if types:
             patients += [
                 sql.SQL(_SQL["patients_of_rows"]).format(**of),
                 sql.SQL(_SQL["members_of_rows"]).format(**of, members=self._members()),
             ]
         if self._read_removed:
-            patients += [
-                sql.SQL(_SQL["patients_of_lost"]).format(lost=self._lost(one, self._before)) for one in self._sources
-            ]
+            patients += [one.patients_of_lost() for one in self._comparisons()]
+        if self._read_before:
+            patients += [one.patients_of_differing() for one in self._comparisons()]
         return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
 
     async def end(self) -> None:

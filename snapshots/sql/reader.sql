@@ -180,39 +180,9 @@ r.last_changed_run = ANY({since}::bigint[])
     )
 )
 
--- name: parted
--- Keys of what one of these runs said to be no more of these patients.
-UNION SELECT resource_type, id FROM member_history
-WHERE connection = {connection} AND to_run = ANY({since}::bigint[]) AND patient_id = ANY({patients}::text[])
-
--- name: lost
--- A connection's resources that the selection had before these runs, and no longer has. What is gone was touched by one.
-SELECT b.connection, b.resource_type, b.id, b.patient_id
-FROM (
-    SELECT resource_type, id FROM resource
-    WHERE connection = {connection} AND (last_changed_run = ANY({since}::bigint[]) OR deleted_run = ANY({since}::bigint[]))
-    {parted}
-) k CROSS JOIN LATERAL (
-    SELECT r.connection, r.resource_type, r.id, r.patient_id FROM {before} r
-    WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected_before}
-) b
-WHERE NOT EXISTS (
-    SELECT FROM {rows} r
-    WHERE r.resource_type = k.resource_type AND r.connection = {connection} AND r.id = k.id AND {selected}
-)
-
--- name: removed
--- Keys of the resources that the selection has lost.
-SELECT jsonb_build_object('type', k.resource_type, 'id', k.id) FROM (SELECT DISTINCT resource_type, id FROM ({lost}) l) k
-ORDER BY k.resource_type, k.id
-
 -- name: by_hash
 -- Find whose rows they are without sorting them: 15 % less CPU for a million rows.
 SELECT set_config('enable_sort', 'off', true)
-
--- name: patients_of_lost
--- Whose they were, for the audit.
-SELECT connection, patient_id FROM ({lost}) l WHERE patient_id IS NOT NULL
 
 -- name: patients_of_rows
 -- Whose rows of these types the selection has, for the audit.

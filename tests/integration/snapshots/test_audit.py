@@ -101,6 +101,18 @@ async def test_a_read_of_changes_notes_who_changed_and_whose_rows_are_gone(store
     assert list(audited(store_url).values()) == [{"p1", "p2"}]
 
 
+async def test_a_comparison_notes_whose_rows_differ_and_whose_they_were_before(store: Store, store_url: str) -> None:
+    first = await filled(store)
+    given = [record("o2", 2, patient="p1"), record("c2", kind="Condition", patient="p4")]
+    await full_run(await store.begin_run(scope()), given, [])
+    async with store.snapshot(Selection(changed_since=first), Action.DIFF) as snapshot:
+        async for _ in await snapshot.differences():
+            pass
+    (event,) = await store.audit.who_saw("p2")
+    assert (event.action, event.types) == (Action.DIFF, ("Condition", "Observation"))
+    assert audited(store_url)[event.id] == {"p1", "p2", "p3", "p4"}
+
+
 async def test_what_an_error_breaks_off_is_neither_read_nor_audited(store: Store, store_url: str) -> None:
     await filled(store)
 

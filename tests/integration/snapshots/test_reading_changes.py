@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snapshots.audit_event import Action
 from snapshots.errors import RunNotFoundError
 from snapshots.reader import Selection
 from snapshots.record import Batch
@@ -53,6 +54,17 @@ async def shown(store: Store, selection: Selection) -> tuple[Rows, list[tuple[st
         return rows, [(one["type"], one["id"]) for one in map(orjson.loads, lost.splitlines())]
 
 
+async def differing(store: Store, selection: Selection) -> dict[tuple[str, str], str]:
+    async with store.snapshot(selection, Action.DIFF) as snapshot:
+        text = b"".join([chunk async for chunk in await snapshot.differences()])
+    told = [orjson.loads(line) for line in text.splitlines()]
+    for one in told:  # the contents of what has changed, and of nothing else
+        assert (one["old"] is not None) == (one["new"] is not None) == (one["change"] == "changed")
+        assert one["old"] is None or one["old"] != one["new"]
+    assert len({(one["type"], one["id"]) for one in told}) == len(told)
+    return {(one["type"], one["id"]): one["change"] for one in told}
+
+
 @settings(max_examples=8)
 @given(RUNS, st.booleans())
 async def test_changes_since_any_run_lead_from_what_was_there_to_what_is(
@@ -75,6 +87,10 @@ async def test_changes_since_any_run_lead_from_what_was_there_to_what_is(
                 assert set(gone) <= set(rows)
                 assert not set(gone) & set(changed)
                 assert {key: row for key, row in {**rows, **changed}.items() if key not in gone} == expected
+                told = {key: "changed" for key in rows.keys() & expected.keys() if rows[key] != expected[key]}
+                told |= dict.fromkeys(expected.keys() - rows.keys(), "added")
+                told |= dict.fromkeys(rows.keys() - expected.keys(), "deleted")
+                assert await differing(store, Selection(**of, as_of=now, changed_since=then)) == told
         await run.finish(watermark=None, requests=0, retries=0)
 
 

@@ -1,0 +1,55 @@
+"""An analyst asks what changed between two nights."""
+
+from __future__ import annotations
+
+import json
+
+from tests.user_site import Site, mock
+
+
+def test_what_two_nights_changed_is_listed_by_patient_and_element_and_values_only_when_asked_for(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        changed, deleted = served.dataset.of_type("Condition")[:2]
+        patient = changed.body["subject"]["reference"].removeprefix("Patient/")
+        served.dataset.replace(json.dumps({**changed.body, "recordedDate": "2001-01-01"}, default=str).encode())
+        served.dataset.delete("Condition", deleted.id)
+        site.sync()
+    masked = site.run("diff", name, "1", "2")
+    assert masked.code == 0, masked.stderr
+    assert f"patient {patient}\n" in masked.stdout
+    assert f"  changed  Condition/{changed.id}\n           /recordedDate: " in masked.stdout
+    assert f"  deleted  Condition/{deleted.id}\n" in masked.stdout
+    assert masked.stdout.endswith("\nCondition: 1 changed, 1 deleted\n")
+    assert "2001-01-01" not in masked.stdout
+    assert '-> "2001-01-01"' in site.run("diff", name, "1", "2", "--values").stdout
+    told = site.run("diff", name, "1", "2", "--values", "--patient", "-", "--json", stdin=patient).json
+    one = next(one for one in told["differences"] if one["change"] == "changed")
+    element = next(each for each in one["elements"] if each["pointer"] == "/recordedDate")
+    assert (one["type"], one["id"], one["patient"], element["new"]) == ("Condition", changed.id, patient, "2001-01-01")
+    assert told["counts"]["Condition"]["changed"] == 1
+    bare = site.run("diff", name, "1", "2", "--types", "Condition", "--json").stdout
+    assert ("2001-01-01" in bare, '"pointer": "/recordedDate"' in bare) == (False, True)
+    assert [one["action"] for one in site.run("audit", "--patient", patient, "--json").json["reads"]][-1] == "diff"
+
+
+def test_between_runs_that_changed_nothing_nothing_differs_and_a_run_that_is_not_there_is_named(site: Site) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        site.sync()
+    same = site.run("diff", name, "1", "2")
+    assert (same.code, same.stdout) == (4, "nothing differs\n")
+    assert site.run("diff", name, "1", "2", "--json").json == {
+        "connection": name,
+        "from": 1,
+        "to": 2,
+        "differences": [],
+        "counts": {},
+        "status": "nothing",
+    }
+    unknown = site.run("diff", name, "1", "17")
+    assert (unknown.code, unknown.stdout) == (2, "")
+    assert "no run 17" in unknown.stderr
+    assert "name an earlier run" in site.run("diff", name, "2", "1").stderr
