@@ -104,7 +104,7 @@ SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_ev
     (SELECT count(*) FROM audit_patient p WHERE NOT EXISTS (SELECT FROM audit_event e WHERE e.id = p.event)),
     (SELECT count(*) FROM audit_event WHERE id < 1),
     -- no event can have deleted itself or a later one, whatever it says
-    (SELECT coalesce(max(least(through, id - 1)), 0) FROM audit_event WHERE action = 'prune')
+    (SELECT coalesce(max(least(through, id - 1)), 0) FROM audit_event WHERE through IS NOT NULL)
 
 -- name: saw
 -- Who read a patient's data between two moments, oldest first; of a listing of everybody's ids, the connections are the audit's word.
