@@ -64,6 +64,7 @@ COMMANDS: tuple[Command | Group, ...] = (
         "cli.erase:erase",
         "Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.",
     ),
+    Command("prune", "cli.prune:prune", "Delete what was kept long enough."),
     Command(
         "export",
         "cli.export:export",

@@ -26,7 +26,7 @@ def snapshots(
 
     Exit codes: 0 listed, 4 the store has nothing about this patient, 5 failed.
     """
-    invocation, name, changes = in_chart(
+    invocation, name, history = in_chart(
         context,
         connection,
         patient,
@@ -34,14 +34,24 @@ def snapshots(
         command="snapshots",
         resume="nothing was changed",
     )
+    changes = history.changes
     code = ExitCode.COMPLETE if changes else ExitCode.NOTHING
     if invocation.json:
-        emit_json({"status": "complete" if changes else "nothing", "snapshots": _as_json(changes)})
+        emit_json(
+            {
+                "status": "complete" if changes else "nothing",
+                "snapshots": _as_json(changes),
+                "kept_from": history.kept_from,
+            }
+        )
     elif not changes:
-        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+        kept = "" if history.kept_from is None else f", or nothing has changed since run {history.kept_from}"
+        tell(f"{name}: the store has nothing about this patient{kept}; check the id (a FHIR id, not an MRN)")
     else:
         columns = ("run", "began", "type", "new#", "changed#", "deleted#")
         print_table(columns, [(one.run, f"{one.began:%Y-%m-%d %H:%M} UTC", *one[2:]) for one in changes])
+        if history.kept_from is not None:
+            tell(f"note     what runs before {history.kept_from} changed was pruned")
         tell(f"next     `chartferry pull {name} - --stored --as-of RUN` writes the chart as it was after a run")
     return code
 

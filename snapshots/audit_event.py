@@ -19,7 +19,7 @@ class Action(StrEnum):
     PROOF = "proof"  # compared with the EHR
     LISTING = "listing"  # the ids of a connection's patients, nothing else
     AUDIT = "audit"  # the audit itself
-    PRUNE = "prune"  # events that were kept long enough were deleted
+    PRUNE = "prune"  # what was kept long enough was deleted: events, versions, quarantine
     ERASE = "erase"  # every trace of a patient was deleted
 
 
@@ -40,7 +40,7 @@ class ReadEvent(NamedTuple):
     types: tuple[str, ...]  # of resources; empty: none, or not a matter of types
     runs: tuple[int, ...]  # the newest that the reader was shown, of each connection
     everyone: bool  # the ids of all patients of these connections
-    erased: Mapping[str, int] | None = None  # rows by table, where a patient was erased
+    erased: Mapping[str, int] | None = None  # rows by table, where a patient was erased, or versions were pruned
 
 
 class PatientRead(NamedTuple):

@@ -23,7 +23,16 @@ class ChartChange(NamedTuple):
     deleted: int
 
 
-async def chart_history(conn: AsyncConnection[Any], connection: str, patient: str) -> list[ChartChange]:
-    """Return the changes, oldest first. In a tenant's transaction."""
-    found = await conn.execute(_SQL["chart_history"], {"connection": connection, "patient": patient})
-    return [ChartChange(*row) async for row in found]
+class ChartHistory(NamedTuple):
+    """What runs did to the chart."""
+
+    changes: tuple[ChartChange, ...]  # oldest first
+    kept_from: int | None  # what earlier runs did was pruned; None: it is all there
+
+
+async def chart_history(conn: AsyncConnection[Any], connection: str, patient: str) -> ChartHistory:
+    """Return the changes. In a tenant's transaction."""
+    values = {"connection": connection, "patient": patient}
+    kept = await (await conn.execute(_SQL["kept_from"], values)).fetchone()
+    changes = [ChartChange(*row) async for row in await conn.execute(_SQL["chart_history"], values)]
+    return ChartHistory(tuple(changes), kept[0] if kept else None)

@@ -7,6 +7,7 @@
     ├── SchemaCommentError        a tenant's schema has a comment that does not name its roles
     ├── ConnectionBusyError       another run of the same connection is in progress
     ├── RunNotFoundError          there is no run with that number
+    │   └── HistoryPrunedError    what was there after that run is known no more
     ├── StoreKeyError             the store is encrypted and the keys do not fit, or they are given and it is not
     ├── SealedValueError          an encrypted value was altered or moved, or its key is not there
     ├── UnitConflictError         a unit that the ledger does not know was settled
@@ -62,6 +63,10 @@ class ConnectionBusyError(StoreError):
 
 class RunNotFoundError(StoreError):
     """This tenant has no run with that number."""
+
+
+class HistoryPrunedError(RunNotFoundError):
+    """The moment is before the history that is kept."""
 
 
 class StoreKeyError(StoreError):

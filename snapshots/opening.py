@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from snapshots.audit_event import Action
-from snapshots.errors import RunNotFoundError, StoreError, store_border
+from snapshots.errors import HistoryPrunedError, RunNotFoundError, StoreError, store_border
 from snapshots.read_runs import Source, UnendedRun
 from snapshots.reader import Selection, Snapshot
 from snapshots.reading import Reading, reading
@@ -30,6 +30,7 @@ async def open_snapshot(session: TenantSession, selection: Selection, action: Ac
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
         RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
+        HistoryPrunedError: it names a moment, or a run, before those of which the history is kept.
     """
     conn, tenant = session.conn, session.tenant
     with store_border("opening a snapshot"):
@@ -70,6 +71,12 @@ async def _as_left(
             f"the store of tenant {tenant} has {', '.join(one.name for one in known) or 'no connections yet'}."
         )
     sources = [one for one in known if not names or one.name in names]
+    for one in sources:
+        if one.newest is not None and one.newest < (one.history_from or 0):
+            raise HistoryPrunedError(
+                f"what connection {one.name} had then is known no more: its history before run {one.history_from} was pruned. "
+                f"Name run {one.history_from} or a later one, or a moment after it had ended."
+            )
     numbers = {"connections": [one.number for one in sources]}
     open_runs = [UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}

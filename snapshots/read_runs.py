@@ -29,6 +29,7 @@ class Source(NamedTuple):
     kind: str | None
     state: str | None
     last_complete: int | None
+    history_from: int | None  # the first run whose moment can still be read; None: all can
 
 
 class UnendedRun(NamedTuple):

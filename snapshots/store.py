@@ -19,7 +19,7 @@ from snapshots.audit import seal
 from snapshots.audit_event import Action
 from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
-from snapshots.chart_history import ChartChange, chart_history
+from snapshots.chart_history import ChartHistory, chart_history
 from snapshots.erasure import Erased, erase
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
@@ -34,6 +34,7 @@ from snapshots.reader import Selection, Snapshot
 from snapshots.reading import WhatWasRead, named_patients, reading
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
+from snapshots.retention import Pruned, prune
 from snapshots.rights import require_creating, require_writing
 from snapshots.sealed_values import Keyring, Sealer
 from snapshots.sealing_keys import sealer_for
@@ -150,16 +151,16 @@ class Store:
         async with self._session("listing patients") as conn:
             return await patient_ids(conn, connection)
 
-    async def chart_history(self, connection: str, patient: str) -> list[ChartChange]:
-        """Give what the runs that have ended did to a patient's chart, oldest first; nothing for an unknown patient."""
+    async def chart_history(self, connection: str, patient: str) -> ChartHistory:
+        """Give what the runs that have ended did to a patient's chart; nothing for an unknown patient."""
         async with self._pool.session() as session:
             with store_border("reading a chart's history"):
                 async with reading(session, Action.SNAPSHOTS) as audited:
-                    changes = await chart_history(session.conn, connection, patient)
-                    types = sorted({one.resource_type for one in changes})
+                    history = await chart_history(session.conn, connection, patient)
+                    types = sorted({one.resource_type for one in history.changes})
                     whose = named_patients(connection, [patient])
                     await audited.note(WhatWasRead(connections=[connection], types=types, patients=[whose]))
-        return changes
+        return history
 
     async def erase(self, connection: str, patient: str) -> Erased:
         """Delete every trace of a patient of a connection but the audit's, and note that there.
@@ -173,6 +174,20 @@ class Store:
             erased = await erase(session, connection, patient)
             await seal(session)
         return erased
+
+    async def prune(
+        self, *, history: datetime | None = None, quarantine: datetime | None = None, dry_run: bool = False
+    ) -> Pruned:
+        """Delete versions that no moment since `history` needs, and quarantined input of runs that had ended by `quarantine`.
+
+        The owner does it. It deletes run by run, and notes each in the audit: a call that was cut is gone on with by the next.
+        `dry_run`: only count.
+
+        Raises:
+            MissingRightsError: the login does not own the tables.
+        """
+        async with self._pool.owner_session() as session:
+            return await prune(session, history=history, quarantine=quarantine, dry_run=dry_run)
 
     @property
     def audit(self) -> AuditReader:

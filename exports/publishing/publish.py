@@ -34,7 +34,7 @@ from exports.publishing.chain import (
 from exports.publishing.manifest_page import INCREMENT, FileEntry, Moment, Page, dataset_members, request_of
 from exports.run import FileProgress
 from exports.snapshot_port import RowChunks, Snapshot, UnendedRun
-from snapshots.errors import RunNotFoundError
+from snapshots.errors import HistoryPrunedError, RunNotFoundError
 
 MOST_INCREMENTS = 30  # then a new follower would read more pages than a snapshot is worth
 DELETED = "deleted"
@@ -103,6 +103,8 @@ async def publish(
                         work = _Work(request, destination, working, snapshot, on_progress)
                         return await work.increment(chain, chain.moment)
                 why = f"the store's run {chain.moment.run} is not the one that was published"
+            except HistoryPrunedError:
+                why = f"what has changed since run {chain.moment.run}, which was published, was pruned from the store's history"
             except RunNotFoundError:
                 why = f"the store has no run {chain.moment.run}, which was published"
         async with open_snapshot(None) as snapshot:

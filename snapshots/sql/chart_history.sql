@@ -1,8 +1,8 @@
 -- name: chart_history
 -- What each ended run did to a patient's chart, by type: how many rows it brought, changed and deleted. The chart is every row that in
--- any version was filed under the patient's id or named the patient beside others.
+-- any version was filed under the patient's id or named the patient beside others. Of runs before the kept history nothing.
 WITH c AS (
-    SELECT id FROM connection WHERE name = %(connection)s
+    SELECT id, history_from FROM connection WHERE name = %(connection)s
 ), chart AS (
     SELECT r.resource_type, r.id FROM resource r, c WHERE r.connection = c.id AND r.patient_id = %(patient)s
     UNION SELECT h.resource_type, h.id FROM resource_history h, c WHERE h.connection = c.id AND h.patient_id = %(patient)s
@@ -19,11 +19,15 @@ WITH c AS (
         SELECT * FROM resource_history WHERE resource_type = k.resource_type AND connection = c.id AND id = k.id OFFSET 0
     ) h
 ), events AS (
-    SELECT v.run, v.resource_type, v.run = min(v.run) OVER (PARTITION BY v.resource_type, v.id) AS is_first, false AS deleted
+    SELECT v.run, v.resource_type, v.run = max(v.first_run) OVER (PARTITION BY v.resource_type, v.id) AS is_first, false AS deleted
     FROM versions v
     UNION ALL SELECT deleted_run, resource_type, false, true FROM versions WHERE deleted_run IS NOT NULL
 )
 SELECT e.run, run.started_at, e.resource_type, count(*) FILTER (WHERE is_first)::int,
     count(*) FILTER (WHERE NOT is_first AND NOT deleted)::int, count(*) FILTER (WHERE deleted)::int
-FROM events e JOIN run ON run.id = e.run AND run.finished_at IS NOT NULL
+FROM events e JOIN run ON run.id = e.run AND run.finished_at IS NOT NULL JOIN c ON e.run >= coalesce(c.history_from, 0)
 GROUP BY 1, 2, 3 ORDER BY 1, 3
+
+-- name: kept_from
+-- The first run that the connection's history is kept from.
+SELECT history_from FROM connection WHERE name = %(connection)s

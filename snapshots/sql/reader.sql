@@ -11,7 +11,8 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
 -- name: connections
 -- Connections with the newest run that had finished by then (NULL: by now); the newest of those that left anything, for a run that
 -- failed before its first batch shows nothing; and the newest sync that was complete.
-SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id
+SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id,
+    c.history_from
 FROM connection c
 LEFT JOIN LATERAL (
     SELECT run.id FROM run WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')

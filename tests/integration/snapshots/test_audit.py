@@ -154,7 +154,7 @@ async def test_a_charts_history_a_proof_and_the_audit_itself_are_read_through_th
     store: Store, store_url: str
 ) -> None:
     await filled(store)
-    assert await store.chart_history("mercy", "p1")
+    assert (await store.chart_history("mercy", "p1")).changes
     async with store.proof("mercy") as proof:
         assert await proof.patients() == ["p1", "p2", "p3"]
         assert await proof.held("Observation", "p1")

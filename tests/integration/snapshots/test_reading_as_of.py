@@ -100,7 +100,7 @@ async def test_a_chart_has_the_rows_that_once_named_the_patient_beside_others(st
             await run.write(Batch(records=[shared]))
             await run.finish(watermark=None, requests=0, retries=0)
     found = await store.chart_history("mercy", "p2")
-    assert [(one.resource_type, one.new, one.changed, one.deleted) for one in found] == [
+    assert [(one.resource_type, one.new, one.changed, one.deleted) for one in found.changes] == [
         ("Observation", 1, 0, 0),
         ("Observation", 0, 1, 0),
     ]

@@ -1,0 +1,94 @@
+"""`chartferry prune`: deletes old versions and old quarantine; the present and its tombstones stay. The store's owner runs it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from cli.choosing import choose_tenant
+from cli.configuration import settings_of
+from cli.exit_codes import ExitCode
+from cli.in_store import in_store
+from cli.invocation import invocation_of
+from cli.render import emit_json, print_table, tell
+
+EXAMPLES = (
+    "chartferry prune --history 2y --quarantine 90d --dry-run",
+    "chartferry prune --history 2y --quarantine 90d",
+)
+_AGE = re.compile(r"([1-9][0-9]{0,4})([dy])")
+AGE = "AGE"
+
+
+def prune(
+    context: typer.Context,
+    *,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history", metavar=AGE, help="Delete versions replaced that long ago: 2y, 90d.", show_default=False
+        ),
+    ] = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(
+            "--quarantine", metavar=AGE, help="Delete what runs quarantined that long ago.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; tell how much it would be.")] = False,
+) -> int:
+    """Delete what was kept long enough. Moments before that can be read no more; the present and its tombstones stay.
+
+    Run it again to go on with one that was stopped.
+
+    Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
+    """
+    if history is None and quarantine is None:
+        raise typer.BadParameter("what? --history AGE, --quarantine AGE, or both")
+    now = datetime.now(UTC)
+    before = {"history": _before("--history", history, now), "quarantine": _before("--quarantine", quarantine, now)}
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    pruned = in_store(
+        invocation,
+        settings,
+        choose_tenant(settings, invocation.tenant),
+        lambda store: store.prune(**before, dry_run=dry_run),
+    )
+    code = ExitCode.COMPLETE if pruned.rows or pruned.kept_from else ExitCode.NOTHING
+    if invocation.json:
+        emit_json(
+            {
+                "status": "complete" if code == ExitCode.COMPLETE else "nothing",
+                "dry_run": dry_run,
+                "rows": dict(pruned.rows),
+                "kept_from": dict(pruned.kept_from),
+            }
+        )
+        return code
+    if pruned.rows:
+        print_table(("would delete from" if dry_run else "deleted from", "rows#"), list(pruned.rows.items()))
+    else:
+        tell("nothing is that old")
+    for name, run in pruned.kept_from.items():
+        tell(f"{name}: the first moment that can be read {'would be' if dry_run else 'is'} run {run}")
+    return code
+
+
+def _before(option: str, age: str | None, now: datetime) -> datetime | None:
+    """Return the moment that is so long ago; a usage error names the option."""
+    if age is None:
+        return None
+    found = _AGE.fullmatch(age)
+    if found is None:
+        raise typer.BadParameter(f"{option} {age}: a number of days or years, such as 90d or 2y")
+    count = int(found[1])
+    try:
+        return (
+            now - timedelta(days=count) if found[2] == "d" else now.replace(year=now.year - count, day=min(now.day, 28))
+        )
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{option} {age}: that is before any calendar begins") from None

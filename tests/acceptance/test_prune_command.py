@@ -1,0 +1,40 @@
+"""An operator deletes what was kept long enough."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+
+from tests.user_site import Site, mock
+
+
+def test_old_versions_are_deleted_after_a_look_at_how_many_and_a_moment_before_is_refused(
+    site: Site, store_url: str
+) -> None:
+    with mock("generic") as served:
+        name = site.connect(served)
+        site.sync()
+        row = served.dataset.of_type("Condition")[0]
+        served.dataset.replace(json.dumps({**row.body, "recordedDate": "2001-01-01"}, default=str).encode())
+        site.sync()
+    pruning = ("prune", "--history", "2y", "--quarantine", "90d")
+    assert site.run(*pruning).code == 4
+    with psycopg.connect(store_url) as conn:
+        conn.execute("UPDATE tenant_default.run SET finished_at = finished_at - interval '3 years'")
+    looked = site.run(*pruning, "--dry-run", "--json").json
+    assert (looked["rows"], looked["kept_from"], looked["dry_run"]) == ({"resource_history": 1}, {name: 2}, True)
+    done = site.run(*pruning)
+    assert (done.code, f"{name}: the first moment that can be read is run 2\n" in done.stdout) == (0, True)
+    refused = site.run("diff", name, "1", "2")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "its history before run 2 was pruned" in refused.stderr
+    patient = row.body["subject"]["reference"].removeprefix("Patient/")
+    assert "what runs before 2 changed was pruned" in site.run("snapshots", name, patient).stdout
+    assert site.run("pull", name, patient, "--stored", "--as-of", "2", "--out", "-").code == 0
+
+
+def test_an_age_is_so_many_days_or_years(site: Site) -> None:
+    for age in ("2", "2m", "-1d", "0d", "9999y"):
+        assert site.run("prune", "--history", age).code == 2
+    assert "--history AGE, --quarantine AGE" in site.run("prune").stderr
