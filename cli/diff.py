@@ -13,7 +13,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import invocation_of
-from cli.one_patient import PATIENT_HELP, ConnectionArgument, one_patient
+from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import printable
 from cli.type_words import OnlyTypesOption, checked_types
 from exports.chart_differences import CHANGES, Counts, Difference, deliver_differences
@@ -32,7 +32,7 @@ MASK = "***"
 def diff(
     context: typer.Context,
     *,
-    connection: ConnectionArgument,
+    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Whose runs they are.", show_default=False)],
     earlier: Annotated[int, typer.Argument(metavar="RUN", help="The earlier run.", show_default=False)],
     later: Annotated[int, typer.Argument(metavar="RUN", help="The later run.", show_default=False)],
     patient: Annotated[
