@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 from psycopg import sql
 
+from snapshots.copy_stream import Opened
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import opened_row
 from snapshots.sql import load
@@ -71,10 +72,16 @@ class Comparison:
         )
 
 
-def opened_difference(line: bytes, sealer: Sealer) -> bytes:
-    """Return a line of `Comparison.differences` with the values in its contents decrypted; raises SealedValueError."""
-    told = orjson.loads(line)
-    for side in ("old", "new"):
-        if told[side] is not None:
-            told[side] = opened_row(told[side].encode(), told["type"], told["id"], sealer).decode()
-    return orjson.dumps(told)
+def difference_opened_by(sealer: Sealer | None) -> Opened | None:
+    """Return what decrypts the contents in a line of `Comparison.differences`; it raises SealedValueError."""
+    if sealer is None:
+        return None
+
+    def opened(id_: str, line: bytes) -> bytes:
+        told = orjson.loads(line)
+        for side in ("old", "new"):
+            if told[side] is not None:
+                told[side] = opened_row(told[side].encode(), told["type"], id_, sealer).decode()
+        return orjson.dumps(told)
+
+    return opened

@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from snapshots.comparison import Comparison, Side, opened_difference
+from snapshots.comparison import Comparison, Side, difference_opened_by
 from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
@@ -246,10 +246,8 @@ class Snapshot:
         comparisons = self._comparisons()
         self._read.update(await self.present() if comparisons else ())
         self._read_removed = self._read_before = bool(comparisons)
-        sealer = self._sealer
-        opened: Opened | None = None if sealer is None else lambda _, line: opened_difference(line, sealer)
-        queries = [one.differences(with_id=sealer is not None) for one in comparisons]
-        return CopyStream(self._conn, queries, of_json=True, opened=opened)
+        queries = [one.differences(with_id=self.sealed) for one in comparisons]
+        return CopyStream(self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer))
 
     def _comparisons(self) -> list[Comparison]:
         """Return, of each connection, the selection as it was when `changed_since` had ended, and as it is."""
@@ -267,15 +265,8 @@ class Snapshot:
         selected = self._conditions([*self._of_types(), *self._of_patients()])
         return Side(rows=self._rows(), selected=selected, members=self._members())
 
-    def source(self, resource_type: str) -> sql.Composable:
-        """Return a parenthesised subquery with columns connection text, id text, body jsonb: the type's live resources."""
-        self._read.add(resource_type)
-        return sql.SQL(_SQL["source"]).format(
-            resource_type=sql.Literal(resource_type), rows=self._rows(), selected=self._selected()
-        )
-
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
-        """Return the same as `source`, one per connection in the order of their names; each reads along the primary key."""
+        """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one per connection by name; by key."""
         self._read.add(resource_type)
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(

@@ -198,15 +198,8 @@ WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
     WHERE r.resource_type = m.resource_type AND r.connection = m.connection AND r.id = m.id AND {selected}
 )
 
--- name: source
--- Live resources of a type, as something to select from.
-(
-    SELECT c.name AS connection, r.id, r.body FROM {rows} r JOIN connection c ON c.id = r.connection
-    WHERE r.resource_type = {resource_type} AND {selected}
-)
-
 -- name: source_of_connection
--- The same of one connection.
+-- Live resources of a type and connection, as something to select from.
 (
     SELECT {name}::text AS connection, r.id, r.body FROM {rows} r
     WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}

@@ -111,7 +111,7 @@ async def test_an_empty_store_has_nothing_and_no_date_of_its_own(store: Store):
 async def test_csv_has_a_header_and_counts_rows_not_lines(store: Store):
     await full_run(await store.begin_run(scope()), [record("a", "two\nlines"), record("b", 'a "word"')], [U])
     async with store.snapshot(Selection()) as snapshot:
-        source = snapshot.source("Observation")
+        source = snapshot.sources("Observation")[0]
         query = sql.SQL("SELECT s.connection, s.id, s.body ->> 'value' AS value FROM {} s ORDER BY s.id").format(source)
         stream = snapshot.csv(query)
         text = (await read(stream)).decode()

@@ -48,7 +48,7 @@ async def shown(store: Store, selection: Selection) -> tuple[Rows, list[tuple[st
     async with store.snapshot(selection) as snapshot:
         text = b"".join([chunk async for chunk in snapshot.ndjson("Observation")])
         rows = {("Observation", one["id"]): one for one in map(orjson.loads, text.splitlines())}
-        assert {row[1] for row in await snapshot.fetch(snapshot.source("Observation"))} == {id_ for _, id_ in rows}
+        assert {row[1] for row in await snapshot.fetch(snapshot.sources("Observation")[0])} == {id_ for _, id_ in rows}
         assert set(await snapshot.present()) == ({"Observation"} if rows else set())
         lost = b"".join([chunk async for chunk in snapshot.removed()])
         return rows, [(one["type"], one["id"]) for one in map(orjson.loads, lost.splitlines())]

@@ -54,7 +54,7 @@ async def test_what_an_open_run_has_written_is_shown_as_it_was_before(store: Sto
             assert await shown(snapshot) == FOUND
             assert await snapshot.types() == {"Observation": 4}
             assert await snapshot.present() == {"Observation": 4}
-            assert [row[0] for row in await snapshot.fetch(snapshot.source("Observation"))] == ["mercy"] * 4
+            assert [row[0] for row in await snapshot.fetch(snapshot.sources("Observation")[0])] == ["mercy"] * 4
             assert snapshot.runs == (run.id - 1,)
             assert snapshot.not_included == (UnendedRun(run.id, "mercy", run.started_at),)
         await run.finish(watermark=None, requests=0, retries=0)
