@@ -266,7 +266,7 @@ class Snapshot:
         return Side(rows=self._rows(), selected=selected, members=self._members())
 
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
-        """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one per connection by name; by key."""
+        """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key."""
         self._read.add(resource_type)
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from connectors.fhir.linked.attachment_finder import PATHS, with_attached
+from snapshots.audit_event import Action
 from snapshots.errors import SealedValueError, StoreKeyError
 from snapshots.reader import Selection
 from snapshots.record import Batch, Quarantined, Record
@@ -100,6 +101,19 @@ def everything(url: str) -> str:
             conn.execute("SELECT set_config('app.current_tenant_id', 'default', false)")
             found += [row[0] for row in conn.execute(query)]
     return "\n".join(found)
+
+
+async def test_what_differs_between_two_runs_is_told_as_a_plain_store_tells_it(store_url: str) -> None:
+    async with opened_store(store_url, "plain") as plain, opened_store(store_url, "sealed", keyring=KEYS) as store:
+        told = []
+        for each in (plain, store):
+            for family in ("Zappa", "Frank"):
+                await brought(each, patient(family=family), seen())
+            async with each.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot:
+                told.append([chunk async for chunk in await snapshot.differences()])
+    one, other = (orjson.loads(b"".join(lines)) for lines in told)
+    assert (one, one["change"]) == (other, "changed")
+    assert '"Frank"' in other["new"]
 
 
 async def test_no_table_has_anything_that_says_who_a_patient_is(store_url: str) -> None:
