@@ -28,13 +28,8 @@ _PLAIN_OF_EXTENSION = PLAIN | {"url"}  # which says what it is
 _SHOWN = frozenset({"display", "identifier"})  # of a reference
 _SUBJECTS = frozenset({"subject", "patient", "beneficiary", "subscriber"})  # always, or mostly, a patient
 _TARGET = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/?#]+(?:/_history/[^/]+)?$")
-# A display that directly follows its code is a Coding's, one that follows its reference is of the type that this names. Names can
-# hide behind \u alone, and a reference's type beside it; then, too, the whole is looked at
-_KNOWN = re.compile(
-    rb'"(?:code"\s*:\s*"[^"\\]*|reference"\s*:\s*"(?:[^"\\]*/)?(?!Patient/|RelatedPerson/|Person/)[A-Z][A-Za-z]+/[^"\\/?#]+)"'
-    rb'\s*,\s*"display"\s*:'
-)
-_SIGNS = (b'"div"', b'"data"', b'"identifier"', b'"_d', b'Patient"', b'Person"', b"\\u")
+_SIGN = re.compile(rb'"(?:d(?:iv|ata|isplay)"|identifier"|resourceType"|_d)')
+_PERSONS = frozenset(name.encode() for name in TYPES)
 
 
 class Leaf(NamedTuple):
@@ -45,11 +40,28 @@ class Leaf(NamedTuple):
 
 
 def may_identify(resource_type: str, body: bytes) -> bool:
-    """Whether a resource may have such values; False is certain, and costs a small part of `leaves`."""
-    if resource_type in TYPES or any(sign in body for sign in _SIGNS) or body.count(b'"resourceType"') > 1:
+    """Whether a resource may have such values; False is certain, and costs a small part of `leaves`.
+
+    False needs JSON without white space, as most EHRs write it, in which each display follows the code or the reference that it
+    is of. Names can hide behind a backslash alone.
+    """
+    if resource_type in TYPES or (b"\\" in body and b"\\u" in body):
         return True
-    displays = body.count(b'"display"')
-    return displays > 0 and displays != len(_KNOWN.findall(body))
+    # the first name of most is resourceType; a further one is somebody within
+    return any(sign[0] != b'"display"' or not _is_known(body, sign.start()) for sign in _SIGN.finditer(body, 2))
+
+
+def _is_known(body: bytes, at: int) -> bool:
+    """Whether the member before this place in an object is a code, or a literal reference to what is no person."""
+    if body[at - 2 : at] != b'",':
+        return False
+    start = body.rfind(b'"', 0, at - 2)
+    if body[start - 7 : start] == b'"code":':
+        return True
+    if body[start - 12 : start] != b'"reference":':
+        return False
+    kind = body[start + 1 : at - 2].rpartition(b"/")[0].rpartition(b"/")[2]
+    return kind[:1].isupper() and kind not in _PERSONS
 
 
 def leaves(tree: Node, text: bytes) -> Iterator[Leaf]:
@@ -101,10 +113,12 @@ def _sealed_names(members: Members, text: bytes, name: str, *, within: bool) -> 
 
 def _refers_to_somebody(members: Members, names: set[str], text: bytes, name: str) -> bool:
     """Whether an object is a Reference to a person, or may be one: it shows or identifies somebody of an unknown type."""
-    types = {type_.rpartition("/")[2] for type_ in _strings(members, "type", text)}  # R4: a name, or its URL
+    types = set()
     for reference in _strings(members, "reference", text):
         if found := _TARGET.search(reference):
             types.add(found[1])
+    if not types:  # R4: its name, or its URL
+        types = {type_.rpartition("/")[2] for type_ in _strings(members, "type", text)}
     if types & TYPES:
         return True
     if types or name == "coding" or names & {"code", "system", "resourceType"}:

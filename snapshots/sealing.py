@@ -22,6 +22,7 @@ from snapshots.sealed_values import MARK, Place, Sealer
 _NOT_STORABLE = "the JSON contains \\u0000 or a lone surrogate, which Postgres cannot store"
 _NOT_UTF8 = "not valid UTF-8"
 _OUT_OF_RANGE = "a number in the JSON is out of range"
+_HASH = Record._fields.index("content_hash")  # the body comes next
 _MOST_DIGITS, _FINEST = 131_072, -16_383  # of numeric, before and behind the point
 
 
@@ -50,7 +51,7 @@ def sealed_record(record: Record, sealer: Sealer) -> Record:
     body = record.body
     if may_identify(record.resource_type, body) or MARK in body:
         body = _sealed_body(record, sealer)
-    return record._replace(content_hash=digest, body=body)
+    return Record._make((*record[:_HASH], digest, body, *record[_HASH + 2 :]))  # a third of the time of `_replace`
 
 
 def _sealed_body(record: Record, sealer: Sealer) -> bytes:
