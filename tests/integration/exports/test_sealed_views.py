@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from exports.delivery.destination import LocalFolder
 from exports.errors import ViewError
 from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
@@ -37,7 +38,7 @@ ODD: list[dict[str, Any]] = [
 
 async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
     async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=out, formats=formats, views=views), snapshot)
+        await export(ExportRequest(out=LocalFolder(out), formats=formats, views=views), snapshot)
     return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
 
 
