@@ -27,6 +27,9 @@ _EXTENSIONS = frozenset({"extension", "modifierExtension"})
 _PLAIN_OF_EXTENSION = PLAIN | {"url"}  # which says what it is
 _SHOWN = frozenset({"display", "identifier"})  # of a reference
 _SUBJECTS = frozenset({"subject", "patient", "beneficiary", "subscriber"})  # always, or mostly, a patient
+_OF_REFERENCE = frozenset({"reference", "type", "identifier", "display", "id", "extension"})
+# An object with no other names is a Reference. In R4 only Substance.instance and DocumentManifest.related can look the same
+_OF_THINGS = frozenset({"instance", "related"})
 _TARGET = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/?#]+(?:/_history/[^/]+)?$")
 _SIGN = re.compile(rb'"(?:d(?:iv|ata|isplay)"|identifier"|resourceType"|_d)')
 _PERSONS = frozenset(name.encode() for name in TYPES)
@@ -123,7 +126,16 @@ def _refers_to_somebody(members: Members, names: set[str], text: bytes, name: st
         return True
     if types or name == "coding" or names & {"code", "system", "resourceType"}:
         return False
-    return "display" in names or name in _SUBJECTS
+    if "display" in names or "reference" in names or name in _SUBJECTS:
+        return True
+    return names <= _OF_REFERENCE and name not in _OF_THINGS and _has_one_identifier(members)
+
+
+def _has_one_identifier(members: Members) -> bool:
+    """Whether an object has an Identifier, as a Reference has it: no list, and no type by a concept beside it."""
+    structures = {name for name, node in members if isinstance(node, Members)}
+    lists = {name for name, node in members if isinstance(node, Items)}
+    return "identifier" in structures and "identifier" not in lists and "type" not in structures
 
 
 def _strings(members: Members, name: str, text: bytes) -> set[str]:

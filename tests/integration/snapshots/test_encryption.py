@@ -164,6 +164,13 @@ SEALED: dict[str, tuple[object, bool]] = {
     "one to somebody contained": ({"performer": [{"reference": "#p", "display": "MRN"}]}, True),
     "one without a target": ({"asserter": {"display": "MRN"}}, True),
     "one by an identifier alone": ({"patient": {"identifier": {"value": "MRN"}}}, True),
+    "one by an identifier, in any place": ({"member": [{"entity": {"identifier": {"value": "MRN"}}}]}, True),
+    "one to somebody contained, by an identifier": (
+        {"performer": [{"reference": "#p", "identifier": {"value": "MRN"}}]},
+        True,
+    ),
+    "identifiers of a thing": ({"container": [{"identifier": [{"value": "MRN"}], "type": {"text": "tube"}}]}, False),
+    "an identifier of a thing": ({"instance": [{"identifier": {"value": "MRN"}}]}, False),
     "one to a practitioner": ({"performer": [{"reference": "Practitioner/1", "display": "MRN"}]}, False),
     "a coding": ({"code": {"coding": [{"display": "MRN"}]}, "class": {"code": "MRN", "display": "MRN"}}, False),
     "a person within": ({"contained": [{"name": [{"text": "MRN"}], "resourceType": "Patient"}]}, True),
