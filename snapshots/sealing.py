@@ -139,7 +139,7 @@ def _begins_sealed(literal: bytes) -> bool:
     if literal.startswith(b'"' + MARK):
         return True
     head = literal[1 : 6 * len(MARK)]  # each sign may be written \uXXXX
-    return b"\\u" in head and str(json.loads(literal)).startswith(MARK.decode())
+    return b"\\u" in head and str(json.loads(_utf8(literal))).startswith(MARK.decode())
 
 
 def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:

@@ -278,10 +278,11 @@ async def test_erasing_finds_a_patient_in_narratives_and_in_quarantined_input(st
 async def test_what_postgres_would_refuse_is_quarantined_and_encrypted(store_url: str) -> None:
     bad = record("p2", patient("p2").body.replace(b"Zappa,", b"Zappa\\u0000,"), kind="Patient", patient="p2")
     cut = record("p3", patient("p3").body.replace(b"Moon", b"Moon\\ud800"), kind="Patient", patient="p3")
+    torn = record("o5", b'{"resourceType":"Observation","id":"o5","valueString":"\\u0041\xe9"}')
     big = record("p4", b'{"resourceType":"Patient","id":"p4","x":1e200000,"name":[{"text":"Zappa"}]}', kind="Patient")
     async with opened_store(store_url, keyring=KEYS) as store:
-        await brought(store, patient(), bad, cut, big)
-        assert (await store.run(1)).quarantined == 3
+        await brought(store, patient(), bad, cut, torn, big)
+        assert (await store.run(1)).quarantined == 4
     assert rows(store_url, "SELECT id FROM resource") == [("p1",)]
     assert "Zappa" not in everything(store_url)
 
