@@ -242,9 +242,12 @@ class OpenRun:
             StoreError: the server refused; nothing was written.
         """
         sealer, refused = self._session.session.sealer, []
+        given: dict[int, Record] = {}  # by what is sent instead: quarantine keeps what the EHR sent
         if sealer is not None:
-            records, unsealable = sealed_records(batch.records, sealer)
-            batch, refused = replace(batch, records=records), [RefusedRecord(*one) for one in unsealable]
+            sealed, unsealable = sealed_records(batch.records, sealer)
+            batch = replace(batch, records=[one for one, _ in sealed])
+            refused = [RefusedRecord(*one) for one in unsealable]
+            given = {id(one): record for one, record in sealed}
         try:
             await self._write(batch, refused)
         except (psycopg.Error, UnicodeEncodeError) as error:
@@ -255,7 +258,8 @@ class OpenRun:
                     raise
                 bad = {id(one.record) for one in found}
                 good = [record for record in batch.records if id(record) not in bad]
-                await self._write(replace(batch, records=good), [*refused, *found])
+                refused += [one._replace(record=given.get(id(one.record), one.record)) for one in found]
+                await self._write(replace(batch, records=good), refused)
 
     async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
         run = self._open.run

@@ -30,12 +30,14 @@ class UnsealableError(ValueError):
     """A record has a value that Postgres could not store either. The message says why and quotes nothing."""
 
 
-def sealed_records(records: Sequence[Record], sealer: Sealer) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """Return records as they may leave the process, and those that must be quarantined, each with the reason."""
+def sealed_records(
+    records: Sequence[Record], sealer: Sealer
+) -> tuple[list[tuple[Record, Record]], list[tuple[Record, str]]]:
+    """Return records as they may leave the process, each before the given one, and those to quarantine, each with the reason."""
     sealed, unsealable = [], []
     for record in records:
         try:
-            sealed.append(sealed_record(record, sealer))
+            sealed.append((sealed_record(record, sealer), record))
         except UnsealableError as error:
             unsealable.append((record, str(error)))
     return sealed, unsealable
