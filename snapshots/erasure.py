@@ -17,7 +17,7 @@ from snapshots.audit_event import Action
 from snapshots.beginning import lock_connection
 from snapshots.errors import StoreError, store_border
 from snapshots.reading import WhatWasRead, named_patients, note
-from snapshots.sealed_traces import find_narrated, forget_input
+from snapshots.sealed_traces import find_sealed, forget_input
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
@@ -57,7 +57,7 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                 values = _values(number, one)
                 await session.conn.execute(_SQL["find_keys"], values)
                 if session.sealer is not None:
-                    await find_narrated(session.conn, values, session.sealer)
+                    await find_sealed(session.conn, values, session.sealer)
                 await session.conn.execute(_SQL["find_attachments"], values)
                 shared += (await _row(session.conn, "shared", values))[0]
                 types |= set((await _row(session.conn, "types", values))[0])

@@ -1,4 +1,4 @@
-"""Finds a patient in what only the tenant's keys open: quarantined input and narratives. `erasure` finds all else by SQL."""
+"""Finds a patient in what only the tenant's keys open: values and quarantined input. `erasure` finds all else by SQL."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from snapshots.sql import load
 
 _SQL = load("erasure")
 _AT_ONCE = 500  # rows in memory
-_NARRATIVE = b"/text/div"
+_DOCUMENT = b"/data"  # base64, in which a plain store finds nothing either
 
 
-async def find_narrated(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> None:
-    """Add the resources of the connection whose narrative refers to the patient to those that are erased.
+async def find_sealed(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> None:
+    """Add the resources of the connection in which an encrypted value refers to the patient to those that are erased.
 
-    It decrypts every narrative of the connection. Raises SealedValueError.
+    A narrative does, or an extension. It decrypts every value of the connection but documents. Raises SealedValueError.
     """
     trace = re.compile(str(values["trace"]))
     found: set[tuple[str, str]] = set()
-    async with conn.cursor(name="narrated") as cursor:
-        await cursor.execute(_SQL["with_narrative"], values)
+    async with conn.cursor(name="sealed") as cursor:
+        await cursor.execute(_SQL["sealed"], values)
         while rows := await cursor.fetchmany(_AT_ONCE):
             for kind, id_, body in rows:
                 for token in TOKEN.finditer(body.encode()):
-                    if token[3].endswith(_NARRATIVE) and trace.search(sealer.unseal(token[0], kind)[0].decode()):
+                    if not token[3].endswith(_DOCUMENT) and trace.search(sealer.unseal(token[0], kind)[0].decode()):
                         found.add((kind, id_))
     if found:
         types, ids = zip(*sorted(found), strict=True)

@@ -29,12 +29,12 @@ UNION SELECT resource_type, id FROM member WHERE connection = %(connection)s AND
 UNION SELECT resource_type, id FROM member_history WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
 
--- name: with_narrative
--- Bodies with an encrypted narrative, each version.
-SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '/text/div:') > 0
+-- name: sealed
+-- Bodies with encrypted values, each version.
+SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
 UNION ALL SELECT resource_type, id, body::text FROM resource_history
-    WHERE connection = %(connection)s AND strpos(body::text, '/text/div:') > 0
-UNION ALL SELECT resource_type, id, body FROM rival WHERE connection = %(connection)s AND strpos(body, '/text/div:') > 0
+    WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
+UNION ALL SELECT resource_type, id, body FROM rival WHERE connection = %(connection)s AND strpos(body, '~sealed:') > 0
 
 -- name: add_keys
 -- Further resources to erase.

@@ -266,12 +266,17 @@ async def test_a_value_that_was_altered_or_moved_is_an_error_that_quotes_nothing
     assert not re.search("Zappa|Beefheart|Moon|p1|p2", str(caught.value))
 
 
-async def test_erasing_finds_a_patient_in_narratives_and_in_quarantined_input(store_url: str) -> None:
+async def test_erasing_finds_a_patient_in_encrypted_values_and_in_quarantined_input(store_url: str) -> None:
     line = Quarantined("Patient", "page 1", "not JSON", b'{"id": "p9", "name"', UNITS[0].key)
+    daughter = b'{"resourceType":"Person","id":"d","extension":[{"url":"mother","valueUri":"http://x/Patient/p9"}]}'
+    told = [patient("p9", "Underwood"), patient(), record("d", daughter, kind="Person", patient=None)]
+    refused = record(
+        "o8", b'{"resourceType":"Observation","id":"o8","text":{"div":"see Patient/p9"},"value":"\\u0000"}'
+    )
     async with opened_store(store_url, keyring=KEYS) as store:
-        await brought(store, patient("p9", "Underwood"), patient(), seen("o9", patient="p2"), quarantined=[line])
+        await brought(store, *told, refused, seen("o9", patient="p2"), quarantined=[line])
         erased = await store.erase("mercy", "p9")
-    assert erased.rows["quarantine"] == 1
+    assert erased.rows["quarantine"] == 2
     assert rows(store_url, "SELECT id FROM resource") == [("o9",)]
 
 
