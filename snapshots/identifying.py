@@ -18,6 +18,13 @@ TYPES = frozenset({"Patient", "RelatedPerson", "Person"})
 ELEMENTS = frozenset(
     {"name", "birthDate", "identifier", "address", "telecom", "photo", "contact", "extension", "modifierExtension"}
 )
+# R4's other elements of these types say nothing of who it is, or have a rule of their own. What is neither here nor there is
+# encrypted too: an EHR invented it, or spells it in its own way
+PLAIN_OF_PERSON = frozenset({
+    "resourceType", "id", "meta", "implicitRules", "language", "text", "contained", "active", "gender", "deceased",
+    "deceasedBoolean", "deceasedDateTime", "maritalStatus", "multipleBirth", "multipleBirthBoolean", "multipleBirthInteger",
+    "communication", "generalPractitioner", "managingOrganization", "link", "patient", "relationship", "period",
+})  # fmt: skip
 # Within those: codes, kinds and periods, by which views choose; they say nothing of who it is
 PLAIN = frozenset({
     "use", "system", "type", "rank", "period", "relationship", "gender", "contentType", "language", "reference", "resourceType",
@@ -102,7 +109,7 @@ def _sealed_names(members: Members, text: bytes, name: str, *, within: bool) -> 
         return names - (_PLAIN_OF_EXTENSION if name.removeprefix("_") in _EXTENSIONS else PLAIN)
     sealed: set[str] = set()
     if "resourceType" in names and _strings(members, "resourceType", text) & TYPES:
-        sealed |= ELEMENTS
+        sealed |= names - PLAIN_OF_PERSON
     elif (names & _SHOWN or name in _SUBJECTS) and _refers_to_somebody(members, names, text, name):
         sealed |= _SHOWN
     if name == "text":

@@ -13,7 +13,7 @@ from dataclasses import fields
 from exports.compiler.typed_tree import At, Child, Count, Exists, Expression, Filter, Iif, Join, Select, Slice
 from exports.elements.table import PRIMITIVE_TYPES
 from exports.errors import FhirPathError
-from snapshots.identifying import ELEMENTS, PLAIN, TYPES
+from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
@@ -27,7 +27,7 @@ def is_sealed(of: Expression, name: str, resource_type: str) -> bool:
     ):
         return True
     if holder in TYPES:
-        return name == "birthDate"
+        return name not in PLAIN_OF_PERSON
     if resource_type not in TYPES:
         return False
     if holder == "Extension":
