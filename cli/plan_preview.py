@@ -123,6 +123,14 @@ class PreviewRoster(Roster):
         """Return none: nothing is fetched."""
         return ()
 
+    async def knew_members(self) -> bool:
+        """Return False: what earlier runs read of a Group is not looked up."""
+        return False
+
+    async def missed_members(self) -> bool:
+        """Return False: what earlier runs read of a Group is not looked up."""
+        return False
+
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note nothing."""
 

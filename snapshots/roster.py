@@ -93,6 +93,19 @@ class RunRoster:
         async with self._session.transaction("reading patients") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["revived"], own)]
 
+    async def knew_members(self) -> bool:
+        """Return whether the selection's last full listing knew from the Group itself who is in it."""
+        return await self._is("knew_members")
+
+    async def missed_members(self) -> bool:
+        """Return whether a run of news since then did not know it."""
+        return await self._is("missed_members")
+
+    async def _is(self, query: str) -> bool:
+        async with self._session.transaction("reading the roster") as own:
+            row = await (await self._session.conn.execute(_SQL[query], own)).fetchone()
+        return row is not None and bool(row[0])
+
     async def unmet_members(self) -> Sequence[str]:
         """Return the members of the exported Group of whom no Patient is stored, in order."""
         async with self._session.transaction("reading members") as own:

@@ -130,6 +130,12 @@ class Roster(Protocol):
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note whom the Group has that this run exports, as the Group itself says."""
 
+    async def knew_members(self) -> bool:
+        """Whether the selection's last full listing knew from the Group itself who is in it."""
+
+    async def missed_members(self) -> bool:
+        """Whether a run of news since then did not."""
+
     async def unmet_members(self) -> Sequence[str]:
         """Of these members, those of whom no Patient has ever come."""
 

@@ -193,14 +193,17 @@ ORDER BY m.resource_type, m.id, m.way
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
 
 -- name: note_missed_of_nobody
--- Rows of patients who are not there, of an export that has no file, since it was for nobody else: no type of it says what it lists.
+-- Rows of patients who are not there, of an export that has no file, or was refused, since it was for nobody else: no type of it says
+-- what it lists.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, r.resource_type, r.id, r.first_way, r.patient_id FROM absence d
 JOIN resource r ON r.connection = %(connection)s AND r.patient_id = d.id AND r.resource_type <> 'Patient'
 JOIN way w ON w.id = r.first_way AND w.scope = 'members'
 WHERE d.run = %(run)s AND d.resource_type = 'Patient' AND d.said IN ('not-found', 'gone') AND r.deleted_at IS NULL
-    AND EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s)
-    AND NOT EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file', 'error-file'))
+    AND EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'cohort')
+    AND NOT EXISTS (
+        SELECT FROM unit u WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file', 'error-file', 'search', 'read', 'batch')
+    )
 ON CONFLICT DO NOTHING
 
 -- name: has_absence

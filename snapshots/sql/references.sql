@@ -137,6 +137,6 @@ FROM (
 WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id
 
 -- name: outcome
--- How what this run asked for stands, by type.
+-- How what this run asked for stands, by type; and what it met mentioned again that is known not to be had.
 SELECT resource_type, state, count(*)::int FROM referenced
-WHERE connection = %(connection)s AND asked_run = %(run)s GROUP BY 1, 2 ORDER BY 1, 2
+WHERE connection = %(connection)s AND (asked_run = %(run)s OR run = %(run)s AND state IN ('missing', 'restricted')) GROUP BY 1, 2 ORDER BY 1, 2

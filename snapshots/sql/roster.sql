@@ -75,6 +75,21 @@ SELECT r.id, r.deleted_at IS NULL, r.deleted_at IS NULL OR EXISTS (
     SELECT FROM resource c WHERE c.patient_id = r.id AND c.connection = %(connection)s AND c.deleted_at IS NULL
 ) FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s ORDER BY r.id
 
+-- name: knew_members
+-- Whether the selection's last full listing knew from the Group itself who is in it.
+SELECT members_known FROM run WHERE id = (
+    SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
+)
+
+-- name: missed_members
+-- Whether the watermarks have moved since then without anybody knowing who was in the Group.
+SELECT EXISTS (
+    SELECT FROM run r WHERE r.connection = %(connection)s AND r.knowledge = %(knowledge)s AND r.kind = 'sync' AND r.id <> %(run)s
+        AND r.status IN ('complete', 'partial') AND NOT r.full_listing AND NOT r.members_known AND r.id > (
+            SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
+        )
+)
+
 -- name: unmet_members
 -- Whom the Group has that this run exports, and of whom no Patient has ever come.
 SELECT patient_id FROM group_member g WHERE g.run = %(run)s AND NOT EXISTS (
@@ -264,4 +279,5 @@ ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET wit
 
 -- name: note_members
 -- Whom the Group has that this run exports.
+WITH known AS (UPDATE run SET members_known = true WHERE id = %(run)s)
 INSERT INTO group_member (run, patient_id) SELECT DISTINCT %(run)s::bigint, unnest(%(patients)s::text[]) ON CONFLICT DO NOTHING

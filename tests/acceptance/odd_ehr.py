@@ -19,6 +19,7 @@ class OddServer(Server):
     """What `hook` answers stands in place of the server's own answer."""
 
     hook: Hook | None = None
+    refuses_dead = False  # so is one that names who is deleted
     refuses_formers = False  # an export that names who is not there under that id is refused as a whole, as HAPI does
 
     def answer(self, method: str, url: str, body: bytes) -> Answer:
@@ -29,6 +30,9 @@ class OddServer(Server):
 
     def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
         if self.refuses_formers and any(f'"Patient/{former}"'.encode() in body for former in self._ehr.led):
+            return _outcome(404, "not-found")
+        dropped = (id_ for kind, id_ in self._ehr.dropped if kind == PATIENT)
+        if self.refuses_dead and any(f'"Patient/{one}"'.encode() in body for one in dropped):
             return _outcome(404, "not-found")
         answer = super()._kick_off(path, query, body)
         if answer.status == 202:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
-from tests.histories.answers import Job
+from tests.histories.answers import Job, _outcome
 from tests.histories.nights import Nights
 from tests.histories.stage import Stage
 from tests.histories.steps import (
@@ -16,6 +16,7 @@ from tests.histories.steps import (
     Ask,
     Drop,
     Join,
+    Leave,
     Merge,
     Permit,
     Site,
@@ -51,6 +52,67 @@ def test_a_patient_without_rows_makes_no_full_export_each_night_of_an_export_wit
     bring_news_alone(nights)
     nights.happens(obs("first-of-p2", "p2", 0))
     assert "Observation/first-of-p2" in unjudged(nights).live
+
+
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
+def test_a_patient_whom_the_ehr_never_shows_is_a_hole_each_night_and_makes_no_full_export(
+    stage: Stage, who: str
+) -> None:
+    nights = an_ehr(stage, who)
+    secret = ((PATIENT, "p2"), (OBSERVATION, "old"))
+    nights.happens(*TWO, obs("old", "p2"), *(Withhold(*key) for key in secret))
+    unjudged(nights)
+    for number in range(2):
+        nights.happens(obs(f"news{number}", "p1", 0))
+        night = unjudged(nights)
+        assert (night.status, night.holes, night.counts) == ("partial", {"Patient cohort restricted"}, (1, 0, 0, 0))
+    nights.happens(*(Permit(*key) for key in secret))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
+def test_a_group_that_can_never_be_read_makes_no_full_export_each_night_and_one_once_it_can_be_read(
+    stage: Stage,
+) -> None:
+    nights = an_ehr(stage, "group:A")
+    server = odd(nights)
+    server.hook = lambda server, path, query: _outcome(503, "transient") if path == ["Group", "A"] else None
+    nights.happens(*TWO)
+    unjudged(nights)
+    for number in range(2):
+        nights.happens(obs(f"news{number}", "p1", 0))
+        night = unjudged(nights)
+        assert (night.status, night.counts) == ("complete", (1, 0, 0, 0))
+        assert any(note.startswith("the Group's members cannot be read") for note in night.notes)
+    nights.happens(Leave("A", "p2"), obs("meanwhile", "p2", 0), obs("of-p1", "p1", 0))
+    unjudged(nights)
+    server.hook = None
+    nights.happens(Join("A", "p2"))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+    assert any(note.startswith("the Group's members can be read again") for note in night.notes)
+    nights.happens(obs("last", "p1", 0))
+    assert unjudged(nights).counts == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("others", [(), ("p3",)])
+def test_an_export_of_named_patients_who_are_all_gone_does_not_fail_and_leaves_no_dead_row_green(
+    stage: Stage, others: tuple[str, ...]
+) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",), reads=True))
+    server = odd(nights)
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"))
+    unjudged(nights)
+    for one in others:
+        nights.happens(*pats(one), obs(f"of-{one}", one))
+        unjudged(nights, Ask(f"cohort:{one}", "bulk", CHART))
+    nights.happens(Drop(OBSERVATION, "o1"), Drop(OBSERVATION, "o2"), Drop(PATIENT, "p1"), Drop(PATIENT, "p2"))
+    server.refuses_dead = True
+    night = unjudged(nights)
+    if others:
+        assert (night.status, night.live) == ("complete", nights.at_ehr)
+    else:
+        assert (night.status, night.holes) == ("partial", {"Patient doubted", "Observation doubted"})
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])

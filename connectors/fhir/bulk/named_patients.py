@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from connectors.core.errors import AuthError, FetchError, PlanError
+from connectors.core.errors import AuthError, ConnectorError, FetchError, PlanError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.capability import Capability
@@ -30,7 +30,12 @@ from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
+_REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
+
+
+class NobodyThereError(ConnectorError):
+    """Whom an export was to name is not there any more: what that means is judged, and there is nothing to export."""
 
 
 async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
@@ -67,6 +72,7 @@ class _Answers:
     records: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     aliases: list[Alias] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)  # 403: they may be there
 
     def judged(self, patient: str, named: Collection[str]) -> UnitResult | None:
         """How the unit of a named patient ends; None: nothing says that he is not there."""
@@ -113,6 +119,8 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
                     await ask(plan.patient(one))
         elif result is not None and result.ended in _NOT_THERE:
             found.results[unit.patient_id] = result
+        elif result is not None and result.ended is Ending.RESTRICTED:
+            found.refused.add(unit.patient_id)
 
     async with anyio.create_task_group() as tasks:
         for unit in plan.patients(patients):
@@ -126,7 +134,8 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     Who cannot be asked about is kept: only a clear word says that somebody is not there.
 
     Raises:
-        PlanError: it knows nobody.
+        NobodyThereError: it knows nobody, and the store had some of them.
+        PlanError: it knows nobody, and the store neither.
     """
     run.show("looking for the patients that the server does not know")
     answers = await _ask(run, capability, patients)
@@ -134,24 +143,36 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     known = tuple(one for one in patients if one not in answers.results)
     if not judged:
         return known
-    if not known:
+    if not known and all(one.state is UnitState.FAILED for one in judged):
         raise PlanError(_NOBODY)
     results = [replace(result, reason=f"not exported: {result.reason}") for result in judged]
     deletions = [one for one in answers.deletions if one.id in answers.results]
     await run.store.write(Batch(results=results, deletions=deletions, aliases=answers.aliases))
     _count(run, results)
+    if not known:
+        raise NobodyThereError(
+            "the server knows nobody of the patients that the export was to name: nothing was exported"
+        )
     run.notes.append(f"patients that the server does not know, left out of the export: {len(results):,}")
     return known
 
 
-async def not_there(run: EhrRun, capability: Capability, joined: Collection[str], members: Collection[str]) -> set[str]:
-    """Which of the Group's members, as the EHR says by their ids, have nothing that an export could bring.
+async def not_exportable(
+    run: EhrRun, capability: Capability, new: Collection[str], members: Collection[str] | None
+) -> set[str]:
+    """Of which new patients an export could bring nothing, as the EHR says by their ids. `members`: of the Group, if it is one.
 
-    They are deleted, unknown, or merged into another member. Who cannot be asked about is none of them.
+    It does not show them (403), and each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into
+    another member. Who cannot be asked about is none of them.
     """
-    answers = await _ask(run, capability, sorted(joined), joined)
-    results = ((one, answers.judged(one, members)) for one in joined)
-    return {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
+    answers = await _ask(run, capability, sorted(new), () if members is None else new)
+    await run.store.plan(_unit(_key(one), one) for one in sorted(answers.refused))
+    if members is None:
+        return answers.refused
+    results = ((one, answers.judged(one, members)) for one in new)
+    return answers.refused | {
+        one for one, result in results if result is not None and result.state is UnitState.SETTLED
+    }
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:
@@ -209,6 +230,8 @@ def _result(
     said = answers.judged(unit.patient_id, named)
     if said is not None:
         return said
+    if exported and unit.patient_id in answers.refused:
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_REFUSED, ending=Ending.RESTRICTED)
     if exported:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason="the export has no Patient with this id")
     # that there was nothing is believed of who was read alone: an index that knows nobody looks the same

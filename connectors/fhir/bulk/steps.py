@@ -18,7 +18,13 @@ from connectors.fhir.bulk.download import FileFetcher
 from connectors.fhir.bulk.export_job import ExportJob
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.kick_off import ExportParameters, check, first_form, proofs_from, wants_partial, with_company
-from connectors.fhir.bulk.named_patients import check_patients, known_patients, named_patients, not_there
+from connectors.fhir.bulk.named_patients import (
+    NobodyThereError,
+    check_patients,
+    known_patients,
+    named_patients,
+    not_exportable,
+)
 from connectors.fhir.bulk.silent_types import first_met, settle_silent_types, vanished
 from connectors.fhir.bulk.start import ExportStart
 from connectors.fhir.capability import Capability
@@ -49,7 +55,7 @@ async def fetch_by_bulk(
 ) -> str | None:
     """Export at this level, download and store; return the new watermark: the server's transaction time.
 
-    `told` is noted if the server accepts this kick-off.
+    None: nobody of the named patients is there any more. `told` is noted if the server accepts the kick-off.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -58,9 +64,9 @@ async def fetch_by_bulk(
     request, store = run.request, run.store
     job = await store.jobs.current()
     if job is None or job.status_url is None:
-        job = await _begun(run, capability, await _asked(run, capability, readable, since, level))
-        run.notes += told
-        await run.keep_notes()
+        job = await _begun(run, capability, await _asked(run, capability, readable, since, level), told)
+        if job is None:
+            return None
     proved = proofs_from(job)
     store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
@@ -148,10 +154,12 @@ async def _since(
     try:
         members = await _members(run, group) if group is not None else None
     except TransientFetchError:
-        run.notes.append(
-            "the Group's members could not be read this time: exported in full, since who is out may come back"
-        )
-        return None
+        if await roster.knew_members():
+            run.notes.append(
+                "the Group's members could not be read this time: exported in full, since who is out may come back"
+            )
+            return None
+        members = None  # as in the last full export: a Group that can never be read is no reason for another
     asked_for = set(patients) or (None if members is None else set(members.patients))
     if found is None or await _is_anybody_behind(run, asked_for):
         return None
@@ -161,10 +169,15 @@ async def _since(
         run.notes.append(
             "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
         )
+    if members is not None and await roster.missed_members():
+        run.notes.append(
+            "the Group's members can be read again: exported in full, since who was out of it meanwhile may be back"
+        )
+        return None
     new = set() if asked_for is None else asked_for - await roster.covered()
-    if members is not None and new and len(new) <= _MOST_ASKED:
-        # a Group may name for ever whom the EHR does not have
-        new -= await not_there(run, capability, new, members.patients)
+    if new and len(new) <= _MOST_ASKED:
+        # a Group may name for ever whom the EHR does not have, or does not show
+        new -= await not_exportable(run, capability, new, None if members is None else members.patients)
     if new or (members is not None and members.unresolved):
         whom = "joined the Group" if group is not None else "are new to the cohort"
         run.notes.append(f"exported in full: {len(new) or 'some'} patients {whom} since the last full export")
@@ -209,7 +222,8 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
     return members
 
 
-async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters) -> BulkJob:
+async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters, told: Sequence[str]) -> BulkJob | None:
+    """Kick off, and note what is `told` if the server accepts it; None: nobody of the named patients is there any more."""
     run.show(f"kicking off a {asked.level} export")
     profile = run.request.profile
     start = ExportStart(
@@ -224,7 +238,14 @@ async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters) -
         known=lambda patients: known_patients(run, capability, patients),
     )
     await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
-    return await start.begin(asked, first_form(profile, capability, asked))
+    try:
+        job = await start.begin(asked, first_form(profile, capability, asked))
+    except NobodyThereError as error:
+        run.notes.append(str(error))
+        return None
+    run.notes += told
+    await run.keep_notes()
+    return job
 
 
 async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:

@@ -44,7 +44,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
     run.show("following references")
     await references.follow(types)
     await _ask_pending(run, fetcher)  # of a run that was killed
-    outcome = await references.note_answers()
+    await references.note_answers()
     for depth in range(profile.references.depth):
         more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
         leftovers = depth == 0 and run.request.kind == "sync"
@@ -53,12 +53,12 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
             await references.note_asked(depth=depth + 1)
             more = True
             await _ask_pending(run, fetcher)
-            outcome = await references.note_answers()
+            await references.note_answers()
         if not more:
             break
     else:
         run.notes.append(f"references were followed for {profile.references.depth} steps only")
-    run.notes += [*_notes(outcome), *_astray(resolver)]
+    run.notes += [*_notes(await references.note_answers()), *_astray(resolver)]
 
 
 async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:

@@ -96,6 +96,17 @@ async def test_a_second_run_asks_for_no_reference_again_and_keeps_what_only_refe
     ]
 
 
+async def test_a_reference_that_leads_nowhere_is_told_by_each_run_that_meets_it_though_it_is_not_asked_again(
+    store: KeptRows,
+) -> None:
+    with mock("epic", data=[*chart(), *(one for one in SHARED if b'"dr-1"' not in one)]) as served:
+        for _ in range(2):
+            before = len(served.log)
+            report = await run(served, store)
+            assert "Practitioner: 1 mentioned and not there" in report.notes
+    assert not [path for path in reads(served, before) if path.startswith("Practitioner/")]
+
+
 async def test_what_references_reach_is_asked_again_once_it_is_no_longer_fresh(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
