@@ -137,7 +137,7 @@ class Roster(Protocol):
         """Whether a run of news since then did not."""
 
     async def unmet_members(self) -> Sequence[str]:
-        """Of these members, those of whom no Patient has ever come."""
+        """Of these members, those of whom no living Patient is stored."""
 
     async def uncovered_members(self) -> Sequence[str]:
         """Of these members, those who are not on the roster."""

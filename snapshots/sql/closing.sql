@@ -74,13 +74,16 @@ ON CONFLICT DO NOTHING
 -- name: blocks_all
 -- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; an export that says itself that there may
 -- be more than it gives; of an export, patients that it did not bring. Patients that a crawl did not find are no such hole: once they
--- are found they are new to the roster, and listed in full. Nor are those whom an EHR shows to nobody (403), for the same reason.
+-- are found they are new to the roster, and listed in full. Nor are those who are not on the roster and not shown (403), for the same reason.
 SELECT EXISTS (
     SELECT FROM unit WHERE run = %(run)s AND (kind = 'error-file' OR resource_type = '*') AND ending = 'partial'
 ) OR EXISTS (
     SELECT FROM unit u WHERE run = %(run)s AND state = 'failed' AND (
         resource_type = '*' OR kind IN ('deleted-file', 'error-file')
-        OR kind = 'cohort' AND ending <> 'restricted' AND NOT EXISTS (
+        OR kind = 'cohort' AND NOT (ending = 'restricted' AND NOT EXISTS (
+            SELECT FROM roster m WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+                AND m.patient_id = u.patient_id
+        )) AND NOT EXISTS (
             SELECT FROM unit c WHERE c.run = %(run)s AND c.kind IN ('search', 'read', 'batch')
         )
     )

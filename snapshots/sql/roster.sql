@@ -91,9 +91,10 @@ SELECT EXISTS (
 )
 
 -- name: unmet_members
--- Whom the Group has that this run exports, and of whom no Patient has ever come.
+-- Whom the Group has that this run exports, and of whom no Patient is stored: one who is stored is missed, a tombstone is not.
 SELECT patient_id FROM group_member g WHERE g.run = %(run)s AND NOT EXISTS (
     SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = g.patient_id
+        AND r.deleted_at IS NULL
 ) ORDER BY 1
 
 -- name: uncovered_members

@@ -19,6 +19,7 @@ from tests.histories.steps import (
     Leave,
     Merge,
     Permit,
+    Restore,
     Site,
     Unmerge,
     Withhold,
@@ -66,6 +67,25 @@ def test_a_patient_whom_the_ehr_never_shows_is_a_hole_each_night_and_makes_no_fu
         nights.happens(obs(f"news{number}", "p1", 0))
         night = unjudged(nights)
         assert (night.status, night.holes, night.counts) == ("partial", {"Patient cohort restricted"}, (1, 0, 0, 0))
+    nights.happens(*(Permit(*key) for key in secret))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
+def test_a_patient_who_was_dead_and_is_then_not_shown_comes_with_the_whole_chart_once_permitted(
+    stage: Stage, who: str
+) -> None:
+    nights = an_ehr(stage, who)
+    nights.happens(*TWO, obs("o2", "p2"))
+    unjudged(nights)
+    nights.happens(Drop(OBSERVATION, "o2"), Drop(PATIENT, "p2"))
+    assert "Patient/p2" in unjudged(nights, since="none").dead
+    secret = ((PATIENT, "p2"), (OBSERVATION, "old"))
+    nights.happens(Restore(PATIENT, "p2"), obs("old", "p2"), *(Withhold(*key) for key in secret), Join("A", "p2"))
+    for number in range(2):
+        nights.happens(obs(f"news{number}", "p1", 0))
+        assert unjudged(nights).status == "partial"
     nights.happens(*(Permit(*key) for key in secret))
     night = unjudged(nights)
     assert (night.status, night.live) == ("complete", nights.at_ehr)

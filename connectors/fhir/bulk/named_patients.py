@@ -166,9 +166,10 @@ async def not_exportable(
     another member. Who cannot be asked about is none of them.
     """
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
-    await run.store.plan(_unit(_key(one), one) for one in sorted(answers.refused))
     if members is None:
         return answers.refused
+    if answers.refused:
+        await run.store.plan(_unit(_key(one), one) for one in sorted(answers.refused))
     results = ((one, answers.judged(one, members)) for one in new)
     return answers.refused | {
         one for one, result in results if result is not None and result.state is UnitState.SETTLED
