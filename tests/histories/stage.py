@@ -88,4 +88,6 @@ class Stage:
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:
     async with opened_store(url, tenant):
-        return _LastingStore(url, tenant, SessionPool(url, tenant, TESTER, walls=Walls(names=None), most=1, wait_s=1))
+        return _LastingStore(
+            url, tenant, SessionPool(url, tenant, TESTER, walls=Walls(names=None), sealer=None, most=1, wait_s=1)
+        )
