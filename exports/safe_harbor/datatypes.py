@@ -31,6 +31,7 @@ STATES = frozenset(
         SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"""
     )
 )
+_LANGUAGES = "urn:ietf:bcp:47"
 # public code systems, each with the form of its codes; `allow_list` has the codes of HL7's own
 PUBLIC_SYSTEMS = {
     system: re.compile(form)
@@ -49,10 +50,12 @@ PUBLIC_SYSTEMS = {
         (r"[A-Z][0-9]{4}", "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"),
         (r"[0-9]{1,3}", "http://hl7.org/fhir/sid/cvx"),
         (r"[0-9]{10,11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}", "http://hl7.org/fhir/sid/ndc"),
-        (r"[a-z]{2,3}(?:-[A-Z]{2})?", "urn:ietf:bcp:47"),
+        (r"[a-z]{2,3}(?:-[A-Z]{2})?", _LANGUAGES),
     )
     for system in systems
 }
+# the systems whose codes say what a value is; "unknown" of a null flavour does not, and neither does a language
+TELLING_SYSTEMS = PUBLIC_SYSTEMS.keys() - {_LANGUAGES}
 # the codes of the elements that `allowed.txt` lists, of R4's required bindings
 CODES = frozenset(
     _words(
@@ -74,6 +77,7 @@ _UNIT = re.compile(rf"/?{_UNIT_PART}(?:[./]{_UNIT_PART}){{0,4}}")
 _ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
 _DATE = re.compile(r"([0-9]{4})(?:-[0-9]{2}(?:-[0-9]{2}(?:T.*)?)?)?", re.DOTALL)
 _MOST = 10**7  # a larger number may be a day, a telephone number or one of somebody's numbers
+_MOST_BARE = 10**4  # without a unit a shorter one may be, too: 5550123, the ZIP code 02139, a record number
 _REFERENCE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 _OF_A_YEAR = {"a": Decimal(1), "mo": Decimal(12), "wk": Decimal("52.18"), "d": Decimal("365.25"), "h": Decimal("8766")}
 
@@ -121,8 +125,8 @@ def boolean(value: Any, release: Release) -> bool:
 
 
 def whole(value: Any, release: Release) -> int:
-    """Return a whole number of up to 7 digits."""
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MOST:
+    """Return a whole number of up to 4 digits."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MOST_BARE:
         raise Dropped
     return value
 
@@ -165,6 +169,8 @@ def quantity(given: Any, release: Release) -> dict[str, Any]:
         most = _OF_A_YEAR.get(unit)
         if most is not None and (value > OLDEST_AGE * most or comparator in (">=", ">")):
             raise Dropped
+    elif abs(value) >= _MOST_BARE:
+        raise Dropped
     return found
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from exports.elements.table import elements_of, is_resource
 from exports.safe_harbor.allow_list import allowed_paths, leads_on
-from exports.safe_harbor.datatypes import BY_PATH, OLDEST_AGE, RULES, Dropped, Release, age
+from exports.safe_harbor.datatypes import BY_PATH, OLDEST_AGE, RULES, TELLING_SYSTEMS, Dropped, Release, age
 
 LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
@@ -147,7 +147,8 @@ class Deidentifier:
 
     def _drop_values(self, observed: dict[str, Any]) -> None:
         """Drop the value of an Observation, or of a component, if nothing says what it is, or if it may be an age over 89."""
-        codes = {coding["code"] for coding in observed.get("code", {}).get("coding", ())}
+        codings = observed.get("code", {}).get("coding", ())
+        codes = {coding["code"] for coding in codings if coding["system"] in TELLING_SYSTEMS}
         for name in [name for name in observed if name.startswith("value")] if not codes or codes & _AGES else []:
             if not codes or not self._is_young(observed[name]):
                 del observed[name]

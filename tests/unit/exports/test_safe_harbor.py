@@ -254,6 +254,25 @@ def test_numbers_keep_their_digits_and_codes_of_a_local_system_do_not_leave() ->
 
 
 @pytest.mark.parametrize(
+    ("system", "code"),
+    [("http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "UNK"), ("urn:ietf:bcp:47", "mrn")],
+)
+def test_a_value_does_not_leave_by_a_code_that_does_not_say_what_it_is(system: str, code: str) -> None:
+    unnamed = {"code": {"coding": [{"system": system, "code": code}], "text": "record number"}, "valueInteger": 7}
+    found = released({"resourceType": "Observation", "id": "o1", **unnamed, "component": [unnamed]})
+    assert "valueInteger" not in found
+    assert "valueInteger" not in found["component"][0]
+
+
+@pytest.mark.parametrize("value", [{"valueInteger": 90210}, {"valueQuantity": {"value": 5550123, "unit": "telephone"}}])
+def test_a_number_without_a_unit_has_no_room_for_a_telephone_number_or_a_zip_code(value: dict[str, Any]) -> None:
+    assert not released({"resourceType": "Observation", "id": "o1", "code": HEIGHT, **value}).keys() & value.keys()
+    unit = {"system": "http://unitsofmeasure.org", "code": "/uL"}
+    counted = {"resourceType": "Observation", "id": "o1", "code": HEIGHT, "valueQuantity": {"value": 250000, **unit}}
+    assert released(counted)["valueQuantity"] == {"value": 250000, **unit}
+
+
+@pytest.mark.parametrize(
     "resource",
     [
         patient(modifierExtension=[{"url": "https://example.org/not"}]),
