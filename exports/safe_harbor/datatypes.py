@@ -74,6 +74,8 @@ _UNIT_PART = (
     r"|\[(?:degF|lb_av|oz_av|in_i|ft_i|pH|CFU|drp|arb'U|GPL'U|MPL'U|ppm|ppb|ppth)\]|%|10[*^]|mo|wk|min|[hda1])(?:[+-]?[0-9]{1,2})?"
 )
 _UNIT = re.compile(rf"/?{_UNIT_PART}(?:[./]{_UNIT_PART}){{0,4}}")
+# of the armed forces abroad (APO, FPO): the Census counts nobody there, so they are no areas of more than 20,000 people
+MILITARY_ZIP3 = frozenset(_words("090 091 092 093 094 095 096 097 098 340 962 963 964 965 966"))
 _ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
 _DATE = re.compile(r"([0-9]{4})(?:-[0-9]{2}(?:-[0-9]{2}(?:T.*)?)?)?", re.DOTALL)
 _MOST = 10**7  # a larger number may be a day, a telephone number or one of somebody's numbers
@@ -231,8 +233,8 @@ def address(value: Any, release: Release) -> dict[str, Any]:
     if isinstance(state, str) and state in STATES:
         found["state"] = state
     digits = _ZIP.fullmatch(zip_code) if isinstance(zip_code, str) else None
-    if digits is not None:
-        found["postalCode"] = "000" if digits[1] in SMALL_ZIP3 else digits[1]
+    if digits is not None and (country is not None or state is None or "state" in found):  # Bavaria has five digits, too
+        found["postalCode"] = "000" if digits[1] in SMALL_ZIP3 | MILITARY_ZIP3 else digits[1]
     return _not_empty(found)
 
 

@@ -225,6 +225,17 @@ def test_zip_codes_have_three_digits_and_where_few_people_live_none() -> None:
     assert released(abroad)["address"] == [{"state": "MA"}]
 
 
+def test_a_postal_code_of_a_state_that_the_united_states_do_not_have_does_not_leave() -> None:
+    assert "address" not in released(patient(address=[{"postalCode": "80331", "state": "Bavaria"}]))
+    written = patient(address=[{"postalCode": "80331", "state": "Colorado", "country": "US"}])
+    assert released(written)["address"] == [{"postalCode": "803"}]
+
+
+def test_a_zip_code_of_the_armed_forces_has_no_digits() -> None:
+    found = released(patient(address=[{"postalCode": code, "country": "US"} for code in ("09096", "34002", "96349")]))
+    assert found["address"] == [{"postalCode": "000"}] * 3
+
+
 def test_references_lead_to_what_they_led_to_and_another_key_gives_other_ids() -> None:
     observed = {
         "resourceType": "Observation",
