@@ -23,8 +23,12 @@ from exports.safe_harbor.datatypes import BY_PATH, OLDEST_AGE, RULES, TELLING_SY
 
 LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
-# LOINC's ages: of such an Observation only a value in a unit of time is known to be no age over 89
-_AGES = frozenset({"30525-0", "21611-9", "21612-7", "29553-5", "63900-5", "35659-2"})
+# LOINC's and SNOMED CT's ages (now, at onset, at diagnosis, at death): of such an Observation only a value in a unit of time is
+# known to be no age over 89
+_AGES = frozenset(
+    {"30525-0", "21611-9", "21612-7", "29553-5", "63900-5", "35659-2", "39016-1"}
+    | {"424144002", "397669002", "445518008", "423493009"}
+)
 _MODIFIERS = ("status", "lifecycleStatus", "verificationStatus", "doNotPerform")
 _UNKNOWN = "elements that R4 does not have"
 _READER = msgspec.json.Decoder(float_hook=Decimal)

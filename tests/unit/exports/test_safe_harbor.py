@@ -214,6 +214,16 @@ def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
         assert not any(name.startswith("value") for name in observed)
 
 
+@pytest.mark.parametrize(
+    ("system", "code"), [("http://loinc.org", "39016-1"), ("http://snomed.info/sct", "424144002")]
+)
+def test_an_age_at_death_or_of_snomed_ct_is_an_age_too(system: str, code: str) -> None:
+    observed = {"resourceType": "Observation", "id": "o", "code": {"coding": [{"system": system, "code": code}]}}
+    assert "valueInteger" not in released({**observed, "valueInteger": 95})
+    years = {"value": 40, "system": "http://unitsofmeasure.org", "code": "a"}
+    assert released({**observed, "valueQuantity": years})["valueQuantity"] == years
+
+
 def test_zip_codes_have_three_digits_and_where_few_people_live_none() -> None:
     assert len(SMALL_ZIP3) == 17
     written = ("02139", "02139-4307", "03601", "2139", "SW1A 1AA", 2139)
