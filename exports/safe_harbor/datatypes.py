@@ -94,12 +94,13 @@ class Release:
 
     keyed: Callable[[str, str], str]  # (type, id)
     too_old: int
+    latest: int  # the last year that a date may have: a later one is no date of a chart, and may be four digits of anything
 
 
 def year_of(value: Any, release: Release) -> str:
     """(C): of a date only the year, and none that indicates an age over 89."""
     found = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if found is None or int(found[1]) <= release.too_old:
+    if found is None or not release.too_old < int(found[1]) <= release.latest:
         raise Dropped
     return found[1]
 
@@ -107,7 +108,7 @@ def year_of(value: Any, release: Release) -> str:
 def birth_year(value: Any, release: Release) -> str:
     """(C): the year of birth; who may be 90 or older has the year in which the youngest of them was born."""
     found = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    if found is None or int(found[1]) > release.latest:
         raise Dropped
     return f"{max(int(found[1]), release.too_old):04}"
 

@@ -23,6 +23,7 @@ from exports.safe_harbor.datatypes import BY_PATH, OLDEST_AGE, RULES, TELLING_SY
 
 LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
+_YEARS_AHEAD = 10  # for what is planned: goals, coverages
 # LOINC's and SNOMED CT's ages (now, at onset, at diagnosis, at death): of such an Observation only a value in a unit of time is
 # known to be no age over 89
 _AGES = frozenset(
@@ -61,7 +62,7 @@ class Deidentifier:
     def __init__(self, profile: SafeHarbor) -> None:
         self._key = profile.key
         self.too_old = profile.year - OLDEST_AGE - 1  # who was born then may be 90
-        self._release = Release(self.keyed, self.too_old)
+        self._release = Release(self.keyed, self.too_old, profile.year + _YEARS_AHEAD)
         self.dropped: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
 

@@ -214,6 +214,12 @@ def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
         assert not any(name.startswith("value") for name in observed)
 
 
+def test_a_year_more_than_ten_years_ahead_is_four_digits_of_something_else() -> None:
+    assert "birthDate" not in released(patient(birthDate="6789"))
+    period = {"start": "2036-01-01", "end": "2037-01-01"}
+    assert released({"resourceType": "CarePlan", "id": "c", "period": period})["period"] == {"start": "2036"}
+
+
 @pytest.mark.parametrize(
     ("system", "code"), [("http://loinc.org", "39016-1"), ("http://snomed.info/sct", "424144002")]
 )
