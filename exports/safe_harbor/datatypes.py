@@ -94,7 +94,9 @@ class Release:
 
     keyed: Callable[[str, str], str]  # (type, id)
     too_old: int
-    latest: int  # the last year that a date may have: a later one is no date of a chart, and may be four digits of anything
+    latest: (
+        int  # the last year that a date may have: a later one is no date of a chart, and may be four digits of anything
+    )
 
 
 def year_of(value: Any, release: Release) -> str:
@@ -234,7 +236,9 @@ def address(value: Any, release: Release) -> dict[str, Any]:
     if isinstance(state, str) and state in STATES:
         found["state"] = state
     digits = _ZIP.fullmatch(zip_code) if isinstance(zip_code, str) else None
-    if digits is not None and (country is not None or state is None or "state" in found):  # Bavaria has five digits, too
+    if digits is not None and (
+        country is not None or state is None or "state" in found
+    ):  # Bavaria has five digits, too
         found["postalCode"] = "000" if digits[1] in SMALL_ZIP3 | MILITARY_ZIP3 else digits[1]
     return _not_empty(found)
 

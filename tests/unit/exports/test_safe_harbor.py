@@ -220,9 +220,7 @@ def test_a_year_more_than_ten_years_ahead_is_four_digits_of_something_else() -> 
     assert released({"resourceType": "CarePlan", "id": "c", "period": period})["period"] == {"start": "2036"}
 
 
-@pytest.mark.parametrize(
-    ("system", "code"), [("http://loinc.org", "39016-1"), ("http://snomed.info/sct", "424144002")]
-)
+@pytest.mark.parametrize(("system", "code"), [("http://loinc.org", "39016-1"), ("http://snomed.info/sct", "424144002")])
 def test_an_age_at_death_or_of_snomed_ct_is_an_age_too(system: str, code: str) -> None:
     observed = {"resourceType": "Observation", "id": "o", "code": {"coding": [{"system": system, "code": code}]}}
     assert "valueInteger" not in released({**observed, "valueInteger": 95})
