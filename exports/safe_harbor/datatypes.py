@@ -94,9 +94,7 @@ class Release:
 
     keyed: Callable[[str, str], str]  # (type, id)
     too_old: int
-    latest: (
-        int  # the last year that a date may have: a later one is no date of a chart, and may be four digits of anything
-    )
+    latest: int  # the last year that a date may have: a later one may be four digits of anything
 
 
 def year_of(value: Any, release: Release) -> str:
@@ -174,7 +172,7 @@ def quantity(given: Any, release: Release) -> dict[str, Any]:
         most = _OF_A_YEAR.get(unit)
         if most is not None and (value > OLDEST_AGE * most or comparator in (">=", ">")):
             raise Dropped
-    elif abs(value) >= _MOST_BARE:
+    elif not -_MOST_BARE < value < _MOST_BARE:
         raise Dropped
     return found
 
@@ -236,9 +234,8 @@ def address(value: Any, release: Release) -> dict[str, Any]:
     if isinstance(state, str) and state in STATES:
         found["state"] = state
     digits = _ZIP.fullmatch(zip_code) if isinstance(zip_code, str) else None
-    if digits is not None and (
-        country is not None or state is None or "state" in found
-    ):  # Bavaria has five digits, too
+    here = country is not None or state is None or "state" in found  # Bavaria's codes have five digits, too
+    if digits is not None and here:
         found["postalCode"] = "000" if digits[1] in SMALL_ZIP3 | MILITARY_ZIP3 else digits[1]
     return _not_empty(found)
 

@@ -21,7 +21,8 @@ def profile_told(deidentifier: Deidentifier, stored: Iterable[str]) -> dict[str,
         "dates": "the year",
         "ages": f"births up to {deidentifier.too_old} are given as {deidentifier.too_old}: {OLDEST_AGE + 1} or older; no other "
         f"date is of these years; no age is over {OLDEST_AGE}",
-        "zip_codes": "three digits; 000 for the 17 areas of 20,000 people or fewer by the Census of 2000, and for the armed forces abroad",
+        "zip_codes": "three digits; 000 for the 17 areas of 20,000 people or fewer by the Census of 2000, and for the armed "
+        "forces abroad",
         "dropped": dict(sorted(deidentifier.dropped.items())),
         "left_out": dict(sorted(deidentifier.left_out.items())),
         "types_left_out": sorted(name for name in closed if is_resource(name)),
