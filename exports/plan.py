@@ -135,6 +135,10 @@ def _check_profile(request: ExportRequest, profile: SafeHarbor) -> None:
         )
     if request.where:
         raise PlanError("--profile safe-harbor: the manifest would have what --where says of patients; leave it out")
+    if request.limit is not None:
+        raise PlanError(
+            "--profile safe-harbor: the first rows by --limit are those of the lowest ids, which are to be hidden; use --sample"
+        )
     if len(profile.key) < LEAST_KEY_BYTES:
         raise PlanError(
             f"the key of --profile safe-harbor has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "

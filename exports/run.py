@@ -196,7 +196,8 @@ async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[Lo
             f"--where, on {', '.join(idle)}: nothing of that type is exported; request it, or leave the criterion out"
         )
     conditions, applied = await apply_criteria(criteria, snapshot)
-    await snapshot.narrow(keep=conditions, sample=request.sample, seed=request.seed, limit=request.limit)
+    seed = request.seed if request.safe_harbor is None else request.safe_harbor.seeded(request.seed)
+    await snapshot.narrow(keep=conditions, sample=request.sample, seed=seed, limit=request.limit)
     return applied
 
 

@@ -43,6 +43,10 @@ class SafeHarbor:
     key: bytes = field(repr=False)
     year: int
 
+    def seeded(self, seed: int) -> int:
+        """Return the seed of a sample: without the key nobody who knows ids can tell which of them it has drawn."""
+        return int.from_bytes(hmac.digest(self.key, f"seed {seed}".encode(), hashlib.sha256)[:8])
+
 
 @dataclass(frozen=True)
 class Line:

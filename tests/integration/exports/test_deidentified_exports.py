@@ -58,12 +58,25 @@ async def test_a_deidentified_export_has_what_is_allowed_and_says_what_was_dropp
     assert not [word for word in ("Quill", "zebra", "Larch", "1980-", "2024-05", '"p1"', "kkkk") if word in told]
 
 
+async def test_nobody_without_the_key_can_tell_which_patients_a_sample_has(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient(f"p{at}") for at in range(40)])
+    await exported(store, tmp_path / "as they are", sample=10, safe_harbor=None)
+    await exported(store, tmp_path / "one", sample=10)
+    await exported(store, tmp_path / "again", sample=10)
+    keyed = Deidentifier(PROFILE).keyed
+    by_ids = {keyed("Patient", one["id"]) for one in lines_of(tmp_path / "as they are" / "Patient.ndjson.gz")}
+    drawn = [{one["id"] for one in lines_of(tmp_path / name / "Patient.ndjson.gz")} for name in ("one", "again")]
+    assert drawn[0] == drawn[1] != by_ids
+    assert len(drawn[0]) == 10
+
+
 async def test_the_profile_refuses_what_would_tell_more(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"formats": ("ndjson", "csv")}, "writes NDJSON only"),
         ({"formats": (), "views": ("patient",)}, "writes NDJSON only"),
         ({"where": ("Patient.name.family = 'Quill'",)}, "leave it out"),
+        ({"limit": 1}, "use --sample"),
         ({"types": ("DocumentReference",)}, "lets no DocumentReference out"),
         ({"safe_harbor": SafeHarbor(b"short", 2026)}, "fewer than 32 bytes"),
     )
