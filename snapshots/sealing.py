@@ -8,7 +8,7 @@ before anything of a batch reaches Postgres, `copy_stream` before a row leaves.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 
@@ -64,9 +64,9 @@ def _sealed_body(record: Record, sealer: Sealer) -> bytes:
         _utf8(body)
         raise UnsealableError("not valid JSON to Postgres") from None
     found = {leaf.span: leaf for leaf in leaves(tree, body)}
-    # what already looks like an encrypted value is encrypted as well, so that none in the store is anybody else's word
+    # what already looks like an encrypted value, or holds one, is encrypted as well: none in the store is anybody else's word
     if MARK in body or b"\\u" in body:
-        found |= {leaf.span: leaf for leaf in _marked(tree, body) if leaf.span not in found}
+        found |= {leaf.span: leaf for leaf in _strings(tree, body, _holds_mark) if leaf.span not in found}
     edits = []
     for leaf in found.values():
         place = Place(record.resource_type, record.id, leaf.pointer)
@@ -111,7 +111,7 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
     if MARK not in text:
         return text
     edits = []
-    for leaf in _marked(structure_of(text), text):
+    for leaf in _strings(structure_of(text), text, _is_sealed):
         plain, place = sealer.unseal(text[slice(*leaf.span)][1:-1], kind)
         here = Place(kind, id_, leaf.pointer.removeprefix(below))
         if place != here:
@@ -123,13 +123,13 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
     return _edited(text, edits)
 
 
-def _marked(tree: Node, text: bytes) -> Iterator[Leaf]:
-    """The strings that begin as an encrypted value does, however that is written."""
+def _strings(tree: Node, text: bytes, wanted: Callable[[bytes], bool]) -> Iterator[Leaf]:
+    """The strings of a body whose literals are wanted."""
     waiting: list[tuple[Node, str]] = [(tree, "")]
     while waiting:
         node, pointer = waiting.pop()
         if isinstance(node, tuple):
-            if text.startswith(b'"', node[0]) and _begins_sealed(text[slice(*node)]):
+            if text.startswith(b'"', node[0]) and wanted(text[slice(*node)]):
                 yield Leaf(pointer, node)
         elif isinstance(node, Items):
             waiting += [(one, f"{pointer}/{number}") for number, one in enumerate(node)]
@@ -137,11 +137,14 @@ def _marked(tree: Node, text: bytes) -> Iterator[Leaf]:
             waiting += [(one, f"{pointer}/{escaped(name)}") for name, one in node]
 
 
-def _begins_sealed(literal: bytes) -> bool:
-    if literal.startswith(b'"' + MARK):
-        return True
-    head = literal[1 : 6 * len(MARK)]  # each sign may be written \uXXXX
-    return b"\\u" in head and str(json.loads(_utf8(literal))).startswith(MARK.decode())
+def _is_sealed(literal: bytes) -> bool:
+    """Whether a string that Postgres wrote, which escapes none of these signs, is an encrypted value."""
+    return literal.startswith(b'"' + MARK)
+
+
+def _holds_mark(literal: bytes) -> bool:
+    """Whether a string has the beginning of an encrypted value anywhere, however that is written."""
+    return MARK in literal or (b"\\u" in literal and MARK.decode() in json.loads(_utf8(literal)))
 
 
 def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:
