@@ -114,10 +114,8 @@ def _sealed_names(members: Members, text: bytes, name: str, *, within: bool) -> 
         sealed |= _SHOWN
     if name == "text":
         sealed.add("div")
-    if (
-        "data" in names and "dimensions" not in names
-    ):  # SampledData's are numbers, an Attachment's or Binary's a document
-        sealed.add("data")
+    if "data" in names and "dimensions" not in names and not _has_structure(members, "data"):
+        sealed.add("data")  # a document's; SampledData's are numbers, a Consent's or a TriggerDefinition's are objects
     return sealed
 
 
@@ -143,6 +141,14 @@ def _has_one_identifier(members: Members) -> bool:
     structures = {name for name, node in members if isinstance(node, Members)}
     lists = {name for name, node in members if isinstance(node, Items)}
     return "identifier" in structures and "identifier" not in lists and "type" not in structures
+
+
+def _has_structure(members: Members, name: str) -> bool:
+    """Whether a member is an object, or an array that has some."""
+    values = (
+        one for member, node in members if member == name for one in (node if isinstance(node, Items) else [node])
+    )
+    return any(isinstance(one, Members) for one in values)
 
 
 def _strings(members: Members, name: str, text: bytes) -> set[str]:

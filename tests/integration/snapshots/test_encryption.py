@@ -178,6 +178,7 @@ SEALED: dict[str, tuple[object, bool]] = {
     "an extension of a display": ({"subject": {"_display": {"extension": [{"valueString": "MRN"}]}}}, True),
     "a section's narrative": ({"section": [{"text": {"div": "MRN"}}]}, True),
     "a document": ({"presentedForm": [{"data": "MRN"}]}, True),
+    "what a consent is about": ({"provision": {"data": [{"meaning": "MRN"}]}}, False),
     "samples": ({"valueSampledData": {"dimensions": 1, "data": "MRN"}}, False),
 }
 
