@@ -32,6 +32,7 @@ PLAIN = frozenset({
 })  # fmt: skip
 _EXTENSIONS = frozenset({"extension", "modifierExtension"})
 _PLAIN_OF_EXTENSION = PLAIN | {"url"}  # which says what it is
+_FOLDED = frozenset(name.casefold() for name in TYPES)
 _SHOWN = frozenset({"display", "identifier"})  # of a reference
 _SUBJECTS = frozenset({"subject", "patient", "beneficiary", "subscriber"})  # always, or mostly, a patient
 _OF_REFERENCE = frozenset({"reference", "type", "identifier", "display", "id", "extension"})
@@ -127,7 +128,7 @@ def _refers_to_somebody(members: Members, names: set[str], text: bytes, name: st
             types.add(found[1])
     if not types:  # R4: its name, or its URL
         types = {type_.rpartition("/")[2] for type_ in _strings(members, "type", text)}
-    if types & TYPES:
+    if any(one.casefold() in _FOLDED for one in types):
         return True
     if types or name == "coding" or names & {"code", "system", "resourceType"}:
         return False

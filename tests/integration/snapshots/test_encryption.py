@@ -161,6 +161,7 @@ LOGICAL = {
 SEALED: dict[str, tuple[object, bool]] = {
     "a reference to a patient": ({"subject": {"reference": "http://x/Patient/1/_history/2", "display": "MRN"}}, True),
     "one that names only the type": ({"subject": LOGICAL}, True),
+    "one that names the type in small letters": ({"asserter": {"type": "patient", "display": "MRN"}}, True),
     "one to somebody contained": ({"performer": [{"reference": "#p", "display": "MRN"}]}, True),
     "one without a target": ({"asserter": {"display": "MRN"}}, True),
     "one by an identifier alone": ({"patient": {"identifier": {"value": "MRN"}}}, True),
