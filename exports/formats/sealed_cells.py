@@ -16,6 +16,7 @@ from exports.formats.csv_dialect import CELL
 
 SEALED = b"~sealed:"
 _TOKEN = re.compile(rb"~sealed:[^~]*~")
+_ITEM = re.compile(rb'"(~sealed:[^~]*~)"|(~sealed:[^~]*~)')
 _QUOTED = re.compile(rb'[",\n\r]')
 
 
@@ -54,13 +55,20 @@ class SealedCells:
             return b"" if is_day and self._is_form(at) else cell
         plain = cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell
         if column.collection:
-            return _as_csv(re.sub(rb'"(~sealed:[^~]*~)"', lambda found: self._unsealed(found[1]), plain))
+            return _as_csv(_ITEM.sub(lambda found: self._item(found[1], found[2]), plain))
         text = _TOKEN.sub(lambda found: _text(self._unsealed(found[0])), plain)
         if not is_day:
             return _as_csv(text)
         if self._is_form(at):
             return text if _is_day(text) else b""
         return _as_csv(text if date_fits(text.decode()) else MARK.encode())
+
+    def _item(self, whole: bytes | None, piece: bytes | None) -> bytes:
+        """Return the JSON of an item of a collection, or of a piece of a string that was joined."""
+        if whole is not None:
+            return self._unsealed(whole)
+        value = self._unsealed(piece or b"")
+        return value[1:-1] if value[:1] == b'"' else value
 
     def _is_form(self, at: int) -> bool:
         """Whether this is the first of a column's two."""

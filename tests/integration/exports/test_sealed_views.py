@@ -117,6 +117,15 @@ async def test_whether_and_how_often_an_encrypted_element_is_there_can_be_asked(
     assert table_of(tmp_path / "out" / "asking.csv.gz") == [{"there": "false", "names": "2", "official": "b"}]
 
 
+async def test_names_that_a_collection_joins_are_decrypted_one_by_one(store_url: str, tmp_path: Path) -> None:
+    column = {"name": "names", "path": "name.select(given.join(' '))", "collection": True}
+    view = view_file(tmp_path, "joining", column)
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a", name=[{"given": ['b"', "~sealed:c~"]}, {"given": ["d"]}])])
+        await exported(store, tmp_path / "out", "csv", views=(view,))
+    assert table_of(tmp_path / "out" / "joining.csv.gz") == [{"names": '["b\\" ~sealed:c~", "d"]'}]
+
+
 async def test_a_value_of_another_type_s_row_is_not_shown(store_url: str, tmp_path: Path) -> None:
     person = {
         "resourceType": "RelatedPerson",
