@@ -35,6 +35,9 @@ _PLAIN_OF_EXTENSION = PLAIN | {"url"}  # which says what it is
 _FOLDED = frozenset(name.casefold() for name in TYPES)
 _SHOWN = frozenset({"display", "identifier"})  # of a reference
 _SUBJECTS = frozenset({"subject", "patient", "beneficiary", "subscriber"})  # always, or mostly, a patient
+_CODINGS = frozenset(
+    {"coding", "class", "tag", "security", "valueCoding"}
+)  # in R4 never a Reference, even if they have no code
 _OF_REFERENCE = frozenset({"reference", "type", "identifier", "display", "id", "extension"})
 # An object with no other names is a Reference. In R4 only Substance.instance and DocumentManifest.related can look the same
 _OF_THINGS = frozenset({"instance", "related"})
@@ -130,7 +133,7 @@ def _refers_to_somebody(members: Members, names: set[str], text: bytes, name: st
         types = {type_.rpartition("/")[2] for type_ in _strings(members, "type", text)}
     if any(one.casefold() in _FOLDED for one in types):
         return True
-    if types or name == "coding" or names & {"code", "system", "resourceType"}:
+    if types or name in _CODINGS or names & {"code", "system", "resourceType"}:
         return False
     if "display" in names or "reference" in names or name in _SUBJECTS:
         return True

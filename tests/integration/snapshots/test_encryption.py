@@ -174,6 +174,7 @@ SEALED: dict[str, tuple[object, bool]] = {
     "an identifier of a thing": ({"instance": [{"identifier": {"value": "MRN"}}]}, False),
     "one to a practitioner": ({"performer": [{"reference": "Practitioner/1", "display": "MRN"}]}, False),
     "a coding": ({"code": {"coding": [{"display": "MRN"}]}, "class": {"code": "MRN", "display": "MRN"}}, False),
+    "a coding without a code": ({"class": {"display": "MRN"}, "meta": {"tag": [{"display": "MRN"}]}}, False),
     "a person within": ({"contained": [{"name": [{"text": "MRN"}], "resourceType": "Patient"}]}, True),
     "what R4 does not know of a person": ({"contained": [{"resourceType": "Patient", "ssn": "MRN"}]}, True),
     "an extension of a display": ({"subject": {"_display": {"extension": [{"valueString": "MRN"}]}}}, True),
