@@ -144,7 +144,9 @@ class Parts:
         return self._sealed_bytes + (self._part.uncompressed_bytes if self._writer is not None else 0)
 
     def add(self, chunk: bytes, tally: Callable[[], Tally]) -> None:
-        """Take whole rows; `tally` tells what there is with them."""
+        """Take whole rows, if there are any; `tally` tells what there is with them."""
+        if not chunk:  # it would begin a part without rows
+            return
         if self._writer is None:
             self._begin()
         assert self._writer is not None

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from exports.delivery.destination import LocalFolder
 from exports.delivery.files import BLOCK_BYTES, AtomicFile, Compress, Encoder, output_folder
 from exports.delivery.manifest import clear_former, listed_before, manifest_content, retire_manifest
+from exports.delivery.outgoing import Outgoing, Parts, Tally
 from exports.errors import DestinationError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
+from exports.formats.ndjson import Lines
 
 
 def encoded(chunks: list[bytes], *, compress: Compress = "fast") -> bytes:
@@ -69,6 +71,17 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever it is
         fail()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_no_rows_after_a_full_part_begin_no_other(tmp_path: Path) -> None:
+    with (
+        Outgoing(LocalFolder(tmp_path), tmp_path, part_size=3) as files,
+        Parts(files, "Patient.ndjson", kind="ndjson", compress="no", open_=Lines) as parts,
+    ):
+        parts.add(b"{}\n", lambda: Tally(1))
+        parts.add(b"", lambda: Tally(1))
+        parts.close(Tally(1))
+    assert [(file.path, file.rows) for file in files.delivered] == [("Patient.0001.ndjson", 1)]
 
 
 def test_two_writers_of_one_file_are_told(tmp_path: Path) -> None:
