@@ -185,6 +185,11 @@ def age(value: Any, release: Release) -> dict[str, Any]:
     return found
 
 
+def years_old(found: dict[str, Any]) -> Decimal:
+    """Return an age that may leave, in years."""
+    return Decimal(found["value"]) / _OF_A_YEAR[found["code"]]
+
+
 def money(value: Any, release: Release) -> dict[str, Any]:
     """Return an amount in a currency."""
     fields = _fields(value)

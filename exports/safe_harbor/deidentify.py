@@ -19,7 +19,17 @@ import msgspec
 
 from exports.elements.table import elements_of, is_resource
 from exports.safe_harbor.allow_list import allowed_paths, leads_on
-from exports.safe_harbor.datatypes import BY_PATH, OLDEST_AGE, RULES, TELLING_SYSTEMS, Dropped, Release, age
+from exports.safe_harbor.datatypes import (
+    BY_PATH,
+    OLDEST_AGE,
+    RULES,
+    TELLING_SYSTEMS,
+    Dropped,
+    Release,
+    age,
+    age_range,
+    years_old,
+)
 
 LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
@@ -102,9 +112,11 @@ class Deidentifier:
         found = self._object(own, resource_type, resource_type, "")
         if any(name in own and name not in found for name in _MODIFIERS):
             return None
+        first = min(_years(found, resource_type), default=None)
+        self._drop_ages(found, resource_type, first)
         if resource_type == "Observation":
             for one in (found, *found.get("component", ())):
-                self._drop_values(one)
+                self._drop_values(one, first)
         return {"resourceType": resource_type, "id": self.keyed(resource_type, id_), **found}
 
     def _object(self, fields: dict[str, Any], of: str, resource_type: str, above: str) -> dict[str, Any]:
@@ -154,21 +166,31 @@ class Deidentifier:
             raise Dropped
         return found
 
-    def _drop_values(self, observed: dict[str, Any]) -> None:
+    def _drop_ages(self, found: dict[str, Any], resource_type: str, first: int | None) -> None:
+        """Drop the ages from which, with the first year beside them, somebody would be over 89 by now."""
+        for name in list(found):
+            path, type_, _ = _properties(resource_type)[name]
+            of_range = BY_PATH.get(f"{resource_type}.{name}") is age_range
+            ages = found[name].values() if of_range else [found[name]] if type_ == "Age" else ()
+            if not all(self._is_young(one, first) for one in ages):
+                del found[name]
+                self.dropped[f"{resource_type}.{path}"] += 1
+
+    def _drop_values(self, observed: dict[str, Any], first: int | None) -> None:
         """Drop the value of an Observation, or of a component, if nothing says what it is, or if it may be an age over 89."""
         codings = observed.get("code", {}).get("coding", ())
         codes = {coding["code"] for coding in codings if coding["system"] in TELLING_SYSTEMS}
         for name in [name for name in observed if name.startswith("value")] if not codes or codes & _AGES else []:
-            if not codes or not self._is_young(observed[name]):
+            if not codes or not self._is_young(observed[name], first):
                 del observed[name]
                 self.dropped["Observation.value[x]"] += 1
 
-    def _is_young(self, value: Any) -> bool:
+    def _is_young(self, value: Any, first: int | None) -> bool:
         try:
-            age(value, self._release)
+            years = years_old(age(value, self._release))
         except Dropped:
             return False
-        return True
+        return first is None or first - years > self.too_old
 
 
 @cache
@@ -182,6 +204,16 @@ def _properties(of: str) -> dict[str, tuple[str, str, bool]]:
         for type_ in one.types:
             found[name + type_[0].upper() + type_[1:]] = (f"{name}[x]", type_, False)
     return found
+
+
+def _years(found: dict[str, Any], resource_type: str) -> Iterator[int]:
+    """Return the years that a de-identified resource has at its top."""
+    for name, value in found.items():
+        type_ = _properties(resource_type)[name][1]
+        if type_ in {"date", "dateTime"}:
+            yield int(value)
+        elif type_ == "Period":
+            yield from map(int, value.values())
 
 
 def _has_modifier(value: Any) -> bool:

@@ -214,6 +214,23 @@ def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
         assert not any(name.startswith("value") for name in observed)
 
 
+@pytest.mark.parametrize(
+    ("age", "year", "leaves_"), [(85, "2015-01-01", False), (85, "2022", True), (78, "2015", True), (79, "2015", False)]
+)
+def test_an_age_by_which_somebody_is_over_89_today_does_not_leave(age: int, year: str, leaves_: bool) -> None:
+    years = {"value": age, "system": "http://unitsofmeasure.org", "code": "a"}
+    condition: dict[str, Any] = {"resourceType": "Condition", "id": "c", "recordedDate": year}
+    assert ("onsetAge" in released({**condition, "onsetAge": years})) == leaves_
+    assert ("onsetRange" in released({**condition, "onsetRange": {"high": years}})) == leaves_
+    observed: dict[str, Any] = {
+        "resourceType": "Observation",
+        "id": "o",
+        "code": LOINC_AGE,
+        "effectivePeriod": {"start": year},
+    }
+    assert ("valueQuantity" in released({**observed, "valueQuantity": years})) == leaves_
+
+
 def test_a_year_more_than_ten_years_ahead_is_four_digits_of_something_else() -> None:
     assert "birthDate" not in released(patient(birthDate="6789"))
     period = {"start": "2036-01-01", "end": "2037-01-01"}
