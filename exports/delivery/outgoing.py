@@ -61,7 +61,8 @@ class Outgoing:
     def place(self, own: frozenset[str], manifest: bytes) -> None:
         """Put the new files, which are `own`, in the place of the former ones, the manifest last."""
         former = listed_before(self._destination)
-        retire_manifest(self._destination, former | own)
+        # a file of somebody else's is not the next export's to clear, should this one be killed before it replaces the file
+        retire_manifest(self._destination, former | (own - self._destination.names()))
         for one in self._staged:
             one.place()
         self._destination.put(MANIFEST_NAME, manifest)

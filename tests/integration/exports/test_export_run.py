@@ -17,6 +17,7 @@ import pytest
 
 from exports.catalogue import builtin_names
 from exports.delivery.destination import LocalFolder
+from exports.delivery.files import AtomicFile, DeliveredFile, Staged
 from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import FileProgress, export
@@ -296,6 +297,30 @@ async def test_leftovers_of_a_killed_export_are_removed(store: Store, tmp_path: 
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=LocalFolder(tmp_path)), snapshot)
     assert names_in(tmp_path) == {"notes.txt", "manifest.json"}
+
+
+class KilledFolder(LocalFolder):
+    """Is killed when the first file is to appear."""
+
+    def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
+        class Killed:
+            def place(self) -> None:
+                raise KeyboardInterrupt
+
+        return Killed()
+
+
+async def test_a_file_of_somebody_elses_stays_after_an_export_that_was_killed_before_it_replaced_it(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("p1"), {"resourceType": "Device", "id": "d"}])
+    (tmp_path / "Patient.ndjson.gz").write_text("mine")
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(KeyboardInterrupt):
+            await export(ExportRequest(out=KilledFolder(tmp_path)), snapshot)
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=LocalFolder(tmp_path), types=("Device",)), snapshot)
+    assert (tmp_path / "Patient.ndjson.gz").read_text() == "mine"
 
 
 async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:
