@@ -61,6 +61,10 @@ class PreviewJobs(BulkJobs):
         """Return none: nothing is fetched."""
         return ()
 
+    async def never_stored(self, patients: Sequence[str]) -> Sequence[str]:
+        """Return none: whether a refused patient needs a full export, the sync alone finds out."""
+        return ()
+
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Return none: nothing is fetched."""
         return ()

@@ -77,6 +77,12 @@ class StoredBulkJobs:
             found = await self._session.conn.execute(_SQL["patients_without_rows"], {**own, "patients": list(patients)})
             return [row[0] async for row in found]
 
+    async def never_stored(self, patients: Sequence[str]) -> list[str]:
+        """Return those of these patients of whose charts no run has stored anything."""
+        async with self._session.transaction("comparing patients") as own:
+            found = await self._session.conn.execute(_SQL["never_stored"], {**own, "patients": list(patients)})
+            return [row[0] async for row in found]
+
     async def planned_types(self, kinds: Sequence[str]) -> list[str]:
         """Return the types of the run's units of these kinds."""
         async with self._session.transaction("reading the ledger") as own:

@@ -48,16 +48,17 @@ class Earned:
     overlap: timedelta | None = None
 
 
-def run_status(*, settled: int, failed: int, quarantined: int, news: bool = False) -> str:
+def run_status(*, settled: int, failed: int, quarantined: int, refused: int = 0, news: bool = False) -> str:
     """Decide a run's status from its units' endings: only a run without holes and without quarantine is complete.
 
-    A run without units found nothing at all; for a run of `news` that is a normal answer.
+    A run without units found nothing at all; for a run of `news` that is a normal answer, also where all that `failed` are
+    patients whom the EHR has `refused` to show.
     """
     if not settled and not failed:
         return ("complete" if news else "nothing") if not quarantined else "failed"
     if not failed and not quarantined:
         return "complete"
-    return "partial" if settled else "failed"
+    return "partial" if settled or (news and failed == refused) else "failed"
 
 
 def since_of(since: Mapping[str, str], resource_type: str) -> str | None:
@@ -114,10 +115,10 @@ async def close_run(
             await conn.execute(_SQL["note_unlisted"], {**own, "resource_type": row[0], "at": at})
     ends = [_TypeEnd(*row) async for row in await conn.execute(_SQL["types"], own)]
     patients = await _number(conn, "patients", own)
-    listed, settled, failed, quarantined = await _endings(conn, closing.run)
+    listed, settled, failed, refused, quarantined = await _endings(conn, closing.run)
     if not listed and not failed and not buried.counts:
         settled = 0  # an export of nothing stays one even if rows were read besides
-    status = run_status(settled=settled, failed=failed, quarantined=quarantined, news=news)
+    status = run_status(settled=settled, failed=failed, quarantined=quarantined, refused=refused, news=news)
     full = listed > 0 and status in {"complete", "partial"} and not news
     moved: Mapping[str, str] = {}
     if earned is not None:
@@ -244,6 +245,6 @@ async def _number(conn: AsyncConnection[Any], query: str, values: Mapping[str, A
     return int(row[0]) if row else 0
 
 
-async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int, int]:
+async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int, int, int]:
     row = await (await conn.execute(_SQL["endings"], {"run": run})).fetchone()
-    return row or (0, 0, 0, 0)
+    return row or (0, 0, 0, 0, 0)

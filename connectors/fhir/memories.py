@@ -47,6 +47,9 @@ class BulkJobs(Protocol):
     async def patients_without_rows(self, patients: Sequence[str]) -> Sequence[str]:
         """Those of the patients of whose charts this run has received nothing."""
 
+    async def never_stored(self, patients: Sequence[str]) -> Sequence[str]:
+        """Those of the patients of whose charts no run has stored anything."""
+
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 

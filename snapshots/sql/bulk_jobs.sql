@@ -54,6 +54,11 @@ WHERE NOT EXISTS (
     )
 )
 
+-- name: never_stored
+-- Of which of these patients nothing is stored, nor ever was.
+SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
+WHERE NOT EXISTS (SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s)
+
 -- name: vanished
 -- Types of which earlier exports of this selection had files with something in them, and this one has none. Files only: what
 -- references brought is another matter.

@@ -137,9 +137,10 @@ UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + 
 WHERE id = %(run)s
 
 -- name: endings
--- How many units settled without the reads of what was missed, how many with them, how many did not settle, and how much
--- was quarantined.
+-- How many units settled without the reads of what was missed, how many with them, how many did not settle, how many of these are
+-- patients who are not shown, and how much was quarantined.
 SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled' AND kind NOT IN ('confirm', 'control')),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled'),
+    (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled' AND kind = 'cohort' AND ending = 'restricted'),
     (SELECT count(*) FROM quarantine WHERE run = %(run)s)

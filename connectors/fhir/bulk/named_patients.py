@@ -162,18 +162,18 @@ async def not_exportable(
 ) -> set[str]:
     """Of which new patients an export could bring nothing, as the EHR says by their ids. `members`: of the Group, if it is one.
 
-    It does not show them (403), and each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into
-    another member. Who cannot be asked about is none of them.
+    It does not show them (403), and nothing of them is stored, which only a full export could tell to be wrong; each is a hole
+    of this run. Members of a Group may also be deleted, unknown, or merged into another member. Who cannot be asked about is
+    none of them.
     """
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
+    refused = set(await run.store.jobs.never_stored(sorted(answers.refused)))
     if members is None:
-        return answers.refused
-    if answers.refused:
-        await run.store.plan(_unit(_key(one), one) for one in sorted(answers.refused))
+        return refused
+    if refused:
+        await run.store.plan(_unit(_key(one), one) for one in sorted(refused))
     results = ((one, answers.judged(one, members)) for one in new)
-    return answers.refused | {
-        one for one, result in results if result is not None and result.state is UnitState.SETTLED
-    }
+    return refused | {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:

@@ -333,9 +333,10 @@ async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
         assert len(await run.pending()) == 3
 
 
-async def test_an_export_that_was_asked_for_a_type_by_name_knows_it_though_there_is_nothing_of_it(store: Store):
-    asked = scope(mode="bulk", types=("Observation", "Goal"))
-    await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file()], watermark=T1)
+async def test_an_export_knows_a_type_of_which_there_is_nothing_by_its_unit_and_not_by_silence(store: Store):
+    asked = scope(mode="bulk", types=("Observation", "Goal", "CarePlan"))
+    no_goals = Unit(key="no-file:Goal", kind="no-file", resource_type="Goal", way=GROUP)
+    await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file(), no_goals], watermark=T1)
     async with await store.begin_run(asked) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T1}
 

@@ -45,6 +45,9 @@ def test_a_watermark_does_not_jump_over_a_gap():
 
 def test_a_quiet_night_of_news_is_complete():
     assert run_status(settled=0, failed=0, quarantined=0, news=True) == "complete"
+    assert run_status(settled=0, failed=2, quarantined=0, refused=2, news=True) == "partial"
+    assert run_status(settled=0, failed=2, quarantined=0, refused=1, news=True) == "failed"
+    assert run_status(settled=0, failed=2, quarantined=0, refused=2) == "failed"
 
 
 @given(st.lists(days), st.integers(0, 172_800))
