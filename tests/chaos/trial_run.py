@@ -256,7 +256,7 @@ def _asked(served: Served) -> list[str]:
 def prepared(trial: Trial, postgres: Postgres, folder: Path) -> Iterator[TrialRun]:
     """A trial ready to begin: its EHR served, its database empty."""
     knobs = {
-        "data": charts(),
+        "data": charts(3),
         "kickoff_window_s": 0,
         "max_parallel_files": None,
         "abandoned_job_s": 0.3,
