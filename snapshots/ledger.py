@@ -252,8 +252,8 @@ class OpenRun:
             await self._write(batch, refused)
         except (psycopg.Error, UnicodeEncodeError) as error:
             with store_border(f"run {self.id}: writing a batch"):
-                if isinstance(error, UnicodeEncodeError) or blames_a_record(error):
-                    found = await find_refused(self._conn, batch.records)
+                may_be_a_record = isinstance(error, UnicodeEncodeError) or blames_a_record(error)
+                found = await find_refused(self._conn, batch.records) if may_be_a_record else []
                 if not found:
                     raise
                 bad = {id(one.record) for one in found}
