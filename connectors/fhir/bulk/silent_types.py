@@ -27,7 +27,7 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
     proofs = proofs_from(job)
     there, brought = await run.store.jobs.planned_types(("file",)), await run.store.jobs.brought_types()
     nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
-    withdrawn = await _withdrawn(run, capability, job)
+    withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
     await run.store.plan(
         Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
         for t in withdrawn
@@ -69,17 +69,17 @@ def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bo
     return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
 
 
-async def _withdrawn(run: EhrRun, capability: Capability, job: BulkJob) -> list[str]:
+def _withdrawn(
+    capability: Capability, asked: Collection[str], received: Collection[str], there: Collection[str]
+) -> list[str]:
     """Types that were asked for by name and came before, for which nobody answers now: no file, and not declared either.
 
     Servers that declare only the types at which they export do not say what they serve.
     """
     declared = capability.search_params.keys()
-    there = await run.store.jobs.planned_types(("file",))
     if not declared - {"Patient", "Group"} or "*" in there:
         return []
-    asked = set(proofs_from(job).types) & await run.store.knowledge.received_types()
-    return sorted(asked - declared - set(there))
+    return sorted({*asked} & {*received} - declared - {*there})
 
 
 async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
