@@ -47,7 +47,8 @@ SERVER_SETTINGS = {
     "wal_level": "minimal",  # nobody replicates an embedded server
     "max_wal_senders": "0",
     "jit": "off",  # compiling costs more than our short queries
-    "log_error_verbosity": "terse",  # DETAIL and CONTEXT of an error quote rows: PHI
+    "log_min_messages": "log",  # what the server does, and no errors of statements: they quote values, PHI
+    "log_error_verbosity": "terse",  # DETAIL and CONTEXT of what ends a session quote rows
     "log_min_error_statement": "panic",  # and so do statements
 }
 

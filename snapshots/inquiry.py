@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from snapshots.actor import Actor
 from snapshots.errors import MissingRightsError, StoreError, describe_server, store_border
 from snapshots.rights import Rights, require_making, require_reading, require_writing, rights_of
-from snapshots.sessions import ENCODING, check_server, connect
+from snapshots.sessions import ENCODING, check_server, connect, settings_that_log
 from snapshots.store_url import embedded_directory, store_exists
 from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.walls import Walls, find_walls
@@ -25,7 +25,7 @@ _HUNDRED = 100
 class StoreStep(NamedTuple):
     """The result of one step."""
 
-    name: str  # "login" | "server" | "rights" | "walls" | "directory"
+    name: str  # "login" | "server" | "log" | "rights" | "walls" | "directory"
     verdict: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
@@ -46,6 +46,8 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
             await check_server(conn, url)
             version = conn.info.server_version
             steps.append(StoreStep(name, "ok", f"Postgres {version // 10000}.{version % _HUNDRED}, {ENCODING}"))
+            name = "log"
+            steps.append(await _log(conn))
             name = "rights"
             for tenant in tenants:
                 steps.extend(await _rights(conn, tenant))
@@ -56,6 +58,19 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
     except StoreError as error:
         steps.append(StoreStep(name, "fail", str(error)))
     return steps
+
+
+async def _log(conn: AsyncConnection[Any]) -> StoreStep:
+    with store_border("asking what the server logs"):
+        found = await settings_that_log(conn)
+    if not found:
+        return StoreStep("log", "ok", "errors leave no values of patients in the server's log")
+    return StoreStep(
+        "log",
+        "warn",
+        "where a statement fails, the server's log can get values of patients",
+        f'a superuser must run: GRANT SET ON PARAMETER {", ".join(found)} TO "{conn.info.user}"; or protect that log as charts',
+    )
 
 
 async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:

@@ -28,7 +28,7 @@ from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.references import StoredReferences, note_mentions
-from snapshots.refusals import RefusedRecord, blames_a_record, find_refused
+from snapshots.refusals import RefusedRecord, blames_a_record, find_refused, suspects, without
 from snapshots.report import RunReport
 from snapshots.reports import reports
 from snapshots.roster import RunRoster, formers, note_aliases
@@ -248,18 +248,22 @@ class OpenRun:
             batch = replace(batch, records=[one for one, _ in sealed])
             refused = [RefusedRecord(*one) for one in unsealable]
             given = {id(one): record for one, record in sealed}
+        doing = f"run {self.id}: writing a batch"
+        if suspected := suspects(batch.records):
+            with store_border(doing):
+                found = await find_refused(self._session.session, suspected)
+            batch = replace(batch, records=without(batch.records, found))
+            refused += [one._replace(record=given.get(id(one.record), one.record)) for one in found]
         try:
             await self._write(batch, refused)
         except (psycopg.Error, UnicodeEncodeError) as error:
-            with store_border(f"run {self.id}: writing a batch"):
+            with store_border(doing):
                 may_be_a_record = isinstance(error, UnicodeEncodeError) or blames_a_record(error)
-                found = await find_refused(self._conn, batch.records) if may_be_a_record else []
+                found = await find_refused(self._session.session, batch.records) if may_be_a_record else []
                 if not found:
                     raise
-                bad = {id(one.record) for one in found}
-                good = [record for record in batch.records if id(record) not in bad]
                 refused += [one._replace(record=given.get(id(one.record), one.record)) for one in found]
-                await self._write(replace(batch, records=good), refused)
+                await self._write(replace(batch, records=without(batch.records, found)), refused)
 
     async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
         run = self._open.run

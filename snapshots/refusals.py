@@ -1,25 +1,25 @@
 r"""Find the records that Postgres refuses, so that a poison record costs only itself.
 
 jsonb refuses `\u0000`, lone surrogates, numbers beyond 131072 digits and very deep nesting; text refuses NUL and what is not
-UTF-8. Ingest checks for none of that: only after a batch was refused does this module search it, outside a transaction.
-`ledger` handles the refused records (quarantine, a hole).
+UTF-8. Ingest checks for none of that: this module searches a batch after it was refused, outside a transaction, and before that
+what Postgres' error would quote. `ledger` handles the refused records (quarantine, a hole).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
-from psycopg import AsyncConnection
 
 from snapshots.record import Record
 from snapshots.sql import load
+from snapshots.tenancy import TenantSession
 from snapshots.wire import text_array
 
 _SQL = load("ingest")
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{4}")
+_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _MAX_KEY_BYTES = 1024  # an index entry holds 2700 bytes; FHIR ids have at most 64 characters
 _REASONS = {
     "22P05": "the JSON contains \\u0000 or a lone surrogate, which Postgres cannot store",
@@ -41,17 +41,31 @@ def blames_a_record(error: psycopg.Error) -> bool:
     return error.sqlstate is not None and error.sqlstate[:2] in {"22", "54"}
 
 
-async def find_refused(conn: AsyncConnection[Any], records: Sequence[Record]) -> list[RefusedRecord]:
-    """Return the records of a refused batch that Postgres cannot store. The connection must be outside a transaction."""
+def suspects(records: Sequence[Record]) -> list[Record]:
+    """Return the records that Postgres may refuse with an error that quotes them.
+
+    Its server would log that: ask `find_refused` of these before they are sent with others. All other errors quote nothing.
+    """
+    return [record for record in records if b"\\u" in record.body and _ESCAPE.search(record.body)]
+
+
+async def find_refused(session: TenantSession, records: Sequence[Record]) -> list[RefusedRecord]:
+    """Return the records that Postgres cannot store. The session must be outside a transaction."""
     refused = [RefusedRecord(record, reason) for record in records if (reason := _unreadable(record))]
     known = {id(one.record) for one in refused}
     rest = [record for record in records if id(record) not in known]
-    # first one by one those whose text looks suspicious, so that a file full of them does not cost a search for each
-    suspects = [record for record in rest if _SUSPECT.search(record.body)]
-    for record in suspects:
-        refused += await _search(conn, [record])
-    suspected = {id(record) for record in suspects}
-    return refused + await _search(conn, [record for record in rest if id(record) not in suspected])
+    async with session.transaction(writes=True):
+        found = await session.conn.execute(_SQL["refused"], {"bodies": text_array([record.body for record in rest])})
+        async for place, state in found:
+            reason = _REASONS.get(state, f"Postgres refuses it as JSON (SQLSTATE {state})")
+            refused.append(RefusedRecord(rest[place - 1], reason))
+    return refused
+
+
+def without(records: Sequence[Record], refused: Sequence[RefusedRecord]) -> list[Record]:
+    """Return the records that are not refused."""
+    bad = {id(one.record) for one in refused}
+    return [record for record in records if id(record) not in bad]
 
 
 def _unreadable(record: Record) -> str | None:
@@ -69,20 +83,3 @@ def _unreadable(record: Record) -> str | None:
     if any(len(key) > _MAX_KEY_BYTES for key in keys):
         return f"an id longer than {_MAX_KEY_BYTES} bytes"
     return None
-
-
-async def _search(conn: AsyncConnection[Any], records: list[Record]) -> list[RefusedRecord]:
-    """Halve what is refused until single records are left."""
-    if not records:
-        return []
-    try:
-        await conn.execute(_SQL["is_json"], {"bodies": text_array([record.body for record in records])})
-    except psycopg.Error as error:
-        if not blames_a_record(error):
-            raise
-        if len(records) == 1:
-            state = error.sqlstate or ""
-            return [RefusedRecord(records[0], _REASONS.get(state, f"Postgres refuses it as JSON (SQLSTATE {state})"))]
-        middle = len(records) // 2
-        return await _search(conn, records[:middle]) + await _search(conn, records[middle:])
-    return []

@@ -54,8 +54,18 @@ def full_conninfo(url: str, *, login: str | None = None) -> str:
 
 
 async def pin(conn: AsyncConnection[Any]) -> None:
-    """Set in a session every setting that the code relies on."""
-    await _answering(conn, "pin")
+    """Set in a session every setting that the code relies on, and keep values of patients out of the server's log."""
+    await _set_up(conn)
+
+
+async def _set_up(conn: AsyncConnection[Any]) -> int:
+    """Return the id of the server process that answers."""
+    process = await _answering(conn, "pin")
+    if (
+        conn.info.server_version >= OLDEST_SERVER * 10000
+    ):  # an older one, which `check_server` refuses, does not know how
+        await conn.execute(_SQL["log_no_values"], prepare=False)
+    return process
 
 
 async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
@@ -71,7 +81,7 @@ async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
         ) from None
     try:
         with store_border("setting up a session"):
-            return conn, await _answering(conn, "pin")
+            return conn, await _set_up(conn)
     except BaseException:
         await conn.close()
         raise
@@ -98,6 +108,12 @@ async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
             return usual if row[0] else f"Its owner, or a superuser, must run: {row[1]};"
     except psycopg.Error:
         return usual
+
+
+async def settings_that_log(conn: AsyncConnection[Any]) -> list[str]:
+    """Return the settings that let values of patients of this session into the server's log, and that its login may not set."""
+    row = await (await conn.execute(_SQL["logs_values"])).fetchone()
+    return list(row[0] or ()) if row else []
 
 
 async def check_server(conn: AsyncConnection[Any], url: str, *, wait_s: float = _POOLER_WAIT_S) -> None:

@@ -278,6 +278,6 @@ CROSS JOIN LATERAL (
 ORDER BY s.resource_type, s.id, s.n DESC
 ON CONFLICT (run, resource_type, id) DO UPDATE SET said = coalesce(excluded.said, a.said), way = coalesce(a.way, excluded.way)
 
--- name: is_json
--- Whether these texts all become jsonb; the server's error says so when not.
-SELECT count(s.body::jsonb) FROM unnest(%(bodies)s) AS s (body)
+-- name: refused
+-- Which of these texts do not become jsonb, by their places, and the SQLSTATE of each.
+SELECT place, state FROM refused_bodies(%(bodies)s)

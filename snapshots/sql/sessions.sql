@@ -15,6 +15,24 @@ SELECT pg_backend_pid(),
     CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', false) END,
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
 
+-- name: log_no_values
+-- Keep values of patients out of the server's log, as far as this login may: errors quote them, and so do statements and parameters.
+-- A server that logs less than that goes on doing so.
+SELECT set_config('log_parameter_max_length_on_error', '0', false),
+    CASE WHEN has_parameter_privilege('log_parameter_max_length', 'SET') THEN set_config('log_parameter_max_length', '0', false) END,
+    CASE WHEN has_parameter_privilege('log_error_verbosity', 'SET') THEN set_config('log_error_verbosity', 'terse', false) END,
+    CASE WHEN has_parameter_privilege('log_min_error_statement', 'SET') THEN set_config('log_min_error_statement', 'panic', false) END,
+    CASE WHEN has_parameter_privilege('log_min_messages', 'SET') AND current_setting('log_min_messages') NOT IN ('fatal', 'panic')
+        THEN set_config('log_min_messages', 'log', false) END
+
+-- name: logs_values
+-- The settings that let values of patients of this session into the server's log.
+SELECT array_agg(name ORDER BY name) FROM (VALUES
+    ('log_parameter_max_length', ARRAY['0']), ('log_error_verbosity', ARRAY['terse']), ('log_min_error_statement', ARRAY['panic']),
+    ('log_min_messages', ARRAY['log', 'fatal', 'panic'])
+) AS s (name, keeps_them_out)
+WHERE current_setting(name) <> ALL (keeps_them_out)
+
 -- name: discard
 -- Rid a session of what its user left: role, settings, cursors, locks, temporary tables. DISCARD ALL but for the prepared
 -- statements: psycopg has them in its own list, and they hold no data.

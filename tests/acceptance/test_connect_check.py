@@ -29,7 +29,7 @@ def test_every_vendors_ehr_and_the_store_are_well(site: Site, vendor: str) -> No
         assert len(served.log.of("search")) + len(served.log.of("read")) == (0 if exports else 1)
         shown = site.run("config", "check", "--connect")
     assert {one["verdict"] for one in steps.values()} == {"ok"}, steps
-    assert {step for where, step in steps if where == "store"} == {"login", "server", "rights", "walls"}
+    assert {step for where, step in steps if where == "store"} == {"login", "server", "log", "rights", "walls"}
     assert {step for where, step in steps if where == name} >= {"dns", "tcp", "metadata", "token", "scopes", "search"}
     assert shown.code == 0
     assert "all is well" in shown.stdout
