@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from config.connections import Connection, keys_of_connection
 from config.errors import Problem
+from config.fhir_server import FhirServer
 from config.near_words import nearest
+from config.receivers import Receiver
 from config.settings import Settings, problems_of, refused
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.vendors import profile_for
@@ -35,15 +37,32 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
     return chosen
 
 
-def profile_problems(connection: Connection) -> Iterator[Problem]:
-    """Yield the connection's overrides that its vendor's profile refuses."""
-    if not connection.profile:
+def choose_receiver(settings: Settings, tenant: str | None, name: str) -> Receiver:
+    """Return the named receiver of the tenant; raise a usage error that suggests the closest name.
+
+    ConfigError names overrides that the profile refuses.
+    """
+    checked_tenant(settings, tenant)
+    known = {each.name: each for each in settings.receivers.values() if tenant in (None, each.tenant)}
+    if name not in known:
+        guess = nearest(name, known)
+        hint = f"did you mean {guess}? " if guess else ""
+        found = ", ".join(known) or "none; declare one as [receivers.NAME]"
+        raise typer.BadParameter(f"no receiver {name!r} in {settings.source}; {hint}there are: {found}")
+    if problems := list(profile_problems(known[name])):
+        raise refused(settings.source, problems)
+    return known[name]
+
+
+def profile_problems(server: FhirServer) -> Iterator[Problem]:
+    """Yield a server's overrides that its profile refuses."""
+    if not server.profile:
         return
 
     try:
-        profile_for(connection.vendor, connection.profile)
+        profile_for(server.profile_name, server.profile)
     except ValidationError as exc:
-        path = f"connections.{connection.name}.profile"
+        path = f"{server.path}.profile"
         for one in problems_of(exc, VendorProfile, path):
             key = one.path.removeprefix(f"{path}.")
             beside = f"write {key} = … beside profile, not in it; " if key in keys_of_connection() - {"mode"} else ""

@@ -77,6 +77,11 @@ COMMANDS: tuple[Command | Group, ...] = (
         "Follow a Bulk Publish dataset from its root to its end: links, counts, checksums, every line of every file.",
     ),
     Command(
+        "submit",
+        "cli.submit:submit",
+        "Submit a published dataset to a receiver ($bulk-submit), follow it, and count what was refused.",
+    ),
+    Command(
         "runs",
         "cli.runs:runs",
         "List the newest runs; show one with its holes, notes and counts by type; or give one up (discard).",

@@ -21,8 +21,9 @@ from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
 from cli.supervise import supervise
-from config.connections import Connection, masked_url
+from config.connections import Connection
 from config.errors import Problem, SecretUnreadableError
+from config.fhir_server import FhirServer, masked_url
 from config.settings import Settings, read_settings, refused
 from connectors.core.errors import AuthError
 from connectors.fhir.auth.assertion import load_signing_key
@@ -61,15 +62,18 @@ def check(
     tenant, json = invocation.tenant, invocation.json
     settings, problems = read_settings(invocation.config, os.environ, vendors=PROFILES, profile=VendorProfile)
     connections = settings.of_tenant(tenant)
-    found = {name: list(connection_problems(each, os.environ)) for name, each in connections.items()}
+    receivers = {name: each for name, each in settings.receivers.items() if tenant in (None, each.tenant)}
+    found = {name: list(server_problems(each, os.environ)) for name, each in connections.items()}
+    of_receivers = {name: list(server_problems(each, os.environ)) for name, each in receivers.items()}
     # warn about one connection even if another has a problem
     warnings = [
         *settings_warnings(settings),
         *(text for name, each in connections.items() if not found[name] for text in connection_warnings(each)),
+        *(text for name, each in receivers.items() if not of_receivers[name] for text in server_warnings(each)),
     ]
     problems += [
         *settings.encryption.key_problems(os.environ),
-        *(problem for each in found.values() for problem in each),
+        *(problem for each in (*found.values(), *of_receivers.values()) for problem in each),
     ]
     checked: list[Checked] = []
     if connect:
@@ -156,36 +160,34 @@ async def _connected(
     return checked
 
 
-def connection_problems(connection: Connection, environ: Mapping[str, str]) -> Iterator[Problem]:
+def server_problems(server: FhirServer, environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield the problems that `config` alone cannot see: unreadable secrets and files, overrides that the profile refuses."""
-    path = f"connections.{connection.name}"
+    path = server.path
     read: dict[str, str] = {}
-    for key, ref in connection.secrets.items():
+    for key, ref in server.secrets.items():
         try:
             read[key] = ref.read(environ).reveal()
         except SecretUnreadableError as exc:
             found, _, allowed = str(exc).rpartition(": ")
             yield Problem(f"{path}.{key}", found, allowed)
-    opens = connection.key_passphrase is None or "key_passphrase" in read
-    if "key" in read and connection.auth == "smart" and opens:
-        yield from _key_problems(connection, path, read["key"], read.get("key_passphrase"))
-    for key, file in connection.files.items():
+    opens = server.key_passphrase is None or "key_passphrase" in read
+    if "key" in read and server.auth == "smart" and opens:
+        yield from _key_problems(server, path, read["key"], read.get("key_passphrase"))
+    for key, file in server.files.items():
         if not file.is_file() or not os.access(file, os.R_OK):
             found = "this user may not read" if file.exists() else "does not exist"
             found = "is a folder" if file.is_dir() else found
             found += "; folders are separated by /" if "\\" in str(file) else ""
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
-    yield from profile_problems(connection)
+    yield from profile_problems(server)
 
 
-def _key_problems(connection: Connection, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
+def _key_problems(server: FhirServer, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
 
     try:
-        load_signing_key(
-            text, PROFILES[connection.vendor], kid=connection.kid, alg=connection.alg, passphrase=passphrase
-        )
+        load_signing_key(text, PROFILES[server.profile_name], kid=server.kid, alg=server.alg, passphrase=passphrase)
     except AuthError as exc:
-        yield Problem(f"{path}.key", f"{connection.key}, which cannot sign a login", str(exc))
+        yield Problem(f"{path}.key", f"{server.key}, which cannot sign a login", str(exc))
 
 
 def settings_warnings(settings: Settings) -> Iterator[str]:
@@ -200,14 +202,19 @@ def settings_warnings(settings: Settings) -> Iterator[str]:
             )
 
 
+def server_warnings(server: FhirServer) -> Iterator[str]:
+    """Yield warnings about one connection or receiver: settings that work but are unwise."""
+    if server.base_url.startswith("http://") and not any(host in server.base_url for host in LOCAL_HOSTS):
+        yield f"{server.path}.base_url is http: charts and tokens travel unencrypted"
+    for key, ref in server.secrets.items():
+        if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
+            yield f"{server.path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
+
+
 def connection_warnings(connection: Connection) -> Iterator[str]:
     """Yield warnings about one connection: settings that work but are unwise."""
-    path = f"connections.{connection.name}"
-    if connection.base_url.startswith("http://") and not any(host in connection.base_url for host in LOCAL_HOSTS):
-        yield f"{path}.base_url is http: charts and tokens travel unencrypted"
-    for key, ref in connection.secrets.items():
-        if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
-            yield f"{path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
+    path = connection.path
+    yield from server_warnings(connection)
     for key, place in former_places(connection.profile, VendorProfile).items():
         yield f"{path}.profile.{key} is now {path}.profile.{place}; the former name still works"
     if connection.cohort_system and not connection.cohort:
@@ -241,14 +248,17 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
         yield "encryption.current", settings.encryption.current_key, _origin(settings, "encryption.current")
     for role, names in settings.roles.items():
         yield f"roles.{role}", _text(names), "file"
-    for name, connection in settings.of_tenant(tenant).items():
-        yield from _effective_of(name, connection, settings)
+    for connection in settings.of_tenant(tenant).values():
+        yield from _effective_of(connection, settings)
+    for receiver in settings.receivers.values():
+        if tenant in (None, receiver.tenant):
+            yield from _effective_of(receiver, settings)
 
 
-def _effective_of(name: str, connection: Connection, settings: Settings) -> Iterator[tuple[str, str, str]]:
+def _effective_of(server: FhirServer, settings: Settings) -> Iterator[tuple[str, str, str]]:
 
-    path = f"connections.{name}"
-    for key, value in dict(connection).items():
+    path = server.path
+    for key, value in dict(server).items():
         if key in ("name", "profile"):
             continue
         written = "validate" if key == "validate_resources" else key
@@ -257,13 +267,13 @@ def _effective_of(name: str, connection: Connection, settings: Settings) -> Iter
         if key == "auth" and origin == "default" and value != "none":
             origin = "implied by the other keys"
         yield f"{path}.{written}", text, origin
-    profile = profile_for(connection.vendor, connection.profile)
-    written_flat = set(former_places(connection.profile, VendorProfile).values())
+    profile = profile_for(server.profile_name, server.profile)
+    written_flat = set(former_places(server.profile, VendorProfile).values())
     for key, value in profile:
         fields = {f"{key}.{name}": each for name, each in value} if isinstance(value, BaseModel) else {key: value}
         for field, each in fields.items():
             in_file = field in written_flat or f"{path}.profile.{field}" in settings.written
-            origin = "file" if in_file else f"profile of {connection.vendor}"
+            origin = "file" if in_file else f"profile of {server.profile_name}"
             yield f"{path}.profile.{field}", _text(each), origin
 
 
@@ -281,6 +291,8 @@ def _text(value: Any) -> str:
         return "(not set)"
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "(none)"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {each}" for key, each in value.items()) or "(none)"
     return str(value)
 
 

@@ -93,6 +93,15 @@ url = "embedded"
 #: base_url = "https://gateway.example.org/fhir"
 #: bearer_token = "env:GATEWAY_TOKEN"
 
+# Who receives published datasets: `chartferry submit` (docs/submit.md). It logs in as connections do.
+#: [receivers.registry]
+#: base_url = "https://registry.example.org/fhir"
+#: submitter = "urn:oid:2.16.840.1.113883.4.6|1234567893"   # under which identifier it knows us
+#: client_id = "chartferry"
+#: key = "file:keys/registry.jwk.json"
+#: file_request_headers = { Authorization = "env:FILES_TOKEN" }   # with these it asks for our files
+#: oauth_metadata_url = "https://data.example.org/.well-known/smart-configuration"   # or gets a token there
+
 # Defaults for `chartferry export`.
 #: [export]
 #: out = "export"                           # or a URL: s3://bucket/charts, sftp://user@host/charts

@@ -22,7 +22,8 @@ from cli.render import emit_json, say, tell
 from mocks.faults import read_script
 from mocks.manners import MANNERS
 from mocks.mock_config import MockConfig
-from mocks.serving import Served, ServingError, run_forever
+from mocks.serving import Served, run_forever
+from mocks.web_server import ServingError
 
 EXAMPLES = (
     "chartferry mock serve --vendor epic --port 8001 > chartferry.toml",

@@ -21,11 +21,15 @@ from cli.plan_preview import PreviewRuns
 from cli.preview import KickOffReachedError, Preview, PreviewClient
 from cli.wanted import Wanted
 from config.connections import STORED, Connection
+from config.fhir_server import FhirServer
+from config.receivers import Receiver
 from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.login import log_in
 from connectors.fhir.inquiry import Step, inquire
 from connectors.fhir.prove.prove import ProofRequest, prove
 from connectors.fhir.run import LogIn
+from connectors.fhir.submit.submission import SCOPE, Submission
+from connectors.fhir.submit.submit import Submitted, submit
 from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.origins import Origins
@@ -52,8 +56,8 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
     return None
 
 
-def _credentials(connection: Connection) -> Credentials:
-
+def _credentials(connection: FhirServer, scopes: tuple[str, ...] = ()) -> Credentials:
+    """Read the secrets of a login. `scopes` are asked for where the configuration names none."""
     secrets = {key: ref.read(os.environ).reveal() for key, ref in connection.secrets.items()}
     return Credentials(
         auth=connection.auth,
@@ -64,7 +68,7 @@ def _credentials(connection: Connection) -> Credentials:
         bearer_token=secrets.get("bearer_token"),
         kid=connection.kid,
         alg=connection.alg,
-        scopes=connection.scopes,
+        scopes=connection.scopes or scopes,
     )
 
 
@@ -166,6 +170,40 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
         log_in = _log_in(client, connection, request, rng)
         async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
             yield step
+
+
+async def submit_to(
+    receiver: Receiver,
+    *,
+    manifest_url: str,
+    fhir_base_url: str,
+    state: str,
+    on_progress: Callable[[str], None],
+    keep: Callable[[bytes], None],
+) -> Submitted:
+    """Submit a dataset to a receiver, or go on with a submission that it has; errors propagate.
+
+    `state` names what the dataset holds: the same state is the same submission. `keep` gets each line of the outcomes.
+    """
+    headers = {name: ref.read(os.environ).reveal() for name, ref in receiver.file_request_headers.items()}
+    system, _, value = receiver.submitter.partition("|")
+    submission = Submission(
+        submitter=(system, value),
+        manifest_url=manifest_url,
+        fhir_base_url=fhir_base_url,
+        state=state,
+        oauth_metadata_url=receiver.oauth_metadata_url,
+        file_request_headers=tuple(sorted(headers.items())),
+    )
+    profile = profile_for(receiver.profile_name, receiver.profile)
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with EhrClient(receiver, profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+        sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
+        credentials = _credentials(receiver, scopes=(SCOPE,))
+        await log_in(client, credentials, profile, (), clock=time.time, sleep=sleep, rng=rng)
+        return await submit(
+            submission, client, profile, clock=time.time, sleep=asyncio.sleep, on_progress=on_progress, keep=keep
+        )
 
 
 async def preview_connection(

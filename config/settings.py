@@ -16,31 +16,36 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from config.accountability import AuditRules, role_problems
 from config.base_urls import without_ids
-from config.connections import (
-    NAME_PATTERN,
-    NAME_RULE,
-    Connection,
-    OptionalRef,
-    auth_problems,
-    masked_url,
-    place_in_connection,
-)
+from config.connections import Connection, place_in_connection
 from config.encryption import Encryption
 from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.fhir_server import NAME_PATTERN, NAME_RULE, FhirServer, OptionalRef, auth_problems, masked_url
 from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
+from config.receivers import Receiver
 from config.resource_types import as_list
 from config.secret_refs import ALLOWED
 from config.toml_text import pasted_problem, texts, tree_of
 
 FILE_NAME = "chartferry.toml"
 ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
-SECRET_KEYS = ("key", "key_passphrase", "client_secret", "bearer_token", "proxy", "password", "token", "secret")
+SECRET_KEYS = (
+    "key",
+    "key_passphrase",
+    "client_secret",
+    "bearer_token",
+    "proxy",
+    "password",
+    "token",
+    "secret",
+    "file_request_headers",
+)
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
 _PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq accepts a password there too
 
 Model = TypeVar("Model", bound=BaseModel)
+Server = TypeVar("Server", bound=FhirServer)
 
 
 def _out(value: object, info: ValidationInfo) -> object:
@@ -84,6 +89,7 @@ class Settings(BaseModel):
     store_url: str = "embedded"
     tenants: dict[str, Tenant] = {}
     connections: dict[str, Connection] = {}
+    receivers: dict[str, Receiver] = {}
     export: ExportDefaults = ExportDefaults()
     audit: AuditRules = AuditRules()
     encryption: Encryption = Encryption()
@@ -160,7 +166,7 @@ def read_settings(
         raise refused(source, unread)
 
     context = {"base": source.parent, "vendors": tuple(vendors), "profile": profile}
-    tops = ("store", "tenants", "connections", "export", "audit", "roles", "encryption")
+    tops = ("store", "tenants", "connections", "receivers", "export", "audit", "roles", "encryption")
     store = tree.get("store", {})
     problems: list[Problem] = [*_unknown(tree, tops, "", profile), *_unknown(store, ("url",), "store.", profile)]
     store_url = _store_url(_table(tree, "store", problems), source.parent, environ, problems)
@@ -171,12 +177,14 @@ def read_settings(
     roles, wrong_roles = role_problems(_table(tree, "roles", problems))
     problems.extend(wrong_roles)
     tenants = _tenants(_table(tree, "tenants", problems), context, problems)
-    connections = _connections(_table(tree, "connections", problems), context, set(tenants), problems)
+    connections = _servers(Connection, _table(tree, "connections", problems), context, set(tenants), problems)
+    receivers = _servers(Receiver, _table(tree, "receivers", problems), context, set(tenants), problems)
     settings = Settings(
         source=source,
         store_url=store_url,
         tenants=tenants,
         connections=connections,
+        receivers=receivers,
         export=export or ExportDefaults(),
         audit=audit or AuditRules(),
         encryption=encryption or Encryption(),
@@ -260,12 +268,12 @@ def _tenants(table: dict[str, Any], context: Mapping[str, Any], problems: list[P
     return found
 
 
-def _connections(
-    table: dict[str, Any], context: Mapping[str, Any], tenants: set[str], problems: list[Problem]
-) -> dict[str, Connection]:
+def _servers(
+    model: type[Server], table: dict[str, Any], context: Mapping[str, Any], tenants: set[str], problems: list[Problem]
+) -> dict[str, Server]:
     found = {}
     for name, entry in table.items():
-        path = f"connections.{name}"
+        path = f"{model.table}.{name}"
         if not isinstance(entry, dict):
             problems.append(Problem(path, shown(name, entry), f"a table: [{path}]"))
             continue
@@ -277,10 +285,10 @@ def _connections(
                 Problem(
                     f"{path}.name",
                     "an unknown key",
-                    f"no such key: the table's name is the connection's name, [{path}]",
+                    f"no such key: the table's name is the name, [{path}]",
                 )
             )
-        connection = _parse(Connection, {**entry, "name": name}, path, context, problems)
+        server = _parse(model, {**entry, "name": name}, path, context, problems)
         problems.extend(auth_problems(entry, path))
         tenant = entry.get("tenant", "default")
         if tenants and isinstance(tenant, str) and tenant not in {"default", *tenants}:
@@ -288,8 +296,8 @@ def _connections(
             hint = f"did you mean {guess}? " if guess else ""
             allowed = f"{hint}one of: {', '.join(sorted(tenants))}; or declare [tenants.{tenant}]"
             problems.append(Problem(f"{path}.tenant", repr(tenant), allowed))
-        if connection is not None:
-            found[name] = connection
+        if server is not None:
+            found[name] = server
     return found
 
 

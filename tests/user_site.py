@@ -66,6 +66,12 @@ class Site:
         self._store_url = store_url
         self._connections: list[str] = []
         self._encryption = ""
+        self._more = ""
+        self._write()
+
+    def add(self, text: str) -> None:
+        """Write more into the configuration, after the connections."""
+        self._more += text
         self._write()
 
     def connect(self, served: Served, name: str | None = None, **settings: Any) -> str:
@@ -118,7 +124,7 @@ class Site:
         self._write()
 
     def _write(self) -> None:
-        text = f'[store]\nurl = "{self._store_url}"\n\n{self._encryption}' + "\n".join(self._connections)
+        text = f'[store]\nurl = "{self._store_url}"\n\n{self._encryption}' + "\n".join(self._connections) + self._more
         (self.folder / "chartferry.toml").write_text(text)
 
     def start(self, *words: str) -> subprocess.Popen[str]:

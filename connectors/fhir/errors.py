@@ -15,7 +15,8 @@
             │   ├── EhrDownError            not sent: too many calls before this one got no answer
             │   └── QuietHoursError         not sent: the configuration forbids requests at this hour
             ├── TerminalFetchError       the server's answer will not change: 400, 403, 404, …
-            │   └── ExportRefusedError      a kick-off was refused because of its request; no job has begun
+            │   ├── ExportRefusedError      a kick-off was refused because of its request; no job has begun
+            │   └── SubmissionError         a receiver refused a submission, or gave it up
             └── ProtocolError            an answer that the specification does not allow
 
 `transport.retry_table` decides whether an error is worth another try; the error's type says so. Messages name the
@@ -110,6 +111,10 @@ class ExportRefusedError(TerminalFetchError):
     ) -> None:
         super().__init__(message, status=status, codes=codes)
         self.named = named
+
+
+class SubmissionError(TerminalFetchError):
+    """A receiver refused a submission, or gave it up."""
 
 
 class ProtocolError(RequestError):

@@ -127,6 +127,12 @@ def request_of(page: Page) -> str | None:
     return told if isinstance(told, str) else None
 
 
+def connection_of(page: Page) -> str | None:
+    """Return whose charts chartferry publishes there; None: the dataset is not chartferry's."""
+    told = _parts(page.members.get("extension"), DATASET).get("connection")
+    return told if isinstance(told, str) else None
+
+
 def _entries(entries: Any, where: str) -> tuple[FileEntry, ...]:
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         raise DatasetError(f"{where} is not a list of objects")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mocks.mock_config import MockConfig
-from mocks.serving import ServingError, serve
+from mocks.serving import serve
+from mocks.web_server import ServingError
 from tests.integration.mocks.raw_client import Http
 
 PROGRAM = """

@@ -132,7 +132,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     )
     assert problems["stor"] == (
         "an unknown key",
-        "did you mean store? one of: store, tenants, connections, export, audit, roles, encryption",
+        "did you mean store? one of: store, tenants, connections, receivers, export, audit, roles, encryption",
     )
     assert "hunter2" not in str(problems)
     assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv, parquet")
@@ -296,3 +296,25 @@ def test_the_audits_rules_and_the_roles_are_read_with_their_mistakes_named(tmp_p
         "roles.research",
         "roles.a,b",
     }
+
+
+def test_a_receiver_logs_in_as_a_connection_does_and_its_mistakes_are_named(tmp_path: Path) -> None:
+    problems = problems_in(
+        tmp_path,
+        """
+        [receivers.registry]
+        base_url = "registry.example.org"
+        submitter = "1234567893"
+        client_id = "a"
+        file_request_headers = { Authorization = "Bearer hunter2" }
+        cohort = "file:x.csv"
+        """,
+    )
+    assert set(problems) == {
+        "receivers.registry.base_url",
+        "receivers.registry.submitter",
+        "receivers.registry.key",
+        "receivers.registry.file_request_headers.Authorization",
+        "receivers.registry.cohort",
+    }
+    assert "hunter2" not in str(problems)

@@ -1,0 +1,54 @@
+"""Where a published dataset is read from: a folder, another destination, or a web server."""
+
+from __future__ import annotations
+
+import gzip
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from exports.delivery.place_name import destination_of
+from exports.errors import DatasetError
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 60
+
+
+def is_served(where: str) -> bool:
+    """Return whether a web server has it, so that others may read it there as well."""
+    return urlsplit(where).scheme in {"http", "https"}
+
+
+def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
+    """Return what its root is called, and what reads a file by its URL.
+
+    Raises:
+        PlanError, DestinationError: no destination has such a name, or it cannot be reached.
+    """
+    if is_served(where):
+        return where, _over_http
+    there = destination_of(where)
+    # wherever its pages say that it will be served, its files lie beside each other
+    return "manifest.json", lambda url: there.chunks(Path(unquote(url.rpartition("/")[2])).name)
+
+
+def _over_http(url: str) -> Iterator[bytes]:
+    """Read a file from a server; gzip is understood where the server says so."""
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise DatasetError("a page refers to a URL that is neither http nor https")
+    asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+            coded = answer.headers.get("Content-Encoding", "").lower() == "gzip"
+            stream = gzip.GzipFile(fileobj=answer) if coded else answer
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in {404, 410}:
+                raise FileNotFoundError from None
+            raise DatasetError(f"the server answers {error.code} for {url.rpartition('/')[2]}") from None
+    except (OSError, EOFError) as error:
+        raise DatasetError(f"{url.rpartition('/')[2]} cannot be read: {getattr(error, 'reason', error)}") from None
