@@ -55,6 +55,11 @@ COMMANDS: tuple[Command | Group, ...] = (
         "List the runs that changed one patient's chart, oldest first, with what each did.",
     ),
     Command(
+        "find",
+        "cli.find:find",
+        "List the ids of a connection's patients who have exactly this identifier, number, or name and birth date.",
+    ),
+    Command(
         "diff",
         "cli.diff:diff",
         "List what was added, changed and deleted between the ends of two runs; of changes, the JSON pointers of what changed.",

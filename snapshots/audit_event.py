@@ -20,6 +20,7 @@ class Action(StrEnum):
     LISTING = "listing"  # the ids of a connection's patients, nothing else
     AUDIT = "audit"  # the audit itself
     PRUNE = "prune"  # what was kept long enough was deleted: events, versions, quarantine
+    FIND = "find"  # whose identifier, number, or name and birth date it is
     ERASE = "erase"  # every trace of a patient was deleted
 
 

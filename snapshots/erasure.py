@@ -23,7 +23,7 @@ from snapshots.tenancy import TenantSession
 
 _SQL, _LEDGER = load("erasure"), load("ledger")
 _KEYED = ("resource", "resource_history", "rival", "listed", "evidence", "member", "member_history", "referenced")
-_OF_PATIENT = ("member", "member_history", "roster", "lag", "deferral", "referenced")
+_OF_PATIENT = ("member", "member_history", "roster", "lag", "deferral", "referenced", "patient_index", "patient_token")
 # how a column tells of a patient: by its name, else it is searched for a reference, by its type
 _COLUMNS = {
     **dict.fromkeys(("patient_id", "former_id", "surviving_id", "of_chart"), "patient"),

@@ -26,6 +26,7 @@ from snapshots.given_up import LeftBehind
 from snapshots.ingest import Taking, prepare, take_in
 from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
+from snapshots.patient_index import index_records
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.references import StoredReferences, note_mentions
 from snapshots.refusals import RefusedRecord, blames_a_record, find_refused, suspects, without
@@ -38,7 +39,6 @@ from snapshots.sql import load
 from snapshots.unit import Unit
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
-from snapshots.witness import Deletion, Way
 
 _SQL = load("ledger")
 _PLANNED_AT_ONCE = 5_000  # units per statement, which limits memory for a plan of millions
@@ -270,10 +270,15 @@ class OpenRun:
         async with self._session.session.transaction(writes=True):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
             taking = await self._prepared()
-            taking.ways = await self._ways.of((*_ways_of(batch.records), *_ways_of(batch.deletions)))
+            taking.ways = await self._ways.of(
+                [*(one.way for one in batch.records), *(one.way for one in batch.deletions)]
+            )
             intake = await take_in(self._conn, batch.records, batch.deletions, taking)
             taking.all_new = taking.all_new and not intake.collided
             await note_attached(self._conn, batch.records, intake.merged, taking.own)
+            await index_records(
+                self._session.session, self._open.connection, self._open.scope.connection, batch.records
+            )
             await note_mentions(self._conn, run, batch.mentions)
             quarantined = [*batch.quarantined, *(_quarantined(one) for one in refused)]
             if quarantined:
@@ -388,10 +393,6 @@ class OpenRun:
 
     async def _report(self) -> RunReport:
         return (await reports(self._conn, [self.id]))[0]
-
-
-def _ways_of(given: Sequence[Record] | Sequence[Deletion]) -> set[Way | None]:
-    return {one.way for one in given}
 
 
 def _quarantined(refusal: RefusedRecord) -> Quarantined:

@@ -75,6 +75,11 @@ class Sealer:
         """Return a keyed hash of `size` bytes (BLAKE2b as a MAC, RFC 7693): without the secret it lets nobody guess a content."""
         return blake2b(content, digest_size=size, key=self._secret).digest()
 
+    def derived(self, purpose: str) -> bytes:
+        """Return a key of 32 bytes for one purpose, from the store's secret, which stays when the keys change."""
+        info = f"chartferry {purpose}".encode()
+        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._secret)
+
     def seal(self, plain: bytes, place: Place) -> bytes:
         """Return the sealed form of a value, in ASCII without quotation marks and backslashes."""
         sealed = urlsafe_b64encode(self._encrypted(plain, place)).rstrip(b"=")

@@ -27,6 +27,8 @@ from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
 from snapshots.opening import open_snapshot
 from snapshots.pace import connections_down, pace_of
+from snapshots.patient_index import find_patients, index_missing
+from snapshots.patient_terms import Term
 from snapshots.peek import Peek, peek
 from snapshots.pool import SessionPool, opened_pool
 from snapshots.proof_session import ProofSession, open_proof
@@ -161,6 +163,23 @@ class Store:
                     whose = named_patients(connection, [patient])
                     await audited.note(WhatWasRead(connections=[connection], types=types, patients=[whose]))
         return history
+
+    async def find(self, connection: str, term: Term) -> list[str]:
+        """Return the ids of a connection's live patients who have a term, in order; none for a connection that never ran.
+
+        Patients whom an earlier chartferry wrote are indexed first.
+
+        Raises:
+            MissingRightsError: there are some of these, and the login may not write.
+        """
+        async with self._pool.session() as session:
+            with store_border("finding patients"):
+                await index_missing(session, connection)
+                async with reading(session, Action.FIND) as audited:
+                    found = await find_patients(session, connection, term)
+                    whose = [named_patients(connection, found)]
+                    await audited.note(WhatWasRead(connections=[connection], types=["Patient"], patients=whose))
+        return found
 
     async def erase(self, connection: str, patient: str) -> Erased:
         """Delete every trace of a patient of a connection but the audit's, and note that there.
