@@ -92,6 +92,17 @@ COMMANDS: tuple[Command | Group, ...] = (
         "List the newest runs; show one with its holes, notes and counts by type; or give one up (discard).",
     ),
     Group(
+        "keys",
+        "Encrypt the store anew with the current key.",
+        (
+            Command(
+                "rotate-store",
+                "cli.keys:rotate_store",
+                "Encrypt what older keys have encrypted with the current key, so that the older ones can be taken away.",
+            ),
+        ),
+    ),
+    Group(
         "config",
         "Check the configuration.",
         (

@@ -71,6 +71,11 @@ class Sealer:
     def __repr__(self) -> str:
         return f"Sealer(tenant {self._tenant}, key {self._current})"
 
+    @property
+    def current(self) -> str:
+        """The id of the key that seals."""
+        return self._current
+
     def digest(self, content: bytes, size: int = 16) -> bytes:
         """Return a keyed hash of `size` bytes (BLAKE2b as a MAC, RFC 7693): without the secret it lets nobody guess a content."""
         return blake2b(content, digest_size=size, key=self._secret).digest()

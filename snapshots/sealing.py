@@ -108,9 +108,19 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
     Raises:
         SealedValueError: a value was altered, or belongs to another row or another place in it.
     """
+    return _edited(text, [(span, plain) for span, plain, _ in _opened(text, kind, id_, sealer, below)])
+
+
+def resealed_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
+    """Return a row's JSON with its encrypted values encrypted anew, with the current key; raises SealedValueError."""
+    found = _opened(text, kind, id_, sealer)
+    return _edited(text, [(span, b'"' + sealer.seal(plain, place) + b'"') for span, plain, place in found])
+
+
+def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -> Iterator[tuple[Span, bytes, Place]]:
+    """The encrypted values of a row: where each stands in its JSON, what it says, and where it belongs."""
     if MARK not in text:
-        return text
-    edits = []
+        return
     for leaf in _strings(structure_of(text), text, _is_sealed):
         plain, place = sealer.unseal(text[slice(*leaf.span)][1:-1], kind)
         here = Place(kind, id_, leaf.pointer.removeprefix(below))
@@ -119,8 +129,7 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
                 f"{sealer.told(here)} has the encrypted value of another row or place: it was moved. Take the row from a backup, "
                 "or sync it again into an empty store."
             )
-        edits.append((leaf.span, plain))
-    return _edited(text, edits)
+        yield leaf.span, plain, place
 
 
 def _strings(tree: Node, text: bytes, wanted: Callable[[bytes], bool]) -> Iterator[Leaf]:

@@ -48,14 +48,21 @@ async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer 
 
 
 async def require_same(session: TenantSession) -> None:
-    """Raise StoreKeyError if the store has become encrypted since it was opened without keys.
+    """Raise StoreKeyError if the store has become encrypted since it was opened without keys, or its key is no more the store's.
 
     Ask it in the transaction that begins a run: `shut_out` lets only one of the two be first.
     """
-    if session.sealer is None and await _kept(session):
+    kept = await _kept(session)
+    if session.sealer is None and kept:
         raise StoreKeyError(
             f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
             "command again. Nothing was written."
+        )
+    if session.sealer is not None and session.sealer.current not in kept:
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} has been encrypted with another key meanwhile: it knows {_listed(kept)}, not "
+            f"{session.sealer.current} any more. Name its key as `current` in [encryption], and run the command again. Nothing "
+            "was written."
         )
 
 

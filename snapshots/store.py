@@ -38,6 +38,7 @@ from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
 from snapshots.retention import Pruned, prune
 from snapshots.rights import require_creating, require_writing
+from snapshots.rotation import Rotated, rotate
 from snapshots.sealed_values import Keyring, Sealer
 from snapshots.sealing_keys import sealer_for
 from snapshots.server import running_server
@@ -207,6 +208,19 @@ class Store:
         """
         async with self._pool.owner_session() as session:
             return await prune(session, history=history, quarantine=quarantine, dry_run=dry_run)
+
+    async def rotate(self) -> Rotated:
+        """Encrypt with the current key what older keys have encrypted; the owner does it, and no run goes on meanwhile.
+
+        A call that was cut is gone on with by the next. If every row could be opened, the store forgets its older keys.
+
+        Raises:
+            StoreKeyError: the store is plain.
+            ConnectionBusyError: a run is in progress.
+            MissingRightsError: the login does not own the tables.
+        """
+        async with self._pool.owner_session() as session:
+            return await rotate(session)
 
     @property
     def audit(self) -> AuditReader:

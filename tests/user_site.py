@@ -105,12 +105,15 @@ class Site:
         self._write()
         return name
 
-    def encrypt(self, key: str | None, name: str = "k1") -> None:
-        """Configure this key (base64) for the store; None: no keys any more."""
+    def encrypt(self, key: str | None, name: str = "k1", *, former: Mapping[str, str] | None = None) -> None:
+        """Configure this key (base64) for the store, and former ones beside it; None: no keys any more."""
         self._encryption = ""
         if key is not None:
-            (self.folder / "store.key").write_text(key)
-            self._encryption = f'[encryption]\nkeys = {{ {name} = "file:store.key" }}\n\n'
+            keys = {**(former or {}), name: key}
+            for each, value in keys.items():
+                (self.folder / f"{each}.key").write_text(value)
+            listed = ", ".join(f'{each} = "file:{each}.key"' for each in keys)
+            self._encryption = f'[encryption]\nkeys = {{ {listed} }}\ncurrent = "{name}"\n\n'
         self._write()
 
     def move(self, served: Served) -> None:

@@ -77,3 +77,20 @@ def test_a_view_shows_encrypted_elements_and_one_that_computes_with_them_writes_
     (row,) = csv_rows(site.folder / "out" / "patient.csv.gz")
     assert row["family_name"] == person["name"][0]["family"]
     assert row["birth_date"] == person["birthDate"]
+
+
+def test_a_clinic_that_takes_a_new_key_needs_the_old_one_no_more_and_finds_nothing_changed(site: Site) -> None:
+    site.encrypt(KEY)
+    with mock("generic", patients=2) as served:
+        site.connect(served)
+        site.sync()
+        assert site.run("export", "--out", "before", "--format", "ndjson").code == 0
+        assert site.run("keys", "rotate-store").code == 4
+        site.encrypt(OTHER, "k2", former={"k1": KEY})
+        done = site.run("keys", "rotate-store", "--json")
+        assert (done.code, done.json["status"], done.json["damaged"]) == (0, "complete", 0)
+        site.encrypt(OTHER, "k2")
+        assert sum(one["changed"] for one in site.sync()["runs"]) == 0
+    assert site.run("export", "--out", "after", "--format", "ndjson").code == 0
+    before, after = (site.folder / name / "Patient.ndjson.gz" for name in ("before", "after"))
+    assert before.read_bytes() == after.read_bytes()

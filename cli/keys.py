@@ -1,0 +1,43 @@
+"""`chartferry keys rotate-store`: encrypts the store anew with the current key. The store's owner runs it."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.choosing import choose_tenant
+from cli.configuration import settings_of
+from cli.exit_codes import ExitCode
+from cli.in_store import in_store
+from cli.invocation import invocation_of
+from cli.render import emit_json, print_table, tell
+
+EXAMPLES = ("chartferry keys rotate-store", "chartferry keys rotate-store --tenant mercy")
+
+
+def rotate_store(context: typer.Context) -> int:
+    """Encrypt what older keys have encrypted with the current key, so that the older ones can be taken away.
+
+    No sync can go on meanwhile. Run it again to go on with one that was stopped.
+
+    Exit codes: 0 encrypted anew, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
+    """
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    rotated = in_store(invocation, settings, choose_tenant(settings, invocation.tenant), lambda store: store.rotate())
+    code = ExitCode.PARTIAL if rotated.damaged else ExitCode.COMPLETE if rotated.rows else ExitCode.NOTHING
+    if invocation.json:
+        status = {ExitCode.PARTIAL: "partial", ExitCode.COMPLETE: "complete", ExitCode.NOTHING: "nothing"}[code]
+        emit_json({"status": status, "rows": dict(rotated.rows), "damaged": rotated.damaged})
+        return code
+    if rotated.rows:
+        print_table(("encrypted anew", "rows#"), [(table, str(count)) for table, count in rotated.rows.items()])
+    if rotated.damaged:
+        tell(
+            f"{rotated.damaged} rows are damaged, and stay as they are: keep the older keys, or take the rows from a backup"
+        )
+    else:
+        current = settings.encryption.current_key
+        tell(
+            f"all is encrypted with key {current}: the other keys can be taken out of [encryption], of backups not yet"
+        )
+    return code

@@ -1,0 +1,172 @@
+"""Encrypts anew, with the current key, what older keys have encrypted, so that these can be taken away.
+
+No run of the tenant's goes on meanwhile. Rows keep their runs, and their hashes, which the tenant's secret keys: the next night
+finds what is unchanged unchanged. It goes through each table block by block, a transaction for some blocks; what a call that was
+cut has done, the next passes over. `sealing_keys` decides which keys open a store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import sql
+
+from snapshots.beginning import lock_connection
+from snapshots.errors import SealedValueError, StoreKeyError, store_border
+from snapshots.rights import require_owning
+from snapshots.sealed_values import Place, Sealer
+from snapshots.sealing import resealed_row
+from snapshots.sql import load
+from snapshots.tenancy import TenantSession
+
+_SQL = load("rotation")
+_BLOCKS = 64  # of 8 kB, in one transaction
+_AT_ONCE = 200  # rows in memory
+
+
+class Rotated(NamedTuple):
+    """What was encrypted anew."""
+
+    rows: Mapping[str, int]  # by table, those without any left out
+    damaged: int  # rows that no key opens: they stay as they are, and the store goes on knowing its older keys
+
+
+class _Column(NamedTuple):
+    """A column with encrypted values: how its rows are found, and how one is encrypted anew."""
+
+    name: LiteralString
+    type: LiteralString
+    kind: LiteralString  # of the place that a value is bound to, as SQL
+    id: LiteralString
+    older: LiteralString  # condition: the row has values of older keys
+    resealed: Callable[[bytes, str, str, Sealer], bytes]
+
+
+def _whole(pointer: str) -> Callable[[bytes, str, str, Sealer], bytes]:
+    def resealed(content: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
+        place = Place(kind, id_, pointer)
+        return sealer.seal_whole(sealer.unseal_whole(content, place), place)
+
+    return resealed
+
+
+def _text(content: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
+    place = Place(kind, id_, "text")
+    plain, found = sealer.unseal(content, kind)
+    if found != place:
+        raise SealedValueError(f"{sealer.told(place)} was moved from another row.")
+    return sealer.seal(plain, place)
+
+
+_BODY = _Column("body", "jsonb", "resource_type", "id", _SQL["older_in_text"], resealed_row)
+_COLUMNS: Mapping[str, tuple[_Column, ...]] = {
+    "resource": (_BODY,),
+    "resource_history": (_BODY,),
+    "rival": (_BODY._replace(type="text"),),
+    "quarantine": (_Column("raw", "bytea", "'quarantine'", "source", _SQL["older_as_a_whole"], _whole("")),),
+    "attachment": (
+        _Column(
+            "content", "bytea", "'attachment'", "encode(sha256, 'hex')", _SQL["older_as_a_whole"], _whole("content")
+        ),
+        _Column("text", "text", "'attachment'", "encode(sha256, 'hex')", _SQL["older_in_text"], _text),
+    ),
+}
+
+
+async def rotate(session: TenantSession) -> Rotated:
+    """Encrypt everything with the current key; the session is the owner's. `Store.rotate` says what it raises."""
+    sealer = session.sealer
+    if sealer is None:
+        raise StoreKeyError(f"the store of tenant {session.tenant} is plain: there is nothing to encrypt anew.")
+    rows, damaged, locked = Counter[str](), 0, set[str]()
+    with store_border("encrypting the store anew"):
+        await require_owning(session, "encrypt anew")
+        while True:
+            names = await _connections(session)
+            for name in sorted(names - locked):
+                await lock_connection(session, name)
+            locked |= names
+            damaged = 0
+            for table, columns in _COLUMNS.items():
+                for part in await _parts(session, table):
+                    for column in columns:
+                        done, failed = await _of_table(session, part, column, sealer)
+                        rows[table] += done
+                        damaged += failed
+            if await _ended(session, sealer, locked, forget=not damaged):
+                return Rotated({table: count for table, count in sorted(rows.items()) if count}, damaged)
+
+
+async def _connections(session: TenantSession) -> set[str]:
+    async with session.transaction():
+        return {row[0] async for row in await session.conn.execute(_SQL["connections"])}
+
+
+async def _parts(session: TenantSession, table: str) -> list[str]:
+    """Return the tables that hold a table's rows."""
+    async with session.transaction():
+        return [row[0] async for row in await session.conn.execute(_SQL["parts"], {"table": table})]
+
+
+async def _of_table(session: TenantSession, table: str, column: _Column, sealer: Sealer) -> tuple[int, int]:
+    """Encrypt a column anew; return how many rows that were, and how many no key opens."""
+    async with session.transaction():
+        row = await (await session.conn.execute(_SQL["blocks"], {"table": table})).fetchone()
+    done = failed = 0
+    # rows that are written anew may come to lie behind: there they are current
+    for first in range(0, row[0] if row else 0, _BLOCKS):
+        async with session.transaction():
+            some, bad = await _of_blocks(session, table, column, sealer, first)
+        done += some
+        failed += bad
+    return done, failed
+
+
+async def _of_blocks(
+    session: TenantSession, table: str, column: _Column, sealer: Sealer, first: int
+) -> tuple[int, int]:
+    names: dict[str, sql.Composable] = {
+        "table": sql.Identifier(table),
+        "column": sql.Identifier(column.name),
+        "type": sql.SQL(column.type),
+        "kind": sql.SQL(column.kind),
+        "id": sql.SQL(column.id),
+        "shown": sql.SQL("::text" if column.type == "jsonb" else ""),
+    }
+    values = {
+        "first": f"({first},0)",
+        "behind": f"({first + _BLOCKS},0)",
+        "older": f"~sealed:1:(?!{sealer.current}:)",
+        "current": f"~sealed:1:{sealer.current}:".encode(),
+    }
+    older = sql.SQL(column.older).format(**names)
+    done = failed = 0
+    async with session.conn.cursor(name="older") as cursor:
+        await cursor.execute(sql.SQL(_SQL["older"]).format(older=older, **names), values)
+        while rows := await cursor.fetchmany(_AT_ONCE):
+            places, contents = [], []
+            for place, kind, id_, content in rows:
+                try:
+                    given = content.encode() if isinstance(content, str) else bytes(content)
+                    sealed = column.resealed(given, kind, id_, sealer)
+                except SealedValueError:
+                    failed += 1
+                    continue
+                places.append(place)
+                contents.append(sealed.decode() if isinstance(content, str) else sealed)
+            write: dict[str, Any] = {"places": places, "contents": contents}
+            done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
+    return done, failed
+
+
+async def _ended(session: TenantSession, sealer: Sealer, locked: set[str], *, forget: bool) -> bool:
+    """End it, unless there is a connection meanwhile that could have written with an older key."""
+    async with session.transaction():
+        await session.conn.execute(_SQL["shut_out"])
+        if {row[0] async for row in await session.conn.execute(_SQL["connections"])} - locked:
+            return False
+        if forget:
+            await session.conn.execute(_SQL["forget_older"], {"current": sealer.current})
+    return True

@@ -1,0 +1,38 @@
+-- name: connections
+-- All connections of the tenant.
+SELECT name FROM connection
+
+-- name: parts
+-- The tables that hold a table's rows: its partitions, or itself.
+SELECT c.relname::text FROM pg_partition_tree(to_regclass(%(table)s)) t JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf
+UNION SELECT relname::text FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'r' ORDER BY 1
+
+-- name: blocks
+-- How many blocks a table has.
+SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')::int)::int
+
+-- name: older_in_text
+-- Condition: a value in the text is of an older key.
+{column}::text ~ %(older)s
+
+-- name: older_as_a_whole
+-- Condition: the content is of an older key.
+substring({column} FROM 1 FOR length(%(current)s::bytea)) <> %(current)s::bytea
+
+-- name: older
+-- Rows in some blocks with values of older keys: each with its place in the table, and what its values are bound to.
+SELECT ctid::text, {kind}, {id}, {column}{shown} FROM {table}
+WHERE ctid >= %(first)s::tid AND ctid < %(behind)s::tid AND {older}
+
+-- name: write
+-- Write them where they were found.
+UPDATE {table} SET {column} = ((%(contents)s::{type}[])[array_position(%(places)s::tid[], ctid)])
+WHERE ctid = ANY(%(places)s::tid[])
+
+-- name: shut_out
+-- Let no run begin until the end of the transaction.
+LOCK TABLE run IN SHARE MODE
+
+-- name: forget_older
+-- Older keys open the store no more.
+DELETE FROM sealing_key WHERE key_id <> %(current)s
