@@ -17,6 +17,7 @@ import typer
 from pydantic import BaseModel
 
 from cli.choosing import checked_tenant, profile_problems
+from cli.deidentified import safe_harbor_problems
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
@@ -73,6 +74,7 @@ def check(
     ]
     problems += [
         *settings.encryption.key_problems(os.environ),
+        *safe_harbor_problems(settings, os.environ),
         *(problem for each in (*found.values(), *of_receivers.values()) for problem in each),
     ]
     checked: list[Checked] = []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from config.errors import Problem, SecretUnreadableError
 from config.settings import Settings
-from exports.safe_harbor.deidentify import SafeHarbor
+from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
 
 class ProfileName(StrEnum):
@@ -27,6 +29,25 @@ ProfileOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def safe_harbor_problems(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield why the configured key, if there is one, cannot be used."""
+    ref = settings.export.safe_harbor_key
+    if ref is None:
+        return
+    try:
+        length = len(ref.read(environ).reveal().encode())
+    except SecretUnreadableError as exc:
+        found, _, allowed = str(exc).rpartition(": ")
+        yield Problem("export.safe_harbor_key", found, allowed)
+        return
+    if length < LEAST_KEY_BYTES:
+        yield Problem(
+            "export.safe_harbor_key",
+            f"{ref}, which has {length} bytes and could be guessed",
+            f"at least {LEAST_KEY_BYTES}; `openssl rand -hex {LEAST_KEY_BYTES}` makes one",
+        )
 
 
 def checked_profile(name: ProfileName | None, settings: Settings) -> SafeHarbor | None:

@@ -81,7 +81,12 @@ _DATE = re.compile(r"([0-9]{4})(?:-[0-9]{2}(?:-[0-9]{2}(?:T.*)?)?)?", re.DOTALL)
 _MOST = 10**7  # a larger number may be a day, a telephone number or one of somebody's numbers
 _MOST_BARE = 10**4  # without a unit a shorter one may be, too: 5550123, the ZIP code 02139, a record number
 _REFERENCE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+# UCUM is read from the left: a slash divides by the one unit behind it
+_FACTOR = re.compile(r"([./]?)([^./]+)")
+_NO_DIMENSION = re.compile(r"(?:10[*^]|1|%)(?:[+-]?[0-9]{1,2})?")
+_TIME = re.compile(r"(?:a|mo|wk|d|h|min)(?:[+-]?[0-9]{1,2})?")
 _OF_A_YEAR = {"a": Decimal(1), "mo": Decimal(12), "wk": Decimal("52.18"), "d": Decimal("365.25"), "h": Decimal("8766")}
+_PLAIN_TIMES = _OF_A_YEAR.keys() | {"min"}  # of minutes a number that may leave is less than 20 years
 
 
 class Dropped(Exception):  # noqa: N818 - it is what becomes of the value, and no failure
@@ -167,14 +172,31 @@ def quantity(given: Any, release: Release) -> dict[str, Any]:
     if comparator in ("<", "<=", ">=", ">"):  # in a tuple: it may be a list or an object, which no set takes
         found["comparator"] = comparator
     unit = fields.get("code")
+    is_bare = True
     if fields.get("system") == "http://unitsofmeasure.org" and isinstance(unit, str) and _UNIT.fullmatch(unit):
         found |= {"system": fields["system"], "code": unit}
+        is_bare = _is_of_no_dimension(unit)
         most = _OF_A_YEAR.get(unit)
         if most is not None and (value > OLDEST_AGE * most or comparator in (">=", ">")):
             raise Dropped
-    elif not -_MOST_BARE < value < _MOST_BARE:
+    if is_bare and not -_MOST_BARE < value < _MOST_BARE:
         raise Dropped
     return found
+
+
+def _is_of_no_dimension(unit: str) -> bool:
+    """Whether a UCUM unit says no more of a number than none does: `1`, `10*3`, `%`.
+
+    Raises:
+        Dropped: it is a multiple of a time (`10*.a`), whose number may be an age in disguise.
+    """
+    above, below = set[str](), set[str]()  # the fraction's line, without what has no dimension
+    for sign, part in _FACTOR.findall(unit):
+        if not _NO_DIMENSION.fullmatch(part):
+            (below if sign == "/" else above).add(part)
+    if above and not below and all(map(_TIME.fullmatch, above)) and unit not in _PLAIN_TIMES:
+        raise Dropped
+    return not above and not below
 
 
 def age(value: Any, release: Release) -> dict[str, Any]:

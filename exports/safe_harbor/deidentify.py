@@ -40,7 +40,7 @@ _AGES = frozenset(
     {"30525-0", "21611-9", "21612-7", "29553-5", "63900-5", "35659-2", "39016-1"}
     | {"424144002", "397669002", "445518008", "423493009"}
 )
-_MODIFIERS = ("status", "lifecycleStatus", "verificationStatus", "doNotPerform")
+_MODIFIERS = ("status", "clinicalStatus", "lifecycleStatus", "verificationStatus", "intent", "doNotPerform")
 _UNKNOWN = "elements that R4 does not have"
 _READER = msgspec.json.Decoder(float_hook=Decimal)
 _WRITER = msgspec.json.Encoder(decimal_format="number")

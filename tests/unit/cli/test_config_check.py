@@ -296,3 +296,16 @@ def test_each_key_of_the_store_is_read_and_checked(
     pasted = problems(tmp_path, f'[encryption]\nkeys = {{ a = "{good}" }}\ncurrent = "b"\n', capsys)
     assert good not in str(pasted)
     assert {"encryption.keys.a"} <= set(pasted)
+
+
+def test_the_key_of_deidentified_exports_is_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[export]\nsafe_harbor_key = "env:SAFE"\n'
+    monkeypatch.delenv("SAFE", raising=False)
+    assert "not set" in problems(tmp_path, text, capsys)["export.safe_harbor_key"][0]
+    monkeypatch.setenv("SAFE", "hunter2")
+    found, allowed = problems(tmp_path, text, capsys)["export.safe_harbor_key"]
+    assert ("7 bytes" in found, "at least 32" in allowed, "hunter2" in found) == (True, True, False)
+    monkeypatch.setenv("SAFE", "0123456789abcdef" * 2)
+    assert call(write(tmp_path, text)) == 0

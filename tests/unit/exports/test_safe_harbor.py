@@ -314,6 +314,27 @@ def test_a_number_without_a_unit_has_no_room_for_a_telephone_number_or_a_zip_cod
     assert released(counted)["valueQuantity"] == {"value": 250000, **unit}
 
 
+@pytest.mark.parametrize("unit", ["1", "10*", "10*3", "10*.10^2", "1/1", "/1", "%"])
+def test_a_unit_without_a_dimension_gives_a_number_no_more_room_than_none(unit: str) -> None:
+    def left(value: int) -> bool:
+        quantity = {"value": value, "system": "http://unitsofmeasure.org", "code": unit}
+        observation = {"resourceType": "Observation", "id": "o1", "code": HEIGHT, "valueQuantity": quantity}
+        return "valueQuantity" in released(observation)
+
+    assert (left(9999), left(5550123)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("unit", "leaves"),
+    [("10*.a", False), ("1/1.a", False), ("a.1", False), ("a2", False), ("10*3/h", True), ("/min", True), ("min", True),
+     ("mL/a", True)],
+)  # fmt: skip
+def test_a_multiple_of_a_time_may_be_an_age_in_disguise(unit: str, leaves: bool) -> None:
+    quantity = {"value": 9, "system": "http://unitsofmeasure.org", "code": unit}
+    observation = {"resourceType": "Observation", "id": "o1", "code": HEIGHT, "valueQuantity": quantity}
+    assert ("valueQuantity" in released(observation)) == leaves
+
+
 @pytest.mark.parametrize(
     "resource",
     [
@@ -321,6 +342,8 @@ def test_a_number_without_a_unit_has_no_room_for_a_telephone_number_or_a_zip_cod
         patient(address=[{"state": "MA", "modifierExtension": []}]),
         {"resourceType": "Immunization", "id": "i", "status": "never given"},
         {"resourceType": "MedicationRequest", "id": "m", "doNotPerform": "true"},
+        {"resourceType": "ServiceRequest", "id": "s", "intent": "wish"},
+        {"resourceType": "Condition", "id": "c", "clinicalStatus": {"coding": [{"system": "urn:local", "code": "1"}]}},
         {"resourceType": "DocumentReference", "id": "d"},
         {"resourceType": "Patient"},
     ],
