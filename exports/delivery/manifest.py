@@ -106,6 +106,17 @@ def listed_before(destination: Destination) -> frozenset[str]:
     return _listed_in(manifest) | _listed_in(read_small(destination, _FORMER_NAME))
 
 
+def foreign_names(destination: Destination) -> frozenset[str]:
+    """Return the names of the files that no export has written there, so that none may replace them.
+
+    Raises:
+        DestinationError: as `listed_before`.
+    """
+    own = listed_before(destination)
+    manifest = _document(read_small(destination, MANIFEST_NAME))
+    return destination.names() - own - ({MANIFEST_NAME} if "chartferry" in manifest else frozenset())
+
+
 def retire_manifest(destination: Destination, names: Collection[str]) -> None:
     """Remove the old manifest, since the files that are there will no longer match it, and remember what may be cleared.
 

@@ -14,11 +14,16 @@ from typing import Protocol, Self
 
 from exports.delivery.destination import Destination
 from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Staged
-from exports.delivery.manifest import MANIFEST_NAME, clear_former, listed_before, retire_manifest
+from exports.delivery.manifest import MANIFEST_NAME, clear_former, foreign_names, listed_before, retire_manifest
+from exports.errors import DestinationError
 
 
 class Outgoing:
-    """The files of one export. Use as a context: what is not placed at its end is gone."""
+    """The files of one export. Use as a context: what is not placed at its end is gone.
+
+    Raises:
+        DestinationError: a file of somebody else's has the name of one of the export's.
+    """
 
     def __init__(self, destination: Destination, folder: Path, *, part_size: int | None = None) -> None:
         """`folder`: where files are made. `part_size`: bytes of content at which the next part of a file begins; None: never."""
@@ -27,10 +32,13 @@ class Outgoing:
         self.part_size = part_size
         self._unplaced = ExitStack()
         self._staged: list[Staged] = []
+        self._foreign: frozenset[str] = frozenset()
         self.delivered: list[DeliveredFile] = []
         self.parts_of: dict[str, list[str]] = {}  # of a planned name, the names of its files
 
     def __enter__(self) -> Self:
+        self._foreign = foreign_names(self._destination)
+        self._refuse_foreign(MANIFEST_NAME)
         return self
 
     def __exit__(
@@ -38,11 +46,19 @@ class Outgoing:
     ) -> None:
         self._unplaced.close()
 
+    def _refuse_foreign(self, name: str) -> None:
+        if name in self._foreign:
+            raise DestinationError(
+                f"{name} in {self._destination} is not of an export's: nothing was replaced. Move it away, or choose another "
+                "destination"
+            )
+
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
         """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`."""
         names = self.parts_of.setdefault(planned, [])
         stem, _, ending = planned.partition(".")
         names.append(planned if self.part_size is None else f"{stem}.{len(names) + 1:04}.{ending}")
+        self._refuse_foreign(names[-1])
         return self._unplaced.enter_context(AtomicFile(self._folder / names[-1], compress=compress))
 
     def add(self, part: AtomicFile, sealed: DeliveredFile) -> None:
@@ -52,6 +68,7 @@ class Outgoing:
 
     def describe(self, name: str, kind: str, content: bytes) -> DeliveredFile:
         """Stage a small file that holds no data; it has no parts."""
+        self._refuse_foreign(name)
         part = self._unplaced.enter_context(AtomicFile(self._folder / name, compress="no"))
         part.write(content)
         sealed = part.seal(kind=kind, rows=0)
@@ -61,8 +78,7 @@ class Outgoing:
     def place(self, own: frozenset[str], manifest: bytes) -> None:
         """Put the new files, which are `own`, in the place of the former ones, the manifest last."""
         former = listed_before(self._destination)
-        # a file of somebody else's is not the next export's to clear, should this one be killed before it replaces the file
-        retire_manifest(self._destination, former | (own - self._destination.names()))
+        retire_manifest(self._destination, former | own)
         for one in self._staged:
             one.place()
         self._destination.put(MANIFEST_NAME, manifest)

@@ -310,17 +310,26 @@ class KilledFolder(LocalFolder):
         return Killed()
 
 
-async def test_a_file_of_somebody_elses_stays_after_an_export_that_was_killed_before_it_replaced_it(
+@pytest.mark.parametrize("name", ["Patient.ndjson.gz", "patient.csv.gz", "datapackage.json", "manifest.json"])
+async def test_a_file_of_somebody_elses_is_not_replaced(store: Store, tmp_path: Path, name: str) -> None:
+    await fill(store, [patient("p1")])
+    (tmp_path / name).write_text("mine")
+    request = ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("patient",))
+    with pytest.raises(DestinationError, match=f"{name} in .* is not of an export's"):
+        await exported(store, request)
+    assert names_in(tmp_path) == {name}
+    assert (tmp_path / name).read_text() == "mine"
+
+
+async def test_what_an_export_was_killed_while_placing_is_the_next_ones_to_replace(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient("p1"), {"resourceType": "Device", "id": "d"}])
-    (tmp_path / "Patient.ndjson.gz").write_text("mine")
-    async with store.snapshot(Selection()) as snapshot:
-        with pytest.raises(KeyboardInterrupt):
-            await export(ExportRequest(out=KilledFolder(tmp_path)), snapshot)
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=LocalFolder(tmp_path), types=("Device",)), snapshot)
-    assert (tmp_path / "Patient.ndjson.gz").read_text() == "mine"
+    with pytest.raises(KeyboardInterrupt):
+        await exported(store, ExportRequest(out=KilledFolder(tmp_path)))
+    (tmp_path / "Patient.ndjson.gz").write_text("placed before the kill")
+    await exported(store, ExportRequest(out=LocalFolder(tmp_path)))
+    assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("p1")]
 
 
 async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:
