@@ -37,14 +37,16 @@ from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
+from cli.warehouse import DEFAULT_SCHEMA, SchemaOption, ToOption, checked_url, run_load, show_loaded
 from config.settings import Settings
 from exports.delivery.place_name import destination_of
-from exports.formats.file_formats import FORMATS, TABLES
+from exports.formats.file_formats import DATABASES, FORMATS, TABLES
 from exports.formats.table_file import load_formats
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
 from exports.run import ExportResult
 from exports.run import export as export_snapshot
+from exports.warehouse.load import WarehouseRequest
 from snapshots.actor import Actor
 from snapshots.reader import Selection
 
@@ -57,9 +59,13 @@ EXAMPLES = (
     "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
     "chartferry export --out research --profile safe-harbor",
     "chartferry export --publish dataset --connection mercy-epic",
+    "chartferry export --format postgres --to env:WAREHOUSE_URL",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 _BESIDE_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
+_BESIDE_TO = frozenset(
+    ("to", "schema", "formats", "views", "types", "connections", "patients", "as_of", "changed_since", "strict")
+)
 LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
 
 
@@ -94,7 +100,7 @@ FormatsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        metavar=",".join(FORMATS),
+        metavar=",".join((*FORMATS, *DATABASES)),
         help="Default: \\[export] format, else ndjson,csv.",
         show_default=False,
     ),
@@ -155,37 +161,34 @@ def export(
     limit: LimitOption = None,
     strict: StrictOption = False,
     freeze: FreezeOption = False,
+    to: ToOption = None,
+    schema: SchemaOption = None,
 ) -> int:
     """Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
 
     The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
-    invocation = invocation_of(context)
-    settings = settings_of(invocation)
-    names = split_words(connections)
-    choose_connections(settings, invocation.tenant, list(names))
-    reading = _Reading(
-        settings=settings,
-        tenant=choose_tenant(settings, invocation.tenant or _tenant_of(settings, names)),
-        actor=actor_of(invocation, settings, reads_charts=True),
-        invocation=invocation,
-        connections=names,
-        types=checked_types(types),
-        patients=tuple(read_patients(patients)) if patients else None,
-    )
+    reading = _reading(invocation_of(context), types, connections, patients)
     if publish is not None:
-        _refuse_beside_publish(context)
+        _refuse_beside(context, _BESIDE_PUBLISH, "--publish, which writes the NDJSON of what is stored now")
         return _publish(reading, publish, base_url)
     if base_url is not None:
         raise typer.BadParameter("--base-url is said with --publish")
+    moment = checked_moment(as_of)
+    if to is not None or {*DATABASES} & {*split_words(formats)}:
+        _refuse_beside(context, _BESIDE_TO, "--format postgres, which loads views into a database")
+        wanted = _to_database(reading, to, schema=schema, formats=formats, views=views, strict=strict)
+        return _load(reading, wanted, as_of=moment, changed_since=changed_since)
+    if schema is not None:
+        raise typer.BadParameter("--schema is said with --format postgres --to URL")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
-    chosen = checked_profile(profile, settings)
+    chosen = checked_profile(profile, reading.settings)
     if chosen is not None and not (formats or views or queries):
         request = replace(request, formats=("ndjson",), views=())
     request = replace(request, part_size=checked_size(part_size), safe_harbor=chosen)
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
-    return _export(reading, request, as_of=checked_moment(as_of), changed_since=changed_since)
+    return _export(reading, request, as_of=moment, changed_since=changed_since)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +202,23 @@ class _Reading:
     connections: tuple[str, ...]
     types: tuple[str, ...]
     patients: tuple[str, ...] | None
+
+
+def _reading(
+    invocation: Invocation, types: list[str] | None, connections: list[str] | None, patients: str | None
+) -> _Reading:
+    settings = settings_of(invocation)
+    names = split_words(connections)
+    choose_connections(settings, invocation.tenant, list(names))
+    return _Reading(
+        settings=settings,
+        tenant=choose_tenant(settings, invocation.tenant or _tenant_of(settings, names)),
+        actor=actor_of(invocation, settings, reads_charts=True),
+        invocation=invocation,
+        connections=names,
+        types=checked_types(types),
+        patients=tuple(read_patients(patients)) if patients else None,
+    )
 
 
 def _request(
@@ -255,6 +275,37 @@ def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
     return show_published(done, destination, json=reading.invocation.json)
 
 
+def _to_database(
+    reading: _Reading,
+    to: str | None,
+    *,
+    schema: str | None,
+    formats: list[str] | None,
+    views: list[str] | None,
+    strict: bool,
+) -> WarehouseRequest:
+    return WarehouseRequest(
+        url=checked_url(to, split_words(formats)),
+        schema=schema or DEFAULT_SCHEMA,
+        views=tuple(views or reading.settings.export.views),
+        types=reading.types,
+        connections=reading.connections,
+        patients=reading.patients,
+        strict=strict,
+    )
+
+
+def _load(
+    reading: _Reading, request: WarehouseRequest, *, as_of: int | datetime | None, changed_since: int | None
+) -> int:
+    settings, tenant, actor, terminal = reading.settings, reading.tenant, reading.actor, reading.invocation.terminal
+    done = supervise(
+        lambda: run_load(settings, tenant, actor, request, as_of=as_of, changed_since=changed_since, terminal=terminal),
+        resume="nothing was changed; run it again",
+    )
+    return show_loaded(done, json=reading.invocation.json)
+
+
 async def run_export(
     settings: Settings,
     tenant: str,
@@ -284,19 +335,17 @@ async def run_export(
             return result, time.monotonic() - began
 
 
-def _refuse_beside_publish(context: typer.Context) -> None:
+def _refuse_beside(context: typer.Context, allowed: frozenset[str], what: str) -> None:
     values = context.params
     given = [
         param.opts[0]
         for param in context.command.params
-        if param.name not in _BESIDE_PUBLISH
+        if param.name not in allowed
         and (value := values.get(param.name))  # the shared options have none
         and value != param.default
     ]
     if given:
-        raise typer.BadParameter(
-            f"{', '.join(given)}: not with --publish, which writes the NDJSON of what is stored now"
-        )
+        raise typer.BadParameter(f"{', '.join(given)}: not with {what}")
 
 
 def _place(out: str | None, settings: Settings) -> str:

@@ -10,6 +10,7 @@
     ├── QueryError             a query cannot run: it is wrong, does more than select, or takes too long
     ├── DatasetError           a published dataset, or one of its pages, is not what Bulk Publish says
     └── DestinationError       the output cannot be written
+        └── WarehouseError     the database that views are loaded into refuses, or holds something else than is needed
 
 Messages contain names and JSON paths from the view, never a value from a resource.
 """
@@ -67,3 +68,7 @@ class DatasetError(ExportError):
 
 class DestinationError(ExportError):
     """The output cannot be written; the message says where and why."""
+
+
+class WarehouseError(DestinationError):
+    """A database cannot be loaded; the message names it and its tables, and quotes neither a value nor a password."""

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from exports.catalogue import LoadedView, builtin_names, load_views
-from exports.compiler import CompiledView, Source, compile_view
+from exports.compiler import CompiledView
 from exports.criteria import Applied, apply_criteria, criteria_by_type
 from exports.delivery.destination import Destination
 from exports.delivery.files import DeliveredFile
@@ -38,8 +38,7 @@ from exports.safe_harbor.deidentify import Deidentifier
 from exports.safe_harbor.rows import DeidentifiedRows
 from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
-from exports.tables import Show, columns_of, described, fill_query, fill_table
-from exports.typed_rows import NOTHING
+from exports.tables import Show, columns_of, compiled_over, described, fill_query, fill_table
 
 DELETED_NAME = "deleted.ndjson.gz"
 
@@ -145,7 +144,7 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
     files = plan_export(request, available, views, [load_library(path).name for path in request.queries])
-    compiled = {planned.name: _compiled(planned.view, snapshot) for planned in files if planned.view is not None}
+    compiled = {planned.name: compiled_over(planned.view, snapshot) for planned in files if planned.view is not None}
     found = await compile_libraries(request.queries, request.parameters, snapshot)
     statements = {one.name: one for one in found}
     tables = _tables(files, compiled, statements)
@@ -258,22 +257,6 @@ def _views(request: ExportRequest) -> list[LoadedView]:
     if not request.wants_tables and not request.views:
         return []
     return load_views(request.views or builtin_names())
-
-
-def _compiled(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
-    """A view over each connection: one after the other they are in order, each along the key."""
-    sources = snapshot.sources(view.resource) or (NOTHING,)
-    return tuple(
-        compile_view(
-            view.definition,
-            Source(rows, of_type=True, one_connection=True),
-            marked=True,
-            as_of=snapshot.as_of,
-            sealed=snapshot.sealed,
-            shows=snapshot.sealed,
-        )
-        for rows in sources
-    )
 
 
 def _shown(name: str, expected: int | None, on_progress: Callable[[FileProgress], None]) -> Show:

@@ -1,4 +1,4 @@
-"""The formats of an export's files by name: which are tables, and how a table's file is told by its name. Pure."""
+"""The formats of an export by name: which are tables, and how a table's file is told by its name. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 FORMATS = ("ndjson", "csv", "parquet")
 TABLES = ("csv", "parquet")
+DATABASES = ("postgres",)  # what `warehouse` loads views into, beside files
 CSV_DIALECTS = ("postgres", "pandas", "excel")  # `csv_dialect` says what each is
 Compression = Literal["gzip", "zstd", "none"]
 ENDINGS: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst", "none": ""}

@@ -1,0 +1,136 @@
+"""`chartferry export --format postgres`: loads views into tables of another Postgres, and prints what was done.
+
+`export` reads the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.exit_codes import ExitCode
+from cli.in_store import opened_store
+from cli.progress import file_progress
+from cli.render import emit_json, number, print_table, tell
+from config.secret_refs import SecretRef
+from config.settings import Settings
+from exports.delivery.manifest import instant, states
+from exports.formats.file_formats import DATABASES
+from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
+from exports.warehouse.target import has_password
+from snapshots.actor import Actor
+from snapshots.reader import Selection
+
+DEFAULT_SCHEMA = "charts"
+
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL|env:NAME",
+        help="With --format postgres: the database to load views into; its password from env:NAME, ~/.pgpass or a service.",
+        show_default=False,
+    ),
+]
+SchemaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schema",
+        metavar="NAME",
+        help=f"With --to: the schema of the tables; default: {DEFAULT_SCHEMA}.",
+        show_default=False,
+    ),
+]
+
+
+def checked_url(to: str | None, formats: Sequence[str]) -> str:
+    """Return the database's URL; a usage error without it, with other formats, or with a password that others could see.
+
+    Raises:
+        SecretUnreadableError: `env:NAME` or `file:PATH` cannot be read.
+        PlanError: it is no URL.
+    """
+    if to is None:
+        raise typer.BadParameter("--format postgres needs --to: the database, as --to env:NAME or --to service=NAME")
+    if {*formats} != {*DATABASES}:
+        raise typer.BadParameter("--to takes --format postgres, and no other format beside it")
+    if to.startswith(("env:", "file:")):
+        url = SecretRef.parse(to, Path.cwd()).read(os.environ).reveal()
+        has_password(url)
+        return url
+    if has_password(to):
+        raise typer.BadParameter(
+            "--to: others on this machine can see a password on the command line; put the URL into the environment and write "
+            "--to env:NAME, or the password into ~/.pgpass"
+        )
+    return to
+
+
+async def run_load(
+    settings: Settings,
+    tenant: str,
+    actor: Actor,
+    request: WarehouseRequest,
+    *,
+    as_of: int | datetime | None,
+    changed_since: int | None,
+    terminal: bool,
+) -> Loaded:
+    """Load from the tenant's store, with progress on stderr."""
+    selection = Selection(
+        connections=request.connections,
+        patients=request.patients,
+        types=request.types,
+        as_of=as_of,
+        changed_since=changed_since,
+    )
+    with file_progress(terminal=terminal) as show:
+        async with opened_store(settings, tenant, actor) as store, store.snapshot(selection) as snapshot:
+            return await load_warehouse(request, snapshot, on_progress=show)
+
+
+def show_loaded(done: Loaded, *, json: bool) -> int:
+    """Print what was loaded, and return the exit code."""
+    code = ExitCode.COMPLETE if done.tables else ExitCode.NOTHING
+    if json:
+        emit_json(
+            {
+                "status": "complete" if done.tables else "nothing",
+                "to": done.where,
+                "as_of": instant(done.as_of),
+                "runs": [one.run for one in done.runs],
+                "states": states(done.runs),
+                "not_included": [{"run": one.run, "connection": one.connection} for one in done.not_included],
+                "notes": list(done.notes),
+                "tables": [asdict(one) for one in done.tables],
+            }
+        )
+        return code
+    if not done.tables:
+        tell("no run has ended yet: there is nothing to load, and no table was touched")
+        return code
+    print_table(
+        ("table", "rows#", "deleted#"), [(one.name, number(one.rows), number(one.deleted)) for one in done.tables]
+    )
+    for line in done.notes:
+        tell(line)
+    for one in done.tables:
+        if one.added:
+            tell(f"{one.name}: new columns {', '.join(one.added)}")
+        if one.unfilled:
+            tell(f"{one.name}: the view no longer has {', '.join(one.unfilled)}; the columns stay, and are empty")
+        if one.left_empty:
+            told = ", ".join(f"{name} {number(count)}" for name, count in one.left_empty.items())
+            tell(f"{one.name}: cells left empty, because their values do not fit: {told}")
+        if one.left_out:
+            tell(f"{one.name}: {number(one.left_out)} resources left out, because a criterion could not decide")
+    if done.not_included:
+        tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
+    tell(f"{done.where}: loaded, as of {done.as_of.isoformat()}")
+    return code

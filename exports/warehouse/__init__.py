@@ -1,0 +1,1 @@
+"""warehouse owns loading views into tables of another Postgres: whole, or what has changed."""

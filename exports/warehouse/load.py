@@ -1,0 +1,229 @@
+"""The use case: loads the views of one snapshot into tables of another Postgres, all in one transaction.
+
+Whole, or what has changed since the run that the tables hold. `target` owns the tables; the caller opens the snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from psycopg.sql import SQL
+
+from exports.catalogue import LoadedView, builtin_names, load_views
+from exports.compiler import CompiledView
+from exports.delivery.manifest import instant
+from exports.errors import PlanError, WarehouseError
+from exports.formats.table_columns import TableColumn, table_columns
+from exports.run import FileProgress
+from exports.snapshot_port import ShownRun, Snapshot, UnendedRun
+from exports.tables import ViewRows, compiled_over
+from exports.warehouse.target import Held, Standing, Target, changed_type, opened_target, too_long
+
+CONNECTION_PATH, KEY_PATH = "%connection", "getResourceKey()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarehouseRequest:
+    """What is loaded, and where to. Empty `views`: all built-in ones, of these `types` (empty: all).
+
+    `url` is libpq's, and may contain a password. `strict`: a value that does not fit its column fails the load.
+    """
+
+    url: str = field(repr=False)
+    schema: str
+    views: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    connections: tuple[str, ...] = ()
+    patients: tuple[str, ...] | None = None
+    strict: bool = False
+
+    @property
+    def checksum(self) -> str:
+        """Return what names the selection: rows of another one do not belong into the same tables."""
+        patients = None if self.patients is None else sorted(set(self.patients))
+        return hashlib.sha256(json.dumps([sorted(set(self.connections)), patients]).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """What became of one table. `rows` were written, `deleted` are rows that gave way to them or are gone."""
+
+    name: str
+    rows: int
+    deleted: int
+    added: tuple[str, ...] = ()  # columns that the table did not have
+    unfilled: tuple[str, ...] = ()  # columns that the view no longer has, and the table keeps, empty
+    left_empty: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded. No tables: no run has ended, and nothing was touched."""
+
+    where: str
+    tables: tuple[LoadedTable, ...]
+    as_of: datetime
+    runs: tuple[ShownRun, ...]
+    not_included: tuple[UnendedRun, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One view on its way: compiled for each source, with its columns, and those with the connection and the key."""
+
+    view: LoadedView
+    compiled: tuple[CompiledView, ...]
+    columns: tuple[TableColumn, ...]
+    key: tuple[str, ...]
+
+
+async def load_warehouse(
+    request: WarehouseRequest, snapshot: Snapshot, *, on_progress: Callable[[FileProgress], None] = lambda _: None
+) -> Loaded:
+    """Bring a table for each view to what the snapshot shows: readers see the former rows of all of them, or the new ones.
+
+    A snapshot of what has changed replaces the rows of changed resources, and deletes those of resources that are gone. Tables
+    keep their rights and what depends on them. A column that a view has gained is added.
+
+    Raises:
+        ViewError, ViewDataError: a view is wrong; or the request is strict, and a value does not fit.
+        PlanError: views with one name, or of types that are left out, or changes of views without connection and key.
+        WarehouseError: the database refuses, a table is somebody else's, or does not hold what the changes begin at.
+    """
+    tables = [_table(view, snapshot) for view in _views(request)]
+    _check(tables, changes=snapshot.changed_since is not None)
+    notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
+    of = (snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
+    async with opened_target(request.url, request.schema) as target:
+        if not snapshot.runs:
+            return Loaded(str(target), (), *of)
+        standing = {one.view.name: await target.standing(one.view.name) for one in tables}
+        for one in tables:
+            _check_standing(one, standing[one.view.name], request, snapshot, target)
+        if snapshot.changed_since is not None:
+            await _note_changes(tables, target, snapshot)
+        work = _Work(target, snapshot, request, on_progress)
+        done = [await work.load(one, standing[one.view.name]) for one in tables]
+        await snapshot.end()
+        return Loaded(str(target), tuple(done), *of)
+
+
+def _views(request: WarehouseRequest) -> list[LoadedView]:
+    found = load_views(request.views or builtin_names())
+    chosen = [view for view in found if not request.types or view.resource in request.types]
+    if request.views and len(chosen) < len(found):
+        left_out = ", ".join(f"{view.name} reads {view.resource}" for view in found if view not in chosen)
+        raise PlanError(f"{left_out}, which the requested types leave out ({', '.join(request.types)}); add it to them")
+    return sorted(chosen, key=lambda view: view.name)
+
+
+def _table(view: LoadedView, snapshot: Snapshot) -> _Table:
+    compiled = compiled_over(view, snapshot)
+    columns = table_columns(compiled[0].columns, view.definition)
+    # by what the view's columns say that they are, whatever they are called; within `forEach` a path stands on something else
+    outer = [
+        one for part in view.definition.get("select", ()) if _is_of_resource(part) for one in part.get("column", ())
+    ]
+    named = {one["path"]: one["name"] for one in reversed(outer)}
+    key = tuple(named[path] for path in (CONNECTION_PATH, KEY_PATH) if path in named)
+    return _Table(view, compiled, columns, key if len(key) == len((CONNECTION_PATH, KEY_PATH)) else ())
+
+
+def _is_of_resource(selection: Mapping[str, object]) -> bool:
+    return not {"forEach", "forEachOrNull", "repeat"} & selection.keys()
+
+
+def _check(tables: Sequence[_Table], *, changes: bool) -> None:
+    names = [one.view.name for one in tables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PlanError(f"two views are named {', '.join(twice)}, and would share one table; rename one of them")
+    if cut := too_long([*names, *(column.name for one in tables for column in one.columns)]):
+        raise PlanError(f"Postgres cuts names off after 63 bytes; shorten {', '.join(cut)}")
+    keyless = [one.view.name for one in tables if not one.key]
+    if changes and keyless:
+        raise PlanError(
+            f"changes are loaded by the resource's key, and {', '.join(keyless)} has no columns {CONNECTION_PATH} and {KEY_PATH} "
+            "beside each other: add them to the view, or load it whole"
+        )
+
+
+def _check_standing(
+    one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: Target
+) -> None:
+    """Refuse a table that is somebody else's, that has other types, or that does not hold what the changes begin at."""
+    name, changes = one.view.name, snapshot.changed_since is not None
+    if standing is not None and standing.held is None:
+        raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another schema")
+    if standing is not None and (retyped := changed_type(standing, one.columns)):
+        raise WarehouseError(
+            f"{name} in {target}: {', '.join(retyped)} now has another type; drop the table, and load it whole"
+        )
+    if not changes:
+        return
+    held = None if standing is None else standing.held
+    began = "" if snapshot.changed_from is None else instant(snapshot.changed_from)
+    wanted = Held(name, one.view.digest, request.checksum, began)
+    if held != wanted:
+        same = held is not None and (held.digest, held.request) == (wanted.digest, wanted.request)
+        why = (
+            "is not there"
+            if held is None
+            else f"holds the state of {held.as_of}, not that of run {snapshot.changed_since} ({began})"
+            if same
+            else "was loaded by another version of the view, or for other connections or patients"
+        )
+        raise WarehouseError(f"{name} in {target} {why}: load it whole, without --changed-since")
+
+
+async def _note_changes(tables: Sequence[_Table], target: Target, snapshot: Snapshot) -> None:
+    """Tell the target which resources have changed or are gone: also one that a view shows no more has to leave its table."""
+    for type_ in sorted({one.view.resource for one in tables}):
+        keys = [SQL("SELECT connection, id FROM {} AS r").format(source) for source in snapshot.sources(type_)]
+        if keys:
+            await target.note_keys(type_, aiter(snapshot.csv(*keys)))
+    await target.note_removed(snapshot.removed(), snapshot.connections)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One snapshot on its way into one target."""
+
+    target: Target
+    snapshot: Snapshot
+    request: WarehouseRequest
+    on_progress: Callable[[FileProgress], None]
+
+    async def load(self, one: _Table, standing: Standing | None) -> LoadedTable:
+        """Bring one table to what the snapshot shows."""
+        name, target = one.view.name, self.target
+        before = {} if standing is None else standing.columns
+        added = [column for column in one.columns if column.name not in before]
+        deleted = 0
+        if standing is None:
+            await target.make(name, one.columns, one.key)
+        elif self.snapshot.changed_since is None:
+            await target.extend(name, added)
+            deleted = await target.empty(name)
+        else:
+            deleted = await target.forget(name, one.view.resource, *one.key)
+        rows = ViewRows(one.compiled, self.snapshot, strict=self.request.strict)
+        await target.fill(name, one.columns, self._passing(name, rows))
+        held = Held(name, one.view.digest, self.request.checksum, instant(self.snapshot.as_of))
+        await target.note_held(name, held)
+        unfilled = tuple(sorted(before.keys() - {column.name for column in one.columns}))
+        new = () if standing is None else tuple(column.name for column in added)
+        return LoadedTable(name, rows.rows, deleted, new, unfilled, rows.left_empty, rows.left_out)
+
+    async def _passing(self, name: str, rows: ViewRows) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in rows:
+            size += len(chunk)
+            self.on_progress(FileProgress(name, rows.rows, size, None, done=False))
+            yield chunk
+        self.on_progress(FileProgress(name, rows.rows, size, rows.rows, done=True))

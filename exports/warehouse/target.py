@@ -1,0 +1,227 @@
+"""The tables of a warehouse: made, extended and filled over one session of another Postgres, in one transaction.
+
+What is loaded into them, and when, is `load`'s. Only tables that chartferry has made are touched: their comments, JSON, say so,
+and what they hold. Errors of that Postgres are told by their SQLSTATE alone: their texts may quote a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, conninfo
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from exports.errors import PlanError, WarehouseError
+from exports.formats.table_columns import Kind, TableColumn
+from exports.snapshot_port import RowChunks
+from snapshots.errors import describe_server, refusal
+
+_OURS = "chartferry"
+_LONGEST_NAME = 63  # bytes: Postgres cuts longer names off
+_DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "client_encoding": "utf8"}
+_TYPES: dict[Kind, str] = {
+    "text": "text",
+    "boolean": "boolean",
+    "integer": "integer",
+    "long": "bigint",
+    "number": "numeric",  # which keeps the digits as written
+    "date": "date",
+    "moment": "timestamp with time zone",
+    "list": "jsonb",
+}
+
+
+def has_password(url: str) -> bool:
+    """Return whether a URL or key=value string of libpq's contains a password.
+
+    Raises:
+        PlanError: libpq cannot parse it.
+    """
+    try:
+        return conninfo.conninfo_to_dict(url).get("password") is not None
+    except psycopg.ProgrammingError:
+        pass  # outside: its text may quote what was given
+    raise PlanError(
+        'the database is neither a URL such as postgresql://user@host/db nor "service=NAME" of pg_service.conf'
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601)."""
+
+    view: str
+    digest: str
+    request: str
+    as_of: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A table as it stands. `held` is None if it is not chartferry's; `columns` have their Postgres types."""
+
+    columns: dict[str, str]
+    held: Held | None
+
+
+@asynccontextmanager
+async def opened_target(url: str, schema: str) -> AsyncIterator[Target]:
+    """Connect, and lock the schema against other loads; commit at the end of the block, or leave everything as it was.
+
+    Raises:
+        WarehouseError: no server answers, it refuses, another load is in progress, or a statement fails.
+    """
+    where = f"the warehouse at {describe_server(url)}"
+    try:
+        conn = await AsyncConnection.connect(_with_defaults(url))
+    except psycopg.OperationalError as error:
+        # from None: a traceback would show the frame with the password
+        raise WarehouseError(f"cannot connect to {where}: {refusal(error)}") from None
+    except psycopg.ProgrammingError:
+        raise WarehouseError("cannot connect to the warehouse: libpq cannot parse its URL") from None
+    with _told(where):
+        async with conn:
+            lock = SQL("SELECT pg_try_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(f"{_OURS}:{schema}"))
+            if await (await conn.execute(lock)).fetchone() != (True,):
+                raise WarehouseError(f"another export is loading the schema {schema} of {where}; wait for it to end")
+            yield Target(conn, schema, where)
+
+
+class Target:
+    """One schema of a warehouse, within a transaction."""
+
+    def __init__(self, conn: AsyncConnection[Any], schema: str, where: str) -> None:
+        self._conn = conn
+        self._schema = schema
+        self._where = where
+
+    def __str__(self) -> str:
+        return f"{self._where}, schema {self._schema}"
+
+    async def standing(self, table: str) -> Standing | None:
+        """Return a table, or what else has its name; None: nothing has."""
+        query = SQL(
+            "SELECT c.relkind = 'r', obj_description(c.oid, 'pg_class'), a.attname, format_type(a.atttypid, a.atttypmod)"
+            " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+            " WHERE n.nspname = {} AND c.relname = {} ORDER BY a.attnum"
+        ).format(Literal(self._schema), Literal(table))
+        with _told(self._where):
+            rows = await (await self._conn.execute(query)).fetchall()
+        if not rows:
+            return None
+        is_table, comment = rows[0][:2]
+        columns = {name: type_ for _, _, name, type_ in rows if name is not None}
+        return Standing(columns, _held(comment) if is_table else None)
+
+    async def make(self, table: str, columns: Sequence[TableColumn], key: Sequence[str]) -> None:
+        """Make a table, and its schema if that is missing; with an index on `key`, if there is one."""
+        made = SQL(", ").join(SQL("{} {}").format(Identifier(one.name), SQL(_TYPES[one.kind])) for one in columns)
+        await self._run(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(self._schema)))
+        await self._run(SQL("CREATE TABLE {} ({})").format(self._name(table), made))
+        if key:
+            names = SQL(", ").join(map(Identifier, key))
+            await self._run(SQL("CREATE INDEX ON {} ({})").format(self._name(table), names))
+
+    async def extend(self, table: str, columns: Sequence[TableColumn]) -> None:
+        """Add columns to a table; views on it stay."""
+        for one in columns:
+            added = SQL("ALTER TABLE {} ADD COLUMN {} {}")
+            await self._run(added.format(self._name(table), Identifier(one.name), SQL(_TYPES[one.kind])))
+
+    async def empty(self, table: str) -> int:
+        """Delete all rows, and return how many: others read the former ones until the commit; TRUNCATE would not let them."""
+        return await self._run(SQL("DELETE FROM {}").format(self._name(table)))
+
+    async def note_keys(self, type_: str, keys: AsyncIterator[bytes]) -> None:
+        """Note, in lines of CSV with a header (connection, id), which resources of a type are to be replaced or are gone."""
+        await self._run(
+            SQL("CREATE TEMP TABLE IF NOT EXISTS cf_gone (type text, connection text, id text) ON COMMIT DROP")
+        )
+        await self._run(SQL("ALTER TABLE cf_gone ALTER COLUMN type SET DEFAULT {}").format(Literal(type_)))
+        await self._copy(SQL("cf_gone (connection, id)"), keys)
+
+    async def note_removed(self, keys: RowChunks, connections: Sequence[str]) -> None:
+        """Note the resources that are gone: lines of JSON with `type` and `id`, of one connection after the other."""
+        await self._run(
+            SQL("CREATE TEMP TABLE IF NOT EXISTS cf_gone (type text, connection text, id text) ON COMMIT DROP")
+        )
+        with _told(self._where):
+            async with (
+                self._conn.cursor() as cursor,
+                cursor.copy("COPY cf_gone (type, connection, id) FROM STDIN") as copy,
+            ):
+                async for chunk in keys:
+                    connection = connections[len(keys.rows_by_query)]
+                    for line in chunk.splitlines():
+                        one = json.loads(line)
+                        await copy.write_row((one["type"], connection, one["id"]))
+
+    async def forget(self, table: str, type_: str, connection: str, key: str) -> int:
+        """Delete the rows of the noted resources of a type, by the columns with the connection and the key; return how many."""
+        query = SQL(
+            "DELETE FROM {} AS t USING (SELECT DISTINCT connection, id FROM cf_gone WHERE type = {}) AS g "
+            "WHERE t.{} = g.connection AND t.{} = g.id"
+        )
+        return await self._run(query.format(self._name(table), Literal(type_), Identifier(connection), Identifier(key)))
+
+    async def fill(self, table: str, columns: Sequence[TableColumn], rows: AsyncIterator[bytes]) -> None:
+        """Add rows: CSV with a header, an unquoted empty field is null."""
+        names = SQL(", ").join(Identifier(one.name) for one in columns)
+        await self._copy(SQL("{} ({})").format(self._name(table), names), rows)
+
+    async def note_held(self, table: str, held: Held) -> None:
+        """Say in the table's comment what it holds."""
+        comment = json.dumps({_OURS: asdict(held)})
+        await self._run(SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), Literal(comment)))
+
+    def _name(self, table: str) -> Composable:
+        return Identifier(self._schema, table)
+
+    async def _run(self, statement: Composable) -> int:
+        with _told(self._where):
+            return (await self._conn.execute(Composed([statement]))).rowcount
+
+    async def _copy(self, into: Composable, rows: AsyncIterator[bytes]) -> None:
+        statement = SQL("COPY {} FROM STDIN (FORMAT csv, HEADER true)").format(into)
+        with _told(self._where):
+            async with self._conn.cursor() as cursor, cursor.copy(Composed([statement])) as copy:
+                async for chunk in rows:
+                    await copy.write(chunk)
+
+
+def changed_type(standing: Standing, columns: Sequence[TableColumn]) -> list[str]:
+    """Return the columns whose type in the table is another than the view's."""
+    return [one.name for one in columns if standing.columns.get(one.name, _TYPES[one.kind]) != _TYPES[one.kind]]
+
+
+def too_long(names: Sequence[str]) -> list[str]:
+    """Return the names that Postgres would cut off."""
+    return [name for name in names if len(name.encode()) > _LONGEST_NAME]
+
+
+def _with_defaults(url: str) -> str:
+    given = conninfo.conninfo_to_dict(url)
+    return conninfo.make_conninfo(url, **{key: value for key, value in _DEFAULTS.items() if key not in given})
+
+
+def _held(comment: str | None) -> Held | None:
+    try:
+        return Held(**json.loads(comment or "")[_OURS])
+    except (ValueError, KeyError, TypeError):
+        return None  # somebody else's table
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turn an error of the warehouse's Postgres into ours, without its text."""
+    try:
+        yield
+    except psycopg.Error as error:
+        state = f"SQLSTATE {error.sqlstate}, {type(error).__name__}" if error.sqlstate else "the connection was lost"
+        raise WarehouseError(f"{where} refused or failed ({state}); nothing was changed there") from None

@@ -1,0 +1,187 @@
+"""Views loaded into tables of another database: what an analyst finds there after each night."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from exports.errors import PlanError, ViewDataError, WarehouseError
+from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
+from snapshots.reader import Selection
+from snapshots.store import Store
+from tests.fix_store import database
+from tests.integration.exports.charts import fill, patient, remove, view_file
+
+pytestmark = pytest.mark.anyio
+_numbers = itertools.count(1)
+KEYS = ({"name": "site", "path": "%connection"}, {"name": "key", "path": "getResourceKey()", "type": "id"})
+GENDER = {"name": "gender", "path": "gender", "type": "code"}
+BORN = {"name": "born", "path": "birthDate", "type": "date"}
+
+
+@pytest.fixture
+def warehouse(store_server: str) -> Iterator[str]:
+    with database(store_server, f"cf_{os.getpid()}_warehouse_{next(_numbers)}") as url:
+        yield url
+
+
+async def load(store: Store, url: str, *views: str, since: int | None = None, **more: Any) -> Loaded:
+    request = WarehouseRequest(url=url, schema="charts", views=views, **more)
+    async with store.snapshot(Selection(changed_since=since)) as snapshot:
+        return await load_warehouse(request, snapshot)
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        return conn.execute(query).fetchall()  # type: ignore[arg-type]  # a test's own
+
+
+def people(url: str) -> list[tuple[Any, ...]]:
+    return rows(url, "SELECT key, gender FROM charts.people ORDER BY key, gender")
+
+
+@pytest.mark.quick
+async def test_each_view_is_a_table_with_its_types(store: Store, warehouse: str) -> None:
+    observation = {
+        "resourceType": "Observation",
+        "id": "o1",
+        "status": "final",
+        "subject": {"reference": "Patient/a"},
+        "effectiveDateTime": "2020-02-29T03:04:05-05:00",
+        "valueQuantity": {"value": 1.5},
+    }
+    odd = 'a "b",\n\\c'
+    await fill(store, [patient("a", birthDate="2000-02-29", active=True, name=[{"text": odd}]), observation])
+    done = await load(store, warehouse)
+    assert len(done.tables) == 36
+    (found,) = rows(warehouse, "SELECT key, patient_key, value_quantity, effective_at FROM charts.observation")
+    assert found[:3] == ("o1", "a", Decimal("1.5"))
+    assert found[3] == datetime(2020, 2, 29, 8, 4, 5, tzinfo=UTC)
+    found = rows(warehouse, "SELECT birth_date::text, active, name_text, deceased_at, identifiers FROM charts.patient")
+    assert found == [("2000-02-29", True, odd, None, [])]
+
+
+async def test_a_second_load_replaces_the_rows_and_keeps_what_depends_on_the_table(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a", gender="male"), patient("b", gender="male")])
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    await load(store, warehouse, view)
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        conn.execute("CREATE VIEW men AS SELECT key FROM charts.people WHERE gender = 'male'")
+    await fill(store, [patient("b", gender="female")])
+    done = await load(store, warehouse, view)
+    assert [(one.rows, one.deleted) for one in done.tables] == [(2, 2)]
+    assert rows(warehouse, "SELECT key FROM men") == [("a",)]
+
+
+async def test_a_column_that_a_view_has_gained_is_added_and_one_that_it_has_lost_is_empty(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a", gender="male", birthDate="2000-01-01")])
+    await load(store, warehouse, view_file(tmp_path, "people", *KEYS, GENDER))
+    done = await load(store, warehouse, view_file(tmp_path, "people", BORN, *KEYS))
+    (table,) = done.tables
+    assert (table.added, table.unfilled) == (("born", "born_written"), ("gender",))
+    assert rows(warehouse, "SELECT key, gender, born::text FROM charts.people") == [("a", None, "2000-01-01")]
+    retyped = view_file(
+        tmp_path, "people", *KEYS, {"name": "gender", "path": "multipleBirth.ofType(integer)", "type": "integer"}
+    )
+    with pytest.raises(WarehouseError, match="gender now has another type"):
+        await load(store, warehouse, retyped)
+
+
+async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_the_gone(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient(id_, gender="male") for id_ in "abcd"])
+    await fill(store, [patient("a", gender="other")], connection="another")
+    named = {"path": "gender.exists()"}
+    view = view_file(tmp_path, "people", *KEYS, GENDER, where=[named])
+    first = await load(store, warehouse, view)
+    await fill(store, [patient("a", gender="female"), patient("b"), patient("e", gender="male")])
+    await remove(store, "c")
+    done = await load(store, warehouse, view, since=first.runs[-1].run)
+    assert [(one.rows, one.deleted) for one in done.tables] == [(2, 3)]
+    assert people(warehouse) == [("a", "female"), ("a", "other"), ("d", "male"), ("e", "male")]
+    assert rows(warehouse, "SELECT site FROM charts.people WHERE gender = 'other'") == [("another",)]
+    with pytest.raises(WarehouseError, match="not that of run"):
+        await load(store, warehouse, view, since=first.runs[-1].run)
+    again = await load(store, warehouse, view, since=done.runs[-1].run)
+    assert [(one.rows, one.deleted) for one in again.tables] == [(0, 0)]
+
+
+async def test_changes_are_refused_where_the_table_is_of_another_selection_view_or_key(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a", gender="male")])
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    with pytest.raises(WarehouseError, match="is not there"):
+        await load(store, warehouse, view, since=1)
+    first = await load(store, warehouse, view)
+    run = first.runs[-1].run
+    with pytest.raises(WarehouseError, match="another version of the view"):
+        await load(store, warehouse, view_file(tmp_path, "people", *KEYS, GENDER, BORN), since=run)
+    with pytest.raises(WarehouseError, match="other connections or patients"):
+        await load(store, warehouse, view_file(tmp_path, "people", *KEYS, GENDER), since=run, patients=("a",))
+    with pytest.raises(PlanError, match="people has no columns"):
+        await load(store, warehouse, view_file(tmp_path, "people", GENDER), since=run)
+    assert people(warehouse) == [("a", "male")]
+
+
+async def test_a_load_that_fails_leaves_every_table_as_it_was(store: Store, warehouse: str, tmp_path: Path) -> None:
+    await fill(store, [patient("a", gender="male")])
+    good = view_file(tmp_path, "people", *KEYS, GENDER)
+    await load(store, warehouse, good)
+    await fill(store, [patient("a", gender="female", multipleBirthInteger="two")])
+    odd = view_file(tmp_path, "zodiac", {"name": "n", "path": "multipleBirth.ofType(integer)", "type": "integer"})
+    with pytest.raises(ViewDataError):
+        await load(store, warehouse, good, odd, strict=True)
+    assert people(warehouse) == [("a", "male")]
+    assert rows(warehouse, "SELECT to_regclass('charts.zodiac')") == [(None,)]
+
+
+async def test_a_table_of_somebody_elses_and_a_load_in_progress_stop_the_load(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a", gender="male")])
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA charts")
+        conn.execute("CREATE TABLE charts.people (key text)")
+        with pytest.raises(WarehouseError, match="not chartferry's"):
+            await load(store, warehouse, view)
+        conn.execute("DROP TABLE charts.people")
+        conn.execute("SELECT pg_advisory_lock(hashtextextended('chartferry:charts', 0))")
+        with pytest.raises(WarehouseError, match="another export is loading"):
+            await load(store, warehouse, view)
+
+
+async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a", gender="hunter2")])
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    await load(store, warehouse, view)
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        conn.execute("DELETE FROM charts.people")
+        conn.execute("ALTER TABLE charts.people ADD CHECK (gender <> 'hunter2')")
+    with pytest.raises(WarehouseError, match="SQLSTATE 23514") as refused:
+        await load(store, warehouse, view)
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(WarehouseError, match="cannot connect") as lost:
+        await load(store, "postgresql://ana:hunter2@127.0.0.1:9/x", view)
+    assert "hunter2" not in str(lost.value)
+
+
+async def test_before_the_first_run_nothing_is_touched(store: Store, warehouse: str) -> None:
+    assert (await load(store, warehouse)).tables == ()
+    assert rows(warehouse, "SELECT to_regnamespace('charts')") == [(None,)]
