@@ -103,6 +103,24 @@ COMMANDS: tuple[Command | Group, ...] = (
         ),
     ),
     Group(
+        "store",
+        "Back up the embedded store, or make one of a backup.",
+        (
+            Command(
+                "backup",
+                "cli.store:backup",
+                "Write the embedded store, all tenants, to one file, as of one moment; a sync may go on meanwhile.",
+                "BACKUP_EXAMPLES",
+            ),
+            Command(
+                "restore",
+                "cli.store:restore_store",
+                "Make the embedded store of store.url out of a backup.",
+                "RESTORE_EXAMPLES",
+            ),
+        ),
+    ),
+    Group(
         "config",
         "Check the configuration.",
         (

@@ -131,6 +131,11 @@ def _installation(major: str) -> _Installation:
     return _Installation(programs, user)
 
 
+def programs_of(directory: Path) -> Path:
+    """Return the folder of the programs of the directory's server; raises StoreUnavailableError."""
+    return _installation((directory / "data" / "PG_VERSION").read_text().strip()).programs
+
+
 def _socket_folder(directory: Path, user: str | None) -> Path:
     """Return a private folder for the server whose socket path is short enough, beside the data or in the temporary folder."""
     wanted = directory / "socket"

@@ -116,6 +116,11 @@ class Site:
             self._encryption = f'[encryption]\nkeys = {{ {listed} }}\ncurrent = "{name}"\n\n'
         self._write()
 
+    def use_store(self, url: str) -> None:
+        """Configure another store."""
+        self._store_url = url
+        self._write()
+
     def move(self, served: Served) -> None:
         """Write another base_url into the only connection: its EHR has moved."""
         self._connections = [

@@ -1,0 +1,92 @@
+"""Backs up an embedded store into one file, and makes a store of such a file, with the pg_dump and pg_restore of its own server.
+
+A server of one's own is backed up with the tools of its administrator (docs/store.md). `embedded` runs the server.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from snapshots.embedded import embedded_postgres, programs_of
+from snapshots.errors import StoreError
+
+_MAGIC = b"PGDMP"  # how pg_dump's custom format begins
+_MAKING = ".restoring"
+
+
+def back_up(directory: Path, file: Path) -> int:
+    """Write the embedded store of a directory to a file, as of one moment, even while others use it; return its size in bytes.
+
+    The file is there when it is whole, and for this account only. Blocks.
+
+    Raises:
+        StoreError: there is no store, or it could not be read or written.
+        OSError: the file's folder cannot be written.
+    """
+    if not (directory / "data" / "PG_VERSION").exists():
+        raise StoreError(f"there is no embedded store in {directory} to back up.")
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        with embedded_postgres(directory) as url:
+            _run(directory, "pg_dump", "--format=custom", "--compress=gzip:1", f"--file={part}", f"--dbname={url}")
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        size = part.stat().st_size
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def restore(file: Path, directory: Path) -> None:
+    """Make an embedded store in a directory out of a backup; the directory has no store before, and a whole one after. Blocks.
+
+    The tenants' roles are made anew by the next command that opens the store.
+
+    Raises:
+        StoreError: the directory has a store, or the file is no backup, or it is damaged.
+        OSError: the file cannot be read, or the directory's parent cannot be written.
+    """
+    with file.open("rb") as read:
+        if read.read(len(_MAGIC)) != _MAGIC:
+            raise StoreError(f"{file} is no backup that `chartferry store backup` has written.")
+    if directory.exists() and any(directory.iterdir()):
+        raise StoreError(
+            f"{directory} is not empty: a backup is restored beside a store, never over it. Name an empty folder in store.url."
+        )
+    making = directory.with_name(directory.name + _MAKING)
+    shutil.rmtree(making, ignore_errors=True)  # of a call that was killed
+    try:
+        with embedded_postgres(making) as url:
+            _run(
+                making,
+                *("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
+                *(f"--dbname={url}", str(file)),
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        making.replace(directory)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def _run(directory: Path, program: str, *args: str) -> None:
+    """Run one of the server's programs; its words are not quoted, since those about a row have the row."""
+    done = subprocess.run(  # noqa: S603 - the wheel's own program, arguments without a shell
+        [str(programs_of(directory) / program), *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        raise StoreError(
+            f"{program} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check the "
+            "room that is left, and run the command again."
+        )

@@ -1,0 +1,48 @@
+"""The disk with the store is lost, and there is a backup."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.user_site import Site, mock
+
+KEY = base64.b64encode(bytes([1]) * 32).decode()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder through which the server's account may pass, whatever other test sessions do to pytest's own."""
+    made = Path(tempfile.mkdtemp(prefix="cf-"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(site: Site, folder: Path) -> None:
+    site.encrypt(KEY)
+    site.use_store(f"embedded:{folder / 'store'}")
+    backup = site.folder / "charts.dump"
+    with mock("generic", patients=2) as served:
+        site.connect(served)
+        site.sync()
+        before = site.exported()
+        assert site.run("store", "backup", "--out", str(backup)).code == 0
+        assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+        site.use_store(f"embedded:{folder / 'again'}")
+        assert site.run("store", "restore", str(backup)).code == 0
+        assert site.exported() == before
+        assert sum(run["new"] + run["changed"] for run in site.sync()["runs"]) == 0
+    assert site.run("audit", "verify").code == 0
+    over = site.run("store", "restore", str(backup))
+    assert (over.code, "never over it" in over.stderr) == (5, True)
+    backup.write_bytes(backup.read_bytes()[:-1000])
+    site.use_store(f"embedded:{folder / 'third'}")
+    cut = site.run("store", "restore", str(backup))
+    assert (cut.code, (folder / "third").exists()) == (5, False)
+    assert "is no backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr
