@@ -25,12 +25,15 @@ from snapshots.record import Batch
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
 from snapshots.traffic import PaceState, Traffic
-from snapshots.unit import Unit
+from snapshots.unit import Counted, Unit
 from snapshots.witness import AbsentRow
 
 
 class PreviewJobs(BulkJobs):
-    """Has no job and keeps none."""
+    """Has no job and keeps none; knows who is stored."""
+
+    def __init__(self, known: Peek | None) -> None:
+        self._known = known
 
     async def current(self) -> BulkJob | None:
         """Return none."""
@@ -62,8 +65,8 @@ class PreviewJobs(BulkJobs):
         return ()
 
     async def never_stored(self, patients: Sequence[str]) -> Sequence[str]:
-        """Return none: whether a refused patient needs a full export, the sync alone finds out."""
-        return ()
+        """Return those of whose charts no run has stored anything."""
+        return patients if self._known is None else await self._known.jobs.never_stored(patients)
 
     async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
         """Return none: nothing is fetched."""
@@ -128,12 +131,12 @@ class PreviewRoster(Roster):
         return ()
 
     async def knew_members(self) -> bool:
-        """Return False: what earlier runs read of a Group is not looked up."""
-        return False
+        """Return whether the last full listing knew who is in the Group."""
+        return self._known is not None and await self._known.knew_members()
 
     async def missed_members(self) -> bool:
-        """Return False: what earlier runs read of a Group is not looked up."""
-        return False
+        """Return whether a run of news since then did not know it."""
+        return self._known is not None and await self._known.missed_members()
 
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note nothing."""
@@ -192,6 +195,10 @@ class PreviewKnowledge(Knowledge):
         """Return the types that exports have brought and none has listed in full."""
         return () if self._peek is None else await self._peek.knowledge.unlisted_types()
 
+    async def empty_types(self) -> frozenset[str]:
+        """Return none: nothing is fetched."""
+        return frozenset()
+
     async def received_types(self) -> frozenset[str]:
         """Return the types that earlier runs received."""
         return frozenset() if self._peek is None else await self._peek.knowledge.received_types()
@@ -248,8 +255,10 @@ class PreviewStore(EhrRunStore):
         return self._started_at
 
     async def plan(self, units: Iterable[Unit]) -> int:
-        """Count the units by type."""
+        """Count the units by type; holes that an export begins with are none of a crawl."""
         units = list(units)
+        if all(unit.kind == "cohort" for unit in units):
+            return 0
         self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
         self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != "cohort"))
         self._preview.types = tuple(self._preview.units)
@@ -258,6 +267,10 @@ class PreviewStore(EhrRunStore):
 
     async def keep_notes(self, notes: Sequence[str]) -> None:
         """A preview is not resumed: its notes are given at its end."""
+
+    async def counted(self) -> Mapping[Counted, int]:
+        """Return nothing: nothing is fetched."""
+        return {}
 
     async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
         """End the run when the crawl is about to fetch its searches; there are no other units.
@@ -295,7 +308,7 @@ class PreviewStore(EhrRunStore):
     @property
     def jobs(self) -> PreviewJobs:
         """No job was started, and none will be."""
-        return PreviewJobs()
+        return PreviewJobs(self._peek)
 
     async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
         """Keep the notes, and why the plan could not be made."""

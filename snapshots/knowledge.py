@@ -53,6 +53,11 @@ class StoredKnowledge:
         async with self._session.transaction("reading what came before") as own:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
 
+    async def empty_types(self) -> frozenset[str]:
+        """Return the types that this run's searches were answered for, and of which the connection has never sent anything."""
+        async with self._session.transaction("reading what came") as own:
+            return frozenset([row[0] async for row in await self._conn.execute(_SQL["empty_types"], own)])
+
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
         """Return when the last run began that listed the whole selection in this way, with a login that could read as much."""
         values = {"granted": list(granted), "types": list(self._open.scope.types)}

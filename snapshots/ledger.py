@@ -6,7 +6,7 @@ the run, and `reports` describes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Self
 
 import orjson
 import psycopg
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from snapshots.attachments import StoredAttachments, keep_documents, note_attached
@@ -36,7 +37,7 @@ from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
 from snapshots.sealing import sealed_input, sealed_records
 from snapshots.sql import load
-from snapshots.unit import Unit
+from snapshots.unit import Counted, Unit
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
 
@@ -188,45 +189,20 @@ class OpenRun:
         """Return pending units of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
         async with self._session.transaction("reading the ledger") as own:
             wanted = None if kinds is None else list(kinds)
-            found = await (
-                await self._conn.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
-            ).fetchall()
+            async with self._conn.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
+                found = await cursor.fetchall()
             ways = await self._ways.by_number()
             return [
                 Unit(
-                    key=key,
-                    kind=kind,
-                    resource_type=resource_type,
-                    patient_id=patient_id,
-                    template=template,
-                    split=split,
-                    incremental=incremental,
-                    since=since,
-                    ids=tuple(ids),
-                    of_chart=of_chart,
-                    page=page,
-                    detail=detail,
-                    reached=reached,
-                    way=ways.get(way),
-                    way_of_none=ways.get(way_of_none),
+                    **{
+                        **columns,
+                        "ids": tuple(columns["ids"]),
+                        "way": ways.get(columns["way"]),
+                        "way_of_none": ways.get(columns["way_of_none"]),
+                    }
                 )
-                for (
-                    key,
-                    kind,
-                    resource_type,
-                    patient_id,
-                    template,
-                    split,
-                    incremental,
-                    since,
-                    ids,
-                    of_chart,
-                    page,
-                    detail,
-                    reached,
-                    way,
-                    way_of_none,
-                ) in found
+                for columns in found
             ]
 
     async def keep_notes(self, notes: Sequence[str]) -> None:
@@ -345,6 +321,7 @@ class OpenRun:
             "records": [result.records for result in results],
             "endings": [result.ended.value for result in results],
             "newest": [result.newest for result in results],
+            "counted": [_told(result.counted) for result in results],
             "at": self._session.clock(),
         }
         settled = await self._conn.execute(_SQL["settle"], values, prepare=True)
@@ -353,6 +330,12 @@ class OpenRun:
                 f"run {self.id}: {len(results) - settled.rowcount} of {len(results)} units to be settled are not in its ledger; "
                 "nothing of the batch was written. Plan units before settling them."
             )
+
+    async def counted(self) -> Mapping[Counted, int]:
+        """Return what the run's ended units counted in what they brought, in all."""
+        async with self._session.transaction("reading what was counted") as own:
+            found = await self._conn.execute(_SQL["counted"], own)
+            return {Counted(about, kind, what): number async for about, kind, what, number in found}
 
     async def finish(
         self,
@@ -393,6 +376,10 @@ class OpenRun:
 
     async def _report(self) -> RunReport:
         return (await reports(self._conn, [self.id]))[0]
+
+
+def _told(counted: Mapping[Counted, int]) -> Jsonb | None:
+    return Jsonb([[*one, number] for one, number in counted.items()]) if counted else None
 
 
 def _quarantined(refusal: RefusedRecord) -> Quarantined:

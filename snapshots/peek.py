@@ -13,6 +13,7 @@ from typing import Any, Literal
 from psycopg import AsyncConnection
 
 from snapshots.beginning import address, same_scope, utc_now
+from snapshots.bulk_jobs import StoredBulkJobs
 from snapshots.errors import store_border
 from snapshots.knowledge import StoredKnowledge
 from snapshots.report import RunScope
@@ -49,6 +50,11 @@ class Peek:
     def roster(self) -> RunRoster:
         """The patients whom the selection covers; call only methods that read."""
         return RunRoster(self._session)
+
+    @property
+    def jobs(self) -> StoredBulkJobs:
+        """What is stored of whom an export names; call only methods that read."""
+        return StoredBulkJobs(self._session)
 
     @property
     def knowledge(self) -> StoredKnowledge:

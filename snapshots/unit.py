@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapshots.witness import Way
 
@@ -68,6 +68,14 @@ class Unit:
     way_of_none: Way | None = None  # the way by which it lists what belongs to no patient, if different
 
 
+class Counted(NamedTuple):
+    """Something that a run counts in the resources that pass by, for a note at its end."""
+
+    about: str  # which note it is for: "validity", "references"
+    resource_type: str
+    what: str  # no PHI
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitResult:
     """How one unit ended."""
@@ -80,6 +88,7 @@ class UnitResult:
     records: int = 0
     ending: Ending | None = None  # None: LISTED if it was settled, else FAILED
     newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only if news will be requested
+    counted: Mapping[Counted, int] = field(default_factory=dict)  # in what it brought
 
     @property
     def ended(self) -> Ending:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Counted, Unit, UnitResult, UnitState
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -82,6 +82,12 @@ class MemoryRunStore(RunStore):
             self._units[key] = replace(self._units[key], reached=place)
         for result in batch.results:
             self.results[result.key] = result
+
+    async def counted(self) -> Mapping[Counted, int]:
+        found: Counter[Counted] = Counter()
+        for one in self.results.values():
+            found.update(one.counted)
+        return found
 
     async def finish(
         self,

@@ -6,9 +6,10 @@ source fetches; the store stores.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import anyio
@@ -18,7 +19,7 @@ from connectors.core.store_port import RunStore
 from snapshots.patient import Alias
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.referred import Document, ReferenceTarget
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Counted, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion
 
 # One transaction's size: large enough that its fixed cost vanishes, small enough that three of them stay far below the
@@ -33,6 +34,7 @@ ENOUGH_BYTES = 500_000  # worth a transaction at once
 # fetchers, and large ones must not fill the memory.
 LINE_BYTES = 8_000_000
 _PIECE_BYTES = 1_000  # what a piece weighs beside its bodies
+_COUNTED = "counted"  # in a unit's place: what was noticed up to there
 _REFUSED_AT_MOST = 3  # refusals in a row: then the client is refused, not these patients
 
 
@@ -56,6 +58,7 @@ class Noticed(NamedTuple):
 
     records: Sequence[Record]
     mentions: Sequence[ReferenceTarget] = ()
+    counted: Mapping[Counted, int] = MappingProxyType({})
 
 
 Emit = Callable[[Fetched], Awaitable[None]]
@@ -86,16 +89,11 @@ async def run_units(
     line = _Line()
     refusals = _Refusals(let_in=let_in)
 
-    async def put(piece: Fetched) -> None:
-        if piece.records:  # here and not by the writer: the store is at work meanwhile
-            noticed = notice(piece.records)
-            piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
-        await line.put(piece)
-
     async def work() -> None:
         for unit in waiting:
+            passage = _Passage(unit, line, notice)
             try:
-                result = await fetch(unit, put)
+                result = await fetch(unit, passage.put)
             except FetchError as error:
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
             except AuthError as error:
@@ -103,7 +101,7 @@ async def run_units(
                 result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error))
             else:
                 refusals.forget()
-            await line.put(Fetched(result=result))
+            await line.put(Fetched(result=passage.ended(result)))
 
     try:
         async with anyio.create_task_group() as tasks:
@@ -123,6 +121,37 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+class _Passage:
+    """Lets one unit's pieces through to the writer, and counts what is noticed in them."""
+
+    def __init__(self, unit: Unit, line: _Line, notice: Notice) -> None:
+        self._line = line
+        self._notice = notice
+        self._counted = Counter(_counted_before(unit))
+
+    async def put(self, piece: Fetched) -> None:
+        """Have a piece's records noticed, here and not by the writer: the store is at work meanwhile."""
+        if piece.records:
+            noticed = self._notice(piece.records)
+            if noticed.counted:
+                self._counted.update(noticed.counted)
+            piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
+        if piece.place is not None and self._counted:
+            key, place = piece.place
+            told = [[*one, number] for one, number in self._counted.items()]
+            piece = replace(piece, place=(key, {**place, _COUNTED: told}))
+        await self._line.put(piece)
+
+    def ended(self, result: UnitResult) -> UnitResult:
+        """Return the unit's result, with what was counted."""
+        return replace(result, counted=self._counted) if self._counted else result
+
+
+def _counted_before(unit: Unit) -> dict[Counted, int]:
+    """What an interrupted run had counted in as much of the unit as need not come again."""
+    return {Counted(*one): number for *one, number in (unit.reached or {}).get(_COUNTED, ())}
 
 
 class _Refusals:

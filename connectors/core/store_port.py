@@ -7,13 +7,13 @@ its units has its own protocol: an EHR's is `connectors.fhir.memories`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from snapshots.record import Batch
 from snapshots.report import RunReport
-from snapshots.unit import Unit
+from snapshots.unit import Counted, Unit
 
 
 class Missed(Protocol):
@@ -76,6 +76,9 @@ class RunStore(Protocol):
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
         """
+
+    async def counted(self) -> Mapping[Counted, int]:
+        """Return what the run's ended units counted in what they brought, in all (`UnitResult.counted`)."""
 
     async def finish(
         self,

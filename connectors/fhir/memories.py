@@ -229,6 +229,9 @@ class Knowledge(Protocol):
     async def received_types(self) -> frozenset[str]:
         """Types of which any run of this connection has received something: a search of them exists."""
 
+    async def empty_types(self) -> frozenset[str]:
+        """Types that this run's searches were answered for, and of which the connection has never sent anything."""
+
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
         """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
 

@@ -111,7 +111,7 @@ async def sync(
             )
         await run.keep_pace()
         if validator is not None:
-            run.notes += validator.notes()
+            run.notes += validator.notes_of(await store.counted())
         run.show("closing")
         return await store.finish(
             watermark=earned.watermark if request.kind == "sync" else None,

@@ -3,6 +3,14 @@
 SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
 WHERE r.connection = %(connection)s AND c.new + c.changed + c.unchanged > 0
 
+-- name: empty_types
+-- Types that searches of this run were answered for, or that are not served, and of which no run of the connection received anything.
+SELECT DISTINCT u.resource_type FROM unit u
+WHERE u.run = %(run)s AND u.kind = 'search' AND u.state = 'settled' AND u.ending IN ('listed', 'not-served') AND NOT EXISTS (
+    SELECT FROM run_count c JOIN run r ON r.id = c.run
+    WHERE r.connection = %(connection)s AND c.resource_type = u.resource_type AND c.new + c.changed + c.unchanged > 0
+)
+
 -- name: watermarks
 -- Up to when each type of this connection and knowledge is known to be complete.
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s

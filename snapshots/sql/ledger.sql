@@ -163,13 +163,19 @@ UPDATE unit SET poison = %(reason)s WHERE run = %(run)s AND resource_type = %(re
 -- End units; a poisoned one ends as a hole.
 UPDATE unit SET state = CASE WHEN poison IS NULL OR u.state <> 'settled' THEN u.state ELSE 'failed' END,
     reason = coalesce(poison, u.reason), complete_listing = u.complete AND poison IS NULL, records = u.records,
-    ending = CASE WHEN poison IS NULL THEN u.ending ELSE 'failed' END, newest = u.newest, ended_at = %(at)s
+    ending = CASE WHEN poison IS NULL THEN u.ending ELSE 'failed' END, newest = u.newest, counted = u.counted, ended_at = %(at)s
 FROM (
     SELECT r.*, t.place FROM unnest(%(keys)s::text[], %(states)s::text[], %(reasons)s::text[], %(completes)s::bool[],
-        %(records)s::int[], %(endings)s::text[], %(newest)s::text[]) AS r (key, state, reason, complete, records, ending, newest)
+        %(records)s::int[], %(endings)s::text[], %(newest)s::text[], %(counted)s::jsonb[])
+        AS r (key, state, reason, complete, records, ending, newest, counted)
     CROSS JOIN LATERAL (SELECT ctid AS place FROM unit WHERE run = %(run)s AND key = r.key OFFSET 0) t
 ) u
 WHERE unit.ctid = u.place
+
+-- name: counted
+-- What units counted in what they brought, in all.
+SELECT c ->> 0, c ->> 1, c ->> 2, sum((c ->> 3)::int)::int FROM unit CROSS JOIN LATERAL jsonb_array_elements(counted) c
+WHERE run = %(run)s AND counted IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
 -- name: count
 -- Add to what the run received.

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
-from tests.histories.answers import Answer, Job, Server, _outcome
+from tests.histories.answers import Answer, Job, Server, _bundle, _outcome
+from tests.histories.nights import observation
 from tests.histories.stage import Stage
-from tests.histories.steps import OBSERVATION, PATIENT, Ask, Join, Site
+from tests.histories.steps import OBSERVATION, PATIENT, Ask, Join, Kill, Site
 
 
 def test_what_a_file_showed_before_the_run_was_killed_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
@@ -41,6 +42,50 @@ def test_what_the_group_said_of_its_members_is_told_by_the_run_that_goes_on(stag
     nights.happens(Join("A", "p2"))
     assert nights.sync(dies_at=OBSERVATION).status == "killed"
     assert "patients new to this selection, listed in full: 1" in nights.sync(later=timedelta(hours=1)).notes
+
+
+def test_what_was_counted_in_resources_that_came_before_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1"), follow=True, validate=True))
+    nights.happens(*pats("p1"))
+    far = {"reference": "https://elsewhere.example/fhir/Device/1"}
+    nights.put(observation("o1", "p1", device=far, issued="Doe, Jane"), observation("o2", "p1"))
+    assert unjudged(nights, kill=Kill("written", 3)).status == "killed"
+    notes = nights.sync(later=timedelta(hours=1)).notes
+    assert "references to other servers, never followed: 1" in notes
+    (invalid,) = [note for note in notes if "Observation checked are not valid" in note]
+    assert invalid.startswith("1 of 2 ")
+
+
+def test_types_that_were_asked_for_in_vain_before_are_told_of_by_the_run_that_goes_on(stage: Stage) -> None:
+    vain = [f"{one}Request" for one in ("Device", "Medication", "Service")]
+    vain += [
+        "CarePlan",
+        "CareTeam",
+        "Claim",
+        "Consent",
+        "Coverage",
+        "Encounter",
+        "Flag",
+        "Goal",
+        "Immunization",
+        "Media",
+    ]
+
+    def declares(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
+        if path == ["metadata"]:
+            said = server._capability()
+            param = {"name": "patient", "type": "reference"}
+            said["rest"][0]["resource"] += [{"type": one, "searchParam": [param]} for one in vain]
+            return Answer(200, said)
+        return Answer(200, _bundle([], 0, None, [])) if path[0] in vain else None
+
+    nights = stage.nights(Site(home=Ask("cohort:p1")))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1"))
+    server.hook = declares
+    assert unjudged(nights, kill=Kill("written", 2)).status == "killed"
+    night = unjudged(nights, later=timedelta(hours=1))
+    assert any("types requested for each patient" in note for note in night.notes), night
 
 
 def test_a_search_for_patients_by_their_ids_that_was_refused_is_told(stage: Stage) -> None:

@@ -160,6 +160,7 @@ class Player:
             types=ask.types,
             group=ask.group,
             cohort=_cohort(ask),
+            validate="all" if site.validate else "off",
         )
         rng = random.Random(1)
         async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:

@@ -55,6 +55,7 @@ class Site(NamedTuple):
     tells_deletions: bool = False  # an export's `deleted` list
     readable_groups: bool = True
     follow: bool = False  # references
+    validate: bool = False  # against FHIR R4B
 
 
 # -- what happens at the EHR

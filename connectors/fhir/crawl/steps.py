@@ -50,20 +50,18 @@ async def fetch_by_crawl(
     plan = crawl_types(run.request.types, profile, capability, readable)
     run.notes += plan.notes
     crawl = await _crawl(run, capability, plan, since)
-    fresh = not run.store.planned
-    if fresh:
+    if not run.store.planned:
         await crawl.plan_all()
-    search = await crawl.fetch_all()
+    await crawl.fetch_all()
     if run.request.kind == "sync" and not run.request.types:  # else not all was asked, by choice
-        if fresh:  # else some was asked before
-            run.notes += await _said_of_types(run, plan, search, followed_types((), profile, capability, readable))
+        run.notes += await _said_of_types(run, plan, followed_types((), profile, capability, readable))
         run.notes += await _not_asked_any_more(run, plan, capability)
     return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
 
 
-async def _said_of_types(run: EhrRun, plan: TypePlan, search: SearchFetcher, followed: Sequence[str]) -> list[str]:
+async def _said_of_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -> list[str]:
     """Note once that most types bring nothing, and how to request only the others."""
-    empty = search.empty_types - await run.store.knowledge.received_types()
+    empty = await run.store.knowledge.empty_types()
     worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
     if not worth:
         return []
@@ -222,8 +220,8 @@ class _Crawl:
         if led_on:
             run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")
 
-    async def fetch_all(self) -> SearchFetcher:
-        """Fetch what is planned, and what that brings to light; gives what fetched it, which knows what came."""
+    async def fetch_all(self) -> None:
+        """Fetch what is planned, and what that brings to light."""
         run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
         heed = run.request.kind != "pull" and run.request.since != "none"
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
@@ -244,7 +242,6 @@ class _Crawl:
             if not await _search_pending(run, search):
                 break
         await roster.defer(deferrals.learned)
-        return search
 
     async def _further(self, units: UnitPlan) -> list[Unit]:
         """Fetch patients missing from a batch one by one, and the whole chart of patients who were merged or are alive again."""

@@ -9,16 +9,22 @@ end, the store's to say.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
-from connectors.fhir.linked.reference_resolver import Resolver
+from connectors.fhir.linked.reference_resolver import Astray, Resolver
 from snapshots.record import Record
 from snapshots.referred import ReferencePath, ReferenceTarget
+from snapshots.unit import Counted
 
+ABOUT = "references"
+TOLD_OF: frozenset[Astray] = frozenset(
+    {"foreign", "odd"}
+)  # of what leads nowhere; the others are no references to the EHR
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _MET_AT_MOST = 20_000  # elements that are remembered, before all are forgotten: to note a thing again does no harm
 _LONGEST_MET = 400  # bytes: longer ones, a panel's results, come once
@@ -40,19 +46,27 @@ class _Source(NamedTuple):
     places: Mapping[str, tuple[_Place, ...]]
 
 
+class Found(NamedTuple):
+    """What some records refer to, and how many of their references lead nowhere."""
+
+    mentions: Sequence[ReferenceTarget]
+    counted: Mapping[Counted, int]
+
+
 class ReferenceFinder:
     """Finds references at `paths` that `resolver` can follow, in the records of one run."""
 
     def __init__(self, paths: Sequence[ReferencePath], resolver: Resolver) -> None:
-        self.resolver = resolver  # it counts what leads nowhere
+        self.resolver = resolver
         sources = {path.source for path in paths}
         self._sources = {source: _source([path for path in paths if path.source == source]) for source in sources}
         self._met = 0
         self._astray: set[str] = set()  # lead nowhere, and are counted once
 
-    def __call__(self, records: Sequence[Record]) -> list[ReferenceTarget]:
+    def __call__(self, records: Sequence[Record]) -> Found:
         """What these records refer to, each once, with a patient whose chart has it; most of what came before is left out."""
         found: dict[tuple[str, str], str | None] = {}
+        counted: Counter[Counted] = Counter()
         for record in records:
             source = self._sources.get(record.resource_type)
             if source is None:
@@ -69,19 +83,23 @@ class ReferenceFinder:
                     if element in met:
                         continue
                     self._remember(element, met)
-                    for target in self._targets(element, place):
+                    for target in self._targets(element, place, record.resource_type, counted):
                         if found.get(target) is None:
                             found[target] = patient
-        return [ReferenceTarget(*target, patient) for target, patient in found.items()]
+        return Found([ReferenceTarget(*target, patient) for target, patient in found.items()], counted)
 
-    def _targets(self, element: bytes, place: _Place) -> Iterator[tuple[str, str]]:
+    def _targets(
+        self, element: bytes, place: _Place, source: str, counted: Counter[Counted]
+    ) -> Iterator[tuple[str, str]]:
         for text in _references(decoded(element), place.below):
             if text in self._astray:
                 continue
             target = self.resolver(text)
-            if target is None:
+            if not isinstance(target, ReferenceTarget):
                 if len(self._astray) < _MET_AT_MOST:
                     self._astray.add(text)
+                if target in TOLD_OF:
+                    counted[Counted(ABOUT, source, target)] += 1
             elif target.resource_type in place.targets:
                 yield target.resource_type, target.id
 

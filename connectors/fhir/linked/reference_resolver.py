@@ -7,7 +7,6 @@ A reference to another origin is never followed (the token stays where it belong
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
@@ -26,23 +25,18 @@ _ID_MAX = 1024  # bytes
 
 
 class Resolver:
-    """Resolves the references of one connection, and counts those that it cannot follow."""
+    """Resolves the references of one connection."""
 
     def __init__(self, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> None:
         self._base_url = base_url.rstrip("/")
         self._base = FhirBase(base_url, moved)
-        self.astray: Counter[Astray] = Counter()
 
-    def __call__(self, reference: str) -> ReferenceTarget | None:
-        """What a reference leads to; None where it leads nowhere, which is counted in `astray`."""
+    def __call__(self, reference: str) -> ReferenceTarget | Astray:
+        """Return what a reference leads to, or why it leads nowhere."""
         found = _RELATIVE.match(reference)  # nearly all
         if found is not None and found[2] not in (".", ".."):
             return ReferenceTarget(found[1], found[2])
-        target = self._resolved(reference.strip())
-        if isinstance(target, ReferenceTarget):
-            return target
-        self.astray[target] += 1
-        return None
+        return self._resolved(reference.strip())
 
     def _resolved(self, reference: str) -> ReferenceTarget | Astray:
         if reference.startswith("#"):

@@ -7,16 +7,18 @@ what one batch asks and how an answer is read, `reference_fetch`'s.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
 from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.fhir.capability import Capability
 from connectors.fhir.linked.reference_fetch import ReferenceFetcher
-from connectors.fhir.linked.reference_finder import ReferenceFinder
+from connectors.fhir.linked.reference_finder import ABOUT, ReferenceFinder
 from connectors.fhir.linked.reference_paths import followed_types, paths_to
-from connectors.fhir.linked.reference_resolver import Resolver
+from connectors.fhir.linked.reference_resolver import Astray, Resolver
 from connectors.fhir.run import EhrRun, Readable, SyncRequest
+from snapshots.referred import ReferenceTarget
 
 KIND = "reference"
 _DUE_AT_ONCE = 5_000  # references in memory
@@ -41,12 +43,21 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
     fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
     fresh = timedelta(days=profile.references.fresh_d)
     paths = paths_to(types, profile)
+    astray: Counter[str] = Counter()  # further on than a listing: a run that goes on takes all these steps again
+
+    def resolve(text: str) -> ReferenceTarget | None:
+        target = resolver(text)
+        if isinstance(target, ReferenceTarget):
+            return target
+        astray[target] += 1
+        return None
+
     run.show("following references")
     await references.follow(types)
     await _ask_pending(run, fetcher)  # of a run that was killed
     await references.note_answers()
     for depth in range(profile.references.depth):
-        more = await references.collect(paths, resolver, depth=depth, fresh=fresh)
+        more = await references.collect(paths, resolve, depth=depth, fresh=fresh)
         leftovers = depth == 0 and run.request.kind == "sync"
         while due := await references.due(types, depth=depth + 1, fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
             await run.store.plan(fetcher.units(due))
@@ -58,7 +69,10 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
             break
     else:
         run.notes.append(f"references were followed for {profile.references.depth} steps only")
-    run.notes += [*_notes(await references.note_answers()), *_astray(resolver)]
+    for one, number in (await run.store.counted()).items():
+        if one.about == ABOUT:
+            astray[one.what] += number
+    run.notes += [*_notes(await references.note_answers()), *_notes_astray(astray)]
 
 
 async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
@@ -85,10 +99,11 @@ def _notes(outcome: Mapping[str, Mapping[str, int]]) -> list[str]:
     ]
 
 
-def _astray(resolver: Resolver) -> list[str]:
-    notes = []
-    if count := resolver.astray["foreign"]:
-        notes.append(f"references to other servers, never followed: {count}")
-    if count := resolver.astray["odd"]:
-        notes.append(f"references that could not be read: {count}")
-    return notes
+_ASTRAY: Mapping[Astray, str] = {
+    "foreign": "references to other servers, never followed",
+    "odd": "references that could not be read",
+}
+
+
+def _notes_astray(astray: Mapping[str, int]) -> list[str]:
+    return [f"{words}: {astray[kind]}" for kind, words in _ASTRAY.items() if kind in astray]

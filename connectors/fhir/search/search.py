@@ -22,7 +22,6 @@ from connectors.fhir.unit_details import SearchDetail
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion
 
-_ANSWERED = frozenset({Ending.LISTED, Ending.NOT_SERVED})
 _NO_LONGER = frozenset({Ending.NOT_FOUND, Ending.GONE})
 _PUT_OFF = frozenset({Ending.PAUSED, Ending.RESTRICTED})
 
@@ -35,13 +34,7 @@ class SearchFetcher:
         self._profile = gatherer.profile
         self._deferrals = deferrals
         self._served: set[str] = set()
-        self._empty: set[str] = set()
         self._asking: dict[tuple[str, str], anyio.Event] = {}
-
-    @property
-    def empty_types(self) -> frozenset[str]:
-        """Return the types that were answered for some patient but brought nothing for any."""
-        return frozenset(self._empty - self._served)
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit everything that the unit's search lists, and say how it ended.
@@ -85,8 +78,6 @@ class SearchFetcher:
             self._served.add(unit.resource_type)
             if self._deferrals is not None:
                 self._deferrals.let_through(unit.resource_type)
-        elif result.ended in _ANSWERED:
-            self._empty.add(unit.resource_type)
         # what was looked at and not stored must not tombstone what is stored
         return result if keep is emit else replace(result, complete_listing=False)
 

@@ -137,6 +137,16 @@ async def test_what_the_next_run_does_with_an_open_one_is_told_beforehand(store:
         assert known.open_run is None
 
 
+async def test_of_whom_nothing_is_stored_is_told_beforehand(store: Store):
+    async with await store.begin_run(scope()) as run:
+        await run.plan([P1])
+        await run.write(Batch(records=[record("o1", patient="p1")], results=[settled(P1)]))
+        await run.finish(watermark=None, requests=0, retries=0)
+    async with store.peek(scope()) as known:
+        assert known is not None
+        assert await known.jobs.never_stored(["p1", "p2"]) == ["p2"]
+
+
 async def test_what_an_interrupted_run_saw_is_not_missed_by_its_resumption(store: Store, store_url: str):
     content = [record("a", 1, patient="p1"), record("b", 1, patient="p1")]
     await full_run(await store.begin_run(scope()), content, [P1])

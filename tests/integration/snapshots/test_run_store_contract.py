@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Counted, Unit, UnitResult, UnitState
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import record, scope
 from tests.memory_store import MemoryRunStore
@@ -72,6 +73,16 @@ async def test_what_settled_units_had_to_remark_is_told_by_type(store: RunStore)
     await store.write(Batch(results=[settled(A, "odd"), settled(B, "odd"), settled(FILE, "else")]))
     report = await store.finish(watermark=None, requests=1, retries=0)
     assert list(report.notes) == ["Condition: else (1 x)", "Observation: odd (2 x)"]
+
+
+async def test_what_units_counted_is_told_in_all_by_what_it_is_about(store: RunStore) -> None:
+    bad, far = Counted("validity", "Observation", "invalid"), Counted("references", "Observation", "foreign")
+    await store.plan([A, B, FILE])
+    await store.write(
+        Batch(results=[replace(settled(A), counted={bad: 2, far: 1}), replace(settled(B), counted={bad: 3})])
+    )
+    await store.write(Batch(results=[settled(FILE)]))
+    assert await store.counted() == {bad: 5, far: 1}
 
 
 async def test_notes_that_were_kept_stand_in_the_report_each_once(store: RunStore) -> None:

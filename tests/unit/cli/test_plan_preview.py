@@ -30,3 +30,11 @@ async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_o
             await run.pending(kinds=("search", "read"))
         await run.fail(reason=str(reached.value), requests=1, retries=0, notes=["listed in full"])
     assert (preview.error, preview.notes) == (None, ("listed in full",))
+
+
+async def test_a_patient_who_is_a_hole_of_an_export_makes_no_crawl_of_it() -> None:
+    preview = Preview(connection="site")
+    async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
+        await run.plan([Unit(key="u", kind="cohort", resource_type="Patient", patient_id="p1")])
+        assert await run.jobs.never_stored(["p1"]) == ["p1"]
+    assert (preview.mode, preview.patients) == ("auto", 0)

@@ -13,6 +13,7 @@ from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.search.paging import follow
 from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url, written_origin
 from connectors.fhir.vendors import profile_for
+from snapshots.referred import ReferenceTarget
 
 BASE = "https://ehr.example.org/fhir"
 HOME = "https://ehr.example.org"
@@ -79,8 +80,8 @@ def test_every_kind_of_link_is_read_so() -> None:
     assert redirect_target(link, f"{BASE}/x", MOVED) == f"{BASE}/Patient/p1"
     assert FhirBase(BASE, MOVED).patient(link) == "p1"
     assert FhirBase(BASE).patient(link) is None
-    assert Resolver(BASE, MOVED)(link) is not None
-    assert Resolver(BASE)(link) is None
+    assert Resolver(BASE, MOVED)(link) == ReferenceTarget("Patient", "p1")
+    assert Resolver(BASE)(link) == "foreign"
     assert place_of("http://localhost:8080/fhir/Binary/b1", BASE, MOVED) == "below"
 
 

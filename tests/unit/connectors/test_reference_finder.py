@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.linked.reference_finder import ReferenceFinder
+from connectors.fhir.linked.reference_finder import ABOUT, ReferenceFinder
 from connectors.fhir.linked.reference_paths import paths_to
 from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.vendors import PROFILES
 from snapshots.record import Record
 from snapshots.referred import ReferencePath, ReferenceTarget
+from snapshots.unit import Counted
 from tests.unit.connectors.spelling import SPELLINGS, spelt
 
 BASE = "https://ehr.example.org/R4"
@@ -87,7 +88,7 @@ def expected(resource: Any, paths: Sequence[ReferencePath] = PATHS) -> set[tuple
     for path in paths:
         for text in walked(resource, path.path.split(".")[1:]):
             target = Resolver(BASE)(text) if isinstance(text, str) else None
-            if target is not None and target.resource_type in path.targets:
+            if isinstance(target, ReferenceTarget) and target.resource_type in path.targets:
                 found.add(target[:2])
     return found
 
@@ -97,7 +98,7 @@ def finder(paths: Sequence[ReferencePath] = PATHS) -> ReferenceFinder:
 
 
 def found_by(find: ReferenceFinder, *records: Record) -> set[tuple[str, str]]:
-    return {target[:2] for target in find(records)}
+    return {target[:2] for target in find(records).mentions}
 
 
 @given(resource=ELEMENTS, spelling=st.sampled_from(SPELLINGS), seed=st.integers())
@@ -131,7 +132,7 @@ def test_what_stands_in_any_chart_is_told_with_a_patient_of_one(mentions: list[t
     told: dict[tuple[str, str], set[str | None]] = {}
     for text, patient in mentions:
         body = json.dumps({"serviceProvider": {"reference": text}}).encode()
-        for target in find([record(body, patient)]):
+        for target in find([record(body, patient)]).mentions:
             told.setdefault(target[:2], set()).add(target.patient_id)
     for target, patients in told.items():
         charts = {patient for text, patient in mentions if target in expected({"serviceProvider": {"reference": text}})}
@@ -154,18 +155,17 @@ def test_what_is_mentioned_again_is_told_once_and_after_so_much_else_that_it_is_
     def mentioning(number: int) -> Record:
         return record(b'{"serviceProvider":{"reference":"Organization/%d"}}' % number)
 
-    assert find([mentioning(0), mentioning(0)]) == [ReferenceTarget("Organization", "0", "p1")]
-    assert find([mentioning(0)]) == []
-    assert len(find([mentioning(number) for number in range(1, 25_000)])) == 24_999
-    assert find([mentioning(0)]) == [ReferenceTarget("Organization", "0", "p1")]
+    assert find([mentioning(0), mentioning(0)]).mentions == [ReferenceTarget("Organization", "0", "p1")]
+    assert find([mentioning(0)]).mentions == []
+    assert len(find([mentioning(number) for number in range(1, 25_000)]).mentions) == 24_999
+    assert find([mentioning(0)]).mentions == [ReferenceTarget("Organization", "0", "p1")]
 
 
 def test_what_leads_nowhere_is_counted_once_however_often_it_comes() -> None:
     find = finder()
     far = {"serviceProvider": {"reference": "https://other.example/Organization/1", "display": "x" * 500}}
-    for patient in ("p1", None, "p2"):
-        find([record(json.dumps(far).encode(), patient)])
-    assert dict(find.resolver.astray) == {"foreign": 1}
+    counted = [find([record(json.dumps(far).encode(), patient)]).counted for patient in ("p1", None, "p2")]
+    assert counted == [{Counted(ABOUT, "Encounter", "foreign"): 1}, {}, {}]
 
 
 @pytest.mark.parametrize(

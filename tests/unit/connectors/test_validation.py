@@ -13,9 +13,7 @@ UNKNOWN = record_from(b'{"resourceType":"Patiant","id":"p3"}', BASE)
 
 
 def test_what_is_not_valid_is_counted_by_type_without_a_value() -> None:
-    validator = Validator("all")
-    validator.inspect([GOOD, BAD, GOOD, UNKNOWN])
-    notes = validator.notes()
+    notes = Validator.notes_of(Validator("all").inspect([GOOD, BAD, GOOD, UNKNOWN]))
     assert [note.split(" (")[0] for note in notes] == [
         "1 of 1 Patiant checked are not valid R4B",
         "1 of 3 Patient checked are not valid R4B",
@@ -24,12 +22,9 @@ def test_what_is_not_valid_is_counted_by_type_without_a_value() -> None:
 
 
 def test_a_sample_takes_the_first_of_each_type_and_then_one_in_a_hundred() -> None:
-    validator = Validator("sample")
-    validator.inspect([BAD] * 201)
-    assert validator.notes()[0].startswith("3 of 3 Patient checked")
+    (note,) = Validator.notes_of(Validator("sample").inspect([BAD] * 201))
+    assert note.startswith("3 of 3 Patient checked")
 
 
 def test_valid_resources_leave_no_note() -> None:
-    validator = Validator("all")
-    validator.inspect([GOOD])
-    assert validator.notes() == []
+    assert Validator.notes_of(Validator("all").inspect([GOOD])) == []
