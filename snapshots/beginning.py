@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from snapshots import evidence
+from snapshots import judgement
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, store_border
 from snapshots.given_up import Discarded, LeftBehind
 from snapshots.ingest import prepare_session
@@ -130,8 +130,8 @@ async def _abandon(
     await conn.execute(_SQL["abandon"], {**now, "runs": list(runs)})
     await conn.execute(_SQL["forget_seen"], {"runs": list(runs)})
     for run in runs:
-        await evidence.lower(conn, OpenScope(run=run, connection=connection, scope=scope).own, full=False)
-    await evidence.empty(conn, runs)
+        await judgement.lower(conn, OpenScope(run=run, connection=connection, scope=scope).own, full=False)
+    await judgement.empty(conn, runs)
 
 
 async def lock_connection(session: TenantSession, connection: str) -> None:

@@ -1,6 +1,6 @@
 """Ends a run: decides about missed rows, moves watermarks, sets the status. One transaction, after all data have committed.
 
-`evidence` knows what was missed and what to believe, `roster` keeps rosters and lags, the ledger has what was received and how
+`judgement` knows what to believe of what was missed, `roster` keeps rosters and lags, the ledger has what was received and how
 units ended, `reports` writes the report.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from snapshots import evidence
+from snapshots import judgement
 from snapshots.ingest import Intake, Taking, settle_rivals
 from snapshots.instants import instant, is_older, moment
 from snapshots.report import Claim
@@ -104,7 +104,7 @@ async def close_run(
     for step in ("serve_all_alike", "know_all_alike"):
         await conn.execute(_SQL[step], own)
     await count(conn, closing.run, await settle_rivals(conn, taking))
-    judged = await evidence.judge(conn, closing, own, at)
+    judged = await judgement.judge(conn, own, is_pull=closing.scope.kind == "pull", at=at)
     buried = Intake()
     for resource_type, number in judged.buried.items():
         buried.of(resource_type).deleted = number
@@ -128,7 +128,7 @@ async def close_run(
             await end_of_crawl(conn, own)
         else:
             await end_of_export(conn, own, types=sorted(moved), full=full)
-    await evidence.lower(conn, own, full=full)
+    await judgement.lower(conn, own, full=full)
     claims = await _claims(conn, own, moved)
     values = {
         "run": closing.run,
@@ -155,7 +155,7 @@ async def fail_run(
     notes: Sequence[str],
 ) -> None:
     """Close a run as failed; nothing is tombstoned, no watermark moves. The caller holds the transaction."""
-    await evidence.lower(conn, closing.own, full=False)
+    await judgement.lower(conn, closing.own, full=False)
     values = {
         "run": closing.run,
         "status": "failed",
@@ -177,7 +177,7 @@ async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any]
     ]
     await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remarks]})
     await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
-    await evidence.empty(conn, [run])
+    await judgement.empty(conn, [run])
     await conn.execute(_SQL["close"], values)
 
 

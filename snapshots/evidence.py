@@ -1,7 +1,7 @@
-"""Handles the rows that a run missed: which to request by id, and what to believe about them when the run ends.
+"""Collects what an open run knows of rows that are not there: which its listings missed, and which to request by id.
 
-Only a way that listed a row before can miss it, and one statement is not enough (docs/completeness.md has the decision table).
-`connectors.fhir.confirmation` sends the requests; `closing` moves watermarks and rosters and sets the run's state.
+Only a way that listed a row before can miss it (docs/completeness.md). `connectors.fhir.confirmation` sends the requests;
+`judgement` reads what was collected when the run ends.
 """
 
 from __future__ import annotations
@@ -13,25 +13,16 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from snapshots.run_session import OpenScope, RunSession
+from snapshots.fates import MASS, PATIENT, is_mass
+from snapshots.run_session import RunSession
 from snapshots.sql import load
 from snapshots.witness import AbsentRow, Way, WayScope
 
 _SQL = load("evidence")
 _CLOSING = load("closing")
-PATIENT = "Patient"
-
-# A way that has lost half of its rows shows a broken EHR, a token that sees less or a changed filter more often than deletions:
-# another full listing must confirm it. Below MASS rows, half is easily reached by chance.
-MASS = 20
 _CONTROLS = (
     2  # listed rows of a type that are read to check whether reads can be believed: one may have been deleted meanwhile
 )
-
-
-def is_mass(gone: int, there: int) -> bool:
-    """Whether so many of a way's rows have vanished at once that one listing is not enough."""
-    return gone >= MASS and gone * 2 >= there
 
 
 class Whole(NamedTuple):
@@ -64,7 +55,7 @@ class Masses:
 async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
     """Find the new masses. Rows that were doubted before are not new, and count for no mass."""
     found = Masses()
-    if not await _missed_any(conn, own):
+    if not await missed_any(conn, own):
         return found
     async for resource_type, way, missed, listed, stored in await conn.execute(_SQL["groups"], own):
         if is_mass(missed, stored if way is None else listed + missed):
@@ -77,7 +68,7 @@ async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
     return found
 
 
-async def _missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool:
+async def missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool:
     """Whether there is anything to judge: on most nights there is not, and the statements below cost 5 ms of planning each."""
     row = await (await conn.execute(_SQL["has_absence"], own)).fetchone()
     return row is None or bool(row[0])
@@ -89,11 +80,6 @@ async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> 
     blocked = row is None or bool(row[0])
     found = await conn.execute(_SQL["whole"], {**own, "blocked": blocked})
     return [Whole(kind, way, of_none, WayScope(scope)) async for kind, way, of_none, scope in found]
-
-
-async def controlled_types(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[str]:
-    """Return the types of which this run could read a listed row."""
-    return [row[0] async for row in await conn.execute(_SQL["controlled"], own)]
 
 
 class StoredEvidence:
@@ -159,7 +145,7 @@ class StoredEvidence:
     async def due(self, readable: Sequence[str] | None, limit: int) -> list[AbsentRow]:
         """Return missed rows to request by id, at most `limit`, Patients first; none that belong to a mass."""
         async with self._session.transaction("reading what was missed") as own:
-            if not await _missed_any(self._conn, own):
+            if not await missed_any(self._conn, own):
                 return []
             await self._conn.execute(_CLOSING["plan_freely"])
             found = await masses(self._conn, own)
@@ -230,71 +216,3 @@ class StoredEvidence:
                 resource_type, id_ = some[-1]
                 await self._conn.execute(_SQL["note_rotation"], {**own, "resource_type": resource_type, "id": id_})
             return counts
-
-
-class Judged(NamedTuple):
-    """The verdict about the rows that a run missed."""
-
-    buried: Mapping[str, int]  # tombstones by type
-    notes: Sequence[str]
-
-
-async def judge(conn: AsyncConnection[Any], closing: OpenScope, own: Mapping[str, Any], at: datetime) -> Judged:
-    """Decide what to believe about each missed row, and store it. The caller holds the transaction."""
-    if not await _missed_any(conn, own):
-        return Judged({}, ())
-    values = {
-        **own,
-        "controlled": await controlled_types(conn, own),
-        "pull": closing.scope.kind == "pull",
-        "at": at,
-    }
-    await conn.execute(_SQL["judge"], values)
-    await conn.execute(_SQL["reconsider"], own)
-    found = await masses(conn, own)
-    if found.ways or found.patients:
-        await conn.execute(_SQL["disbelieve"], {**own, **found.columns})
-    buried = {row[0]: row[1] async for row in await conn.execute(_SQL["bury"], values)}
-    fates: dict[str, dict[str, int]] = {}
-    async for resource_type, fate, count in await conn.execute(_SQL["fates"], own):
-        fates.setdefault(fate, {})[resource_type] = count
-    for step in ("forget", "remember", "unmerge_doubted", "unlist", "strike_off"):
-        await conn.execute(_SQL[step], own)
-    for fate, reason in _HOLES.items():
-        for resource_type, count in fates.get(fate, {}).items():
-            hole = {"key": f"doubt:{fate}:{resource_type}", "resource_type": resource_type, "at": at}
-            await conn.execute(_SQL["doubt"], {**own, **hole, "reason": reason.format(count=f"{count:,}")})
-    notes = [
-        text.format(count=f"{count:,}", type=resource_type)
-        for fate, text in _NOTES.items()
-        for resource_type, count in fates.get(fate, {}).items()
-    ]
-    return Judged(buried, notes)
-
-
-_HOLES = {
-    "doubted": "{count} stored rows were not listed, but no answer says for certain that they are gone: kept until another "
-    "full listing confirms it; sync again",
-    "contrary": "{count} rows came and were reported as deleted in the same run: kept; sync again",
-    "not-found": "{count} rows that no listing can show were not found when requested: kept until a second run finds the same; "
-    "sync again",
-    "contradicted": "{count} stored rows were not listed, but were found when requested: the listing is not complete; sync again",
-}
-_NOTES = {
-    "withheld": "{type}: {count} rows that were listed before are now withheld from this client (HTTP 403): kept",
-    "left": "{type}: {count} no longer in this selection, but still at the EHR: their charts stay as they are",
-    "left-unread": "{type}: {count} no longer in this selection, and no answer shows whether they still exist: their charts stay "
-    "as they are",
-    "dropped": "{type}: {count} rows are no longer listed by the search or export that listed them before, but nothing says that "
-    "they are gone: read from time to time from now on",
-}
-
-
-async def lower(conn: AsyncConnection[Any], own: Mapping[str, Any], *, full: bool) -> None:
-    """Withdraw what selections know about patients and types that this run has put in doubt. The caller holds the transaction."""
-    await conn.execute(_SQL["lower"], {**own, "full": full})
-
-
-async def empty(conn: AsyncConnection[Any], runs: Sequence[int]) -> None:
-    """Forget the statements that these runs received. The caller holds the transaction."""
-    await conn.execute(_SQL["empty"], {"runs": list(runs)})

@@ -134,6 +134,7 @@ class Taking:
     all_new: bool = False  # the connection had no stored rows when the run first wrote, and nothing came twice
     has_evidence: bool = False
     has_rivals: bool = False
+    has_versions_by_way: bool = False
     formers: frozenset[str] = frozenset()  # ids of Patients that lead to another Patient
     ways: Mapping[Way, int] = field(default_factory=dict)
 
@@ -146,7 +147,7 @@ class Taking:
 async def prepare(conn: AsyncConnection[Any], taking: Taking) -> None:
     """Look up what is open in the connection, so that batches need not ask."""
     row = await (await conn.execute(_SQL["has_evidence"], taking.own)).fetchone()
-    taking.has_evidence, taking.has_rivals = row or (True, True)
+    taking.has_evidence, taking.has_rivals, taking.has_versions_by_way = row or (True, True, True)
     taking.all_new = await is_empty(conn, taking.connection)
 
 
@@ -177,6 +178,8 @@ async def take_in(
         if not taking.all_new or not await _copied_all(conn, batch.records, intake, taking):
             new, differing = await _classify(conn, batch, intake, taking)
             await _copy(conn, new, intake, taking)
+        if differing:
+            await _note_by_way(conn, differing, taking)
         for part in _slices(differing):
             await _merge(conn, part, intake, taking)
         await _note_beside(conn, batch, differing, taking)
@@ -253,6 +256,7 @@ async def _classify(
         "updated": text_array([encoded(record.last_updated) for record in records]),
         "as_of": taking.as_of,
         "rivals": taking.has_rivals,
+        "by_way": taking.has_versions_by_way,
     }
     row = await (await conn.execute(_SQL["classify"], values, prepare=True)).fetchone()
     same, outdated, differing, updated, versions, received, noted = row or (None,) * 7
@@ -301,6 +305,21 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
         counts = intake.of(resource_type)
         counts.changed += changed
         counts.unchanged += unchanged
+
+
+async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], taking: Taking) -> None:
+    """Note, before it is merged, what ways give of versions that others give otherwise: to give it again is no news."""
+    values = {
+        **_keys(differing, taking),
+        **_ways(differing, taking),
+        "versions": text_array([encoded(record.version_id) for record in differing]),
+        "updated": text_array([encoded(record.last_updated) for record in differing]),
+        "hashes": bytea_array([record.content_hash for record in differing]),
+    }
+    if taking.has_versions_by_way:
+        await conn.execute(_SQL["forget_other_versions"], values, prepare=True)
+    noted = await conn.execute(_SQL["note_by_way"], values, prepare=True)
+    taking.has_versions_by_way |= noted.rowcount > 0
 
 
 async def _note_beside(

@@ -1,7 +1,7 @@
 """Units of work: what one piece of a run requests, and how it ended.
 
 Standard library only, so that both connectors and the store may import it. The connector that made a unit interprets its
-`detail`; `snapshots.closing` and `snapshots.evidence` act on its ending.
+`detail`; `snapshots.closing` and `snapshots.judgement` act on its ending.
 """
 
 from __future__ import annotations

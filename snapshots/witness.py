@@ -1,6 +1,6 @@
 """The shapes of witnesses, and of an EHR's statements about rows that it does not return.
 
-Standard library only. `snapshots.evidence` decides what to believe.
+Standard library only. `snapshots.fates` decides what to believe.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ WITH staged AS (
         r.deleted_at IS NULL AND (r.content_hash = s.content_hash OR %(rivals)s AND EXISTS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
                 AND v.content_hash = s.content_hash
+        ) OR %(by_way)s AND EXISTS (
+            SELECT FROM version_by_way v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+                AND v.way = s.way AND v.content_hash = s.content_hash
         )) AS same,
         -- of the same content it is not asked: that saves a look at its run
         %(as_of)s::timestamptz IS NOT NULL AND s.way IS NOT NULL AND (r.deleted_at IS NOT NULL OR r.content_hash <> s.content_hash) AND (
@@ -73,8 +76,10 @@ WHERE r.first_way IS DISTINCT FROM s.way
 ON CONFLICT DO NOTHING
 
 -- name: has_evidence
--- Whether anything stands open about a row of this connection, and whether rival contents of one version are known.
-SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s)
+-- Whether anything stands open about a row of this connection, and whether contents of one version are known that came together, or
+-- that ways give otherwise than others.
+SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s),
+    EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s)
 
 -- name: clear_evidence
 -- What was received is there: nothing stands open about it, but ways that missed it, until they list it again.
@@ -123,6 +128,33 @@ ON CONFLICT (connection, resource_type, id, content_hash) DO UPDATE SET run = ex
 -- A new version of these resources has come: its contents are what counts.
 DELETE FROM rival v USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
 WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+
+-- name: forget_other_versions
+-- A new version of these resources has come: what ways gave of the former one counts no more.
+DELETE FROM version_by_way v USING unnest(%(types)s, %(ids)s, %(versions)s, %(updated)s) AS s (resource_type, id, version_id, last_updated)
+CROSS JOIN LATERAL (
+    SELECT version_id, last_updated FROM resource
+    WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+) r
+WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+    AND (r.version_id, r.last_updated) IS DISTINCT FROM (s.version_id, s.last_updated)
+
+-- name: note_by_way
+-- Of resources that differ from what is stored under the same version, and that several ways list: what this way gives. A version
+-- without a name is none, and its content may change.
+INSERT INTO version_by_way AS v (connection, resource_type, id, way, content_hash)
+SELECT %(connection)s, s.resource_type, s.id, s.way, s.content_hash
+FROM unnest(%(types)s, %(ids)s, %(versions)s, %(updated)s, %(ways)s, %(hashes)s)
+    AS s (resource_type, id, version_id, last_updated, way, content_hash)
+CROSS JOIN LATERAL (
+    SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+) r
+WHERE s.way IS NOT NULL AND r.deleted_at IS NULL AND coalesce(s.version_id, s.last_updated) IS NOT NULL
+    AND (r.version_id, r.last_updated) IS NOT DISTINCT FROM (s.version_id, s.last_updated)
+    AND (r.first_way <> s.way OR EXISTS (
+        SELECT FROM listed l WHERE l.connection = %(connection)s AND l.resource_type = s.resource_type AND l.id = s.id AND l.way <> s.way
+    ))
+ON CONFLICT (connection, resource_type, id, way) DO UPDATE SET content_hash = excluded.content_hash
 
 -- name: lone_rivals
 -- Contents that came in this run without the stored one of their version: they have taken its place.

@@ -56,6 +56,7 @@ _EMPTIED = (
     "group_member",
     "mention",
     "rival",
+    "version_by_way",
     "member",
     "member_history",
     "way",
@@ -74,6 +75,7 @@ _KNOWLEDGE = (
     "lag",
     "roster",
     "rival",
+    "version_by_way",
     "way",
 )
 

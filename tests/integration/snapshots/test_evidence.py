@@ -935,3 +935,39 @@ async def test_a_new_version_forgets_its_rivals(store: Store, store_url: str):
     report = await weighed(store, [record("a", "next", version="2")], [P1])
     assert (rows(store_url, NOW), report.changed) == ([("next",)], 1)
     assert rows(store_url, "SELECT count(*) FROM rival") == [(0,)]
+
+
+async def in_turns(store: Store, *contents: str, version: str | None = "1") -> list[int]:
+    """A search brings the first content, an export the second, and so on; how much each changed."""
+    changed = []
+    for turn, content in enumerate(contents):
+        if turn % 2:
+            one = record("a", content, version=version, way=SYSTEM)
+            report = await weighed(store, [one], [file(way=SYSTEM)], asked=scope(mode="bulk"))
+        else:
+            report = await weighed(store, [record("a", content, version=version)], [P1])
+        changed.append(report.changed)
+    return changed
+
+
+async def test_ways_that_give_a_version_two_contents_write_it_until_each_is_known_and_no_more(
+    store: Store, store_url: str
+):
+    assert await in_turns(store, *["searched", "exported"] * 3) == [0, 1, 1, 0, 0, 0]
+    assert rows(store_url, NOW) == [("searched",)]
+
+
+async def test_a_way_that_gives_a_version_another_content_than_before_is_believed(store: Store, store_url: str):
+    changed = await in_turns(store, *["searched", "exported"] * 2, "searched", "corrected", "searched", "exported")
+    assert (changed[4:], rows(store_url, NOW)) == ([0, 1, 0, 1], [("exported",)])
+
+
+async def test_a_new_version_is_written_whatever_ways_gave_of_the_former_one(store: Store, store_url: str):
+    await in_turns(store, *["searched", "exported"] * 2)
+    assert await in_turns(store, "exported", "searched", version="2") == [1, 1]
+    assert rows(store_url, "SELECT count(*) FROM version_by_way") == [(1,)]
+
+
+async def test_contents_without_a_version_are_compared_with_what_is_stored_alone(store: Store, store_url: str):
+    assert await in_turns(store, *["searched", "exported"] * 2, version=None) == [0, 1, 1, 1]
+    assert rows(store_url, "SELECT count(*) FROM version_by_way") == [(0,)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshots.closing import Earned, movable, reached, run_status, since_of
-from snapshots.evidence import is_mass
+from snapshots.fates import is_mass
 
 EARNED = "2026-06-01T00:00:00Z"
 days = st.integers(0, 2_000).map(lambda day: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=day, seconds=7 * day))
