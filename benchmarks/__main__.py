@@ -11,7 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import bulk_sync, chart_pull, crawl, csv_export, ndjson_export, smart_fetch, tiny_files, view_export
+from benchmarks import (
+    bulk_sync,
+    chart_pull,
+    crawl,
+    csv_export,
+    ndjson_export,
+    smart_fetch,
+    store,
+    tiny_files,
+    view_export,
+)
 from benchmarks.figures import Figure, print_behaviours, print_figures, write_json
 from benchmarks.processes import CommandFailedError
 from benchmarks.workplace import Workplace, tell
@@ -20,6 +30,7 @@ MEASUREMENTS = {
     "bulk_sync": bulk_sync.run,
     "crawl": crawl.run,
     "files": tiny_files.run,
+    "store": store.run,
     "ndjson_export": ndjson_export.run,
     "csv_export": csv_export.run,
     "view_export": view_export.run,
