@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapshots.embedded import embedded_postgres, programs_of
@@ -24,21 +26,22 @@ def back_up(directory: Path, file: Path) -> int:
     The file is there when it is whole, and for this account only. Blocks.
 
     Raises:
-        StoreError: there is no store, or it could not be read or written.
-        OSError: the file's folder cannot be written.
+        StoreError: there is no store, or the file could not be written.
     """
     if not (directory / "data" / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to back up.")
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
-    os.close(descriptor)
+    with _files(file):
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
+        os.close(descriptor)
     part = Path(name)
     try:
         with embedded_postgres(directory) as url:
             _run(directory, "pg_dump", "--format=custom", "--compress=gzip:1", f"--file={part}", f"--dbname={url}")
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        size = part.stat().st_size
-        part.replace(file)
+        with _files(file):
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            size = part.stat().st_size
+            part.replace(file)
     finally:
         part.unlink(missing_ok=True)
     return size
@@ -50,10 +53,9 @@ def restore(file: Path, directory: Path) -> None:
     The tenants' roles are made anew by the next command that opens the store.
 
     Raises:
-        StoreError: the directory has a store, or the file is no backup, or it is damaged.
-        OSError: the file cannot be read, or the directory's parent cannot be written.
+        StoreError: the directory has a store; or the file cannot be read, is no backup, or is damaged.
     """
-    with file.open("rb") as read:
+    with _files(file), file.open("rb") as read:
         if read.read(len(_MAGIC)) != _MAGIC:
             raise StoreError(f"{file} is no backup that `chartferry store backup` has written.")
     if directory.exists() and any(directory.iterdir()):
@@ -69,11 +71,23 @@ def restore(file: Path, directory: Path) -> None:
                 *("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
                 *(f"--dbname={url}", str(file)),
             )
-        directory.mkdir(parents=True, exist_ok=True)
-        making.replace(directory)
+        with _files(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            making.replace(directory)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _files(path: Path) -> Iterator[None]:
+    """Raise StoreError for what the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {error.strerror}. Check the folder and who may use it, and run the command again."
+        ) from error
 
 
 def _run(directory: Path, program: str, *args: str) -> None:

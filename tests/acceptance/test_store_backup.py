@@ -39,6 +39,12 @@ def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(sit
         assert site.exported() == before
         assert sum(run["new"] + run["changed"] for run in site.sync()["runs"]) == 0
     assert site.run("audit", "verify").code == 0
+    for words in (
+        ("backup", "--out", str(folder / "nowhere" / "charts.dump")),
+        ("restore", str(folder / "missing.dump")),
+    ):
+        refused = site.run("store", *words)
+        assert (refused.code, "No such file or directory" in refused.stderr) == (5, True)
     over = site.run("store", "restore", str(backup))
     assert (over.code, "never over it" in over.stderr) == (5, True)
     backup.write_bytes(backup.read_bytes()[:-1000])
