@@ -31,7 +31,9 @@ def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
         return where, _over_http
     there = destination_of(where)
     # wherever its pages say that it will be served, its files lie beside each other
-    return "manifest.json", lambda url: there.chunks(Path(unquote(url.rpartition("/")[2])).name)
+    return f"{str(there).rstrip('/')}/manifest.json", lambda url: there.chunks(
+        Path(unquote(url.rpartition("/")[2])).name
+    )
 
 
 def _over_http(url: str) -> Iterator[bytes]:

@@ -362,7 +362,7 @@ def _formats(
     for word in words:
         if word not in FORMATS:
             why = f"{LATER[word]}; " if word in LATER else ""
-            raise typer.BadParameter(f"--format {word}: {why}one of {', '.join(FORMATS)}")
+            raise typer.BadParameter(f"--format {word}: {why}one of {', '.join((*FORMATS, *DATABASES))}")
     if views:
         return words or ("csv",)
     return words or (() if queries else settings.export.format)

@@ -101,7 +101,7 @@ def test_a_folder_needs_to_be_told_where_it_is_served_and_headers_open_it(site: 
     ("words", "said"),
     [
         (("dataset", "regitsry"), "did you mean registry?"),
-        (("nowhere", "registry"), "no manifest"),
+        (("nowhere", "registry"), "no manifest at nowhere/manifest.json"),
     ],
 )
 def test_a_typo_is_answered_before_anything_is_sent(site: Site, words: tuple[str, ...], said: str) -> None:
