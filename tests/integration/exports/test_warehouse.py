@@ -16,8 +16,9 @@ import pytest
 from exports.errors import PlanError, ViewDataError, WarehouseError
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
 from snapshots.reader import Selection
+from snapshots.sealed_values import Keyring
 from snapshots.store import Store
-from tests.fix_store import database
+from tests.fix_store import database, opened_store
 from tests.integration.exports.charts import fill, patient, remove, view_file
 
 pytestmark = pytest.mark.anyio
@@ -185,3 +186,16 @@ async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
 async def test_before_the_first_run_nothing_is_touched(store: Store, warehouse: str) -> None:
     assert (await load(store, warehouse)).tables == ()
     assert rows(warehouse, "SELECT to_regnamespace('charts')") == [(None,)]
+
+
+async def test_an_encrypted_store_gives_the_tables_of_a_plain_one(store_url: str, warehouse: str) -> None:
+    keys = Keyring(current="k1", keys={"k1": b"1" * 32})
+    charts = [patient("a", birthDate="1940-02-03", name=[{"text": 'a, "b"\n'}]), patient("b", birthDate="2020-02-30")]
+    found = []
+    async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=keys) as sealed:
+        for store in (plain, sealed):
+            await fill(store, charts)
+            await load(store, warehouse, "patient")
+            found.append(rows(warehouse, "SELECT p::text FROM charts.patient AS p ORDER BY key"))
+    assert found[0] == found[1]
+    assert "1940-02-03" in found[0][0][0]
