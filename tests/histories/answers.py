@@ -113,8 +113,6 @@ class Server:
                 return _outcome(403, "forbidden")
             member = [{"entity": {"reference": f"Patient/{one}"}} for one in ehr.groups[id_]]
             return Answer(200, {"resourceType": "Group", "id": id_, "type": "person", "actual": True, "member": member})
-        if kind == s.PATIENT and (status := ehr.refusal(kind, id_)) is not None:
-            return _outcome(status)
         status = ehr.read_status((kind, id_))
         if status == 301:
             to = ehr.misled(id_) or ehr.led[id_]

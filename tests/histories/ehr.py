@@ -297,6 +297,10 @@ class Ehr:
     def read_status(self, key: Key) -> int:
         """What a read of the row answers; 301: it leads elsewhere."""
         row = self.rows.get(key)
+        if (
+            key[0] == s.PATIENT and (refused := self.refusal(*key)) is not None
+        ):  # a Patient's own read is how he is listed
+            return refused
         if self.has(s.All410) or (key[0] == s.PATIENT and self.has(s.Patients410)):
             return 410
         if key[0] == s.PATIENT and (self.misled(key[1]) or key[1] in self.led):
