@@ -33,6 +33,7 @@ _SEARCH = re.compile(rb"/fhir/([A-Za-z]+)\?(?:.*&)?(patient|_id)=(?:Patient(?:/|
 _NUMBER = re.compile(rb"[?&]page=(\d+)")
 _REFERENCE = re.compile(rb'"(?:subject|patient|beneficiary)":\{[^{}]*?"reference":"(?:[^"]*/)?Patient/([^"/]+)"')
 _ID = re.compile(rb'"id":"([^"]+)"')
+_NAMED = re.compile(rb'"resourceType":"([A-Za-z]+)","id":"([^"]+)"')  # our generator writes both first
 _FHIR, _NDJSON = b"application/fhir+json", b"application/fhir+ndjson"
 
 Rendered = tuple[bytes, bytes]  # a whole answer, plain and gzipped
@@ -91,7 +92,7 @@ class Answers:
             self._render_files(data, settings["files"], settings["rows_per_file"])
         declared = types or sorted(file.stem for file in data.glob("*.ndjson"))
         self.exact[b"/fhir/metadata"] = render("200 OK", json.dumps(_capability(declared)).encode())
-        self._empty = render("200 OK", _bundle([], b""))
+        self._empty = render("200 OK", self._bundle([], b""))
         self._unknown = render(
             "404 Not Found", b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"not-found"}]}'
         )
@@ -120,7 +121,7 @@ class Answers:
                     if more
                     else b""
                 )
-                self.pages[kind, patient, number] = render("200 OK", _bundle(chunk, link))
+                self.pages[kind, patient, number] = render("200 OK", self._bundle(chunk, link))
                 number += 1
 
     def _render_reads(self, file: Path) -> None:
@@ -164,15 +165,25 @@ class Answers:
         if search[2] == b"_id":
             asked = search[3].replace(b"%2C", b",").split(b",")
             rows = [self._by_id[search[1], one] for one in asked if (search[1], one) in self._by_id]
-            return render("200 OK", _bundle(rows, b""))
+            return render("200 OK", self._bundle(rows, b""))
         number = _NUMBER.search(target)
         return self.pages.get((search[1], search[3], int(number[1]) if number else 1), self._empty)
 
+    def _bundle(self, rows: list[bytes], next_url: bytes) -> bytes:
+        link = b'"link":[{"relation":"next","url":"%s"}],' % next_url if next_url else b""
+        entries = b",".join(map(self._entry, rows))
+        return b'{"resourceType":"Bundle","type":"searchset",%s"entry":[%s]}' % (link, entries)
 
-def _bundle(rows: list[bytes], next_url: bytes) -> bytes:
-    link = b'"link":[{"relation":"next","url":"%s"}],' % next_url if next_url else b""
-    entries = b",".join(b'{"resource":%s,"search":{"mode":"match"}}' % row for row in rows)
-    return b'{"resourceType":"Bundle","type":"searchset",%s"entry":[%s]}' % (link, entries)
+    def _entry(self, row: bytes) -> bytes:
+        """Return an entry as Epic writes it, with a link of its own."""
+        found = _NAMED.search(row)
+        assert found is not None
+        url = b"%s/%s/%s" % (self.base_url.encode(), found[1], found[2])
+        return b'{"link":[{"relation":"self","url":"%s"}],"fullUrl":"%s","resource":%s,"search":{"mode":"match"}}' % (
+            url,
+            url,
+            row,
+        )
 
 
 def _capability(types: list[str]) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class PageGatherer:
             inspection.look(page.records, tally)
             if not (page.records or page.quarantined):
                 return
-            size = sum(len(record.body) for record in page.records)
+            size = sum([len(record.body) for record in page.records])
             records = filed(page.records, unit.resource_type, unit.patient_id)
             aliases: list[Alias] = []
             gone: list[Deletion] = []

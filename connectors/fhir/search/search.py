@@ -43,22 +43,22 @@ class SearchFetcher:
             RequestError: the unit is a hole.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        async with self._turn(unit):
-            deferrals = self._deferrals
-            hindrance = deferrals.hindrance(unit.resource_type, unit.patient_id) if deferrals else None
-            if hindrance is not None:
-                return UnitResult(
-                    key=unit.key, state=UnitState.FAILED, reason=hindrance.reason, ending=hindrance.ending
-                )
-            return await self._fetch(unit, emit)
+        if unit.patient_id is None or unit.resource_type not in self._profile.search.splits:
+            return await self._unless_hindered(unit, emit)
+        async with self._turn(unit.resource_type, unit.patient_id):
+            return await self._unless_hindered(unit, emit)
+
+    async def _unless_hindered(self, unit: Unit, emit: Emit) -> UnitResult:
+        deferrals = self._deferrals
+        hindrance = deferrals.hindrance(unit.resource_type, unit.patient_id) if deferrals else None
+        if hindrance is not None:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=hindrance.reason, ending=hindrance.ending)
+        return await self._fetch(unit, emit)
 
     @asynccontextmanager
-    async def _turn(self, unit: Unit) -> AsyncIterator[None]:
+    async def _turn(self, resource_type: str, patient: str) -> AsyncIterator[None]:
         """Run a patient's searches of one type one after another: if the first is refused, the others are not sent."""
-        if unit.patient_id is None or unit.resource_type not in self._profile.search.splits:
-            yield
-            return
-        key = (unit.resource_type, unit.patient_id)
+        key = (resource_type, patient)
         while (other := self._asking.get(key)) is not None:
             await other.wait()
         self._asking[key] = anyio.Event()

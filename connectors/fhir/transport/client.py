@@ -7,7 +7,7 @@ What leaves for whom is `sender`'s, what an answer means `retry_table`'s, how mu
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -334,11 +334,11 @@ class EhrClient:
         place.answered_at = self._clock()
         if not answer.foreign:
             self.limits.heard(answer.response.headers.raw)
-            self._compare_clocks(answer.response.headers.get("date"))
+            self._compare_clocks(answer.response.headers)
         return answer
 
-    def _compare_clocks(self, date: str | None) -> None:
-        if self._clocks_compared < _CLOCKS_COMPARED and (server := server_time(date)) is not None:
+    def _compare_clocks(self, headers: Mapping[str, str]) -> None:
+        if self._clocks_compared < _CLOCKS_COMPARED and (server := server_time(headers.get("date"))) is not None:
             self._clocks_compared += 1
             behind = self._clock() - server
             self.behind_s = max(self.behind_s, behind if behind > CLOCK_TOLERATED_S else 0.0)
@@ -352,16 +352,16 @@ class EhrClient:
             raise
 
     def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:
-        headers = answer.response.headers
+        headers, cap_s = answer.response.headers, self._profile.retry.after_cap_s
         return Seen(
             status=answer.response.status_code,
             media_type=(media_type := headers.get("content-type", "").partition(";")[0].strip().lower()),
             body_start=body[:BODY_START_BYTES],
             codes=() if accepted else issue_codes(body),
             speaker="ehr" if accepted else speaker_of(body, media_type),
-            retry_after_s=asked_wait_s(headers, now=self._clock(), cap_s=self._profile.retry.after_cap_s),
+            retry_after_s=None if accepted else asked_wait_s(headers, now=self._clock(), cap_s=cap_s),
             foreign=answer.foreign,
-            token_sent="authorization" in answer.response.request.headers,
+            token_sent=answer.token_sent,
         )
 
     async def _leave(self, held: _Held | None, place: Place) -> None:

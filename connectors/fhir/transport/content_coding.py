@@ -13,6 +13,7 @@ millionth.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 from isal import igzip_lib
@@ -65,16 +66,6 @@ class _Layer(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
     def finish(self) -> Iterator[bytes]: ...
-
-
-class _Plain:
-    proves_its_end = False
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        yield data
-
-    def finish(self) -> Iterator[bytes]:
-        return iter(())
 
 
 class _NotAskedFor:
@@ -204,10 +195,7 @@ class _Sniff:
             if believed or data.startswith(_ZSTD_MAGIC):
                 raise UnaskedCodingError(self._said or "zstd")
             packed = data.startswith(GZIP_MAGIC) and self._layers > 0
-            inner: list[_Layer] = (
-                [_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [_Plain()]
-            )
-            self._chain = Chain(inner)
+            self._chain = Chain([_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [])
         yield from self._chain.feed(data)
 
     def finish(self) -> Iterator[bytes]:
@@ -220,7 +208,7 @@ class _Sniff:
 
 
 class Chain:
-    """Layers one behind the other; the outermost one counts what comes from the wire."""
+    """Layers one behind the other, none where nothing is packed; the outermost one counts what comes from the wire."""
 
     def __init__(self, layers: list[_Layer], meter: _Meter | None = None) -> None:
         self._layers = layers
@@ -254,6 +242,7 @@ def _fed(layer: _Layer, pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield from layer.feed(piece)
 
 
+@lru_cache(maxsize=64)
 def codings_of(content_encoding: str) -> tuple[str, ...]:
     """The codings that a header names, in the order in which they were put on; words that name none are no codings."""
     words = (part.partition(";")[0].strip(" \t\"'").lower() for part in content_encoding.split(","))
@@ -275,4 +264,4 @@ def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     layers: list[_Layer] = [_Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)]
     if json_expected:
         layers.append(_Sniff(MAX_LAYERS - len(layers), meter))
-    return Chain(layers or [_Plain()], meter)
+    return Chain(layers, meter)

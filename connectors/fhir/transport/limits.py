@@ -213,7 +213,8 @@ class ConnectionLimits:
 
     def heard(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Follow the rate limit headers of an answer of the EHR, if it has any."""
-        if not any(b"ratelimit" in name.lower().replace(b"-", b"") for name, _ in headers):
+        names = b" ".join([name for name, _ in headers])
+        if b"ratelimit" not in names.lower().replace(b"-", b""):
             return
         now = self._clock()
         date = next((value.decode("latin-1") for name, value in headers if name.lower() == b"date"), None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import urljoin
 
@@ -32,6 +33,12 @@ def origin(url: str) -> str:
     """Scheme, host and port of an absolute http(s) URL, default port left out; raises UnsafeLinkError for any other."""
     if _CONTROL.search(url):
         raise UnsafeLinkError("a link contains control characters or a backslash; it was not followed")
+    found = _AUTHORITY.match(url)
+    return _origin_of(url if found is None else found[0])
+
+
+@lru_cache(maxsize=256)  # each request asks some six times, of the same few servers
+def _origin_of(url: str) -> str:
     try:
         parsed = URL(url, encoded=True)
         host, port = parsed.host, parsed.port

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from connectors.fhir.errors import NOT_THE_EHRS, Speaker
 from connectors.fhir.instants import http_date, wait_until
@@ -57,8 +58,7 @@ _HTML = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What one try brought: a status and the start of its body, or the failure that came instead."""
 
     status: int | None = None
@@ -74,8 +74,7 @@ class Seen:
     token_sent: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What to do. `after_s`: not before; `tries`: at most so many in all, where less than the profile's."""
 
     action: Action
@@ -264,5 +263,5 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
 
 def server_time(value: str | None) -> float | None:
     """A Date header as epoch seconds; None where there is none or it makes no sense."""
-    found = http_date((value or "").strip())
+    found = http_date(value.strip()) if value else None
     return None if found is None else found.timestamp()

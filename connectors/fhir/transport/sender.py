@@ -25,7 +25,13 @@ from connectors.fhir.transport.content_coding import BombError, ContentCodingErr
 from connectors.fhir.transport.links import elsewhere, origin, redirect_target, safe_url
 from connectors.fhir.transport.retry_table import Failure, Seen, expects_json
 from connectors.fhir.transport.tls import tls_context
-from connectors.fhir.transport.verbatim import CertificateError, HandshakeError, NameNotFoundError, VerbatimTransport
+from connectors.fhir.transport.verbatim import (
+    NO_BODY,
+    CertificateError,
+    HandshakeError,
+    NameNotFoundError,
+    VerbatimTransport,
+)
 
 MAX_REDIRECTS = 5
 MAX_REDIRECT_BYTES = 64 << 10
@@ -65,6 +71,7 @@ class Answer:
     url: str
     reader: BodyReader
     foreign: bool  # redirected to an origin that gets no token
+    token_sent: bool = False
 
 
 class Sender:
@@ -130,7 +137,8 @@ class Sender:
             location = response.headers.get("location") if response.status_code in _REDIRECTS else None
             if location is None or response.status_code in call.ok:
                 continues = call.continues if response.status_code == _PARTIAL else None
-                return Answer(response, url, self._reader(call, response, continues), foreign=origin(url) != start)
+                reader = self._reader(call, response, continues)
+                return Answer(response, url, reader, origin(url) != start, "Authorization" in headers)
             await drained(response)
             url = redirect_target(location, url, self._moved)
             if response.status_code == _SEE_OTHER:
@@ -160,13 +168,18 @@ class Sender:
             shown = _shown(origin(url))
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
-        if any(_UNSENDABLE.search(value) for value in headers.values()):
+        if _UNSENDABLE.search("\t".join(headers.values())):
             raise ProtocolError(
                 f"{call.template}: a header's value contains characters that headers must not have; it was not sent"
             )
         self.requests += 1
         request = httpx.Request(
-            method, shown, headers=headers, content=body, extensions={"url": URL(url, encoded=True)}
+            method,
+            shown,
+            headers=headers,
+            content=body,
+            stream=NO_BODY if body is None else None,
+            extensions={"url": URL(url, encoded=True)},
         )
         try:
             return await self._transport.handle_async_request(request)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import httpx
+from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 from yarl import URL
 
@@ -22,6 +23,7 @@ from connectors.fhir.transport.addresses import AddressGuard, GuardedResolver
 from connectors.fhir.transport.cookies import OriginCookies
 
 READ_BUFFER_BYTES = 1 << 17
+NO_BODY = httpx.ByteStream(b"")  # of a request; httpx copies the headers three times to find out about `content=None`
 
 
 class CertificateError(httpx.ConnectError):
@@ -81,19 +83,38 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
     raise _AnswerLostError
 
 
-class VerbatimStream(httpx.AsyncByteStream):
-    """The body as it comes off the socket: undecoded, read once."""
+def _answers_within(patience_s: float) -> type[aiohttp.ClientResponse]:
+    """Bound the whole wait for an answer's headers.
 
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
+    aiohttp's own time-out begins anew with each byte and each 1xx; a trace that told when to begin cost each request 50 calls.
+    """
+
+    class Answer(aiohttp.ClientResponse):
+        async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+            async with asyncio.timeout(patience_s):
+                return await super().start(connection)
+
+    return Answer
+
+
+class VerbatimStream(httpx.AsyncByteStream):
+    """The body as it comes off the socket: undecoded, read once. A time-out is set only where it must be waited for."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request, patience_s: float) -> None:
         self._response = response
         self._request = request
+        self._patience_s = patience_s
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        content = self._response.content
         try:
-            chunk = await self._response.content.readany()
+            chunk = content.read_nowait()
+            if not chunk and not content.at_eof():
+                async with asyncio.timeout(self._patience_s):
+                    chunk = await content.readany()
         except _CAUGHT as error:
             failure = _meaning(error, self._request)
         else:
@@ -131,7 +152,7 @@ class VerbatimTransport(AiohttpTransport):
         )
         self._proxy_url = None if proxy is None else URL(proxy)
         self._read_timeout_s = read_timeout_s
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` to `request.extensions["url"]`; raises httpx.TransportError without a URL in its text.
@@ -145,36 +166,27 @@ class VerbatimTransport(AiohttpTransport):
         if url.scheme == "https" and self._context is None:
             self._context = self._tls()
         try:
-            async with asyncio.timeout(None) as headers_due:
-                response = await self.client.request(
-                    request.method,
-                    url,
-                    headers=request.headers,
-                    data=request.content or None,
-                    allow_redirects=False,
-                    ssl=self._context or True,
-                    proxy=self._proxy_url,
-                    trace_request_ctx=headers_due,
-                )
+            response = await self.client.request(
+                request.method,
+                url,
+                headers=request.headers.multi_items(),
+                data=None if request.stream is NO_BODY else request.content,
+                allow_redirects=False,
+                ssl=self._context or True,
+                proxy=self._proxy_url,
+            )
         except _CAUGHT as error:
             failure = _meaning(error, request)
         else:
             return httpx.Response(
                 response.status,
                 headers=list(response.raw_headers),
-                stream=VerbatimStream(response, request),
+                stream=VerbatimStream(response, request, self._read_timeout_s),
                 request=request,
             )
         raise failure
 
-    async def _sent(self, session: object, context: Any, params: object) -> None:
-        """Bound the whole wait for an answer's headers: aiohttp's own time-out begins anew with each byte and each 1xx."""
-        due: asyncio.Timeout = context.trace_request_ctx
-        due.reschedule(asyncio.get_running_loop().time() + self._read_timeout_s)
-
     def _new_session(self) -> aiohttp.ClientSession:
-        sent = aiohttp.TraceConfig()
-        sent.on_request_headers_sent.append(self._sent)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(  # `limits` says how much is used at a time
                 limit=0, resolver=GuardedResolver(self._guard)
@@ -185,5 +197,5 @@ class VerbatimTransport(AiohttpTransport):
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
             middlewares=(_send_once,),
-            trace_configs=[sent],
+            response_class=_answers_within(self._read_timeout_s),
         )
