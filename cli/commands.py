@@ -239,8 +239,20 @@ class Unloaded(typer.core.TyperCommand):
         self.load = load
 
 
+class PlainCommand(typer.core.TyperCommand):
+    """A command whose help is in people's words."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return its parameters, `--help` among them."""
+        return _without_types(super().get_params(ctx))
+
+
 class CommandGroup(typer.core.TyperGroup):
     """Lists its commands without loading them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return its parameters, `--help` among them."""
+        return _without_types(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find a command by name as typer does, with its suggestions, and load it."""
@@ -259,7 +271,7 @@ def add_commands(group: CommandGroup, commands: Sequence[Command | Group]) -> Co
 def _loaded(listed: Command | Group) -> typer.core.TyperCommand | CommandGroup:
     alone = typer.Typer(name=listed.name, cls=CommandGroup, add_completion=False)
     if isinstance(listed, Command):
-        alone.command(listed.name, epilog=_examples(listed))(resolve_name(listed.function))
+        alone.command(listed.name, cls=PlainCommand, epilog=_examples(listed))(resolve_name(listed.function))
     elif listed.alone is None:
         alone.callback(help=listed.summary, no_args_is_help=True)(_nothing)
     else:
@@ -270,6 +282,18 @@ def _loaded(listed: Command | Group) -> typer.core.TyperCommand | CommandGroup:
     assert isinstance(made, typer.core.TyperCommand)
     made.params = [*made.params, *shared_options()]
     return made
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    """Leave Python's types out of the help: `<bool>` beside a flag and `<list[str]>` beside a name tell people nothing."""
+    for one in params:
+        if one.param_type_name == "argument" or one.is_flag:
+            one.display_type_rich = _no_type  # typer has no setting for it
+    return params
+
+
+def _no_type(ctx: Any) -> None:
+    """Return nothing to show."""
 
 
 def _examples(command: Command) -> str:

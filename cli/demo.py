@@ -49,7 +49,9 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Folder for everything that the demo writes.")
     ] = Path("chartferry-demo"),
-    patients: Annotated[int, typer.Option("--patients", min=1, help="Synthetic patients in each EHR.")] = 20,
+    patients: Annotated[
+        int, typer.Option("--patients", metavar="N", min=1, help="Synthetic patients in each EHR.")
+    ] = 20,
 ) -> int:
     """See chartferry at work: four mock EHRs, an embedded Postgres, sync, NDJSON and CSV. Safe to repeat."""
     began = time.monotonic()

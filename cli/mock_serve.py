@@ -39,18 +39,24 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="NDJSON(.gz) files by type; default: synthetic.", show_default=False),
 ]
-PatientsOption = Annotated[int, typer.Option("--patients", min=1, help="Number of synthetic patients.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the synthetic patients: same seed, same patients.")]
+PatientsOption = Annotated[int, typer.Option("--patients", metavar="N", min=1, help="Number of synthetic patients.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Seed of the synthetic patients: same seed, same patients.")
+]
 FaultsOption = Annotated[
     Path | None, typer.Option("--faults", metavar="FILE", help="Scripted faults, TOML or JSON.", show_default=False)
 ]
-PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+PortOption = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen on; 0: any free port.")
+]
+HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")]
 OpenOption = Annotated[bool, typer.Option("--open", help="Accept requests without a token.")]
-LatencyMsOption = Annotated[int, typer.Option("--latency-ms", min=0, help="Delay of every answer.")]
+LatencyMsOption = Annotated[int, typer.Option("--latency-ms", metavar="N", min=0, help="Delay of every answer.")]
 NameOption = Annotated[
     str | None,
-    typer.Option("--name", help="Name of the printed connection; default: mock-VENDOR.", show_default=False),
+    typer.Option(
+        "--name", metavar="NAME", help="Name of the printed connection; default: mock-VENDOR.", show_default=False
+    ),
 ]
 KeysOption = Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder for the key and cohort files.")]
 UntilEofOption = Annotated[bool, typer.Option("--until-eof", hidden=True, help="Stop when stdin is closed.")]

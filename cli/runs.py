@@ -44,7 +44,9 @@ def runs(
         str | None,
         typer.Option("--connection", metavar="NAME", help="Only this connection's runs.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many runs at most, newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="How many runs at most, newest first.")
+    ] = 20,
 ) -> int:
     """List the newest runs; show one with its holes, notes and counts by type; or give one up (discard)."""
     run, discards = read_words(words or [])

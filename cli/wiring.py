@@ -85,6 +85,7 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
         group=wanted.group or (None if wanted.patients is not None or wanted.stored_patients else connection.group),
         cohort=_cohort(connection, wanted),
         bulk=connection.bulk.model_copy(update={"until": wanted.until}) if wanted.until else connection.bulk,
+        logs_in=connection.auth != "none",
         validate=connection.validate_resources,
     )
 

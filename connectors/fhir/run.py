@@ -59,6 +59,7 @@ class SyncRequest:
     group: str | None = None
     cohort: CohortSource | None = None
     bulk: BulkOptions = field(default_factory=BulkOptions)
+    logs_in: bool = True  # False: the connection is configured without a login
     # against FHIR R4B; what is not valid is noted, and stored all the same
     validate: Literal["off", "sample", "all"] = "off"
 

@@ -145,7 +145,8 @@ async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
     mode = choose_mode(
         request.mode, request.profile, capability, group=request.group, has_cohort=request.cohort is not None
     )
-    run.show("logging in")
+    if request.logs_in:
+        run.show("logging in")
     readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
     notices.mentions = reference_finder(request, capability, readable)

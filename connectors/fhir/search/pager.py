@@ -42,6 +42,10 @@ class NotAPageError(ProtocolError):
 class _SessionExpiredError(Exception):
     """A next link that the server no longer knows: the search starts again from its first page."""
 
+    def __init__(self, status: int | None) -> None:
+        super().__init__()
+        self.status = status
+
 
 class Pager:
     """Walks the searches of one connection."""
@@ -67,17 +71,19 @@ class Pager:
             UnsafeLinkError: a next link led away from the EHR.
         """
         totals: Totals | None = None
+        status: int | None = None
         for _ in range(_MAX_WALKS):
             try:
                 totals = await self._once(url, call_for, take, unit_key, way)
-            except _SessionExpiredError:
-                totals = None
+            except _SessionExpiredError as expired:
+                totals, status = None, expired.status
                 continue
             if not totals.shifted:
                 return totals
         if totals is None:
             template = call_for(url, True).template
-            raise ProtocolError(f"{template}: the server's paging session kept expiring; {self._advice()}.")
+            said = f"its own `next` link was answered {status}"
+            raise ProtocolError(f"{template}: the server's paging session kept expiring ({said}); {self._advice()}.")
         return totals
 
     async def _once(self, first: str, call_for: CallFor, take: Take, unit_key: str | None, way: Way | None) -> Totals:
@@ -100,7 +106,7 @@ class Pager:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
             if number > 1 and self._is_expired(error):
-                raise _SessionExpiredError from error
+                raise _SessionExpiredError(error.status) from error
             raise
         # the connection's slot is free: the next request is sent before this page is read
         await anyio.lowlevel.checkpoint()

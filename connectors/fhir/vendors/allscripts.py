@@ -64,7 +64,6 @@ ALLSCRIPTS = VendorProfile(
             "RelatedPerson",
         ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
         patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
-        next_expired_statuses=(404, 410),  # not found [I] vendor-facts 3.3
     ),
     bulk=BulkProfile(
         levels=("group",),  # system and patient level: not found [D] VD, vendor-facts 3.4

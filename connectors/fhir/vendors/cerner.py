@@ -79,8 +79,6 @@ CERNER = VendorProfile(
             "MedicationDispense",
         ),
         last_updated_once=("Immunization", "MedicationDispense"),  # a single value [D] CR, vendor-facts 2.5
-        # behaviour of an expired pageContext: not found; 400, 404, 410 on a next link restart that search [I] vendor-facts 2.5
-        next_expired_statuses=(400, 404, 410),
     ),
     references=ReferencesProfile(
         id_batch=50,  # the longest list: not found [I] vendor-facts 2.5

@@ -95,9 +95,6 @@ EPIC = VendorProfile(
         },
         # supported; everything stands in the body, where no proxy cuts it [D] EA, vendor-facts 1.6
         post_over=1_800,
-        # a changed or expired session is 400 with 4113; that code restarts the search, no status of its own is known
-        # [D] EA, vendor-facts 1.6
-        next_expired_statuses=(404, 410),
     ),
     answers=AnswersProfile(
         issue_codes={

@@ -30,7 +30,6 @@ GENERIC = VendorProfile(
         # search by reference needs ids first; these directories are small and listed whole where the server declares the
         # search [I]
         directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
-        next_expired_statuses=(404, 410),  # a paging session that is gone: HAPI 410 [R] vendor-facts 7
     ),
     references=ReferencesProfile(
         id_batch=50,  # `_id` with a list is plain R4 (search.html, 3.1.1.5.2); asked only where `_id` is declared

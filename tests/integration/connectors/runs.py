@@ -81,6 +81,7 @@ async def run(
     store: KeptRows,
     profile: dict[str, Any] | None = None,
     scopes: tuple[str, ...] = (),
+    on_progress: Callable[[Any], None] = lambda progress: None,
     **asked: Any,
 ) -> RunReport:
     """One sync of a mock EHR, with what its vendor's way needs filled in."""
@@ -95,4 +96,5 @@ async def run(
     quick = {"retry.base_s": 0.01, "http.read_timeout_s": 60}
     chosen = profile_for(vendor, grouped({**quick, **audience, **(profile or {})}))
     request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{**needs, **asked})
-    return await whole_run(request, signing(vendor, served.client_id, scopes), store, Clock())
+    login = signing(vendor, served.client_id, scopes)
+    return await whole_run(request, login, store, Clock(), on_progress=on_progress)

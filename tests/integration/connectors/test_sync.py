@@ -91,16 +91,27 @@ async def test_passing_faults_cost_a_retry_and_nothing_else(store: KeptRows, ven
     assert report.retries > 0
 
 
-async def test_an_expired_paging_session_restarts_that_search(store: KeptRows) -> None:
+async def test_a_next_link_that_is_refused_restarts_that_search(store: KeptRows) -> None:
     with mock("epic", page_size=20) as served:
         rule = FaultRule(
-            match=Match(path="sessionID"), nth=2, action=Action(status=400, body="operation-outcome", issue_code="4113")
+            match=Match(path="sessionID"),
+            nth=2,
+            action=Action(status=400, body="operation-outcome", issue_code="invalid"),
         )
         served.faults.add(rule)
-        report = await run(served, store, profile={"search.next_expired_statuses": [400]})
+        report = await run(served, store)
         expected = reachable(served)
     assert report.status == "complete"
     assert store.live() == expected
+
+
+async def test_only_a_connection_with_a_login_is_said_to_log_in(store: KeptRows) -> None:
+    shown: list[str] = []
+    with mock("epic") as served:
+        await run(served, store, on_progress=lambda now: shown.append(now.phase), logs_in=False, types=("Patient",))
+        assert "logging in" not in shown
+        await run(served, store, on_progress=lambda now: shown.append(now.phase), types=("Patient",))
+    assert "logging in" in shown
 
 
 async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice(store: KeptRows) -> None:

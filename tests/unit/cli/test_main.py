@@ -52,6 +52,7 @@ def test_every_command_has_help_with_examples_and_the_shared_options(
     assert call([*words, "--help"]) == 0
     own, shared = capsys.readouterr().out.split("Options of every command")
     assert "[[" not in own  # "[[CONNECTION…]]...": brackets of ours within the library's
+    assert not any(python in own + shared for python in ("<bool>", "<str>", "<int", "<list["))
     assert f"chartferry {' '.join(words)}" in shared.partition("Examples:")[2]
     for option in SHARED:
         assert option in shared
