@@ -138,7 +138,6 @@ def _verified_as_json(found: Verified) -> dict[str, object]:
 
 
 def _print_verified(found: Verified) -> None:
-
     tell(f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet")
     if found.unused:
         tell(
@@ -189,7 +188,6 @@ def export(
 async def _export(
     audit: AuditReader, tenant: str, *, out: str, format_: str, between: tuple[datetime | None, datetime | None]
 ) -> int:
-
     async with audit.reads(*between) as reads:
         to = sys.stdout.buffer if out == STDOUT else Path(out)
         return (await write_audit(reads, tenant, to, format_)).rows

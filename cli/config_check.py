@@ -185,7 +185,6 @@ def server_problems(server: FhirServer, environ: Mapping[str, str]) -> Iterator[
 
 
 def _key_problems(server: FhirServer, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:
-
     try:
         load_signing_key(text, PROFILES[server.profile_name], kid=server.kid, alg=server.alg, passphrase=passphrase)
     except AuthError as exc:
@@ -258,7 +257,6 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
 
 
 def _effective_of(server: FhirServer, settings: Settings) -> Iterator[tuple[str, str, str]]:
-
     path = server.path
     for key, value in dict(server).items():
         if key in ("name", "profile"):

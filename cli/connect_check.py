@@ -60,7 +60,6 @@ async def check_connection(connection: Connection, problems: Sequence[Problem]) 
 
 
 def _key(connection: Connection) -> str:
-
     secret = connection.secrets["key"].read(os.environ).reveal()
     profile = profile_for(connection.vendor, connection.profile)
     key = load_signing_key(secret, profile, kid=connection.kid, alg=connection.alg)

@@ -80,7 +80,6 @@ def demo(
 
 
 def _write_config(root: Path, tables: Sequence[str]) -> Path:
-
     head = f'# written by `chartferry demo`; the mock EHRs run only while the demo does\n\n[store]\nurl = "embedded:{STORE}"\n'
     path = root / "chartferry.toml"
     write_private(path, "\n".join([head, *tables]))
@@ -88,7 +87,6 @@ def _write_config(root: Path, tables: Sequence[str]) -> Path:
 
 
 def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResult:
-
     request = ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"))
     actor = actor_of(invocation, settings, reads_charts=True)
     result, _ = supervise(

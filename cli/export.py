@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -50,6 +51,7 @@ from exports.warehouse.load import WarehouseRequest
 from snapshots.actor import Actor
 from snapshots.reader import Selection
 
+MOST_SESSIONS = 2
 EXAMPLES = (
     "chartferry export --out export",
     "chartferry export --out export --format csv --view patient --view my_view.json",
@@ -231,7 +233,6 @@ def _request(
     params: list[str] | None,
     strict: bool,
 ) -> ExportRequest:
-
     settings = reading.settings
     wanted_formats = _formats(formats, views, queries, settings)
     return ExportRequest(
@@ -263,7 +264,6 @@ def _export(
 
 
 def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
-
     wanted = PublishRequest(
         connections=reading.connections, types=reading.types, patients=reading.patients, base_url=base_url
     )
@@ -331,8 +331,16 @@ async def run_export(
             store.snapshot(selection) as snapshot,
         ):
             began = time.monotonic()
-            result = await export_snapshot(request, snapshot, on_progress=show)
+            result = await export_snapshot(request, snapshot, on_progress=show, sessions=_sessions(request))
             return result, time.monotonic() - began
+
+
+def _sessions(request: ExportRequest) -> int:
+    """How many files are read at a time: two where there are two cores.
+
+    One of Parquet, which has a thread of its own for the second core, and of which two would hold two groups of rows.
+    """
+    return 1 if "parquet" in request.wanted_formats else min(os.cpu_count() or 1, MOST_SESSIONS)
 
 
 def _refuse_beside(context: typer.Context, allowed: frozenset[str], what: str) -> None:

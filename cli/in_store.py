@@ -78,7 +78,6 @@ def in_store(
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 
     async def done() -> T:
-
         async with opened_store(settings, tenant, actor) as store, told_if_slow("asking the store"):
             return await work(store)
 

@@ -144,7 +144,6 @@ def _mock_config(
     jwks: dict[str, object] | None,
     latency_ms: int,
 ) -> MockConfig:
-
     script = read_script(faults) if faults is not None else None
     return MockConfig(
         vendor=vendor,  # type: ignore[arg-type]  # checked against the same names above

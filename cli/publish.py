@@ -63,7 +63,6 @@ def show_published(done: Published, destination: Destination, *, json: bool) -> 
 
 
 def _as_json(done: Published, destination: Destination) -> dict[str, object]:
-
     return {
         "status": "nothing" if done.what == "nothing" else "complete",
         "published": done.what,

@@ -160,7 +160,6 @@ async def _pull(
 
 
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
-
     selection = Selection(
         connections=(asked.connection.name,),
         patients=(asked.patient,),

@@ -111,7 +111,6 @@ def query(
 
 
 async def _run(store: Store, asked: _Request, limits: Limits) -> tuple[DeliveredFile, Statement]:
-
     async with store.snapshot(asked.selection) as snapshot:
         target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
         return await run_query(asked.file, asked.parameters, snapshot, target, limits, dialect=asked.dialect)

@@ -149,7 +149,6 @@ def run_all(
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def all_of_them(show: Show) -> None:
-
         places, origins = anyio.CapacityLimiter(CONNECTIONS_AT_A_TIME), Origins()
 
         async def one(connection: Connection, store: Store) -> None:

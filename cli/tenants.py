@@ -110,7 +110,6 @@ def _on_tenants(invocation: Invocation, work: Callable[[Tenants], Awaitable[T]])
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def done() -> T:
-
         async with open_tenants(settings.store_url, actor) as there:
             return await work(there)
 

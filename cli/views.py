@@ -97,7 +97,6 @@ def check(
 
 
 def _compiled(name: str) -> CompiledView:
-
     return compiled_over_nothing(load_view(name))
 
 

@@ -41,7 +41,6 @@ from snapshots.store import Store
 
 
 def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
-
     system = None if wanted.patients_are_ids else connection.cohort_system
     if wanted.stored_patients or (wanted.patients is None and wanted.group is None and connection.cohort == STORED):
         return CohortSource(stored=True)
@@ -73,7 +72,6 @@ def _credentials(connection: FhirServer, scopes: tuple[str, ...] = ()) -> Creden
 
 
 def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
-
     return SyncRequest(
         connection=connection.name,
         base_url=connection.base_url,
@@ -91,7 +89,6 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
 
 
 def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng: random.Random) -> LogIn:
-
     credentials = _credentials(connection)
 
     async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
@@ -235,7 +232,6 @@ async def _run(
     *,
     origins: Origins | None = None,
 ) -> RunReport:
-
     request = _request(connection, wanted)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     shared = origins.of(connection.base_url) if origins is not None else None

@@ -32,6 +32,7 @@ from exports.formats.data_package import (
 from exports.formats.deletions import deletion_bundles
 from exports.formats.file_formats import TABLES
 from exports.formats.ndjson import Lines, ndjson_rows
+from exports.parallel_reading import fill_all
 from exports.plan import ExportRequest, PlannedFile, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
 from exports.safe_harbor.deidentify import Deidentifier
@@ -73,13 +74,17 @@ class ExportResult:
 
 
 async def export(
-    request: ExportRequest, snapshot: Snapshot, *, on_progress: Callable[[FileProgress], None] = lambda _: None
+    request: ExportRequest,
+    snapshot: Snapshot,
+    *,
+    on_progress: Callable[[FileProgress], None] = lambda _: None,
+    sessions: int = 1,
 ) -> ExportResult:
     """Write the files of a request and their manifest; equal requests on equal runs give equal bytes.
 
     Compiles every view before it writes anything, and completes every new file before it touches the previous export. Then it
     removes the previous manifest, replaces or deletes the previous files, and writes the new manifest last. Files that no export
-    has listed stay.
+    has listed stay. `sessions`: how many read at a time, each one file; fewer, if the server gives no more.
 
     Raises:
         ViewError: a view that does not exist or is wrong.
@@ -91,8 +96,9 @@ async def export(
     work = await _prepared(request, snapshot)
     with request.out.opened() as folder, Outgoing(request.out, folder, part_size=request.part_size) as files:
         drift, doubts = _drift(request.out, work.tables, freeze=request.freeze)
-        await _write(work, files, snapshot, on_progress)
-        delivered = tuple(files.delivered)
+        await _write(work, files, snapshot, on_progress, sessions=sessions)
+        deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
+        delivered = files.in_order((*(planned.name for planned in work.files), *deleted))
         descriptions = _describe(files, work.tables)
         profile = None if work.deidentifier is None else profile_told(work.deidentifier, work.available)
         manifest = manifest_content(
@@ -152,9 +158,12 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     return _Work(applied, available, files, compiled, statements, tables, request.strict, deidentifier)
 
 
-async def _write(work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: Callable[[FileProgress], None]) -> None:
+async def _write(
+    work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: Callable[[FileProgress], None], *, sessions: int
+) -> None:
     """Write and stage the files with data; they are not in their places yet."""
-    for planned in work.files:
+
+    async def fill(planned: PlannedFile, snapshot: Snapshot) -> None:
         expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
         if planned.query is not None:
@@ -164,6 +173,8 @@ async def _write(work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: 
             await fill_table(files, planned, view, snapshot, show, strict=work.strict)
         else:
             await _fill_resources(files, planned, work, snapshot, show)
+
+    await fill_all(work.files, snapshot, fill, sessions=sessions)
     if snapshot.changed_since is not None:
         planned = PlannedFile(DELETED_NAME, "deleted", "")
         show = _shown(DELETED_NAME, None, on_progress)
@@ -246,7 +257,7 @@ def _describe(files: Outgoing, tables: Sequence[DescribedTable]) -> tuple[Delive
     """Write what stands beside the tables."""
     if not tables:
         return ()
-    in_parts = [replace(table, paths=tuple(files.parts_of[table.paths[0]])) for table in tables]
+    in_parts = [replace(table, paths=tuple(file.path for file in files.delivered[table.paths[0]])) for table in tables]
     return (
         files.describe(PACKAGE_NAME, "schema", package_content(in_parts)),
         files.describe(DICTIONARY_NAME, "dictionary", dictionary_content(in_parts)),

@@ -7,6 +7,7 @@ order (connection, id).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -91,6 +92,13 @@ class Snapshot(Protocol):
     def connections(self) -> tuple[str, ...]:
         """The connections of the selection, in NDJSON's order."""
 
+    def beside(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Give the same rows of the same moment in a session of its own, to be read at the same time; it ends before this one.
+
+        Raises:
+            StoreUnavailableError: the server gives no further session.
+        """
+
     @property
     def sealed(self) -> bool:
         """Whether the store is encrypted: NDJSON is decrypted, what SQL reads of identifying elements is not."""
@@ -158,7 +166,10 @@ class Snapshot(Protocol):
         """Bound what each further statement may take."""
 
     async def end(self) -> None:
-        """Note in the audit what was read, and commit. Show nothing before; nothing more can be read after it."""
+        """Note in the audit what was read, in sessions beside this one too, and commit.
+
+        Show nothing before; nothing more can be read after it.
+        """
 
     async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts, not for data."""

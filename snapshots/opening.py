@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from snapshots.audit_event import Action
 from snapshots.errors import HistoryPrunedError, RunNotFoundError, StoreError, store_border
 from snapshots.read_runs import Source, UnendedRun
-from snapshots.reader import Selection, Snapshot
+from snapshots.reader import Lend, Selection, Snapshot
 from snapshots.reading import Reading, reading
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
@@ -22,10 +22,13 @@ _SQL = load("reader")
 
 
 @asynccontextmanager
-async def open_snapshot(session: TenantSession, selection: Selection, action: Action) -> AsyncIterator[Snapshot]:
+async def open_snapshot(
+    session: TenantSession, selection: Selection, action: Action, lend: Lend
+) -> AsyncIterator[Snapshot]:
     """Begin the snapshot's transaction on its own session, and end it at the end: what was read is then in the audit.
 
-    What is read must not be shown before `Snapshot.end`, or the end of the block. An error undoes both.
+    What is read must not be shown before `Snapshot.end`, or the end of the block. An error undoes both. `lend` gives the
+    sessions beside it.
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
@@ -46,7 +49,7 @@ async def open_snapshot(session: TenantSession, selection: Selection, action: Ac
                         "since: name an earlier run."
                     )
                 before = await _as_left(session, replace(selection, changed_since=None), then)
-            snapshot = await _as_left(session, selection, until, before=before, audited=audited)
+            snapshot = await _as_left(session, selection, until, before=before, audited=audited, lend=lend)
             await snapshot.find_mentioned()
             yield snapshot
             await snapshot.end()
@@ -59,6 +62,7 @@ async def _as_left(
     *,
     before: Snapshot | None = None,
     audited: Reading | None = None,
+    lend: Lend | None = None,
 ) -> Snapshot:
     """The snapshot of what the runs had left that had ended by then; None: by now."""
     conn, tenant = session.conn, session.tenant
@@ -81,7 +85,9 @@ async def _as_left(
     open_runs = [UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
-    return Snapshot(conn, selection, sources, open_runs, later, before=before, audited=audited, sealer=session.sealer)
+    return Snapshot(
+        conn, selection, sources, open_runs, later, before=before, audited=audited, lend=lend, sealer=session.sealer
+    )
 
 
 async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:

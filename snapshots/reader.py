@@ -7,9 +7,11 @@ makes it, `copy_stream` reads the bytes, exports names and packs the files.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,13 +21,15 @@ from snapshots.comparison import Comparison, Side, difference_opened_by
 from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
-from snapshots.reading import Reading, WhatWasRead
+from snapshots.reading import Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import opened_row
 from snapshots.sql import load
+from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
+Lend = Callable[[], AbstractAsyncContextManager[TenantSession]]  # a session for the length of a block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,17 @@ class Selection:
     changed_since: int | None = None
 
 
+@dataclass
+class _Read:
+    """What somebody has asked for so far, in any session of a snapshot: the audit is told."""
+
+    types: set[str] = field(default_factory=set)
+    removed: bool = False
+    before: bool = False
+
+
 class Snapshot:
-    """One consistent moment of a selection, made by `Store.snapshot`. Use one reader at a time."""
+    """One consistent moment of a selection, made by `Store.snapshot`. Read one stream of it at a time: more need `beside`."""
 
     def __init__(
         self,
@@ -56,6 +69,7 @@ class Snapshot:
         *,
         before: Snapshot | None = None,
         audited: Reading | None = None,
+        lend: Lend | None = None,
         sealer: Sealer | None = None,
     ) -> None:
         """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
@@ -69,12 +83,12 @@ class Snapshot:
         self._later = tuple(later)
         self._before = before
         self._audited = audited
+        self._lend = lend
         self._sealer = sealer
         self._kept: Mapping[str, sql.Composable] = {}
         self._limit: int | None = None
         self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
-        self._read: set[str] = set()  # types that somebody has asked for
-        self._read_removed = self._read_before = False
+        self._read = _Read()
 
     async def narrow(
         self,
@@ -110,6 +124,25 @@ class Snapshot:
                 rows=self._rows(), selected=self._conditions(self._of_patients()), shared=shared
             )
             self._mentioned = [(row[0], row[1], row[2]) for row in await self.fetch(query)]
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Snapshot]:
+        """Yield the same rows of the same moment in a session of its own, to be read at the same time.
+
+        What it reads is noted with this one's reads, so it ends before this one does.
+
+        Raises:
+            StoreUnavailableError: the server gives no further session.
+        """
+        assert self._audited is not None
+        assert self._lend is not None
+        async with self._lend() as session:
+            with store_border("opening a second session"):
+                async with reading_beside(session, self._audited):
+                    await session.conn.execute(_SQL["settings"])
+                    second = copy.copy(self)
+                    second._conn, second._audited = session.conn, None  # noqa: SLF001 - a snapshot as well
+                    yield second
 
     @property
     def as_of(self) -> datetime:
@@ -151,7 +184,7 @@ class Snapshot:
         """Count the selection's live resources by type, in the order of names; types without any are left out."""
         rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._rows(), selected=self._selected()))
         if self._selection.patients is not None:  # what they have is known by now
-            self._read.update(row[0] for row in rows)
+            self._read.types.update(row[0] for row in rows)
         return {row[0]: row[1] for row in rows}
 
     async def present(self) -> dict[str, int | None]:
@@ -178,7 +211,7 @@ class Snapshot:
         return self._of_type("entries", resource_type)
 
     def _of_type(self, statement: str, resource_type: str) -> CopyStream:
-        self._read.add(resource_type)
+        self._read.types.add(resource_type)
         key = sql.SQL("" if self._sealer is None else _SQL["row_key"])
         queries = [
             sql.SQL(_SQL[statement]).format(
@@ -233,7 +266,7 @@ class Snapshot:
         `changed_since`.
         """
         comparisons = self._comparisons()
-        self._read_removed = bool(comparisons)
+        self._read.removed = bool(comparisons)
         return CopyStream(self._conn, [one.removed() for one in comparisons], of_json=True)
 
     async def differences(self) -> CopyStream:
@@ -244,8 +277,8 @@ class Snapshot:
         difference; what is no more the selected patients' counts as deleted, what has become theirs as added.
         """
         comparisons = self._comparisons()
-        self._read.update(await self.present() if comparisons else ())
-        self._read_removed = self._read_before = bool(comparisons)
+        self._read.types.update(await self.present() if comparisons else ())
+        self._read.removed = self._read.before = bool(comparisons)
         queries = [one.differences(with_id=self.sealed) for one in comparisons]
         return CopyStream(self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer))
 
@@ -267,7 +300,7 @@ class Snapshot:
 
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key."""
-        self._read.add(resource_type)
+        self._read.types.add(resource_type)
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(
                 resource_type=sql.Literal(resource_type),
@@ -310,7 +343,7 @@ class Snapshot:
 
     def what_was_read(self) -> WhatWasRead:
         """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
-        types = sorted(self._read)
+        types = sorted(self._read.types)
         of = {"types": sql.Literal(types), "rows": self._rows(), "selected": self._selected()}
         patients: list[sql.Composable] = []
         if types:
@@ -318,9 +351,9 @@ class Snapshot:
                 sql.SQL(_SQL["patients_of_rows"]).format(**of),
                 sql.SQL(_SQL["members_of_rows"]).format(**of, members=self._members()),
             ]
-        if self._read_removed:
+        if self._read.removed:
             patients += [one.patients_of_lost() for one in self._comparisons()]
-        if self._read_before:
+        if self._read.before:
             patients += [one.patients_of_differing() for one in self._comparisons()]
         return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
 

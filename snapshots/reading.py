@@ -41,12 +41,14 @@ class Reading:
         session: TenantSession,
         action: Action,
         *,
+        moment: str | None,
         reads: AsyncExitStack,
         subtransaction: AsyncTransaction,
         transaction: AsyncExitStack,
     ) -> None:
         self._session = session
         self._action = action
+        self.moment = moment  # what it sees, for other sessions; None: its statements see different moments
         self._reads = reads
         self._subtransaction = subtransaction
         self._transaction = transaction
@@ -83,11 +85,32 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
     await require_auditing(session)
     async with AsyncExitStack() as transaction:
         await transaction.enter_async_context(session.transaction(repeatable_read=repeatable_read))
+        moment = await _export_moment(session) if repeatable_read else None
         reads = await transaction.enter_async_context(AsyncExitStack())
         subtransaction = await reads.enter_async_context(session.conn.transaction())
         await session.conn.execute(_SQL["read_only"])
-        yield Reading(session, action, reads=reads, subtransaction=subtransaction, transaction=transaction)
+        yield Reading(
+            session, action, moment=moment, reads=reads, subtransaction=subtransaction, transaction=transaction
+        )
     await seal(session)
+
+
+@asynccontextmanager
+async def reading_beside(session: TenantSession, audited: Reading) -> AsyncIterator[None]:
+    """Run a read-only transaction that sees what an open one sees, which notes in the audit what both have read.
+
+    It ends before that one does: nothing of it may be shown until the read is in the audit.
+    """
+    assert audited.moment is not None
+    async with session.transaction(repeatable_read=True, moment=audited.moment):
+        await session.conn.execute(_SQL["read_only"])
+        yield
+
+
+async def _export_moment(session: TenantSession) -> str:
+    row = await (await session.conn.execute(_SQL["export_moment"])).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 async def note(

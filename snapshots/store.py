@@ -82,7 +82,8 @@ class Store:
 
         What is read is in the audit after `Snapshot.end`, or the end of the block; show nothing before.
         """
-        async with self._pool.session() as session, open_snapshot(session, selection, action) as snapshot:
+        lend = self._pool.session
+        async with lend() as session, open_snapshot(session, selection, action, lend) as snapshot:
             yield snapshot
 
     @asynccontextmanager

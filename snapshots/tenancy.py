@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from snapshots.actor import Actor
 from snapshots.errors import StoreError
@@ -59,14 +59,19 @@ class TenantSession:
     sealer: Sealer | None = None  # None: the store is not encrypted
 
     @asynccontextmanager
-    async def transaction(self, *, writes: bool = False, repeatable_read: bool = False) -> AsyncIterator[None]:
+    async def transaction(
+        self, *, writes: bool = False, repeatable_read: bool = False, moment: str | None = None
+    ) -> AsyncIterator[None]:
         """Run a transaction that reaches only the tenant's schema; commit at the end, roll back on an error.
 
-        `writes`: as the tenant's writer, not as its reader. `repeatable_read`: all its statements see the moment of the first.
+        `writes`: as the tenant's writer, not as its reader. `repeatable_read`: all its statements see the moment of the first;
+        with `moment`, that of another transaction, which exported it and is still open.
         """
         async with self.conn.transaction():
             if repeatable_read:
                 await self.conn.execute(_SQL["repeatable_read"])
+            if moment is not None:
+                await self.conn.execute(sql.SQL(_SQL["moment"]).format(moment=sql.Literal(moment)))
             values = {
                 "role": (self.roles.writer if writes else self.roles.reader) or _NO_ROLE,
                 "search_path": f'"{tenant_schema(self.tenant)}"',

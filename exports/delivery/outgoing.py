@@ -5,7 +5,7 @@ What a file contains is its caller's; `destination` says how a file is staged an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,8 +33,7 @@ class Outgoing:
         self._unplaced = ExitStack()
         self._staged: list[Staged] = []
         self._foreign: frozenset[str] = frozenset()
-        self.delivered: list[DeliveredFile] = []
-        self.parts_of: dict[str, list[str]] = {}  # of a planned name, the names of its files
+        self.delivered: dict[str, list[DeliveredFile]] = {}  # by planned name
 
     def __enter__(self) -> Self:
         self._foreign = foreign_names(self._destination)
@@ -55,16 +54,20 @@ class Outgoing:
 
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
         """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`."""
-        names = self.parts_of.setdefault(planned, [])
+        former = self.delivered.setdefault(planned, [])
         stem, _, ending = planned.partition(".")
-        names.append(planned if self.part_size is None else f"{stem}.{len(names) + 1:04}.{ending}")
-        self._refuse_foreign(names[-1])
-        return self._unplaced.enter_context(AtomicFile(self._folder / names[-1], compress=compress))
+        name = planned if self.part_size is None else f"{stem}.{len(former) + 1:04}.{ending}"
+        self._refuse_foreign(name)
+        return self._unplaced.enter_context(AtomicFile(self._folder / name, compress=compress))
 
-    def add(self, part: AtomicFile, sealed: DeliveredFile) -> None:
+    def add(self, planned: str, part: AtomicFile, sealed: DeliveredFile) -> None:
         """Stage a file that has been written and sealed."""
         self._staged.append(self._destination.stage(part, sealed))
-        self.delivered.append(sealed)
+        self.delivered[planned].append(sealed)
+
+    def in_order(self, planned: Iterable[str]) -> tuple[DeliveredFile, ...]:
+        """Return all files that hold data, in the order of what was planned, whichever was complete first."""
+        return tuple(file for name in planned for file in self.delivered[name])
 
     def describe(self, name: str, kind: str, content: bytes) -> DeliveredFile:
         """Stage a small file that holds no data; it has no parts."""
@@ -179,7 +182,8 @@ class Parts:
         if self._writer is not None:
             self._end(tally, left_out)
         elif left_out is not None:
-            self._files.delivered[-1] = replace(self._files.delivered[-1], left_out=left_out)
+            delivered = self._files.delivered[self._of[0]]
+            delivered[-1] = replace(delivered[-1], left_out=left_out)
 
     def _begin(self) -> None:
         name, _, compress = self._of
@@ -195,5 +199,5 @@ class Parts:
         self._at_work.close()
         sealed = self._part.seal(kind=self._of[1], rows=tally.rows - self._former.rows)
         self._sealed_bytes += sealed.uncompressed_bytes
-        self._files.add(self._part, replace(tally.beyond(self._former, sealed), left_out=left_out))
+        self._files.add(self._of[0], self._part, replace(tally.beyond(self._former, sealed), left_out=left_out))
         self._former, self._writer = tally, None

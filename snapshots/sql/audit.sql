@@ -2,6 +2,10 @@
 -- Let a subtransaction write nothing. It ends with it; within it Postgres refuses to go back.
 SET TRANSACTION READ ONLY
 
+-- name: export_moment
+-- Let other transactions see what this one sees, while it is open. No subtransaction may ask this.
+SELECT pg_export_snapshot()
+
 -- name: enter
 -- Until this transaction ends, no range is closed that its event could still fall into. Others who read do not wait for it.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit ' || %(tenant)s, 0))

@@ -88,6 +88,26 @@ async def test_equal_requests_on_equal_runs_give_equal_bytes(store: Store, tmp_p
     assert first == second
 
 
+async def test_several_sessions_give_the_same_bytes_as_one(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient(f"p{number}", gender="other") for number in range(50)])
+    for sessions in (1, 3):
+        async with store.snapshot(Selection()) as snapshot:
+            request = ExportRequest(out=LocalFolder(tmp_path / str(sessions)), formats=("ndjson", "csv"))
+            await export(request, snapshot, sessions=sessions)
+    one, three = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("1", "3"))
+    assert one == three
+
+
+async def test_what_stops_one_session_stops_all_and_is_the_error_of_the_export(store: Store, tmp_path: Path) -> None:
+    odd = {"resourceType": "Observation", "id": "o", "valueQuantity": {"value": "q12h"}}
+    await fill(store, [odd, *(patient(f"p{number}") for number in range(50))])
+    async with store.snapshot(Selection()) as snapshot:
+        request = ExportRequest(out=LocalFolder(tmp_path), formats=("csv",), strict=True)
+        with pytest.raises(ViewDataError, match="observation"):
+            await export(request, snapshot, sessions=2)
+    assert names_in(tmp_path) == set()
+
+
 async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     async with store.snapshot(Selection()) as snapshot:

@@ -90,6 +90,14 @@ async def test_a_read_notes_those_and_only_those_whose_rows_it_was_given(
     assert list(audited(store_url).values()) == [patients]
 
 
+async def test_what_sessions_beside_each_other_were_given_is_one_event(store: Store, store_url: str) -> None:
+    await filled(store)
+    async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
+        assert [chunk async for chunk in snapshot.ndjson("Location")]
+        assert [chunk async for chunk in second.ndjson("Condition")]
+    assert list(audited(store_url).values()) == [{"p1"}]
+
+
 async def test_a_read_of_changes_notes_who_changed_and_whose_rows_are_gone(store: Store, store_url: str) -> None:
     first = await filled(store)
     given = [*(person(one) for one in ("p1", "p2", "p3")), record("o1", "new", patient="p1")]

@@ -101,6 +101,21 @@ async def test_a_snapshot_is_one_moment_and_dated_by_its_newest_run(store: Store
         assert await snapshot.types() == {"Observation": 2}
 
 
+async def test_a_session_beside_sees_the_same_moment_and_reads_at_the_same_time(store: Store):
+    await full_run(await store.begin_run(scope()), [record("a", "x" * 3000)], [U])
+    async with store.snapshot(Selection()) as snapshot:
+        await full_run(await store.begin_run(scope()), [record("a"), record("b")], [U])
+        async with snapshot.beside() as second:
+            async for first in snapshot.ndjson("Observation"):
+                assert await read(second.ndjson("Observation")) == first
+
+
+async def test_a_session_beside_cannot_write(store: Store):
+    async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
+        with pytest.raises(StoreError, match="read-only transaction"):
+            await second.fetch(sql.SQL("DELETE FROM resource RETURNING 1"))
+
+
 async def test_an_empty_store_has_nothing_and_no_date_of_its_own(store: Store):
     async with store.snapshot(Selection()) as snapshot:
         assert (await snapshot.types(), snapshot.runs) == ({}, ())

@@ -81,7 +81,7 @@ def test_no_rows_after_a_full_part_begin_no_other(tmp_path: Path) -> None:
         parts.add(b"{}\n", lambda: Tally(1))
         parts.add(b"", lambda: Tally(1))
         parts.close(Tally(1))
-    assert [(file.path, file.rows) for file in files.delivered] == [("Patient.0001.ndjson", 1)]
+    assert [(file.path, file.rows) for file in files.in_order(["Patient.ndjson"])] == [("Patient.0001.ndjson", 1)]
 
 
 def test_two_writers_of_one_file_are_told(tmp_path: Path) -> None:
