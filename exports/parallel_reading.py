@@ -6,6 +6,7 @@ Postgres computes a view in one process: two sessions keep two cores busy. What 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
@@ -22,13 +23,17 @@ async def fill_all(
     """Fill each file once, up to `sessions` at a time; fewer, if the server gives no more sessions.
 
     Raises:
-        What `fill` raises first; the other sessions stop.
+        What `fill` raises first. The snapshot's own session then completes its file, and the others stop at once.
     """
-    todo = iter(planned)
+    todo = deque(planned)
 
     async def work(snapshot: Snapshot) -> None:
-        for one in todo:
-            await fill(one, snapshot)
+        try:
+            while todo:
+                await fill(todo.popleft(), snapshot)
+        except BaseException:
+            todo.clear()
+            raise
 
     async with AsyncExitStack() as opened:
         beside = []
@@ -37,11 +42,13 @@ async def fill_all(
                 beside.append(await opened.enter_async_context(snapshot.beside()))
             except StoreUnavailableError:
                 break
+        # no task group: it would cancel the snapshot's own session within a COPY, and that session has the audit still to write
+        others = [asyncio.ensure_future(work(one)) for one in beside]
         try:
-            # anyio's group cancels at each await: psycopg then cannot end a COPY, and closes the snapshot's session
-            async with asyncio.TaskGroup() as tasks:
-                for one in beside:
-                    tasks.create_task(work(one))
-                await work(snapshot)
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+            await work(snapshot)
+            for one in others:
+                await one
+        finally:
+            for one in others:
+                one.cancel()
+            await asyncio.gather(*others, return_exceptions=True)

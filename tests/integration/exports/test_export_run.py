@@ -41,10 +41,10 @@ pytestmark = pytest.mark.anyio
 ABOUT = {"datapackage.json", "data_dictionary.csv"}
 
 
-async def exported(store: Store, request: ExportRequest) -> None:
+async def exported(store: Store, request: ExportRequest, *, sessions: int = 1) -> None:
     """Export everything, on a snapshot of its own: what has been exported is in the audit, and its snapshot has ended."""
     async with store.snapshot(Selection()) as snapshot:
-        await export(request, snapshot)
+        await export(request, snapshot, sessions=sessions)
 
 
 @pytest.mark.quick
@@ -101,10 +101,9 @@ async def test_several_sessions_give_the_same_bytes_as_one(store: Store, tmp_pat
 async def test_what_stops_one_session_stops_all_and_is_the_error_of_the_export(store: Store, tmp_path: Path) -> None:
     odd = {"resourceType": "Observation", "id": "o", "valueQuantity": {"value": "q12h"}}
     await fill(store, [odd, *(patient(f"p{number}") for number in range(50))])
-    async with store.snapshot(Selection()) as snapshot:
-        request = ExportRequest(out=LocalFolder(tmp_path), formats=("csv",), strict=True)
-        with pytest.raises(ViewDataError, match="observation"):
-            await export(request, snapshot, sessions=2)
+    request = ExportRequest(out=LocalFolder(tmp_path), formats=("csv",), strict=True)
+    with pytest.raises(ViewDataError, match="observation"):
+        await exported(store, request, sessions=2)
     assert names_in(tmp_path) == set()
 
 
