@@ -22,10 +22,10 @@ from benchmarks.workplace import DataSet, Workplace, copy_in, tell
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.records import record_from
 from snapshots.actor import Actor
-from snapshots.reader import Selection
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
 from snapshots.sealed_values import KEY_BYTES, Keyring
+from snapshots.selection import Selection
 from snapshots.store import Store, open_store
 from snapshots.unit import Unit, UnitResult, UnitState
 from snapshots.witness import Way, WayScope

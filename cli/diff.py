@@ -18,7 +18,7 @@ from cli.render import printable
 from cli.type_words import OnlyTypesOption, checked_types
 from exports.chart_differences import CHANGES, Counts, Difference, deliver_differences
 from snapshots.audit_event import Action
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 
 EXAMPLES = (

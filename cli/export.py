@@ -49,7 +49,7 @@ from exports.run import ExportResult
 from exports.run import export as export_snapshot
 from exports.warehouse.load import WarehouseRequest
 from snapshots.actor import Actor
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 
 MOST_SESSIONS = 2
 EXAMPLES = (

@@ -11,7 +11,7 @@ from exports.delivery.destination import Destination
 from exports.delivery.manifest import instant
 from exports.publishing.publish import Published, PublishRequest, publish
 from snapshots.actor import Actor
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 
 
 async def run_publish(

@@ -39,8 +39,8 @@ from exports.plan import ExportRequest
 from exports.run import export
 from snapshots.actor import Actor
 from snapshots.audit_event import Action
-from snapshots.reader import Selection
 from snapshots.report import RunReport
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.unit import Ending
 

@@ -22,7 +22,7 @@ from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from exports.delivery.files import DeliveredFile
 from exports.queries.run import Limits, run_query
 from exports.queries.statement import Statement
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 
 EXAMPLES = (

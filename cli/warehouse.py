@@ -25,7 +25,7 @@ from exports.formats.file_formats import DATABASES
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
 from exports.warehouse.target import has_password
 from snapshots.actor import Actor
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 
 DEFAULT_SCHEMA = "charts"
 

@@ -13,8 +13,9 @@ from psycopg import AsyncConnection
 from snapshots.audit_event import Action
 from snapshots.errors import HistoryPrunedError, RunNotFoundError, StoreError, store_border
 from snapshots.read_runs import Source, UnendedRun
-from snapshots.reader import Lend, Selection, Snapshot
+from snapshots.reader import Lend, Snapshot
 from snapshots.reading import Reading, reading
+from snapshots.selection import Selection
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 

@@ -17,34 +17,21 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from snapshots.comparison import Comparison, Side, difference_opened_by
+from snapshots.comparison import Comparison, difference_opened_by
 from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
 from snapshots.reading import Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import opened_row
+from snapshots.selected_rows import SelectedRows
+from snapshots.selection import Selection
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 Lend = Callable[[], AbstractAsyncContextManager[TenantSession]]  # a session for the length of a block
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which live resources are read. A patient has what is filed under the patient's id, and what `member` assigns too."""
-
-    connections: tuple[str, ...] = ()  # empty: all of the tenant
-    patients: tuple[str, ...] | None = None  # None: all, including what belongs to no patient
-    types: tuple[str, ...] = ()  # empty: all
-    # with `patients`: also resources of no patient that their charts refer to, such as Medication
-    mentioned: bool = False
-    # as the store stood when this run had ended, or at this moment; None: now
-    as_of: int | datetime | None = None
-    # only what has changed since this run had ended; `Snapshot.removed` says what the selection has lost since
-    changed_since: int | None = None
 
 
 @dataclass
@@ -77,7 +64,6 @@ class Snapshot:
         `before`: the same selection as it was when `changed_since` had ended.
         """
         self._conn = conn
-        self._selection = selection
         self._sources = sources
         self._open_runs = tuple(open_runs)
         self._later = tuple(later)
@@ -85,10 +71,14 @@ class Snapshot:
         self._audited = audited
         self._lend = lend
         self._sealer = sealer
-        self._kept: Mapping[str, sql.Composable] = {}
         self._limit: int | None = None
-        self._mentioned: list[tuple[int, str, str]] = []  # connection, type, id
         self._read = _Read()
+        self._of = SelectedRows(
+            selection=selection,
+            connections=tuple(one.number for one in sources),
+            later=self._later,
+            before=None if before is None else before.left_out,
+        )
 
     async def narrow(
         self,
@@ -104,26 +94,18 @@ class Snapshot:
         that are left, by their ids, with what their charts refer to; chosen by `seed`, and by nothing else. `limit`: no stream
         gives more rows.
         """
-        self._kept = dict(keep or {})
+        self._of = replace(self._of, kept=dict(keep or {}))
         self._limit = limit
         if sample is not None:
-            chosen = sql.SQL(_SQL["sampled"]).format(
-                rows=self._rows(), selected=self._selected(), seed=sql.Literal(str(seed)), patients=sql.Literal(sample)
-            )
-            patients = tuple(row[0] for row in await self.fetch(chosen))
-            self._selection = replace(self._selection, patients=patients, mentioned=True)
+            patients = tuple(row[0] for row in await self.fetch(self._of.sampled(sample, seed)))
+            self._of = replace(self._of, selection=replace(self._of.selection, patients=patients, mentioned=True))
             await self.find_mentioned()
 
     async def find_mentioned(self) -> None:
         """Find what the selected patients' charts refer to, if the selection asks for it."""
-        if self._selection.mentioned and self._selection.patients is not None:
-            shared = sql.SQL(_SQL["shared"]).format(
-                rows=self._ended(sql.SQL(_SQL["everyone"])), selected=self._conditions([]), members=self._members()
-            )
-            query = sql.SQL(_SQL["mentioned"]).format(
-                rows=self._rows(), selected=self._conditions(self._of_patients()), shared=shared
-            )
-            self._mentioned = [(row[0], row[1], row[2]) for row in await self.fetch(query)]
+        if self._of.selection.mentioned and self._of.selection.patients is not None:
+            found = await self.fetch(self._of.mentioned_by_charts())
+            self._of = replace(self._of, mentioned=tuple((row[0], row[1], row[2]) for row in found))
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[Snapshot]:
@@ -182,8 +164,8 @@ class Snapshot:
 
     async def types(self) -> dict[str, int]:
         """Count the selection's live resources by type, in the order of names; types without any are left out."""
-        rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._rows(), selected=self._selected()))
-        if self._selection.patients is not None:  # what they have is known by now
+        rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._of.rows(), selected=self._of.selected()))
+        if self._of.selection.patients is not None:  # what they have is known by now
             self._read.types.update(row[0] for row in rows)
         return {row[0]: row[1] for row in rows}
 
@@ -194,9 +176,11 @@ class Snapshot:
         """
         connections = sql.Literal([one.number for one in self._sources])
         query = sql.SQL(_SQL["present"])
-        rows = await self.fetch(query.format(connections=connections, rows=self._rows(), selected=self._selected()))
-        whole = self._selection.patients is None and self._before is None and self._limit is None
-        return {row[0]: row[1] if whole and row[0] not in self._kept else None for row in rows}
+        rows = await self.fetch(
+            query.format(connections=connections, rows=self._of.rows(), selected=self._of.selected())
+        )
+        whole = self._of.selection.patients is None and self._before is None and self._limit is None
+        return {row[0]: row[1] if whole and row[0] not in self._of.kept else None for row in rows}
 
     def ndjson(self, resource_type: str) -> CopyStream:
         """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
@@ -219,13 +203,13 @@ class Snapshot:
                 base=sql.Literal(one.base_url.rstrip("/")),
                 resource_type=sql.Literal(resource_type),
                 connection=sql.Literal(one.number),
-                rows=self._rows(),
-                selected=self._selected(),
+                rows=self._of.rows(),
+                selected=self._of.selected(),
             )
             for one in self._sources
         ]
         # a few patients are found by index and sorted; everybody is read in key order
-        by_key = self._selection.patients is None
+        by_key = self._of.selection.patients is None
         opened = self._opened(resource_type, below="/resource" if statement == "entries" else "")
         return CopyStream(self._conn, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
 
@@ -252,7 +236,7 @@ class Snapshot:
     @property
     def changed_since(self) -> int | None:
         """The run since which rows have changed; None: the snapshot has all rows."""
-        return self._selection.changed_since
+        return self._of.selection.changed_since
 
     @property
     def changed_from(self) -> datetime | None:
@@ -287,16 +271,12 @@ class Snapshot:
         before = self._before
         if before is None:
             return []
-        sides = {"before": before._side(), "now": self._side()}  # noqa: SLF001 - a snapshot as well
-        of, since, changed = self._selection.patients, before.left_out, self._selected()
+        sides = {"before": before._of.side(), "now": self._of.side()}  # noqa: SLF001 - a snapshot as well
+        of, since, changed = self._of.selection.patients, before.left_out, self._of.selected()
         return [
             Comparison(connection=one.number, patients=of, since=since, changed=changed, **sides)
             for one in self._sources
         ]
-
-    def _side(self) -> Side:
-        selected = self._conditions([*self._of_types(), *self._of_patients()])
-        return Side(rows=self._rows(), selected=selected, members=self._members())
 
     def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key."""
@@ -306,15 +286,15 @@ class Snapshot:
                 resource_type=sql.Literal(resource_type),
                 name=sql.Literal(one.name),
                 connection=sql.Literal(one.number),
-                rows=self._rows(),
-                selected=self._selected(),
+                rows=self._of.rows(),
+                selected=self._of.selected(),
             )
             for one in self._sources
         )
 
     def csv(self, *queries: sql.Composable) -> CopyStream:
         """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
-        return CopyStream(self._conn, queries, by_key=self._selection.patients is None, limit=self._limit)
+        return CopyStream(self._conn, queries, by_key=self._of.selection.patients is None, limit=self._limit)
 
     def table(self, query: sql.Composable) -> CopyStream:
         """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
@@ -344,12 +324,12 @@ class Snapshot:
     def what_was_read(self) -> WhatWasRead:
         """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
         types = sorted(self._read.types)
-        of = {"types": sql.Literal(types), "rows": self._rows(), "selected": self._selected()}
+        of = {"types": sql.Literal(types), "rows": self._of.rows(), "selected": self._of.selected()}
         patients: list[sql.Composable] = []
         if types:
             patients += [
                 sql.SQL(_SQL["patients_of_rows"]).format(**of),
-                sql.SQL(_SQL["members_of_rows"]).format(**of, members=self._members()),
+                sql.SQL(_SQL["members_of_rows"]).format(**of, members=self._of.members()),
             ]
         if self._read.removed:
             patients += [one.patients_of_lost() for one in self._comparisons()]
@@ -366,68 +346,3 @@ class Snapshot:
                 await self._conn.execute(_SQL["by_hash"])
                 await audited.note(self.what_was_read())
                 await audited.end()
-
-    def _rows(self) -> sql.Composable:
-        """Return a FROM item with at least the selection's rows; `_selected` is true for the rows of the selection."""
-        patients = self._selection.patients
-        if patients is None:
-            return self._ended(sql.SQL(_SQL["everyone"]))
-        keys = self._named()
-        if self._later:
-            moved = sql.SQL(_SQL["moved"]).format(open=self._open(), patients=sql.Literal(list(patients)))
-            keys = sql.SQL("{} {}").format(keys, moved)
-        return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
-
-    def _ended(self, rows: sql.Composable) -> sql.Composable:
-        """Return the rows as the ended runs left them; without a later run they are the current rows, by the plain query."""
-        return sql.SQL(_SQL["ended"]).format(rows=rows, open=self._open()) if self._later else rows
-
-    def _open(self) -> sql.Composable:
-        return sql.Literal(list(self._later))
-
-    def _named(self) -> sql.Composable:
-        columns = [[key[at] for key in self._mentioned] for at in range(3)]
-        named = dict(zip(("m_connections", "m_types", "m_ids"), map(sql.Literal, columns), strict=True))
-        patients = sql.Literal(list(self._selection.patients or ()))
-        return sql.SQL(_SQL["named"]).format(patients=patients, members=self._members(), **named)
-
-    def _members(self) -> sql.Composable:
-        if not self._later:
-            return sql.SQL(_SQL["members"])
-        return sql.SQL(_SQL["members_ended"]).format(open=self._open())
-
-    def _selected(self) -> sql.Composable:
-        return self._conditions([*self._of_types(), *self._of_patients(), *self._changed(), *self._keep()])
-
-    def _of_types(self) -> list[sql.Composable]:
-        if not self._selection.types:
-            return []
-        return [sql.SQL(_SQL["of_types"]).format(types=sql.Literal(list(self._selection.types)))]
-
-    def _keep(self) -> list[sql.Composable]:
-        return [
-            sql.SQL(_SQL["kept"]).format(resource_type=sql.Literal(name), criterion=criterion)
-            for name, criterion in sorted(self._kept.items())
-        ]
-
-    def _changed(self) -> list[sql.Composable]:
-        if self._before is None:
-            return []
-        since = sql.Literal(list(self._before.left_out))
-        if self._selection.patients is None:
-            return [sql.SQL(_SQL["changed"]).format(since=since)]
-        patients = sql.Literal(list(self._selection.patients))
-        return [sql.SQL(_SQL["changed_or_joined"]).format(since=since, patients=patients)]
-
-    def _of_patients(self) -> list[sql.Composable]:
-        """Return the condition that `_rows` leaves open: whose a row was before a later run wrote it."""
-        if self._selection.patients is None or not self._later:
-            return []
-        patients = sql.Literal(list(self._selection.patients))
-        return [sql.SQL(_SQL["still_of_patients"]).format(patients=patients, keys=self._named())]
-
-    def _conditions(self, further: Sequence[sql.Composable]) -> sql.Composable:
-        connections = sql.Literal([one.number for one in self._sources])
-        live = [] if self._later else [sql.SQL(_SQL["live"])]
-        of_connections = sql.SQL(_SQL["of_connections"]).format(connections=connections)
-        return sql.SQL(" AND ").join([*live, of_connections, *further])

@@ -32,7 +32,7 @@ from snapshots.patient_terms import Term
 from snapshots.peek import Peek, peek
 from snapshots.pool import SessionPool, opened_pool
 from snapshots.proof_session import ProofSession, open_proof
-from snapshots.reader import Selection, Snapshot
+from snapshots.reader import Snapshot
 from snapshots.reading import WhatWasRead, named_patients, reading
 from snapshots.report import RunReport, RunScope
 from snapshots.reports import patient_ids, recent_runs, reports
@@ -41,6 +41,7 @@ from snapshots.rights import require_creating, require_writing
 from snapshots.rotation import Rotated, rotate
 from snapshots.sealed_values import Keyring, Sealer
 from snapshots.sealing_keys import sealer_for
+from snapshots.selection import Selection
 from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
 from snapshots.sql_views import SqlViews

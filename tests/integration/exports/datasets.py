@@ -16,9 +16,9 @@ from exports.delivery.destination import LocalFolder
 from exports.publishing.publish import Published, PublishRequest, publish
 from exports.publishing.verification import Verified, verify
 from exports.run import FileProgress
-from snapshots.reader import Selection
 from snapshots.record import Batch
 from snapshots.report import RunScope
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion, Said
 from tests.integration.exports.charts import record

@@ -9,7 +9,7 @@ import pytest
 
 from exports.chart import deliver_chart
 from exports.errors import PlanError
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient
 

@@ -13,7 +13,7 @@ from exports.errors import PlanError
 from exports.plan import ExportRequest
 from exports.run import ExportResult, export
 from exports.safe_harbor.deidentify import Deidentifier, SafeHarbor
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, lines_of, names_in, patient
 

@@ -21,9 +21,9 @@ from exports.delivery.files import AtomicFile, DeliveredFile, Staged
 from exports.errors import DestinationError, PlanError, ViewDataError, ViewError
 from exports.plan import ExportRequest
 from exports.run import FileProgress, export
-from snapshots.reader import Selection
 from snapshots.record import Batch
 from snapshots.report import RunScope
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import (
     fill,

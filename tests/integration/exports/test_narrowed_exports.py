@@ -12,7 +12,7 @@ from exports.delivery.destination import LocalFolder
 from exports.errors import DriftError, PlanError
 from exports.plan import ExportRequest
 from exports.run import ExportResult, export
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, lines_of, names_in, patient, table_of
 

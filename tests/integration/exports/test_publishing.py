@@ -13,7 +13,7 @@ from exports.errors import DatasetError, DestinationError, PlanError
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
 from exports.run import FileProgress, export
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient, remove
 from tests.integration.exports.datasets import (

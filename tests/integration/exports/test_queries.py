@@ -21,7 +21,7 @@ from exports.errors import PlanError, QueryError, ViewDataError
 from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
 from exports.run import export
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, names_in, patient, table_of
 

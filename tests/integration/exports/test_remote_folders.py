@@ -22,7 +22,7 @@ from exports.errors import DestinationError, PlanError
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest, publish
 from exports.run import export
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient
 from tests.integration.exports.datasets import Killed, killing, live, night, static, verified

@@ -16,8 +16,8 @@ from exports.run import export
 from mocks.mock_config import MockConfig
 from mocks.server import load_dataset
 from snapshots.errors import SealedValueError
-from snapshots.reader import Selection
 from snapshots.sealed_values import Keyring
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file

@@ -15,8 +15,8 @@ import pytest
 
 from exports.errors import PlanError, ViewDataError, WarehouseError
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
-from snapshots.reader import Selection
 from snapshots.sealed_values import Keyring
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import database, opened_store
 from tests.integration.exports.charts import fill, patient, remove, view_file

@@ -17,7 +17,7 @@ from exports.delivery.destination import LocalFolder
 from exports.formats.written_forms import with_one_form
 from exports.plan import ExportRequest
 from exports.run import export
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, table_of
 

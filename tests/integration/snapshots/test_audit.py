@@ -19,7 +19,7 @@ from exports.run import export
 from snapshots.actor import Actor
 from snapshots.audit_event import Action, ReadEvent
 from snapshots.errors import StoreError
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store, open_store
 from tests.integration.snapshots.stored import execute, full_run, person, record, rows, scope
 

@@ -22,7 +22,7 @@ from psycopg import conninfo, sql
 
 from snapshots.embedded import MAX_SOCKET_PATH, SERVER_USER, embedded_postgres
 from snapshots.errors import StoreUnavailableError
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from tests.fix_store import opened_store
 
 ROOT = Path(__file__).parents[3]

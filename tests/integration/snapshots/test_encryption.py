@@ -14,11 +14,11 @@ from psycopg import sql
 from connectors.fhir.linked.attachment_finder import PATHS, with_attached
 from snapshots.audit_event import Action
 from snapshots.errors import SealedValueError, StoreKeyError
-from snapshots.reader import Selection
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.referred import Document
 from snapshots.sealed_values import Keyring, Sealer
 from snapshots.sealing import UnsealableError, opened_row, sealed_record
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import SCHEMA, execute, record, rows, scope, search, settled

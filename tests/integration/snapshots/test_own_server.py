@@ -16,8 +16,8 @@ from snapshots import sessions
 from snapshots.errors import MissingRightsError, StoreUnavailableError
 from snapshots.inquiry import inquire_store
 from snapshots.migrate import migrations
-from snapshots.reader import Selection
 from snapshots.record import Batch
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import database, opened_store, url_of
 from tests.integration.snapshots.pooler import pooler

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from snapshots.errors import StoreError
-from snapshots.reader import CopyStream, Selection
+from snapshots.reader import CopyStream
 from snapshots.record import Batch
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import full_run, record, rows, scope, search

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from snapshots.audit_event import Action
 from snapshots.errors import RunNotFoundError
-from snapshots.reader import Selection
 from snapshots.record import Batch
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion, Said
 from tests.integration.snapshots.stored import execute, record, scope

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 

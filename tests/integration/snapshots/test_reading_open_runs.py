@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.read_runs import UnendedRun
-from snapshots.reader import Selection, Snapshot
+from snapshots.reader import Snapshot
 from snapshots.record import Batch
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search

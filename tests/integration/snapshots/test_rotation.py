@@ -8,10 +8,10 @@ import pytest
 
 from snapshots.errors import ConnectionBusyError, StoreError, StoreKeyError
 from snapshots.patient_terms import name_term
-from snapshots.reader import Selection
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.referred import Document
 from snapshots.sealed_values import Keyring
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import execute, record, rows, scope, search, settled

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from snapshots.errors import StoreError
 from snapshots.inquiry import inquire_store
-from snapshots.reader import Selection
 from snapshots.record import Batch, Record
+from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import database, opened_store, url_of
 from tests.integration.snapshots.stored import full_run, record, scope, search, settled

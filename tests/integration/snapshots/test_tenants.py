@@ -13,7 +13,7 @@ from psycopg import sql
 
 from snapshots.errors import ConnectionBusyError, MigrationError, SchemaCommentError, StoreError
 from snapshots.migrate import migrations
-from snapshots.reader import Selection
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.tenancy import tenant_schema
 from snapshots.tenants import Migrated, Tenants, open_tenants

@@ -16,8 +16,8 @@ from psycopg import errors, sql
 
 from snapshots.errors import StoreError, StoreQueryError, store_border
 from snapshots.pool import opened_pool
-from snapshots.reader import Selection
 from snapshots.record import Batch
+from snapshots.selection import Selection
 from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.walls import Walls, find_walls
 from tests.fix_store import TESTER, database, opened_store, url_of
