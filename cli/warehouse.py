@@ -105,6 +105,7 @@ def show_loaded(done: Loaded, *, json: bool) -> int:
                 "to": done.where,
                 "as_of": instant(done.as_of),
                 "runs": [one.run for one in done.runs],
+                "left_by": done.left_by,
                 "states": states(done.runs),
                 "not_included": [{"run": one.run, "connection": one.connection} for one in done.not_included],
                 "notes": list(done.notes),
@@ -132,5 +133,7 @@ def show_loaded(done: Loaded, *, json: bool) -> int:
             tell(f"{one.name}: {number(one.left_out)} resources left out, because a criterion could not decide")
     if done.not_included:
         tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
-    tell(f"{done.where}: loaded, as of {done.as_of.isoformat()}")
+    tell(
+        f"{done.where}: loaded, as of {done.as_of.isoformat()}; next time --changed-since {done.left_by} loads the changes"
+    )
     return code

@@ -81,6 +81,10 @@ class Snapshot(Protocol):
         """The newest finished run of each connection in the selection that left anything."""
 
     @property
+    def left_by(self) -> int | None:
+        """The run of these that ended last: `changed_since` it is what has changed since this moment. None: there is none."""
+
+    @property
     def shown(self) -> tuple[ShownRun, ...]:
         """The same runs, and how they ended."""
 
@@ -113,6 +117,10 @@ class Snapshot(Protocol):
     @property
     def changed_from(self) -> datetime | None:
         """The moment that the data represented after that run: `as_of` of a snapshot that was taken then."""
+
+    @property
+    def changed_from_run(self) -> int | None:
+        """What `left_by` was after that run."""
 
     async def narrow(
         self,

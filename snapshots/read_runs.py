@@ -30,6 +30,7 @@ class Source(NamedTuple):
     state: str | None
     last_complete: int | None
     history_from: int | None  # the first run whose moment can still be read; None: all can
+    ended: datetime | None  # the run
 
 
 class UnendedRun(NamedTuple):

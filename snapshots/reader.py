@@ -137,6 +137,15 @@ class Snapshot:
         return tuple(one.run for one in self.shown)
 
     @property
+    def left_by(self) -> int | None:
+        """The run of these that ended last: `changed_since` it is what has changed since this moment. None: there is none.
+
+        Neither `as_of` nor the highest number says that: runs of several connections may end in another order than they began.
+        """
+        ended = [(one.ended, one.run) for one in self._sources if one.ended is not None and one.run is not None]
+        return max(ended)[1] if ended else None
+
+    @property
     def shown(self) -> tuple[ShownRun, ...]:
         """The same runs, and how they ended."""
         return tuple(
@@ -242,6 +251,11 @@ class Snapshot:
     def changed_from(self) -> datetime | None:
         """What `as_of` was when `changed_since` had ended."""
         return None if self._before is None else self._before.as_of
+
+    @property
+    def changed_from_run(self) -> int | None:
+        """What `left_by` was when `changed_since` had ended."""
+        return None if self._before is None else self._before.left_by
 
     def removed(self) -> CopyStream:
         """Return the keys that the selection has lost since `changed_since`, as lines of JSON: {"id": …, "type": …}.

@@ -69,6 +69,7 @@ class Loaded:
     tables: tuple[LoadedTable, ...]
     as_of: datetime
     runs: tuple[ShownRun, ...]
+    left_by: int | None  # the run since which the next load takes changes
     not_included: tuple[UnendedRun, ...]
     notes: tuple[str, ...]
 
@@ -99,7 +100,7 @@ async def load_warehouse(
     tables = [_table(view, snapshot) for view in _views(request)]
     _check(tables, changes=snapshot.changed_since is not None)
     notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
-    of = (snapshot.as_of, snapshot.shown, snapshot.not_included, notes)
+    of = (snapshot.as_of, snapshot.shown, snapshot.left_by, snapshot.not_included, notes)
     async with opened_target(request.url, request.schema) as target:
         if not snapshot.runs:
             return Loaded(str(target), (), *of)
@@ -168,17 +169,18 @@ def _check_standing(
         return
     held = None if standing is None else standing.held
     began = "" if snapshot.changed_from is None else instant(snapshot.changed_from)
-    wanted = Held(name, one.view.digest, request.checksum, began)
+    wanted = Held(name, one.view.digest, request.checksum, began, snapshot.changed_from_run)
     if held != wanted:
         same = held is not None and (held.digest, held.request) == (wanted.digest, wanted.request)
         why = (
             "is not there"
             if held is None
-            else f"holds the state of {held.as_of}, not that of run {snapshot.changed_since} ({began})"
+            else f"holds what run {held.run} left, not what run {snapshot.changed_since} left"
             if same
             else "was loaded by another version of the view, or for other connections or patients"
         )
-        raise WarehouseError(f"{name} in {target} {why}: load it whole, without --changed-since")
+        named = f"name run {held.run}, or " if held is not None and same and held.run != wanted.run else ""
+        raise WarehouseError(f"{name} in {target} {why}: {named}load it whole, without --changed-since")
 
 
 async def _note_changes(tables: Sequence[_Table], target: Target, snapshot: Snapshot) -> None:
@@ -214,7 +216,7 @@ class _Work:
             deleted = await target.forget(name, one.view.resource, *one.key)
         rows = ViewRows(one.compiled, self.snapshot, strict=self.request.strict)
         await target.fill(name, one.columns, self._passing(name, rows))
-        held = Held(name, one.view.digest, self.request.checksum, instant(self.snapshot.as_of))
+        held = Held(name, one.view.digest, self.request.checksum, instant(self.snapshot.as_of), self.snapshot.left_by)
         await target.note_held(name, held)
         unfilled = tuple(sorted(before.keys() - {column.name for column in one.columns}))
         new = () if standing is None else tuple(column.name for column in added)

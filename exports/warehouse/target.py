@@ -53,12 +53,16 @@ def has_password(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Held:
-    """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601)."""
+    """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601).
+
+    `run` ended last of the runs whose work it is: several moments may have one `as_of`, since that is when a run began.
+    """
 
     view: str
     digest: str
     request: str
     as_of: str
+    run: int | None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ import pytest
 
 from exports.errors import PlanError, ViewDataError, WarehouseError
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
+from snapshots.record import Batch
+from snapshots.report import RunScope
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import database, opened_store
-from tests.integration.exports.charts import fill, patient, remove, view_file
+from tests.integration.exports.charts import fill, patient, record, remove, view_file
 
 pytestmark = pytest.mark.anyio
 _numbers = itertools.count(1)
@@ -114,10 +116,30 @@ async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_t
     assert [(one.rows, one.deleted) for one in done.tables] == [(2, 3)]
     assert people(warehouse) == [("a", "female"), ("a", "other"), ("d", "male"), ("e", "male")]
     assert rows(warehouse, "SELECT site FROM charts.people WHERE gender = 'other'") == [("another",)]
-    with pytest.raises(WarehouseError, match="not that of run"):
+    with pytest.raises(WarehouseError, match="not what run"):
         await load(store, warehouse, view, since=first.runs[-1].run)
     again = await load(store, warehouse, view, since=done.runs[-1].run)
     assert [(one.rows, one.deleted) for one in again.tables] == [(0, 0)]
+
+
+async def test_changes_go_on_from_the_run_that_ended_last_and_from_no_other(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    scope = RunScope(connection="slow", kind="sync", mode="crawl", selection="all", types=())
+    async with await store.begin_run(scope) as slow:
+        await fill(store, [patient("a", gender="male")])
+        first = await load(store, warehouse, view)
+        await slow.write(Batch(records=[record(patient("b", gender="male"))]))
+        await slow.finish(watermark=None, requests=1, retries=0)
+    (quick,) = first.runs
+    assert first.left_by == quick.run > slow.id
+    with pytest.raises(
+        WarehouseError, match=f"holds what run {quick.run} left.* name run {quick.run}, or load it whole"
+    ):
+        await load(store, warehouse, view, since=slow.id)
+    then = await load(store, warehouse, view, since=quick.run)
+    assert (people(warehouse), then.left_by) == ([("a", "male"), ("b", "male")], slow.id)
 
 
 async def test_changes_are_refused_where_the_table_is_of_another_selection_view_or_key(
