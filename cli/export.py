@@ -284,6 +284,8 @@ def _to_database(
     views: list[str] | None,
     strict: bool,
 ) -> WarehouseRequest:
+    if schema is not None and not schema.strip():
+        raise typer.BadParameter("--schema is empty; without it, it is " + DEFAULT_SCHEMA)
     return WarehouseRequest(
         url=checked_url(to, split_words(formats)),
         schema=schema or DEFAULT_SCHEMA,

@@ -89,18 +89,30 @@ class StoreQueryError(StoreError):
         self.sqlstate = sqlstate
 
 
+UNENCODED = "an @ or a / within its password must be written %40 or %2F"
+
+
+def is_misread(url: str) -> bool:
+    """Return whether libpq takes a part of a URL's password for a host, a port or a database, and so would quote it.
+
+    A password ends at the first @, and before any /. Elsewhere libpq needs no @ that is not encoded, but in a parameter.
+    """
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
+
+
 def describe_server(url: str) -> str:
     """Name a server for a message: host, port, database and user; never a password.
 
-    Works for URLs and key=value strings; what libpq cannot parse is not quoted at all.
+    Works for URLs and key=value strings; what libpq cannot parse, or misreads, is not quoted at all.
     """
+    if is_misread(url):
+        return f"the given URL ({UNENCODED})"
     try:
         parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        return "the given store.url (libpq cannot parse it)"
+        return "the given URL (libpq cannot parse it)"
     where = str(parts.get("host") or parts.get("hostaddr") or "the default host")
-    if "@" in where[1:]:  # the rest of a password; a leading one names an abstract socket
-        return "the given store.url (an @ within its password must be written %40)"
     port = f":{parts['port']}" if parts.get("port") else ""
     return f"{where}{port}, database {parts.get('dbname') or 'default'}, user {parts.get('user') or 'default'}"
 

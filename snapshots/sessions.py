@@ -12,7 +12,7 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection, conninfo
 
-from snapshots.errors import StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.errors import StoreUnavailableError, describe_server, is_misread, refusal, store_border
 from snapshots.sql import load
 
 _SQL = load("sessions")
@@ -44,7 +44,7 @@ def full_conninfo(url: str, *, login: str | None = None) -> str:
     """
     try:
         given = conninfo.conninfo_to_dict(url)
-        if "@" in str(given.get("host") or "")[1:]:  # libpq's message would quote it
+        if is_misread(url):  # libpq's message would quote it
             raise psycopg.ProgrammingError
         return conninfo.make_conninfo("", **{**_DEFAULTS, **given, **_PINNED, **({"user": login} if login else {})})
     except psycopg.Error:

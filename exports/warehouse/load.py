@@ -98,7 +98,7 @@ async def load_warehouse(
         WarehouseError: the database refuses, a table is somebody else's, or does not hold what the changes begin at.
     """
     tables = [_table(view, snapshot) for view in _views(request)]
-    _check(tables, changes=snapshot.changed_since is not None)
+    _check(tables, request.schema, changes=snapshot.changed_since is not None)
     notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
     of = (snapshot.as_of, snapshot.shown, snapshot.left_by, snapshot.not_included, notes)
     async with opened_target(request.url, request.schema) as target:
@@ -140,11 +140,11 @@ def _is_of_resource(selection: Mapping[str, object]) -> bool:
     return not {"forEach", "forEachOrNull", "repeat"} & selection.keys()
 
 
-def _check(tables: Sequence[_Table], *, changes: bool) -> None:
+def _check(tables: Sequence[_Table], schema: str, *, changes: bool) -> None:
     names = [one.view.name for one in tables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one table; rename one of them")
-    if cut := too_long([*names, *(column.name for one in tables for column in one.columns)]):
+    if cut := too_long([schema, *names, *(column.name for one in tables for column in one.columns)]):
         raise PlanError(f"Postgres cuts names off after 63 bytes; shorten {', '.join(cut)}")
     keyless = [one.view.name for one in tables if not one.key]
     if changes and keyless:

@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, conninfo
+from psycopg import AsyncConnection, conninfo, pq
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from exports.errors import PlanError, WarehouseError
 from exports.formats.table_columns import Kind, TableColumn
 from exports.snapshot_port import RowChunks
-from snapshots.errors import describe_server, refusal
+from snapshots.errors import UNENCODED, describe_server, is_misread, refusal
 
 _OURS = "chartferry"
+_SECRET = b"*"  # how libpq marks an option that is not to be shown
 _LONGEST_NAME = 63  # bytes: Postgres cuts longer names off
 _DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "client_encoding": "utf8"}
 _TYPES: dict[Kind, str] = {
@@ -37,13 +38,16 @@ _TYPES: dict[Kind, str] = {
 
 
 def has_password(url: str) -> bool:
-    """Return whether a URL or key=value string of libpq's contains a password.
+    """Return whether a URL or key=value string of libpq's contains a password: the login's, or that of a key.
 
     Raises:
-        PlanError: libpq cannot parse it.
+        PlanError: libpq cannot parse it, or misreads it.
     """
+    if is_misread(url):
+        raise PlanError(f"the database's URL is not what it seems: {UNENCODED}")
     try:
-        return conninfo.conninfo_to_dict(url).get("password") is not None
+        given = conninfo.conninfo_to_dict(url)
+        return any(one.keyword.decode() in given for one in pq.Conninfo.get_defaults() if one.dispchar == _SECRET)
     except psycopg.ProgrammingError:
         pass  # outside: its text may quote what was given
     raise PlanError(
@@ -81,6 +85,8 @@ async def opened_target(url: str, schema: str) -> AsyncIterator[Target]:
         WarehouseError: no server answers, it refuses, another load is in progress, or a statement fails.
     """
     where = f"the warehouse at {describe_server(url)}"
+    if is_misread(url):  # libpq's message would quote it
+        raise WarehouseError(f"cannot connect to {where}")
     try:
         conn = await AsyncConnection.connect(_with_defaults(url))
     except psycopg.OperationalError as error:

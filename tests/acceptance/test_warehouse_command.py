@@ -43,7 +43,10 @@ def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
         (("--to", "service=x"), "--to takes --format postgres"),
         (("--format", "postgres", "--to", "service=x", "--limit", "3"), "--limit: not with --format postgres"),
         (("--format", "postgres", "--to", "postgresql://ana:hunter2@h/d"), "password on the command line"),
+        (("--format", "postgres", "--to", "host=h sslpassword=hunter2"), "password on the command line"),
+        (("--format", "postgres", "--to", "postgresql://ana:h/hunter2@h/d"), "must be written %40 or %2F"),
         (("--format", "postgres", "--to", "hunter2"), "pg_service.conf"),
+        (("--format", "postgres", "--to", "service=x", "--schema", ""), "--schema is empty"),
         (("--schema", "x", "--out", "y"), "--schema is said with"),
     ],
 )

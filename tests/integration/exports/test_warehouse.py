@@ -203,6 +203,12 @@ async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
     with pytest.raises(WarehouseError, match="cannot connect") as lost:
         await load(store, "postgresql://ana:hunter2@127.0.0.1:9/x", view)
     assert "hunter2" not in str(lost.value)
+    with pytest.raises(WarehouseError, match="%40") as misread:
+        await load(store, "postgresql://ana:h@unter2@127.0.0.1:9/x", view)
+    assert "unter2" not in str(misread.value)
+    with pytest.raises(PlanError, match="63 bytes; shorten cc"):
+        async with store.snapshot(Selection()) as snapshot:
+            await load_warehouse(WarehouseRequest(url=warehouse, schema="c" * 64, views=(view,)), snapshot)
 
 
 async def test_before_the_first_run_nothing_is_touched(store: Store, warehouse: str) -> None:

@@ -8,7 +8,16 @@ import psycopg
 import pytest
 
 import snapshots.errors
-from snapshots.errors import StoreError, StoreQueryError, StoreUnavailableError, describe_server, refusal, store_border
+from snapshots.errors import (
+    StoreError,
+    StoreQueryError,
+    StoreUnavailableError,
+    describe_server,
+    is_misread,
+    refusal,
+    store_border,
+)
+from snapshots.sessions import full_conninfo
 
 
 def test_the_drawn_tree_names_every_error_of_the_module():
@@ -33,8 +42,21 @@ def test_what_libpq_cannot_parse_is_not_quoted():
     assert "hunter2" not in describe_server("postgresql://me:hunter2@[db")
 
 
-def test_a_password_that_was_not_encoded_is_not_taken_for_a_host():
-    assert "unter2" not in describe_server("postgresql://me:h@unter2@db.example/x")
+@pytest.mark.parametrize("password", ["h@unter2", "h/unter2", "12/unter2", "h@un/unter2", "h/u@unter2"])
+def test_a_password_that_was_not_encoded_is_taken_for_nothing_else(password: str):
+    url = f"postgresql://me:{password}@db.example/x"
+    assert (is_misread(url), "unter2" in describe_server(url)) == (True, False)
+    with pytest.raises(StoreUnavailableError) as refused:
+        full_conninfo(url)
+    assert "unter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:h%40un%2Fter2@db/x", "postgresql:///x?host=@abstract", "host=/run/@x user=a@b", "service=x"],
+)
+def test_a_url_that_libpq_reads_as_it_is_meant_is_not_refused(url: str):
+    assert not is_misread(url)
 
 
 @pytest.mark.parametrize(
