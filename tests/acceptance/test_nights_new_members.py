@@ -111,3 +111,21 @@ def test_who_was_out_of_the_group_while_rows_were_withheld_is_listed_in_full_whe
     nights.happens(Join("A", "p2"))
     night = unjudged(nights)
     assert (night.status, "Observation/meanwhile" in night.live) == ("complete", True)
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_new_member_whom_the_ehr_does_not_know_is_told_of_and_is_exported_in_full_once_known(
+    stage: Stage, lasts: bool
+) -> None:
+    nights = group_of_two(stage)
+    nights.sync()
+    nights.happens(Join("A", "p3"), obs("early", "p3", 100), obs("n1", "p1", 0))
+    assert (told := nights.sync()).status == "complete"
+    assert "as reads by id say: 1;" in " ".join(told.notes)
+    if lasts:
+        nights.happens(obs("n2", "p1", 0))
+        assert nights.sync().counts[0] == 1, "nobody else is exported in full for his sake"
+        assert "Observation/early" in nights.sync(since="none").live
+    else:
+        nights.happens(*pats("p3"))
+        assert "Observation/early" in nights.sync().live

@@ -228,7 +228,7 @@ class Oracle:
         clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
         how = f"{'full' if watch.full else 'news'}, {watch.reach}, exit {0 if green else 3}"
         holes = set() if sound else {hole.resource_type for hole in report.holes}
-        for kind, keys in self._wrong(watch, after).items():
+        for kind, keys in self._wrong(watch, report, after).items():
             bare = [key for key in keys if not {key[0], "*"} & holes and not self._reached_through(key, holes)]
             if bare:
                 return Failure(f"{clause}: a visible row is {kind} ({how})", some(bare))
@@ -249,14 +249,17 @@ class Oracle:
             return Failure(f"a: a quiet night is called nothing ({how[2:]})", small=True)
         return failure
 
-    def _wrong(self, watch: Watch, after: Stored) -> dict[str, list[Key]]:
+    def _wrong(self, watch: Watch, report: RunReport, after: Stored) -> dict[str, list[Key]]:
         """What is visible, was to be brought, and is not there or not right."""
         found: dict[str, list[Key]] = {}
         for key, body in watch.visible.items():
             if after.live.get(key) == body or after.live.get(key) in self.told_otherwise.get(key, ()):
                 continue
             kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
-            if self._slipped(watch, key) or (not watch.full and self._unforeseeable(watch, self._ehr.rows[key])):
+            row = self._ehr.rows[key]
+            if self._slipped(watch, key) or (not watch.full and self._unforeseeable(watch, row)):
+                continue
+            if not watch.full and self._of_unknown_member(watch, report, row):
                 continue
             found.setdefault(kind, []).append(key)
         return found
@@ -282,6 +285,13 @@ class Oracle:
             return False
         died = self._before.dead.get(row.key, 0)
         return died < max(one.run for one in heard) or self._whose.get(died, watch.whose) == watch.whose
+
+    def _of_unknown_member(self, watch: Watch, report: RunReport, row: Row) -> bool:
+        """Whether it is an old row of somebody who joined, and is not there or was merged, as his read says: the report tells."""
+        if watch.reach != "group" or self._ehr.read_status((s.PATIENT, row.patient or "")) not in {301, 404, 410}:
+            return False
+        older = any(one.whose == watch.whose and one.begun >= row.at for one in self._past)
+        return older and any("as reads by id say" in note for note in report.notes)
 
     def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
         said = " ".join(report.notes)

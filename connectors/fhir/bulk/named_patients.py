@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import anyio
 
@@ -157,9 +158,18 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     return known
 
 
+class NotExportable(NamedTuple):
+    """New patients of whom an export could bring nothing."""
+
+    withheld: set[str]
+    absent: set[
+        str
+    ]  # members whom the EHR does not have by these ids: of their charts something may be there all the same
+
+
 async def not_exportable(
     run: EhrRun, capability: Capability, new: Collection[str], members: Collection[str] | None
-) -> set[str]:
+) -> NotExportable:
     """Of which new patients an export could bring nothing, as the EHR says by their ids. `members`: of the Group, if it is one.
 
     It does not show them (403), and nothing of them is stored, which only a full export could tell to be wrong; each is a hole
@@ -169,11 +179,12 @@ async def not_exportable(
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
     refused = set(await run.store.jobs.never_stored(sorted(answers.refused)))
     if members is None:
-        return refused
+        return NotExportable(refused, set())
     if refused:
         await run.store.plan(_unit(_key(one), one) for one in sorted(refused))
     results = ((one, answers.judged(one, members)) for one in new)
-    return refused | {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
+    absent = {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
+    return NotExportable(refused, absent)
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:

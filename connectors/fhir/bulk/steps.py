@@ -174,14 +174,22 @@ async def _since(
             "the Group's members can be read again: exported in full, since who was out of it meanwhile may be back"
         )
         return None
-    new = set() if asked_for is None else asked_for - await roster.covered()
+    new = set[str]() if asked_for is None else asked_for - await roster.covered()
+    absent = set[str]()
     if new and len(new) <= _MOST_ASKED:
         # a Group may name for ever whom the EHR does not have, or does not show
-        new -= await not_exportable(run, capability, new, None if members is None else members.patients)
+        withheld, absent = await not_exportable(run, capability, new, None if members is None else members.patients)
+        new -= withheld | absent
     if new or (members is not None and members.unresolved):
         whom = "joined the Group" if group is not None else "are new to the cohort"
         run.notes.append(f"exported in full: {len(new) or 'some'} patients {whom} since the last full export")
         return None
+    if absent:
+        run.notes.append(
+            "members of the Group whom the last full export did not have, and who are not there, or were merged, as reads by id "
+            f"say: {len(absent):,}; each sync asks for them again, and what may be there of their charts all the same comes with "
+            "the next full export"
+        )
     return found
 
 
