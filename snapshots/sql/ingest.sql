@@ -18,7 +18,8 @@ WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
         WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
 ), found AS MATERIALIZED (
-    SELECT s.n, s.resource_type, s.id, s.way, r.last_updated, r.version_id, r.first_way, r.last_changed_run = %(run)s AS mine,
+    SELECT s.n, s.resource_type, s.id, s.way, s.content_hash, r.last_updated, r.version_id, r.first_way,
+        r.last_changed_run = %(run)s AS mine,
         r.deleted_at IS NULL AND (r.content_hash = s.content_hash OR %(rivals)s AND EXISTS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
                 AND v.content_hash = s.content_hash
@@ -41,6 +42,11 @@ WITH staged AS (
     INSERT INTO listed (connection, way, resource_type, id)
     SELECT %(connection)s, way, resource_type, id FROM found WHERE way IS NOT NULL AND first_way IS DISTINCT FROM way
     ON CONFLICT DO NOTHING
+), given AS (
+    -- a way that gives what is stored may have given something else before: to give that again will be news
+    UPDATE version_by_way v SET content_hash = f.content_hash FROM found f
+    WHERE %(by_way)s AND f.same AND v.connection = %(connection)s AND v.resource_type = f.resource_type AND v.id = f.id AND v.way = f.way
+        AND v.content_hash <> f.content_hash
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
     SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine

@@ -971,3 +971,11 @@ async def test_a_new_version_is_written_whatever_ways_gave_of_the_former_one(sto
 async def test_contents_without_a_version_are_compared_with_what_is_stored_alone(store: Store, store_url: str):
     assert await in_turns(store, *["searched", "exported"] * 2, version=None) == [0, 1, 1, 1]
     assert rows(store_url, "SELECT count(*) FROM version_by_way") == [(0,)]
+
+
+async def test_a_way_that_has_given_both_contents_of_a_version_is_believed_when_it_gives_the_other_again(
+    store: Store, store_url: str
+):
+    await in_turns(store, *["searched", "exported"] * 2)
+    assert await in_turns(store, "searched", "searched", "searched", "exported") == [0, 0, 0, 1]
+    assert rows(store_url, NOW) == [("exported",)]
