@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from exports.delivery.place_name import destination_of
+from exports.delivery.place_name import destination_of, shown
 from exports.errors import DatasetError
 
 _CHUNK_BYTES = 1 << 20
@@ -51,6 +53,10 @@ def _over_http(url: str) -> Iterator[bytes]:
         with error:
             if error.code in {404, 410}:
                 raise FileNotFoundError from None
-            raise DatasetError(f"the server answers {error.code} for {url.rpartition('/')[2]}") from None
-    except (OSError, EOFError) as error:
-        raise DatasetError(f"{url.rpartition('/')[2]} cannot be read: {getattr(error, 'reason', error)}") from None
+            raise DatasetError(f"the server answers {error.code} for {shown(url)}") from None
+    except OSError as error:
+        raise DatasetError(f"{shown(url)} cannot be read: {getattr(error, 'reason', error)}") from None
+    except (EOFError, zlib.error, HTTPException) as error:  # whose texts may quote what was sent
+        raise DatasetError(
+            f"{shown(url)} cannot be read ({type(error).__name__}): check the URL, and what the server answers"
+        ) from None

@@ -97,9 +97,13 @@ def _term(mrn: str | None, ssn: str | None, name: str | None, birth_date: str | 
 
 
 def _unseen(word: str, what: str) -> str:
-    """Return a word, or the next line of stdin for "-"."""
-    if word != STDIN:
-        return word
-    if sys.stdin.isatty():
-        say(f"Type {what}, then press Enter:")
-    return sys.stdin.readline().strip()
+    """Return a word, or the next line of stdin for "-". Raises TermError for what is not UTF-8, and so would match nobody."""
+    try:
+        if word == STDIN:
+            if sys.stdin.isatty():
+                say(f"Type {what}, then press Enter:")
+            word = sys.stdin.readline().strip()
+        word.encode()  # what Python could not decode is a surrogate
+    except UnicodeError:
+        raise TermError(f"{what.partition(',')[0]} is not UTF-8") from None
+    return word

@@ -11,6 +11,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, tell
+from cli.supervise import supervise_blocking
 from snapshots.backup import back_up, restore
 from snapshots.errors import StoreError
 from snapshots.store_url import embedded_directory
@@ -33,7 +34,7 @@ def backup(
     """
     invocation = invocation_of(context)
     directory = _directory(invocation)
-    size = back_up(directory, out.absolute())
+    size = supervise_blocking(lambda: back_up(directory, out.absolute()), resume="nothing was written")
     if invocation.json:
         emit_json({"status": "complete", "file": str(out), "bytes": size})
     else:
@@ -52,7 +53,7 @@ def restore_store(
     """
     invocation = invocation_of(context)
     directory = _directory(invocation)
-    restore(file.absolute(), directory)
+    supervise_blocking(lambda: restore(file.absolute(), directory), resume="nothing was changed")
     if invocation.json:
         emit_json({"status": "complete", "directory": str(directory)})
     else:

@@ -1,4 +1,4 @@
-"""Runs one asynchronous command so that SIGINT and SIGTERM end it cleanly: cancel, let it close, then say how to resume.
+"""Runs one command so that SIGINT and SIGTERM end it cleanly: cancel, let it close, then say how to resume.
 
 The use case decides what closing means: committed data stay, and the run stays resumable.
 """
@@ -30,6 +30,24 @@ def supervise(
 ) -> Result:
     """Run the command to its end; raise InterruptedBySignalError if a signal ended it. A second signal exits at once."""
     return asyncio.run(_supervised(command, resume))
+
+
+def supervise_blocking(work: Callable[[], Result], *, resume: str = "run the same command again to resume") -> Result:
+    """Do what blocks to its end; a signal raises InterruptedBySignalError in its middle. A second signal exits at once."""
+
+    def stop(number: int, _: object) -> None:
+        for one in former:
+            signal.signal(one, signal.SIG_DFL)
+        raise InterruptedBySignalError(number, resume)
+
+    former = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for one in former:
+            signal.signal(one, stop)
+        return work()
+    finally:
+        for one, handler in former.items():
+            signal.signal(one, handler)
 
 
 async def _supervised(command: Callable[[], Awaitable[Result]], resume: str) -> Result:

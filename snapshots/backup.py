@@ -5,6 +5,7 @@ A server of one's own is backed up with the tools of its administrator (docs/sto
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -53,17 +54,24 @@ def restore(file: Path, directory: Path) -> None:
     The tenants' roles are made anew by the next command that opens the store.
 
     Raises:
-        StoreError: the directory has a store; or the file cannot be read, is no backup, or is damaged.
+        StoreError: the directory has a store, or another restore makes one; or the file cannot be read, is no backup, or is
+            damaged.
     """
     with _files(file), file.open("rb") as read:
         if read.read(len(_MAGIC)) != _MAGIC:
             raise StoreError(f"{file} is no backup that `chartferry store backup` has written.")
-    if directory.exists() and any(directory.iterdir()):
+    with _files(directory):
+        is_used = directory.exists() and any(directory.iterdir())
+    if is_used:
         raise StoreError(
             f"{directory} is not empty: a backup is restored beside a store, never over it. Name an empty folder in store.url."
         )
     making = directory.with_name(directory.name + _MAKING)
-    shutil.rmtree(making, ignore_errors=True)  # of a call that was killed
+    with _alone_in(making):
+        _make(file, making, directory)
+
+
+def _make(file: Path, making: Path, directory: Path) -> None:
     try:
         with embedded_postgres(making) as url:
             _run(
@@ -77,6 +85,28 @@ def restore(file: Path, directory: Path) -> None:
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _alone_in(making: Path) -> Iterator[None]:
+    """Hold the folder in which a store is made, emptied of what a call that was killed left there; the kernel lets go of it."""
+    with _files(making):
+        making.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(making, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another restore is at work in {making}; wait for it to end.") from None
+        with _files(making):
+            for left in making.iterdir():
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which destination a name means: that of a folder of this machine, or a URL."""
+"""Which destination a name means, that of a folder of this machine or a URL; and how messages name a URL."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ def destination_of(place: str) -> Destination:
     if parts.netloc not in _THIS_MACHINE or not parts.path:
         raise PlanError("a file:// URL names a folder of this machine, as file:///srv/charts does")
     return LocalFolder(Path(unquote(parts.path)))
+
+
+def shown(url: str) -> str:
+    """Return a URL as messages may have it: without login, query and fragment, which may be secrets. A path stays as it is."""
+    scheme, is_url, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if is_url else url

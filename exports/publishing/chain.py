@@ -47,7 +47,7 @@ class Chain:
 
 def name_in(url: str) -> str:
     """Return the name of a file of ours: the last part of its URL."""
-    return url.rpartition("/")[2]
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def data_name(subject: str, sha256: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
+from exports.delivery.place_name import shown
 from exports.errors import DatasetError
 from exports.publishing.chain import ROOT, name_in
 from exports.publishing.manifest_page import CLOSED, PENDING, Page, connection_of, read_page
@@ -47,7 +48,7 @@ def read_state(root: str, read: Read) -> DatasetState:
         try:
             content = b"".join(read(url))
         except FileNotFoundError:
-            raise DatasetError(f"there is no {'page' if pages else 'manifest at'} {url}") from None
+            raise DatasetError(f"there is no {'page' if pages else 'manifest at'} {shown(url)}") from None
         page = read_page(content, name_in(url))
         digest.update(len(content).to_bytes(8, "big") + content)
         pages.append(page)

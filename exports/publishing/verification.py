@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
+from exports.delivery.place_name import shown
 from exports.errors import DatasetError
 from exports.publishing.chain import checksum_in, name_in
 from exports.publishing.manifest_page import CLOSED, PENDING, FileEntry, Page, read_page
@@ -51,7 +52,7 @@ def verify(root: str, read: Read) -> Verified:
     try:
         first = page = read_page(b"".join(read(url)), name_in(url))
     except FileNotFoundError:
-        raise DatasetError(f"there is no manifest at {root}") from None
+        raise DatasetError(f"there is no manifest at {shown(root)}") from None
     found.transaction_time = str(first.members["transactionTime"])
     if first.next == PENDING:
         found.note(f"{name_in(root)} is pending itself: a chain begins with a page of its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.acceptance.small_server import small_server
 from tests.integration.exports.datasets import static
 from tests.integration.exports.follower import Follower
 from tests.user_site import Site, mock, source
@@ -54,3 +55,25 @@ def test_where_there_is_nothing_to_verify_it_says_so(site: Site) -> None:
     with static(site.folder / "empty") as url:
         done = site.run("verify", url)
     assert (done.code, "no manifest" in done.stderr) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "no manifest at"),
+        ((500, b"", {}), "answers 500"),
+        (
+            (200, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03 no gzip", {"Content-Encoding": "gzip"}),
+            "cannot be read (error)",
+        ),
+        ((200, b"{}", {}), "manifest.json"),
+    ],
+)
+def test_what_a_url_has_beside_its_path_stays_out_of_messages(site: Site, answer: object, said: str) -> None:
+    with small_server() as small:
+        small.answer = lambda path, _: answer
+        where = f"{small.base.replace('://', '://ana:hunter2@')}/manifest.json?sig=hunter2"
+        for words in (("verify", where), ("verify", where.replace("ana:hunter2@", ""))):
+            done = site.run(*words)
+            assert (done.code, "hunter2" in done.stdout + done.stderr) == (5, False), done.stderr
+    assert said in done.stderr

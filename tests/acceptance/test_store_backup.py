@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import fcntl
+import os
 import shutil
 import stat
 import tempfile
@@ -45,10 +47,22 @@ def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(sit
     ):
         refused = site.run("store", *words)
         assert (refused.code, "No such file or directory" in refused.stderr) == (5, True)
+    (folder / "file").touch()
+    site.use_store(f"embedded:{folder / 'file'}")
+    assert "Not a directory" in site.run("store", "restore", str(backup)).stderr
+    site.use_store(f"embedded:{folder / 'again'}")
     over = site.run("store", "restore", str(backup))
     assert (over.code, "never over it" in over.stderr) == (5, True)
     backup.write_bytes(backup.read_bytes()[:-1000])
     site.use_store(f"embedded:{folder / 'third'}")
+    (folder / "third.restoring").mkdir()
+    (folder / "third.restoring" / "left").touch()
+    held = os.open(folder / "third.restoring", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    beside = site.run("store", "restore", str(backup))
+    assert (beside.code, "another restore" in beside.stderr) == (5, True)
+    assert (folder / "third.restoring" / "left").exists()
+    os.close(held)
     cut = site.run("store", "restore", str(backup))
-    assert (cut.code, (folder / "third").exists()) == (5, False)
+    assert (cut.code, [*folder.glob("third*")]) == (5, [])
     assert "is no backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr

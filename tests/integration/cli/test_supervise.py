@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from cli.supervise import InterruptedBySignalError, supervise_blocking
+
 CODE = """
 import asyncio, logging, sys
 from cli.main import call
@@ -49,3 +51,16 @@ def test_a_signal_lets_the_command_close_and_becomes_the_exit_code(number: signa
         shown = process.stderr.read()
         assert "run the same command again" in shown
         assert "error ignored" not in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_what_blocks_and_the_former_handlers_are_back(number: signal.Signals) -> None:
+    former = signal.getsignal(number)
+
+    def work() -> None:
+        signal.raise_signal(number)
+        raise AssertionError
+
+    with pytest.raises(InterruptedBySignalError, match="run it again") as stopped:
+        supervise_blocking(work, resume="run it again")
+    assert (stopped.value.signal, signal.getsignal(number)) == (number, former)
