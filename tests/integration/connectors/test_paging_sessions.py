@@ -47,7 +47,10 @@ async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whol
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (410, "kept expiring; if it lives on one of several machines, which a cookie finds"),
+        (
+            410,
+            "kept expiring (its own `next` link was answered 410); if it lives on one of several machines, which a cookie",
+        ),
         (503, "503"),
         (500, "500"),
         (403, "403"),
