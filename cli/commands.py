@@ -73,7 +73,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     Command(
         "export",
         "cli.export:export",
-        "Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.",
+        "Write NDJSON by type, tables by view, and a manifest.json with counts and checksums; or publish a dataset.",
     ),
     Command("query", "cli.query:query", "Run one SELECT over views, read-only, on one snapshot of the store."),
     Command(

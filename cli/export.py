@@ -41,7 +41,7 @@ from cli.type_words import OnlyTypesOption, checked_types
 from cli.warehouse import DEFAULT_SCHEMA, SchemaOption, ToOption, checked_url, run_load, show_loaded
 from config.settings import Settings
 from exports.delivery.place_name import destination_of
-from exports.formats.file_formats import DATABASES, FORMATS, TABLES
+from exports.formats.file_formats import DATABASES, FORMATS, TABLES, TYPED
 from exports.formats.table_file import load_formats
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
@@ -58,6 +58,7 @@ EXAMPLES = (
     "chartferry export --out export --as-of 41",
     "chartferry export --out changes --changed-since 41",
     "chartferry export --out s3://bucket/charts --format parquet",
+    "chartferry export --out charts --format duckdb",
     "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
     "chartferry export --out research --profile safe-harbor",
     "chartferry export --publish dataset --connection mercy-epic",
@@ -166,9 +167,10 @@ def export(
     to: ToOption = None,
     schema: SchemaOption = None,
 ) -> int:
-    """Write NDJSON by type, CSV or Parquet by view, and a manifest.json with counts and checksums; or publish a dataset.
+    """Write NDJSON by type, tables by view, and a manifest.json with counts and checksums; or publish a dataset.
 
-    The same request on the same runs gives the same bytes. Exit codes: 0 complete, 4 nothing stored, 5 failed, 2 usage.
+    The same request on the same runs gives the same bytes, except of DuckDB, whose files have a random identifier. Exit codes:
+    0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
     reading = _reading(invocation_of(context), types, connections, patients)
     if publish is not None:
@@ -340,9 +342,9 @@ async def run_export(
 def _sessions(request: ExportRequest) -> int:
     """How many files are read at a time: two where there are two cores.
 
-    One of Parquet, which has a thread of its own for the second core, and of which two would hold two groups of rows.
+    One of Parquet and DuckDB, which have a thread of their own for the second core; two would hold two groups of rows.
     """
-    return 1 if "parquet" in request.wanted_formats else min(os.cpu_count() or 1, MOST_SESSIONS)
+    return 1 if {*TYPED} & {*request.wanted_formats} else min(os.cpu_count() or 1, MOST_SESSIONS)
 
 
 def _refuse_beside(context: typer.Context, allowed: frozenset[str], what: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from cli.render import number, print_table, size, tell
-from exports.delivery.files import DeliveredFile
+from exports.delivery.files import DeliveredFile, TableCounts
 from exports.delivery.manifest import instant, states
 from exports.run import ExportResult
 
@@ -91,12 +91,15 @@ def _states(result: ExportResult) -> str:
 
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
     """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
+    tables: list[tuple[str, DeliveredFile | TableCounts]] = []
+    for file in files:
+        tables += file.tables.items() if file.tables is not None else [(_table(file), file)]
     empty = [
-        f"{_table(file)}.{column} {number(cells)}"
-        for file in files
-        for column, cells in (file.left_empty or {}).items()
+        f"{table}.{column} {number(cells)}"
+        for table, counts in tables
+        for column, cells in (counts.left_empty or {}).items()
     ]
-    left_out = [f"{_table(file)} {number(file.left_out)}" for file in files if file.left_out]
+    left_out = [f"{table} {number(counts.left_out)}" for table, counts in tables if counts.left_out]
     lines = []
     if empty:
         lines.append(

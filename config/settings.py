@@ -70,7 +70,7 @@ class ExportDefaults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: Annotated[Path | str | None, BeforeValidator(_out)] = None  # a folder, or a URL
-    format: tuple[Literal["ndjson", "csv", "parquet"], ...] = ("ndjson", "csv")
+    format: tuple[Literal["ndjson", "csv", "parquet", "duckdb"], ...] = ("ndjson", "csv")
     views: tuple[str, ...] = ()
     safe_harbor_key: OptionalRef = None  # of `--profile safe-harbor`
     refresh_views: bool = False  # materialised SQL views (`views create --materialized`), after each sync

@@ -19,6 +19,7 @@ from exports.formats.file_formats import ENDINGS, FORMATS, TABLES, Compression
 from exports.safe_harbor.allow_list import allowed_paths
 from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
+DATABASE_NAME = "charts.duckdb"
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -72,14 +73,21 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
+class PlannedTable:
+    """The rows of a view, or of the query of that name."""
+
+    name: str
+    view: LoadedView | None = None
+
+
+@dataclass(frozen=True)
 class PlannedFile:
-    """One file to write: resources of a type, or the rows of a view or a query."""
+    """One file to write: resources of a type, or tables: of DuckDB all of them, of other kinds one."""
 
     name: str
     kind: str  # of FORMATS
-    resource_type: str
-    view: LoadedView | None = None
-    query: str | None = None  # its name
+    resource_type: str = ""
+    tables: tuple[PlannedTable, ...] = ()
     compress: Compress = "fast"
     dialect: str = "postgres"  # of CSV
 
@@ -87,15 +95,15 @@ class PlannedFile:
 def plan_export(
     request: ExportRequest, available: Collection[str], views: Sequence[LoadedView], queries: Sequence[str] = ()
 ) -> tuple[PlannedFile, ...]:
-    """Return the files of an export, NDJSON by type before CSV and Parquet by view, each sorted by name; then queries, by name.
+    """Return the files of an export: NDJSON by type, CSV and Parquet by view, each sorted by name, then by query; then DuckDB's.
 
     Queries are written in the formats of tables that are asked for, or else as CSV.
 
     A type that the request names gets a file even if the store has no such resource: an empty one.
 
     Raises:
-        PlanError: an unknown format or dialect, views without csv and parquet or of a type that was left out, two views with one
-            name, or a query with another file's, a type whose name cannot be a file name.
+        PlanError: an unknown format or dialect, views without a format of tables or of a type that was left out, two views with
+            one name, or a query with another file's or table's, a type whose name cannot be a file name, parts of a database.
     """
     if request.csv_dialect not in DIALECTS:
         raise PlanError(f"no such dialect of CSV: {request.csv_dialect}; allowed: {', '.join(DIALECTS)}")
@@ -104,7 +112,7 @@ def plan_export(
         raise PlanError(f"no such export format: {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
     if request.views and not request.wants_tables:
         raise PlanError(
-            f"views make tables, but the requested formats are {', '.join(request.formats)}; add csv or parquet"
+            f"views make tables, but the requested formats are {', '.join(request.formats)}; add csv, parquet or duckdb"
         )
     types = sorted(set(request.types or available))
     for resource_type in types:
@@ -117,10 +125,13 @@ def plan_export(
     if "ndjson" in request.wanted_formats:
         ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
         planned += [PlannedFile(f"{name}.ndjson{ending}", "ndjson", name, compress=compress) for name in types]
-    if request.wants_tables:
-        planned += _view_files(request, views)
-    tables = [kind for kind in request.wanted_formats if kind in TABLES] or ["csv"]
-    planned += [_table(name, kind, request, query=name) for name in queries for kind in tables]
+    kinds = [kind for kind in request.wanted_formats if kind in TABLES] or ["csv"]
+    of_views = _view_tables(request, views) if request.wants_tables else []
+    of_queries = [PlannedTable(name) for name in queries]
+    planned += [_table_file(one, kind, request) for kind in kinds if kind != "duckdb" for one in of_views]
+    planned += [_table_file(one, kind, request) for one in of_queries for kind in kinds if kind != "duckdb"]
+    if "duckdb" in kinds:
+        planned.append(_database(request, (*of_views, *of_queries)))
     names = [one.name for one in planned]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
@@ -167,17 +178,32 @@ def check_snapshot(connections: Sequence[str], changed_since: int | None) -> Non
         )
 
 
-def _table(
-    name: str, kind: str, request: ExportRequest, *, view: LoadedView | None = None, query: str | None = None
-) -> PlannedFile:
-    resource_type = view.resource if view is not None else ""
+def _table_file(table: PlannedTable, kind: str, request: ExportRequest) -> PlannedFile:
     if kind == "parquet":
-        return PlannedFile(f"{name}.parquet", kind, resource_type, view, query, compress="no")
+        return PlannedFile(f"{table.name}.parquet", kind, tables=(table,), compress="no")
     ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
-    return PlannedFile(f"{name}.csv{ending}", kind, resource_type, view, query, compress, request.csv_dialect)
+    return PlannedFile(
+        f"{table.name}.csv{ending}", kind, tables=(table,), compress=compress, dialect=request.csv_dialect
+    )
 
 
-def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[PlannedFile]:
+def _database(request: ExportRequest, tables: Sequence[PlannedTable]) -> PlannedFile:
+    if request.part_size is not None:
+        raise PlanError("a DuckDB file has no parts: leave out --part-size, or --format duckdb")
+    if twice := names_alike([one.name for one in tables]):
+        raise PlanError(
+            f"DuckDB does not tell upper case from lower: two tables would be named {', '.join(twice)}; rename one of them"
+        )
+    return PlannedFile(DATABASE_NAME, "duckdb", tables=tuple(tables), compress="no")
+
+
+def names_alike(names: Sequence[str]) -> list[str]:
+    """Return, in lower case, the names that several have if case does not count."""
+    lower = [name.lower() for name in names]
+    return sorted({name for name in lower if lower.count(name) > 1})
+
+
+def _view_tables(request: ExportRequest, views: Sequence[LoadedView]) -> list[PlannedTable]:
     # write all views that the user names, but only those built-in views whose types are requested
     chosen = [view for view in views if request.views or not request.types or view.resource in request.types]
     left_out = [view for view in chosen if request.types and view.resource not in request.types]
@@ -189,9 +215,4 @@ def _view_files(request: ExportRequest, views: Sequence[LoadedView]) -> list[Pla
         names = [view.name for view in chosen]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one file; rename one of them")
-    return [
-        _table(name, kind, request, view=view)
-        for kind in request.wanted_formats
-        if kind in TABLES
-        for name, view in sorted(by_name.items())
-    ]
+    return [PlannedTable(name, view) for name, view in sorted(by_name.items())]

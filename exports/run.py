@@ -30,8 +30,8 @@ from exports.formats.data_package import (
     package_content,
 )
 from exports.formats.deletions import deletion_bundles
-from exports.formats.file_formats import TABLES
 from exports.formats.ndjson import Lines, ndjson_rows
+from exports.formats.table_file import load_formats
 from exports.parallel_reading import fill_all
 from exports.plan import ExportRequest, PlannedFile, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
@@ -39,7 +39,7 @@ from exports.safe_harbor.deidentify import Deidentifier
 from exports.safe_harbor.rows import DeidentifiedRows
 from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
-from exports.tables import Show, columns_of, compiled_over, described, fill_query, fill_table
+from exports.tables import Show, Table, compiled_over, described, fill_database, fill_table, query_table, view_table
 
 DELETED_NAME = "deleted.ndjson.gz"
 
@@ -80,7 +80,7 @@ async def export(
     on_progress: Callable[[FileProgress], None] = lambda _: None,
     sessions: int = 1,
 ) -> ExportResult:
-    """Write the files of a request and their manifest; equal requests on equal runs give equal bytes.
+    """Write the files of a request and their manifest; equal requests on equal runs give equal bytes, or tables of DuckDB.
 
     Compiles every view before it writes anything, and completes every new file before it touches the previous export. Then it
     removes the previous manifest, replaces or deletes the previous files, and writes the new manifest last. Files that no export
@@ -95,11 +95,11 @@ async def export(
     """
     work = await _prepared(request, snapshot)
     with request.out.opened() as folder, Outgoing(request.out, folder, part_size=request.part_size) as files:
-        drift, doubts = _drift(request.out, work.tables, freeze=request.freeze)
+        drift, doubts = _drift(request.out, work.described, freeze=request.freeze)
         await _write(work, files, snapshot, on_progress, sessions=sessions)
         deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
         delivered = files.in_order((*(planned.name for planned in work.files), *deleted))
-        descriptions = _describe(files, work.tables)
+        descriptions = _describe(files, work.described)
         profile = None if work.deidentifier is None else profile_told(work.deidentifier, work.available)
         manifest = manifest_content(
             version=version("chartferry"),
@@ -125,37 +125,40 @@ async def export(
 
 @dataclass(frozen=True)
 class _Work:
-    """What there is to write: files by type and view, what is compiled for them, queries, and what stands beside the tables."""
+    """What there is to write: files, the tables in them and of what these are compiled, and what stands beside the tables."""
 
     applied: tuple[Applied, ...]
     available: Mapping[str, int | None]
     files: tuple[PlannedFile, ...]
-    compiled: Mapping[str, tuple[CompiledView, ...]]
-    statements: Mapping[str, Statement]  # by name
-    tables: Sequence[DescribedTable]
-    strict: bool
+    compiled: Sequence[tuple[CompiledView, ...]]
+    statements: Sequence[Statement]
+    tables: Mapping[str, Table]  # of views and queries, by name
+    described: Sequence[DescribedTable]
     deidentifier: Deidentifier | None
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""
-        yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled.values() for note in parts[0].notes)
-        yield from (note for statement in self.statements.values() for note in statement.notes)
+        yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled for note in parts[0].notes)
+        yield from (note for statement in self.statements for note in statement.notes)
 
 
 async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     """Narrow the snapshot, plan, and compile all: what is wrong with a request is found here."""
+    load_formats(request.wanted_formats)
     if request.safe_harbor is not None:
         check_snapshot(snapshot.connections, snapshot.changed_since)
     views = _views(request)
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
     files = plan_export(request, available, views, [load_library(path).name for path in request.queries])
-    compiled = {planned.name: compiled_over(planned.view, snapshot) for planned in files if planned.view is not None}
-    found = await compile_libraries(request.queries, request.parameters, snapshot)
-    statements = {one.name: one for one in found}
-    tables = _tables(files, compiled, statements)
+    planned = {one.name: one.view for file in files for one in file.tables if one.view is not None}
+    compiled = {name: compiled_over(view, snapshot) for name, view in planned.items()}
+    statements = await compile_libraries(request.queries, request.parameters, snapshot)
+    tables = {name: view_table(view, compiled[name], strict=request.strict) for name, view in planned.items()}
+    tables |= {one.name: query_table(one) for one in statements}
+    told = [described(file, tables[one.name]) for file in files for one in file.tables]
     deidentifier = None if request.safe_harbor is None else Deidentifier(request.safe_harbor)
-    return _Work(applied, available, files, compiled, statements, tables, request.strict, deidentifier)
+    return _Work(applied, available, files, list(compiled.values()), statements, tables, told, deidentifier)
 
 
 async def _write(
@@ -166,17 +169,18 @@ async def _write(
     async def fill(planned: PlannedFile, snapshot: Snapshot) -> None:
         expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
-        if planned.query is not None:
-            await fill_query(files, planned, work.statements[planned.query], snapshot, show)
-        elif planned.view is not None:
-            view = work.compiled[planned.name]
-            await fill_table(files, planned, view, snapshot, show, strict=work.strict)
-        else:
+        tables = {one.name: work.tables[one.name] for one in planned.tables}
+        if planned.kind == "ndjson":
             await _fill_resources(files, planned, work, snapshot, show)
+        elif planned.kind == "duckdb":
+            await fill_database(files, planned, tables, snapshot, show)
+        else:
+            (table,) = tables.values()
+            await fill_table(files, planned, table, snapshot, show)
 
     await fill_all(work.files, snapshot, fill, sessions=sessions)
     if snapshot.changed_since is not None:
-        planned = PlannedFile(DELETED_NAME, "deleted", "")
+        planned = PlannedFile(DELETED_NAME, "deleted")
         show = _shown(DELETED_NAME, None, on_progress)
         await _fill_lines(files, planned, deletion_bundles(snapshot), snapshot.connections, show)
 
@@ -237,22 +241,6 @@ def _drift(
     return drift, []
 
 
-def _tables(
-    files: Sequence[PlannedFile], compiled: Mapping[str, Sequence[CompiledView]], statements: Mapping[str, Statement]
-) -> list[DescribedTable]:
-    """What is to be said of the tables, as if each were one file."""
-    return [
-        described(
-            planned,
-            columns_of(planned, compiled[planned.name][0])
-            if planned.query is None
-            else statements[planned.query].columns,
-        )
-        for planned in files
-        if planned.kind in TABLES
-    ]
-
-
 def _describe(files: Outgoing, tables: Sequence[DescribedTable]) -> tuple[DeliveredFile, ...]:
     """Write what stands beside the tables."""
     if not tables:
@@ -308,11 +296,16 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
     return {
         "formats": list(request.wanted_formats),
         "types": sorted(set(request.types)),
-        "views": [{"name": file.view.name, "sha256": file.view.digest} for file in work.files if file.view is not None],
+        "views": [
+            {"name": one.name, "sha256": one.view.digest}
+            for file in work.files
+            for one in file.tables
+            if one.view is not None
+        ],
         "connections": sorted(set(request.connections)),
         "patients": patients,
         **(
-            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements.values()]}
+            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements]}
             if work.statements
             else {}
         ),

@@ -1,23 +1,28 @@
-"""The rows of one view or query, written into a file of its format; what did not fit is counted, and the columns are described.
+"""The rows of views and queries, written into files of their formats; what did not fit is counted, and columns are described.
 
 A value that does not fit is an empty cell, or the end of a strict export. How a format writes rows is left to `formats`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from exports.catalogue import LoadedView
 from exports.compiler import CompiledView, Source, compile_view
+from exports.delivery.files import TableCounts
 from exports.delivery.outgoing import Outgoing, Parts, Tally
+from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS, header_row
 from exports.formats.csv_table import CsvRows, csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.data_package import DescribedTable
+from exports.formats.file_formats import TYPED
 from exports.formats.table_columns import TableColumn, table_columns, with_written_numbers
 from exports.formats.table_file import open_table
 from exports.formats.written_forms import can_ask_postgres
-from exports.plan import PlannedFile
+from exports.plan import PlannedFile, names_alike
 from exports.queries.run import QueryRows
 from exports.queries.statement import Statement
 from exports.snapshot_port import Snapshot
@@ -90,22 +95,42 @@ def compiled_over(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, .
     )
 
 
-async def fill_table(
-    files: Outgoing,
-    planned: PlannedFile,
-    views: Sequence[CompiledView],
-    snapshot: Snapshot,
-    show: Show,
-    *,
-    strict: bool,
-) -> None:
-    """Write the rows of a view, which was compiled for each source of the snapshot.
+@dataclass(frozen=True)
+class Table:
+    """A table as it is to be written: its view's definition, or its query's name; its columns; and its rows in a snapshot."""
+
+    definition: Mapping[str, Any]
+    columns: tuple[TableColumn, ...]
+    rows: Callable[[Snapshot], ViewRows | QueryRows]
+
+
+def view_table(view: LoadedView, compiled: Sequence[CompiledView], *, strict: bool) -> Table:
+    """Return the table of a view, which was compiled for each source of the snapshot."""
+    columns = table_columns(compiled[0].columns, view.definition)
+    return Table(view.definition, columns, lambda snapshot: ViewRows(compiled, snapshot, strict=strict))
+
+
+def query_table(statement: Statement) -> Table:
+    """Return the table of a query."""
+    return Table({"name": statement.name}, statement.columns, lambda snapshot: QueryRows(statement, snapshot))
+
+
+async def fill_table(files: Outgoing, planned: PlannedFile, table: Table, snapshot: Snapshot, show: Show) -> None:
+    """Write a file that has one table.
 
     Raises:
         ViewDataError: it is strict, and a value does not fit; or Postgres says that one does not.
+        QueryError: Postgres says that a query is wrong.
     """
-    rows = ViewRows(views, snapshot, strict=strict)
-    with _parts(files, planned, columns_of(planned, views[0])) as parts:
+    rows = table.rows(snapshot)
+    with Parts(
+        files,
+        planned.name,
+        kind=planned.kind,
+        compress=planned.compress,
+        open_=partial(open_table, planned.kind, planned.dialect, table.columns),
+        header_of=header_row,
+    ) as parts:
         async for chunk in rows:
             parts.add(chunk, lambda: Tally(rows.rows, rows.left_empty))
             show(rows.rows, parts.uncompressed_bytes, False)
@@ -113,43 +138,46 @@ async def fill_table(
     show(rows.rows, parts.uncompressed_bytes, True)
 
 
-async def fill_query(
-    files: Outgoing, planned: PlannedFile, statement: Statement, snapshot: Snapshot, show: Show
+async def fill_database(
+    files: Outgoing, planned: PlannedFile, tables: Mapping[str, Table], snapshot: Snapshot, show: Show
 ) -> None:
-    """Write the rows of a query.
+    """Write a file that has all tables, one after the other. Raises what `fill_table` does."""
+    from exports.formats.duckdb_file import DuckdbFile
+
+    part = files.begin(planned.name, planned.compress)
+    counts: dict[str, TableCounts] = {}
+    before = 0
+    with files.room() as room, DuckdbFile(room) as database:
+        for name, table in tables.items():
+            rows = table.rows(snapshot)
+            with database.table(name, table.columns) as writer:
+                async for chunk in rows:
+                    writer.add(chunk)
+                    show(before + rows.rows, database.bytes, False)
+                writer.close()
+            counts[name] = TableCounts(rows.rows, rows.left_empty or None, rows.left_out or None)
+            before += rows.rows
+        database.close()
+        part.write_all(database.path)
+    sealed = part.seal(kind=planned.kind, rows=before)
+    files.add(planned.name, part, replace(sealed, tables=counts))
+    show(before, sealed.uncompressed_bytes, True)
+
+
+def described(planned: PlannedFile, table: Table) -> DescribedTable:
+    """What is to be said of a table beside its file.
 
     Raises:
-        QueryError, ViewDataError: Postgres says that it is wrong, or that a value does not fit what it does with it.
+        PlanError: its format does not tell two of its columns apart.
     """
-    rows = QueryRows(statement, snapshot)
-    with _parts(files, planned, statement.columns) as parts:
-        async for chunk in rows:
-            parts.add(chunk, lambda: Tally(rows.rows))
-            show(rows.rows, parts.uncompressed_bytes, False)
-        parts.close(Tally(rows.rows))
-    show(rows.rows, parts.uncompressed_bytes, True)
-
-
-def _parts(files: Outgoing, planned: PlannedFile, columns: Sequence[TableColumn]) -> Parts:
-    return Parts(
-        files,
-        planned.name,
-        kind=planned.kind,
-        compress=planned.compress,
-        open_=partial(open_table, planned.kind, planned.dialect, columns),
-        header_of=header_row,
-    )
-
-
-def columns_of(planned: PlannedFile, view: CompiledView) -> tuple[TableColumn, ...]:
-    """What the definition says of the view's columns."""
-    return table_columns(view.columns, planned.view.definition if planned.view is not None else {})
-
-
-def described(planned: PlannedFile, columns: Sequence[TableColumn]) -> DescribedTable:
-    """What is to be said of the table beside it."""
-    definition = planned.view.definition if planned.view is not None else {"name": planned.query}
-    if planned.kind == "csv":
+    paths, kind = (planned.name,), planned.kind
+    if kind not in TYPED:
         missing = (DIALECTS[planned.dialect].null.decode(),)
-        return DescribedTable((planned.name,), planned.kind, definition, tuple(columns), missing)
-    return DescribedTable((planned.name,), planned.kind, definition, with_written_numbers(columns))
+        return DescribedTable(paths, kind, table.definition, table.columns, missing)
+    columns = with_written_numbers(table.columns)
+    if kind == "duckdb" and (twice := names_alike([one.name for one in columns])):
+        raise PlanError(
+            f"DuckDB does not tell upper case from lower: {table.definition['name']} would have two columns named "
+            f"{', '.join(twice)}; rename one of them"
+        )
+    return DescribedTable(paths, kind, table.definition, columns)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ class _Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
+@dataclass(frozen=True)
+class TableCounts:
+    """What one table has of a file with several; each as in DeliveredFile."""
+
+    rows: int
+    left_empty: Mapping[str, int] | None = None
+    left_out: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeliveredFile:
     """A finished file. `bytes` and `sha256` describe the file itself, `uncompressed_bytes` its content."""
@@ -56,6 +66,7 @@ class DeliveredFile:
     rows_by_connection: dict[str, int] | None = None  # NDJSON of several connections: its lines are in this order
     left_empty: dict[str, int] | None = None  # CSV: by column, the cells whose value did not fit
     left_out: int | None = None  # CSV: resources for which the view's own criteria could not be decided
+    tables: dict[str, TableCounts] | None = None  # DuckDB: by name; what did not fit is counted there
 
 
 class _Zstd:
@@ -208,6 +219,12 @@ class AtomicFile:
         with destination_errors(self._target):
             self._encoder.write(chunk)
 
+    def write_all(self, made: Path) -> None:
+        """Add what a file has that was made elsewhere."""
+        with destination_errors(made, "read"), made.open("rb") as stream:
+            while chunk := stream.read(BLOCK_BYTES):
+                self.write(chunk)
+
     @property
     def uncompressed_bytes(self) -> int:
         """Bytes added so far."""
@@ -264,7 +281,10 @@ def output_folder(folder: Path) -> Iterator[Path]:
             ) from error
         with destination_errors(folder):
             for leftover in folder.glob(f".*{LEFTOVER_SUFFIX}"):
-                leftover.unlink(missing_ok=True)
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink(missing_ok=True)
         yield folder
         with destination_errors(folder):
             os.fsync(descriptor)  # the renames themselves

@@ -68,7 +68,7 @@ def manifest_content(
 
 
 def _stated(file: DeliveredFile) -> dict[str, Any]:
-    return {key: value for key, value in asdict(file).items() if value is not None}
+    return asdict(file, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None})
 
 
 def states(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:

@@ -5,15 +5,23 @@ What a file contains is its caller's; `destination` says how a file is staged an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Protocol, Self
 
 from exports.delivery.destination import Destination
-from exports.delivery.files import AtomicFile, Compress, DeliveredFile, Staged
+from exports.delivery.files import (
+    LEFTOVER_SUFFIX,
+    AtomicFile,
+    Compress,
+    DeliveredFile,
+    Staged,
+    destination_errors,
+)
 from exports.delivery.manifest import MANIFEST_NAME, clear_former, foreign_names, listed_before, retire_manifest
 from exports.errors import DestinationError
 
@@ -59,6 +67,14 @@ class Outgoing:
         name = planned if self.part_size is None else f"{stem}.{len(former) + 1:04}.{ending}"
         self._refuse_foreign(name)
         return self._unplaced.enter_context(AtomicFile(self._folder / name, compress=compress))
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """Give a folder beside the files, which only their owner can read, to who makes a file at a path; it is removed after."""
+        with destination_errors(self._folder):
+            room = TemporaryDirectory(dir=self._folder, prefix=".", suffix=LEFTOVER_SUFFIX)
+        with room as path:
+            yield Path(path)
 
     def add(self, planned: str, part: AtomicFile, sealed: DeliveredFile) -> None:
         """Stage a file that has been written and sealed."""

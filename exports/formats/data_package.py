@@ -15,7 +15,7 @@ PACKAGE_NAME = "datapackage.json"
 DICTIONARY_NAME = "data_dictionary.csv"
 _PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 _HEADER = ("table", "column", "kind", "fhir_type", "fhir_path", "meaning")
-_MEDIA_TYPE = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+_MEDIA_TYPE = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "duckdb": "application/octet-stream"}
 _TYPES: dict[str, dict[Kind, str]] = {
     "csv": {
         "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
@@ -25,14 +25,18 @@ _TYPES: dict[str, dict[Kind, str]] = {
         "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
         "moment": "datetime", "list": "list",
     },
+    "duckdb": {
+        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
+        "moment": "datetime", "list": "list",
+    },
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DescribedTable:
-    """One table of an export: its file or its parts, `format` ("csv" | "parquet"), view and columns.
+    """One table of an export: its file or its parts, `format` (of `file_formats.TABLES`), view and columns.
 
-    `missing` are the texts that are null.
+    `missing` are the texts that are null. A file of DuckDB has several tables, whose names are their definitions'.
     """
 
     paths: tuple[str, ...]
@@ -65,6 +69,9 @@ def _resource(table: DescribedTable) -> dict[str, Any]:
         **{key: table.definition[key] for key in ("title", "description") if key in table.definition},
         "format": table.format,
         "mediatype": _MEDIA_TYPE[table.format],
+        **(
+            {"dialect": {"table": table.definition["name"]}} if table.format == "duckdb" else {}
+        ),  # as Table Dialect says
         "schema": {"fields": fields, **({"missingValues": list(table.missing)} if table.missing else {})},
     }
 

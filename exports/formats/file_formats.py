@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FORMATS = ("ndjson", "csv", "parquet")
-TABLES = ("csv", "parquet")
+from exports.errors import PlanError
+
+FORMATS = ("ndjson", "csv", "parquet", "duckdb")
+TABLES = ("csv", "parquet", "duckdb")
+TYPED = ("parquet", "duckdb")  # of TABLES: Arrow types their columns, and compression is their own
 DATABASES = ("postgres",)  # what `warehouse` loads views into, beside files
 CSV_DIALECTS = ("postgres", "pandas", "excel")  # `csv_dialect` says what each is
 Compression = Literal["gzip", "zstd", "none"]
@@ -22,7 +25,13 @@ class TableFormat:
 
 
 def format_by_name(name: str) -> TableFormat:
-    """Return the format of a file that somebody named: `.parquet`, `.csv.gz`, `.csv.zst`; any other name is plain CSV."""
+    """Return the format of a file that somebody named: `.parquet`, `.csv.gz`, `.csv.zst`; any other name is plain CSV.
+
+    Raises:
+        PlanError: it is a name of a DuckDB file, which has several tables.
+    """
+    if name.endswith(".duckdb"):
+        raise PlanError("a DuckDB file has many tables: `chartferry export --format duckdb --query FILE` writes it")
     if name.endswith(".parquet"):
         return TableFormat("parquet")
     return TableFormat(

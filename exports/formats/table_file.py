@@ -1,4 +1,7 @@
-"""A table as a file of its format: rows come as CSV from the store, and leave as the format's bytes."""
+"""A table as a file of its format: rows come as CSV from the store, and leave as the format's bytes.
+
+Of DuckDB, many tables are one file, which `duckdb_file` makes.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import CsvTable
+from exports.formats.file_formats import TYPED
 from exports.formats.table_columns import TableColumn
 
 if TYPE_CHECKING:
-    from exports.formats.parquet_table import ParquetTable
+    from exports.formats.arrow_rows import ArrowRows
 
 
 class CsvChunks(AsyncIterable[bytes], Protocol):
@@ -23,23 +28,32 @@ class CsvChunks(AsyncIterable[bytes], Protocol):
 
 
 def load_formats(kinds: Collection[str]) -> None:
-    """Import what writes tables of these kinds: for Parquet 40 MB and 0.2 s, best spent while something else is waited for."""
-    if "parquet" in kinds:
+    """Import what writes tables of these kinds: for Parquet 40 MB and 0.2 s, best spent while something else is waited for.
+
+    Raises:
+        PlanError: what writes them is an extra, and not installed.
+    """
+    if {*TYPED} & {*kinds}:
         # Arrow's own allocator keeps what it once had: with the system's an export's peak is lower
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-        import exports.formats.parquet_table  # noqa: F401 - only who wants it, has it
+        import exports.formats.parquet_table  # only who wants it, has it
+    if "duckdb" in kinds:
+        try:
+            import exports.formats.duckdb_file  # noqa: F401
+        except ImportError:
+            raise PlanError("nothing is installed that writes DuckDB files: pip install 'chartferry[duckdb]'") from None
 
 
 def open_table(
     kind: str, dialect: str, columns: Sequence[TableColumn], write: Callable[[bytes], None]
-) -> CsvTable | ParquetTable:
-    """Return a file in the making, of a kind of `file_formats.TABLES`; a dialect is CSV's."""
+) -> CsvTable | ArrowRows:
+    """Return a file in the making that has one table, "csv" or "parquet"; a dialect is CSV's."""
     if kind == "csv":
         return CsvTable(write, DIALECTS[dialect], columns)
     load_formats({kind})
-    from exports.formats.parquet_table import ParquetTable
+    from exports.formats.parquet_table import parquet_table
 
-    return ParquetTable(write, columns)
+    return parquet_table(write, columns)
 
 
 class TableBytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from exports.delivery.files import COMPRESS, DeliveredFile
@@ -47,6 +48,7 @@ async def run_query(
         ViewError: a view that it depends on is wrong.
         ViewDataError: a value does not fit what the query does with it.
         DestinationError: the file cannot be written.
+        PlanError: its name is that of a DuckDB file.
     """
     statement = await compile_library(path, parameters, snapshot)
     await snapshot.limit(seconds=limits.seconds, memory_mb=limits.memory_mb)
@@ -62,7 +64,10 @@ async def run_query(
 
 
 class QueryRows:
-    """The rows of a statement as CSV, with a header; read it once."""
+    """The rows of a statement as CSV, with a header; read it once. What does not fit is null in its views, and not counted."""
+
+    left_empty: Mapping[str, int] = MappingProxyType({})
+    left_out = 0
 
     def __init__(self, statement: Statement, snapshot: Snapshot) -> None:
         self._statement = statement

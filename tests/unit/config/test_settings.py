@@ -135,7 +135,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "did you mean store? one of: store, tenants, connections, receivers, export, audit, roles, encryption",
     )
     assert "hunter2" not in str(problems)
-    assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv, parquet")
+    assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv, parquet, duckdb")
     assert problems["connections.site.vendor"][1].endswith("did you mean epic?")
     assert problems["connections.site.tenant"][1].startswith("did you mean mercy?")
     assert set(problems) == {

@@ -115,6 +115,16 @@ def test_two_exports_into_one_folder_are_told(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".a.chartferry-part").write_bytes(b"left")
+    (tmp_path / ".room.chartferry-part").mkdir()
+    (tmp_path / ".room.chartferry-part" / "charts.duckdb").write_bytes(b"left")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".link.chartferry-part").symlink_to(tmp_path / "elsewhere")
+    with output_folder(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
 def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     (tmp_path / ".a.chartferry-part").symlink_to(tmp_path / "victim")

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exports.errors import ViewDataError
-from exports.formats.parquet_table import ROWS_A_GROUP, ParquetTable
+from exports.formats.arrow_rows import ROWS_A_GROUP
+from exports.formats.parquet_table import parquet_table
 from exports.formats.table_columns import Kind, TableColumn
 from tests.unit.exports.postgres_csv import written
 
@@ -33,7 +34,7 @@ def file_of(columns: list[TableColumn], *chunks: bytes) -> bytes:
 
 
 def fill(write: Callable[[bytes], Any], columns: list[TableColumn], *chunks: bytes) -> None:
-    with ParquetTable(write, columns) as table:
+    with parquet_table(write, columns) as table:
         table.add((",".join(one.name for one in columns) + "\n").encode())
         for chunk in chunks:
             table.add(chunk)

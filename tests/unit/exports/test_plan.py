@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -130,3 +131,17 @@ def test_a_format_has_one_name_wherever_it_is_named() -> None:
             (f"v.{name}",), name, {"name": "v"}, (TableColumn("c", "text", "string", ("P.c",), ""),)
         )
         assert name.encode() in package_content([described])
+
+
+def test_a_duckdb_file_has_all_tables_and_no_parts() -> None:
+    request = ExportRequest(out=LocalFolder(OUT), formats=("ndjson", "csv", "duckdb"), types=("Goal", "Condition"))
+    *_, last = plan_export(request, {}, BUILTIN, ["counts"])
+    assert (last.name, [table.name for table in last.tables]) == ("charts.duckdb", ["condition", "goal", "counts"])
+    with pytest.raises(PlanError, match="leave out --part-size"):
+        plan_export(replace(request, part_size=1000), {}, BUILTIN)
+
+
+def test_tables_that_duckdb_does_not_tell_apart_are_refused() -> None:
+    request = ExportRequest(out=LocalFolder(OUT), formats=("duckdb",))
+    with pytest.raises(PlanError, match="two tables would be named goal"):
+        plan_export(request, {}, BUILTIN, ["Goal"])
