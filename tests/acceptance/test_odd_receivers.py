@@ -84,6 +84,17 @@ def test_an_answer_that_is_no_result_is_no_success(tmp_path: Path, result: Any) 
     assert done.code == 5, done.stdout
 
 
+def test_a_result_whose_pages_go_in_a_circle_is_no_success(tmp_path: Path) -> None:
+    done, asked = submitted(tmp_path, known({**RESULT, "link": [{"relation": "next", "url": STATUS_URL}]}))
+    assert (done.code, "go in a circle" in done.stderr, asked.count("submissions/1")) == (5, True, 1)
+
+
+def test_a_status_at_another_origin_is_not_asked_for(tmp_path: Path) -> None:
+    elsewhere = (202, b"", {"Content-Location": "http://127.0.0.2:9/submissions/1"})
+    done, _ = submitted(tmp_path, lambda path, _: elsewhere if path == "/$bulk-submit-status" else None)
+    assert (done.code, "status URL is at another origin than base_url" in done.stderr) == (5, True), done.stderr
+
+
 def test_outcomes_that_are_missing_or_unreadable_may_be_refusals(tmp_path: Path) -> None:
     result = {**RESULT, "outcome": [{"url": "a", "count": 4}, {"url": "b"}]}
     done, _ = submitted(tmp_path, known(result, a=lines(ERROR, b"half a li"), b=lines(WARNING, WARNING)))
