@@ -291,7 +291,7 @@ class Oracle:
         if watch.reach != "group" or self._ehr.read_status((s.PATIENT, row.patient or "")) not in {301, 404, 410}:
             return False
         older = any(one.whose == watch.whose and one.begun >= row.at for one in self._past)
-        return older and any("as reads by id say" in note for note in report.notes)
+        return older and any("new members of the Group whom the server does not have" in note for note in report.notes)
 
     def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
         said = " ".join(report.notes)

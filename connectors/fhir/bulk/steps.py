@@ -186,9 +186,8 @@ async def _since(
         return None
     if absent:
         run.notes.append(
-            "members of the Group whom the last full export did not have, and who are not there, or were merged, as reads by id "
-            f"say: {len(absent):,}; each sync asks for them again, and what may be there of their charts all the same comes with "
-            "the next full export"
+            f"new members of the Group whom the server does not have, or has merged: {len(absent):,}; each sync asks for them "
+            "again, and if it has charts of theirs all the same, the next full export brings them"
         )
     return found
 
