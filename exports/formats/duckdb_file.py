@@ -70,15 +70,16 @@ class DuckdbFile:
     def table(self, name: str, columns: Sequence[TableColumn]) -> ArrowRows:
         """Begin a table, which takes CSV; the one before is closed. Names may not differ in their case only.
 
-        Its rows are one transaction: with one for each group the file is three times as large.
+        It is one transaction: with one for each group of rows the file is three times as large, and each comment alone would wait
+        for the disk.
         """
         of = with_written_numbers(columns)
         with _errors():
+            self._database.begin()
             typed = ", ".join(f"{_name(one.name)} {_TYPES[one.kind]}" for one in of)
             self._database.execute(f"CREATE TABLE {_name(name)} ({typed})")
             for one in of:
                 self._database.execute(f"COMMENT ON COLUMN {_name(name)}.{_name(one.name)} IS {_text(one.meaning)}")
-            self._database.begin()
         return ArrowRows(columns, lambda rows: self._insert(name, rows), self._commit)
 
     def _insert(self, name: str, rows: pa.Table) -> None:

@@ -85,7 +85,7 @@ def test_a_value_that_does_not_fit_is_not_quoted(tmp_path: Path) -> None:
 def test_what_duckdb_refuses_is_an_error_of_the_destination(tmp_path: Path) -> None:
     columns: list[Any] = [column("c", "integer")]
     with DuckdbFile(tmp_path) as file:
-        file.table("v", columns)
+        fill(file.table("v", columns), columns)
         with pytest.raises(DestinationError, match="DuckDB cannot write its file"):
             file.table("V", columns)
     with pytest.raises(DestinationError, match="DuckDB cannot write its file"):
