@@ -105,6 +105,7 @@ async def export(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.shown,
+            left_by=snapshot.left_by,
             not_included=snapshot.not_included,
             request=_told(request, work, snapshot.changed_since),
             files=delivered,

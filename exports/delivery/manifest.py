@@ -35,6 +35,7 @@ def manifest_content(
     version: str,
     as_of: datetime,
     runs: Sequence[ShownRun],
+    left_by: int | None = None,
     not_included: Sequence[UnendedRun],
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
@@ -44,14 +45,16 @@ def manifest_content(
 ) -> bytes:
     """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
 
-    `descriptions` hold no data, but say what the columns of the files are; `drift` is how they differ from the last export's; by
-    `profile` the files were de-identified.
+    `left_by` is the run that ended last: what has changed since then is what these files lack. `descriptions` hold no data, but
+    say what the columns of the files are; `drift` is how they differ from the last export's; by `profile` the files were
+    de-identified.
     """
     document: dict[str, Any] = {
         "chartferry": version,
         "as_of": instant(as_of),
         "runs": [one.run for one in runs],
         "states": states(runs),
+        "left_by": left_by,
         "not_included": [
             {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
         ],

@@ -64,7 +64,7 @@ async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, t
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv", "ndjson")), snapshot)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
-    assert manifest["runs"] == [one.run for one in result.runs]
+    assert manifest["runs"] == [one.run for one in result.runs] == [manifest["left_by"]]
     assert len(manifest["files"]) == 1 + len(builtin_names())
     assert {file["path"] for file in manifest["descriptions"]} == ABOUT, "what describes the data is not among them"
     for file in manifest["files"]:
