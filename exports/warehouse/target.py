@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,14 +45,14 @@ def has_password(url: str) -> bool:
     """
     if is_misread(url):
         raise PlanError(f"the database's URL is not what it seems: {UNENCODED}")
-    try:
+    given = None
+    with suppress(psycopg.ProgrammingError):  # refused below, and not from it: its text may quote what was given
         given = conninfo.conninfo_to_dict(url)
-        return any(one.keyword.decode() in given for one in pq.Conninfo.get_defaults() if one.dispchar == _SECRET)
-    except psycopg.ProgrammingError:
-        pass  # outside: its text may quote what was given
-    raise PlanError(
-        'the database is neither a URL such as postgresql://user@host/db nor "service=NAME" of pg_service.conf'
-    )
+    if given is None:
+        raise PlanError(
+            'the database is neither a URL such as postgresql://user@host/db nor "service=NAME" of pg_service.conf'
+        )
+    return any(one.keyword.decode() in given for one in pq.Conninfo.get_defaults() if one.dispchar == _SECRET)
 
 
 @dataclass(frozen=True)
