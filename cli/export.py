@@ -23,7 +23,9 @@ from cli.file_options import (
     CompressOption,
     CsvDialectName,
     CsvOption,
+    EncryptOption,
     PartSizeOption,
+    checked_recipients,
     checked_size,
 )
 from cli.in_store import opened_store
@@ -61,6 +63,7 @@ EXAMPLES = (
     "chartferry export --out charts --format duckdb",
     "chartferry export --out sample --sample 100 --where \"Patient.gender = 'female'\"",
     "chartferry export --out research --profile safe-harbor",
+    "chartferry export --out s3://bucket/charts --encrypt-to file:partners.txt",
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --format postgres --to env:WAREHOUSE_URL",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
@@ -155,6 +158,7 @@ def export(
     csv: CsvOption = CsvDialectName.postgres,
     compress: CompressOption = CompressionName.gzip,
     part_size: PartSizeOption = None,
+    encrypt_to: EncryptOption = None,
     profile: ProfileOption = None,
     as_of: AsOfOption = None,
     changed_since: ChangedSinceOption = None,
@@ -191,6 +195,7 @@ def export(
     if chosen is not None and not (formats or views or queries):
         request = replace(request, formats=("ndjson",), views=())
     request = replace(request, part_size=checked_size(part_size), safe_harbor=chosen)
+    request = replace(request, recipients=checked_recipients(encrypt_to))
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=moment, changed_since=changed_since)
 

@@ -27,6 +27,7 @@ def result_as_json(result: ExportResult) -> dict[str, object]:
         "drift": [asdict(one) for one in result.drift],
         "undecided": dict(result.undecided),
         **({} if result.profile is None else {"profile": dict(result.profile)}),
+        **({} if result.recipients is None else {"encrypted_to": list(result.recipients.public_keys)}),
         "files": [asdict(file) for file in result.files],
     }
 
@@ -50,6 +51,7 @@ def print_result(result: ExportResult) -> None:
         *said_of_odd_values(result.files),
         *_said_of_columns(result),
         *_said_of_profile(result),
+        *_said_of_recipients(result),
     ):
         tell(line)
     if not result.rows:
@@ -75,6 +77,15 @@ def _said_of_profile(result: ExportResult) -> list[str]:
         f"de-identified by {result.profile['name']}: {number(elements)} elements dropped, {number(resources)} resources left out"
         + (f"; types left out: {types}" if types else "")
     ]
+
+
+def _said_of_recipients(result: ExportResult) -> list[str]:
+    """Say who can read the files."""
+    if result.recipients is None:
+        return []
+    keys = result.recipients.public_keys
+    told = "1 recipient" if len(keys) == 1 else f"any of {len(keys)} recipients"
+    return [f"encrypted: only {told} can decrypt the files, with `age --decrypt -i IDENTITY`; the manifest names them"]
 
 
 def _states(result: ExportResult) -> str:

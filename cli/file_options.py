@@ -1,12 +1,15 @@
-"""How the files of an export are written, as options: CSV's dialect, compression, and the size of their parts."""
+"""How the files of an export are written, as options: CSV's dialect, compression, encryption, and the size of their parts."""
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from exports.delivery.encryption import Recipients, recipients_of
 
 
 class CsvDialectName(StrEnum):
@@ -56,3 +59,37 @@ def checked_size(text: str | None) -> int | None:
 
 
 CompressOption = Annotated[CompressionName, typer.Option("--compress", help="How to compress NDJSON and CSV.")]
+EncryptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encrypt-to",
+        metavar="RECIPIENT",
+        help="Encrypt each file with age, for a public key (age1…, ssh-ed25519 …) or those in file:PATH; may be repeated.",
+        show_default=False,
+    ),
+]
+_FILE = "file:"
+
+
+def checked_recipients(words: list[str] | None) -> Recipients | None:
+    """Return for whom files are encrypted; a usage error for a file that cannot be read, or has no key.
+
+    Raises:
+        PlanError: what was given is no public key, or nothing is installed that encrypts.
+    """
+    if not words:
+        return None
+    return recipients_of([key for word in words for key in (_keys_in(word) if word.startswith(_FILE) else [word])])
+
+
+def _keys_in(word: str) -> list[str]:
+    path = word.removeprefix(_FILE)
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise typer.BadParameter(f"--encrypt-to {word}: cannot be read: {why}") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise typer.BadParameter(f"--encrypt-to {word}: has no public key; one a line is expected, such as age1…")
+    return keys

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from exports.catalogue import LoadedView
 from exports.delivery.destination import Destination
+from exports.delivery.encryption import Recipients
 from exports.delivery.files import COMPRESS, Compress
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
@@ -47,6 +48,7 @@ class ExportRequest:
     limit: int | None = None  # so many rows of each file
     safe_harbor: SafeHarbor | None = None  # resources are de-identified; None: they leave as they are
     part_size: int | None = None  # bytes of content at which the next part of a file begins
+    recipients: Recipients | None = None  # for whom files are encrypted; None: they are not
     freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
     queries: tuple[
         Path, ...

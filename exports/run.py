@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView
 from exports.criteria import Applied, apply_criteria, criteria_by_type
 from exports.delivery.destination import Destination
+from exports.delivery.encryption import Recipients
 from exports.delivery.files import DeliveredFile
 from exports.delivery.manifest import described_before, manifest_content
 from exports.delivery.outgoing import Outgoing, Parts, Tally
@@ -71,6 +73,7 @@ class ExportResult:
     undecided: Mapping[str, int] = field(
         default_factory=dict
     )  # by type, what `where` left out since it could not decide
+    recipients: Recipients | None = None  # for whom the files are encrypted
 
 
 async def export(
@@ -94,7 +97,7 @@ async def export(
         DestinationError: the destination cannot be read or written, or does not give back what was written.
     """
     work = await _prepared(request, snapshot)
-    with request.out.opened() as folder, Outgoing(request.out, folder, part_size=request.part_size) as files:
+    with request.out.opened() as folder, _outgoing(request, folder) as files:
         drift, doubts = _drift(request.out, work.described, freeze=request.freeze)
         await _write(work, files, snapshot, on_progress, sessions=sessions)
         deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
@@ -112,6 +115,7 @@ async def export(
             descriptions=descriptions,
             drift=[asdict(one) for one in drift],
             profile=profile,
+            recipients=request.recipients,
         )
         await snapshot.end()
         files.place(frozenset(file.path for file in (*delivered, *descriptions)), manifest)
@@ -120,8 +124,20 @@ async def export(
     of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
     notes = (*work.notes(), *doubts)
     return ExportResult(
-        str(request.out), delivered, rows, *of, notes=notes, drift=drift, profile=profile, undecided=undecided
+        str(request.out),
+        delivered,
+        rows,
+        *of,
+        notes=notes,
+        drift=drift,
+        profile=profile,
+        undecided=undecided,
+        recipients=request.recipients,
     )
+
+
+def _outgoing(request: ExportRequest, folder: Path) -> Outgoing:
+    return Outgoing(request.out, folder, part_size=request.part_size, recipients=request.recipients)
 
 
 @dataclass(frozen=True)
@@ -292,7 +308,7 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
     if request.patients is not None:
         ids = sorted(set(request.patients))
         patients = {"count": len(ids)}
-        if work.deidentifier is None:  # a few ids could be guessed by their checksum
+        if work.deidentifier is None and request.recipients is None:  # a few ids could be guessed by their checksum
             patients["sha256"] = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     return {
         "formats": list(request.wanted_formats),
@@ -311,16 +327,17 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
             else {}
         ),
         **({} if changed_since is None else {"changed_since": changed_since}),
-        **({"where": [_criteria_told(one) for one in work.applied]} if work.applied else {}),
+        **({"where": [_criteria_told(one, request) for one in work.applied]} if work.applied else {}),
         **({} if request.sample is None else {"sample": {"patients": request.sample, "seed": request.seed}}),
         **({} if request.limit is None else {"limit": request.limit}),
         **({} if request.part_size is None else {"part_size": request.part_size}),
     }
 
 
-def _criteria_told(one: Applied) -> dict[str, Any]:
+def _criteria_told(one: Applied, request: ExportRequest) -> dict[str, Any]:
     return {
         "type": one.resource_type,
-        "paths": list(one.paths),
+        # beside encrypted files the manifest stays readable, and an expression may have a name or a birth date
+        **({"paths": list(one.paths)} if request.recipients is None else {}),
         **({"undecided": one.undecided} if one.undecided else {}),
     }

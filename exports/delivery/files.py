@@ -1,8 +1,8 @@
-"""Writes files to disk, complete or not at all, and compresses and counts them on the way.
+"""Writes files to disk, complete or not at all, and compresses, encrypts and counts them on the way.
 
 A file is written beside its target under a temporary name, flushed to the disk, then renamed. Equal data give equal bytes,
 however they were cut into chunks: the gzip header has no time and no name, and the compressor gets blocks of one size. `run`
-decides what a file contains.
+decides what a file contains. What is encrypted has other bytes each time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import BinaryIO, Literal, Protocol, Self
 
 from isal import isal_zlib
 
+from exports.delivery.encryption import AgeWriter, Recipients
 from exports.errors import DestinationError
 from exports.formats.file_formats import Compression
 
@@ -112,11 +113,13 @@ def _compressor(compress: Compress) -> _Compressor | None:
 
 
 class Encoder:
-    """Gzip, or nothing, over a binary stream, with counts and checksum of both sides."""
+    """Gzip, or nothing, then age, if there are recipients, over a binary stream; with counts and checksum of both sides."""
 
-    def __init__(self, stream: BinaryIO, *, compress: Compress) -> None:
+    def __init__(self, stream: BinaryIO, *, compress: Compress, recipients: Recipients | None = None) -> None:
+        """With recipients, `finish` or `abandon` it: a thread waits for that."""
         self._stream = stream
         self._compressor = _compressor(compress)
+        self._encrypting = None if recipients is None else AgeWriter(self._write, recipients)
         self._pending = bytearray()
         self._digest = hashlib.sha256()
         self.bytes = 0
@@ -139,11 +142,24 @@ class Encoder:
         self._pending = bytearray()
         if self._compressor is not None:
             self._put(self._compressor.flush())
+        if self._encrypting is not None:
+            self._encrypting.close()
+
+    def abandon(self) -> None:
+        """Write no more, whether it is finished or not."""
+        if self._encrypting is not None:
+            self._encrypting.abandon()
 
     def _encode(self, block: bytearray | memoryview) -> None:
         self._put(self._compressor.compress(block) if self._compressor is not None else block)
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
+        if self._encrypting is None:
+            self._write(data)
+        else:
+            self._encrypting.add(data)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
         self._stream.write(data)
         self._digest.update(data)
         self.bytes += len(data)
@@ -176,10 +192,12 @@ class AtomicFile:
         DestinationError: the folder cannot be written, or another process is writing the same file.
     """
 
-    def __init__(self, target: Path, *, compress: Compress) -> None:
+    def __init__(self, target: Path, *, compress: Compress, recipients: Recipients | None = None) -> None:
+        """`recipients`: for whom its content is encrypted; None: it is not."""
         self._target = target
         self._part = target.with_name(f".{target.name}{LEFTOVER_SUFFIX}")
         self._compress = compress
+        self._recipients = recipients
 
     def __enter__(self) -> Self:
         with destination_errors(self._target):
@@ -188,13 +206,14 @@ class AtomicFile:
         if not self._own(descriptor):
             self._stream.close()
             raise DestinationError(f"{self._target} is being written by another process; wait for it to end")
-        self._encoder = Encoder(self._stream, compress=self._compress)
+        self._encoder = Encoder(self._stream, compress=self._compress, recipients=self._recipients)
         self._placed = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._encoder.abandon()
         if not self._placed:
             self._part.unlink(missing_ok=True)
         self._stream.close()

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exports.delivery.destination import Destination, read_small
+from exports.delivery.encryption import FORMAT, Recipients
 from exports.delivery.files import DeliveredFile
 from exports.errors import DestinationError
 from exports.formats.file_formats import FORMATS
@@ -26,7 +27,7 @@ BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishM
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
 _OWN_NAME = re.compile(
-    rf"[A-Za-z][A-Za-z0-9_]*(?:\.[0-9]{{4,}})?\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?|datapackage\.json"
+    rf"[A-Za-z][A-Za-z0-9_]*(?:\.[0-9]{{4,}})?\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?(?:\.age)?|datapackage\.json"
 )
 
 
@@ -42,12 +43,13 @@ def manifest_content(
     descriptions: Sequence[DeliveredFile] = (),
     drift: Sequence[Mapping[str, Any]] = (),
     profile: Mapping[str, Any] | None = None,
+    recipients: Recipients | None = None,
 ) -> bytes:
     """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
 
     `left_by` is the run that ended last: what has changed since then is what these files lack. `descriptions` hold no data, but
     say what the columns of the files are; `drift` is how they differ from the last export's; by `profile` the files were
-    de-identified.
+    de-identified, and for `recipients` those of `files` are encrypted.
     """
     document: dict[str, Any] = {
         "chartferry": version,
@@ -65,6 +67,8 @@ def manifest_content(
         document["descriptions"] = [_stated(file) for file in descriptions]
     if profile is not None:
         document["profile"] = dict(profile)
+    if recipients is not None:
+        document["encryption"] = {"format": FORMAT, "recipients": list(recipients.public_keys)}
     if drift:
         document["drift"] = list(drift)
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

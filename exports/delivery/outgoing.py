@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from exports.delivery.destination import Destination
+from exports.delivery.encryption import SUFFIX, Recipients
 from exports.delivery.files import (
     LEFTOVER_SUFFIX,
     AtomicFile,
@@ -33,11 +34,22 @@ class Outgoing:
         DestinationError: a file of somebody else's has the name of one of the export's.
     """
 
-    def __init__(self, destination: Destination, folder: Path, *, part_size: int | None = None) -> None:
-        """`folder`: where files are made. `part_size`: bytes of content at which the next part of a file begins; None: never."""
+    def __init__(
+        self,
+        destination: Destination,
+        folder: Path,
+        *,
+        part_size: int | None = None,
+        recipients: Recipients | None = None,
+    ) -> None:
+        """`folder`: where files are made. `part_size`: bytes of content at which the next part of a file begins; None: never.
+
+        `recipients`: for whom files that hold data are encrypted.
+        """
         self._destination = destination
         self._folder = folder
         self.part_size = part_size
+        self._recipients = recipients
         self._unplaced = ExitStack()
         self._staged: list[Staged] = []
         self._foreign: frozenset[str] = frozenset()
@@ -61,12 +73,15 @@ class Outgoing:
             )
 
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
-        """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`."""
+        """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`. `.age`: encrypted."""
         former = self.delivered.setdefault(planned, [])
         stem, _, ending = planned.partition(".")
         name = planned if self.part_size is None else f"{stem}.{len(former) + 1:04}.{ending}"
+        if self._recipients is not None:
+            name += SUFFIX
         self._refuse_foreign(name)
-        return self._unplaced.enter_context(AtomicFile(self._folder / name, compress=compress))
+        file = AtomicFile(self._folder / name, compress=compress, recipients=self._recipients)
+        return self._unplaced.enter_context(file)
 
     @contextmanager
     def room(self) -> Iterator[Path]:

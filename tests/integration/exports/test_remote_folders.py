@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
 import socket
 import threading
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import pyrage
 import pytest
 
 from exports.delivery.destination import Destination, LocalFolder
+from exports.delivery.encryption import recipients_of
 from exports.delivery.files import AtomicFile, DeliveredFile, Staged
 from exports.delivery.place_name import destination_of
 from exports.delivery.remote_folder import RemoteFolder
@@ -258,6 +261,18 @@ async def test_an_export_elsewhere_is_read_back_before_it_takes_the_place_of_the
     with pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz does not read back as it was written"):
         await exported(store, Lossy(url))
     assert RemoteFolder(url)._all_names() == frozenset()
+
+
+async def test_only_encrypted_files_reach_a_folder_elsewhere(store: Store, url: str) -> None:
+    await fill(store, [patient("a")])
+    identity = pyrage.x25519.Identity.generate()
+    there = RemoteFolder(url)
+    request = ExportRequest(out=there, recipients=recipients_of([str(identity.to_public())]))
+    async with store.snapshot(Selection()) as snapshot:
+        await export(request, snapshot)
+    found = contents(there)
+    assert found.keys() == {"Patient.ndjson.gz.age", "manifest.json"}
+    assert b'"id": "a"' in gzip.decompress(pyrage.decrypt(found["Patient.ndjson.gz.age"], [identity]))
 
 
 async def test_an_export_leaves_a_dataset_elsewhere_alone(store: Store, url: str) -> None:
