@@ -19,13 +19,14 @@ class ProfileName(StrEnum):
     """By what an export is de-identified."""
 
     safe_harbor = "safe-harbor"
+    shifted_dates = "shifted-dates"
 
 
 ProfileOption = Annotated[
     ProfileName | None,
     typer.Option(
         "--profile",
-        help="De-identify, by 45 CFR 164.514(b)(2): NDJSON with only what is allowed (docs/safe-harbor.md).",
+        help="De-identify: by 45 CFR 164.514(b)(2), or with dates moved by patient in place of years (docs/safe-harbor.md).",
         show_default=False,
     ),
 ]
@@ -64,4 +65,5 @@ def checked_profile(name: ProfileName | None, settings: Settings) -> SafeHarbor 
             'set `safe_harbor_key = "env:NAME"` in [export] of the configuration: by this key ids are replaced; '
             "`openssl rand -hex 32` makes one"
         )
-    return SafeHarbor(ref.read(os.environ).reveal().encode(), datetime.now(UTC).year)
+    key = ref.read(os.environ).reveal().encode()
+    return SafeHarbor(key, datetime.now(UTC).year, shifts_dates=name is ProfileName.shifted_dates)

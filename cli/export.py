@@ -191,11 +191,8 @@ def export(
         raise typer.BadParameter("--schema is said with --format postgres --to URL")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
-    chosen = checked_profile(profile, reading.settings)
-    if chosen is not None and not (formats or views or queries):
-        request = replace(request, formats=("ndjson",), views=())
-    request = replace(request, part_size=checked_size(part_size), safe_harbor=chosen)
-    request = replace(request, recipients=checked_recipients(encrypt_to))
+    request = replace(request, part_size=checked_size(part_size), recipients=checked_recipients(encrypt_to))
+    request = replace(request, safe_harbor=checked_profile(profile, reading.settings))
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=moment, changed_since=changed_since)
 

@@ -121,8 +121,9 @@ def plan_export(
         if not _TYPE_NAME.fullmatch(resource_type):
             raise PlanError(f"{resource_type!r} is not a resource type; allowed: a name such as Patient")
     if request.safe_harbor is not None:
-        _check_profile(request, request.safe_harbor)
+        _check_profile(request, request.safe_harbor, views)
         types = [name for name in types if name in allowed_paths()]
+        views = [view for view in views if view.resource in allowed_paths()]
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
         ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
@@ -140,30 +141,28 @@ def plan_export(
     return tuple(planned)
 
 
-def _check_profile(request: ExportRequest, profile: SafeHarbor) -> None:
+def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[LoadedView]) -> None:
     """Refuse what could tell of patients beside the de-identified resources."""
-    if request.wanted_formats != ("ndjson",) or request.views or request.queries:
-        raise PlanError(
-            "--profile safe-harbor writes NDJSON only: views and queries would read the resources as they are"
-        )
+    said = f"--profile {profile.name}"
+    if request.queries:
+        raise PlanError(f"{said} has no --query, which would read the resources as they are; --view reads what is left")
     if request.where:
-        raise PlanError("--profile safe-harbor: the manifest would have what --where says of patients; leave it out")
+        raise PlanError(f"{said}: the manifest would have what --where says of patients; leave it out")
     if request.limit is not None:
         raise PlanError(
-            "--profile safe-harbor: the first rows by --limit are those of the lowest ids, which are to be hidden; use --sample"
+            f"{said}: the first rows by --limit are those of the lowest ids, which are to be hidden; use --sample"
         )
     if len(profile.key) < LEAST_KEY_BYTES:
         raise PlanError(
-            f"the key of --profile safe-harbor has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
+            f"the key of {said} has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
             f"{LEAST_KEY_BYTES}` makes one"
         )
-    if unknown := sorted(set(request.types) - allowed_paths().keys()):
-        raise PlanError(
-            f"--profile safe-harbor lets no {', '.join(unknown)} out; allowed: {', '.join(sorted(allowed_paths()))}"
-        )
+    asked = {*request.types, *((view.resource for view in views) if request.views else ())}
+    if unknown := sorted(asked - allowed_paths().keys()):
+        raise PlanError(f"{said} lets no {', '.join(unknown)} out; allowed: {', '.join(sorted(allowed_paths()))}")
 
 
-def check_snapshot(connections: Sequence[str], changed_since: int | None) -> None:
+def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_since: int | None) -> None:
     """Refuse a snapshot that cannot be de-identified.
 
     Raises:
@@ -171,11 +170,11 @@ def check_snapshot(connections: Sequence[str], changed_since: int | None) -> Non
     """
     if changed_since is not None:
         raise PlanError(
-            "--profile safe-harbor has no --changed-since: what it deletes has the ids that are to be hidden"
+            f"--profile {profile.name} has no --changed-since: what it deletes has the ids that are to be hidden"
         )
     if len(connections) > 1:
         raise PlanError(
-            f"--profile safe-harbor takes one connection, since ids are unique only within one; the store has "
+            f"--profile {profile.name} takes one connection, since ids are unique only within one; the store has "
             f"{', '.join(connections)}: export each into a folder of its own, with --connection"
         )
 

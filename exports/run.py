@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from typing import Any
 from exports.catalogue import LoadedView, builtin_names, load_views
 from exports.compiler import CompiledView
 from exports.criteria import Applied, apply_criteria, criteria_by_type
+from exports.deidentified_views import compiled_over_deidentified, deidentified_table
 from exports.delivery.destination import Destination
 from exports.delivery.encryption import Recipients
 from exports.delivery.files import DeliveredFile
@@ -38,7 +40,7 @@ from exports.parallel_reading import fill_all
 from exports.plan import ExportRequest, PlannedFile, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
 from exports.safe_harbor.deidentify import Deidentifier
-from exports.safe_harbor.rows import DeidentifiedRows
+from exports.safe_harbor.rows import DeidentifiedCharts, DeidentifiedRows
 from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
 from exports.tables import Show, Table, compiled_over, described, fill_database, fill_table, query_table, view_table
@@ -97,13 +99,13 @@ async def export(
         DestinationError: the destination cannot be read or written, or does not give back what was written.
     """
     work = await _prepared(request, snapshot)
-    with request.out.opened() as folder, _outgoing(request, folder) as files:
+    with work.charts or nullcontext(), request.out.opened() as folder, _outgoing(request, folder) as files:
         drift, doubts = _drift(request.out, work.described, freeze=request.freeze)
         await _write(work, files, snapshot, on_progress, sessions=sessions)
         deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
         delivered = files.in_order((*(planned.name for planned in work.files), *deleted))
         descriptions = _describe(files, work.described)
-        profile = None if work.deidentifier is None else profile_told(work.deidentifier, work.available)
+        profile = None if work.charts is None else profile_told(work.charts.deidentifier, work.available)
         manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
@@ -151,7 +153,7 @@ class _Work:
     statements: Sequence[Statement]
     tables: Mapping[str, Table]  # of views and queries, by name
     described: Sequence[DescribedTable]
-    deidentifier: Deidentifier | None
+    charts: DeidentifiedCharts | None  # what leaves of the snapshot, where it is de-identified
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""
@@ -163,19 +165,25 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     """Narrow the snapshot, plan, and compile all: what is wrong with a request is found here."""
     load_formats(request.wanted_formats)
     if request.safe_harbor is not None:
-        check_snapshot(snapshot.connections, snapshot.changed_since)
+        check_snapshot(request.safe_harbor, snapshot.connections, snapshot.changed_since)
     views = _views(request)
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
     files = plan_export(request, available, views, [load_library(path).name for path in request.queries])
     planned = {one.name: one.view for file in files for one in file.tables if one.view is not None}
-    compiled = {name: compiled_over(view, snapshot) for name, view in planned.items()}
+    charts = None if request.safe_harbor is None else DeidentifiedCharts(Deidentifier(request.safe_harbor))
+    compile_ = compiled_over if charts is None else compiled_over_deidentified
+    compiled = {name: compile_(view, snapshot) for name, view in planned.items()}
     statements = await compile_libraries(request.queries, request.parameters, snapshot)
-    tables = {name: view_table(view, compiled[name], strict=request.strict) for name, view in planned.items()}
+    tables = {
+        name: view_table(view, compiled[name], strict=request.strict)
+        if charts is None
+        else deidentified_table(view, compiled[name][0], charts, strict=request.strict)
+        for name, view in planned.items()
+    }
     tables |= {one.name: query_table(one) for one in statements}
     told = [described(file, tables[one.name]) for file in files for one in file.tables]
-    deidentifier = None if request.safe_harbor is None else Deidentifier(request.safe_harbor)
-    return _Work(applied, available, files, list(compiled.values()), statements, tables, told, deidentifier)
+    return _Work(applied, available, files, list(compiled.values()), statements, tables, told, charts)
 
 
 async def _write(
@@ -204,9 +212,11 @@ async def _write(
 
 async def _fill_resources(files: Outgoing, planned: PlannedFile, work: _Work, snapshot: Snapshot, show: Show) -> None:
     """Write the resources of a type, as they are, or as the profile lets them out."""
-    rows: RowChunks = ndjson_rows(snapshot, planned.resource_type)
-    if work.deidentifier is not None:
-        rows = DeidentifiedRows(rows, planned.resource_type, work.deidentifier)
+    rows: RowChunks
+    if work.charts is None:
+        rows = ndjson_rows(snapshot, planned.resource_type)
+    else:
+        rows = DeidentifiedRows(work.charts, planned.resource_type, snapshot)
     await _fill_lines(files, planned, rows, snapshot.connections, show)
 
 
@@ -308,7 +318,7 @@ def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dic
     if request.patients is not None:
         ids = sorted(set(request.patients))
         patients = {"count": len(ids)}
-        if work.deidentifier is None and request.recipients is None:  # a few ids could be guessed by their checksum
+        if work.charts is None and request.recipients is None:  # a few ids could be guessed by their checksum
             patients["sha256"] = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     return {
         "formats": list(request.wanted_formats),

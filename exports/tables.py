@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from exports.catalogue import LoadedView
 from exports.compiler import CompiledView, Source, compile_view
@@ -95,13 +95,32 @@ def compiled_over(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, .
     )
 
 
+class TableRows(Protocol):
+    """The rows of a table as CSV with a header; `ViewRows` says what is counted."""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, without the header."""
+
+    @property
+    def left_empty(self) -> Mapping[str, int]:
+        """By column, the cells so far whose value did not fit."""
+
+    @property
+    def left_out(self) -> int:
+        """At the end, the resources about which the criteria could not decide."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Chunks of whole rows."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table as it is to be written: its view's definition, or its query's name; its columns; and its rows in a snapshot."""
 
     definition: Mapping[str, Any]
     columns: tuple[TableColumn, ...]
-    rows: Callable[[Snapshot], ViewRows | QueryRows]
+    rows: Callable[[Snapshot], TableRows]
 
 
 def view_table(view: LoadedView, compiled: Sequence[CompiledView], *, strict: bool) -> Table:

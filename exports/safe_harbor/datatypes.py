@@ -1,20 +1,21 @@
 """What of a value of one FHIR datatype may leave, by 45 CFR 164.514(b)(2). Pure; whatever is not recognised is Dropped.
 
 Codes are let out only if their system is a public one that this module lists, and they have its form: a local code may be a
-record number. Texts, displays, identifiers, attachments and narratives have no rule here, so they never leave. Letters in
-brackets are the items of the rule.
+record number. Texts, displays, identifiers, attachments and narratives have no rule here, so they never leave. Dates are left
+to `dates`. Letters in brackets are the items of the rule.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from exports.elements.table import is_resource
 from exports.safe_harbor.allow_list import allowed_codes
+from exports.safe_harbor.dates import birth_date, date_of
+from exports.safe_harbor.release import Dropped, Release
 
 
 def _words(text: str) -> list[str]:
@@ -77,7 +78,6 @@ _UNIT = re.compile(rf"/?{_UNIT_PART}(?:[./]{_UNIT_PART}){{0,4}}")
 # of the armed forces abroad (APO, FPO): the Census counts nobody there, so they are no areas of more than 20,000 people
 MILITARY_ZIP3 = frozenset(_words("090 091 092 093 094 095 096 097 098 340 962 963 964 965 966"))
 _ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
-_DATE = re.compile(r"([0-9]{4})(?:-[0-9]{2}(?:-[0-9]{2}(?:T.*)?)?)?", re.DOTALL)
 _MOST = 10**7  # a larger number may be a day, a telephone number or one of somebody's numbers
 _MOST_BARE = 10**4  # without a unit a shorter one may be, too: 5550123, the ZIP code 02139, a record number
 _REFERENCE = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
@@ -87,35 +87,6 @@ _NO_DIMENSION = re.compile(r"(?:10[*^]|1|%)(?:[+-]?[0-9]{1,2})?")
 _TIME = re.compile(r"(?:a|mo|wk|d|h|min)(?:[+-]?[0-9]{1,2})?")
 _OF_A_YEAR = {"a": Decimal(1), "mo": Decimal(12), "wk": Decimal("52.18"), "d": Decimal("365.25"), "h": Decimal("8766")}
 _PLAIN_TIMES = _OF_A_YEAR.keys() | {"min"}  # of minutes a number that may leave is less than 20 years
-
-
-class Dropped(Exception):  # noqa: N818 - it is what becomes of the value, and no failure
-    """This value does not leave."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """What the rules need to know: the keyed id of a resource, and the last year that indicates an age over 89."""
-
-    keyed: Callable[[str, str], str]  # (type, id)
-    too_old: int
-    latest: int  # the last year that a date may have: a later one may be four digits of anything
-
-
-def year_of(value: Any, release: Release) -> str:
-    """(C): of a date only the year, and none that indicates an age over 89."""
-    found = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not release.too_old < int(found[1]) <= release.latest:
-        raise Dropped
-    return found[1]
-
-
-def birth_year(value: Any, release: Release) -> str:
-    """(C): the year of birth; who may be 90 or older has the year in which the youngest of them was born."""
-    found = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if found is None or int(found[1]) > release.latest:
-        raise Dropped
-    return f"{max(int(found[1]), release.too_old):04}"
 
 
 def code(value: Any, release: Release) -> str:
@@ -223,8 +194,8 @@ def money(value: Any, release: Release) -> dict[str, Any]:
 
 
 def period(value: Any, release: Release) -> dict[str, Any]:
-    """Return the years in which it begins and ends."""
-    return _some(_fields(value), {"start": year_of, "end": year_of}, release)
+    """Return the dates at which it begins and ends, as they may leave."""
+    return _some(_fields(value), {"start": date_of, "end": date_of}, release)
 
 
 def range_(value: Any, release: Release) -> dict[str, Any]:
@@ -284,8 +255,8 @@ RULES: dict[str, Callable[[Any, Release], Any]] = {
     "positiveInt": whole,
     "unsignedInt": whole,
     "decimal": number,
-    "date": year_of,
-    "dateTime": year_of,
+    "date": date_of,
+    "dateTime": date_of,
     "Coding": coding,
     "CodeableConcept": concept,
     "Quantity": quantity,
@@ -302,7 +273,7 @@ RULES: dict[str, Callable[[Any, Release], Any]] = {
 }
 # where an element's meaning asks for more than its type does
 BY_PATH: dict[str, Callable[[Any, Release], Any]] = {
-    "Patient.birthDate": birth_year,
+    "Patient.birthDate": birth_date,
     "AllergyIntolerance.onsetRange": age_range,
     "Condition.onsetRange": age_range,
     "Condition.abatementRange": age_range,

@@ -1,4 +1,4 @@
-"""De-identifies resources by the profile `safe-harbor` (45 CFR 164.514(b)(2)): each becomes one with only what is allowed. Pure.
+"""De-identifies resources by `safe-harbor` (45 CFR 164.514(b)(2)) or `shifted-dates`: only what is allowed is left. Pure.
 
 A resource is walked along R4's elements: what `allow_list` does not list, and what has another shape than R4 says, is dropped and
 counted. `datatypes` says what of a value leaves.
@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -24,12 +24,12 @@ from exports.safe_harbor.datatypes import (
     OLDEST_AGE,
     RULES,
     TELLING_SYSTEMS,
-    Dropped,
-    Release,
     age,
     age_range,
     years_old,
 )
+from exports.safe_harbor.dates import days_of, patient_of
+from exports.safe_harbor.release import Dropped, Release
 
 LEAST_KEY_BYTES = 32
 _ID_DIGITS = 32
@@ -48,10 +48,19 @@ _WRITER = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(frozen=True)
 class SafeHarbor:
-    """The profile's choices. `year`: the one in which the files leave; ages are those of its end."""
+    """The profile's choices. `year`: the one in which the files leave; ages are those of its end.
+
+    `shifts_dates`: the profile is `shifted-dates`, whose dates are moved by patient; Safe Harbor's are cut to the year.
+    """
 
     key: bytes = field(repr=False)
     year: int
+    shifts_dates: bool = False
+
+    @property
+    def name(self) -> str:
+        """The profile's name, as the command line has it."""
+        return "shifted-dates" if self.shifts_dates else "safe-harbor"
 
     def seeded(self, seed: int) -> int:
         """Return the seed of a sample: without the key nobody who knows ids can tell which of them it has drawn."""
@@ -70,10 +79,11 @@ class Deidentifier:
     """De-identifies the resources of one export, and counts what it drops: `dropped` by path, `left_out` by type.
 
     Equal ids have equal keyed ids, so that references still lead to what they led to. Without the key nobody can tell which id
-    one came from, and with another key all are others.
+    one came from, and with another key all are others. Where dates are shifted, those of one patient all are by the same days.
     """
 
     def __init__(self, profile: SafeHarbor) -> None:
+        self.profile = profile
         self._key = profile.key
         self.too_old = profile.year - OLDEST_AGE - 1  # who was born then may be 90
         self._release = Release(self.keyed, self.too_old, profile.year + _YEARS_AHEAD)
@@ -109,7 +119,10 @@ class Deidentifier:
         if resource.get("resourceType") != resource_type or not isinstance(id_, str) or _has_modifier(resource):
             return None
         own = {name: value for name, value in resource.items() if name not in {"resourceType", "id"}}
-        found = self._object(own, resource_type, resource_type, "")
+        release = self._release
+        if self.profile.shifts_dates and (patient := patient_of(resource_type, resource)) is not None:
+            release = replace(release, days=days_of(self._key, patient))
+        found = self._object(own, resource_type, resource_type, "", release)
         if any(name in own and name not in found for name in _MODIFIERS):
             return None
         first = min(_years(found, resource_type), default=None)
@@ -119,7 +132,9 @@ class Deidentifier:
                 self._drop_values(one, first)
         return {"resourceType": resource_type, "id": self.keyed(resource_type, id_), **found}
 
-    def _object(self, fields: dict[str, Any], of: str, resource_type: str, above: str) -> dict[str, Any]:
+    def _object(
+        self, fields: dict[str, Any], of: str, resource_type: str, above: str, release: Release
+    ) -> dict[str, Any]:
         """Return what may leave of an object of the type `of`, which stands at a path of the resource."""
         found = {}
         for name, value in fields.items():
@@ -130,21 +145,23 @@ class Deidentifier:
             path, type_, many = f"{above}{step[0]}", step[1], step[2]
             try:
                 found[name] = self._element(
-                    value, f"{above}{name}", path, type_, many=many, resource_type=resource_type
+                    value, f"{above}{name}", path, type_, many=many, resource_type=resource_type, release=release
                 )
             except Dropped:
                 self.dropped[f"{resource_type}.{path}"] += 1
         return found
 
-    def _element(self, value: Any, property_: str, path: str, type_: str, *, many: bool, resource_type: str) -> Any:
+    def _element(
+        self, value: Any, property_: str, path: str, type_: str, *, many: bool, resource_type: str, release: Release
+    ) -> Any:
         if many != isinstance(value, list):
             raise Dropped
         if not many:
-            return self._value(value, property_, path, type_, resource_type)
+            return self._value(value, property_, path, type_, resource_type, release=release)
         found = []
         for one in value:
             try:
-                found.append(self._value(one, property_, path, type_, resource_type))
+                found.append(self._value(one, property_, path, type_, resource_type, release=release))
             except Dropped:
                 continue
         if not found:
@@ -153,15 +170,15 @@ class Deidentifier:
             self.dropped[f"{resource_type}.{path}"] += len(value) - len(found)
         return found
 
-    def _value(self, value: Any, property_: str, path: str, type_: str, resource_type: str) -> Any:
+    def _value(self, value: Any, property_: str, path: str, type_: str, resource_type: str, *, release: Release) -> Any:
         if path in allowed_paths()[resource_type]:
             rule = BY_PATH.get(f"{resource_type}.{property_}") or RULES.get(type_)
             if rule is None:
                 raise Dropped
-            return rule(value, self._release)
+            return rule(value, release)
         if path not in leads_on(resource_type) or not isinstance(value, dict):
             raise Dropped
-        found = self._object(value, type_, resource_type, f"{path}.")
+        found = self._object(value, type_, resource_type, f"{path}.", release)
         if not found:
             raise Dropped
         return found
@@ -211,9 +228,9 @@ def _years(found: dict[str, Any], resource_type: str) -> Iterator[int]:
     for name, value in found.items():
         type_ = _properties(resource_type)[name][1]
         if type_ in {"date", "dateTime"}:
-            yield int(value)
+            yield int(value[:4])
         elif type_ == "Period":
-            yield from map(int, value.values())
+            yield from (int(one[:4]) for one in value.values())
 
 
 def _has_modifier(value: Any) -> bool:

@@ -1,26 +1,86 @@
-"""The resources of one type, de-identified, as NDJSON by their keyed ids: another order would tell of the former ids."""
+"""The resources of a snapshot, de-identified, as lines of JSON by their keyed ids: another order would tell of the former ids."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from exports.safe_harbor.deidentify import Deidentifier
-from exports.snapshot_port import RowChunks
+from exports.snapshot_port import RowChunks, Snapshot
 
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 20
+
+
+class DeidentifiedCharts:
+    """What leaves of a snapshot, type by type. Each is read and de-identified once, whatever is made of it. Use as a context.
+
+    It lies in nameless temporary files until the end. While a type is sorted, its file is there twice, and in memory are some
+    200 bytes a resource: where it stands.
+    """
+
+    def __init__(self, deidentifier: Deidentifier) -> None:
+        self.deidentifier = deidentifier
+        self._files = ExitStack()
+        self._of_types: dict[str, BinaryIO] = {}
+        self._at_work: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    async def lines(self, resource_type: str, snapshot: Snapshot) -> AsyncIterator[bytes]:
+        """Yield the resources of a type in chunks of about 1 MB, each of whole lines."""
+        async with self._at_work[resource_type]:  # two sessions may want one type
+            if resource_type not in self._of_types:
+                self._of_types[resource_type] = await self._sorted(resource_type, snapshot.ndjson(resource_type))
+        for chunk in _chunks(self._of_types[resource_type]):
+            yield chunk
+
+    async def _sorted(self, resource_type: str, chunks: RowChunks) -> BinaryIO:
+        with tempfile.TemporaryFile(prefix="chartferry-") as kept:
+            places: list[tuple[bytes, int, int]] = []
+            rest = b""
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    found = self.deidentifier.line(resource_type, line)
+                    if found is not None:
+                        places.append((found.order, kept.tell(), len(found.text)))
+                        kept.write(found.text)
+            in_order = self._files.enter_context(tempfile.TemporaryFile(prefix="chartferry-"))  # noqa: SIM115 - of the export
+            for _, at, length in sorted(places):
+                kept.seek(at)
+                in_order.write(kept.read(length))
+            return in_order
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield whole lines; somebody else may read the file between two chunks."""
+    at = 0
+    while True:
+        file.seek(at)
+        chunk = file.read(_CHUNK_BYTES)
+        if not chunk:
+            return
+        chunk += file.readline()
+        at += len(chunk)
+        yield chunk
 
 
 class DeidentifiedRows:
-    """Lines of JSON, one a resource, in chunks; read them once. `rows` counts those that were given so far.
+    """The resources of one type as NDJSON; read them once. `rows` counts those that were given so far."""
 
-    What may leave waits in a nameless temporary file until all is read, and in memory some 200 bytes a resource: where it stands.
-    """
-
-    def __init__(self, chunks: RowChunks, resource_type: str, deidentifier: Deidentifier) -> None:
-        self._chunks = chunks
-        self._type = resource_type
-        self._deidentifier = deidentifier
+    def __init__(self, charts: DeidentifiedCharts, resource_type: str, snapshot: Snapshot) -> None:
+        self._lines = charts.lines(resource_type, snapshot)
         self.rows = 0
 
     @property
@@ -29,25 +89,6 @@ class DeidentifiedRows:
         return []
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with tempfile.TemporaryFile(prefix="chartferry-") as kept:
-            places: list[tuple[bytes, int, int]] = []
-            rest = b""
-            async for chunk in self._chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    found = self._deidentifier.line(self._type, line)
-                    if found is not None:
-                        places.append((found.order, kept.tell(), len(found.text)))
-                        kept.write(found.text)
-            gathered: list[bytes] = []
-            size = 0
-            for _, at, length in sorted(places):
-                kept.seek(at)
-                gathered.append(kept.read(length))
-                size += length
-                if size >= _CHUNK_BYTES:
-                    self.rows += len(gathered)
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-            self.rows += len(gathered)
-            yield b"".join(gathered)
+        async for chunk in self._lines:
+            self.rows += chunk.count(b"\n")
+            yield chunk

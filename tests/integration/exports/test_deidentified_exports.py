@@ -1,11 +1,16 @@
-"""Exports of a real store by the profile `safe-harbor`: what lands in the folder, and what the manifest says of it."""
+"""De-identified exports of a real store: what lands in the folder, and what the manifest says of it."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from exports.delivery.destination import LocalFolder
@@ -13,9 +18,12 @@ from exports.errors import PlanError
 from exports.plan import ExportRequest
 from exports.run import ExportResult, export
 from exports.safe_harbor.deidentify import Deidentifier, SafeHarbor
+from mocks.synthetic.generator import generate
+from mocks.synthetic.json_bytes import to_json_bytes
 from snapshots.selection import Selection
 from snapshots.store import Store
-from tests.integration.exports.charts import fill, lines_of, names_in, patient
+from tests.identifying_values import values_of_people, words_of_names
+from tests.integration.exports.charts import fill, lines_of, names_in, patient, table_of, view_file
 
 pytestmark = pytest.mark.anyio
 PROFILE = SafeHarbor(b"k" * 32, 2026)
@@ -72,9 +80,10 @@ async def test_nobody_without_the_key_can_tell_which_patients_a_sample_has(store
 
 async def test_the_profile_refuses_what_would_tell_more(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
+    (tmp_path / "count.sql").write_text("-- @name: count\nSELECT 1 AS n")
     refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"formats": ("ndjson", "csv")}, "writes NDJSON only"),
-        ({"formats": (), "views": ("patient",)}, "writes NDJSON only"),
+        ({"queries": (tmp_path / "count.sql",)}, "has no --query, .* --view reads what is left"),
+        ({"formats": ("csv",), "views": ("document_reference",)}, "lets no DocumentReference out"),
         ({"where": ("Patient.name.family = 'Quill'",)}, "leave it out"),
         ({"limit": 1}, "use --sample"),
         ({"types": ("DocumentReference",)}, "lets no DocumentReference out"),
@@ -89,3 +98,89 @@ async def test_the_profile_refuses_what_would_tell_more(store: Store, tmp_path: 
     with pytest.raises(PlanError, match=r"the store has also, site: .* --connection"):
         await exported(store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+SHIFTED = replace(PROFILE, shifts_dates=True)
+TABLES = ("csv", "parquet", "duckdb")
+
+
+def cells_of(out: Path) -> Iterator[tuple[str, str, Any]]:
+    """Table, column and value of each cell in each file of tables."""
+    for file in out.glob("*.csv.gz"):
+        for row in table_of(file):
+            yield from ((file.name, name, value) for name, value in row.items() if value)
+    for file in out.glob("*.parquet"):
+        for row in pq.read_table(file).to_pylist():
+            yield from ((file.name, name, value) for name, value in row.items() if value is not None)
+    with duckdb.connect(str(out / "charts.duckdb"), read_only=True) as database:
+        for (table,) in database.sql("SHOW TABLES").fetchall():
+            rows = database.sql(f"FROM {table}")
+            for row in rows.fetchall():
+                yield from (
+                    (table, name, value) for name, value in zip(rows.columns, row, strict=True) if value is not None
+                )
+
+
+@pytest.mark.parametrize("profile", [PROFILE, SHIFTED], ids=lambda one: one.name)
+async def test_nothing_by_which_a_synthetic_patient_could_be_known_is_in_a_table(
+    store: Store, tmp_path: Path, profile: SafeHarbor
+) -> None:
+    resources = [json.loads(to_json_bytes(one)) for one in generate(4)]
+    await fill(store, resources)
+    result = await exported(store, tmp_path, formats=TABLES, safe_harbor=profile)
+    assert {file.path for file in result.files} >= {
+        "patient.csv.gz",
+        "patient.parquet",
+        "observation.parquet",
+        "charts.duckdb",
+    }
+    assert not [file.path for file in result.files if file.path.startswith("document_reference")]
+    values, words = values_of_people(resources), words_of_names(resources)
+    births = {one["birthDate"] for one in resources if one["resourceType"] == "Patient"}
+    searched = 0
+    for table, name, value in cells_of(tmp_path):
+        for one in map(str, value if isinstance(value, list) else [value]):
+            searched += 1
+            where, word = (table, name, one), one.lower()
+            assert not words & set(re.split(r"\W+", word)), where
+            assert not re.search(r"@|urn:oid|://ehr", word), where
+            if re.match("[0-9]{4}-[0-9]{2}", word):
+                assert profile is SHIFTED, where
+                assert "birth" not in name or word[:10] not in births, where
+            elif word[:4] not in {"true", "http"} and not re.fullmatch(r"[-0-9.]+|[a-z-]{,20}", word):
+                assert word not in values, where
+    assert searched > 5000
+    told = json.loads((tmp_path / "manifest.json").read_bytes())["profile"]
+    assert told["name"] == profile.name
+    assert told["dropped"]["Patient.name"] == 4, "counted once, however many tables a type is in"
+
+
+async def test_a_view_shows_of_a_deidentified_resource_what_ndjson_has_of_it(store: Store, tmp_path: Path) -> None:
+    """Many megabytes, so that Postgres is given them in several turns."""
+    filler = [{"given": ["x" * 50]}] * 4
+    written = [
+        {
+            "address": [{"state": "MA"}, {"state": "NY"}],
+            "birthDate": "1980-02-03",
+            "name": filler,
+            "deceasedDateTime": f"20{at % 20:02}-05-06",
+        }
+        for at in range(9000)
+    ]
+    await fill(store, [patient(f"p{at}", **one) for at, one in enumerate(written)])
+    columns = [
+        {"name": "key", "path": "getResourceKey()"},
+        {"name": "birth", "path": "birthDate", "type": "date"},
+        {"name": "death", "path": "deceased.ofType(dateTime)", "type": "dateTime"},
+        {"name": "known", "path": "name.given.first()"},
+        {"name": "odd", "path": "address.state"},
+    ]
+    view = view_file(tmp_path, "people", *columns)
+    out = tmp_path / "out"
+    result = await exported(store, out, formats=("ndjson", "csv"), views=(view,), safe_harbor=SHIFTED)
+    resources, rows = lines_of(out / "Patient.ndjson.gz"), table_of(out / "people.csv.gz")
+    assert [(one["id"], one["birthDate"], one["deceasedDateTime"], "", "") for one in resources] == [
+        (row["key"], row["birth"], row["death_written"], row["known"], row["odd"]) for row in rows
+    ]
+    (table,) = (file for file in result.files if file.kind == "csv")
+    assert (table.rows, table.left_empty) == (9000, {"odd": 9000})

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from exports.elements.table import element, elements_of
 from exports.safe_harbor.allow_list import allowed_paths
 from exports.safe_harbor.datatypes import CODES, RULES, SMALL_ZIP3
+from exports.safe_harbor.dates import days_of
 from exports.safe_harbor.deidentify import Deidentifier, SafeHarbor
 from mocks.synthetic.generator import generate
 from mocks.synthetic.json_bytes import to_json_bytes
+from tests.identifying_values import leaves, values_of_people, words_of_names
 
 PROFILE = SafeHarbor(b"k" * 32, 2026)
 KEYED = re.compile(r"(?:[A-Z][A-Za-z]+/)?[0-9a-f]{32}")
@@ -39,17 +42,6 @@ def patient(**more: Any) -> dict[str, Any]:
     return {"resourceType": "Patient", "id": "p1", **more}
 
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from leaves(inner, (*path, name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from leaves(inner, path)
-    else:
-        yield path, value
-
-
 def test_each_path_of_the_list_is_an_element_of_r4_for_whose_type_there_is_a_rule() -> None:
     for resource_type, paths in allowed_paths().items():
         for path in paths:
@@ -66,34 +58,10 @@ def test_each_path_of_the_list_is_an_element_of_r4_for_whose_type_there_is_a_rul
     assert not {"string", "markdown", "Identifier", "Extension", "Attachment", "HumanName", "uri", "url"} & RULES.keys()
 
 
-def identifying(resource: dict[str, Any]) -> Iterator[str]:
-    """Every value by which somebody could be known: whatever is text of people, and every day and id."""
-    for path, value in leaves(resource):
-        if not isinstance(value, str) or path == ("resourceType",):
-            continue
-        if re.match(r"[0-9]{4}-[0-9]{2}", value) or {*path} & {"name", "telecom", "identifier", "text", "display"}:
-            yield value
-            yield value[:10]
-        elif "address" in path and path[-1] not in {"state", "country", "use", "type"}:
-            yield value
-        elif path[-1] in {"id", "reference", "lotNumber", "serialNumber", "url", "data", "valueString"}:
-            yield value
-            yield value.rpartition("/")[2]
-
-
 def search(resources: Iterable[dict[str, Any]], encode: Any = lambda one: json.dumps(one).encode()) -> int:
     """De-identify all, and search what leaves for everything by which somebody could be known; the number of what left."""
     everything = list(resources)
-    values = {value.lower() for one in everything for value in identifying(one) if len(value) > 2}
-    words = {
-        word.lower()
-        for one in everything
-        if one["resourceType"] in {"Patient", "Practitioner", "RelatedPerson"}
-        for name in one.get("name", [])
-        for part in (name.get("family", ""), *name.get("given", []))
-        for word in re.split(r"\W+", part)
-        if len(word) > 2
-    }
+    values, words = values_of_people(everything), words_of_names(everything)
     deidentifier = Deidentifier(PROFILE)
     left = 0
     for one in everything:
@@ -363,3 +331,99 @@ def test_what_is_dropped_is_counted_by_its_path() -> None:
     assert deidentifier.dropped == {
         "Patient.name": 1, "Patient.gender": 1, "Patient.contained": 1, "Patient: elements that R4 does not have": 2,
     }  # fmt: skip
+
+
+SHIFTED = SafeHarbor(b"k" * 32, 2026, shifts_dates=True)
+
+
+def moment_of(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def days_by_patient(resources: Iterable[dict[str, Any]]) -> dict[str, set[timedelta]]:
+    """By how much the days and moments of each patient's resources were moved."""
+    deidentifier = Deidentifier(SHIFTED)
+    moved: dict[str, set[timedelta]] = {}
+    for one in resources:
+        found = deidentifier.resource(one["resourceType"], json.loads(to_json_bytes(one)))
+        owners = [one[name]["reference"] for name in ("subject", "patient", "beneficiary") if name in one]
+        owner = one["id"] if one["resourceType"] == "Patient" else "".join(owners)
+        for name, value in (found or {}).items():
+            dates = [(one[name], value)] if isinstance(value, str) else []
+            if name.endswith("Period") or name == "period":
+                dates = [(one[name][end], value[end]) for end in value]
+            for before, after in dates:
+                if re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}", after):
+                    days = moved.setdefault(owner.removeprefix("Patient/"), set())
+                    days.add(moment_of(before) - moment_of(after))
+    return moved
+
+
+def test_all_dates_of_a_patient_are_shifted_by_the_same_whole_days_and_those_of_others_by_others() -> None:
+    moved = days_by_patient(generate(12))
+    assert len(moved) == 12
+    by = [days.pop() for days in moved.values() if len(days) == 1]
+    assert len(by) == 12, "each patient's dates were moved by one number of days"
+    assert all(timedelta(1) <= one <= timedelta(364) and not one % timedelta(1) for one in by)
+    assert len(set(by)) > 9
+
+
+def test_a_shifted_date_keeps_its_precision_and_a_moment_is_in_utc() -> None:
+    written = (
+        "2020-03-01",
+        "2020-03-01T23:30:00-05:00",
+        "2020-03-01T08:00:00.250Z",
+        "2020-03-01T08:00:00",
+        "2020-03",
+        "2020",
+    )
+    keyed = Deidentifier(SHIFTED)
+    days = timedelta(days_of(b"k" * 32, "p1"))
+
+    def shifted(value: str) -> Any:
+        found = keyed.resource("Patient", patient(deceasedDateTime=value))
+        assert found is not None
+        return found.get("deceasedDateTime")
+
+    day = (date(2020, 3, 1) - days).isoformat()
+    next_day = (date(2020, 3, 2) - days).isoformat()
+    middle = date(2020, 3, 16) - days
+    year = str((date(2020, 7, 1) - days).year)
+    expected = [day, f"{next_day}T04:30:00Z", f"{day}T08:00:00.250000Z", day, f"{middle:%Y-%m}", year]
+    assert [shifted(value) for value in written] == expected
+    assert [shifted(value) for value in ("2020-02-30", "2020-03-01Tx", "2037", "x")] == [None, day, None, None]
+
+
+def test_who_may_be_90_has_no_shifted_birth_date_and_no_date_of_those_years_leaves() -> None:
+    keyed = Deidentifier(SHIFTED)
+    old = keyed.resource("Patient", patient(birthDate="1936-12-31", deceasedDateTime="1936-05-05"))
+    assert old is not None
+    assert (old["birthDate"], "deceasedDateTime" in old) == ("1936", False)
+    young = keyed.resource("Patient", patient(birthDate="1937-01-01"))
+    assert young is not None
+    assert young["birthDate"] == (date(1937, 1, 1) - timedelta(days_of(b"k" * 32, "p1"))).isoformat()
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {},
+        {"subject": {"reference": "Group/g1"}},
+        {"subject": {"reference": "https://ehr.example.org/Patient/p1"}},
+        {"subject": {"reference": "Patient/p1"}, "patient": {"reference": "Patient/p2"}},
+        {"subject": {"reference": "Patient/p1"}, "patient": ["Patient/p1"]},
+        {"subject": {"display": "Zebulon"}},
+    ],
+)
+def test_of_a_resource_that_does_not_say_whose_it_is_only_years_leave(owner: dict[str, Any]) -> None:
+    found = Deidentifier(SHIFTED).resource(
+        "Condition", {"resourceType": "Condition", "id": "c", "recordedDate": "2020-03-01", **owner}
+    )
+    assert found is not None
+    assert found["recordedDate"] == "2020"
+
+
+@given(st.text("abc123-.", min_size=1, max_size=9), st.binary(min_size=32, max_size=40))
+def test_days_are_bounded_whatever_the_id_and_the_key(id_: str, key: bytes) -> None:
+    assert 1 <= days_of(key, id_) <= 364
