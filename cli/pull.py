@@ -17,17 +17,14 @@ from cli.acting import actor_of
 from cli.choosing import choose_connections
 from cli.configuration import settings_of
 from cli.exit_codes import OF_STATUS, ExitCode
-from cli.export_summary import said_of_odd_values
 from cli.heartbeat import told_if_slow
-from cli.in_store import opened_store
+from cli.in_store import import_connectors, opened_store
 from cli.invocation import Invocation, invocation_of
-from cli.log_lines import start_logging
 from cli.moments import AsOfOption, checked_moment
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, run_as_json, say, size
 from cli.supervise import supervise
-from cli.sync import Outcome, log_outcome
 from cli.type_words import TypesOption, checked_types
 from cli.wanted import Wanted
 from config.connections import Connection
@@ -35,8 +32,6 @@ from config.settings import Settings
 from exports.chart import deliver_chart
 from exports.delivery.files import DeliveredFile
 from exports.delivery.place_name import destination_of
-from exports.plan import ExportRequest
-from exports.run import export
 from snapshots.actor import Actor
 from snapshots.audit_event import Action
 from snapshots.report import RunReport
@@ -141,22 +136,29 @@ def pull(
 async def _pull(
     settings: Settings, asked: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    async with opened_store(settings, asked.connection.tenant, asked.actor) as store:
+    meanwhile = (lambda: None) if asked.stored else import_connectors
+    async with opened_store(settings, asked.connection.tenant, asked.actor, meanwhile=meanwhile) as store:
         report = None
         if not asked.stored:
-            from cli.wiring import run_connection  # noqa: PLC0415  a chart from the store needs no connector
-
-            start_logging(invocation)
-            wanted = Wanted(
-                kind="pull", mode="crawl", types=asked.types, patients=(asked.patient,), patients_are_ids=True
-            )
-            report = await run_connection(asked.connection, store, wanted, show)
-            if not invocation.terminal:
-                log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
+            report = await _fetch(store, asked, invocation, show)
             if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 return report, []
         async with told_if_slow("reading the chart from the store"):
             return report, await _deliver(store, asked)
+
+
+async def _fetch(store: Store, asked: Pull, invocation: Invocation, show: Show) -> RunReport:
+    # a chart from the store needs no connector and writes no log line, and is there before these would be
+    from cli.log_lines import start_logging
+    from cli.sync import Outcome, log_outcome
+    from cli.wiring import run_connection
+
+    start_logging(invocation)
+    wanted = Wanted(kind="pull", mode="crawl", types=asked.types, patients=(asked.patient,), patients_are_ids=True)
+    report = await run_connection(asked.connection, store, wanted, show)
+    if not invocation.terminal:
+        log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
+    return report
 
 
 async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
@@ -171,6 +173,9 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
         if not await snapshot.types():
             return []
         if asked.format == "csv":
+            from exports.plan import ExportRequest  # only tables need views, and what compiles them
+            from exports.run import export
+
             out_folder = destination_of(asked.out)
             request = ExportRequest(out=out_folder, formats=("csv",), types=asked.types, patients=(asked.patient,))
             return list((await export(request, snapshot)).files)
@@ -203,7 +208,7 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         print_holes([report], write=say)
     if files:
         say(_summary(asked, report, files))
-        for line in said_of_odd_values(files):
+        for line in _said_of_tables(asked, files):
             say(line)
     elif code != ExitCode.FAILED:
         where = "the store has" if asked.stored else "the EHR returned"
@@ -214,6 +219,14 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
             advice = "see the holes above"
         say(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
     return code
+
+
+def _said_of_tables(asked: Pull, files: list[DeliveredFile]) -> list[str]:
+    if asked.format != "csv":
+        return []
+    from cli.export_summary import said_of_odd_values  # only of tables is there anything to say
+
+    return list(said_of_odd_values(files))
 
 
 def _is_unknown(report: RunReport) -> bool:

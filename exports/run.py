@@ -203,11 +203,21 @@ async def _write(
             (table,) = tables.values()
             await fill_table(files, planned, table, snapshot, show)
 
-    await fill_all(work.files, snapshot, fill, sessions=sessions)
+    await fill_all(_largest_first(work), snapshot, fill, sessions=sessions)
     if snapshot.changed_since is not None:
         planned = PlannedFile(DELETED_NAME, "deleted")
         show = _shown(DELETED_NAME, None, on_progress)
         await _fill_lines(files, planned, deletion_bundles(snapshot), snapshot.connections, show)
+
+
+def _largest_first(work: _Work) -> list[PlannedFile]:
+    """The files in an order in which sessions that share them end at the same time: by the resources that they read."""
+
+    def rows(planned: PlannedFile) -> int:
+        read = [planned.resource_type, *(one.view.resource for one in planned.tables if one.view is not None)]
+        return sum(work.available.get(name) or 0 for name in read)
+
+    return sorted(work.files, key=rows, reverse=True)
 
 
 async def _fill_resources(files: Outgoing, planned: PlannedFile, work: _Work, snapshot: Snapshot, show: Show) -> None:

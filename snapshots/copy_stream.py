@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, suppress
+from threading import Event
+from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, AsyncCopy, sql
+from psycopg import AsyncConnection, AsyncCopy, sql, waiting
 from psycopg.abc import Buffer, PQGen
 
 from snapshots.errors import store_border
@@ -18,6 +20,9 @@ _BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _ROW_HEAD = 2 + 4 + 1
 _LENGTH = 4
 
+_STOPS_WITHIN_S = 0.1  # of a reading thread that is no longer wanted and gets nothing from the server
+
+T = TypeVar("T")
 Opened = Callable[[str, bytes], bytes]  # a resource's id and its JSON, as it may be shown
 
 
@@ -82,7 +87,7 @@ class CopyStream:
     async def _copy(self, statement: sql.Composable) -> AsyncGenerator[bytes, None]:
         first = True
         async with self._conn.cursor() as cursor, cursor.copy(sql.Composed([statement])) as copy:
-            while rows := await self._conn.wait(_gather(copy)):
+            while rows := await _in_thread(self._conn, _gather(copy)):
                 if self._of_json:
                     rows = _json_texts(rows, first=first) if self._opened is None else self._opened_texts(rows, first)
                     self.rows += len(rows)
@@ -93,6 +98,45 @@ class CopyStream:
                     self._header_to_come = False
                     yield b"".join(rows)
                 first = False
+
+
+async def _in_thread(conn: AsyncConnection[Any], reading: PQGen[T]) -> T:
+    """Read in a thread, and meanwhile leave the loop to others: it would turn for every 8 kB that the server sends.
+
+    That takes twice the CPU of reading them (35,000 resources: 0.35 s in place of 0.2). If the caller is cancelled, the session
+    is its own again when this ends.
+    """
+    unwanted = Event()
+    done = asyncio.get_running_loop().run_in_executor(
+        None, waiting.wait, _until(unwanted, reading), conn.pgconn.socket, _STOPS_WITHIN_S
+    )
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        unwanted.set()
+        while not done.done():
+            with suppress(asyncio.CancelledError):  # of a further cancellation: a thread still has the session
+                await asyncio.wait([done])
+        done.exception()  # else asyncio tells of one that nobody has seen
+        raise
+
+
+def _until(unwanted: Event, reading: PQGen[T]) -> PQGen[T]:
+    """Go on reading until it is done; raise if the server sends nothing and it is not wanted any more."""
+    try:
+        waits_for = next(reading)
+        while True:
+            ready = yield waits_for
+            if unwanted.is_set() and not ready:
+                raise _UnwantedError
+            waits_for = reading.send(ready)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+class _UnwantedError(Exception):
+    """Ends a thread whose caller was cancelled; nobody sees it."""
 
 
 def _json_texts(messages: list[Buffer], *, first: bool) -> list[Buffer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -149,6 +150,23 @@ async def test_reading_may_stop_in_the_middle_of_a_type(store: Store):
         stream = snapshot.ndjson("Observation").__aiter__()
         assert await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_read_that_is_cancelled_while_the_server_is_silent_gives_its_session_back(store: Store):
+    slow = sql.SQL("SELECT repeat('x', 300000) AS value UNION ALL SELECT pg_sleep(600)::text")
+
+    async def read_and_be_cancelled() -> None:
+        async with store.snapshot(Selection()) as snapshot:
+            rows = snapshot.table(slow).__aiter__()
+            assert await anext(rows)
+            waiting = asyncio.ensure_future(anext(rows))
+            await asyncio.sleep(0)  # it has begun
+            waiting.cancel()
+            await waiting
+
+    with pytest.raises(asyncio.CancelledError):
+        await read_and_be_cancelled()
+    assert await ids(store, Selection()) == []
 
 
 def _value(text: bytes) -> Any:
