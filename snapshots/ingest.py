@@ -3,7 +3,8 @@
 New resources are COPYed straight into their partition, so their JSON is parsed and written once; unchanged ones send only key
 and hash; only changed ones go through a merge. (Measured on two cores: COPY into a staging table and one INSERT …
 SELECT reach 0.45-0.6 of a bare COPY of the same JSON, this way 0.8-0.9.) It relies on the run's lock: nobody else writes
-resources of this connection meanwhile. `refusals` handles what the store refuses as JSON.
+resources of this connection meanwhile. `distinct` chooses between versions of one resource; `refusals` handles what the store
+refuses as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from snapshots.instants import is_older
+from snapshots.distinct import Distinct, distinct, is_same_version, is_superseded
 from snapshots.record import Record
 from snapshots.sql import load
 from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_array
@@ -46,7 +47,8 @@ class Intake:
 
     counts: dict[str, TypeCounts] = field(default_factory=dict)
     collided: bool = False  # something that was expected to be new was stored already
-    merged: set[bytes] = field(default_factory=set)  # hashes of contents that differed from what was stored
+    # hashes of contents that differed from what was stored, those aside that made no version of it
+    merged: set[bytes] = field(default_factory=set)
 
     def of(self, resource_type: str) -> TypeCounts:
         """Return the counts of a type, to add to."""
@@ -70,60 +72,6 @@ def _widen(conn: AsyncConnection[Any]) -> None:
             sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
-def is_superseded(record: Record, last_updated: str | None, version_id: str | None) -> bool:
-    """Whether a record is older than a version of the same resource that this run has already received.
-
-    lastUpdated decides; if it cannot, a numeric versionId decides (HAPI counts 9, 10).
-    """
-    if last_updated != record.last_updated:
-        return is_older(record.last_updated, last_updated)
-    mine, stored = record.version_id, version_id
-    numbers = mine is not None and stored is not None and mine.isdecimal() and stored.isdecimal()
-    return numbers and int(mine or 0) < int(stored or 0)
-
-
-def is_same_version(record: Record, last_updated: str | None, version_id: str | None) -> bool:
-    """Whether both claim to be the same version: then different content is a rival, not a change."""
-    return (record.last_updated, record.version_id) == (last_updated, version_id)
-
-
-@dataclass
-class Distinct:
-    """A batch with each resource once, and what else the batch says about it."""
-
-    records: list[Record]
-    rivals: list[Record]  # rival contents of a kept record's version
-    again: list[Record]  # the same resources, brought by other ways, or by other patients' searches
-    outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known: they prove nothing
-
-
-def distinct(records: Sequence[Record]) -> Distinct:
-    """Keep one record per (type, id), in order of first occurrence: the newest version, and of it the last content."""
-    kept: dict[tuple[str, str], Record] = {}
-    rivals: list[Record] = []
-    again: list[Record] = []
-    for record in records:
-        key = (record.resource_type, record.id)
-        before = kept.setdefault(key, record)
-        if before is record:
-            continue
-        if record.way is not None and (record.way, record.searched) != (before.way, before.searched):
-            again.append(record)
-        if before.content_hash == record.content_hash:
-            continue
-        if is_same_version(record, before.last_updated, before.version_id):
-            rivals.append(before)
-            kept[key] = record
-        elif not is_superseded(record, before.last_updated, before.version_id):
-            kept[key] = record
-    rivals = [one for one in rivals if _is_rival(one, kept[one.resource_type, one.id])]
-    return Distinct(list(kept.values()), rivals, again)
-
-
-def _is_rival(record: Record, kept: Record) -> bool:
-    return is_same_version(record, kept.last_updated, kept.version_id)
-
-
 @dataclass
 class Taking:
     """Whose rows a run stores, and what it knows about the connection; `prepare` fills it once per run."""
@@ -137,6 +85,7 @@ class Taking:
     has_versions_by_way: bool = False
     formers: frozenset[str] = frozenset()  # ids of Patients that lead to another Patient
     ways: Mapping[Way, int] = field(default_factory=dict)
+    ignored: Sequence[str] = ()  # what may change without making a version: `RunScope.ignored`
 
     @property
     def own(self) -> dict[str, Any]:
@@ -182,7 +131,8 @@ async def take_in(
             await _note_by_way(conn, differing, taking)
         for part in _slices(differing):
             await _merge(conn, part, intake, taking)
-        await _note_beside(conn, batch, differing, taking)
+        changed = [record for record in differing if record.content_hash in intake.merged]
+        await _note_beside(conn, batch, differing, changed, taking)
     if deletions:
         await _note_words(conn, deletions, taking)
     return intake
@@ -299,12 +249,14 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
         "updated": text_array([encoded(record.last_updated) for record in records]),
         "hashes": bytea_array([record.content_hash for record in records]),
         "bodies": text_array([record.body for record in records]),
+        "ignored": list(taking.ignored),
     }
     intake.merged.update(record.content_hash for record in records)
-    async for resource_type, changed, unchanged in await conn.execute(_SQL["merge"], staged, prepare=True):
+    async for resource_type, changed, unchanged, touched in await conn.execute(_SQL["merge"], staged, prepare=True):
         counts = intake.of(resource_type)
         counts.changed += changed
         counts.unchanged += unchanged
+        intake.merged.difference_update(map(bytes, touched or ()))
 
 
 async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], taking: Taking) -> None:
@@ -323,16 +275,23 @@ async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], 
 
 
 async def _note_beside(
-    conn: AsyncConnection[Any], batch: Distinct, differing: Sequence[Record], taking: Taking
+    conn: AsyncConnection[Any],
+    batch: Distinct,
+    differing: Sequence[Record],
+    changed: Sequence[Record],
+    taking: Taking,
 ) -> None:
-    """Note what else a batch says: further ways and patients, rival contents, and open questions that it settles."""
+    """Note what else a batch says: further ways and patients, rival contents, and open questions that it settles.
+
+    Of those that differ from what was stored, `changed` made a version.
+    """
     if batch.again:
         await conn.execute(_SQL["teach"], {**_keys(batch.again, taking), **_ways(batch.again, taking)})
     if taking.has_rivals and differing:
         await conn.execute(_SQL["forget_rivals"], _keys(differing, taking))
     await _note_rivals(conn, batch, taking)
-    if differing:
-        await conn.execute(_SQL["forget_members"], _keys(differing, taking), prepare=True)
+    if changed:
+        await conn.execute(_SQL["forget_members"], _keys(changed, taking), prepare=True)
     current = [record for record in batch.records if (record.resource_type, record.id) not in batch.outdated]
     further = [(record, one, False) for record in current if record.others for one in record.others]
     everything = current + [one for one in batch.again if (one.resource_type, one.id) not in batch.outdated]

@@ -276,7 +276,8 @@ class OpenRun:
     async def _prepared(self) -> Taking:
         """Return what is known about the connection, looked up at the first batch. In a transaction of the run."""
         if self._taking is None:
-            self._taking = Taking(connection=self._open.connection, run=self._open.run)
+            ignored = self._open.scope.ignored
+            self._taking = Taking(connection=self._open.connection, run=self._open.run, ignored=ignored)
             await prepare(self._conn, self._taking)
             self._taking.formers = await formers(self._conn, self._open)
         self._taking.as_of = self._open.as_of

@@ -24,6 +24,7 @@ class RunScope:
     cohort: str = ""  # digest of the cohort as given: an interrupted run is resumed only with the same cohort
     everything: bool = False  # lists in full whatever is known: never resumes a run that requested news
     base_url: str = ""  # of the EHR; not compared
+    ignored: tuple[str, ...] = ()  # "meta", "narrative": what may change without making a version; not compared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,13 +242,15 @@ class PollProfile(_Group):
 
 
 class ChangesProfile(_Group):
-    """How what has changed since the last run is requested."""
+    """How what has changed since the last run is requested, and what counts as a change."""
 
     # auto: by `_lastUpdated`, else by creation, else whole
     since_mode: Literal["auto", "updated", "created", "full"] = "auto"
     incremental: bool = False  # `--since auto` is a full listing unless set: only a full listing can see deletions
     reconcile_every_d: float = Field(7, ge=0)  # with `incremental`: a full listing at least this often
     overlap_s: int = Field(300, ge=0)  # taken off the watermark
+    # what the EHR may rewrite without making a version: meta (lastUpdated, versionId), a narrative whose status is "generated"
+    ignored: tuple[Literal["meta", "narrative"], ...] = ()
 
 
 class CompletenessProfile(_Group):

@@ -62,6 +62,7 @@ def run_scope(request: SyncRequest) -> RunScope:
         cohort=request.cohort.digest if request.cohort is not None else "",
         everything=request.since == "none" and request.kind == "sync",
         base_url=request.base_url,
+        ignored=request.profile.changes.ignored,
     )
 
 

@@ -238,18 +238,30 @@ COPY resource_stored (connection, first_run, last_changed_run, resource_type, id
 
 -- name: merge
 -- Take in resources that are stored with another hash, or as tombstones. Equal text of the parsed JSON (key order and white
--- space aside; 1.0 and 1.00 differ) is unchanged and writes nothing; else the stored row moves to the history as it is.
+-- space aside; 1.0 and 1.00 differ) is unchanged and writes nothing; else the stored row moves to the history as it is. What differs
+-- only in what this connection ignores is unchanged too: the row keeps its content, and learns under which version and hash it came.
 WITH staged AS MATERIALIZED (
     SELECT s.resource_type, s.id, s.patient_id, s.version_id, s.last_updated, s.content_hash, s.body::jsonb AS body
     FROM unnest(%(types)s, %(ids)s, %(patients)s, %(versions)s, %(updated)s, %(hashes)s, %(bodies)s)
         AS s (resource_type, id, patient_id, version_id, last_updated, content_hash, body)
-), judged AS MATERIALIZED (
-    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.deleted_at IS NULL AND r.body::text = s.body::text AS same,
+), compared AS MATERIALIZED (
+    SELECT s.*, r.last_changed_run = %(run)s AS mine, r.deleted_at IS NULL AND r.body::text = s.body::text AS equal,
+        CASE WHEN r.deleted_at IS NOT NULL OR cardinality(%(ignored)s::text[]) = 0 THEN false
+            ELSE significant(r.body, %(ignored)s::text[])::text = significant(s.body, %(ignored)s::text[])::text END AS alike,
         r.deleted_at IS NOT NULL AS dead, r.patient_id AS was_of
     FROM staged s
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
+), judged AS MATERIALIZED (
+    SELECT *, equal OR alike AS same, alike AND NOT equal AS touched FROM compared
+), learnt AS (
+    INSERT INTO resource (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated,
+        content_hash, body)
+    SELECT %(connection)s, %(run)s, %(run)s, resource_type, id, patient_id, version_id, last_updated, content_hash, body
+    FROM judged WHERE touched
+    ON CONFLICT (resource_type, connection, id) DO UPDATE SET version_id = excluded.version_id,
+        last_updated = excluded.last_updated, content_hash = excluded.content_hash
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
     SELECT %(run)s, resource_type, id FROM judged WHERE same AND NOT mine
@@ -289,10 +301,11 @@ WITH staged AS MATERIALIZED (
     ))
     RETURNING resource_type
 )
-SELECT resource_type, sum(changed)::int, sum(unchanged)::int FROM (
-    SELECT resource_type, 1 AS changed, 0 AS unchanged FROM judged WHERE NOT same AND NOT mine
-    UNION ALL SELECT resource_type, 0, 1 FROM noted
-    UNION ALL SELECT resource_type, 0, -1 FROM unnoted
+SELECT resource_type, sum(changed)::int, sum(unchanged)::int, array_agg(touched) FILTER (WHERE touched IS NOT NULL) FROM (
+    SELECT resource_type, 1 AS changed, 0 AS unchanged, NULL::bytea AS touched FROM judged WHERE NOT same AND NOT mine
+    UNION ALL SELECT resource_type, 0, 1, NULL FROM noted
+    UNION ALL SELECT resource_type, 0, -1, NULL FROM unnoted
+    UNION ALL SELECT resource_type, 0, 0, content_hash FROM judged WHERE touched
 ) counted GROUP BY 1
 
 -- name: note_words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
 
@@ -142,3 +144,19 @@ def test_no_patient_and_no_token_is_in_any_word_that_a_sync_says(site: Site, ven
         assert not any(word in said for word in (*served.patient_ids, *names))
     assert "eyJ" not in said
     assert "patient=" not in said
+
+
+def test_an_ehr_that_stamps_everything_anew_each_night_makes_no_versions_where_the_site_ignores_that(
+    site: Site, store_url: str
+) -> None:
+    with mock("generic", patients=2) as served:
+        name = site.connect(served, profile={"changes.ignored": ["meta"]})
+        site.sync()
+        before = rows_written(store_url)["history"]
+        for row in served.dataset.of_type("Condition"):
+            stamp = {**row.body.get("meta", {}), "versionId": "77", "lastUpdated": "2026-01-01T00:00:00Z"}
+            served.dataset.replace(json.dumps({**row.body, "meta": stamp}, default=str).encode())
+        run = site.sync()["runs"][0]
+        assert (run["status"], run["changed"], run["unchanged"]) == ("complete", 0, sum(run["resources"].values()))
+        assert rows_written(store_url)["history"] == before
+        assert site.run("prove", name, "--json").json["status"] == "equal"

@@ -27,6 +27,11 @@ DIRECTORY = Way("directory", WayScope.EVERYTHING)
 GROUP = Way("export group", WayScope.MEMBERS)
 BESIDE = Way("export group beside 1", WayScope.EVERYTHING, strict=False)
 Answer = Said | Record
+# which row of the tables each is: an update makes another
+FOOTPRINT = (
+    "SELECT 'resource' || tableoid::text || ctid::text || xmin::text FROM resource "
+    "UNION ALL SELECT 'history' || ctid::text || xmin::text FROM resource_history ORDER BY 1"
+)
 
 
 def record(

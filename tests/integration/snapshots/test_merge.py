@@ -7,14 +7,10 @@ import pytest
 from snapshots.record import Batch
 from snapshots.store import Store
 from snapshots.witness import Deletion
-from tests.integration.snapshots.stored import execute, full_run, live, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import FOOTPRINT, execute, full_run, live, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
 U = search()
-FOOTPRINT = (
-    "SELECT 'resource' || tableoid::text || ctid::text || xmin::text FROM resource "
-    "UNION ALL SELECT 'history' || ctid::text || xmin::text FROM resource_history ORDER BY 1"
-)
 
 
 async def test_a_first_run_stores_every_record_and_notes_nothing_as_seen(store: Store, store_url: str):
