@@ -55,7 +55,7 @@ def find(
 ) -> int:
     """List the ids of a connection's patients who have exactly this identifier, number, or name and birth date.
 
-    Exit codes: 0 found, 4 nobody has it, 5 failed.
+    Exit codes: 0 found, 4 nobody has it, or the connection was never synced, 5 failed.
     """
     term = _term(mrn, ssn, name, birth_date)
     invocation = invocation_of(context)
@@ -70,7 +70,12 @@ def find(
         resume="nothing was changed",
     )
     if invocation.json:
-        emit_json({"status": "complete" if found else "nothing", "count": len(found), "patients": found})
+        never = {"never_synced": True} if found is None else {}
+        emit_json(
+            {"status": "complete" if found else "nothing", "count": len(found or ()), "patients": found or [], **never}
+        )
+    elif found is None:
+        say(f"{chosen.name} was never synced, so it has no patients yet: `chartferry sync {chosen.name}`")
     else:
         for one in found:
             tell(one)

@@ -49,8 +49,10 @@ async def index_records(session: TenantSession, number: int, connection: str, re
         await _index(session, number, connection, rows)
 
 
-async def index_missing(session: TenantSession, connection: str) -> None:
+async def index_missing(session: TenantSession, connection: str) -> bool:
     """Index the Patients that are not, a thousand in a transaction: one that is stopped is gone on with by the next.
+
+    Return whether the connection ever ran.
 
     Raises:
         MissingRightsError: there are some, and this login may not write.
@@ -58,7 +60,7 @@ async def index_missing(session: TenantSession, connection: str) -> None:
     async with session.transaction():
         row = await (await session.conn.execute(_SQL["number"], {"connection": connection})).fetchone()
         if row is None:
-            return
+            return False
         (number,) = row
         rows = await _unindexed(session, number, "")
     if rows:
@@ -67,6 +69,7 @@ async def index_missing(session: TenantSession, connection: str) -> None:
         async with session.transaction(writes=True):
             await _index(session, number, connection, rows)
             rows = await _unindexed(session, number, rows[-1][0])
+    return True
 
 
 async def find_patients(session: TenantSession, connection: str, term: Term) -> list[str]:

@@ -41,6 +41,7 @@ class SessionPool:
         self._tenant = tenant
         self._actor = actor
         self._roles = walls.roles
+        self._login = walls.login
         self._sealer = sealer
         self._most = most
         self._wait_s = wait_s
@@ -95,6 +96,22 @@ class SessionPool:
             yield session
         finally:
             await self.take_back(session)
+
+    @asynccontextmanager
+    async def session_beside(self) -> AsyncIterator[TenantSession]:
+        """Open a session more for the length of a block, for who can do without: nobody is waited for.
+
+        Raises:
+            StoreUnavailableError: the server gives none at this moment.
+        """
+        conn = await connect(self._url, login=self._login)
+        try:
+            yield TenantSession(
+                conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles, sealer=self._sealer
+            )
+        finally:
+            with anyio.CancelScope(shield=True):
+                await conn.close()
 
     @asynccontextmanager
     async def owner_session(self) -> AsyncIterator[TenantSession]:

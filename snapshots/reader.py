@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -118,13 +118,15 @@ class Snapshot:
         """
         assert self._audited is not None
         assert self._lend is not None
-        async with self._lend() as session:
+        async with AsyncExitStack() as opened:
+            session = await opened.enter_async_context(self._lend())
             with store_border("opening a second session"):
-                async with reading_beside(session, self._audited):
-                    await session.conn.execute(_SQL["settings"])
-                    second = copy.copy(self)
-                    second._conn, second._audited = session.conn, None  # noqa: SLF001 - a snapshot as well
-                    yield second
+                await opened.enter_async_context(reading_beside(session, self._audited))
+                await session.conn.execute(_SQL["settings"])
+            second = copy.copy(self)
+            second._conn, second._audited = session.conn, None  # noqa: SLF001 - a snapshot as well
+            with store_border("reading in a second session"):
+                yield second
 
     @property
     def as_of(self) -> datetime:

@@ -27,13 +27,13 @@ _POOLER_ROUNDS = 3
 _POOLER_WAIT_S = 5.0
 
 
-async def connect(url: str) -> AsyncConnection[Any]:
-    """Open a session in autocommit mode, with every setting that the code relies on.
+async def connect(url: str, *, login: str | None = None) -> AsyncConnection[Any]:
+    """Open a session in autocommit mode, with every setting that the code relies on; `login` as in `full_conninfo`.
 
     Raises:
         StoreUnavailableError: no server answers, or it refuses the login; the message names the server, not the password.
     """
-    return (await _connect(url))[0]
+    return (await _connect(url, login=login))[0]
 
 
 def full_conninfo(url: str, *, login: str | None = None) -> str:
@@ -68,9 +68,9 @@ async def _set_up(conn: AsyncConnection[Any]) -> int:
     return process
 
 
-async def _connect(url: str) -> tuple[AsyncConnection[Any], int]:
+async def _connect(url: str, *, login: str | None = None) -> tuple[AsyncConnection[Any], int]:
     """Open a session; return it and the id of the server process that answered first."""
-    full = full_conninfo(url)
+    full = full_conninfo(url, login=login)
     try:
         conn = await AsyncConnection.connect(full, autocommit=True)
     except psycopg.OperationalError as error:

@@ -83,8 +83,10 @@ class Store:
 
         What is read is in the audit after `Snapshot.end`, or the end of the block; show nothing before.
         """
-        lend = self._pool.session
-        async with lend() as session, open_snapshot(session, selection, action, lend) as snapshot:
+        async with (
+            self._pool.session() as session,
+            open_snapshot(session, selection, action, self._pool.session_beside) as snapshot,
+        ):
             yield snapshot
 
     @asynccontextmanager
@@ -167,8 +169,8 @@ class Store:
                     await audited.note(WhatWasRead(connections=[connection], types=types, patients=[whose]))
         return history
 
-    async def find(self, connection: str, term: Term) -> list[str]:
-        """Return the ids of a connection's live patients who have a term, in order; none for a connection that never ran.
+    async def find(self, connection: str, term: Term) -> list[str] | None:
+        """Return the ids of a connection's live patients who have a term, in order; None: the connection never ran.
 
         Patients whom an earlier chartferry wrote are indexed first.
 
@@ -177,7 +179,8 @@ class Store:
         """
         async with self._pool.session() as session:
             with store_border("finding patients"):
-                await index_missing(session, connection)
+                if not await index_missing(session, connection):
+                    return None
                 async with reading(session, Action.FIND) as audited:
                     found = await find_patients(session, connection, term)
                     whose = [named_patients(connection, found)]

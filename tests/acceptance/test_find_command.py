@@ -16,6 +16,8 @@ def test_a_patient_is_found_by_what_others_call_it_and_stdout_has_the_id_alone(s
     site.encrypt(key)
     with mock("generic", patients=3) as served:
         name = site.connect(served)
+        early = site.run("find", name, "--ssn", "-", stdin="000-00-0000")
+        assert (early.code, early.stdout, f"{name} was never synced" in early.stderr) == (4, "", True)
         site.sync()
         who, person = next(iter(source(served, ["Patient"]).items()))
     mrn, family, born = person["identifier"][0], person["name"][0]["family"], person["birthDate"]

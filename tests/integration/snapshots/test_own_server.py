@@ -322,3 +322,16 @@ async def test_a_pooler_of_one_session_is_refused(store_url: str):
     async with pooler(store_url, lends=False, most=1) as url, await sessions.connect(url) as conn:
         with pytest.raises(StoreUnavailableError, match=r"provides one session.*pool_size"):
             await sessions.check_server(conn, url, wait_s=0.1)
+
+
+async def test_who_reads_in_a_second_session_is_refused_one_by_a_server_that_is_short_of_them_and_does_not_wait(
+    store_server: str, role: str
+) -> None:
+    admin(store_server, f'ALTER ROLE "{role}" CREATEROLE CONNECTION LIMIT 2')
+    name = f"short_{secrets.token_hex(4)}"
+    with database(store_server, name, f'OWNER "{role}"'):
+        given = url_of(store_server, name, user=role, password=role)
+        async with opened_store(given) as store, store.snapshot(Selection()) as snapshot, snapshot.beside():
+            with pytest.raises(StoreUnavailableError, match="too many connections for role"):
+                async with snapshot.beside():
+                    pass
