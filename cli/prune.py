@@ -1,8 +1,9 @@
-"""`chartferry prune`: deletes old versions and old quarantine; the present and its tombstones stay. The store's owner runs it."""
+"""`chartferry prune`: deletes old versions, quarantine and units; the present stays. The tables' owner runs it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -16,8 +17,8 @@ from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
 
 EXAMPLES = (
-    "chartferry prune --history 2y --quarantine 90d --dry-run",
-    "chartferry prune --history 2y --quarantine 90d",
+    "chartferry prune --history 2y --runs 1y --quarantine 90d --dry-run",
+    "chartferry prune --history 2y --runs 1y --quarantine 90d",
 )
 _AGE = re.compile(r"([1-9][0-9]{0,4})([dy])")
 AGE = "AGE"
@@ -30,6 +31,15 @@ def prune(
         str | None,
         typer.Option(
             "--history", metavar=AGE, help="Delete versions replaced that long ago: 2y, 90d.", show_default=False
+        ),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            "--runs",
+            metavar=AGE,
+            help="Delete what runs that ended that long ago had asked for, holes too.",
+            show_default=False,
         ),
     ] = None,
     quarantine: Annotated[
@@ -46,10 +56,14 @@ def prune(
 
     Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
     """
-    if history is None and quarantine is None:
-        raise typer.BadParameter("what? --history AGE, --quarantine AGE, or both")
+    if history is None and quarantine is None and runs is None:
+        raise typer.BadParameter("what? --history AGE, --runs AGE, --quarantine AGE, or several of them")
     now = datetime.now(UTC)
-    before = {"history": _before("--history", history, now), "quarantine": _before("--quarantine", quarantine, now)}
+    before = {
+        "history": _before("--history", history, now),
+        "quarantine": _before("--quarantine", quarantine, now),
+        "runs": _before("--runs", runs, now),
+    }
     invocation = invocation_of(context)
     settings = settings_of(invocation)
     pruned = in_store(
@@ -58,22 +72,26 @@ def prune(
         choose_tenant(settings, invocation.tenant),
         lambda store: store.prune(**before, dry_run=dry_run),
     )
-    code = ExitCode.COMPLETE if pruned.rows or pruned.kept_from else ExitCode.NOTHING
-    if invocation.json:
+    return _tell_pruned(pruned.rows, pruned.kept_from, dry_run=dry_run, json=invocation.json)
+
+
+def _tell_pruned(rows: Mapping[str, int], kept_from: Mapping[str, int], *, dry_run: bool, json: bool) -> ExitCode:
+    code = ExitCode.COMPLETE if rows or kept_from else ExitCode.NOTHING
+    if json:
         emit_json(
             {
                 "status": "complete" if code == ExitCode.COMPLETE else "nothing",
                 "dry_run": dry_run,
-                "rows": dict(pruned.rows),
-                "kept_from": dict(pruned.kept_from),
+                "rows": dict(rows),
+                "kept_from": dict(kept_from),
             }
         )
         return code
-    if pruned.rows:
-        print_table(("would delete from" if dry_run else "deleted from", "rows#"), list(pruned.rows.items()))
+    if rows:
+        print_table(("would delete from" if dry_run else "deleted from", "rows#"), list(rows.items()))
     else:
         tell("nothing is that old")
-    for name, run in pruned.kept_from.items():
+    for name, run in kept_from.items():
         tell(f"{name}: the first moment that can be read {'would be' if dry_run else 'is'} run {run}")
     return code
 

@@ -148,6 +148,7 @@ def run_as_json(report: RunReport) -> dict[str, Any]:
             for claim in report.claims
         ],
         "holes": [{"type": hole.resource_type, "scope": hole.scope, "reason": hole.reason} for hole in report.holes],
+        "units_pruned": report.units_pruned,
         "notes": list(report.notes),
         "requests": report.requests,
         "retries": report.retries,
@@ -196,8 +197,8 @@ def run_row(report: RunReport) -> tuple[object, ...]:
     """Return a run as a row of RUN_COLUMNS."""
     return (
         report.connection, report.id, report.status, report.mode, report.patients, sum(report.resources.values()),
-        report.new, report.changed, report.unchanged, report.deleted, len(report.holes), report.requests,
-        report.retries, float(report.seconds),
+        report.new, report.changed, report.unchanged, report.deleted,
+        None if report.units_pruned else len(report.holes), report.requests, report.retries, float(report.seconds),
     )  # fmt: skip
 
 
@@ -214,6 +215,10 @@ def print_holes(
             write(f"hole     {report.connection}: {line}")
         if len(lines) < len(report.holes) or (len(lines) > most and not every):
             write(f"hole     {report.connection}: all {len(report.holes):,}: `chartferry runs {report.id}`")
+        if report.units_pruned:
+            write(
+                f"note     {report.connection}: what run {report.id} asked for was pruned: its holes are known no more"
+            )
         if report.quarantined:
             write(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
         for note in report.notes:

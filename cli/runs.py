@@ -127,11 +127,11 @@ def _print_details(report: RunReport) -> None:
 
 
 def what_next(report: RunReport) -> str:
-    """Return the next command, and why; nothing for a run that is complete or in progress."""
+    """Return the next command, and why; nothing for a run that is complete, in progress, or long past."""
     pulled = report.kind == "pull"
     again = f"`chartferry pull {report.connection} -`" if pulled else f"`chartferry sync {report.connection}`"
     match report.status:
-        case "partial":
+        case "partial" if not report.units_pruned:
             return f"{again} {'tries again' if pulled else 'requests the holes first'}"
         case "interrupted":
             return f"{again} resumes it; `chartferry runs discard {report.id}` gives it up"

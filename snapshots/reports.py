@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
+from psycopg.rows import dict_row
 
 from snapshots.certificates import certificates_of
 from snapshots.report import Claim, Hole, RunReport
@@ -63,53 +64,22 @@ async def reports(conn: AsyncConnection[Any], runs: Sequence[int]) -> list[RunRe
         if received := sum(counts[:3]):
             resources[run][resource_type] = received
     certificates = await certificates_of(conn, runs)
-    found = await conn.execute(_SQL["runs"], wanted)
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_SQL["runs"], wanted)
+        found = await cursor.fetchall()
     return [
         RunReport(
-            id=run,
-            connection=connection,
-            status=status,
-            mode=mode,
-            resources=resources[run],
-            patients=patients,
-            new=totals[run][0],
-            changed=totals[run][1],
-            unchanged=totals[run][2],
-            deleted=totals[run][3],
-            quarantined=quarantined,
-            holes=holes[run],
-            notes=notes,
-            requests=requests,
-            retries=retries,
-            retries_spent=spent,
-            retries_left=left,
-            down_until=down_until,
-            seconds=round(max(seconds, 0.0), 3),
-            error=error,
-            cohort=cohort,
-            certificates=certificates.get(run, ()),
-            claims=tuple(Claim(**claim) for claim in claims),
-            kind=kind,
+            **{
+                **row,
+                "seconds": round(max(row["seconds"], 0.0), 3),
+                "claims": tuple(Claim(**claim) for claim in row["claims"]),
+                **dict(zip(("new", "changed", "unchanged", "deleted"), totals[row["id"]], strict=True)),
+            },
+            resources=resources[row["id"]],
+            holes=holes[row["id"]],
+            certificates=certificates.get(row["id"], ()),
         )
-        async for (
-            run,
-            connection,
-            status,
-            mode,
-            patients,
-            notes,
-            requests,
-            retries,
-            spent,
-            left,
-            down_until,
-            seconds,
-            error,
-            quarantined,
-            cohort,
-            claims,
-            kind,
-        ) in found
+        for row in found
     ]
 
 

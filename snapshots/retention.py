@@ -1,4 +1,4 @@
-"""Deletes what was kept long enough: replaced versions, and quarantined input. Never the present, a tombstone, or a run.
+"""Deletes what was kept long enough: replaced versions, quarantined input, and units. Never the present, a tombstone, or a run.
 
 Each run's part is one transaction with its event in the audit, so that a call that was cut loses nothing, and the next goes on.
 History is kept from a run on, which is noted before anything is deleted: `opening` refuses every earlier moment from then on.
@@ -36,6 +36,7 @@ _HISTORY = _Part(
     ("resource_history", "member_history"), _SQL["replaced_by"], _SQL["count_replaced"], _SQL["delete_replaced"]
 )
 _QUARANTINE = _Part(("quarantine",), _SQL["quarantined_by"], _SQL["count_quarantine"], _SQL["delete_quarantine"])
+_UNITS = _Part(("unit",), _SQL["asked_by"], _SQL["count_units"], _SQL["delete_units"])
 
 
 class Pruned(NamedTuple):
@@ -46,11 +47,16 @@ class Pruned(NamedTuple):
 
 
 async def prune(
-    session: TenantSession, *, history: datetime | None, quarantine: datetime | None, dry_run: bool = False
+    session: TenantSession,
+    *,
+    history: datetime | None,
+    quarantine: datetime | None,
+    runs: datetime | None,
+    dry_run: bool = False,
 ) -> Pruned:
-    """Delete what no moment since `history` needs, and what runs that had ended by `quarantine` put there; None: nothing of it.
+    """Delete what no moment since `history` needs, and of runs that had ended by then quarantined input and units.
 
-    The session is the owner's. `Store.prune` says what it raises.
+    None: nothing of it. The session is the owner's. `Store.prune` says what it raises.
     """
     rows, kept_from = Counter[str](), {}
     with store_border("pruning the store"):
@@ -60,6 +66,8 @@ async def prune(
             rows += await _of_runs(session, _HISTORY, history, dry_run=dry_run)
         if quarantine is not None:
             rows += await _of_runs(session, _QUARANTINE, quarantine, dry_run=dry_run)
+        if runs is not None:
+            rows += await _of_runs(session, _UNITS, runs, dry_run=dry_run)
     await seal(session)
     return Pruned(dict(sorted(rows.items())), kept_from)
 

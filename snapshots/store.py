@@ -201,18 +201,24 @@ class Store:
         return erased
 
     async def prune(
-        self, *, history: datetime | None = None, quarantine: datetime | None = None, dry_run: bool = False
+        self,
+        *,
+        history: datetime | None = None,
+        quarantine: datetime | None = None,
+        runs: datetime | None = None,
+        dry_run: bool = False,
     ) -> Pruned:
-        """Delete versions that no moment since `history` needs, and quarantined input of runs that had ended by `quarantine`.
+        """Delete versions that no moment since `history` needs, and of runs that had ended quarantined input and units.
 
-        The owner does it. It deletes run by run, and notes each in the audit: a call that was cut is gone on with by the next.
+        `quarantine`, `runs`: by when they had ended. Units that later runs, proofs and exports look at stay. The owner does it.
+        It deletes run by run, and notes each in the audit: a call that was cut is gone on with by the next.
         `dry_run`: only count.
 
         Raises:
             MissingRightsError: the login does not own the tables.
         """
         async with self._pool.owner_session() as session:
-            return await prune(session, history=history, quarantine=quarantine, dry_run=dry_run)
+            return await prune(session, history=history, quarantine=quarantine, runs=runs, dry_run=dry_run)
 
     async def rotate(self) -> Rotated:
         """Encrypt with the current key what older keys have encrypted; the owner does it, and no run goes on meanwhile.

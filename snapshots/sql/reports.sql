@@ -5,20 +5,22 @@ WHERE %(connection)s::text IS NULL OR c.name = %(connection)s ORDER BY run.id DE
 
 -- name: runs
 -- Runs with their quarantine counted. A run that is not closed and whose connection's lock (see ledger.lock) nobody holds was
--- interrupted. The mode of a run that was to choose is the one it took: its units tell, and all are of one way.
-SELECT run.id, c.name, stands.status,
+-- interrupted. The mode of a run that was to choose is the one it took: its units tell, and all are of one way; once they are
+-- pruned, that it had units and no export job does.
+SELECT run.id, c.name AS connection, stands.status,
     CASE WHEN run.mode <> 'auto' THEN run.mode
         WHEN EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id) THEN 'bulk'
         ELSE coalesce((
             SELECT CASE WHEN u.kind IN ('file', 'no-file', 'deleted-file', 'error-file') THEN 'bulk' ELSE 'crawl' END
-            FROM unit u WHERE u.run = run.id LIMIT 1), 'auto')
-    END,
+            FROM unit u WHERE u.run = run.id LIMIT 1), CASE WHEN run.units_pruned THEN 'crawl' ELSE 'auto' END)
+    END AS mode,
     run.patients, run.notes, run.requests, run.retries,
     run.retries_spent, run.retries_left, run.down_until,
     extract(epoch FROM CASE stands.status WHEN 'running' THEN now() WHEN 'interrupted' THEN (
         SELECT k.at FROM last_known k WHERE k.run = run.id
-    ) ELSE run.finished_at END - run.started_at - run.idle)::float8, run.error,
-    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id), coalesce(run.cohort, '{}'), run.claims, run.kind
+    ) ELSE run.finished_at END - run.started_at - run.idle)::float8 AS seconds, run.error,
+    (SELECT count(*)::int FROM quarantine q WHERE q.run = run.id) AS quarantined, coalesce(run.cohort, '{}') AS cohort, run.claims,
+    run.kind, run.units_pruned
 FROM run JOIN connection c ON c.id = run.connection CROSS JOIN LATERAL (
     SELECT CASE WHEN run.status = 'running' AND NOT EXISTS (
         SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1

@@ -38,3 +38,37 @@ SELECT count(*) FROM quarantine WHERE run = %(run)s
 -- name: delete_quarantine
 -- What a run has put into quarantine; its units keep saying that it was.
 WITH rows AS (DELETE FROM quarantine WHERE run = %(run)s RETURNING 1) SELECT count(*) FROM rows
+
+-- name: asked_by
+-- Runs that had ended by a moment and have units that nobody needs. Needed are those of the newest run (its holes are asked for
+-- first) and of each selection's and knowledge's newest sync (a proof explains with its holes what is missing, an export those of
+-- the types that it lists no more); of runs that a watermark or a lag rests on; and of exports: since the last full one, the newest
+-- that brought each type, those with a job that still lives at its server, and those that brought parts of resources only.
+WITH ended AS (
+    SELECT * FROM run WHERE kind = 'sync' AND status IN ('complete', 'partial', 'nothing')
+), export AS (
+    SELECT r.*, b.deleted, b.elements FROM run r JOIN bulk_job b ON b.run = r.id
+), needed (run) AS (
+    SELECT max(id) FROM run WHERE finished_at IS NOT NULL GROUP BY connection
+    UNION SELECT max(id) FROM ended GROUP BY connection, selection
+    UNION SELECT max(id) FROM ended GROUP BY connection, knowledge
+    UNION SELECT run FROM watermark
+    UNION SELECT run FROM lag
+    UNION SELECT id FROM export e WHERE NOT e.deleted OR e.elements OR e.id >= (
+        SELECT max(f.id) FROM run f WHERE f.connection = e.connection AND f.knowledge = e.knowledge AND f.kind = 'sync' AND f.full_listing
+    )
+    UNION SELECT max(e.id) FROM export e JOIN unit u ON u.run = e.id
+        WHERE u.kind = 'file' AND u.records > 0 GROUP BY e.connection, e.selection, u.resource_type
+)
+SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
+WHERE run.finished_at <= %(before)s AND run.id NOT IN (SELECT run FROM needed) AND EXISTS (SELECT FROM unit u WHERE u.run = run.id)
+ORDER BY run.id
+
+-- name: count_units
+-- How many units a run has.
+SELECT count(*) FROM unit WHERE run = %(run)s
+
+-- name: delete_units
+-- What a run asked for. The run stays: versions name it, and moments are read by it.
+WITH units AS (DELETE FROM unit WHERE run = %(run)s RETURNING 1), told AS (UPDATE run SET units_pruned = true WHERE id = %(run)s)
+SELECT count(*) FROM units

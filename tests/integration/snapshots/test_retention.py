@@ -6,18 +6,21 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import orjson
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.audit_event import Action
-from snapshots.errors import HistoryPrunedError
+from snapshots.errors import HistoryPrunedError, StoreError
 from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.store import Store
+from snapshots.unit import Unit
 from snapshots.witness import Deletion, Said
-from tests.integration.snapshots.stored import execute, record, rows, scope
+from tests.integration.snapshots.stored import execute, failed, file, full_run, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
 _NUMBERS = itertools.count(1)
@@ -152,3 +155,123 @@ async def test_of_quarantine_what_ended_runs_left_is_deleted(store: Store, store
     )
     assert (await store.prune(quarantine=T0 + timedelta(days=1))).rows == {"quarantine": 2}
     assert rows(store_url, "SELECT run FROM quarantine") == [(3,)]
+
+
+UNITS = (search(patient="p1"), search("Condition", patient="p1"))
+WAITING = """
+SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND pid IN (
+    SELECT pid FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+
+
+async def asked(store: Store, *units: Unit) -> None:
+    """A night of the year 2020 that asks for the units, and misses the last of them."""
+    results = [*map(settled, units[:-1]), failed(units[-1])]
+    run = await store.begin_run(scope(), clock=lambda: T0)
+    await full_run(run, [record("a", (next(_NUMBERS), "p1", ()))], units, results=results)
+
+
+async def test_what_runs_asked_for_is_deleted_run_by_run_and_they_keep_their_numbers_and_moments(
+    store: Store, store_url: str
+) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS)
+    before = [await read(store, "mercy", run) for run in (1, 2, 3)]
+    newest = await store.run(3)
+    told = await store.prune(runs=T0, dry_run=True)
+    done = await store.prune(runs=T0)
+    assert (done, done.rows, done.kept_from) == (told, {"unit": 4}, {})
+    assert rows(store_url, "SELECT DISTINCT run FROM unit") == [(3,)]
+    assert (await store.prune(runs=T0)).rows == {}
+    events = rows(store_url, "SELECT runs, erased FROM audit_event WHERE action = 'prune' ORDER BY id")
+    assert events == [([1], {"unit": 2}), ([2], {"unit": 2})]
+    old = await store.run(1)
+    assert (old.status, old.resources, list(old.holes), old.units_pruned) == ("partial", {"Observation": 1}, [], True)
+    assert await store.run(3) == newest
+    assert [await read(store, "mercy", run) for run in (1, 2, 3)] == before
+    assert [one.run for one in (await store.chart_history("mercy", "p1")).changes] == [1, 2, 3]
+
+
+JOB = (
+    "INSERT INTO bulk_job (run, status_url, kicked_off_at, request, manifest_complete, deleted, elements) "
+    "VALUES (1, 'u', now(), 'r', true, {}, {})"
+)
+ENDED = JOB.format("true", "false")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE run SET finished_at = NULL, status = 'running' WHERE id = 1",
+        "UPDATE run SET finished_at = now() WHERE id = 1",
+        "UPDATE run SET selection = 'group:G', knowledge = '' WHERE id > 1",
+        "UPDATE run SET knowledge = 'export' WHERE id > 1",
+        "INSERT INTO watermark VALUES (1, 'all', 'Condition', '2020', 1)",
+        "INSERT INTO lag VALUES (1, 'all', 'Condition', 'p9', NULL, 1)",
+        JOB.format("false", "false"),
+        JOB.format("true", "true"),
+        f"{ENDED}; UPDATE run SET full_listing = id = 1",
+        f"{ENDED}; UPDATE unit SET kind = 'file', records = 1 WHERE run = 1",
+    ],
+    ids=["open", "young", "selection", "knowledge", "watermark", "lag", "job", "elements", "full-export", "type"],
+)
+async def test_what_an_open_hole_a_watermark_or_an_export_needs_is_no_old_unit(
+    store: Store, store_url: str, statement: str
+) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS)
+    execute(store_url, "DELETE FROM watermark; DELETE FROM lag; UPDATE run SET full_listing = id = 3")
+    assert (await store.prune(runs=T0, dry_run=True)).rows == {"unit": 4}
+    execute(store_url, statement)
+    assert (await store.prune(runs=T0)).rows == {"unit": 2}
+    assert rows(store_url, "SELECT DISTINCT run FROM unit ORDER BY run") == [(1,), (3,)]
+
+
+async def test_of_exports_the_newest_that_brought_a_type_keeps_its_units(store: Store, store_url: str) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS, file())
+        execute(store_url, ENDED.replace("(1,", "((SELECT max(id) FROM run),"))
+    execute(store_url, "DELETE FROM watermark; DELETE FROM lag; UPDATE run SET full_listing = id = 3")
+    execute(store_url, "UPDATE unit SET records = 7, state = 'settled' WHERE kind = 'file' AND run < 3")
+    assert (await store.prune(runs=T0)).rows == {"unit": 3}
+    assert rows(store_url, "SELECT DISTINCT run FROM unit ORDER BY run") == [(2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("held", "left"),
+    [
+        ("SELECT FROM unit WHERE run = 1 FOR UPDATE", 4),
+        ("SELECT FROM run WHERE id = 2 FOR UPDATE", 2),
+        ("LOCK TABLE audit_event IN SHARE MODE", 4),
+        ("LOCK TABLE audit_seal IN SHARE MODE", 0),
+    ],
+    ids=["first run", "second run", "its event", "its seal"],
+)
+async def test_a_pruning_of_units_that_is_killed_at_any_statement_is_gone_on_with(
+    store: Store, store_url: str, held: str, left: int
+) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS)
+    async with (
+        await psycopg.AsyncConnection.connect(store_url) as conn,
+        anyio.create_task_group() as group,
+    ):
+        await conn.execute("SET search_path = tenant_default; SET app.current_tenant_id = 'default'")
+        await conn.execute(held)  # type: ignore[arg-type]  # a test's own
+        group.start_soon(_cut, store)
+        hit = None
+        while hit is None:
+            hit = await (await conn.execute(WAITING)).fetchone()
+            await anyio.lowlevel.checkpoint()
+    assert rows(store_url, "SELECT count(*) FROM unit WHERE run < 3") == [(left,)]
+    told = rows(store_url, "SELECT erased FROM audit_event WHERE action = 'prune'")
+    assert sum(erased["unit"] for (erased,) in told) == 4 - left
+    assert sum((await store.prune(runs=T0)).rows.values()) == left
+    assert [(await store.run(run)).units_pruned for run in (1, 2, 3)] == [True, True, False]
+    assert (await store.audit.verify()).faults == ()
+
+
+async def _cut(store: Store) -> None:
+    with pytest.raises(StoreError):
+        await store.prune(runs=T0)
