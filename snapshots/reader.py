@@ -104,7 +104,9 @@ class Snapshot:
     async def find_mentioned(self) -> None:
         """Find what the selected patients' charts refer to, if the selection asks for it."""
         if self._of.selection.mentioned and self._of.selection.patients is not None:
+            await self.fetch(sql.SQL(_SQL["little_memory"]))
             found = await self.fetch(self._of.mentioned_by_charts())
+            await self.fetch(sql.SQL(_SQL["settings"]))
             self._of = replace(self._of, mentioned=tuple((row[0], row[1], row[2]) for row in found))
 
     @asynccontextmanager

@@ -2,6 +2,11 @@
 -- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
 
+-- name: little_memory
+-- A recursive query is given, and clears, as much as its rows may need by the planner's estimate, which is a hundred billion: of 64 MB
+-- that takes a second for one chart.
+SELECT set_config('work_mem', '4MB', true)
+
 -- name: limits
 -- What a user's query may take. Sorts and hashes beyond the memory go to the disk; one worker, so that it is not taken several times.
 SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work_mem', %(memory)s, true),
@@ -135,10 +140,13 @@ r.resource_type = ANY({types}::text[])
 
 -- name: mentioned
 -- Keys of what the charts of these patients mention, and of what that mentions, where it is of no patient: Medication, Practitioner, …
+-- Most of a chart's references come many times, and the pattern costs 20 us.
 WITH RECURSIVE mention (connection, reference) AS (
-    SELECT r.connection, substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
-    FROM {rows} r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
-    WHERE {selected}
+    SELECT d.connection, substring(d.reference FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$') FROM (
+        SELECT DISTINCT r.connection, found #>> '{{}}' AS reference
+        FROM {rows} r CROSS JOIN LATERAL jsonb_path_query(r.body, '$.**.reference') found
+        WHERE {selected}
+    ) d
     UNION
     SELECT s.connection, substring(found #>> '{{}}' FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$')
     FROM mention m CROSS JOIN LATERAL ({shared}) s CROSS JOIN LATERAL jsonb_path_query(s.body, '$.**.reference') found
