@@ -40,7 +40,7 @@ from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
-from cli.warehouse import DEFAULT_SCHEMA, SchemaOption, ToOption, checked_url, run_load, show_loaded
+from cli.warehouse import SchemaOption, ToOption, checked_warehouse, run_load, show_loaded
 from config.settings import Settings
 from exports.delivery.place_name import destination_of
 from exports.formats.file_formats import DATABASES, FORMATS, TABLES, TYPED
@@ -66,6 +66,7 @@ EXAMPLES = (
     "chartferry export --out s3://bucket/charts --encrypt-to file:partners.txt",
     "chartferry export --publish dataset --connection mercy-epic",
     "chartferry export --format postgres --to env:WAREHOUSE_URL",
+    "chartferry export --format delta --to lake",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
 _BESIDE_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
@@ -184,7 +185,7 @@ def export(
         raise typer.BadParameter("--base-url is said with --publish")
     moment = checked_moment(as_of)
     if to is not None or {*DATABASES} & {*split_words(formats)}:
-        _refuse_beside(context, _BESIDE_TO, "--format postgres, which loads views into a database")
+        _refuse_beside(context, _BESIDE_TO, f"--format {' or '.join(DATABASES)}, which load views into tables")
         wanted = _to_database(reading, to, schema=schema, formats=formats, views=views, strict=strict)
         return _load(reading, wanted, as_of=moment, changed_since=changed_since)
     if schema is not None:
@@ -288,11 +289,8 @@ def _to_database(
     views: list[str] | None,
     strict: bool,
 ) -> WarehouseRequest:
-    if schema is not None and not schema.strip():
-        raise typer.BadParameter("--schema is empty; without it, it is " + DEFAULT_SCHEMA)
     return WarehouseRequest(
-        url=checked_url(to, split_words(formats)),
-        schema=schema or DEFAULT_SCHEMA,
+        into=checked_warehouse(to, schema, split_words(formats)),
         views=tuple(views or reading.settings.export.views),
         types=reading.types,
         connections=reading.connections,
@@ -307,7 +305,7 @@ def _load(
     settings, tenant, actor, terminal = reading.settings, reading.tenant, reading.actor, reading.invocation.terminal
     done = supervise(
         lambda: run_load(settings, tenant, actor, request, as_of=as_of, changed_since=changed_since, terminal=terminal),
-        resume="nothing was changed; run it again",
+        resume="run it again",
     )
     return show_loaded(done, json=reading.invocation.json)
 

@@ -1,4 +1,4 @@
-"""`chartferry export --format postgres`: loads views into tables of another Postgres, and prints what was done.
+"""`chartferry export --format postgres|delta`: loads views into tables elsewhere, and prints what was done.
 
 `export` reads the command line.
 """
@@ -23,7 +23,9 @@ from config.settings import Settings
 from exports.delivery.manifest import instant, states
 from exports.formats.file_formats import DATABASES
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
-from exports.warehouse.target import has_password
+from exports.warehouse.place_of_tables import delta_folder
+from exports.warehouse.target import PostgresSchema, has_password
+from exports.warehouse.warehouse_port import Warehouse
 from snapshots.actor import Actor
 from snapshots.selection import Selection
 
@@ -33,8 +35,8 @@ ToOption = Annotated[
     str | None,
     typer.Option(
         "--to",
-        metavar="URL|env:NAME",
-        help="With --format postgres: the database to load views into; its password from env:NAME, ~/.pgpass or a service.",
+        metavar="URL|env:NAME|DIR",
+        help="The database of --format postgres, its password from env:NAME or ~/.pgpass; the folder of --format delta.",
         show_default=False,
     ),
 ]
@@ -43,23 +45,36 @@ SchemaOption = Annotated[
     typer.Option(
         "--schema",
         metavar="NAME",
-        help=f"With --to: the schema of the tables; default: {DEFAULT_SCHEMA}.",
+        help=f"With --format postgres: the schema of the tables; default: {DEFAULT_SCHEMA}.",
         show_default=False,
     ),
 ]
 
 
-def checked_url(to: str | None, formats: Sequence[str]) -> str:
-    """Return the database's URL; a usage error without it, with other formats, or with a password that others could see.
+def checked_warehouse(to: str | None, schema: str | None, formats: Sequence[str]) -> Warehouse:
+    """Return where views are loaded to; a usage error without --to, with other formats, or with a password that others could see.
 
     Raises:
         SecretUnreadableError: `env:NAME` or `file:PATH` cannot be read.
-        PlanError: it is no URL.
+        PlanError: it is no such place, or nothing is installed that writes there.
     """
     if to is None:
-        raise typer.BadParameter("--format postgres needs --to: the database, as --to env:NAME or --to service=NAME")
-    if {*formats} != {*DATABASES}:
-        raise typer.BadParameter("--to takes --format postgres, and no other format beside it")
+        found = "a folder or a URL" if "delta" in formats else "the database, as --to env:NAME or --to service=NAME"
+        raise typer.BadParameter(f"--format {','.join(formats)} needs --to: {found}")
+    if len({*formats}) != 1 or not {*formats} <= {*DATABASES}:
+        raise typer.BadParameter(f"--to takes --format {' or '.join(DATABASES)}, and no other format beside it")
+    if "delta" in formats:
+        if schema is not None:
+            raise typer.BadParameter(
+                "--schema is said with --format postgres; of --format delta each table is a folder"
+            )
+        return delta_folder(to)
+    if schema is not None and not schema.strip():
+        raise typer.BadParameter(f"--schema is empty; without it, it is {DEFAULT_SCHEMA}")
+    return PostgresSchema(_url(to), schema or DEFAULT_SCHEMA)
+
+
+def _url(to: str) -> str:
     if to.startswith(("env:", "file:")):
         url = SecretRef.parse(to, Path.cwd()).read(os.environ).reveal()
         has_password(url)

@@ -10,7 +10,7 @@ from exports.errors import PlanError
 FORMATS = ("ndjson", "csv", "parquet", "duckdb")
 TABLES = ("csv", "parquet", "duckdb")
 TYPED = ("parquet", "duckdb")  # of TABLES: Arrow types their columns, and compression is their own
-DATABASES = ("postgres",)  # what `warehouse` loads views into, beside files
+DATABASES = ("postgres", "delta")  # what `warehouse` loads views into, beside files
 CSV_DIALECTS = ("postgres", "pandas", "excel")  # `csv_dialect` says what each is
 Compression = Literal["gzip", "zstd", "none"]
 ENDINGS: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst", "none": ""}

@@ -1,6 +1,6 @@
-"""The use case: loads the views of one snapshot into tables of another Postgres, all in one transaction.
+"""The use case: loads the views of one snapshot into tables elsewhere: of another Postgres, or of Delta Lake.
 
-Whole, or what has changed since the run that the tables hold. `target` owns the tables; the caller opens the snapshot.
+Whole, or what has changed since the run that the tables hold. `target` and `delta` own the tables; the caller opens the snapshot.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from psycopg.sql import SQL
@@ -21,7 +21,7 @@ from exports.formats.table_columns import TableColumn, table_columns
 from exports.run import FileProgress
 from exports.snapshot_port import ShownRun, Snapshot, UnendedRun
 from exports.tables import ViewRows, compiled_over
-from exports.warehouse.target import Held, Standing, Target, changed_type, opened_target, too_long
+from exports.warehouse.warehouse_port import Held, OpenWarehouse, Standing, Warehouse
 
 CONNECTION_PATH, KEY_PATH = "%connection", "getResourceKey()"
 
@@ -30,11 +30,10 @@ CONNECTION_PATH, KEY_PATH = "%connection", "getResourceKey()"
 class WarehouseRequest:
     """What is loaded, and where to. Empty `views`: all built-in ones, of these `types` (empty: all).
 
-    `url` is libpq's, and may contain a password. `strict`: a value that does not fit its column fails the load.
+    `strict`: a value that does not fit its column fails the load.
     """
 
-    url: str = field(repr=False)
-    schema: str
+    into: Warehouse
     views: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     connections: tuple[str, ...] = ()
@@ -87,32 +86,36 @@ class _Table:
 async def load_warehouse(
     request: WarehouseRequest, snapshot: Snapshot, *, on_progress: Callable[[FileProgress], None] = lambda _: None
 ) -> Loaded:
-    """Bring a table for each view to what the snapshot shows: readers see the former rows of all of them, or the new ones.
+    """Bring a table for each view to what the snapshot shows: readers see the former rows of each of them, or the new ones.
 
     A snapshot of what has changed replaces the rows of changed resources, and deletes those of resources that are gone. Tables
-    keep their rights and what depends on them. A column that a view has gained is added.
+    keep their rights and what depends on them. A column that a view has gained is added. Where the tables become visible one
+    after the other, those that hold what the changes lead to already stay as they are: so a load goes on that broke off.
 
     Raises:
         ViewError, ViewDataError: a view is wrong; or the request is strict, and a value does not fit.
         PlanError: views with one name, or of types that are left out, or changes of views without connection and key.
-        WarehouseError: the database refuses, a table is somebody else's, or does not hold what the changes begin at.
+        WarehouseError: the place refuses, a table is somebody else's, or does not hold what the changes begin at.
     """
     tables = [_table(view, snapshot) for view in _views(request)]
-    _check(tables, request.schema, changes=snapshot.changed_since is not None)
+    _check(tables, changes=snapshot.changed_since is not None)
+    request.into.check({one.view.name: one.columns for one in tables})
     notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
     of = (snapshot.as_of, snapshot.shown, snapshot.left_by, snapshot.not_included, notes)
-    async with opened_target(request.url, request.schema) as target:
+    async with request.into.opened() as target:
         if not snapshot.runs:
             return Loaded(str(target), (), *of)
         standing = {one.view.name: await target.standing(one.view.name) for one in tables}
-        for one in tables:
+        work = _Work(target, snapshot, request, on_progress)
+        todo = [one for one in tables if not work.is_done(one, standing[one.view.name])]
+        for one in todo:
             _check_standing(one, standing[one.view.name], request, snapshot, target)
         if snapshot.changed_since is not None:
-            await _note_changes(tables, target, snapshot)
-        work = _Work(target, snapshot, request, on_progress)
-        done = [await work.load(one, standing[one.view.name]) for one in tables]
+            await _note_changes(todo, target, snapshot)
+        done = {one.view.name: await work.load(one, standing[one.view.name]) for one in todo}
         await snapshot.end()
-        return Loaded(str(target), tuple(done), *of)
+    loaded = (done.get(one.view.name, LoadedTable(one.view.name, 0, 0)) for one in tables)
+    return Loaded(str(target), tuple(replace(one, deleted=target.deleted.get(one.name, 0)) for one in loaded), *of)
 
 
 def _views(request: WarehouseRequest) -> list[LoadedView]:
@@ -140,12 +143,10 @@ def _is_of_resource(selection: Mapping[str, object]) -> bool:
     return not {"forEach", "forEachOrNull", "repeat"} & selection.keys()
 
 
-def _check(tables: Sequence[_Table], schema: str, *, changes: bool) -> None:
+def _check(tables: Sequence[_Table], *, changes: bool) -> None:
     names = [one.view.name for one in tables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two views are named {', '.join(twice)}, and would share one table; rename one of them")
-    if cut := too_long([schema, *names, *(column.name for one in tables for column in one.columns)]):
-        raise PlanError(f"Postgres cuts names off after 63 bytes; shorten {', '.join(cut)}")
     keyless = [one.view.name for one in tables if not one.key]
     if changes and keyless:
         raise PlanError(
@@ -155,13 +156,13 @@ def _check(tables: Sequence[_Table], schema: str, *, changes: bool) -> None:
 
 
 def _check_standing(
-    one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: Target
+    one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: OpenWarehouse
 ) -> None:
     """Refuse a table that is somebody else's, that has other types, or that does not hold what the changes begin at."""
     name, changes = one.view.name, snapshot.changed_since is not None
     if standing is not None and standing.held is None:
-        raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another schema")
-    if standing is not None and (retyped := changed_type(standing, one.columns)):
+        raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another place")
+    if standing is not None and (retyped := _retyped(standing.columns, target.types(one.columns))):
         raise WarehouseError(
             f"{name} in {target}: {', '.join(retyped)} now has another type; drop the table, and load it whole"
         )
@@ -183,7 +184,12 @@ def _check_standing(
         raise WarehouseError(f"{name} in {target} {why}: {named}load it whole, without --changed-since")
 
 
-async def _note_changes(tables: Sequence[_Table], target: Target, snapshot: Snapshot) -> None:
+def _retyped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the columns that have another type than before."""
+    return [name for name, type_ in now.items() if before.get(name, type_) != type_]
+
+
+async def _note_changes(tables: Sequence[_Table], target: OpenWarehouse, snapshot: Snapshot) -> None:
     """Tell the target which resources have changed or are gone: also one that a view shows no more has to leave its table."""
     for type_ in sorted({one.view.resource for one in tables}):
         keys = [SQL("SELECT connection, id FROM {} AS r").format(source) for source in snapshot.sources(type_)]
@@ -196,31 +202,38 @@ async def _note_changes(tables: Sequence[_Table], target: Target, snapshot: Snap
 class _Work:
     """One snapshot on its way into one target."""
 
-    target: Target
+    target: OpenWarehouse
     snapshot: Snapshot
     request: WarehouseRequest
     on_progress: Callable[[FileProgress], None]
+
+    def is_done(self, one: _Table, standing: Standing | None) -> bool:
+        """Whether a load of these changes that broke off has brought this table to where they lead."""
+        is_split = self.snapshot.changed_since is not None and not self.target.at_once
+        return is_split and standing is not None and standing.held == self._held(one)
+
+    def _held(self, one: _Table) -> Held:
+        view, snapshot = one.view, self.snapshot
+        return Held(view.name, view.digest, self.request.checksum, instant(snapshot.as_of), snapshot.left_by)
 
     async def load(self, one: _Table, standing: Standing | None) -> LoadedTable:
         """Bring one table to what the snapshot shows."""
         name, target = one.view.name, self.target
         before = {} if standing is None else standing.columns
-        added = [column for column in one.columns if column.name not in before]
-        deleted = 0
+        now = target.types(one.columns)
         if standing is None:
             await target.make(name, one.columns, one.key)
         elif self.snapshot.changed_since is None:
-            await target.extend(name, added)
-            deleted = await target.empty(name)
+            await target.extend(name, [column for column in one.columns if column.name not in before])
+            await target.empty(name)
         else:
-            deleted = await target.forget(name, one.view.resource, *one.key)
+            await target.forget(name, one.view.resource, *one.key)
         rows = ViewRows(one.compiled, self.snapshot, strict=self.request.strict)
         await target.fill(name, one.columns, self._passing(name, rows))
-        held = Held(name, one.view.digest, self.request.checksum, instant(self.snapshot.as_of), self.snapshot.left_by)
-        await target.note_held(name, held)
-        unfilled = tuple(sorted(before.keys() - {column.name for column in one.columns}))
-        new = () if standing is None else tuple(column.name for column in added)
-        return LoadedTable(name, rows.rows, deleted, new, unfilled, rows.left_empty, rows.left_out)
+        await target.note_held(name, self._held(one))
+        unfilled = tuple(sorted(before.keys() - now.keys()))
+        added = () if standing is None else tuple(column for column in now if column not in before)
+        return LoadedTable(name, rows.rows, 0, added, unfilled, rows.left_empty, rows.left_out)
 
     async def _passing(self, name: str, rows: ViewRows) -> AsyncIterator[bytes]:
         size = 0

@@ -7,9 +7,11 @@ and what they hold. Errors of that Postgres are told by their SQLSTATE alone: th
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -19,11 +21,15 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from exports.errors import PlanError, WarehouseError
 from exports.formats.table_columns import Kind, TableColumn
 from exports.snapshot_port import RowChunks
+from exports.warehouse.warehouse_port import Held, Standing
 from snapshots.errors import UNENCODED, describe_server, is_misread, refusal
 
 _OURS = "chartferry"
 _SECRET = b"*"  # how libpq marks an option that is not to be shown
 _LONGEST_NAME = 63  # bytes: Postgres cuts longer names off
+_SYSTEM_COLUMNS = frozenset(
+    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+)  # Postgres documentation, 5.6 System Columns
 _DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "client_encoding": "utf8"}
 _TYPES: dict[Kind, str] = {
     "text": "text",
@@ -55,26 +61,24 @@ def has_password(url: str) -> bool:
     return any(one.keyword.decode() in given for one in pq.Conninfo.get_defaults() if one.dispchar == _SECRET)
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601).
+class PostgresSchema:
+    """A schema of another Postgres, with a table for each view; `url` is libpq's, and may contain a password."""
 
-    `run` ended last of the runs whose work it is: several moments may have one `as_of`, since that is when a run began.
-    """
+    def __init__(self, url: str, schema: str) -> None:
+        self._url = url
+        self._schema = schema
 
-    view: str
-    digest: str
-    request: str
-    as_of: str
-    run: int | None
+    def check(self, tables: Mapping[str, Sequence[TableColumn]]) -> None:
+        """Refuse names that Postgres would cut off, and columns that every table of its own has."""
+        columns = {one.name for one in chain(*tables.values())}
+        if cut := [name for name in (self._schema, *tables, *sorted(columns)) if len(name.encode()) > _LONGEST_NAME]:
+            raise PlanError(f"Postgres cuts names off after {_LONGEST_NAME} bytes; shorten {', '.join(cut)}")
+        if taken := sorted(columns & _SYSTEM_COLUMNS):
+            raise PlanError(f"every table of Postgres has columns named {', '.join(taken)} already; rename the view's")
 
-
-@dataclass(frozen=True)
-class Standing:
-    """A table as it stands. `held` is None if it is not chartferry's; `columns` have their Postgres types."""
-
-    columns: dict[str, str]
-    held: Held | None
+    def opened(self) -> AbstractAsyncContextManager[Target]:
+        """Open the schema; all is one transaction."""
+        return opened_target(self._url, self._schema)
 
 
 @asynccontextmanager
@@ -105,7 +109,10 @@ async def opened_target(url: str, schema: str) -> AsyncIterator[Target]:
 class Target:
     """One schema of a warehouse, within a transaction."""
 
+    at_once = True
+
     def __init__(self, conn: AsyncConnection[Any], schema: str, where: str) -> None:
+        self.deleted: Counter[str] = Counter()
         self._conn = conn
         self._schema = schema
         self._where = where
@@ -129,6 +136,10 @@ class Target:
         columns = {name: type_ for _, _, name, type_ in rows if name is not None}
         return Standing(columns, _held(comment) if is_table else None)
 
+    def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
+        """Return Postgres' types."""
+        return {one.name: _TYPES[one.kind] for one in columns}
+
     async def make(self, table: str, columns: Sequence[TableColumn], key: Sequence[str]) -> None:
         """Make a table, and its schema if that is missing; with an index on `key`, if there is one."""
         made = SQL(", ").join(SQL("{} {}").format(Identifier(one.name), SQL(_TYPES[one.kind])) for one in columns)
@@ -144,9 +155,9 @@ class Target:
             added = SQL("ALTER TABLE {} ADD COLUMN {} {}")
             await self._run(added.format(self._name(table), Identifier(one.name), SQL(_TYPES[one.kind])))
 
-    async def empty(self, table: str) -> int:
-        """Delete all rows, and return how many: others read the former ones until the commit; TRUNCATE would not let them."""
-        return await self._run(SQL("DELETE FROM {}").format(self._name(table)))
+    async def empty(self, table: str) -> None:
+        """Delete all rows: others read the former ones until the commit; TRUNCATE would not let them."""
+        self.deleted[table] += await self._run(SQL("DELETE FROM {}").format(self._name(table)))
 
     async def note_keys(self, type_: str, keys: AsyncIterator[bytes]) -> None:
         """Note, in lines of CSV with a header (connection, id), which resources of a type are to be replaced or are gone."""
@@ -172,13 +183,14 @@ class Target:
                         one = json.loads(line)
                         await copy.write_row((one["type"], connection, one["id"]))
 
-    async def forget(self, table: str, type_: str, connection: str, key: str) -> int:
-        """Delete the rows of the noted resources of a type, by the columns with the connection and the key; return how many."""
+    async def forget(self, table: str, type_: str, connection: str, key: str) -> None:
+        """Delete the rows of the noted resources of a type, by the columns with the connection and the key."""
         query = SQL(
             "DELETE FROM {} AS t USING (SELECT DISTINCT connection, id FROM cf_gone WHERE type = {}) AS g "
             "WHERE t.{} = g.connection AND t.{} = g.id"
         )
-        return await self._run(query.format(self._name(table), Literal(type_), Identifier(connection), Identifier(key)))
+        found = query.format(self._name(table), Literal(type_), Identifier(connection), Identifier(key))
+        self.deleted[table] += await self._run(found)
 
     async def fill(self, table: str, columns: Sequence[TableColumn], rows: AsyncIterator[bytes]) -> None:
         """Add rows: CSV with a header, an unquoted empty field is null."""
@@ -203,16 +215,6 @@ class Target:
             async with self._conn.cursor() as cursor, cursor.copy(Composed([statement])) as copy:
                 async for chunk in rows:
                     await copy.write(chunk)
-
-
-def changed_type(standing: Standing, columns: Sequence[TableColumn]) -> list[str]:
-    """Return the columns whose type in the table is another than the view's."""
-    return [one.name for one in columns if standing.columns.get(one.name, _TYPES[one.kind]) != _TYPES[one.kind]]
-
-
-def too_long(names: Sequence[str]) -> list[str]:
-    """Return the names that Postgres would cut off."""
-    return [name for name in names if len(name.encode()) > _LONGEST_NAME]
 
 
 def _with_defaults(url: str) -> str:

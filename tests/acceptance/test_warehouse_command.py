@@ -40,7 +40,10 @@ def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
     [
         (("--format", "postgres"), "needs --to"),
         (("--format", "postgres,csv", "--to", "service=x"), "no other format beside it"),
-        (("--to", "service=x"), "--to takes --format postgres"),
+        (("--to", "service=x"), "--to takes --format postgres or delta"),
+        (("--format", "delta"), "--format delta needs --to: a folder or a URL"),
+        (("--format", "delta", "--to", "lake", "--schema", "x"), "each table is a folder"),
+        (("--format", "delta", "--to", "sftp://ana:hunter2@h/lake"), "no Delta table can be at a sftp:// URL"),
         (("--format", "postgres", "--to", "service=x", "--limit", "3"), "--limit: not with --format postgres"),
         (("--format", "postgres", "--to", "postgresql://ana:hunter2@h/d"), "password on the command line"),
         (("--format", "postgres", "--to", "host=h sslpassword=hunter2"), "password on the command line"),

@@ -15,6 +15,7 @@ import pytest
 
 from exports.errors import PlanError, ViewDataError, WarehouseError
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
+from exports.warehouse.target import PostgresSchema
 from snapshots.record import Batch
 from snapshots.report import RunScope
 from snapshots.sealed_values import Keyring
@@ -37,7 +38,7 @@ def warehouse(store_server: str) -> Iterator[str]:
 
 
 async def load(store: Store, url: str, *views: str, since: int | None = None, **more: Any) -> Loaded:
-    request = WarehouseRequest(url=url, schema="charts", views=views, **more)
+    request = WarehouseRequest(into=PostgresSchema(url, "charts"), views=views, **more)
     async with store.snapshot(Selection(changed_since=since)) as snapshot:
         return await load_warehouse(request, snapshot)
 
@@ -208,7 +209,10 @@ async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
     assert "unter2" not in str(misread.value)
     with pytest.raises(PlanError, match="63 bytes; shorten cc"):
         async with store.snapshot(Selection()) as snapshot:
-            await load_warehouse(WarehouseRequest(url=warehouse, schema="c" * 64, views=(view,)), snapshot)
+            await load_warehouse(WarehouseRequest(into=PostgresSchema(warehouse, "c" * 64), views=(view,)), snapshot)
+    of_postgres = view_file(tmp_path, "people", *KEYS, {"name": "ctid", "path": "id"}, {"name": "xmin", "path": "id"})
+    with pytest.raises(PlanError, match="columns named ctid, xmin already; rename the view's"):
+        await load(store, warehouse, of_postgres)
 
 
 async def test_before_the_first_run_nothing_is_touched(store: Store, warehouse: str) -> None:

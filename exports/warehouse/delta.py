@@ -1,0 +1,277 @@
+"""A folder of Delta Lake tables, here or in a bucket: each load is one commit a table, which says what the table then holds.
+
+Rows are typed as in Parquet. They wait in the temporary folder until the load is noted in the audit; then one table after the
+other is committed. What is loaded, and when, is `load`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
+
+from exports.delivery.files import destination_errors
+from exports.delivery.place_name import shown
+from exports.errors import PlanError, WarehouseError
+from exports.formats.arrow_rows import schema_of
+from exports.formats.parquet_table import parquet_table
+from exports.formats.table_columns import TableColumn, with_written_numbers
+from exports.plan import names_alike
+from exports.snapshot_port import RowChunks
+from exports.warehouse.warehouse_port import Held, Standing
+
+SCHEMES = ("s3", "gs", "az")  # which the library reaches by itself
+_OURS = "chartferry"
+_FOLDER_MODE = 0o700
+_ROWS_A_BATCH = 1 << 14
+# the keys of the rows that leave, in the source of a merge; no view's column begins with _
+_CONNECTION, _KEY = "_chartferry_connection", "_chartferry_key"
+
+
+class DeltaFolder:
+    """A folder with a Delta table for each view: a folder of this machine, or a URL such as s3://bucket/charts.
+
+    Raises:
+        PlanError: no Delta table can be at such a URL.
+    """
+
+    def __init__(self, place: str) -> None:
+        scheme = urlsplit(place).scheme if "://" in place else ""
+        if scheme not in {"", *SCHEMES}:
+            raise PlanError(f"no Delta table can be at a {scheme}:// URL; allowed: a folder, or {', '.join(SCHEMES)}")
+        self._place = place.rstrip("/")
+        self._is_here = not scheme
+
+    def __str__(self) -> str:
+        return shown(self._place)
+
+    def check(self, tables: Mapping[str, Sequence[TableColumn]]) -> None:
+        """Refuse names that differ in case only, since Delta does not tell them apart."""
+        for name, columns in tables.items():
+            if twice := names_alike([one.name for one in with_written_numbers(columns)]):
+                raise PlanError(
+                    f"Delta does not tell upper case from lower: {name} would have two columns named {', '.join(twice)}"
+                )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[DeltaTables]:
+        """Collect what is to be written, and commit each table at the end of the block."""
+        if self._is_here:
+            _make_folder(Path(self._place))
+        with TemporaryDirectory(prefix="chartferry-") as room:
+            tables = DeltaTables(self, Path(room))
+            yield tables
+            await asyncio.to_thread(tables.commit)
+
+    def uri(self, table: str) -> str:
+        """Return where a table is."""
+        return f"{self._place}/{table}"
+
+
+@dataclass
+class _Coming:
+    """What a table is to become: all of these rows, or these in the place of those with `keys` in the columns `key`."""
+
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    rows: Path | None = None
+    key: tuple[str, str] | None = None
+    keys: frozenset[tuple[str, str]] = frozenset()
+    held: Held | None = None
+
+
+class DeltaTables:
+    """The tables of one folder, during one load."""
+
+    at_once = False
+
+    def __init__(self, folder: DeltaFolder, room: Path) -> None:
+        self._folder = folder
+        self._room = room
+        self._coming: dict[str, _Coming] = {}
+        self._noted: dict[str, set[tuple[str, str]]] = {}  # by resource type, connection and id
+        self.deleted: dict[str, int] = {}
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    async def standing(self, table: str) -> Standing | None:
+        """Return a table; None: there is none. Somebody else's is one whose log has no load of ours."""
+        with self._errors(table, "read"):
+            if not DeltaTable.is_deltatable(self._folder.uri(table)):
+                return None
+            found = DeltaTable(self._folder.uri(table))
+            ours = (json.loads(one[_OURS]) for one in found.history() if _OURS in one)
+            newest = next(ours, None)
+            return Standing(_types(found.schema()), None if newest is None else Held(**newest))
+
+    def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
+        """Return Delta's types, of decimals also of the digits as written."""
+        return _types(Schema.from_arrow(_plain(columns)))
+
+    async def make(self, table: str, columns: Sequence[TableColumn], key: Sequence[str]) -> None:
+        """Begin a table; the commit makes it."""
+
+    async def extend(self, table: str, columns: Sequence[TableColumn]) -> None:
+        """Leave it to the commit, which merges the schemas."""
+
+    async def empty(self, table: str) -> None:
+        """Let all rows give way."""
+        with self._errors(table, "read"):
+            self.deleted[table] = DeltaTable(self._folder.uri(table)).count()
+
+    async def note_keys(self, type_: str, keys: AsyncIterator[bytes]) -> None:
+        """Keep the keys, in memory: some 200 bytes each."""
+        noted, is_header = self._noted.setdefault(type_, set()), True
+        async for chunk in keys:
+            for connection, id_ in csv.reader(io.StringIO(chunk.decode(), newline="")):
+                if not is_header:
+                    noted.add((connection, id_))
+                is_header = False
+
+    async def note_removed(self, keys: RowChunks, connections: Sequence[str]) -> None:
+        """Keep the keys of what is gone, too."""
+        async for chunk in keys:
+            connection = connections[len(keys.rows_by_query)]
+            for line in chunk.splitlines():
+                one = json.loads(line)
+                self._noted.setdefault(one["type"], set()).add((connection, one["id"]))
+
+    async def forget(self, table: str, type_: str, connection: str, key: str) -> None:
+        """Let the rows of the noted resources give way."""
+        coming = self._coming.setdefault(table, _Coming())
+        coming.key, coming.keys = (connection, key), frozenset(self._noted.get(type_, ()))
+
+    async def fill(self, table: str, columns: Sequence[TableColumn], rows: AsyncIterator[bytes]) -> None:
+        """Write the rows aside, as Parquet."""
+        coming = self._coming.setdefault(table, _Coming())
+        coming.schema, coming.rows = _plain(columns), self._room / f"{len(self._coming)}.parquet"
+        with (
+            destination_errors(self._room),
+            coming.rows.open("wb") as file,
+            parquet_table(lambda data: _write(file, data), columns) as writer,
+        ):
+            async for chunk in rows:
+                writer.add(chunk)
+            writer.close()
+
+    async def note_held(self, table: str, held: Held) -> None:
+        """Say it in the commit."""
+        self._coming[table].held = held
+
+    def commit(self) -> None:
+        """Commit each table.
+
+        Raises:
+            WarehouseError: the folder refuses, or somebody else has written into a table meanwhile. Those before it are done.
+        """
+        for table, coming in self._coming.items():
+            with self._errors(table, "written"), _only_for_the_owner():
+                if coming.key is None:
+                    self._overwrite(table, coming)
+                else:
+                    self._merge(table, coming, coming.key)
+
+    def _overwrite(self, table: str, coming: _Coming) -> None:
+        write_deltalake(
+            self._folder.uri(table),
+            pa.RecordBatchReader.from_batches(coming.schema, _batches(coming)),
+            mode="overwrite",
+            schema_mode="merge",
+            writer_properties=WriterProperties(compression="ZSTD"),
+            commit_properties=_said(coming),
+        )
+
+    def _merge(self, table: str, coming: _Coming, key: tuple[str, str]) -> None:
+        """Delete by key, and insert, in one commit: a row of the source has a key that leaves, or it is a row that comes."""
+        schema = coming.schema.append(pa.field(_CONNECTION, pa.string())).append(pa.field(_KEY, pa.string()))
+        source = pa.RecordBatchReader.from_batches(schema, _keys_and_rows(coming, schema))
+        found = DeltaTable(self._folder.uri(table)).merge(
+            source,
+            f't."{key[0]}" = s."{_CONNECTION}" AND t."{key[1]}" = s."{_KEY}"',
+            source_alias="s",
+            target_alias="t",
+            writer_properties=WriterProperties(compression="ZSTD"),
+            commit_properties=_said(coming),
+        )
+        columns = {one: f's."{one}"' for one in coming.schema.names}
+        done = (
+            found.when_matched_delete()
+            .when_not_matched_insert(updates=columns, predicate=f's."{_KEY}" IS NULL')
+            .execute()
+        )
+        self.deleted[table] = int(done["num_target_rows_deleted"])
+
+    @contextmanager
+    def _errors(self, table: str, doing: str) -> Iterator[None]:
+        """Turn what the library raises into a WarehouseError; its text may quote a URL or a row."""
+        try:
+            yield
+        except WarehouseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library has errors of its own, and of its storage
+            raise WarehouseError(
+                f"the Delta table {table} in {self} cannot be {doing} ({type(error).__name__}); check the place, the "
+                "credentials, and that nobody else writes into it. Then run the same command again"
+            ) from None
+
+
+@contextmanager
+def _only_for_the_owner() -> Iterator[None]:
+    """Let nobody else read what the library writes here meanwhile, since it makes files for everybody."""
+    former = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
+def _make_folder(folder: Path) -> None:
+    with destination_errors(folder):
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+
+
+def _write(file: io.BufferedWriter, data: bytes) -> None:
+    if not file.closed:  # a writer that was given up still writes its end, when it is forgotten
+        file.write(data)
+
+
+def _plain(columns: Sequence[TableColumn]) -> pa.Schema:
+    """Return the typed columns of a file without what is said of them, which a table's schema would keep for ever."""
+    return pa.schema([pa.field(one.name, one.type) for one in schema_of(columns)])
+
+
+def _types(schema: Schema) -> dict[str, str]:
+    return {one.name: one.type.to_json() for one in schema.fields}
+
+
+def _said(coming: _Coming) -> CommitProperties:
+    assert coming.held is not None
+    return CommitProperties(custom_metadata={_OURS: json.dumps(asdict(coming.held))})
+
+
+def _batches(coming: _Coming) -> Iterator[pa.RecordBatch]:
+    assert coming.rows is not None
+    with pq.ParquetFile(coming.rows) as file:
+        for batch in file.iter_batches(_ROWS_A_BATCH):
+            yield batch.cast(coming.schema)
+
+
+def _keys_and_rows(coming: _Coming, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    keys = sorted(coming.keys)
+    of_keys = [pa.array([one[at] for one in keys], pa.string()) for at in (0, 1)]
+    yield pa.record_batch([*(pa.nulls(len(keys), one.type) for one in coming.schema), *of_keys], schema=schema)
+    for batch in _batches(coming):
+        none = pa.nulls(len(batch), pa.string())
+        yield pa.record_batch([*batch.columns, none, none], schema=schema)

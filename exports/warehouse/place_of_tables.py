@@ -1,0 +1,21 @@
+"""Which folder of Delta tables a name means; what writes them is an extra, and imported only here."""
+
+from __future__ import annotations
+
+from exports.errors import PlanError
+from exports.formats.table_file import load_formats
+from exports.warehouse.warehouse_port import Warehouse
+
+
+def delta_folder(place: str) -> Warehouse:
+    """Return the folder that a name or a URL means.
+
+    Raises:
+        PlanError: no Delta table can be there, or nothing is installed that writes them.
+    """
+    load_formats(["parquet"])  # as it is imported for files
+    try:
+        from exports.warehouse.delta import DeltaFolder
+    except ImportError:
+        raise PlanError("nothing is installed that writes Delta tables: pip install 'chartferry[delta]'") from None
+    return DeltaFolder(place)
