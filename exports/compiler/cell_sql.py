@@ -7,13 +7,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from exports.compiler.expression_sql import fast_reference, key_of_reference
+from exports.compiler.expression_sql import fast_reference, key_of_reference, usual_key
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import fast
 from exports.compiler.scalar_sql import WHOLE_TYPES, Odd, json_as_column, number_as_column, text_as_column, usual_text
-from exports.compiler.typed_tree import Expression, Focus, ReferenceKey, RowIndex
+from exports.compiler.typed_tree import (
+    At,
+    Child,
+    ContainedKey,
+    Distinct,
+    Exists,
+    Expression,
+    Filter,
+    Focus,
+    Iif,
+    ReferenceKey,
+    Resource,
+    RowIndex,
+    Select,
+    Slice,
+)
 from exports.compiler.value_sql import SEVERAL, Environment, Value, bound, items, lower
 from exports.elements.table import TEMPORAL_TYPES
+
+# where what they are said of is empty, so are they
+_EMPTY_OF_EMPTY = (Filter, At, Slice, Select, Distinct, ReferenceKey, ContainedKey)
 
 
 def cell(node: Expression, environment: Environment, *, collection: bool) -> Fragment:
@@ -26,8 +44,11 @@ def cell(node: Expression, environment: Environment, *, collection: bool) -> Fra
     if odd.sql_type_of_values == "text":
         if isinstance(node, ReferenceKey) and (fast_key := _fast_key(node, environment)) is not None:
             return fast_key
-        return _fast_text(node, environment) or _general(node, environment)
-    return _fast_scalar(node, environment) or _general(node, environment)
+        fast_text = (
+            _fast_text(node, environment) or _fast_first_key(node, environment) or _fast_choice(node, environment)
+        )
+        return fast_text or _where_there(node, environment)
+    return _fast_scalar(node, environment) or _where_there(node, environment)
 
 
 def is_looked_up(node: Expression, environment: Environment) -> bool:
@@ -42,8 +63,29 @@ def is_looked_up(node: Expression, environment: Environment) -> bool:
     )
 
 
+def _where_there(node: Expression, environment: Environment) -> Fragment:
+    """The value by the way that is right for any data, which is not taken where a resource has nothing of the kind."""
+    found, there = _general(node, environment), _begins(node, environment)
+    return found if there is None else SQL("CASE WHEN {} THEN {} END").format(there, found)
+
+
+def _begins(node: Expression, environment: Environment) -> Fragment | None:
+    """Whether the element is there at which a path begins, and without which there is nothing; None: nobody can say."""
+    while isinstance(node, (Child, *_EMPTY_OF_EMPTY)):
+        if isinstance(node, Child) and isinstance(node.of, (Focus, Resource)):
+            base = environment.focus if isinstance(node.of, Focus) else environment.resource
+            return SQL("{} ? {}").format(base, Literal(node.keys[0])) if len(node.keys) == 1 else None
+        node = node.of
+    return None
+
+
 def _list(node: Expression, environment: Environment) -> Fragment:
     kind = SQL("text" if environment.odd.row is None else "jsonb")
+    found, there = _whole_list(node, environment, kind), _begins(node, environment)
+    return found if there is None else SQL("CASE WHEN {} THEN {} ELSE '[]'::{} END").format(there, found, kind)
+
+
+def _whole_list(node: Expression, environment: Environment, kind: Fragment) -> Fragment:
     found = items(node, environment)
     if found.safe:
         return SQL("({})::{}").format(found.sql, kind)
@@ -74,6 +116,32 @@ def _fast_key(node: ReferenceKey, environment: Environment) -> Fragment | None:
         look_up.may_be_elsewhere(found), _general(node, replace(environment, stage=None))
     )
     return key_of_reference(found, node, environment, slow)
+
+
+def _fast_first_key(node: Expression, environment: Environment) -> Fragment | None:
+    """The first of several keys, where that of the first reference is one."""
+    match node:
+        case At(of=ReferenceKey(of=of) as keys, index=0, only=False):
+            look_up = fast_reference(replace(keys, of=At(of=of, index=0, type=of.type)), environment)
+            if look_up is None:
+                return None
+            usual, found = usual_key(environment.staged(look_up.text), keys)
+            return SQL("CASE WHEN {} THEN {} ELSE {} END").format(usual, found, _where_there(node, environment))
+    return None
+
+
+def _fast_choice(node: Expression, environment: Environment) -> Fragment | None:
+    """What is taken if it is there: `iif(x.exists(), x, …)`."""
+    match node:
+        case Iif(criterion=Exists(of=of, negated=False), then=then) if of == then:
+            look_up = fast(then, environment)
+            if look_up is None:
+                return None
+            found = environment.staged(look_up.text)
+            return SQL("CASE WHEN {usual} THEN {t} ELSE {slow} END").format(
+                usual=usual_text(found, environment.odd), t=found, slow=_general(node, environment)
+            )
+    return None
 
 
 def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:

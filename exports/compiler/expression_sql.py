@@ -236,6 +236,17 @@ def _arithmetic(node: Arithmetic, environment: Environment) -> Value:
 _ID = r"([^/]+)(?:/_history/[^/?#]*)?$"
 
 
+def usual_key(reference: Fragment, node: ReferenceKey) -> tuple[Fragment, Fragment]:
+    """Whether a reference is relative and has no version, as most have; and the key in such a one."""
+    if node.target is None:
+        return SQL("{r} ~ '^[A-Z][A-Za-z]*/[A-Za-z0-9.-]+$'").format(r=reference), SQL("split_part({}, '/', 2)").format(
+            reference
+        )
+    begin = Literal(f"{node.target}/_%")
+    usual = SQL("{r} LIKE {begin} AND {r} NOT LIKE '%/%/%'").format(r=reference, begin=begin)
+    return usual, SQL("right({}, {})").format(reference, Literal(-len(node.target) - 1))
+
+
 def key_of_reference(
     reference: Fragment, node: ReferenceKey, environment: Environment, elsewhere: Fragment
 ) -> Fragment:
@@ -245,13 +256,7 @@ def key_of_reference(
     reference `Type?…`. What most references look like is told without a pattern, which costs twenty times as much.
     """
     kind = "[A-Z][A-Za-z]*" if node.target is None else node.target
-    if node.target is None:
-        usual = SQL("{r} ~ '^[A-Z][A-Za-z]*/[A-Za-z0-9.-]+$'").format(r=reference)
-        found = SQL("split_part({}, '/', 2)").format(reference)
-    else:
-        begin = Literal(f"{node.target}/_%")
-        usual = SQL("{r} LIKE {begin} AND {r} NOT LIKE '%/%/%'").format(r=reference, begin=begin)
-        found = SQL("right({}, {})").format(reference, Literal(-len(node.target) - 1))
+    usual, found = usual_key(reference, node)
     contained = SQL(
         "(SELECT {id} || {r} FROM jsonb_path_query({body}, '$.contained[*]') AS c(v)"
         " WHERE c.v ->> 'id' = substr({r}, 2){kind} LIMIT 1)"
