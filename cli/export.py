@@ -44,7 +44,7 @@ from cli.warehouse import SchemaOption, ToOption, checked_warehouse, run_load, s
 from config.settings import Settings
 from exports.delivery.place_name import destination_of
 from exports.formats.file_formats import DATABASES, FORMATS, TABLES, TYPED
-from exports.formats.table_file import load_formats
+from exports.formats.table_file import check_installed, load_formats
 from exports.plan import ExportRequest
 from exports.publishing.publish import PublishRequest
 from exports.run import ExportResult
@@ -240,6 +240,7 @@ def _request(
 ) -> ExportRequest:
     settings = reading.settings
     wanted_formats = _formats(formats, views, queries, settings)
+    check_installed(wanted_formats)
     return ExportRequest(
         out=destination_of(_place(out, settings)),
         formats=wanted_formats,

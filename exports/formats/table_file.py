@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from exports.errors import PlanError
@@ -27,21 +28,29 @@ class CsvChunks(AsyncIterable[bytes], Protocol):
         """Rows so far, without the header."""
 
 
+def check_installed(kinds: Collection[str]) -> None:
+    """Say what is missing before anything is begun; it imports nothing.
+
+    Raises:
+        PlanError: what writes tables of these kinds is an extra, and not installed.
+    """
+    if "duckdb" in kinds and find_spec("duckdb") is None:
+        raise PlanError("nothing is installed that writes DuckDB files: pip install 'chartferry[duckdb]'")
+
+
 def load_formats(kinds: Collection[str]) -> None:
     """Import what writes tables of these kinds: for Parquet 40 MB and 0.2 s, best spent while something else is waited for.
 
     Raises:
-        PlanError: what writes them is an extra, and not installed.
+        PlanError: as `check_installed`.
     """
+    check_installed(kinds)
     if {*TYPED} & {*kinds}:
         # Arrow's own allocator keeps what it once had: with the system's an export's peak is lower
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         import exports.formats.parquet_table  # only who wants it, has it
     if "duckdb" in kinds:
-        try:
-            import exports.formats.duckdb_file  # noqa: F401
-        except ImportError:
-            raise PlanError("nothing is installed that writes DuckDB files: pip install 'chartferry[duckdb]'") from None
+        import exports.formats.duckdb_file  # noqa: F401
 
 
 def open_table(

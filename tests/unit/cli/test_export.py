@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,19 @@ def test_words_that_mean_nothing_are_refused_before_the_store_is_opened(
     assert call(["export", "--config", str(path), "--out", str(tmp_path / "out"), *words]) == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_told_before_the_store_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chartferry.toml").write_text('[store]\nurl = "postgresql://127.0.0.1:9/nowhere"\n' + SITE)
+    monkeypatch.chdir(tmp_path)
+    for extra, package, words in (
+        ("duckdb", "duckdb", ("--out", "out", "--format", "duckdb")),
+        ("delta", "deltalake", ("--format", "delta", "--to", "lake")),
+        ("age", "pyrage", ("--out", "out", "--encrypt-to", "age1x")),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, "exports.warehouse.delta", raising=False)
+        assert call(["export", *words]) == 2
+        assert f"pip install 'chartferry[{extra}]'" in " ".join(capsys.readouterr().err.split())
