@@ -1,7 +1,7 @@
 """`chartferry config check`: every problem in the configuration at once, including keys that cannot be read.
 
 `config` knows what the file may say; this module also checks it against the vendor profiles, the file system and the environment.
-It contacts the store and the EHRs only with --connect (`connect_check`).
+It contacts the store, the EHRs and the receivers only with --connect (`connect_check`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cli.supervise import supervise
 from config.connections import Connection
 from config.errors import Problem, SecretUnreadableError
 from config.fhir_server import FhirServer, masked_url
+from config.receivers import Receiver
 from config.settings import Settings, read_settings, refused
 from connectors.core.errors import AuthError
 from connectors.fhir.auth.assertion import load_signing_key
@@ -45,7 +46,10 @@ LOCAL_HOSTS = ("://localhost", "://127.", "://[::1]")
 ShowOption = Annotated[bool, typer.Option("--show", help="Also print every effective value and where it comes from.")]
 ConnectOption = Annotated[
     bool,
-    typer.Option("--connect", help="Also check the store and each EHR: name, TLS, metadata, login, scopes, a search."),
+    typer.Option(
+        "--connect",
+        help="Also check the store, each EHR and each receiver: name, TLS, login; of EHRs metadata, scopes, a search too.",
+    ),
 ]
 
 
@@ -81,7 +85,15 @@ def check(
     if connect:
         store = not any(problem.path.startswith("store.") for problem in problems)
         checked = supervise(
-            lambda: _connected(settings, connections, found, store=store, told=not json), resume="nothing was changed"
+            lambda: _connected(
+                settings,
+                list(connections.values()),
+                list(receivers.values()),
+                {**_by_path(connections, found), **_by_path(receivers, of_receivers)},
+                store=store,
+                told=not json,
+            ),
+            resume="nothing was changed",
         )
     if problems:
         if not json:
@@ -143,19 +155,26 @@ def _told(
     return ExitCode.COMPLETE
 
 
+def _by_path(
+    servers: Mapping[str, FhirServer], problems: Mapping[str, Sequence[Problem]]
+) -> dict[str, Sequence[Problem]]:
+    return {each.path: problems[name] for name, each in servers.items()}
+
+
 async def _connected(
     settings: Settings,
-    connections: Mapping[str, Connection],
+    connections: Sequence[Connection],
+    receivers: Sequence[Receiver],
     problems: Mapping[str, Sequence[Problem]],
     *,
     store: bool,
     told: bool,
 ) -> list[Checked]:
-    """Check the store and every connection; print each step as it ends, since the next may take long."""
+    """Check the store, every connection and every receiver; print each step as it ends, since the next may take long."""
     from cli.connect_check import check_all  # noqa: PLC0415  only --connect needs it
 
     checked = []
-    async for one in check_all(settings, list(connections.values()), problems, store=store):
+    async for one in check_all(settings, connections, receivers, problems, store=store):
         checked.append(one)
         if told:
             tell(one.line())

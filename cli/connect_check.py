@@ -1,4 +1,4 @@
-"""`chartferry config check --connect`: checks the store, then each connection's EHR, step by step.
+"""`chartferry config check --connect`: checks the store, then each connection's EHR and each receiver, step by step.
 
 `snapshots.inquiry` and `connectors.fhir.inquiry` do the steps; `config_check` checks the file alone.
 """
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cli.exit_codes import explain
-from cli.wiring import inquire_connection
+from cli.wiring import inquire_connection, inquire_receiver_of
 from config.connections import Connection
 from config.errors import Problem
+from config.fhir_server import FhirServer
+from config.receivers import Receiver
 from config.settings import Settings
 from connectors.fhir.auth.assertion import load_signing_key
 from connectors.fhir.vendors import profile_for
@@ -24,7 +26,7 @@ from snapshots.inquiry import inquire_store
 class Checked:
     """The result of one step; as JSON, its keys are a contract."""
 
-    where: str  # "store", or a connection's name
+    where: str  # "store", a connection's name, or "receivers." and a receiver's
     step: str
     verdict: Literal["ok", "warn", "fail"]
     found: str
@@ -43,36 +45,46 @@ async def check_store(settings: Settings, connections: Sequence[Connection]) -> 
         yield Checked(where="store", step=step.name, verdict=step.verdict, found=step.found, advice=step.advice)
 
 
-async def check_connection(connection: Connection, problems: Sequence[Problem]) -> AsyncIterator[Checked]:
-    """Yield the results of one connection's steps; if the file has a problem with it, contact nothing. Raises nothing."""
-    name = connection.name
+async def check_server(server: Connection | Receiver, problems: Sequence[Problem]) -> AsyncIterator[Checked]:
+    """Yield the results of one server's steps; if the file has a problem with it, contact nothing. Raises nothing."""
+    name = server.name if isinstance(server, Connection) else server.path
     for one in problems:
         yield Checked(where=name, step="config", verdict="fail", found=f"{one.path}: {one.found}", advice=one.allowed)
     if problems:
         return
     try:
-        if connection.auth == "smart":
-            yield Checked(where=name, step="key", verdict="ok", found=_key(connection))
-        async for step in inquire_connection(connection):
+        if server.auth == "smart":
+            yield Checked(where=name, step="key", verdict="ok", found=_key(server))
+        steps = inquire_connection(server) if isinstance(server, Connection) else inquire_receiver_of(server)
+        async for step in steps:
             yield Checked(where=name, step=step.name, verdict=step.verdict, found=step.found, advice=step.advice)
-    except Exception as exc:  # noqa: BLE001  ends here: the other connections are checked anyway
+    except Exception as exc:  # noqa: BLE001  ends here: the other servers are checked anyway
         yield Checked(where=name, step="asking", verdict="fail", found=explain(exc)[1])
 
 
-def _key(connection: Connection) -> str:
-    secret = connection.secrets["key"].read(os.environ).reveal()
-    profile = profile_for(connection.vendor, connection.profile)
-    key = load_signing_key(secret, profile, kid=connection.kid, alg=connection.alg)
+def _key(server: FhirServer) -> str:
+    secret = server.secrets["key"].read(os.environ).reveal()
+    profile = profile_for(server.profile_name, server.profile)
+    key = load_signing_key(secret, profile, kid=server.kid, alg=server.alg)
     return f"signs {key.alg}, {'no kid' if key.kid is None else f'kid {key.kid}'}"
 
 
 async def check_all(
-    settings: Settings, connections: Sequence[Connection], problems: Mapping[str, Sequence[Problem]], *, store: bool
+    settings: Settings,
+    connections: Sequence[Connection],
+    receivers: Sequence[Receiver],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    store: bool,
 ) -> AsyncIterator[Checked]:
-    """Yield all steps of the store (unless its URL itself is a problem), then of each connection."""
+    """Yield all steps of the store (unless its URL itself is a problem), then of each connection and receiver.
+
+    `problems` are those of the file, by the path of the server's table.
+    """
     if store:
         async for checked in check_store(settings, connections):
             yield checked
-    for connection in connections:
-        async for checked in check_connection(connection, problems.get(connection.name, ())):
+    servers: list[Connection | Receiver] = [*connections, *receivers]
+    for server in servers:
+        async for checked in check_server(server, problems.get(server.path, ())):
             yield checked

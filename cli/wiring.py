@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from cli.heartbeat import beating
@@ -24,8 +25,9 @@ from config.connections import STORED, Connection
 from config.fhir_server import FhirServer
 from config.receivers import Receiver
 from connectors.fhir.auth.credentials import Credentials
-from connectors.fhir.auth.login import log_in
-from connectors.fhir.inquiry import Step, inquire
+from connectors.fhir.auth.login import Login, log_in
+from connectors.fhir.inquiry import Step, inquire, inquire_receiver
+from connectors.fhir.profile import VendorProfile
 from connectors.fhir.prove.prove import ProofRequest, prove
 from connectors.fhir.run import LogIn
 from connectors.fhir.submit.submission import SCOPE, Submission
@@ -150,8 +152,29 @@ async def prove_connection(
 async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     """Check that a connection's EHR answers and accepts our login; quickly: few tries, no waiting for quiet hours to end."""
     wanted = _request(connection, Wanted())
-    http = wanted.profile.http
-    quick = wanted.profile.with_overrides(
+    quick = _quick(wanted.profile)
+    request = replace(wanted, profile=quick)
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with EhrClient(connection, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+        log_in = _log_in(client, connection, request, rng)
+        async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
+            yield step
+
+
+async def inquire_receiver_of(receiver: Receiver) -> AsyncIterator[Step]:
+    """Check that a receiver answers and accepts our login, as quickly."""
+    quick = _quick(profile_for(receiver.profile_name, receiver.profile))
+    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
+    async with EhrClient(receiver, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
+        enter = partial(_log_in_to, receiver, client, quick, rng)
+        async for step in inquire_receiver(receiver, client, enter, now=lambda: datetime.now(UTC)):
+            yield step
+
+
+def _quick(profile: VendorProfile) -> VendorProfile:
+    """Return the profile with few tries, and without waiting for quiet hours to end."""
+    http = profile.http
+    return profile.with_overrides(
         {
             "login": {"refused_waits_s": ()},
             "http": {
@@ -162,12 +185,12 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
             "limits": {"quiet_wait_s": 0.0},
         }
     )
-    request = replace(wanted, profile=quick)
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
-    async with EhrClient(connection, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        log_in = _log_in(client, connection, request, rng)
-        async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
-            yield step
+
+
+async def _log_in_to(receiver: Receiver, client: EhrClient, profile: VendorProfile, rng: random.Random) -> Login:
+    sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
+    credentials = _credentials(receiver, scopes=(SCOPE,))
+    return await log_in(client, credentials, profile, (), clock=time.time, sleep=sleep, rng=rng)
 
 
 async def submit_to(
@@ -196,9 +219,7 @@ async def submit_to(
     profile = profile_for(receiver.profile_name, receiver.profile)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with EhrClient(receiver, profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
-        credentials = _credentials(receiver, scopes=(SCOPE,))
-        await log_in(client, credentials, profile, (), clock=time.time, sleep=sleep, rng=rng)
+        await _log_in_to(receiver, client, profile, rng)
         return await submit(
             submission, client, profile, clock=time.time, sleep=asyncio.sleep, on_progress=on_progress, keep=keep
         )

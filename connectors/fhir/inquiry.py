@@ -1,4 +1,4 @@
-"""Checks that a connection's EHR answers and accepts us: step by step, with what was found and what to do.
+"""Checks that a connection's EHR, or a receiver, answers and accepts us: step by step, with what was found and what to do.
 
 Sends little: one search with one entry, no export. Stops at a step after which the next cannot work. `cli.config_check` prints
 the steps, and checks the configuration first.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -39,6 +39,7 @@ REACH_S = 10.0  # for a name, and for a connection
 _CERTIFICATE_WARNED = timedelta(days=21)
 _R4 = "4."
 _SERVER_ERROR = 500
+_LOGGED_IN, _NO_LOGIN = "logged in", "no login is configured"
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -56,13 +57,10 @@ async def inquire(
     request: SyncRequest, endpoint: Endpoint, client: EhrClient, log_in: LogIn, *, now: Callable[[], datetime]
 ) -> AsyncIterator[Step]:
     """Yield the steps of one connection; the last is a "fail" if they ended early."""
-    if endpoint.proxy is None:
-        async for step in _reached(endpoint, now):
-            yield step
-            if step.verdict == "fail":
-                return
-    else:
-        yield Step(name="dns", verdict="ok", found="the proxy resolves the name and opens the TLS connection")
+    async for step in _way_to(endpoint, now):
+        yield step
+        if step.verdict == "fail":
+            return
     capability = Capability()
     try:
         capability = await _capability(request, client)
@@ -91,7 +89,7 @@ async def inquire(
     except ConnectorError as error:
         yield _failed("token", error, "")
         return
-    yield Step(name="token", verdict="ok", found="logged in" if client.tokens is not None else "no login is configured")
+    yield Step(name="token", verdict="ok", found=_LOGGED_IN if client.tokens is not None else _NO_LOGIN)
     yield _scopes(readable, wanted, referred)
     if mode == "bulk" and request.group is not None:
         yield Step(
@@ -101,6 +99,31 @@ async def inquire(
         )
         return
     yield await _searched(request, client)
+
+
+async def inquire_receiver(
+    endpoint: Endpoint, client: EhrClient, log_in: Callable[[], Awaitable[object]], *, now: Callable[[], datetime]
+) -> AsyncIterator[Step]:
+    """Yield the steps of one receiver, up to its login; nothing is submitted, and it is not asked for a submission."""
+    async for step in _way_to(endpoint, now):
+        yield step
+        if step.verdict == "fail":
+            return
+    try:
+        await log_in()
+    except ConnectorError as error:
+        yield _failed("token", error, "")
+        return
+    yield Step(name="token", verdict="ok", found=_LOGGED_IN if client.tokens is not None else _NO_LOGIN)
+
+
+async def _way_to(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIterator[Step]:
+    """Yield whether the server is reached: its name and its TLS, unless a proxy sees to both."""
+    if endpoint.proxy is None:
+        async for step in _reached(endpoint, now):
+            yield step
+    else:
+        yield Step(name="dns", verdict="ok", found="the proxy resolves the name and opens the TLS connection")
 
 
 async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIterator[Step]:
@@ -127,13 +150,13 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
             else:
                 stream = await anyio.connect_tcp(host, port)
     except ssl.SSLCertVerificationError as error:
-        advice = "if the authority that signed it is your own, set ca_bundle to its PEM; else ask the EHR's operator"
+        advice = "if the authority that signed it is your own, set ca_bundle to its PEM; else ask the server's operator"
         yield Step(
             name=name, verdict="fail", found=f"the certificate is not trusted: {error.verify_message}", advice=advice
         )
     except ssl.SSLError as error:
         advice = (
-            "TLS 1.2 or newer is needed; check that this port speaks https, not only http; if the EHR requires a client "
+            "TLS 1.2 or newer is needed; check that this port speaks https, not only http; if the server requires a client "
             "certificate, set client_cert and client_cert_key"
         )
         yield Step(
@@ -166,7 +189,7 @@ def _connected(stream: TLSStream, now: datetime) -> Step:
         name="tls",
         verdict="warn" if soon else "ok",
         found=f"{version}, certificate good until {until:%Y-%m-%d}",
-        advice="ask the EHR's operator to renew it" if soon else "",
+        advice="ask the server's operator to renew it" if soon else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from mocks.receiver import serve_receiver
 from tests.acceptance.small_server import small_server, statement
-from tests.user_site import Site, mock
+from tests.user_site import Site, key_pair, mock
 
 
 def check(site: Site, code: int) -> dict[tuple[str, str], dict[str, Any]]:
@@ -126,3 +128,21 @@ def test_a_store_that_is_not_there_fails_and_the_ehrs_are_asked_all_the_same(sit
         steps = check(away, 5)
     assert steps["store", "login"]["verdict"] == "fail"
     assert steps[name, "search"]["verdict"] == "ok"
+
+
+def test_a_receiver_is_asked_for_a_login_and_gets_nothing(site: Site) -> None:
+    (site.folder / "registry.jwk.json").write_text(json.dumps(key_pair("generic").private))
+    submitter = ("urn:oid:1.2", "1")
+    table = '[receivers.{}]\nbase_url = "{}"\nsubmitter = "urn:oid:1.2|1"\nclient_id = "{}"\nkey = "file:registry.jwk.json"\n'
+    with serve_receiver(jwks=key_pair("generic").jwks, submitter=submitter) as receiver:
+        site.add(table.format("registry", receiver.base_url, "chartferry"))
+        steps = check(site, 0)
+        assert {step: one["verdict"] for (where, step), one in steps.items() if where == "receivers.registry"} == {
+            "key": "ok", "dns": "ok", "tcp": "ok", "token": "ok",
+        }  # fmt: skip
+        assert not receiver.asked["submit"] + receiver.asked["status"]
+        site.add(table.format("stranger", receiver.base_url, "someone-else"))
+        site.add(table.format("nobody", "http://127.0.0.1:9/fhir", "chartferry"))
+        steps = check(site, 5)
+    assert steps["receivers.stranger", "token"]["verdict"] == steps["receivers.nobody", "tcp"]["verdict"] == "fail"
+    assert steps["receivers.registry", "token"]["verdict"] == "ok"
