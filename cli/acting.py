@@ -9,6 +9,7 @@ import socket
 import typer
 
 from cli.invocation import Invocation
+from cli.render import say
 from config.accountability import roles_of
 from config.settings import Settings
 from snapshots.actor import Actor
@@ -24,18 +25,35 @@ def account() -> str:
 
 
 def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
-    """Return who acts; raise a usage error if the configuration demands a reason for reading charts, and there is none."""
-    if reads_charts and settings.audit.require_reason and not invocation.reason:
+    """Return who acts, and say so loudly if a mask is lifted.
+
+    A usage error says that the configuration demands a reason for reading charts, if there is none.
+    """
+    reason = invocation.reason or invocation.break_glass
+    if reads_charts and settings.audit.require_reason and not reason:
         raise typer.BadParameter(
             f"{settings.source} demands a reason for reading charts ([audit] require_reason): add --reason, such as "
             '--reason "treatment, ticket 4711". It is kept in the audit; name no patient in it.'
         )
     login = account()
     name = invocation.acting_as or login
+    roles = roles_of(name, settings.roles)
+    masked = settings.encryption.masks(roles)
+    if masked and reads_charts and not invocation.break_glass:
+        seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
+        say(
+            f"masked   {name} sees *** in place of what is encrypted (it is shown to: {seeing}); --break-glass REASON lifts that"
+        )
+    if masked and invocation.break_glass:
+        say(
+            f"BREAK-GLASS: {name} is in no role that sees what is encrypted, and sees it now. The audit keeps who, what and why."
+        )
     return Actor(
         name=name,
         login=login,
-        roles=roles_of(name, settings.roles),
+        roles=roles,
         origin=socket.gethostname(),
-        reason=invocation.reason,
+        reason=reason,
+        masked=masked and not invocation.break_glass,
+        broke_glass=invocation.break_glass if masked else None,
     )

@@ -99,7 +99,7 @@ def _row(event: ReadEvent) -> tuple[str, ...]:
         event.origin,
         event.action.value,
         f"{', '.join(event.connections)}: {what}" if event.connections else what,
-        event.reason or "",
+        f"BREAK-GLASS: {event.broke_glass}" if event.broke_glass else event.reason or "",
     )
 
 

@@ -1,4 +1,4 @@
-"""The options that every command accepts, before its name or behind it: --config, --tenant, --json, --debug, --as, --reason.
+"""The options that every command accepts, before its name or behind it: --config, --json, --as, --reason and their like.
 
 Declares these options once. `configuration` reads the file that they name.
 """
@@ -29,6 +29,7 @@ class Invocation:
     debug: bool = False
     acting_as: str | None = None
     reason: str | None = None
+    break_glass: str | None = None
 
     @property
     def terminal(self) -> bool:
@@ -84,6 +85,14 @@ def _options(
     ] = None,
     reason: Annotated[
         str | None, _shared("--reason", "Why you read charts, for the audit; name no patient.", metavar="TEXT")
+    ] = None,
+    break_glass: Annotated[
+        str | None,
+        _shared(
+            "--break-glass",
+            "See what is masked for you, this once; the audit keeps it apart, with why. Name no patient.",
+            metavar="REASON",
+        ),
     ] = None,
 ) -> None:
     """Declare the fields of `Invocation` as options."""

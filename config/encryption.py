@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,14 +35,27 @@ class Encryption(BaseModel):
 
     keys: dict[KeyId, KeyRef] = {}
     current: str | None = None  # with one key: that one
+    shown_to: tuple[str, ...] | None = (
+        None  # roles whose members see what is encrypted, others a mask; None: everybody does
+    )
 
     @property
     def current_key(self) -> str | None:
         """The id of the key that encrypts; None: the store is plain."""
         return self.current or next(iter(self.keys), None)
 
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the table as a whole."""
+    def masks(self, roles: Collection[str]) -> bool:
+        """Return whether somebody in these roles sees a mask in place of what is encrypted."""
+        return self.shown_to is not None and not set(roles) & set(self.shown_to)
+
+    def problems(self, roles: Collection[str]) -> Iterator[Problem]:
+        """Yield what is wrong with the table as a whole; `roles`: those that `[roles]` lists."""
+        for role in sorted(set(self.shown_to or ()) - set(roles)):
+            yield Problem("encryption.shown_to", repr(role), f"a role of [roles]: {', '.join(roles) or 'it has none'}")
+        if self.shown_to is not None and not self.keys:
+            yield Problem(
+                "encryption.shown_to", "no keys", "keys: without them nothing is encrypted, and nothing masked"
+            )
         if self.current is None and len(self.keys) > 1:
             yield Problem("encryption.current", "nothing", f"which key encrypts, one of: {', '.join(self.keys)}")
         elif self.current is not None and self.current not in self.keys:

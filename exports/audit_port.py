@@ -70,6 +70,10 @@ class ReadEvent(Protocol):
     def erased(self) -> Mapping[str, int] | None:
         """How many rows of each table were erased, where a patient was."""
 
+    @property
+    def broke_glass(self) -> str | None:
+        """Why a mask was lifted for this one command."""
+
 
 class PatientRead(Protocol):
     """One patient of a read."""

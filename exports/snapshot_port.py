@@ -107,6 +107,10 @@ class Snapshot(Protocol):
     def sealed(self) -> bool:
         """Whether the store is encrypted: NDJSON is decrypted, what SQL reads of identifying elements is not."""
 
+    @property
+    def mask(self) -> str | None:
+        """What the reader is given in place of each encrypted value, by NDJSON and `unsealed`; None: the value."""
+
     def unsealed(self, token: bytes, resource_type: str) -> bytes:
         """Return an encrypted value of a type's row as JSON: a string or a number, as Postgres writes jsonb."""
 

@@ -17,6 +17,8 @@ class Actor:
     roles: tuple[str, ...] = ()
     origin: str = ""  # the machine
     reason: str | None = None
+    masked: bool = False  # sees a mask in place of what is encrypted
+    broke_glass: str | None = None  # why a mask was lifted for it
 
     @property
     def account(self) -> str:

@@ -42,6 +42,7 @@ class ReadEvent(NamedTuple):
     runs: tuple[int, ...]  # the newest that the reader was shown, of each connection
     everyone: bool  # the ids of all patients of these connections
     erased: Mapping[str, int] | None = None  # rows by table, where a patient was erased, or versions were pruned
+    broke_glass: str | None = None  # why a mask was lifted for this one command
 
 
 class PatientRead(NamedTuple):

@@ -87,7 +87,16 @@ async def _as_left(
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
     return Snapshot(
-        conn, selection, sources, open_runs, later, before=before, audited=audited, lend=lend, sealer=session.sealer
+        conn,
+        selection,
+        sources,
+        open_runs,
+        later,
+        before=before,
+        audited=audited,
+        lend=lend,
+        sealer=session.sealer,
+        masks=session.actor.masked,
     )
 
 

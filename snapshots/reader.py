@@ -23,7 +23,7 @@ from snapshots.errors import store_border
 from snapshots.read_runs import ShownRun, Source, UnendedRun
 from snapshots.reading import Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
-from snapshots.sealing import opened_row
+from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
 from snapshots.selection import Selection
 from snapshots.sql import load
@@ -58,10 +58,11 @@ class Snapshot:
         audited: Reading | None = None,
         lend: Lend | None = None,
         sealer: Sealer | None = None,
+        masks: bool = False,
     ) -> None:
         """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
 
-        `before`: the same selection as it was when `changed_since` had ended.
+        `before`: the same selection as it was when `changed_since` had ended. `masks`: nothing is decrypted.
         """
         self._conn = conn
         self._sources = sources
@@ -71,6 +72,7 @@ class Snapshot:
         self._audited = audited
         self._lend = lend
         self._sealer = sealer
+        self._masks = masks
         self._limit: int | None = None
         self._read = _Read()
         self._of = SelectedRows(
@@ -230,6 +232,8 @@ class Snapshot:
         sealer = self._sealer
         if sealer is None:
             return None
+        if self._masks:
+            return lambda id_, text: masked_row(text)
         return lambda id_, text: opened_row(text, resource_type, id_, sealer, below)
 
     @property
@@ -237,14 +241,19 @@ class Snapshot:
         """Whether the store is encrypted: what SQL sees of identifying elements is not what they say."""
         return self._sealer is not None
 
+    @property
+    def mask(self) -> str | None:
+        """What the reader sees in place of each encrypted value; None: the value."""
+        return MASK if self.sealed and self._masks else None
+
     def unsealed(self, token: bytes, resource_type: str) -> bytes:
-        """Return an encrypted value of a row of a type as JSON, as jsonb has it. Which row it stands in is not asked.
+        """Return an encrypted value of a row of a type as JSON, as jsonb has it, or its mask. Which row it is in is not asked.
 
         Raises:
             SealedValueError: it was altered, or is of another type or tenant.
         """
         assert self._sealer is not None
-        return self._sealer.unseal(token, resource_type)[0]
+        return f'"{MASK}"'.encode() if self._masks else self._sealer.unseal(token, resource_type)[0]
 
     @property
     def changed_since(self) -> int | None:
@@ -282,7 +291,9 @@ class Snapshot:
         self._read.types.update(await self.present() if comparisons else ())
         self._read.removed = self._read.before = bool(comparisons)
         queries = [one.differences(with_id=self.sealed) for one in comparisons]
-        return CopyStream(self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer))
+        return CopyStream(
+            self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer, masks=self._masks)
+        )
 
     def _comparisons(self) -> list[Comparison]:
         """Return, of each connection, the selection as it was when `changed_since` had ended, and as it is."""

@@ -128,6 +128,7 @@ async def note(
         "roles": list(actor.roles),
         "origin": actor.origin,
         "reason": actor.reason,
+        "broke_glass": actor.broke_glass,
         "action": action,
         "connections": list(read.connections),
         "types": list(read.types),

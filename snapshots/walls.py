@@ -24,7 +24,7 @@ _AUDIT = ("audit_event", "audit_patient", "audit_seal")
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _TOLD = (
     *("actor", "account", "roles", "origin", "reason", "action"),
-    *("connections", "types", "runs", "everyone", "erased"),
+    *("connections", "types", "runs", "everyone", "erased", "broke_glass"),
 )
 _READ_ONLY = (*_AUDIT, "schema_migration", "report_key", "sealing_key")  # for the writer as well
 _STORED = "resource_stored"  # COPY goes there, and nobody may read it

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import unittest.mock
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -105,15 +105,23 @@ class Site:
         self._write()
         return name
 
-    def encrypt(self, key: str | None, name: str = "k1", *, former: Mapping[str, str] | None = None) -> None:
-        """Configure this key (base64) for the store, and former ones beside it; None: no keys any more."""
+    def encrypt(
+        self,
+        key: str | None,
+        name: str = "k1",
+        *,
+        former: Mapping[str, str] | None = None,
+        shown_to: Sequence[str] | None = None,
+    ) -> None:
+        """Configure this key (base64) for the store, former ones beside it, and who sees; None: no keys any more."""
         self._encryption = ""
         if key is not None:
             keys = {**(former or {}), name: key}
             for each, value in keys.items():
                 (self.folder / f"{each}.key").write_text(value)
             listed = ", ".join(f'{each} = "file:{each}.key"' for each in keys)
-            self._encryption = f'[encryption]\nkeys = {{ {listed} }}\ncurrent = "{name}"\n\n'
+            seen = "" if shown_to is None else f"shown_to = {_toml(list(shown_to))}\n"
+            self._encryption = f'[encryption]\nkeys = {{ {listed} }}\ncurrent = "{name}"\n{seen}\n'
         self._write()
 
     def use_store(self, url: str) -> None:

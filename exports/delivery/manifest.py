@@ -44,12 +44,14 @@ def manifest_content(
     drift: Sequence[Mapping[str, Any]] = (),
     profile: Mapping[str, Any] | None = None,
     recipients: Recipients | None = None,
+    masked: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
 
     `left_by` is the run that ended last: what has changed since then is what these files lack. `descriptions` hold no data, but
     say what the columns of the files are; `drift` is how they differ from the last export's; by `profile` the files were
-    de-identified, and for `recipients` those of `files` are encrypted.
+    de-identified, and for `recipients` those of `files` are encrypted. `masked`: what the reader was given in place of values
+    that the store encrypts.
     """
     document: dict[str, Any] = {
         "chartferry": version,
@@ -69,6 +71,8 @@ def manifest_content(
         document["profile"] = dict(profile)
     if recipients is not None:
         document["encryption"] = {"format": FORMAT, "recipients": list(recipients.public_keys)}
+    if masked is not None:
+        document["masked"] = dict(masked)
     if drift:
         document["drift"] = list(drift)
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -16,6 +16,7 @@ AUDIT_FORMATS = ("fhir", "json")
 _DICOM = "http://dicom.nema.org/resources/ontology/DCM"
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
+_REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 _ENTITY = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 _ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
 _DELETES = frozenset({"prune", "erase"})
@@ -45,6 +46,7 @@ def read_as_json(event: ReadEvent) -> dict[str, Any]:
         "runs": list(event.runs),
         "everyone": event.everyone,
         "erased": None if event.erased is None else dict(event.erased),
+        "broke_glass": event.broke_glass,
     }
 
 
@@ -75,11 +77,21 @@ def audit_event(read: PatientRead, tenant: str) -> dict[str, Any]:
         "period": {"start": instant(event.began), "end": instant(event.at)},
         "recorded": instant(event.at),
         "outcome": "0",
-        **({"purposeOfEvent": [{"text": event.reason}]} if event.reason else {}),
+        **_purposes(event),
         "agent": _agents(event),
         "source": {"observer": {"display": f"chartferry, tenant {tenant}"}, "type": [_SERVER]},
         "entity": [*_patient(read), _what(event)],
     }
+
+
+def _purposes(event: ReadEvent) -> dict[str, Any]:
+    broke = (
+        [{"coding": [_coding(_REASON, "BTG", "break the glass")], "text": event.broke_glass}]
+        if event.broke_glass
+        else []
+    )
+    said = [{"text": event.reason}] if event.reason and event.reason != event.broke_glass else []
+    return {"purposeOfEvent": broke + said} if broke + said else {}
 
 
 _SERVER = {"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4"}  # application server

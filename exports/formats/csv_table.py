@@ -100,7 +100,11 @@ def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -
     shown = [one for column in parts[0].columns for one in [column] * (2 if is_beside_written(column, names) else 1)]
     chunks = snapshot.csv(*[with_one_form(part, asks=asks) for part in parts])
     sealed = (
-        SealedCells(shown, partial(snapshot.unsealed, resource_type=parts[0].resource)) if snapshot.sealed else None
+        SealedCells(
+            shown, partial(snapshot.unsealed, resource_type=parts[0].resource), masked=snapshot.mask is not None
+        )
+        if snapshot.sealed
+        else None
     )
     return CsvRows(chunks, [one.name for one in shown], sealed)
 

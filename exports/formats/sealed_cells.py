@@ -23,10 +23,14 @@ _QUOTED = re.compile(rb'[",\n\r]')
 class SealedCells:
     """Decrypts the cells of one table; `unsealed` gives a value as JSON."""
 
-    def __init__(self, columns: Sequence[Column], unsealed: Callable[[bytes], bytes]) -> None:
-        """`columns`: of each column of the CSV, the view's column that it shows; a day's form comes before what is written."""
+    def __init__(self, columns: Sequence[Column], unsealed: Callable[[bytes], bytes], *, masked: bool = False) -> None:
+        """`columns`: of each column of the CSV, the view's column that it shows; a day's form comes before what is written.
+
+        `masked`: `unsealed` gives masks, which are texts: days stay empty.
+        """
         self._columns = columns
         self._unsealed = unsealed
+        self._masked = masked
         self._in_header = True
         self._has_days = any(one.sealed and one.type == "date" for one in columns)
 
@@ -53,6 +57,8 @@ class SealedCells:
         is_day = column.sealed and column.type == "date" and not column.collection
         if not cell or (SEALED not in cell and not is_day) or cell == MARK.encode():
             return b"" if is_day and self._is_form(at) else cell
+        if is_day and self._masked:
+            return b""
         plain = cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell
         if column.collection:
             return _as_csv(_ITEM.sub(lambda found: self._item(found[1], found[2]), plain))

@@ -135,6 +135,11 @@ class _Work:
         snapshot: Snapshot,
         on_progress: Callable[[FileProgress], None],
     ) -> None:
+        if snapshot.mask is not None:
+            raise PlanError(
+                "a dataset has whole resources, and what the store encrypts is masked for you: let somebody in a role that sees "
+                "it publish, or lift the mask this once (--break-glass)"
+            )
         if len(snapshot.connections) > 1:
             told = ", ".join(snapshot.connections)
             raise PlanError(

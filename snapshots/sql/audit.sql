@@ -12,9 +12,10 @@ SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit ' || %(te
 
 -- name: event
 -- Note a read. When, and by which login, the server says.
-INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, erased)
+INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, erased,
+    broke_glass)
 VALUES (%(actor)s, %(account)s, %(roles)s, %(origin)s, %(reason)s, %(action)s, %(connections)s, %(types)s, %(runs)s, %(everyone)s,
-    %(erased)s)
+    %(erased)s, %(broke_glass)s)
 RETURNING id
 
 -- name: pruned_through
@@ -65,7 +66,8 @@ SELECT number, last_event, hash FROM audit_seal ORDER BY number DESC LIMIT 1
 -- The digest of each event of a range: of all that it says, and of its patients.
 SELECT e.id, sha256(
     convert_to(jsonb_build_array(e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action,
-        e.connections, e.types, e.runs, e.everyone, e.through)::text || coalesce(e.erased::text, ''), 'UTF8')
+        e.connections, e.types, e.runs, e.everyone, e.through)::text || coalesce(e.erased::text, '') || coalesce(to_jsonb(e.broke_glass)::text, ''),
+        'UTF8')
     || coalesce(p.digest, '')
 ) AS digest
 FROM audit_event e LEFT JOIN (
@@ -113,7 +115,7 @@ SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_ev
 -- name: saw
 -- Who read a patient's data between two moments, oldest first; of a listing of everybody's ids, the connections are the audit's word.
 SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone,
-    e.erased
+    e.erased, e.broke_glass
 FROM audit_event e
 WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(%(until)s::timestamptz, 'infinity')
     AND (e.everyone OR e.id IN (SELECT p.event FROM audit_patient p WHERE p.patient_id = %(patient)s))
@@ -122,7 +124,7 @@ ORDER BY e.id
 -- name: all_reads
 -- All events between two moments, with each of their patients.
 SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone,
-    e.erased, c.name, p.patient_id
+    e.erased, e.broke_glass, c.name, p.patient_id
 FROM audit_event e LEFT JOIN audit_patient p ON p.event = e.id LEFT JOIN connection c ON c.id = p.connection
 WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(%(until)s::timestamptz, 'infinity')
 ORDER BY e.id, c.name, p.patient_id

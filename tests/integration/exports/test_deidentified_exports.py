@@ -20,8 +20,11 @@ from exports.run import ExportResult, export
 from exports.safe_harbor.deidentify import Deidentifier, SafeHarbor
 from mocks.synthetic.generator import generate
 from mocks.synthetic.json_bytes import to_json_bytes
+from snapshots.actor import Actor
+from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
+from tests.fix_store import opened_store
 from tests.identifying_values import values_of_people, words_of_names
 from tests.integration.exports.charts import fill, lines_of, names_in, patient, table_of, view_file
 
@@ -184,3 +187,13 @@ async def test_a_view_shows_of_a_deidentified_resource_what_ndjson_has_of_it(sto
     ]
     (table,) = (file for file in result.files if file.kind == "csv")
     assert (table.rows, table.left_empty) == (9000, {"odd": 9000})
+
+
+async def test_who_sees_masks_cannot_deidentify_for_nobody_then_knows_who_is_over_89(
+    store_url: str, tmp_path: Path
+) -> None:
+    keys = Keyring(current="k1", keys={"k1": b"1" * 32})
+    async with opened_store(store_url, actor=Actor(name="ben", masked=True), keyring=keys) as store:
+        await fill(store, [patient("p1", birthDate="1920-02-03")])
+        with pytest.raises(PlanError, match="masked for you"):
+            await exported(store, tmp_path / "out")

@@ -65,7 +65,7 @@ async def test_an_export_notes_who_read_which_types_of_whom_and_why(store_url: s
     login = rows(store_url, "SELECT current_user")[0][0]
     assert event[3:] == (
         login, "ana", "svc", ("research",), "ward-7", "ticket 4711", Action.EXPORT, ("mercy",),
-        ("Location", "Observation"), (run,), False, None,
+        ("Location", "Observation"), (run,), False, None, None,
     )  # fmt: skip
     assert event.began <= event.at
     assert audited(store_url)[event.id] == {"p1", "p2", "p3"}

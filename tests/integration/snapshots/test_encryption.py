@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from connectors.fhir.linked.attachment_finder import PATHS, with_attached
+from snapshots.actor import Actor
 from snapshots.audit_event import Action
 from snapshots.errors import SealedValueError, StoreKeyError
 from snapshots.record import Batch, Quarantined, Record
@@ -114,6 +115,24 @@ async def test_what_differs_between_two_runs_is_told_as_a_plain_store_tells_it(s
     one, other = (orjson.loads(b"".join(lines)) for lines in told)
     assert (one, one["change"]) == (other, "changed")
     assert '"Frank"' in other["new"]
+
+
+async def test_who_sees_masks_sees_where_two_runs_differ_and_no_value(store_url: str) -> None:
+    for_ben = Actor(name="ben", masked=True)
+    async with (
+        opened_store(store_url, keyring=KEYS) as store,
+        opened_store(store_url, actor=for_ben, keyring=KEYS) as masked,
+    ):
+        for family in ("Zappa", "Frank"):
+            await brought(store, patient(family=family), seen())
+        async with masked.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot:
+            (line,) = [chunk async for chunk in await snapshot.differences()]
+    told = orjson.loads(line)
+    old, new = (orjson.loads(told[side]) for side in ("old", "new"))
+    assert (old["birthDate"], old["name"][0]["family"] != new["name"][0]["family"]) == (new["birthDate"], True)
+    assert all(one["name"][0]["family"].startswith("***") for one in (old, new))
+    assert b"Zappa" not in line
+    assert b"Frank" not in line
 
 
 async def test_no_table_has_anything_that_says_who_a_patient_is(store_url: str) -> None:

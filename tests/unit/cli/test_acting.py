@@ -12,9 +12,11 @@ import typer
 from cli.acting import account, actor_of
 from cli.invocation import Invocation
 from config.accountability import AuditRules
+from config.encryption import Encryption
 from config.settings import Settings
 
 SETTINGS = Settings(source=Path("chartferry.toml"), roles={"research": ("ana", "ben"), "nurse": ("ana",)})
+SEALED = SETTINGS.model_copy(update={"encryption": Encryption(shown_to=("nurse",))})
 STRICT = SETTINGS.model_copy(update={"audit": AuditRules(require_reason=True)})
 
 
@@ -41,3 +43,20 @@ def test_a_reason_that_the_configuration_demands_is_demanded_for_charts_only() -
         actor_of(Invocation(), STRICT, reads_charts=True)
     assert actor_of(Invocation(), STRICT, reads_charts=False).reason is None
     assert actor_of(Invocation(reason="audit of June"), STRICT, reads_charts=True).reason == "audit of June"
+
+
+@pytest.mark.parametrize(
+    ("who", "glass", "masked", "broke"),
+    [
+        ("ana", None, False, None),
+        ("ben", None, True, None),
+        ("ben", "ward 3", False, "ward 3"),
+        ("ana", "x", False, None),
+    ],
+)
+def test_who_is_in_no_role_that_sees_what_is_encrypted_is_masked_unless_the_glass_is_broken(
+    who: str, glass: str | None, masked: bool, broke: str | None
+) -> None:
+    actor = actor_of(Invocation(acting_as=who, break_glass=glass), SEALED, reads_charts=True)
+    assert (actor.masked, actor.broke_glass, actor.reason) == (masked, broke, glass)
+    assert actor_of(Invocation(acting_as="ben"), SETTINGS, reads_charts=True).masked is False

@@ -318,3 +318,14 @@ def test_a_receiver_logs_in_as_a_connection_does_and_its_mistakes_are_named(tmp_
         "receivers.registry.cohort",
     }
     assert "hunter2" not in str(problems)
+
+
+def test_who_sees_what_is_encrypted_is_a_role_that_there_is_and_nothing_is_masked_without_keys(tmp_path: Path) -> None:
+    told = '[encryption]\nkeys = { k1 = "env:KEY" }\nshown_to = ["care"]\n[roles]\ncare = ["ana"]\n'
+    encryption = load(tmp_path, told + SMALLEST).encryption
+    assert [encryption.masks(roles) for roles in (("care", "x"), ("x",), ())] == [False, True, True]
+    assert load(tmp_path, SMALLEST).encryption.masks(()) is False
+    assert problems_in(tmp_path, told.replace('["care"]', '["cure"]', 1) + SMALLEST) == {
+        "encryption.shown_to": ("'cure'", "a role of [roles]: care")
+    }
+    assert set(problems_in(tmp_path, "[encryption]\nshown_to = []\n" + SMALLEST)) == {"encryption.shown_to"}

@@ -46,5 +46,13 @@ def test_a_json_line_is_flat_and_has_everything() -> None:
         "event": 7, "at": "2026-01-31T12:30:15.123456Z", "began": "2026-01-31T12:30:15.123456Z", "actor": "ana", "account": "svc",
         "login": "chartferry", "roles": ["research"], "origin": "ward-7", "reason": "ticket 4711", "action": "export",
         "connections": ["mercy"], "types": ["Observation", "Patient"], "runs": [41], "everyone": False, "erased": None,
-        "tenant": "north", "connection": "mercy", "patient": "p1",
+        "broke_glass": None, "tenant": "north", "connection": "mercy", "patient": "p1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "texts"), [("ward 3", ["ward 3"]), ("ticket 4711", ["ward 3", "ticket 4711"])])
+def test_a_mask_that_was_lifted_is_the_purpose_break_the_glass(reason: str, texts: list[str]) -> None:
+    line = audit_line(READ._replace(event=EVENT._replace(broke_glass="ward 3", reason=reason)), "north", "fhir")
+    AuditEvent.model_validate_json(line)
+    purposes = json.loads(line)["purposeOfEvent"]
+    assert ([one["text"] for one in purposes], purposes[0]["coding"][0]["code"]) == (texts, "BTG")
