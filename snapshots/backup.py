@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapshots.embedded import embedded_postgres, programs_of
+from snapshots.embedded import embedded_postgres, programs_of, stop_abandoned
 from snapshots.errors import StoreError
 
 _MAGIC = b"PGDMP"  # how pg_dump's custom format begins
@@ -98,6 +98,7 @@ def _alone_in(making: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"another restore is at work in {making}; wait for it to end.") from None
+        stop_abandoned(making)
         with _files(making):
             for left in making.iterdir():
                 if left.is_dir():

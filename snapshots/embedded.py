@@ -269,6 +269,18 @@ class EmbeddedPostgres:
                 _stop(self._directory)
 
 
+def stop_abandoned(directory: Path) -> None:
+    """Stop the server that a killed client has left running in a directory; one that has clients goes on. Blocks."""
+    if not is_alive(directory / "data"):
+        return
+    with (
+        _lock(directory / "server.lock", fcntl.LOCK_EX),
+        suppress(BlockingIOError),
+        _lock(directory / "clients.lock", fcntl.LOCK_EX | fcntl.LOCK_NB),
+    ):
+        _stop(directory)
+
+
 @contextmanager
 def embedded_postgres(directory: Path) -> Iterator[str]:
     """Hold the embedded server of `directory` and yield its URL; processes that name the same directory share it.

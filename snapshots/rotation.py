@@ -29,8 +29,8 @@ _AT_ONCE = 200  # rows in memory
 class Rotated(NamedTuple):
     """What was encrypted anew."""
 
-    rows: Mapping[str, int]  # by table, those without any left out
-    damaged: int  # rows that no key opens: they stay as they are, and the store goes on knowing its older keys
+    rows: Mapping[str, int]  # by table, of its further columns by their names as well, those without any left out
+    damaged: int  # values that no key opens: they stay as they are, and the store goes on knowing its older keys
 
 
 class _Column(NamedTuple):
@@ -93,7 +93,7 @@ async def rotate(session: TenantSession) -> Rotated:
                 for part in await _parts(session, table):
                     for column in columns:
                         done, failed = await _of_table(session, part, column, sealer)
-                        rows[table] += done
+                        rows[table if column is columns[0] else f"{table} {column.name}"] += done
                         damaged += failed
             if await _ended(session, sealer, locked, forget=not damaged):
                 return Rotated({table: count for table, count in sorted(rows.items()) if count}, damaged)

@@ -7,6 +7,8 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,16 @@ def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="cf-"))
     yield made
     shutil.rmtree(made)
+
+
+def killed_client_of(directory: Path) -> int:
+    """Start a server as a restore does, kill who started it, and return the server's process id."""
+    command = [sys.executable, "-m", "tests.integration.snapshots.embedded_client", str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline()
+        client.kill()
+    return int((directory / "data" / "postmaster.pid").read_text().splitlines()[0])
 
 
 def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(site: Site, folder: Path) -> None:
@@ -63,6 +75,11 @@ def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(sit
     assert (beside.code, "another restore" in beside.stderr) == (5, True)
     assert (folder / "third.restoring" / "left").exists()
     os.close(held)
+    server = killed_client_of(folder / "third.restoring")
     cut = site.run("store", "restore", str(backup))
     assert (cut.code, [*folder.glob("third*")]) == (5, [])
+    command_line = Path(f"/proc/{server}/cmdline")  # empty: ended, and nobody has looked yet how
+    assert not command_line.exists() or not command_line.read_bytes(), (
+        "the next restore stops the server of a killed one"
+    )
     assert "is no backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
+import anyio
 import orjson
 import psycopg
+import pytest
 
+from snapshots.errors import StoreError
 from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
 from snapshots.patient import Alias
@@ -242,3 +245,27 @@ def execute(url: str, statement: str) -> None:
 
 def live(url: str) -> set[str]:
     return {row[0] for row in rows(url, "SELECT id FROM resource WHERE deleted_at IS NULL")}
+
+
+_WAITING = """
+SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND pid IN (
+    SELECT pid FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+
+
+async def killed_at(url: str, held: str, doing: Callable[[], Awaitable[object]]) -> None:
+    """Do something while a statement holds a lock that it needs, and kill its server process as it waits there."""
+    async with await psycopg.AsyncConnection.connect(url) as conn, anyio.create_task_group() as group:
+        await conn.execute(f"SET search_path = {SCHEMA}; SET app.current_tenant_id = 'default'")  # type: ignore[call-overload]
+        await conn.execute(held)  # type: ignore[call-overload]  # a test's own
+        group.start_soon(_refused, doing)
+        hit = None
+        while hit is None:
+            hit = await (await conn.execute(_WAITING)).fetchone()
+            await anyio.lowlevel.checkpoint()
+
+
+async def _refused(doing: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(StoreError):
+        await doing()

@@ -17,6 +17,7 @@ from tests.integration.snapshots.stored import (
     SCHEMA,
     execute,
     full_run,
+    killed_at,
     live,
     person,
     record,
@@ -126,6 +127,19 @@ async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gon
     assert (seen.action, seen.actor, seen.erased) == (Action.ERASE, "tester", erased.rows)
     execute(store_url, "UPDATE audit_event SET erased = '{}' WHERE action = 'erase'")
     assert [one.kind for one in (await store.audit.verify()).faults] == ["altered"]
+
+
+@pytest.mark.parametrize("table", ["resource", "unit", "quarantine", "audit_event"])
+async def test_an_erasure_that_is_killed_at_any_statement_has_erased_nothing_and_can_be_done_again(
+    store: Store, store_url: str, table: str
+) -> None:
+    await known(store)
+    before = traces(store_url)
+    await killed_at(store_url, f"LOCK TABLE {table} IN SHARE MODE", lambda: store.erase("mercy", WHO))
+    assert traces(store_url) == before
+    assert rows(store_url, "SELECT count(*) FROM audit_event") == [(0,)]
+    await store.erase("mercy", WHO)
+    assert traces(store_url) == {}
 
 
 async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_it(

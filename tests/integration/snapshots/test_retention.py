@@ -6,21 +6,30 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import anyio
 import orjson
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapshots.audit_event import Action
-from snapshots.errors import HistoryPrunedError, StoreError
+from snapshots.errors import HistoryPrunedError
 from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.unit import Unit
 from snapshots.witness import Deletion, Said
-from tests.integration.snapshots.stored import execute, failed, file, full_run, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import (
+    execute,
+    failed,
+    file,
+    full_run,
+    killed_at,
+    record,
+    rows,
+    scope,
+    search,
+    settled,
+)
 
 pytestmark = pytest.mark.anyio
 _NUMBERS = itertools.count(1)
@@ -158,11 +167,6 @@ async def test_of_quarantine_what_ended_runs_left_is_deleted(store: Store, store
 
 
 UNITS = (search(patient="p1"), search("Condition", patient="p1"))
-WAITING = """
-SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND pid IN (
-    SELECT pid FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
-)
-"""
 
 
 async def asked(store: Store, *units: Unit) -> None:
@@ -253,25 +257,10 @@ async def test_a_pruning_of_units_that_is_killed_at_any_statement_is_gone_on_wit
 ) -> None:
     for _ in range(3):
         await asked(store, *UNITS)
-    async with (
-        await psycopg.AsyncConnection.connect(store_url) as conn,
-        anyio.create_task_group() as group,
-    ):
-        await conn.execute("SET search_path = tenant_default; SET app.current_tenant_id = 'default'")
-        await conn.execute(held)  # type: ignore[arg-type]  # a test's own
-        group.start_soon(_cut, store)
-        hit = None
-        while hit is None:
-            hit = await (await conn.execute(WAITING)).fetchone()
-            await anyio.lowlevel.checkpoint()
+    await killed_at(store_url, held, lambda: store.prune(runs=T0))
     assert rows(store_url, "SELECT count(*) FROM unit WHERE run < 3") == [(left,)]
     told = rows(store_url, "SELECT erased FROM audit_event WHERE action = 'prune'")
     assert sum(erased["unit"] for (erased,) in told) == 4 - left
     assert sum((await store.prune(runs=T0)).rows.values()) == left
     assert [(await store.run(run)).units_pruned for run in (1, 2, 3)] == [True, True, False]
     assert (await store.audit.verify()).faults == ()
-
-
-async def _cut(store: Store) -> None:
-    with pytest.raises(StoreError):
-        await store.prune(runs=T0)

@@ -129,6 +129,35 @@ async def test_a_rotation_that_is_killed_in_the_middle_reads_with_both_keys_and_
         assert await history(store) == before
 
 
+async def test_a_connection_that_appears_meanwhile_is_gone_through_as_well(store_url: str):
+    await filled(store_url)
+    async with (
+        opened_store(store_url, keyring=OLD) as former,
+        opened_store(store_url, keyring=BOTH) as store,
+        await psycopg.AsyncConnection.connect(store_url) as conn,
+        anyio.create_task_group() as group,
+    ):
+        await conn.execute("LOCK TABLE tenant_default.attachment IN ACCESS EXCLUSIVE MODE")
+        group.start_soon(store.rotate)
+        while await (await conn.execute(WAITING.replace("pg_terminate_backend(pid)", "pid"))).fetchone() is None:
+            await anyio.lowlevel.checkpoint()
+        async with await former.begin_run(scope(connection="late")) as run:
+            await run.write(Batch(records=[patient("p9999", "Late")]))
+            await run.finish(watermark=None, requests=0, retries=0)
+        await conn.rollback()
+    assert not any(of_key(store_url, "k1").values())
+
+
+async def test_a_text_that_was_moved_from_another_document_is_damaged(store_url: str):
+    await filled(store_url)
+    execute(
+        store_url, "UPDATE attachment SET sha256 = '\\x00', content = '~sealed:1:k2:'"
+    )  # the content is not looked at
+    async with opened_store(store_url, keyring=BOTH) as store:
+        assert (await store.rotate()).damaged == 1
+    assert of_key(store_url, "k1")["attachment convert_to(text, 'UTF8')"] == 1
+
+
 async def _killed(store: Store) -> None:
     with pytest.raises(StoreError):
         await store.rotate()
