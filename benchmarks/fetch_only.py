@@ -24,7 +24,7 @@ from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import profile_for
 from snapshots.record import Batch
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 
 class _Nowhere:
@@ -43,7 +43,7 @@ def _units(patients: Sequence[str], types: Sequence[str]) -> Iterator[Unit]:
             path = f"Patient/{patient}" if read else f"{kind}?patient={patient}&_count=500"
             yield Unit(
                 key=unit_key(kind, patient),
-                kind="read" if read else "search",
+                kind=UnitKind.READ if read else "search",
                 resource_type=kind,
                 patient_id=patient,
                 template=f"GET /{kind}",

@@ -27,11 +27,11 @@ from snapshots.report import RunScope
 from snapshots.sealed_values import KEY_BYTES, Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store, open_store
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import Way, WayScope
 
 WAY = Way("benchmark", WayScope.EVERYTHING)
-UNIT = Unit(key="benchmark", kind="file", resource_type="Patient", way=WAY)
+UNIT = Unit(key="benchmark", kind=UnitKind.FILE, resource_type="Patient", way=WAY)
 SCOPE = RunScope(connection="bench", kind="sync", mode="bulk", selection="all", types=())
 KEYS = Keyring(current="k1", keys={"k1": bytes(range(KEY_BYTES))})
 ACTOR = Actor(name="bench")

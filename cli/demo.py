@@ -101,7 +101,7 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
         ("vendor", "mode", "status", "patients#", "resources#", "new#", "unchanged#", "requests#", "retries#", "seconds#"),
         [
             (
-                outcome.connection.vendor, report.mode, report.status, report.patients, sum(report.resources.values()),
+                outcome.connection.system, report.mode, report.status, report.patients, sum(report.resources.values()),
                 report.new, report.unchanged, report.requests, report.retries, float(report.seconds),
             )
             for outcome in outcomes
@@ -111,7 +111,7 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
     )  # fmt: skip
     types = sorted({name for report in reports for name in report.resources})
     print_table(
-        ("resources by type", *(f"{outcome.connection.vendor}#" for outcome in outcomes if outcome.report)),
+        ("resources by type", *(f"{outcome.connection.system}#" for outcome in outcomes if outcome.report)),
         [(name, *(report.resources.get(name) for report in reports)) for name in types],
     )
     print_holes(report for report in reports if report.status != "complete")

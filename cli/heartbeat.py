@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from cli.render import say
 
 if TYPE_CHECKING:
-    from connectors.fhir.run import EhrProgress
-    from connectors.fhir.transport.client import EhrClient
+    from connectors.core.run import Progress
+    from connectors.core.waits import Waits
 
 EVERY_S = 1.0
 
@@ -39,13 +39,11 @@ async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0
 
 
 @asynccontextmanager
-async def beating(
-    client: EhrClient, show: Callable[[EhrProgress], None]
-) -> AsyncIterator[Callable[[EhrProgress], None]]:
+async def beating(waits: Waits, show: Callable[[Progress], None]) -> AsyncIterator[Callable[[Progress], None]]:
     """Yield the function to call at every step; between calls, the last progress is shown again."""
-    last: EhrProgress | None = None
+    last: Progress | None = None
 
-    def step(progress: EhrProgress) -> None:
+    def step(progress: Progress) -> None:
         nonlocal last
         last = progress
         progress.waiting = None  # something moves
@@ -55,7 +53,7 @@ async def beating(
         while True:
             await asyncio.sleep(EVERY_S)
             if last is not None:
-                last.waiting = client.waits.current()
+                last.waiting = waits.current()
                 show(last)
 
     task = asyncio.create_task(beat())

@@ -25,7 +25,7 @@ from snapshots.record import Batch
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
 from snapshots.traffic import PaceState, Traffic
-from snapshots.unit import Counted, Unit
+from snapshots.unit import Counted, Unit, UnitKind
 from snapshots.witness import AbsentRow
 
 
@@ -68,7 +68,7 @@ class PreviewJobs(BulkJobs):
         """Return those of whose charts no run has stored anything."""
         return patients if self._known is None else await self._known.jobs.never_stored(patients)
 
-    async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+    async def planned_types(self, kinds: Sequence[UnitKind]) -> Sequence[str]:
         """Return none: nothing is fetched."""
         return ()
 
@@ -257,10 +257,10 @@ class PreviewStore(EhrRunStore):
     async def plan(self, units: Iterable[Unit]) -> int:
         """Count the units by type; holes that an export begins with are none of a crawl."""
         units = list(units)
-        if all(unit.kind == "cohort" for unit in units):
+        if all(unit.kind == UnitKind.COHORT for unit in units):
             return 0
         self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
-        self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != "cohort"))
+        self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != UnitKind.COHORT))
         self._preview.types = tuple(self._preview.units)
         self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
         return len(units)
@@ -272,13 +272,13 @@ class PreviewStore(EhrRunStore):
         """Return nothing: nothing is fetched."""
         return {}
 
-    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+    async def pending(self, limit: int | None = None, kinds: Collection[UnitKind] | None = None) -> list[Unit]:
         """End the run when the crawl is about to fetch its searches; there are no other units.
 
         Raises:
             PlanReachedError: the crawl is planned.
         """
-        if kinds is not None and "search" in kinds:
+        if kinds is not None and UnitKind.SEARCH in kinds:
             self._end()
         return []
 

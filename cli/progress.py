@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from cli.render import printable, say
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
-    from connectors.fhir.run import EhrProgress
+    from connectors.core.run import Progress
     from exports.run import FileProgress
 
 LINE_EVERY_S = 10.0
@@ -24,7 +25,7 @@ BARS_A_SECOND = 8.0
 WAIT_SHOWN_S = 2.0
 
 
-Show = Callable[["EhrProgress"], None]
+Show = Callable[["Progress"], None]
 
 
 @contextmanager
@@ -49,7 +50,7 @@ class PlainLines:
         self._began: dict[str, float] = {}
         self._last: dict[str, tuple[str, str, float]] = {}
 
-    def show(self, progress: EhrProgress) -> None:
+    def show(self, progress: Progress) -> None:
         """Write a line if it is time for one."""
         now = self._clock()
         began = self._began.setdefault(progress.connection, now)
@@ -63,16 +64,14 @@ class PlainLines:
         self._write(", ".join([f"{progress.connection}: {counts(progress, now - began)}", *waiting]))
 
 
-def counts(progress: EhrProgress, elapsed_s: float) -> str:
+def counts(progress: Progress, elapsed_s: float) -> str:
     """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 received, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
-        parts.append(f"{progress.units_done:,} of {_counted(progress.units, 'unit')}")
+        parts.append(f"{progress.units_done:,} of {progress.units:,} unit{'' if progress.units == 1 else 's'}")
     if progress.records:
         parts.append(f"{progress.records:,} received")  # each time that it comes; reports count a resource once
-    if progress.requests:
-        parts.append(_counted(progress.requests, "request"))
-    parts += pace(progress)
+    parts += progress.details
     parts.append(f"{elapsed_s:.0f} s")
     left = progress.units - progress.units_done
     if progress.units_done and left > 0:
@@ -80,26 +79,7 @@ def counts(progress: EhrProgress, elapsed_s: float) -> str:
     return ", ".join(parts)
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def pace(progress: EhrProgress) -> list[str]:
-    """Format what slows a run down, nothing for a healthy one: "12 retries (93 left)", "5 at a time", "down until 14:05 UTC"."""
-    parts = []
-    if progress.retries:
-        left = "" if progress.retries_left is None else f" ({progress.retries_left:,} left)"
-        parts.append(f"{progress.retries:,} {'retry' if progress.retries == 1 else 'retries'}{left}")
-    if progress.retries and progress.places is not None:
-        parts.append(f"{progress.places} at a time")
-    if progress.paused_s >= 1:
-        parts.append(f"{progress.paused_s:,.0f} s paused by the server's rate headers")
-    if progress.down_until is not None:
-        parts.append(f"EHR down until {progress.down_until:%H:%M} UTC")
-    return parts
-
-
-def waits(progress: EhrProgress, now: float) -> list[str]:
+def waits(progress: Progress, now: float) -> list[str]:
     """Format what a run waits for, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
     wait = progress.waiting
     if wait is None:
@@ -112,7 +92,7 @@ def waits(progress: EhrProgress, now: float) -> list[str]:
     return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]
 
 
-def _rich_bars(*, with_note: bool = False) -> Progress:
+def _rich_bars(*, with_note: bool = False) -> Bars:
     """A line for each task on stderr: what it is, its bar, its count and times, and a note."""
     from rich.console import Console
     from rich.progress import (
@@ -142,12 +122,12 @@ def _bars() -> Iterator[Show]:
     bars = _rich_bars(with_note=True)
     tasks: dict[str, TaskID] = {}
 
-    def show(progress: EhrProgress) -> None:
+    def show(progress: Progress) -> None:
         if progress.connection not in tasks:
             tasks[progress.connection] = bars.add_task(progress.connection, total=None, note="")
-        counted = f"{progress.records:,} received", _counted(progress.requests, "request")
+        counted = f"{progress.records:,} received"
         waiting = waits(progress, time.time())
-        note = printable(" · ".join((*waiting, progress.phase, *counted, *pace(progress))))
+        note = printable(" · ".join((*waiting, progress.phase, counted, *progress.details)))
         bars.update(
             tasks[progress.connection],
             completed=progress.units_done,

@@ -217,7 +217,7 @@ def log_outcome(outcome: Outcome, kind: str) -> None:
     """Write the run's single log line: counts and how it ended, no PHI."""
     log = structlog.get_logger("chartferry")
     connection = outcome.connection
-    fields: dict[str, Any] = {"connection": connection.name, "tenant": connection.tenant, "vendor": connection.vendor}
+    fields: dict[str, Any] = {"connection": connection.name, "tenant": connection.tenant, "vendor": connection.system}
     report = outcome.report
     if report is None:
         log.error("run", **fields, kind=kind, status="failed", exit_code=int(outcome.code), error=outcome.error)

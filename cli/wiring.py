@@ -24,6 +24,7 @@ from cli.wanted import Wanted
 from config.connections import STORED, Connection
 from config.fhir_server import FhirServer
 from config.receivers import Receiver
+from connectors.core.run import Progress
 from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.login import Login, log_in
 from connectors.fhir.inquiry import Step, inquire, inquire_receiver
@@ -32,7 +33,7 @@ from connectors.fhir.prove.prove import ProofRequest, prove
 from connectors.fhir.run import LogIn
 from connectors.fhir.submit.submission import SCOPE, Submission
 from connectors.fhir.submit.submit import Submitted, submit
-from connectors.fhir.sync import CohortSource, EhrProgress, SyncRequest, sync
+from connectors.fhir.sync import CohortSource, SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.origins import Origins
 from connectors.fhir.vendors import profile_for
@@ -105,7 +106,7 @@ async def run_connection(
     connection: Connection,
     store: Store,
     wanted: Wanted,
-    on_progress: Callable[[EhrProgress], None],
+    on_progress: Callable[[Progress], None],
     origins: Origins | None = None,
 ) -> RunReport:
     """Do one run of one connection: profile, tokens, client, request; errors propagate.
@@ -125,7 +126,7 @@ async def prove_connection(
     connection: Connection,
     store: Store,
     wanted: Wanted,
-    on_progress: Callable[[EhrProgress], None],
+    on_progress: Callable[[Progress], None],
     *,
     sample: int | None,
     seed: int | None,
@@ -138,7 +139,7 @@ async def prove_connection(
         EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
     ):
         client.restore(await store.pace(connection.name))
-        async with beating(client, on_progress) as show:
+        async with beating(client.waits, on_progress) as show:
             return await prove(
                 ProofRequest(sync=request, sample=sample, seed=seed),
                 client,
@@ -226,7 +227,7 @@ async def submit_to(
 
 
 async def preview_connection(
-    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[EhrProgress], None]
+    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[Progress], None]
 ) -> Preview:
     """Find out what a run would request, without requesting it; read what earlier runs know from the store, if there is one."""
     preview = Preview(connection=connection.name)
@@ -239,7 +240,7 @@ async def preview_connection(
     return preview
 
 
-def _planning(progress: EhrProgress) -> EhrProgress:
+def _planning(progress: Progress) -> Progress:
     """Show one phase, "planning": a plan passes through a run's phases without doing them."""
     return replace(progress, phase="planning", units=0, units_done=0)
 
@@ -249,7 +250,7 @@ async def _run(
     wanted: Wanted,
     open_run: Callable[[RunScope, Callable[[], datetime]], Any],
     wrap: Callable[[EhrClient], Any],
-    on_progress: Callable[[EhrProgress], None],
+    on_progress: Callable[[Progress], None],
     *,
     origins: Origins | None = None,
 ) -> RunReport:
@@ -258,7 +259,7 @@ async def _run(
     shared = origins.of(connection.base_url) if origins is not None else None
     async with (
         EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng, shared=shared) as client,
-        beating(client, on_progress) as show,
+        beating(client.waits, on_progress) as show,
     ):
         return await sync(
             request,

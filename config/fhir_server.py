@@ -8,20 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from config.base_urls import base_url_problem
 from config.errors import Problem
 from config.secret_refs import SecretRef
+from config.source import Source
 
 Auth = Literal["smart", "secret", "bearer", "none"]
-
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
-NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, starting with a letter or digit"
-
 
 NEEDED_BY_AUTH: Mapping[str, tuple[str, ...]] = {
     "smart": ("client_id", "key"),
@@ -116,14 +113,9 @@ def auth_problems(table: Mapping[str, Any], path: str) -> Iterator[Problem]:
         )
 
 
-class FhirServer(BaseModel):
+class FhirServer(Source):
     """One FHIR server, for one tenant. Frozen; refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
-    table: ClassVar[str]  # of the configuration, in which such servers are named
-
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
     base_url: Annotated[str, BeforeValidator(_http_url)]
 
     auth: Auth = "none"
@@ -158,10 +150,15 @@ class FhirServer(BaseModel):
         for key, value in super().__repr_args__():
             yield key, masked_url(value) if key == "proxy" and value else value
 
+    @classmethod
+    def missing(cls, table: Mapping[str, Any], path: str) -> Iterator[Problem]:
+        """Yield what its login lacks."""
+        return auth_problems(table, path)
+
     @property
-    def path(self) -> str:
-        """The path of its table in the configuration."""
-        return f"{self.table}.{self.name}"
+    def system(self) -> str:
+        """Whose profile tells how to talk to it."""
+        return self.profile_name
 
     @property
     def profile_name(self) -> str:

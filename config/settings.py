@@ -19,12 +19,13 @@ from config.base_urls import without_ids
 from config.connections import Connection, place_in_connection
 from config.encryption import Encryption
 from config.errors import ConfigError, ConfigNotFoundError, Problem
-from config.fhir_server import NAME_PATTERN, NAME_RULE, FhirServer, OptionalRef, auth_problems, masked_url
+from config.fhir_server import OptionalRef, masked_url
 from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
 from config.receivers import Receiver
 from config.resource_types import as_list
 from config.secret_refs import ALLOWED
+from config.source import NAME_PATTERN, NAME_RULE, Source
 from config.toml_text import pasted_problem, texts, tree_of
 
 FILE_NAME = "chartferry.toml"
@@ -45,7 +46,7 @@ SHOWN_CHARS = 60
 _PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq accepts a password there too
 
 Model = TypeVar("Model", bound=BaseModel)
-Server = TypeVar("Server", bound=FhirServer)
+Named = TypeVar("Named", bound=Source)
 
 
 def _out(value: object, info: ValidationInfo) -> object:
@@ -177,8 +178,8 @@ def read_settings(
     problems.extend(wrong_roles)
     problems.extend(encryption.problems(roles) if encryption is not None else ())
     tenants = _tenants(_table(tree, "tenants", problems), context, problems)
-    connections = _servers(Connection, _table(tree, "connections", problems), context, set(tenants), problems)
-    receivers = _servers(Receiver, _table(tree, "receivers", problems), context, set(tenants), problems)
+    connections = _sources(Connection, _table(tree, "connections", problems), context, set(tenants), problems)
+    receivers = _sources(Receiver, _table(tree, "receivers", problems), context, set(tenants), problems)
     settings = Settings(
         source=source,
         store_url=store_url,
@@ -268,9 +269,9 @@ def _tenants(table: dict[str, Any], context: Mapping[str, Any], problems: list[P
     return found
 
 
-def _servers(
-    model: type[Server], table: dict[str, Any], context: Mapping[str, Any], tenants: set[str], problems: list[Problem]
-) -> dict[str, Server]:
+def _sources(
+    model: type[Named], table: dict[str, Any], context: Mapping[str, Any], tenants: set[str], problems: list[Problem]
+) -> dict[str, Named]:
     found = {}
     for name, entry in table.items():
         path = f"{model.table}.{name}"
@@ -288,16 +289,16 @@ def _servers(
                     f"no such key: the table's name is the name, [{path}]",
                 )
             )
-        server = _parse(model, {**entry, "name": name}, path, context, problems)
-        problems.extend(auth_problems(entry, path))
+        source = _parse(model, {**entry, "name": name}, path, context, problems)
+        problems.extend(model.missing(entry, path))
         tenant = entry.get("tenant", "default")
         if tenants and isinstance(tenant, str) and tenant not in {"default", *tenants}:
             guess = nearest(tenant, tenants)
             hint = f"did you mean {guess}? " if guess else ""
             allowed = f"{hint}one of: {', '.join(sorted(tenants))}; or declare [tenants.{tenant}]"
             problems.append(Problem(f"{path}.tenant", repr(tenant), allowed))
-        if server is not None:
-            found[name] = server
+        if source is not None:
+            found[name] = source
     return found
 
 

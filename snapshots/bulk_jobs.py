@@ -15,7 +15,7 @@ from snapshots.export_job import BulkJob, EarlierJob
 from snapshots.instants import moment
 from snapshots.run_session import RunSession
 from snapshots.sql import load
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 _SQL = load("bulk_jobs")
 # replicas may be a night behind; a clock that is years behind must not make all data look old
@@ -83,10 +83,12 @@ class StoredBulkJobs:
             found = await self._session.conn.execute(_SQL["never_stored"], {**own, "patients": list(patients)})
             return [row[0] async for row in found]
 
-    async def planned_types(self, kinds: Sequence[str]) -> list[str]:
+    async def planned_types(self, kinds: Sequence[UnitKind]) -> list[str]:
         """Return the types of the run's units of these kinds."""
         async with self._session.transaction("reading the ledger") as own:
-            found = await self._session.conn.execute(_SQL["planned_types"], {**own, "kinds": list(kinds)})
+            found = await self._session.conn.execute(
+                _SQL["planned_types"], {**own, "kinds": [kind.value for kind in kinds]}
+            )
             return [row[0] async for row in found]
 
     async def brought_types(self) -> list[str]:

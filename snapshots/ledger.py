@@ -37,7 +37,7 @@ from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
 from snapshots.sealing import sealed_input, sealed_records
 from snapshots.sql import load
-from snapshots.unit import Counted, Unit
+from snapshots.unit import Counted, Unit, UnitKind
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
 
@@ -185,10 +185,10 @@ class OpenRun:
                 await self._conn.execute(_SQL["plan"], {**columns, **own})
         return planned
 
-    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+    async def pending(self, limit: int | None = None, kinds: Collection[UnitKind] | None = None) -> list[Unit]:
         """Return pending units of these kinds (None: all), the first `limit`: former holes first, then in planned order."""
         async with self._session.transaction("reading the ledger") as own:
-            wanted = None if kinds is None else list(kinds)
+            wanted = None if kinds is None else [kind.value for kind in kinds]
             async with self._conn.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(_SQL["pending"], {**own, "limit": limit, "kinds": wanted})
                 found = await cursor.fetchall()
@@ -197,6 +197,7 @@ class OpenRun:
                 Unit(
                     **{
                         **columns,
+                        "kind": UnitKind(columns["kind"]),
                         "ids": tuple(columns["ids"]),
                         "way": ways.get(columns["way"]),
                         "way_of_none": ways.get(columns["way_of_none"]),

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from snapshots.certificates import certificates_of
 from snapshots.report import Claim, Hole, RunReport
 from snapshots.sql import load
-from snapshots.unit import Ending
+from snapshots.unit import Ending, UnitKind
 
 _SQL = load("reports")
 _HASH_DIGITS = 8
@@ -29,10 +29,10 @@ def patient_hash(secret: UUID, patient_id: str) -> str:
 
 
 def hole_scope(
-    secret: UUID, *, kind: str, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
+    secret: UUID, *, kind: UnitKind, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
 ) -> str:
     """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2"."""
-    if kind == "attachment":
+    if kind is UnitKind.ATTACHMENT:
         document = f"document {place}"
         return document if of_chart is None else f"patient ~{patient_hash(secret, of_chart)}, {document}"
     if patient_id is None:

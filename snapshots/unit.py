@@ -39,6 +39,28 @@ class Ending(StrEnum):
     FAILED = "failed"
 
 
+class UnitKind(StrEnum):
+    """What a unit asks for. By it the store decides what the unit's end proves; a checked column."""
+
+    SEARCH = "search"  # a patient's resources of a type, or, without a patient, a directory
+    READ = "read"  # a Patient by id
+    BATCH = "batch"  # Patients by their ids
+    COHORT = "cohort"  # an entry of the cohort that may be no patient
+    FILE = "file"  # a file of an export
+    NO_FILE = "no-file"  # a type that an export was to bring, and of which it has no file
+    DELETED_FILE = "deleted-file"
+    ERROR_FILE = "error-file"
+    REFERENCE = "reference"
+    ATTACHMENT = "attachment"
+    CONFIRM = "confirm"  # reads by id what was missed
+    CONTROL = "control"  # reads by id what was listed
+    DOUBT = "doubt"  # the store's own: what is not believed
+    UNLISTED = "unlisted"  # the store's own: files of the type failed last time, and this export lists none
+    # of a source that is no EHR: a part of what its way lists. Parts of a type that are all complete miss what did not come; of a
+    # feed, where absence says nothing, the way's scope is NOTHING, or none is given
+    LISTING = "listing"
+
+
 def unit_key(*parts: object) -> str:
     """Return the key of the unit that these parts name: opaque, the same in every run, and without an id in it."""
     return sha256(":".join(map(str, parts)).encode()).hexdigest()[:_KEY_DIGITS]
@@ -49,10 +71,7 @@ class Unit:
     """One piece of a run's work: a patient x type search, a bulk file. Unique in its run by `key`."""
 
     key: str  # `unit_key`
-    # named by the source; of an EHR "search" | "read" | "batch" | "file" | "no-file" | "deleted-file" | "error-file" | "cohort"
-    # | "reference" | "attachment" | "confirm" and "control" (reads by id of what was missed, and of what was listed); the store's
-    # own is "doubt": what is not believed
-    kind: str
+    kind: UnitKind
     resource_type: str
     patient_id: str | None = None  # PHI: lives in the store, never in a log or report
     template: str = ""  # its request, without ids, for people: "GET /Observation?patient=…"

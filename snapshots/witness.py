@@ -15,7 +15,7 @@ class WayScope(StrEnum):
     EVERYTHING = "everything"  # all of the type: a directory listing, an export of the system or of all patients
     MEMBERS = "members"  # those of the patients whom it covers: an export of a Group, or of named patients
     PATIENT = "patient"  # those of the one requested patient
-    NOTHING = "nothing"  # it lists nothing: a read by id, a reference
+    NOTHING = "nothing"  # what it does not show may be there: a read by id, a reference, a feed of messages
 
 
 class Way(NamedTuple):

@@ -14,7 +14,7 @@ from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport
-from snapshots.unit import Counted, Unit, UnitResult, UnitState
+from snapshots.unit import Counted, Unit, UnitKind, UnitResult, UnitState
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ class MemoryRunStore(RunStore):
             self._units.setdefault(unit.key, unit)
         return len(given)
 
-    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+    async def pending(self, limit: int | None = None, kinds: Collection[UnitKind] | None = None) -> list[Unit]:
         found = [
             unit
             for unit in self._units.values()

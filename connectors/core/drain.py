@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from connectors.core.errors import ConnectorError
 from connectors.core.pipeline import FetchUnit, Notice, Noticed, run_units
 from connectors.core.run import Run
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
 WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
@@ -15,7 +15,7 @@ WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its s
 
 async def fetch_pending(
     run: Run,
-    kinds: Collection[str],
+    kinds: Collection[UnitKind],
     fetch: FetchUnit,
     *,
     doing: str | None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from connectors.core.store_port import RunStore
 from connectors.core.waits import Wait
@@ -26,6 +25,11 @@ class Progress:
     records: int = 0
     waiting: Wait | None = None  # what holds everything up now
 
+    @property
+    def details(self) -> list[str]:
+        """Return what else is shown of it, in words; each kind of source adds its own."""
+        return []
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -34,7 +38,7 @@ class Run:
     store: RunStore
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]
-    on_progress: Callable[[Any], None]  # takes what `progress` is
+    on_progress: Callable[[Progress], None]
     progress: Progress
     failed_units: int = 0
     notes: list[str] = field(default_factory=list)

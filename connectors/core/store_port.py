@@ -13,7 +13,7 @@ from typing import Protocol
 
 from snapshots.record import Batch
 from snapshots.report import RunReport
-from snapshots.unit import Counted, Unit
+from snapshots.unit import Counted, Unit, UnitKind
 
 
 class Missed(Protocol):
@@ -56,7 +56,7 @@ class RunStore(Protocol):
         The units are consumed one by one: a plan may be larger than memory.
         """
 
-    async def pending(self, limit: int | None = None, kinds: Collection[str] | None = None) -> list[Unit]:
+    async def pending(self, limit: int | None = None, kinds: Collection[UnitKind] | None = None) -> list[Unit]:
         """Return pending units, the first `limit`: holes of the previous run first, then in planned order.
 
         A fetcher asks only for the `kinds` that it fetches; None returns all.

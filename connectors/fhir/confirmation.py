@@ -26,11 +26,10 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.ways import PATIENTS
 from snapshots.record import Batch, Quarantined
-from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 from snapshots.witness import AbsentRow, Deletion, Said
 
-CONFIRM, CONTROL = "confirm", "control"
-_KINDS = (CONFIRM, CONTROL)
+_KINDS = (UnitKind.CONFIRM, UnitKind.CONTROL)
 _LEAST_READS = 200  # missed rows per run; or a share of its requests, if that is more
 _SHARE = 0.05
 _SAID = {
@@ -94,13 +93,13 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
     types = sorted({*heard, "Patient"} - reader.controlled)
     controls = await evidence.controls(types)
     reader.controlled.update(types)
-    await run.store.plan((*_units(controls, CONTROL), *_units(due, CONFIRM)))
+    await run.store.plan((*_units(controls, UnitKind.CONTROL), *_units(due, UnitKind.CONFIRM)))
     await evidence.note_asked(due)
     await _read_pending(run, reader)
     return len(due)
 
 
-def _units(rows: Iterable[AbsentRow], kind: str) -> Iterator[Unit]:
+def _units(rows: Iterable[AbsentRow], kind: UnitKind) -> Iterator[Unit]:
     """Return one unit per row."""
     for row in rows:
         yield Unit(
@@ -136,7 +135,7 @@ async def _leave_unanswered(run: EhrRun) -> None:
     words = [
         Deletion(unit.resource_type, identity, Said.UNANSWERED)
         for unit in pending
-        if unit.kind == CONFIRM
+        if unit.kind == UnitKind.CONFIRM
         for identity in unit.ids
     ]
     await run.store.write(Batch(results=results, deletions=words))
@@ -157,7 +156,7 @@ class _Reader:
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit the row, or the EHR's statement about it. The unit settles either way: an unknown row is doubted, not failed."""
         (identity,) = unit.ids
-        self.asked += unit.kind == CONFIRM
+        self.asked += unit.kind == UnitKind.CONFIRM
         call = Call(
             method="GET",
             url=f"{self._base_url}/{unit.resource_type}/{quote(identity, safe='')}",
@@ -171,7 +170,7 @@ class _Reader:
             reply = await self._client.send(call)
             record = record_from(reply.body, self._base, unit.key)
         except TerminalFetchError as error:
-            said_of_it = await self._said(error, unit, call.launch) if unit.kind == CONFIRM else None
+            said_of_it = await self._said(error, unit, call.launch) if unit.kind == UnitKind.CONFIRM else None
             await emit(Fetched(deletions=self._words(unit, identity, said_of_it)))
         except RequestError:
             await emit(Fetched(deletions=self._words(unit, identity, Said.UNANSWERED)))
@@ -187,7 +186,9 @@ class _Reader:
 
     def _words(self, unit: Unit, identity: str, said: Said | None) -> list[Deletion]:
         """Ignore a control that fails: its row was listed a moment ago."""
-        return [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == CONFIRM else []
+        return (
+            [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == UnitKind.CONFIRM else []
+        )
 
     def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
         """Another Patient than the requested one is a merge, which a crawl will find; anything else is no answer."""

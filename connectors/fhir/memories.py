@@ -16,7 +16,7 @@ from snapshots.patient import Alias, Deferral, StoredPatient
 from snapshots.proof import Certificate, ProvedRun
 from snapshots.referred import AttachmentUse, ReferencePath, ReferenceTarget
 from snapshots.traffic import PaceState, Traffic
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 from snapshots.witness import AbsentRow, Way
 
 
@@ -50,7 +50,7 @@ class BulkJobs(Protocol):
     async def never_stored(self, patients: Sequence[str]) -> Sequence[str]:
         """Those of the patients of whose charts no run has stored anything."""
 
-    async def planned_types(self, kinds: Sequence[str]) -> Sequence[str]:
+    async def planned_types(self, kinds: Sequence[UnitKind]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 
     async def brought_types(self) -> Sequence[str]:

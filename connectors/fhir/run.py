@@ -90,6 +90,21 @@ class EhrProgress(Progress):
     down_until: datetime | None = None  # the EHR is taken to be down
     paused_s: float = 0.0  # waited, because the server's rate headers asked for it
 
+    @property
+    def details(self) -> list[str]:
+        """Return the requests, and what slows the run down: "240 requests", "12 retries (93 left)", "down until 14:05 UTC"."""
+        parts = [f"{self.requests:,} request{'' if self.requests == 1 else 's'}"] if self.requests else []
+        if self.retries:
+            left = "" if self.retries_left is None else f" ({self.retries_left:,} left)"
+            parts.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}{left}")
+        if self.retries and self.places is not None:
+            parts.append(f"{self.places} at a time")
+        if self.paused_s >= 1:
+            parts.append(f"{self.paused_s:,.0f} s paused by the server's rate headers")
+        if self.down_until is not None:
+            parts.append(f"EHR down until {self.down_until:%H:%M} UTC")
+        return parts
+
 
 @dataclass(kw_only=True)
 class EhrRun(Run):

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from connectors.core.errors import AuthError, ConnectorError
+from connectors.core.run import Progress
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bulk.levels import NoExportHereError, fetch_at_some_level
 from connectors.fhir.capability import Capability
@@ -74,7 +75,7 @@ async def sync(
     *,
     now: Callable[[], datetime],
     sleep: Callable[[float], Awaitable[None]],
-    on_progress: Callable[[EhrProgress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunReport:
     """Do one run, or resume the one that a crash left, and report it.
 

@@ -7,10 +7,11 @@ SELECT EXISTS (
 )
 
 -- name: whole
--- Types that the run has listed whole, and by which way: by a directory listing, or by files that are all there.
+-- Types that the run has listed whole, and by which way: by a directory listing, by files that are all there, or by all the parts of
+-- what a source that is no EHR lists.
 SELECT u.resource_type, u.way, u.way_of_none, w.scope FROM unit u JOIN way w ON w.id = u.way
 WHERE u.run = %(run)s AND u.resource_type <> '*'
-    AND (u.kind IN ('file', 'no-file') AND NOT %(blocked)s OR u.kind = 'search' AND u.patient_id IS NULL)
+    AND (u.kind IN ('file', 'no-file') AND NOT %(blocked)s OR u.kind = 'search' AND u.patient_id IS NULL OR u.kind = 'listing')
 GROUP BY 1, 2, 3, 4
 HAVING bool_and(u.state = 'settled' AND u.complete_listing) AND NOT EXISTS (
     SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL AND coalesce(q.resource_type, u.resource_type) = u.resource_type

@@ -13,6 +13,8 @@ import grimp
 import pytest
 
 from connectors.fhir.vendors import PROFILES
+from snapshots.migrate import migrations
+from snapshots.unit import UnitKind
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("config", "snapshots", "connectors", "exports", "cli", "cron", "mocks")
@@ -87,6 +89,21 @@ def test_sql_decides_nothing_by_a_reason_and_takes_no_key_or_detail_apart(patter
         return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("--"))
 
     assert in_files(SQL, lambda path: re.findall(pattern, statements(path))) == []
+
+
+OF_KINDS = re.compile(r"(?<!rel)kind\s*(?:=|<>)\s*('[a-z-]+')|(?<!rel)kind\s+(?:NOT\s+)?IN\s*\(([^)]*)\)")
+OF_RUNS = {"sync", "pull"}
+
+
+def quoted(sql: str) -> set[str]:
+    return set(re.findall(r"'([a-z-]+)'", sql))
+
+
+def test_sql_compares_a_units_kind_with_typed_kinds_and_the_store_takes_no_others() -> None:
+    typed = {one.value for one in UnitKind}
+    compared = {word for path in SQL for found in OF_KINDS.findall(path.read_text()) for word in quoted("".join(found))}
+    (checked,) = [one.statements for one in migrations() if one.name == "unit_kind"]
+    assert (compared - typed - OF_RUNS, quoted(checked)) == (set(), typed)
 
 
 # beside the words of the vendors' own names; "generic" and "va" are words of their own

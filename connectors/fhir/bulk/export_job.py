@@ -29,7 +29,7 @@ from connectors.fhir.transport.retry_table import TRANSIENT_CODES, asked_wait_s,
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import moment
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 _ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
@@ -158,13 +158,13 @@ class ExportJob:
 
         What the silence about it means is judged once the files are here (`steps`).
         """
-        there = set(await self._store.jobs.planned_types(("file",)))
+        there = set(await self._store.jobs.planned_types((UnitKind.FILE,)))
         if not there:
             return []
         return [
             Unit(
                 key=unit_key("no-file", t),
-                kind="no-file",
+                kind=UnitKind.NO_FILE,
                 resource_type=t,
                 way=proofs.ways(t)[0],
                 way_of_none=proofs.ways(t)[1],

@@ -18,7 +18,7 @@ from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
 from connectors.fhir.records import SubsettedError, UnreadableResourceError, deletions_from, record_from
 from connectors.fhir.unit_details import FileDetail
 from snapshots.record import Quarantined, Record
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 from snapshots.witness import Deletion
 
 _MOST_TOGETHER = 16_000_000  # bytes of lines that are read together
@@ -73,7 +73,7 @@ class FileReading:
         goes on must meet them.
         """
         doubtful = self.unreadable or self.issues or self.other_types or self.headers
-        if doubtful or self.splitter.held < 0 or self.unit.kind != "file":
+        if doubtful or self.splitter.held < 0 or self.unit.kind != UnitKind.FILE:
             return None
         end = self.fed - self.splitter.held
         return {"bytes": end, "number": self.splitter.number, "lines": self.lines, "total": self.total}
@@ -87,7 +87,7 @@ class FileReading:
         """Read a last line without its newline; if it can be read, the file is complete, else truncated."""
         before = self.unreadable - self.subsetted
         self._read_all(self.splitter.finish())
-        if self.unit.kind == "error-file":
+        if self.unit.kind == UnitKind.ERROR_FILE:
             self._read_together()
             return  # it is fetched once: what cannot be read of it is a hole, whether it was cut or not
         self.last_line_unreadable = self.unreadable - self.subsetted > before
@@ -111,7 +111,7 @@ class FileReading:
 
     def _read_all(self, lines: list[Line | OverlongLine]) -> None:
         """Read lines into the account: the plain way for resources, everything else one by one."""
-        if self.unit.kind != "file":
+        if self.unit.kind != UnitKind.FILE:
             for line in lines:
                 self._read(line)
             return
@@ -140,10 +140,10 @@ class FileReading:
         number, body = line
         self.total += len(body)
         try:
-            if self.unit.kind == "deleted-file":
+            if self.unit.kind == UnitKind.DELETED_FILE:
                 self._read_deletions(number, body)
                 return
-            if self.unit.kind == "error-file":
+            if self.unit.kind == UnitKind.ERROR_FILE:
                 self._read_outcome(line)
                 return
             in_part = self.detail.elements

@@ -14,7 +14,7 @@ from connectors.fhir.outcomes import Issue
 from connectors.fhir.profile import IssueGrade
 from connectors.fhir.records import codes_of, grade
 from connectors.fhir.unit_details import DoubtDetail
-from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState
 
 GRAVE = frozenset({"error", "fatal"})
 # grades of a grave issue that mean that data are missing
@@ -63,7 +63,7 @@ def count_of(unit: Unit, reading: FileReading) -> Count:
 
     It may mean the headers of an organised file too, or not; of deletions, which come as Bundles, these or what is in them.
     """
-    if unit.kind == "deleted-file":
+    if unit.kind == UnitKind.DELETED_FILE:
         return Count(reading.detail.count, reading.lines, max(reading.lines, reading.deleted))
     return Count(reading.detail.count, reading.lines - reading.headers, reading.lines)
 
@@ -81,7 +81,7 @@ class FileVerdicts:
         Raises:
             ProtocolError: it is an error in place of data.
         """
-        if unit.kind == "error-file":
+        if unit.kind == UnitKind.ERROR_FILE:
             return self._of_errors(unit, reading, whole=count.is_met or ends)
         return self._of_data(unit, reading, count, ends=ends)
 
@@ -146,7 +146,7 @@ class FileVerdicts:
         # nothing at all is what a file looks like that its server failed to write, whatever length it says
         proved = count.is_met or (ends and reading.lines > 0)
         remarks = [
-            *([_EMPTY] if lists_all and not reading.lines and not proved and unit.kind == "file" else []),
+            *([_EMPTY] if lists_all and not reading.lines and not proved and unit.kind == UnitKind.FILE else []),
             *([] if count.is_met or ends else [_UNPROVED]),
             *([_PARTIAL] if partial else []),
             *([f"{_MISLABELLED}: {', '.join(sorted(reading.other_types))}"] if reading.other_types else []),

@@ -27,7 +27,7 @@ from connectors.fhir.json_answers import (
 )
 from connectors.fhir.page_links import links_from
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
 _MOST_OBJECTS = 2_000_000
@@ -40,7 +40,12 @@ _LONGEST_WORD = 10_000  # of what is read as one word or number
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")  # anything else is the server's free text, and never shown
 _OF_ERRORS = frozenset({"error", "outcome"})
 # files by the manifest's list; deletions are applied after all data they follow (IG: "deleted"), which the download sees to
-LISTS = (("output", "file"), ("deleted", "deleted-file"), ("error", "error-file"), ("outcome", "error-file"))
+LISTS = (
+    ("output", UnitKind.FILE),
+    ("deleted", UnitKind.DELETED_FILE),
+    ("error", UnitKind.ERROR_FILE),
+    ("outcome", UnitKind.ERROR_FILE),
+)
 
 
 class _Entry(msgspec.Struct):
@@ -123,14 +128,14 @@ class Manifest:
                 doubt += "lists something that could not be understood: what the export does not list is kept"
             yield Unit(
                 key=unit_key("manifest", self.page),
-                kind="error-file",
+                kind=UnitKind.ERROR_FILE,
                 resource_type="*",
                 template=f"manifest page {self.page}",
                 detail=DoubtDetail(doubt=doubt, more=more or self.hides_files).packed,
             )
 
-    def _unit(self, file: ListedFile, kind: str, number: int) -> Unit:
-        way, of_none = self.proofs.ways(file.resource_type) if kind == "file" else (None, None)
+    def _unit(self, file: ListedFile, kind: UnitKind, number: int) -> Unit:
+        way, of_none = self.proofs.ways(file.resource_type) if kind is UnitKind.FILE else (None, None)
         return Unit(
             key=unit_key(kind, file.list, self.page, number),
             kind=kind,

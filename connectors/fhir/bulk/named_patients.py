@@ -27,7 +27,7 @@ from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
 from snapshots.patient import Alias
 from snapshots.record import Batch, Record
-from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
@@ -205,7 +205,7 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
         dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
         await run.store.plan(_unit(_key(one), one) for one in dead)
-    units = await run.store.pending(kinds=("cohort",))
+    units = await run.store.pending(kinds=(UnitKind.COHORT,))
     if not units:
         return
     stored = {one.id: one for one in await roster.stored_patients()}
@@ -258,7 +258,7 @@ def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:
 
 
 def _unit(key: str, patient: str | None) -> Unit:
-    return Unit(key=key, kind="cohort", resource_type="Patient", patient_id=patient)
+    return Unit(key=key, kind=UnitKind.COHORT, resource_type="Patient", patient_id=patient)
 
 
 def _key(patient: str) -> str:

@@ -14,7 +14,7 @@ from connectors.fhir.run import EhrRun
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
 from snapshots.record import Batch
-from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 
 _PATIENT = "Patient"
 
@@ -25,14 +25,19 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
     A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
     """
     proofs = proofs_from(job)
-    there, brought = await run.store.jobs.planned_types(("file",)), await run.store.jobs.brought_types()
+    there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.brought_types()
     nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
     withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
     await run.store.plan(
-        Unit(key=unit_key("no-file", t), kind="no-file", resource_type=t, detail=NoFileDetail(lists_all=False).packed)
+        Unit(
+            key=unit_key("no-file", t),
+            kind=UnitKind.NO_FILE,
+            resource_type=t,
+            detail=NoFileDetail(lists_all=False).packed,
+        )
         for t in withdrawn
     )
-    silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=("no-file",))}
+    silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
     untold = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
     nothing = [
         _empty(unit, withdrawn, doubtful=nobody and one not in brought, untold=one in untold)

@@ -39,7 +39,7 @@ from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.unit_details import DoubtDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import instant, moment
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 _MOST_ASKED = 200  # members who are not on the roster; of more, some are likely to be new
 
@@ -91,13 +91,13 @@ async def fetch_by_bulk(
         job = await export.advance(job, lambda text: run.show(f"the server prepares the export: {text}"))
         links.job = job
         if not job.manifest_complete:
-            await _download(run, files, links, {"file"})
+            await _download(run, files, links, {UnitKind.FILE})
     await _heed_clock(run, job)
     await _note_nothing(run)
-    await _download(run, files, links, {"file"})
+    await _download(run, files, links, {UnitKind.FILE})
     await settle_silent_types(run, capability, job)
     # deletions only after all data: a deleted resource is never in `output` too (Bulk Data IG)
-    await _download(run, files, links, {"deleted-file", "error-file"})
+    await _download(run, files, links, {UnitKind.DELETED_FILE, UnitKind.ERROR_FILE})
     # error files that are holes are here, and the server need not keep them
     run.failed_units -= files.verdicts.lost
     await check_patients(run, capability, proofs_from(job))
@@ -255,7 +255,7 @@ async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters, t
     return job
 
 
-async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[str]) -> None:
+async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[UnitKind]) -> None:
     """Every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
 
     def warn(number: int) -> None:
@@ -276,7 +276,7 @@ async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Co
 
 
 async def _note_nothing(run: EhrRun) -> None:
-    if not await run.store.jobs.planned_types(("file", "deleted-file", "error-file")):
+    if not await run.store.jobs.planned_types((UnitKind.FILE, UnitKind.DELETED_FILE, UnitKind.ERROR_FILE)):
         group = (
             ". The Group may be empty, or consist of patients whom this client may not see: check its members at the EHR, and "
             "the connection's `group`"
@@ -299,7 +299,7 @@ async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
     doubt = "its transactionTime lies before the instant since which news were asked: the EHR's clock was set back; sync again"
     unit = Unit(
         key=unit_key("manifest", "clock"),
-        kind="error-file",
+        kind=UnitKind.ERROR_FILE,
         resource_type="*",
         template="the manifest's transactionTime",
         detail=DoubtDetail(doubt=doubt, more=True).packed,

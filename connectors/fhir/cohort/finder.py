@@ -25,7 +25,7 @@ from connectors.fhir.search.verdicts import is_whole
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 # all elements of a Group without members in R4 and R5
 _GROUP_NAMES = frozenset(
@@ -94,7 +94,11 @@ class CohortFinder:
         async def look_up(number: int, value: str) -> None:
             detail = SearchDetail(path=f"Patient?identifier={quote(f'{system}|{value}', safe='')}").packed
             unit = Unit(
-                key=unit_key("cohort", number), kind="search", resource_type="Patient", template=_LOOK_UP, detail=detail
+                key=unit_key("cohort", number),
+                kind=UnitKind.SEARCH,
+                resource_type="Patient",
+                template=_LOOK_UP,
+                detail=detail,
             )
             patients: dict[str, bool] = {}
 

@@ -30,9 +30,9 @@ from connectors.fhir.search.units import UnitPlan, directory_units
 from snapshots.instants import instant
 from snapshots.patient import Alias, StoredPatient
 from snapshots.record import Batch
-from snapshots.unit import Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState, unit_key
 
-_KINDS = ("search", "read", "batch")
+_KINDS = (UnitKind.SEARCH, UnitKind.READ, UnitKind.BATCH)
 
 
 async def fetch_by_crawl(
@@ -271,7 +271,7 @@ async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
 def _unresolved(cohort: Cohort) -> list[Unit]:
     """Make one hole of cohort entries or Group members that name no patient: their charts were not fetched."""
     return (
-        [Unit(key=unit_key("cohort", "unresolved"), kind="cohort", resource_type="Patient")]
+        [Unit(key=unit_key("cohort", "unresolved"), kind=UnitKind.COHORT, resource_type="Patient")]
         if cohort.unresolved
         else []
     )

@@ -22,9 +22,8 @@ from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.unit_details import AttachmentDetail
 from snapshots.record import Batch
 from snapshots.referred import AttachmentUse, Document
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
-KIND = "attachment"
 _DUE_AT_ONCE = 2_000
 _WORKERS = 4  # documents in memory: that many, and those on their way to the store
 _INLINE_CHARACTERS = 16_000_000  # of base64 in memory at once
@@ -77,7 +76,7 @@ async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
 
 async def _ask_pending(run: EhrRun, fetcher: AttachmentFetcher) -> None:
     workers = min(_WORKERS, run.request.profile.limits.max_concurrency)
-    await fetch_pending(run, (KIND,), fetcher.fetch, doing=None, workers=workers, let_in=lambda: True)
+    await fetch_pending(run, (UnitKind.ATTACHMENT,), fetcher.fetch, doing=None, workers=workers, let_in=lambda: True)
 
 
 def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tuple[str, str | None] | None:
@@ -112,7 +111,7 @@ def wanted(content_type: str, types: Sequence[str]) -> bool:
 def _unit(use: AttachmentUse) -> Unit:
     return Unit(
         key=unit_key("attachment", use.resource_type, use.resource_id, use.place),
-        kind=KIND,
+        kind=UnitKind.ATTACHMENT,
         resource_type=use.resource_type,
         template="GET /Binary/{id}",
         ids=(use.resource_id,),

@@ -31,7 +31,7 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.record import Quarantined
 from snapshots.referred import ReferenceTarget
-from snapshots.unit import Ending, Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 from snapshots.witness import Deletion, Said
 
 # why what a reference leads to does not come, for people; the first that applies is a unit's reason
@@ -69,7 +69,7 @@ class ReferenceFetcher:
             for batch in self._batches(resource_type, [target.id for target in some]):
                 yield Unit(
                     key=unit_key("reference", resource_type, *batch),
-                    kind="reference",
+                    kind=UnitKind.REFERENCE,
                     resource_type=resource_type,
                     template=self._template(resource_type, batch),
                     ids=tuple(batch),

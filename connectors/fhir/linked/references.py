@@ -19,8 +19,8 @@ from connectors.fhir.linked.reference_paths import followed_types, paths_to
 from connectors.fhir.linked.reference_resolver import Astray, Resolver
 from connectors.fhir.run import EhrRun, Readable, SyncRequest
 from snapshots.referred import ReferenceTarget
+from snapshots.unit import UnitKind
 
-KIND = "reference"
 _DUE_AT_ONCE = 5_000  # references in memory
 
 
@@ -78,7 +78,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
 async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
     await fetch_pending(
         run,
-        (KIND,),
+        (UnitKind.REFERENCE,),
         fetcher.fetch,
         doing=None,
         workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,

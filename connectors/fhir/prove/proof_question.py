@@ -34,7 +34,7 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from snapshots.proof import ProvedRun
-from snapshots.unit import Ending, Unit, UnitState
+from snapshots.unit import Ending, Unit, UnitKind, UnitState
 
 # a refusal to be asked this at all; any other answer that will not change leaves the question open
 _REFUSALS = frozenset({401, 405})
@@ -145,7 +145,7 @@ class Asker:
     async def _count(self, question: Question) -> int | None:
         """The number that the EHR gives; None where it gives none that can be trusted."""
         query, unit = self._profile.completeness.count_query, question.units[0]
-        if not query or len(question.units) > 1 or unit.kind != "search" or SearchDetail.of(unit).expect:
+        if not query or len(question.units) > 1 or unit.kind != UnitKind.SEARCH or SearchDetail.of(unit).expect:
             return None
         path = _with(_without_count(SearchDetail.of(unit).path), query)
         try:
@@ -209,7 +209,7 @@ class Asker:
         async def collect(fetched: Fetched) -> None:
             listed.update((r.id, r.last_updated) for r in fetched.records if r.resource_type == unit.resource_type)
 
-        if unit.kind == "read":
+        if unit.kind == UnitKind.READ:
             reason = await self._read_patient(unit, listed)
             return _Listing(reason, Ending.LISTED if reason is None else Ending.FAILED, failed=reason is not None)
         thin = self._profile.completeness.walk_query

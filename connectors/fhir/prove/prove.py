@@ -15,6 +15,7 @@ from itertools import count
 import anyio
 
 from connectors.core.errors import PlanError
+from connectors.core.run import Progress
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
 from connectors.fhir.memories import ProofStore
@@ -52,7 +53,7 @@ async def prove(
     log_in: LogIn,
     *,
     now: Callable[[], datetime],
-    on_progress: Callable[[EhrProgress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Certificate:
     """Compare, and keep what came out beside the run that was proved.
 
@@ -97,7 +98,7 @@ async def _compare(
     request: ProofRequest,
     log_in: LogIn,
     now: Callable[[], datetime],
-    on_progress: Callable[[EhrProgress], None],
+    on_progress: Callable[[Progress], None],
 ) -> tuple[int, int, int | None]:
     """Ask all questions; gives how many patients were asked, of how many, and what chose them."""
     progress, client = EhrProgress(connection=request.sync.connection), proof.client
@@ -123,7 +124,7 @@ async def _compare(
     return len(patients), len(population), chosen_by
 
 
-def _show(on_progress: Callable[[EhrProgress], None], progress: EhrProgress, client: EhrClient, phase: str) -> None:
+def _show(on_progress: Callable[[Progress], None], progress: EhrProgress, client: EhrClient, phase: str) -> None:
     progress.phase, progress.requests, progress.retries = phase, client.requests, client.retries
     progress.units = max(progress.units, progress.units_done)
     on_progress(progress)

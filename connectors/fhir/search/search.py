@@ -19,7 +19,7 @@ from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.verdicts import MERGED, SearchTally, asks_for_patient, ended, refused
 from connectors.fhir.unit_details import SearchDetail
-from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import Deletion
 
 _NO_LONGER = frozenset({Ending.NOT_FOUND, Ending.GONE})
@@ -68,8 +68,8 @@ class SearchFetcher:
             self._asking.pop(key).set()
 
     async def _fetch(self, unit: Unit, emit: Emit) -> UnitResult:
-        keep = emit if unit.kind == "batch" or SearchDetail.of(unit).store else _keep_nothing
-        ways = {"read": self._gatherer.read, "batch": self._gatherer.batch}
+        keep = emit if unit.kind == UnitKind.BATCH or SearchDetail.of(unit).store else _keep_nothing
+        ways = {UnitKind.READ: self._gatherer.read, UnitKind.BATCH: self._gatherer.batch}
         try:
             result = await ways.get(unit.kind, self._search)(unit, keep)
         except TerminalFetchError as error:

@@ -14,7 +14,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceByPatient, SinceParameter, since_parameter
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.ways import DIRECTORY, PATIENTS, search_way
-from snapshots.unit import Unit, unit_key
+from snapshots.unit import Unit, UnitKind, unit_key
 
 _PATIENT = "Patient"
 
@@ -74,7 +74,7 @@ class UnitPlan:
                 continue
             yield Unit(
                 key=unit_key("batch", _PATIENT, number),
-                kind="batch",
+                kind=UnitKind.BATCH,
                 resource_type=_PATIENT,
                 way=PATIENTS,
                 template="GET /Patient?_id=…",
@@ -94,7 +94,7 @@ class UnitPlan:
         read = self._profile.search.patient_by == "read"
         return Unit(
             key=unit_key("read", _PATIENT, patient),
-            kind="read" if read else "search",
+            kind=UnitKind.READ if read else UnitKind.SEARCH,
             resource_type=_PATIENT,
             patient_id=patient,
             way=PATIENTS,
@@ -143,7 +143,7 @@ class UnitPlan:
         quoted = quote(patient, safe="")
         return Unit(
             key=unit_key("search", resource_type, patient, f"{split}{again}"),
-            kind="search",
+            kind=UnitKind.SEARCH,
             resource_type=resource_type,
             patient_id=patient,
             way=self._ways[split],
@@ -168,7 +168,7 @@ def directory_units(
         query = _query("", _page_size(resource_type, profile), since, by).lstrip("&")
         yield Unit(
             key=unit_key("search", resource_type, "all"),
-            kind="search",
+            kind=UnitKind.SEARCH,
             resource_type=resource_type,
             way=DIRECTORY,
             template=f"GET /{resource_type}",

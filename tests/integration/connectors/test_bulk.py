@@ -10,6 +10,7 @@ import pytest
 from config.bulk_options import BulkOptions
 from connectors.fhir.sync import CohortSource
 from mocks.faults import Action, FaultRule, Match
+from snapshots.unit import UnitKind
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 from tests.integration.connectors.runs import run
 from tests.user_site import mock, reachable, source
@@ -418,7 +419,7 @@ async def test_a_storm_of_refusals_and_failures_over_2000_files_needs_no_operato
         )
         report = await run(served, store, profile={"retry.floor": 40, "retry.share": 0.05})
         expected = reachable(served)
-    assert len([unit for unit in store.units() if unit.kind == "file"]) > 1800
+    assert len([unit for unit in store.units() if unit.kind == UnitKind.FILE]) > 1800
     assert (report.status, report.holes) == ("complete", [])
     assert report.retries > 120
     assert store.live() == expected

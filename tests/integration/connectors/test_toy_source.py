@@ -17,7 +17,7 @@ from connectors.core.pipeline import Emit, Fetched
 from connectors.core.run import Progress, Run
 from snapshots.record import Quarantined, Record
 from snapshots.report import RunReport, RunScope
-from snapshots.unit import Unit, UnitResult, UnitState, unit_key
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState, unit_key
 from snapshots.witness import Way, WayScope
 from tests.integration.connectors.kept_rows import KeptRows, kept_rows
 
@@ -35,7 +35,7 @@ def planned(folder: Path) -> Iterator[Unit]:
     for file in sorted(folder.iterdir()):
         yield Unit(
             key=unit_key("file", file.name),
-            kind="file",
+            kind=UnitKind.LISTING,
             resource_type=file.stem,
             template=file.name,
             detail={"path": str(file)},
@@ -73,7 +73,7 @@ async def sync_folder(folder: Path, kept: KeptRows) -> RunReport:
         run = Run(store=store, now=now, sleep=anyio.sleep, on_progress=lambda shown: None, progress=progress)
         if not store.planned:
             await store.plan(planned(folder))
-        await fetch_pending(run, ("file",), read, doing="reading files", workers=2, let_in=lambda: True)
+        await fetch_pending(run, (UnitKind.LISTING,), read, doing="reading files", workers=2, let_in=lambda: True)
         await store.evidence.note_missed()
         return await store.finish(watermark=now().isoformat(), requests=0, retries=0, notes=run.notes)
 

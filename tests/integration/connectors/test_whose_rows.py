@@ -10,7 +10,7 @@ from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.vendors import profile_for
 from snapshots.record import Record
-from snapshots.unit import Unit, UnitResult
+from snapshots.unit import Unit, UnitKind, UnitResult
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
 from tests.integration.connectors.wire import Endpoint, client
 
@@ -30,7 +30,7 @@ async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
 
     unit = Unit(
         key="k",
-        kind="search",
+        kind=UnitKind.SEARCH,
         resource_type="Condition",
         patient_id="p1",
         template="GET /Condition?patient={id}",

@@ -14,7 +14,7 @@ from typing import Any
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
 from snapshots.store import Store
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 
 
@@ -32,7 +32,7 @@ async def fill(store: Store, resources: Iterable[dict[str, Any]], connection: st
     scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
     run = await store.begin_run(scope)
     try:
-        await run.plan([Unit(key="file:1", kind="file", resource_type="*")])
+        await run.plan([Unit(key="file:1", kind=UnitKind.FILE, resource_type="*")])
         settled = UnitResult(key="file:1", state=UnitState.SETTLED)
         await run.write(Batch(records=[record(resource) for resource in resources], results=[settled]))
         await run.finish(watermark=None, requests=1, retries=0)

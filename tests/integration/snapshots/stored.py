@@ -19,7 +19,7 @@ from snapshots.patient import Alias
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import AbsentRow, Deletion, Said, Way, WayScope
 
 SCHEMA = "tenant_default"
@@ -73,7 +73,7 @@ def search(
 ) -> Unit:
     key = f"search:{kind}:{patient or 'all'}:{split}"
     by = way or (DIRECTORY if patient is None else _narrowed(SEARCH, split))
-    return Unit(key=key, kind="search", resource_type=kind, patient_id=patient, split=split, way=by, **asked)
+    return Unit(key=key, kind=UnitKind.SEARCH, resource_type=kind, patient_id=patient, split=split, way=by, **asked)
 
 
 def _narrowed(way: Way, split: str) -> Way:
@@ -84,13 +84,15 @@ def _narrowed(way: Way, split: str) -> Way:
 
 def read(patient: str) -> Unit:
     """The unit of one Patient."""
-    return Unit(key=f"read:Patient:{patient}", kind="read", resource_type="Patient", patient_id=patient, way=PATIENTS)
+    return Unit(
+        key=f"read:Patient:{patient}", kind=UnitKind.READ, resource_type="Patient", patient_id=patient, way=PATIENTS
+    )
 
 
 def file(kind: str = "Observation", way: Way = GROUP, number: int = 1, of_none: Way | None = None) -> Unit:
     """A file of an export."""
     key = f"file:{kind}:1:{number}"
-    return Unit(key=key, kind="file", resource_type=kind, way=way, way_of_none=of_none)
+    return Unit(key=key, kind=UnitKind.FILE, resource_type=kind, way=way, way_of_none=of_none)
 
 
 def settled(unit: Unit, *, complete: bool = True, records: int = 0, **ended: Any) -> UnitResult:

@@ -11,7 +11,7 @@ from snapshots.patient import Alias
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.report import RunReport
 from snapshots.store import Store
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 from snapshots.witness import Deletion, Said, Way, WayScope
 from tests.integration.snapshots.stored import (
     BESIDE,
@@ -49,7 +49,7 @@ EXPORT = scope(mode="bulk", selection="group:1")
 MEMBERS = [person("p1", way=GROUP), person("p2", way=GROUP)]
 FILES = [file("Patient"), file("Observation")]
 CHARTS = [record("a1", 1, way=GROUP), record("a2", 2, way=GROUP), record("b1", 1, patient="p2", way=GROUP)]
-NONE_OF = [Unit(key="deleted-file:1", kind="deleted-file", resource_type="*")]
+NONE_OF = [Unit(key="deleted-file:1", kind=UnitKind.DELETED_FILE, resource_type="*")]
 
 
 def again(one: Record) -> Record:
@@ -498,7 +498,7 @@ async def test_a_patient_of_whom_the_store_has_no_patient_leaves_the_cohort_unas
 
 async def test_nobody_departs_while_it_is_not_known_whom_the_cohort_has(store: Store, store_url: str):
     await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
-    lost = Unit(key="cohort:2", kind="cohort", resource_type="Patient")
+    lost = Unit(key="cohort:2", kind=UnitKind.COHORT, resource_type="Patient")
     ended = [settled(R1, records=1), settled(P1, records=2), failed(lost)]
     report = await weighed(store, [ONE, A1, A2], [R1, P1, lost], results=ended, asked=COHORT, watermark=T2)
     assert (asked_for(store_url, report.id), open_evidence(store_url)) == ([], {})

@@ -15,7 +15,7 @@ from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
 from snapshots.record import Batch, Quarantined
 from snapshots.store import Store
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
     GROUP,
@@ -255,8 +255,8 @@ async def test_a_hole_of_no_patient_blocks_the_watermark_of_its_type_and_no_othe
 @pytest.mark.parametrize(
     "unit",
     [
-        Unit(key="error-file:1", kind="error-file", resource_type="Observation"),
-        Unit(key="deleted-file:1", kind="deleted-file", resource_type="*"),
+        Unit(key="error-file:1", kind=UnitKind.ERROR_FILE, resource_type="Observation"),
+        Unit(key="deleted-file:1", kind=UnitKind.DELETED_FILE, resource_type="*"),
     ],
 )
 async def test_a_hole_that_hides_deletions_or_errors_blocks_every_watermark(store: Store, unit: Unit):
@@ -334,18 +334,18 @@ async def test_runs_are_listed_newest_first_and_found_by_number(store: Store):
 
 
 async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
-    other = Unit(key="reference:Medication:1", kind="reference", resource_type="Medication")
+    other = Unit(key="reference:Medication:1", kind=UnitKind.REFERENCE, resource_type="Medication")
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, other, P2])
-        assert await run.pending(kinds=("reference",)) == [other]
-        assert await run.pending(limit=1, kinds=("search", "read")) == [P1]
+        assert await run.pending(kinds=(UnitKind.REFERENCE,)) == [other]
+        assert await run.pending(limit=1, kinds=(UnitKind.SEARCH, UnitKind.READ)) == [P1]
         assert await run.pending(kinds=()) == []
         assert len(await run.pending()) == 3
 
 
 async def test_an_export_knows_a_type_of_which_there_is_nothing_by_its_unit_and_not_by_silence(store: Store):
     asked = scope(mode="bulk", types=("Observation", "Goal", "CarePlan"))
-    no_goals = Unit(key="no-file:Goal", kind="no-file", resource_type="Goal", way=GROUP)
+    no_goals = Unit(key="no-file:Goal", kind=UnitKind.NO_FILE, resource_type="Goal", way=GROUP)
     await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file(), no_goals], watermark=T1)
     async with await store.begin_run(asked) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T1}

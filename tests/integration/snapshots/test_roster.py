@@ -12,7 +12,7 @@ from snapshots.patient import Alias, Deferral
 from snapshots.record import Batch
 from snapshots.report import RunReport
 from snapshots.store import Store
-from snapshots.unit import Ending, Unit, UnitResult, UnitState
+from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import Way, WayScope
 from tests.integration.snapshots.stored import (
     GROUP,
@@ -230,8 +230,8 @@ async def test_aliases_are_kept_and_taken_back(store: Store):
 
 
 async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_asked_one_by_one(store: Store):
-    batch = Unit(key="batch:Patient:1", kind="batch", resource_type="Patient", ids=("p1", "p2", "p3"))
-    one = Unit(key="read:Patient:p3", kind="read", resource_type="Patient", patient_id="p3")
+    batch = Unit(key="batch:Patient:1", kind=UnitKind.BATCH, resource_type="Patient", ids=("p1", "p2", "p3"))
+    one = Unit(key="read:Patient:p3", kind=UnitKind.READ, resource_type="Patient", patient_id="p3")
     async with await store.begin_run(scope()) as run:
         await run.plan([batch, one])
         await run.write(Batch(records=[record("p1", kind="Patient", patient="p1")], results=[settled(batch)]))

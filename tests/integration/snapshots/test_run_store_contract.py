@@ -10,15 +10,15 @@ import pytest
 from connectors.core.store_port import RunStore
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch
-from snapshots.unit import Counted, Unit, UnitResult, UnitState
+from snapshots.unit import Counted, Unit, UnitKind, UnitResult, UnitState
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import record, scope
 from tests.memory_store import MemoryRunStore
 
 pytestmark = pytest.mark.anyio
 
-A, B = (Unit(key=key, kind="search", resource_type="Observation", patient_id=key) for key in ("a", "b"))
-FILE = Unit(key="f", kind="file", resource_type="Condition")
+A, B = (Unit(key=key, kind=UnitKind.SEARCH, resource_type="Observation", patient_id=key) for key in ("a", "b"))
+FILE = Unit(key="f", kind=UnitKind.FILE, resource_type="Condition")
 
 
 @pytest.fixture(params=["real", "memory"])
@@ -50,8 +50,8 @@ async def test_a_unit_that_is_planned_again_stays_as_it_is(store: RunStore) -> N
 
 async def test_who_fetches_takes_some_units_of_its_own_kinds(store: RunStore) -> None:
     await store.plan([A, FILE, B])
-    assert [unit.key for unit in await store.pending(1, ("search",))] == ["a"]
-    assert [unit.key for unit in await store.pending(None, ("file",))] == ["f"]
+    assert [unit.key for unit in await store.pending(1, (UnitKind.SEARCH,))] == ["a"]
+    assert [unit.key for unit in await store.pending(None, (UnitKind.FILE,))] == ["f"]
 
 
 async def test_a_unit_comes_back_with_how_far_it_came(store: RunStore) -> None:

@@ -8,7 +8,7 @@ from cli.plan_preview import PlanReachedError, PreviewRuns
 from cli.preview import Preview
 from snapshots.beginning import utc_now
 from snapshots.report import RunScope
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 SCOPE = RunScope(connection="site", kind="sync", mode="auto", selection="all", types=())
 pytestmark = pytest.mark.anyio
@@ -18,16 +18,18 @@ async def test_a_preview_whose_mode_was_to_be_chosen_says_which_one_was() -> Non
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
         assert preview.mode == "auto"
-        await run.plan([Unit(key="search:Condition:p1:", kind="search", resource_type="Condition", patient_id="p1")])
+        await run.plan(
+            [Unit(key="search:Condition:p1:", kind=UnitKind.SEARCH, resource_type="Condition", patient_id="p1")]
+        )
     assert (preview.mode, preview.patients) == ("crawl", 1)
 
 
 async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_of_the_plan() -> None:
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
-        assert await run.pending(kinds=("no-file",)) == []
+        assert await run.pending(kinds=(UnitKind.NO_FILE,)) == []
         with pytest.raises(PlanReachedError) as reached:
-            await run.pending(kinds=("search", "read"))
+            await run.pending(kinds=(UnitKind.SEARCH, UnitKind.READ))
         await run.fail(reason=str(reached.value), requests=1, retries=0, notes=["listed in full"])
     assert (preview.error, preview.notes) == (None, ("listed in full",))
 
@@ -35,6 +37,6 @@ async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_o
 async def test_a_patient_who_is_a_hole_of_an_export_makes_no_crawl_of_it() -> None:
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
-        await run.plan([Unit(key="u", kind="cohort", resource_type="Patient", patient_id="p1")])
+        await run.plan([Unit(key="u", kind=UnitKind.COHORT, resource_type="Patient", patient_id="p1")])
         assert await run.jobs.never_stored(["p1"]) == ["p1"]
     assert (preview.mode, preview.patients) == ("auto", 0)

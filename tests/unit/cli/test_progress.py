@@ -1,50 +1,41 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cli.progress import PlainLines, counts, waits
 from connectors.core.waits import Wait, Waits
+from connectors.fhir.run import EhrProgress
 
 
-@dataclass
-class Run:
-    connection: str = "site"
-    phase: str = "fetching charts"
-    units_done: int = 0
-    units: int = 0
-    records: int = 0
-    requests: int = 0
-    retries: int = 0
-    retries_left: int | None = None
-    places: int | None = None
-    down_until: datetime | None = None
-    paused_s: float = 0.0
-    waiting: Wait | None = None
+def progress(connection: str = "site", phase: str = "fetching charts", **shown: Any) -> EhrProgress:
+    return EhrProgress(connection=connection, phase=phase, **shown)
 
 
 def test_a_line_tells_counts_and_when_it_will_end() -> None:
-    run = Run(units_done=100, units=400, records=3201, requests=240, retries=2)
+    run = progress(units_done=100, units=400, records=3201, requests=240, retries=2)
     expected = "fetching charts, 100 of 400 units, 3,201 received, 240 requests, 2 retries, 12 s, ETA 36 s"
     assert counts(run, 12) == expected
 
 
 def test_what_slows_a_run_down_is_told() -> None:
-    run = Run(requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC))
+    run = progress(
+        requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC)
+    )
     told = "fetching charts, 240 requests, 2 retries (98 left), 3 at a time, EHR down until 14:05 UTC, 12 s"
     assert counts(run, 12) == told
 
 
 def test_pauses_that_the_server_asked_for_are_told() -> None:
-    assert "600 s paused by the server's rate headers" in counts(Run(requests=3, paused_s=600.2), 700)
+    assert "600 s paused by the server's rate headers" in counts(progress(requests=3, paused_s=600.2), 700)
 
 
 def test_elsewhere_a_line_comes_at_each_phase_and_every_ten_seconds() -> None:
     now = [0.0]
     lines: list[str] = []
     shown = PlainLines(lines.append, lambda: now[0])
-    run = Run(phase="logging in")
+    run = progress(phase="logging in")
     shown.show(run)
     run.phase, run.units = "fetching charts", 400
     for second in range(25):
@@ -57,13 +48,13 @@ def test_elsewhere_a_line_comes_at_each_phase_and_every_ten_seconds() -> None:
 def test_connections_do_not_hide_each_other() -> None:
     lines: list[str] = []
     shown = PlainLines(lines.append, lambda: 0.0)
-    shown.show(Run(connection="a"))
-    shown.show(Run(connection="b"))
+    shown.show(progress(connection="a"))
+    shown.show(progress(connection="b"))
     assert len(lines) == 2
 
 
 def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
-    told = counts(Run(units=1, records=1, requests=1, retries=1), 2)
+    told = counts(progress(units=1, records=1, requests=1, retries=1), 2)
     assert told == "fetching charts, 0 of 1 unit, 1 received, 1 request, 1 retry, 2 s"
 
 
@@ -71,15 +62,15 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
 
 
 def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> None:
-    run = Run(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
+    run = progress(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
     told = "waiting until 12:01:30 UTC at the latest (80 s): quiet hours spare the EHR"
     assert waits(run, NOON + 10) == [told]
-    assert waits(Run(waiting=Wait("a short one", NOON, NOON + 2)), NOON + 1) == []
-    assert waits(Run(), NOON) == []
+    assert waits(progress(waiting=Wait("a short one", NOON, NOON + 2)), NOON + 1) == []
+    assert waits(progress(), NOON) == []
 
 
 def test_an_answer_that_may_come_at_any_moment_is_no_wait_before_two_seconds_have_passed() -> None:
-    run = Run(waiting=Wait("the EHR's answer", NOON, NOON + 300, open=True))
+    run = progress(waiting=Wait("the EHR's answer", NOON, NOON + 300, open=True))
     assert waits(run, NOON + 1) == []
     assert waits(run, NOON + 3) == ["waiting until 12:05:00 UTC at the latest (297 s): the EHR's answer"]
 
@@ -88,7 +79,7 @@ def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it
     now = [0.0]
     lines: list[str] = []
     shown = PlainLines(lines.append, lambda: now[0], lambda: NOON + now[0])
-    run = Run()
+    run = progress()
     shown.show(run)
     for second in range(1, 25):
         now[0] = float(second)

@@ -24,7 +24,7 @@ from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.instants import moment
 from snapshots.patient import Alias, Deferral
 from snapshots.record import Record
-from snapshots.unit import Ending, Unit, UnitState
+from snapshots.unit import Ending, Unit, UnitKind, UnitState
 from tests.profiles import grouped
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> R
 def unit(kind: str = "Observation", patient: str | None = "p1", **asked: Any) -> Unit:
     detail = SearchDetail(path="x").packed
     return Unit(
-        key="k", kind="search", resource_type=kind, patient_id=patient, template="GET /x", detail=detail, **asked
+        key="k", kind=UnitKind.SEARCH, resource_type=kind, patient_id=patient, template="GET /x", detail=detail, **asked
     )
 
 

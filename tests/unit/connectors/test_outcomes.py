@@ -14,7 +14,7 @@ from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.fhir.records import page_from
 from connectors.fhir.transport.retry_table import issue_codes
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
@@ -151,7 +151,7 @@ def test_any_bytes_are_read_as_an_outcome_or_unreadable(body: bytes) -> None:
 def _error_file(body: bytes, cut: int = 0) -> FileReading:
     unit = Unit(
         key="error-file:error:1:1",
-        kind="error-file",
+        kind=UnitKind.ERROR_FILE,
         resource_type="*",
         page=1,
         template="error file 1",

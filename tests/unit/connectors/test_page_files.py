@@ -14,7 +14,7 @@ from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.bulk.page_files import PageFiles
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.unit_details import FileDetail
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 
 def listing(*urls: str, kind: str = "Observation") -> PageFiles:
@@ -24,7 +24,7 @@ def listing(*urls: str, kind: str = "Observation") -> PageFiles:
 
 def planned(position: int, url: str) -> Unit:
     detail = FileDetail(list="output", position=position, url=url).packed
-    return Unit(key=str(position), kind="file", resource_type="Observation", page=1, detail=detail)
+    return Unit(key=str(position), kind=UnitKind.FILE, resource_type="Observation", page=1, detail=detail)
 
 
 def test_files_that_share_a_path_are_told_apart_by_what_their_queries_have_kept() -> None:

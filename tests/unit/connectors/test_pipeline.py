@@ -11,7 +11,7 @@ from connectors.core.errors import AuthError, FetchError, LoginRefusedError
 from connectors.core.pipeline import LINE_BYTES, Emit, Fetched, run_units
 from connectors.core.store_port import RunStore
 from snapshots.record import Batch, Record
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ class Written:
 
 
 def units(count: int) -> list[Unit]:
-    return [Unit(key=f"u{n}", kind="search", resource_type="Observation") for n in range(count)]
+    return [Unit(key=f"u{n}", kind=UnitKind.SEARCH, resource_type="Observation") for n in range(count)]
 
 
 def record(name: str) -> Record:
@@ -99,7 +99,7 @@ async def test_an_error_of_the_store_stops_the_fetchers_and_is_raised_as_it_is()
 
 def charts(patients: int, types: int = 4) -> list[Unit]:
     return [
-        Unit(key=f"p{p}-{t}", kind="search", resource_type="Observation", patient_id=f"p{p}")
+        Unit(key=f"p{p}-{t}", kind=UnitKind.SEARCH, resource_type="Observation", patient_id=f"p{p}")
         for p in range(patients)
         for t in range(types)
     ]

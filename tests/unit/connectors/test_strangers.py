@@ -28,7 +28,7 @@ from connectors.fhir.search.verdicts import SearchTally
 from connectors.fhir.transport.call import Reply
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
-from snapshots.unit import Unit
+from snapshots.unit import Unit, UnitKind
 
 BASE = FhirBase("https://ehr.example/fhir")
 STRANGERS = [None, 0, -1.5, True, "", "x", [], {}, [None], {"code": ["x"]}, [[["x"]]]]
@@ -95,7 +95,7 @@ def read_page(body: bytes) -> None:
     aliases_in(page.records)
     unit = Unit(
         key="u",
-        kind="search",
+        kind=UnitKind.SEARCH,
         resource_type="Observation",
         patient_id="p1",
         split="category=laboratory",

@@ -8,7 +8,7 @@ from connectors.core.drain import fetch_pending
 from connectors.core.pipeline import Emit, Fetched
 from connectors.core.run import Progress, Run
 from snapshots.record import Batch, Record
-from snapshots.unit import Unit, UnitResult, UnitState
+from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from tests.memory_store import BEGAN, MemoryRunStore
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +19,7 @@ async def _no_sleep(seconds: float) -> None:
 
 
 def message(number: int) -> Unit:
-    return Unit(key=f"m{number}", kind="message", resource_type="Observation", detail={"text": f"OBX|{number}"})
+    return Unit(key=f"m{number}", kind=UnitKind.LISTING, resource_type="Observation", detail={"text": f"OBX|{number}"})
 
 
 async def test_messages_settle_as_they_come_and_those_that_come_meanwhile_are_fetched_too() -> None:
@@ -44,9 +44,9 @@ async def test_messages_settle_as_they_come_and_those_that_come_meanwhile_are_fe
 
     await store.plan([message(1), message(2)])
     doing = {"doing": "reading messages", "workers": 2, "let_in": lambda: True}
-    assert await fetch_pending(run, ("message",), read, **doing)
+    assert await fetch_pending(run, (UnitKind.LISTING,), read, **doing)
     assert set(store.results) == {"m1", "m2", "m3"}
     assert {id_ for _, id_ in store.records} == {"m1", "m2", "m3"}
     assert (run.progress.records, shown[-1]) == (3, 3)
-    assert not await fetch_pending(run, ("message",), read, **doing)
+    assert not await fetch_pending(run, (UnitKind.LISTING,), read, **doing)
     assert all(isinstance(one, Batch) for one in store.batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from snapshots.reports import hole_scope, patient_hash
+from snapshots.unit import UnitKind
 
 SECRET = UUID(int=7)
 
@@ -31,6 +32,6 @@ def test_without_a_patient_the_template_names_the_unit_else_its_place():
 
 
 def test_a_document_is_named_by_its_place_and_the_chart_that_it_belongs_to():
-    assert scope(None, kind="attachment", template="GET /Binary/{id}") == "document 3"
-    named = scope(None, kind="attachment", template="GET /Binary/{id}", of_chart="p1")
+    assert scope(None, kind=UnitKind.ATTACHMENT, template="GET /Binary/{id}") == "document 3"
+    named = scope(None, kind=UnitKind.ATTACHMENT, template="GET /Binary/{id}", of_chart="p1")
     assert named == f"patient ~{patient_hash(SECRET, 'p1')}, document 3"

@@ -1,0 +1,53 @@
+"""What a connection has whatever it fetches from: a name and a tenant; as written in the configuration.
+
+A kind of source adds its keys (`fhir_server` those of FHIR servers, `connections` those of EHRs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from config.errors import Problem
+from config.secret_refs import SecretRef
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
+NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, starting with a letter or digit"
+
+
+class Source(BaseModel):
+    """Something of one tenant that is fetched from, or sent to. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+    table: ClassVar[str]  # of the configuration, in which such sources are named
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
+
+    @classmethod
+    def missing(cls, table: Mapping[str, Any], path: str) -> Iterator[Problem]:
+        """Yield what a table's keys, taken together, require and it lacks. Its values are as they were read, of any type."""
+        return iter(())
+
+    @property
+    def path(self) -> str:
+        """The path of its table in the configuration."""
+        return f"{self.table}.{self.name}"
+
+    @property
+    def system(self) -> str:
+        """What kind of system it is, for people and logs."""
+        return self.table
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that its table refers to, by key, without secrets."""
+        return {}
+
+    @property
+    def secrets(self) -> dict[str, SecretRef]:
+        """The secret references of its table, by key."""
+        return {}
