@@ -10,7 +10,6 @@ from tests.integration.exports.follower import Follower
 from tests.user_site import Site, mock, source
 
 
-@pytest.mark.quick
 def test_a_follower_has_each_morning_what_the_ehr_has(site: Site) -> None:
     dataset = site.folder / "dataset"
     with mock("generic", patients=3) as served, static(dataset) as url:

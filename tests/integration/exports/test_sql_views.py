@@ -30,7 +30,6 @@ async def created(store: Store, view: str, *, materialized: bool = False) -> Sql
         return await there.create(loaded.name, query, digest=loaded.digest, materialized=materialized)
 
 
-@pytest.mark.quick
 async def test_every_built_in_view_is_created_and_shows_what_ended_runs_have_left(store: Store, store_url: str) -> None:
     for name in builtin_names():
         await created(store, name)
@@ -51,6 +50,7 @@ async def test_every_built_in_view_is_created_and_shows_what_ended_runs_have_lef
     assert rows(store_url, seen) == [("site", "b"), ("site", "c"), ("south", "a")]
 
 
+@pytest.mark.quick
 async def test_cells_are_typed_and_odd_ones_null(store: Store, store_url: str) -> None:
     values: list[Any] = [1.50, "q12h"]
     await fill(
