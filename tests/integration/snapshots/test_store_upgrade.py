@@ -1,0 +1,73 @@
+"""An embedded store moves to a newer Postgres, whole, or stays what it was."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from snapshots.backup import upgrade
+from snapshots.embedded import FORMER, embedded_postgres
+from snapshots.errors import StoreError, StoreUnavailableError
+
+OLD = Path("/usr/lib/postgresql/15/bin")
+older = pytest.mark.skipif(not (OLD / "initdb").exists(), reason="no Postgres 15 beside this one (postgresql-15)")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A folder through which the server's account may pass."""
+    made = Path(tempfile.mkdtemp(prefix="cf-", dir="/dev/shm"))
+    made.chmod(0o755)
+    yield made / "store"
+    shutil.rmtree(made)
+
+
+def filled(directory: Path) -> None:
+    """A store that Postgres 15 has written, with a row."""
+    with embedded_postgres(directory, OLD) as url, psycopg.connect(url) as conn:
+        assert conn.info.server_version // 10000 == 15
+        conn.execute("CREATE TABLE chart AS SELECT 1.50 AS value")
+
+
+def values(directory: Path) -> list[str]:
+    with embedded_postgres(directory) as url, psycopg.connect(url) as conn:
+        assert conn.info.server_version // 10000 > 15
+        return [str(value) for (value,) in conn.execute("SELECT value FROM chart")]
+
+
+@older
+def test_a_store_of_an_older_postgres_is_refused_until_it_is_upgraded_and_keeps_its_former_data(
+    directory: Path,
+) -> None:
+    filled(directory)
+    with pytest.raises(StoreUnavailableError, match=r"written by Postgres 15.*store upgrade --programs"):
+        values(directory)
+    with pytest.raises(StoreUnavailableError, match=r"written by Postgres 15.*has no such programs"):
+        upgrade(directory, directory)
+    former = upgrade(directory, OLD)
+    assert (former, upgrade(directory, OLD)) == (directory / f"{FORMER}15", None)
+    assert values(directory) == ["1.50"]
+    assert [one.name for one in directory.parent.iterdir()] == ["store"]
+
+
+@older
+def test_an_upgrade_that_was_killed_half_way_lets_nobody_take_the_store_for_empty_and_is_gone_on_with(
+    directory: Path,
+) -> None:
+    filled(directory)
+    (directory / "data").rename(directory / f"{FORMER}15")  # all that the killed one did
+    with pytest.raises(StoreUnavailableError, match="stopped half way"):
+        values(directory)
+    assert upgrade(directory, OLD) == directory / f"{FORMER}15"
+    assert values(directory) == ["1.50"]
+
+
+def test_where_there_is_no_store_there_is_nothing_to_upgrade(directory: Path) -> None:
+    directory.mkdir()
+    with pytest.raises(StoreError, match="no embedded store"):
+        upgrade(directory)
