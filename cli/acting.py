@@ -39,12 +39,13 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
     name = invocation.acting_as or login
     roles = roles_of(name, settings.roles)
     masked = settings.encryption.masks(roles)
-    if masked and reads_charts and not invocation.break_glass:
+    broke_glass = invocation.break_glass if masked and reads_charts else None
+    if masked and reads_charts and not broke_glass:
         seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
         say(
             f"masked   {name} sees *** in place of what is encrypted (it is shown to: {seeing}); --break-glass REASON lifts that"
         )
-    if masked and invocation.break_glass:
+    if broke_glass:
         say(
             f"BREAK-GLASS: {name} is in no role that sees what is encrypted, and sees it now. The audit keeps who, what and why."
         )
@@ -54,6 +55,6 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
         roles=roles,
         origin=socket.gethostname(),
         reason=reason,
-        masked=masked and not invocation.break_glass,
-        broke_glass=invocation.break_glass if masked else None,
+        masked=masked and not broke_glass,
+        broke_glass=broke_glass,
     )

@@ -250,7 +250,7 @@ def live(url: str) -> set[str]:
 
 
 _WAITING = """
-SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND pid IN (
+SELECT pid FROM pg_locks WHERE NOT granted AND pid IN (
     SELECT pid FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
 """
@@ -262,10 +262,16 @@ async def killed_at(url: str, held: str, doing: Callable[[], Awaitable[object]])
         await conn.execute(f"SET search_path = {SCHEMA}; SET app.current_tenant_id = 'default'")  # type: ignore[call-overload]
         await conn.execute(held)  # type: ignore[call-overload]  # a test's own
         group.start_soon(_refused, doing)
-        hit = None
-        while hit is None:
-            hit = await (await conn.execute(_WAITING)).fetchone()
-            await anyio.lowlevel.checkpoint()
+        await conn.execute("SELECT pg_terminate_backend(%s)", (await who_waits(conn),))
+
+
+async def who_waits(conn: psycopg.AsyncConnection[Any]) -> int:
+    """Return the server process that waits for a lock in this database, once there is one."""
+    while True:
+        found = await (await conn.execute(_WAITING)).fetchone()
+        if found is not None:
+            return int(found[0])
+        await anyio.lowlevel.checkpoint()
 
 
 async def _refused(doing: Callable[[], Awaitable[object]]) -> None:

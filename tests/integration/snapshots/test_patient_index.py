@@ -5,7 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncIterator
 
+import anyio
 import orjson
+import psycopg
 import pytest
 
 from snapshots.audit_event import Action
@@ -14,7 +16,7 @@ from snapshots.record import Record
 from snapshots.sealed_values import Keyring
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import PATIENTS, execute, full_run, read, record, rows, scope
+from tests.integration.snapshots.stored import PATIENTS, execute, full_run, read, record, rows, scope, who_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +68,25 @@ async def test_a_patient_is_found_by_what_it_is_now_and_not_by_what_it_was(any_s
     execute(store_url, "UPDATE resource SET deleted_at = now() WHERE id = 'p2'")
     gone = name_term("Frank", None, "1940-12-21")
     assert await found(any_store, NAME, gone, identifier_term("urn:mrn", "B7")) == [[], ["p1"], []]
+
+
+async def test_a_patient_who_changes_while_somebody_asks_is_not_found_by_what_it_was(store: Store, store_url: str):
+    await night(store, patient("p1"))
+    told = []
+
+    async def ask() -> None:
+        told.append(await store.find("mercy", MRN))
+
+    async with await psycopg.AsyncConnection.connect(store_url) as conn, anyio.create_task_group() as group:
+        await conn.execute("SET search_path = tenant_default; SET app.current_tenant_id = 'default'")
+        await conn.execute(
+            "LOCK TABLE patient_token IN ACCESS EXCLUSIVE MODE"
+        )  # what is missing in the index was looked for
+        group.start_soon(ask)
+        await who_waits(conn)
+        await conn.execute("UPDATE resource SET content_hash = 'another'")
+        await conn.commit()
+    assert told == [[]]
 
 
 async def test_a_store_of_before_the_index_gets_it_when_somebody_asks(any_store: Store, store_url: str):

@@ -14,7 +14,7 @@ from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import execute, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import execute, record, rows, scope, search, settled, who_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -139,8 +139,7 @@ async def test_a_connection_that_appears_meanwhile_is_gone_through_as_well(store
     ):
         await conn.execute("LOCK TABLE tenant_default.attachment IN ACCESS EXCLUSIVE MODE")
         group.start_soon(store.rotate)
-        while await (await conn.execute(WAITING.replace("pg_terminate_backend(pid)", "pid"))).fetchone() is None:
-            await anyio.lowlevel.checkpoint()
+        await who_waits(conn)
         async with await former.begin_run(scope(connection="late")) as run:
             await run.write(Batch(records=[patient("p9999", "Late")]))
             await run.finish(watermark=None, requests=0, retries=0)
