@@ -24,6 +24,7 @@ from cli.file_options import (
     CsvDialectName,
     CsvOption,
     EncryptOption,
+    PartitionOption,
     PartSizeOption,
     checked_recipients,
     checked_size,
@@ -159,6 +160,7 @@ def export(
     csv: CsvOption = CsvDialectName.postgres,
     compress: CompressOption = CompressionName.gzip,
     part_size: PartSizeOption = None,
+    partition_by: PartitionOption = None,
     encrypt_to: EncryptOption = None,
     profile: ProfileOption = None,
     as_of: AsOfOption = None,
@@ -193,7 +195,7 @@ def export(
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
     request = replace(request, part_size=checked_size(part_size), recipients=checked_recipients(encrypt_to))
-    request = replace(request, safe_harbor=checked_profile(profile, reading.settings))
+    request = replace(request, safe_harbor=checked_profile(profile, reading.settings), partition_by=partition_by)
     request = narrowed(request, where=where, sample=sample, seed=seed, limit=limit)
     return _export(reading, request, as_of=moment, changed_since=changed_since)
 

@@ -68,6 +68,15 @@ EncryptOption = Annotated[
         show_default=False,
     ),
 ]
+PartitionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--partition-by",
+        metavar="type|COLUMN",
+        help="Divide into folders as Hive does: NDJSON by type, or tables by a column, such as status=final/.",
+        show_default=False,
+    ),
+]
 _FILE = "file:"
 
 

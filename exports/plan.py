@@ -21,6 +21,8 @@ from exports.safe_harbor.allow_list import allowed_paths
 from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
 DATABASE_NAME = "charts.duckdb"
+TYPE = "type"  # what NDJSON is divided by, where that is asked for
+DIVIDED = ("csv", "parquet")  # the kinds of tables whose files can be divided by a column
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -49,6 +51,7 @@ class ExportRequest:
     safe_harbor: SafeHarbor | None = None  # resources are de-identified; None: they leave as they are
     part_size: int | None = None  # bytes of content at which the next part of a file begins
     recipients: Recipients | None = None  # for whom files are encrypted; None: they are not
+    partition_by: str | None = None  # "type" divides NDJSON, a column the tables that have it (`partitions`)
     freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
     queries: tuple[
         Path, ...
@@ -90,6 +93,7 @@ class PlannedFile:
     kind: str  # of FORMATS
     resource_type: str = ""
     tables: tuple[PlannedTable, ...] = ()
+    value: str | None = None  # of a table that is divided by a column, the rows that have this there; None: all others
     compress: Compress = "fast"
     dialect: str = "postgres"  # of CSV
 
@@ -116,6 +120,7 @@ def plan_export(
         raise PlanError(
             f"views make tables, but the requested formats are {', '.join(request.formats)}; add csv, parquet or duckdb"
         )
+    _check_partition(request)
     types = sorted(set(request.types or available))
     for resource_type in types:
         if not _TYPE_NAME.fullmatch(resource_type):
@@ -127,7 +132,10 @@ def plan_export(
     planned: list[PlannedFile] = []
     if "ndjson" in request.wanted_formats:
         ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
-        planned += [PlannedFile(f"{name}.ndjson{ending}", "ndjson", name, compress=compress) for name in types]
+        folders = {name: f"{TYPE}={name}/" if request.partition_by == TYPE else "" for name in types}
+        planned += [
+            PlannedFile(f"{folders[name]}{name}.ndjson{ending}", "ndjson", name, compress=compress) for name in types
+        ]
     kinds = [kind for kind in request.wanted_formats if kind in TABLES] or ["csv"]
     of_views = _view_tables(request, views) if request.wants_tables else []
     of_queries = [PlannedTable(name) for name in queries]
@@ -139,6 +147,23 @@ def plan_export(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
     return tuple(planned)
+
+
+def _check_partition(request: ExportRequest) -> None:
+    column = request.partition_by
+    if column is None:
+        return
+    if column == TYPE and "ndjson" not in request.wanted_formats:
+        raise PlanError(
+            f"--partition-by {TYPE} divides NDJSON, which is not exported: add --format ndjson, or name a column"
+        )
+    if column != TYPE and len({*DIVIDED} & {*request.wanted_formats}) != 1:
+        raise PlanError(
+            f"--partition-by {column} divides the tables of one format, since readers take a folder whole: --format "
+            f"{' or '.join(DIVIDED)}"
+        )
+    if column != TYPE and request.safe_harbor is not None:
+        raise PlanError(f"--profile {request.safe_harbor.name} divides no tables: leave out --partition-by {column}")
 
 
 def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[LoadedView]) -> None:

@@ -6,11 +6,11 @@ caller opens and closes the snapshot, and chooses its connections and patients.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,25 @@ from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import Lines, ndjson_rows
 from exports.formats.table_file import load_formats
 from exports.parallel_reading import fill_all
-from exports.plan import ExportRequest, PlannedFile, check_snapshot, plan_export
+from exports.partitions import divided_tables, division_of, rows_of
+from exports.plan import DIVIDED, TYPE, ExportRequest, PlannedFile, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
+from exports.request_told import request_told
 from exports.safe_harbor.deidentify import Deidentifier
 from exports.safe_harbor.rows import DeidentifiedCharts, DeidentifiedRows
 from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
-from exports.tables import Show, Table, compiled_over, described, fill_database, fill_table, query_table, view_table
+from exports.tables import (
+    Show,
+    Table,
+    ViewRows,
+    compiled_over,
+    described,
+    fill_database,
+    fill_table,
+    query_table,
+    view_table,
+)
 
 DELETED_NAME = "deleted.ndjson.gz"
 
@@ -112,7 +124,7 @@ async def export(
             runs=snapshot.shown,
             left_by=snapshot.left_by,
             not_included=snapshot.not_included,
-            request=_told(request, work, snapshot.changed_since),
+            request=work.told(request, snapshot),
             files=delivered,
             descriptions=descriptions,
             drift=[asdict(one) for one in drift],
@@ -123,18 +135,16 @@ async def export(
         await snapshot.end()
         files.place(frozenset(file.path for file in (*delivered, *descriptions)), manifest)
     rows = sum(file.rows for file in delivered)
-    undecided = {one.resource_type: one.undecided for one in work.applied if one.undecided}
     of = (snapshot.as_of, snapshot.shown, snapshot.not_included)
-    notes = (*work.notes(), *doubts)
     return ExportResult(
         str(request.out),
         delivered,
         rows,
         *of,
-        notes=notes,
+        notes=(*work.notes(), *doubts),
         drift=drift,
         profile=profile,
-        undecided=undecided,
+        undecided={one.resource_type: one.undecided for one in work.applied if one.undecided},
         recipients=request.recipients,
     )
 
@@ -163,6 +173,10 @@ class _Work:
     tables: Mapping[str, Table]  # of views and queries, by name
     described: Sequence[DescribedTable]
     charts: DeidentifiedCharts | None  # what leaves of the snapshot, where it is de-identified
+
+    def told(self, request: ExportRequest, snapshot: Snapshot) -> dict[str, Any]:
+        """What the manifest says of the request."""
+        return request_told(request, self.files, self.applied, self.statements, changed_since=snapshot.changed_since)
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""
@@ -196,8 +210,49 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
         for name, view in planned.items()
     }
     tables |= {one.name: query_table(one) for one in statements}
-    told = [described(file, tables[one.name]) for file in files for one in file.tables]
-    return _Work(applied, available, files, list(compiled.values()), statements, tables, told, charts)
+    divided, files = await _divided(request, files, tables, compiled, snapshot)
+    told = _described(files, tables)
+    return _Work(applied, available, files, list(compiled.values()), statements, tables | divided, told, charts)
+
+
+async def _divided(
+    request: ExportRequest,
+    files: tuple[PlannedFile, ...],
+    tables: Mapping[str, Table],
+    compiled: Mapping[str, tuple[CompiledView, ...]],
+    snapshot: Snapshot,
+) -> tuple[dict[str, Table], tuple[PlannedFile, ...]]:
+    """Divide the tables that have the column that is asked for: the tables of the new files, by file, and all files."""
+    column = request.partition_by
+    if column is None or column == TYPE:
+        return {}, files
+    columns = {name: tables[name].columns for name in compiled}
+    how = {name: await division_of(column, compiled[name], snapshot) for name in divided_tables(column, columns)}
+    found: dict[str, Table] = {}
+    planned: list[PlannedFile] = []
+    for file in files:
+        name = file.tables[0].name if file.kind in DIVIDED else ""
+        parts = how[name].files(file) if name in how else [file]
+        for one in parts if name in how else ():
+            views = rows_of(one.value, how[name], compiled[name])
+            found[one.name] = replace(tables[name], rows=partial(_view_rows, views, request.strict))
+        planned += parts
+    return found, tuple(planned)
+
+
+def _view_rows(views: Sequence[CompiledView], strict: bool, snapshot: Snapshot) -> ViewRows:
+    return ViewRows(views, snapshot, strict=strict)
+
+
+def _described(files: Sequence[PlannedFile], tables: Mapping[str, Table]) -> list[DescribedTable]:
+    """Return what is to be said of each table in each format; of one that is divided once, with all its files."""
+    found: dict[tuple[str, str], DescribedTable] = {}
+    for file in files:
+        for one in file.tables:
+            told = described(file, tables[one.name])
+            former = found.get((one.name, file.kind))
+            found[one.name, file.kind] = told if former is None else replace(former, paths=(*former.paths, *told.paths))
+    return list(found.values())
 
 
 async def _write(
@@ -208,7 +263,7 @@ async def _write(
     async def fill(planned: PlannedFile, snapshot: Snapshot) -> None:
         expected = work.available.get(planned.resource_type) if planned.kind == "ndjson" else None
         show = _shown(planned.name, expected, on_progress)
-        tables = {one.name: work.tables[one.name] for one in planned.tables}
+        tables = {one.name: work.tables.get(planned.name, work.tables[one.name]) for one in planned.tables}
         if planned.kind == "ndjson":
             await _fill_resources(files, planned, work, snapshot, show)
         elif planned.kind == "duckdb":
@@ -296,7 +351,7 @@ def _describe(files: Outgoing, tables: Sequence[DescribedTable]) -> tuple[Delive
     """Write what stands beside the tables."""
     if not tables:
         return ()
-    in_parts = [replace(table, paths=tuple(file.path for file in files.delivered[table.paths[0]])) for table in tables]
+    in_parts = [replace(table, paths=tuple(file.path for file in files.in_order(table.paths))) for table in tables]
     return (
         files.describe(PACKAGE_NAME, "schema", package_content(in_parts)),
         files.describe(DICTIONARY_NAME, "dictionary", dictionary_content(in_parts)),
@@ -334,44 +389,3 @@ async def _fill_lines(
             show(chunks.rows, parts.uncompressed_bytes, False)
         parts.close(tally())
     show(chunks.rows, parts.uncompressed_bytes, True)
-
-
-def _told(request: ExportRequest, work: _Work, changed_since: int | None) -> dict[str, Any]:
-    """Return the request for the manifest: no path of this machine, and patients only as a count and a checksum."""
-    patients: dict[str, Any] | None = None
-    if request.patients is not None:
-        ids = sorted(set(request.patients))
-        patients = {"count": len(ids)}
-        if work.charts is None and request.recipients is None:  # a few ids could be guessed by their checksum
-            patients["sha256"] = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-    return {
-        "formats": list(request.wanted_formats),
-        "types": sorted(set(request.types)),
-        "views": [
-            {"name": one.name, "sha256": one.view.digest}
-            for file in work.files
-            for one in file.tables
-            if one.view is not None
-        ],
-        "connections": sorted(set(request.connections)),
-        "patients": patients,
-        **(
-            {"queries": [{"name": one.name, "sha256": one.digest} for one in work.statements]}
-            if work.statements
-            else {}
-        ),
-        **({} if changed_since is None else {"changed_since": changed_since}),
-        **({"where": [_criteria_told(one, request) for one in work.applied]} if work.applied else {}),
-        **({} if request.sample is None else {"sample": {"patients": request.sample, "seed": request.seed}}),
-        **({} if request.limit is None else {"limit": request.limit}),
-        **({} if request.part_size is None else {"part_size": request.part_size}),
-    }
-
-
-def _criteria_told(one: Applied, request: ExportRequest) -> dict[str, Any]:
-    return {
-        "type": one.resource_type,
-        # beside encrypted files the manifest stays readable, and an expression may have a name or a birth date
-        **({"paths": list(one.paths)} if request.recipients is None else {}),
-        **({"undecided": one.undecided} if one.undecided else {}),
-    }

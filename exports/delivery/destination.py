@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged, destination_errors, output_folder
@@ -41,8 +42,11 @@ class Destination(Protocol):
     def names(self) -> frozenset[str]:
         """Return the names of the files that are there."""
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there; its name may lead into folders, `observation/status=final/observation.csv`."""
+
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there, and the folders that its name leads through, if they are empty then."""
 
 
 def read_small(destination: Destination, name: str) -> bytes | None:
@@ -73,7 +77,7 @@ class LocalFolder:
     def stage(self, part: AtomicFile, sealed: DeliveredFile) -> Staged:
         """Leave it where it is: beside its place, and on the disk. The folder is locked."""
         part.rest()
-        return part
+        return _StagedHere(part, sealed.path)
 
     def put(self, name: str, content: bytes) -> None:
         """Write the file beside its target, and rename it."""
@@ -102,7 +106,27 @@ class LocalFolder:
                 if path.is_file() and not path.name.endswith(LEFTOVER_SUFFIX)
             )
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self._folder / name).is_file()
+
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file, and its folders if they are empty then."""
         with destination_errors(self._folder / name):
             (self._folder / name).unlink(missing_ok=True)
+        for above in list(PurePosixPath(name).parents)[:-1]:
+            try:
+                (self._folder / above).rmdir()
+            except OSError:  # something else is in it, or it is gone
+                break
+
+
+@dataclass(frozen=True)
+class _StagedHere:
+    """A file that waits beside the others of its export."""
+
+    part: AtomicFile
+    name: str
+
+    def place(self) -> None:
+        self.part.place(self.name)

@@ -39,6 +39,11 @@ Compress = Literal["fast", "small", "zstd", "no"]
 COMPRESS: dict[Compression, Compress] = {"gzip": "fast", "zstd": "zstd", "none": "no"}
 
 
+def flat(name: str) -> str:
+    """Return the name under which a file waits beside all others, whatever folders it will be in."""
+    return name.replace("/", "~")
+
+
 class _Compressor(Protocol):
     def compress(self, data: bytes | bytearray | memoryview, /) -> bytes: ...
 
@@ -262,9 +267,11 @@ class AtomicFile:
         return self._part
 
     def place(self, name: str | None = None) -> None:
-        """Rename the sealed file to its target, or to another name beside it."""
+        """Rename the sealed file to its target, or to another name beside or below it, whose folders are made."""
         with destination_errors(self._target):
-            self._part.replace(self._target if name is None else self._target.with_name(name))
+            target = self._target if name is None else self._target.parent / name
+            target.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            self._part.replace(target)
             self._placed = True
             self._stream.close()
 

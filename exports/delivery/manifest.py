@@ -27,6 +27,7 @@ BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishM
 _FORMER_NAME = ".manifest.json.chartferry-former"
 # the names of an export's files: a path that somebody wrote into a manifest by hand must not lead elsewhere
 _OWN_NAME = re.compile(
+    r"(?:(?:[A-Za-z][A-Za-z0-9_]*/)?[A-Za-z][A-Za-z0-9_]*=[A-Za-z0-9_.%~-]+/)?"  # the folders of `partitions`
     rf"[A-Za-z][A-Za-z0-9_]*(?:\.[0-9]{{4,}})?\.(?:{'|'.join(FORMATS)})(?:\.gz|\.zst)?(?:\.age)?|datapackage\.json"
 )
 

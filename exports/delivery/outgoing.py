@@ -22,6 +22,7 @@ from exports.delivery.files import (
     DeliveredFile,
     Staged,
     destination_errors,
+    flat,
 )
 from exports.delivery.manifest import MANIFEST_NAME, clear_former, foreign_names, listed_before, retire_manifest
 from exports.errors import DestinationError
@@ -53,10 +54,12 @@ class Outgoing:
         self._unplaced = ExitStack()
         self._staged: list[Staged] = []
         self._foreign: frozenset[str] = frozenset()
+        self._own: frozenset[str] = frozenset()
+        self._names: dict[AtomicFile, str] = {}  # of what is being written
         self.delivered: dict[str, list[DeliveredFile]] = {}  # by planned name
 
     def __enter__(self) -> Self:
-        self._foreign = foreign_names(self._destination)
+        self._foreign, self._own = foreign_names(self._destination), listed_before(self._destination)
         self._refuse_foreign(MANIFEST_NAME)
         return self
 
@@ -66,7 +69,8 @@ class Outgoing:
         self._unplaced.close()
 
     def _refuse_foreign(self, name: str) -> None:
-        if name in self._foreign:
+        in_folder = "/" in name and name not in self._own and self._destination.has(name)
+        if name in self._foreign or in_folder:
             raise DestinationError(
                 f"{name} in {self._destination} is not of an export's: nothing was replaced. Move it away, or choose another "
                 "destination"
@@ -75,12 +79,14 @@ class Outgoing:
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
         """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`. `.age`: encrypted."""
         former = self.delivered.setdefault(planned, [])
-        stem, _, ending = planned.partition(".")
-        name = planned if self.part_size is None else f"{stem}.{len(former) + 1:04}.{ending}"
+        folder, slash, last = planned.rpartition("/")
+        stem, _, ending = last.partition(".")
+        name = planned if self.part_size is None else f"{folder}{slash}{stem}.{len(former) + 1:04}.{ending}"
         if self._recipients is not None:
             name += SUFFIX
         self._refuse_foreign(name)
-        file = AtomicFile(self._folder / name, compress=compress, recipients=self._recipients)
+        file = AtomicFile(self._folder / flat(name), compress=compress, recipients=self._recipients)
+        self._names[file] = name
         return self._unplaced.enter_context(file)
 
     @contextmanager
@@ -93,6 +99,7 @@ class Outgoing:
 
     def add(self, planned: str, part: AtomicFile, sealed: DeliveredFile) -> None:
         """Stage a file that has been written and sealed."""
+        sealed = replace(sealed, path=self._names.pop(part))
         self._staged.append(self._destination.stage(part, sealed))
         self.delivered[planned].append(sealed)
 

@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import fsspec
 
 from exports.delivery.destination import REMOTE_SCHEMES
-from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged
+from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged, flat
 from exports.errors import DestinationError, PlanError
 
 _CHUNK_BYTES = 1 << 20
@@ -108,13 +108,24 @@ class RemoteFolder:
         """Return the names of the files that are there, without those that are being written."""
         return frozenset(name for name in self._all_names() if not name.endswith(LEFTOVER_SUFFIX))
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        with self._errors("read"):
+            self._fs.invalidate_cache()
+            return bool(self._fs.isfile(self._path(name)))
+
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file, and its folders if they are empty then; an object store has none."""
         with self._errors("removed"):
             try:
                 self._fs.rm_file(self._path(name))
             except FileNotFoundError:
                 return
+        with suppress(Exception):  # each library raises its own; a folder that stays harms nobody
+            for above in () if self._whole_at_once else list(PurePosixPath(name).parents)[:-1]:
+                if self._fs.ls(self._path(str(above)), detail=False):
+                    break
+                self._fs.rm(self._path(str(above)), recursive=True)  # sshfs has no rmdir of its own
 
     def place_staged(self, name: str) -> None:
         """Move what `stage` has uploaded to its name. An object store copies it, which it shows when all of it is there."""
@@ -123,6 +134,7 @@ class RemoteFolder:
                 self._fs.cp_file(self._path(_beside(name)), self._path(name))
                 self._fs.rm_file(self._path(_beside(name)))
             else:
+                self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
                 self._fs.mv(self._path(_beside(name)), self._path(name))
 
     def _clear_staged(self) -> None:
@@ -167,7 +179,7 @@ class RemoteFolder:
 
 
 def _beside(name: str) -> str:
-    return f".{name}{LEFTOVER_SUFFIX}"
+    return f".{flat(name)}{LEFTOVER_SUFFIX}"
 
 
 @dataclass(frozen=True)

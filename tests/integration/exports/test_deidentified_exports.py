@@ -197,3 +197,19 @@ async def test_who_sees_masks_cannot_deidentify_for_nobody_then_knows_who_is_ove
         await fill(store, [patient("p1", birthDate="1920-02-03")])
         with pytest.raises(PlanError, match="masked for you"):
             await exported(store, tmp_path / "out")
+
+
+async def test_an_encrypted_store_gives_the_same_tables_whoever_reads_beside(store_url: str, tmp_path: Path) -> None:
+    keys = Keyring(current="k1", keys={"k1": b"1" * 32})
+    charts = [json.loads(to_json_bytes(one)) for one in generate(2)]
+    found = []
+    async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=keys) as sealed:
+        for store, sessions in ((plain, 1), (sealed, 2)):
+            out = tmp_path / str(sessions)
+            await fill(store, charts)
+            request = ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"), safe_harbor=SHIFTED)
+            async with store.snapshot(Selection()) as snapshot:
+                await export(request, snapshot, sessions=sessions)
+            found.append({path.name: path.read_bytes() for path in out.iterdir() if path.name.endswith(".gz")})
+    assert found[0] == found[1]
+    assert len(found[0]) > 40

@@ -204,6 +204,21 @@ async def test_an_export_elsewhere_has_the_bytes_of_one_here_and_clears_only_wha
     assert {name for name in there._all_names() if name.startswith(".")} == set(), "nothing is left beside the files"
 
 
+async def test_an_export_elsewhere_is_divided_into_folders_and_the_next_one_clears_them(
+    store: Store, tmp_path: Path, url: str
+) -> None:
+    await fill(store, [patient("a"), {"resourceType": "Device", "id": "d1"}])
+    here, there = LocalFolder(tmp_path / "here"), RemoteFolder(url)
+    for out in (here, there):
+        async with store.snapshot(Selection()) as snapshot:
+            await export(ExportRequest(out=out, partition_by="type"), snapshot)
+    for name in ("type=Patient/Patient.ndjson.gz", "type=Device/Device.ndjson.gz", "manifest.json"):
+        assert b"".join(there.chunks(name)) == b"".join(here.chunks(name))
+    await exported(store, there, "Patient", formats=("ndjson",))
+    assert there._fs.find(there._root) == [there._path(name) for name in ("Patient.ndjson.gz", "manifest.json")]
+    assert not [name for name in there.names() if name.startswith("type")]
+
+
 class Broken(RemoteFolder):
     """Breaks off at a step: while files are uploaded, or while they are moved to their names."""
 

@@ -16,6 +16,7 @@ from exports.formats.data_package import DescribedTable, package_content
 from exports.formats.file_formats import FORMATS, TABLES
 from exports.formats.table_columns import TableColumn
 from exports.plan import ExportRequest, plan_export
+from exports.safe_harbor.deidentify import SafeHarbor
 
 OUT = Path("out")
 BUILTIN = [load_view(name) for name in builtin_names()]
@@ -145,3 +146,12 @@ def test_tables_that_duckdb_does_not_tell_apart_are_refused() -> None:
     request = ExportRequest(out=LocalFolder(OUT), formats=("duckdb",))
     with pytest.raises(PlanError, match="two tables would be named goal"):
         plan_export(request, {}, BUILTIN, ["Goal"])
+
+
+def test_ndjson_is_divided_by_type_and_a_deidentified_export_divides_no_tables() -> None:
+    request = ExportRequest(
+        out=LocalFolder(OUT), types=("Patient",), partition_by="type", safe_harbor=SafeHarbor(b"k" * 32, 2026)
+    )
+    assert names(request, {}) == ["type=Patient/Patient.ndjson.gz"]
+    with pytest.raises(PlanError, match="--profile safe-harbor divides no tables"):
+        names(replace(request, formats=("csv",), partition_by="status"), {})
