@@ -27,9 +27,16 @@ def account() -> str:
 def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
     """Return who acts, and say so loudly if a mask is lifted.
 
-    A usage error says that the configuration demands a reason for reading charts, if there is none.
+    A usage error says that the configuration demands a reason for reading charts, or that a mask is to be lifted, and there is
+    none; white space is none.
     """
-    reason = invocation.reason or invocation.break_glass
+    glass = (invocation.break_glass or "").strip() or None
+    if invocation.break_glass is not None and glass is None:
+        raise typer.BadParameter(
+            '--break-glass says nothing: say why, such as --break-glass "unconscious, ward 3". It is kept in the audit; name no '
+            "patient in it."
+        )
+    reason = (invocation.reason or "").strip() or glass
     if reads_charts and settings.audit.require_reason and not reason:
         raise typer.BadParameter(
             f"{settings.source} demands a reason for reading charts ([audit] require_reason): add --reason, such as "
@@ -39,7 +46,7 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
     name = invocation.acting_as or login
     roles = roles_of(name, settings.roles)
     masked = settings.encryption.masks(roles)
-    broke_glass = invocation.break_glass if masked and reads_charts else None
+    broke_glass = glass if masked and reads_charts else None
     if masked and reads_charts and not broke_glass:
         seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
         say(

@@ -60,3 +60,12 @@ def test_who_is_in_no_role_that_sees_what_is_encrypted_is_masked_unless_the_glas
     actor = actor_of(Invocation(acting_as=who, break_glass=glass), SEALED, reads_charts=True)
     assert (actor.masked, actor.broke_glass, actor.reason) == (masked, broke, glass)
     assert actor_of(Invocation(acting_as="ben"), SETTINGS, reads_charts=True).masked is False
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
+def test_white_space_is_no_reason_to_read_charts_and_none_to_lift_a_mask(nothing: str) -> None:
+    with pytest.raises(typer.BadParameter, match="demands a reason"):
+        actor_of(Invocation(reason=nothing), STRICT, reads_charts=True)
+    with pytest.raises(typer.BadParameter, match="--break-glass says nothing: say why"):
+        actor_of(Invocation(acting_as="ben", break_glass=nothing), SEALED, reads_charts=True)
+    assert actor_of(Invocation(reason=" ticket 7 "), STRICT, reads_charts=True).reason == "ticket 7"
