@@ -67,7 +67,7 @@ async def prune(
         if quarantine is not None:
             rows += await _of_runs(session, _QUARANTINE, quarantine, dry_run=dry_run)
         if runs is not None:
-            rows += await _of_runs(session, _UNITS, runs, dry_run=dry_run)
+            rows += await _of_runs(session, _UNITS, runs, quarantine=quarantine, dry_run=dry_run)
     await seal(session)
     return Pruned(dict(sorted(rows.items())), kept_from)
 
@@ -80,11 +80,14 @@ async def _keep_from(session: TenantSession, before: datetime, *, dry_run: bool)
     return {name: run for _, name, run in found}
 
 
-async def _of_runs(session: TenantSession, part: _Part, before: datetime, *, dry_run: bool) -> Counter[str]:
-    """Delete, or count, run by run; return the number of rows by table."""
+async def _of_runs(
+    session: TenantSession, part: _Part, before: datetime, *, quarantine: datetime | None = None, dry_run: bool
+) -> Counter[str]:
+    """Delete, or count, run by run; return the number of rows by table. `quarantine`: as of `prune`, which deletes that first."""
     total = Counter[str]()
     async with session.transaction():
-        found = await (await session.conn.execute(part.runs, {"before": before})).fetchall()
+        values = {"before": before, "quarantine": quarantine}
+        found = await (await session.conn.execute(part.runs, values)).fetchall()
     for run, connection in found:
         async with session.transaction():
             query = part.counted if dry_run else part.deleted

@@ -43,7 +43,8 @@ WITH rows AS (DELETE FROM quarantine WHERE run = %(run)s RETURNING 1) SELECT cou
 -- Runs that had ended by a moment and have units that nobody needs. Needed are those of the newest run (its holes are asked for
 -- first) and of each selection's and knowledge's newest sync (a proof explains with its holes what is missing, an export those of
 -- the types that it lists no more); of runs that a watermark or a lag rests on; and of exports: since the last full one, the newest
--- that brought each type, those with a job that still lives at its server, and those that brought parts of resources only.
+-- that brought each type, those with a job that still lives at its server, and those that brought parts of resources only. So are
+-- those that tell whose a line in quarantine is, for who erases that patient; not where the line itself goes, by its own moment.
 WITH ended AS (
     SELECT * FROM run WHERE kind = 'sync' AND status IN ('complete', 'partial', 'nothing')
 ), export AS (
@@ -59,6 +60,8 @@ WITH ended AS (
     )
     UNION SELECT max(e.id) FROM export e JOIN unit u ON u.run = e.id
         WHERE u.kind = 'file' AND u.records > 0 GROUP BY e.connection, e.selection, u.resource_type
+    UNION SELECT q.run FROM quarantine q JOIN run r ON r.id = q.run JOIN unit u ON u.run = q.run AND u.key = q.unit_key
+        WHERE u.patient_id IS NOT NULL AND r.finished_at > coalesce(%(quarantine)s::timestamptz, '-infinity')
 )
 SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
 WHERE run.finished_at <= %(before)s AND run.id NOT IN (SELECT run FROM needed) AND EXISTS (SELECT FROM unit u WHERE u.run = run.id)

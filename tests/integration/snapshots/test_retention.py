@@ -232,6 +232,32 @@ async def test_what_an_open_hole_a_watermark_or_an_export_needs_is_no_old_unit(
     assert rows(store_url, "SELECT DISTINCT run FROM unit ORDER BY run") == [(1,), (3,)]
 
 
+QUARANTINED = (
+    "INSERT INTO quarantine (run, digest, unit_key, source, reason, raw) "
+    "SELECT run, 'x', key, 's', 'not JSON', '{' FROM unit WHERE run = 1 AND resource_type = 'Condition'"
+)
+
+
+async def test_of_a_patient_who_is_erased_after_the_old_units_the_line_in_quarantine_goes_as_well(
+    store: Store, store_url: str
+) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS)
+    execute(store_url, f"DELETE FROM watermark; DELETE FROM lag; {QUARANTINED}")
+    assert (await store.prune(runs=T0)).rows == {"unit": 2}
+    assert (await store.erase("mercy", "p1")).rows["quarantine"] == 1
+    assert rows(store_url, "SELECT count(*) FROM quarantine") == [(0,)]
+
+
+async def test_units_that_tell_whose_a_line_in_quarantine_is_go_with_it(store: Store, store_url: str) -> None:
+    for _ in range(3):
+        await asked(store, *UNITS)
+    execute(store_url, f"DELETE FROM watermark; DELETE FROM lag; {QUARANTINED}")
+    told = await store.prune(runs=T0, quarantine=T0, dry_run=True)
+    assert await store.prune(runs=T0, quarantine=T0) == told
+    assert told.rows == {"quarantine": 1, "unit": 4}
+
+
 async def test_of_exports_the_newest_that_brought_a_type_keeps_its_units(store: Store, store_url: str) -> None:
     for _ in range(3):
         await asked(store, *UNITS, file())
