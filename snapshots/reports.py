@@ -101,7 +101,7 @@ async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> di
     ) in await conn.execute(_SQL["holes"], wanted):
         scope = hole_scope(
             secret,
-            kind=kind,
+            kind=UnitKind(kind),
             patient_id=patient_id,
             of_chart=of_chart,
             template=template,
