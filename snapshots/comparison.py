@@ -10,7 +10,7 @@ from psycopg import sql
 
 from snapshots.copy_stream import Opened
 from snapshots.sealed_values import Sealer
-from snapshots.sealing import masked_row, opened_row
+from snapshots.sealing import marked_row, opened_row
 from snapshots.sql import load
 
 _SQL = load("comparison")
@@ -76,14 +76,13 @@ def difference_opened_by(sealer: Sealer | None, *, masks: bool) -> Opened | None
     """Return what decrypts, or `masks`, the contents in a line of `Comparison.differences`; it raises SealedValueError."""
     if sealer is None:
         return None
+    shown = marked_row if masks else opened_row
 
     def opened(id_: str, line: bytes) -> bytes:
         told = orjson.loads(line)
         for side in ("old", "new"):
             if told[side] is not None:
-                text = told[side].encode()
-                shown = masked_row(text, told_apart=True) if masks else opened_row(text, told["type"], id_, sealer)
-                told[side] = shown.decode()
+                told[side] = shown(told[side].encode(), told["type"], id_, sealer).decode()
         return orjson.dumps(told)
 
     return opened

@@ -62,7 +62,7 @@ class Snapshot:
     ) -> None:
         """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
 
-        `before`: the same selection as it was when `changed_since` had ended. `masks`: nothing is decrypted.
+        `before`: the same selection as it was when `changed_since` had ended. `masks`: no decrypted value is given.
         """
         self._conn = conn
         self._sources = sources

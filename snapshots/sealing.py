@@ -23,6 +23,7 @@ _NOT_STORABLE = "the JSON contains \\u0000 or a lone surrogate, which Postgres c
 _NOT_UTF8 = "not valid UTF-8"
 _OUT_OF_RANGE = "a number in the JSON is out of range"
 MASK = "***"  # what is shown of an encrypted value to those who may not see it
+_MARK_BYTES = 4  # behind a mask, where a comparison tells values apart
 _HASH = Record._fields.index("content_hash")  # the body comes next
 _MOST_DIGITS, _FINEST = 131_072, -16_383  # of numeric, before and behind the point
 
@@ -112,20 +113,28 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
     return _edited(text, [(span, plain) for span, plain, _ in _opened(text, kind, id_, sealer, below)])
 
 
-def masked_row(text: bytes, *, told_apart: bool = False) -> bytes:
-    """Return a row's JSON with a mask in place of each encrypted value. Nothing is decrypted.
-
-    `told_apart`: masks of values that are encrypted differently differ, as a comparison needs it.
-    """
+def masked_row(text: bytes) -> bytes:
+    """Return a row's JSON with a mask in place of each encrypted value. Nothing is decrypted."""
     if MARK not in text:
         return text
     found = _strings(structure_of(text), text, _is_sealed)
-    return _edited(text, [(leaf.span, _mask(text[slice(*leaf.span)]) if told_apart else _mask()) for leaf in found])
+    return _edited(text, [(leaf.span, f'"{MASK}"'.encode()) for leaf in found])
 
 
-def _mask(sealed: bytes = b"") -> bytes:
-    mark = blake2b(sealed, digest_size=4).hexdigest() if sealed else ""
-    return f'"{MASK}{mark}"'.encode()
+def marked_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
+    """Return a row's JSON with masks that differ at one place where the values do, whichever keys these are encrypted with.
+
+    Masks at two places say nothing of each other: whoever knows a value finds it nowhere else. Raises SealedValueError.
+    """
+    return _edited(
+        text, [(span, _marked(plain, place, sealer)) for span, plain, place in _opened(text, kind, id_, sealer)]
+    )
+
+
+def _marked(plain: bytes, place: Place, sealer: Sealer) -> bytes:
+    # JSON, since no two lists of texts are the same one
+    content = json.dumps(["mask", *place, plain.decode()]).encode()
+    return f'"{MASK}{sealer.digest(content, _MARK_BYTES).hex()}"'.encode()
 
 
 def resealed_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:

@@ -135,6 +135,23 @@ async def test_who_sees_masks_sees_where_two_runs_differ_and_no_value(store_url:
     assert b"Frank" not in line
 
 
+async def test_of_what_came_under_a_new_key_masks_differ_only_where_values_do(store_url: str) -> None:
+    for_ben = Actor(name="ben", masked=True)
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await brought(store, patient(), seen())
+    async with opened_store(store_url, keyring=BOTH) as store:
+        await brought(store, patient(family="Frank"), seen())
+    async with (
+        opened_store(store_url, actor=for_ben, keyring=BOTH) as masked,
+        masked.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot,
+    ):
+        told = orjson.loads(b"".join([chunk async for chunk in await snapshot.differences()]))
+    old, new = (orjson.loads(told[side]) for side in ("old", "new"))
+    differing = {name for name in old if old[name] != new[name]}
+    assert differing == {"name", "text"}
+    assert old["name"][0]["given"] == new["name"][0]["given"]
+
+
 async def test_no_table_has_anything_that_says_who_a_patient_is(store_url: str) -> None:
     line = Quarantined("Patient", "page 1", "not JSON", b'{"name": [{"family": "Zappa"', UNITS[0].key)
     note = Document(
