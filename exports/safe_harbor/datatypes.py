@@ -198,6 +198,14 @@ def period(value: Any, release: Release) -> dict[str, Any]:
     return _some(_fields(value), {"start": date_of, "end": date_of}, release)
 
 
+def years_of_period(value: Any, release: Release) -> dict[str, Any]:
+    """Return the years of the dates at which it begins and ends, also of dates that are shifted.
+
+    Of a period that begins on the first of January, as everybody's does, a shifted day would tell by how many days it was moved.
+    """
+    return {name: given[:4] for name, given in period(value, release).items()}
+
+
 def range_(value: Any, release: Release) -> dict[str, Any]:
     """Return both quantities."""
     return _some(_fields(value), {"low": quantity, "high": quantity}, release)
@@ -274,6 +282,7 @@ RULES: dict[str, Callable[[Any, Release], Any]] = {
 # where an element's meaning asks for more than its type does
 BY_PATH: dict[str, Callable[[Any, Release], Any]] = {
     "Patient.birthDate": birth_date,
+    "Coverage.period": years_of_period,
     "AllergyIntolerance.onsetRange": age_range,
     "Condition.onsetRange": age_range,
     "Condition.abatementRange": age_range,

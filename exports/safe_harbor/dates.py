@@ -49,7 +49,10 @@ def date_of(value: Any, release: Release) -> str:
     found = _DATE.fullmatch(value) if isinstance(value, str) else None
     if found is None or not release.too_old < int(found[1]) <= release.latest:
         raise Dropped
-    return found[1] if release.days is None else _shifted(found, release.days)
+    given = _given(found, release)
+    if int(given[:4]) <= release.too_old:
+        raise Dropped
+    return given
 
 
 def birth_date(value: Any, release: Release) -> str:
@@ -57,8 +60,11 @@ def birth_date(value: Any, release: Release) -> str:
     found = _DATE.fullmatch(value) if isinstance(value, str) else None
     if found is None or int(found[1]) > release.latest:
         raise Dropped
-    if int(found[1]) <= release.too_old:
-        return f"{release.too_old:04}"
+    given = _given(found, release) if int(found[1]) > release.too_old else f"{release.too_old:04}"
+    return given if int(given[:4]) > release.too_old else f"{release.too_old:04}"
+
+
+def _given(found: re.Match[str], release: Release) -> str:
     return found[1] if release.days is None else _shifted(found, release.days)
 
 

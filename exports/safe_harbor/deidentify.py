@@ -87,6 +87,7 @@ class Deidentifier:
         self._key = profile.key
         self.too_old = profile.year - OLDEST_AGE - 1  # who was born then may be 90
         self._release = Release(self.keyed, self.too_old, profile.year + _YEARS_AHEAD)
+        self._undated = replace(self._release, latest=0)
         self.dropped: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
 
@@ -119,9 +120,7 @@ class Deidentifier:
         if resource.get("resourceType") != resource_type or not isinstance(id_, str) or _has_modifier(resource):
             return None
         own = {name: value for name, value in resource.items() if name not in {"resourceType", "id"}}
-        release = self._release
-        if self.profile.shifts_dates and (patient := patient_of(resource_type, resource)) is not None:
-            release = replace(release, days=days_of(self._key, patient))
+        release = self._release_of(resource_type, resource)
         found = self._object(own, resource_type, resource_type, "", release)
         if any(name in own and name not in found for name in _MODIFIERS):
             return None
@@ -131,6 +130,16 @@ class Deidentifier:
             for one in (found, *found.get("component", ())):
                 self._drop_values(one, first)
         return {"resourceType": resource_type, "id": self.keyed(resource_type, id_), **found}
+
+    def _release_of(self, resource_type: str, resource: dict[str, Any]) -> Release:
+        """Return what the rules need to know of a resource; where dates are shifted, none leaves of what is not one patient's.
+
+        Its true year, beside the shifted dates of resources that it is linked with, would tell by how many days they were moved.
+        """
+        if not self.profile.shifts_dates:
+            return self._release
+        patient = patient_of(resource_type, resource)
+        return self._undated if patient is None else replace(self._release, days=days_of(self._key, patient))
 
     def _object(
         self, fields: dict[str, Any], of: str, resource_type: str, above: str, release: Release

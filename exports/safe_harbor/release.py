@@ -19,5 +19,5 @@ class Release:
 
     keyed: Callable[[str, str], str]  # (type, id)
     too_old: int
-    latest: int  # the last year that a date may have: a later one may be four digits of anything
+    latest: int  # the last year that a date may have: a later one may be four digits of anything; 0: no date leaves
     days: int | None = None

@@ -400,9 +400,12 @@ def test_who_may_be_90_has_no_shifted_birth_date_and_no_date_of_those_years_leav
     old = keyed.resource("Patient", patient(birthDate="1936-12-31", deceasedDateTime="1936-05-05"))
     assert old is not None
     assert (old["birthDate"], "deceasedDateTime" in old) == ("1936", False)
-    young = keyed.resource("Patient", patient(birthDate="1937-01-01"))
+    seems_old = keyed.resource("Patient", patient(birthDate="1937-01-01", deceasedDateTime="1937-01-02"))
+    assert seems_old is not None
+    assert (seems_old["birthDate"], "deceasedDateTime" in seems_old) == ("1936", False)
+    young = keyed.resource("Patient", patient(birthDate="1938-01-01"))
     assert young is not None
-    assert young["birthDate"] == (date(1937, 1, 1) - timedelta(days_of(b"k" * 32, "p1"))).isoformat()
+    assert young["birthDate"] == (date(1938, 1, 1) - timedelta(days_of(b"k" * 32, "p1"))).isoformat()
 
 
 @pytest.mark.parametrize(
@@ -416,12 +419,21 @@ def test_who_may_be_90_has_no_shifted_birth_date_and_no_date_of_those_years_leav
         {"subject": {"display": "Zebulon"}},
     ],
 )
-def test_of_a_resource_that_does_not_say_whose_it_is_only_years_leave(owner: dict[str, Any]) -> None:
+def test_no_date_leaves_of_a_resource_that_does_not_say_whose_it_is(owner: dict[str, Any]) -> None:
+    """Its true year, beside moved dates of what it is linked with, would tell how far these were moved."""
     found = Deidentifier(SHIFTED).resource(
         "Condition", {"resourceType": "Condition", "id": "c", "recordedDate": "2020-03-01", **owner}
     )
     assert found is not None
-    assert found["recordedDate"] == "2020"
+    assert "recordedDate" not in found
+
+
+def test_a_coverage_that_begins_with_the_year_does_not_tell_how_far_its_patients_dates_were_moved() -> None:
+    covered = {"resourceType": "Coverage", "id": "c", "period": {"start": "2025-01-01", "end": "2025-12-31"}}
+    periods = [
+        released({**covered, "beneficiary": {"reference": f"Patient/p{at}"}}, SHIFTED)["period"] for at in range(40)
+    ]
+    assert periods == [{"start": "2024", "end": "2025"}] * 40
 
 
 @given(st.text("abc123-.", min_size=1, max_size=9), st.binary(min_size=32, max_size=40))
