@@ -11,11 +11,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ from exports.warehouse.warehouse_port import Held, Standing
 
 SCHEMES = ("s3", "gs", "az")  # which the library reaches by itself
 _OURS = "chartferry"
+_RESTORED = "RESTORE"  # Delta's operation that brings a former version back
 _FOLDER_MODE = 0o700
 _ROWS_A_BATCH = 1 << 14
 # the keys of the rows that leave, in the source of a merge; no view's column begins with _
@@ -101,20 +103,22 @@ class DeltaTables:
         self._room = room
         self._coming: dict[str, _Coming] = {}
         self._noted: dict[str, set[tuple[str, str]]] = {}  # by resource type, connection and id
+        self._versions: dict[str, int] = {}  # by table, the one that was read
         self.deleted: dict[str, int] = {}
 
     def __str__(self) -> str:
         return str(self._folder)
 
     async def standing(self, table: str) -> Standing | None:
-        """Return a table; None: there is none. Somebody else's is one whose log has no load of ours."""
+        """Return a table; None: there is none. Ours has our name for it, or a load of ours in its log, which forgets in time."""
         with self._errors(table, "read"):
             if not DeltaTable.is_deltatable(self._folder.uri(table)):
                 return None
             found = DeltaTable(self._folder.uri(table))
-            ours = (json.loads(one[_OURS]) for one in found.history() if _OURS in one)
-            newest = next(ours, None)
-            return Standing(_types(found.schema()), None if newest is None else Held(**newest))
+            commits = found.history()
+            is_ours = found.metadata().name == _name(table) or any(_OURS in one for one in commits)
+            self._versions[table] = found.version()
+            return Standing(_types(found.schema()), _held(commits), is_ours=is_ours)
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
         """Return Delta's types, of decimals also of the digits as written."""
@@ -178,26 +182,40 @@ class DeltaTables:
         """
         for table, coming in self._coming.items():
             with self._errors(table, "written"), _only_for_the_owner():
-                if coming.key is None:
-                    self._overwrite(table, coming)
+                found = self._as_read(table)
+                if found is None or coming.key is None:
+                    self._write(table, found, coming)
                 else:
-                    self._merge(table, coming, coming.key)
+                    self._merge(table, found, coming, coming.key)
 
-    def _overwrite(self, table: str, coming: _Coming) -> None:
+    def _as_read(self, table: str) -> DeltaTable | None:
+        """Return a table that is what it was when it was read; what is done from here on, Delta itself checks."""
+        uri = self._folder.uri(table)
+        found = DeltaTable(uri) if DeltaTable.is_deltatable(uri) else None
+        if (None if found is None else found.version()) != self._versions.get(table):
+            raise WarehouseError(
+                f"somebody else has written into the Delta table {table} in {self} while it was loaded; it stays as they left "
+                "it. Run the same command again"
+            )
+        return found
+
+    def _write(self, table: str, found: DeltaTable | None, coming: _Coming) -> None:
+        """Make a table, or replace all its rows."""
         write_deltalake(
-            self._folder.uri(table),
+            found or self._folder.uri(table),
             pa.RecordBatchReader.from_batches(coming.schema, _batches(coming)),
-            mode="overwrite",
-            schema_mode="merge",
+            mode="error" if found is None else "overwrite",
+            schema_mode=None if found is None else "merge",
+            name=_name(table) if found is None else None,
             writer_properties=WriterProperties(compression="ZSTD"),
             commit_properties=_said(coming),
         )
 
-    def _merge(self, table: str, coming: _Coming, key: tuple[str, str]) -> None:
+    def _merge(self, table: str, standing: DeltaTable, coming: _Coming, key: tuple[str, str]) -> None:
         """Delete by key, and insert, in one commit: a row of the source has a key that leaves, or it is a row that comes."""
         schema = coming.schema.append(pa.field(_CONNECTION, pa.string())).append(pa.field(_KEY, pa.string()))
         source = pa.RecordBatchReader.from_batches(schema, _keys_and_rows(coming, schema))
-        found = DeltaTable(self._folder.uri(table)).merge(
+        found = standing.merge(
             source,
             f't."{key[0]}" = s."{_CONNECTION}" AND t."{key[1]}" = s."{_KEY}"',
             source_alias="s",
@@ -250,6 +268,21 @@ def _write(file: io.BufferedWriter, data: bytes) -> None:
 def _plain(columns: Sequence[TableColumn]) -> pa.Schema:
     """Return the typed columns of a file without what is said of them, which a table's schema would keep for ever."""
     return pa.schema([pa.field(one.name, one.type) for one in schema_of(columns)])
+
+
+def _name(table: str) -> str:
+    """Return how a table is named in its metadata, which no clean-up of the log forgets."""
+    return f"{_OURS}.{table}"
+
+
+def _held(commits: Iterable[Mapping[str, Any]]) -> Held | None:
+    """Return what our newest commit says, of commits from the newest on; None: none is left, or a former version came back."""
+    for one in commits:
+        if one.get("operation") == _RESTORED:
+            return None
+        if _OURS in one:
+            return Held(**json.loads(one[_OURS]))
+    return None
 
 
 def _types(schema: Schema) -> dict[str, str]:

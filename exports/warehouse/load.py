@@ -165,7 +165,7 @@ def _check_standing(
 ) -> None:
     """Refuse a table that is somebody else's, that has other types, or that does not hold what the changes begin at."""
     name, changes = one.view.name, snapshot.changed_since is not None
-    if standing is not None and standing.held is None:
+    if standing is not None and not standing.is_ours:
         raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another place")
     if standing is not None and (retyped := _retyped(standing.columns, target.types(one.columns))):
         raise WarehouseError(
@@ -180,6 +180,8 @@ def _check_standing(
         same = held is not None and (held.digest, held.request) == (wanted.digest, wanted.request)
         why = (
             "is not there"
+            if standing is None
+            else "no longer says what it holds"
             if held is None
             else f"holds what run {held.run} left, not what run {snapshot.changed_since} left"
             if same

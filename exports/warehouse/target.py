@@ -134,7 +134,8 @@ class Target:
             return None
         is_table, comment = rows[0][:2]
         columns = {name: type_ for _, _, name, type_ in rows if name is not None}
-        return Standing(columns, _held(comment) if is_table else None)
+        held = _held(comment) if is_table else None
+        return Standing(columns, held, is_ours=held is not None)
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
         """Return Postgres' types."""

@@ -27,10 +27,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Standing:
-    """A table as it stands. `held` is None if it is not chartferry's; `columns` have the types of the place."""
+    """A table as it stands; `columns` have the types of the place. `held` is None if it does not say what it holds.
+
+    `is_ours`: chartferry has made it; others' are never touched.
+    """
 
     columns: Mapping[str, str]
     held: Held | None
+    is_ours: bool
 
 
 class Warehouse(Protocol):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from exports.delivery.destination import LocalFolder
 from exports.delivery.remote_folder import RemoteFolder
 from exports.errors import PlanError, ViewDataError, WarehouseError
 from exports.plan import ExportRequest
-from exports.run import export
+from exports.run import FileProgress, export
 from exports.warehouse.delta import DeltaFolder, DeltaTables
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
 from snapshots.selection import Selection
@@ -150,6 +151,56 @@ async def test_a_table_of_somebody_elses_and_names_that_delta_does_not_tell_apar
     with pytest.raises(PlanError, match="two columns named gender"):
         await load(store, lake, view_file(tmp_path, "people", *KEYS, GENDER, {**GENDER, "name": "GENDER"}))
     assert rows(lake, "people", "key") == [("theirs",)]
+
+
+def restored(table: DeltaTable) -> None:
+    table.restore(0)
+
+
+def cleaned_up(table: DeltaTable) -> None:
+    """What Delta does to commits of more than 30 days ago."""
+    table.delete("gender = 'none'")
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+    table.create_checkpoint()
+    for commit in (Path(table.table_uri.removeprefix("file://")) / "_delta_log").glob("*.json"):
+        os.utime(commit, (0, 0))
+    table.cleanup_metadata()
+
+
+@pytest.mark.parametrize("forget", [restored, cleaned_up], ids=lambda one: one.__name__)
+async def test_a_table_that_no_longer_says_what_it_holds_takes_no_changes_and_is_loaded_whole(
+    store: Store, tmp_path: Path, forget: Callable[[DeltaTable], None]
+) -> None:
+    await fill(store, [patient("a", gender="male")])
+    lake, view = tmp_path / "lake", view_file(tmp_path, "people", *KEYS, GENDER)
+    first = await load(store, lake, view)
+    await fill(store, [patient("a", gender="female")])
+    second = await load(store, lake, view, since=first.left_by)
+    forget(DeltaTable(lake / "people"))
+    with pytest.raises(WarehouseError, match=r"people in .* no longer says what it holds: load it whole"):
+        await load(store, lake, view, since=second.left_by)
+    await load(store, lake, view)
+    assert rows(lake, "people", "key", "gender") == [("a", "female")]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_what_somebody_else_writes_while_a_load_reads_stays_as_they_left_it(
+    store: Store, tmp_path: Path, is_there: bool
+) -> None:
+    await fill(store, [patient("a", gender="male")])
+    lake, view = tmp_path / "lake", view_file(tmp_path, "people", *KEYS, GENDER)
+    if is_there:
+        await load(store, lake, view)
+
+    def write(progress: FileProgress) -> None:
+        if progress.done:
+            write_deltalake(lake / "people", pa.table({"key": ["theirs"]}), mode="append", schema_mode="merge")
+
+    request = WarehouseRequest(into=DeltaFolder(str(lake)), views=(view,))
+    async with store.snapshot(Selection()) as snapshot:
+        with pytest.raises(WarehouseError, match="somebody else has written into the Delta table people"):
+            await load_warehouse(request, snapshot, on_progress=write)
+    assert rows(lake, "people", "key") == ([("a",)] if is_there else []) + [("theirs",)]
 
 
 @pytest.fixture
