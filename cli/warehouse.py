@@ -36,7 +36,7 @@ ToOption = Annotated[
     typer.Option(
         "--to",
         metavar="URL|env:NAME|DIR",
-        help="The database of --format postgres, its password from env:NAME or ~/.pgpass; the folder of --format delta.",
+        help="The database of --format postgres (a password from env:NAME or ~/.pgpass), or the folder of --format delta.",
         show_default=False,
     ),
 ]
@@ -58,7 +58,7 @@ def checked_warehouse(to: str | None, schema: str | None, formats: Sequence[str]
         SecretUnreadableError: `env:NAME` or `file:PATH` cannot be read.
         PlanError: it is no such place, or nothing is installed that writes there.
     """
-    if to is None:
+    if to is None or not to.strip():  # libpq would take nothing for its default database
         found = "a folder or a URL" if "delta" in formats else "the database, as --to env:NAME or --to service=NAME"
         raise typer.BadParameter(f"--format {','.join(formats)} needs --to: {found}")
     if len({*formats}) != 1 or not {*formats} <= {*DATABASES}:
@@ -68,7 +68,7 @@ def checked_warehouse(to: str | None, schema: str | None, formats: Sequence[str]
             raise typer.BadParameter(
                 "--schema is said with --format postgres; of --format delta each table is a folder"
             )
-        return delta_folder(to)
+        return delta_folder(SecretRef.parse(to, Path.cwd()).read(os.environ).reveal() if to.startswith("env:") else to)
     if schema is not None and not schema.strip():
         raise typer.BadParameter(f"--schema is empty; without it, it is {DEFAULT_SCHEMA}")
     return PostgresSchema(_url(to), schema or DEFAULT_SCHEMA)
