@@ -16,13 +16,14 @@ from exports.delivery.encryption import Recipients
 from exports.delivery.files import COMPRESS, Compress
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
-from exports.formats.file_formats import ENDINGS, FORMATS, TABLES, Compression
+from exports.formats.file_formats import ENDINGS, FILE_FORMATS, FORMATS, TABLES, Compression, FileFormat
 from exports.safe_harbor.allow_list import allowed_paths
 from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
-DATABASE_NAME = "charts.duckdb"
 TYPE = "type"  # what NDJSON is divided by, where that is asked for
-DIVIDED = ("csv", "parquet")  # the kinds of tables whose files can be divided by a column
+DIVIDED = tuple(
+    name for name in TABLES if not FILE_FORMATS[name].database
+)  # tables whose files can be divided by a column
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -118,7 +119,7 @@ def plan_export(
         raise PlanError(f"no such export format: {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
     if request.views and not request.wants_tables:
         raise PlanError(
-            f"views make tables, but the requested formats are {', '.join(request.formats)}; add csv, parquet or duckdb"
+            f"views make tables, but the requested formats are {', '.join(request.formats)}; add one of {', '.join(TABLES)}"
         )
     _check_partition(request)
     types = sorted(set(request.types or available))
@@ -139,10 +140,10 @@ def plan_export(
     kinds = [kind for kind in request.wanted_formats if kind in TABLES] or ["csv"]
     of_views = _view_tables(request, views) if request.wants_tables else []
     of_queries = [PlannedTable(name) for name in queries]
-    planned += [_table_file(one, kind, request) for kind in kinds if kind != "duckdb" for one in of_views]
-    planned += [_table_file(one, kind, request) for one in of_queries for kind in kinds if kind != "duckdb"]
-    if "duckdb" in kinds:
-        planned.append(_database(request, (*of_views, *of_queries)))
+    each, whole = [name for name in kinds if name in DIVIDED], [name for name in kinds if name not in DIVIDED]
+    planned += [_table_file(one, kind, request) for kind in each for one in of_views]
+    planned += [_table_file(one, kind, request) for one in of_queries for kind in each]
+    planned += [_database(request, FILE_FORMATS[kind], (*of_views, *of_queries)) for kind in whole]
     names = [one.name for one in planned]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"two files would be named {', '.join(twice)}; give one of the queries another name")
@@ -205,22 +206,23 @@ def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_sinc
 
 
 def _table_file(table: PlannedTable, kind: str, request: ExportRequest) -> PlannedFile:
-    if kind == "parquet":
-        return PlannedFile(f"{table.name}.parquet", kind, tables=(table,), compress="no")
+    if FILE_FORMATS[kind].typed:
+        return PlannedFile(f"{table.name}.{kind}", kind, tables=(table,), compress="no")
     ending, compress = ENDINGS[request.compression], COMPRESS[request.compression]
     return PlannedFile(
-        f"{table.name}.csv{ending}", kind, tables=(table,), compress=compress, dialect=request.csv_dialect
+        f"{table.name}.{kind}{ending}", kind, tables=(table,), compress=compress, dialect=request.csv_dialect
     )
 
 
-def _database(request: ExportRequest, tables: Sequence[PlannedTable]) -> PlannedFile:
+def _database(request: ExportRequest, format_: FileFormat, tables: Sequence[PlannedTable]) -> PlannedFile:
+    assert format_.database is not None
     if request.part_size is not None:
-        raise PlanError("a DuckDB file has no parts: leave out --part-size, or --format duckdb")
+        raise PlanError(f"a {format_.label} file has no parts: leave out --part-size, or --format {format_.name}")
     if twice := names_alike([one.name for one in tables]):
         raise PlanError(
-            f"DuckDB does not tell upper case from lower: two tables would be named {', '.join(twice)}; rename one of them"
+            f"{format_.label} does not tell upper case from lower: two tables would be named {', '.join(twice)}; rename one"
         )
-    return PlannedFile(DATABASE_NAME, "duckdb", tables=tuple(tables), compress="no")
+    return PlannedFile(format_.database, format_.name, tables=tuple(tables), compress="no")
 
 
 def names_alike(names: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ from exports.formats.data_package import (
     package_content,
 )
 from exports.formats.deletions import deletion_bundles
+from exports.formats.file_formats import FILE_FORMATS
 from exports.formats.ndjson import Lines, ndjson_rows
 from exports.formats.table_file import load_formats
 from exports.parallel_reading import fill_all
@@ -266,7 +267,7 @@ async def _write(
         tables = {one.name: work.tables.get(planned.name, work.tables[one.name]) for one in planned.tables}
         if planned.kind == "ndjson":
             await _fill_resources(files, planned, work, snapshot, show)
-        elif planned.kind == "duckdb":
+        elif FILE_FORMATS[planned.kind].database:
             await fill_database(files, planned, tables, snapshot, show)
         else:
             (table,) = tables.values()

@@ -18,7 +18,7 @@ from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS, header_row
 from exports.formats.csv_table import CsvRows, csv_rows, data_error, is_data_error, odd_criterion, odd_value
 from exports.formats.data_package import DescribedTable
-from exports.formats.file_formats import TYPED
+from exports.formats.file_formats import FILE_FORMATS, TYPED
 from exports.formats.table_columns import TableColumn, table_columns, with_written_numbers
 from exports.formats.table_file import open_table
 from exports.formats.written_forms import can_ask_postgres
@@ -194,9 +194,10 @@ def described(planned: PlannedFile, table: Table) -> DescribedTable:
         missing = (DIALECTS[planned.dialect].null.decode(),)
         return DescribedTable(paths, kind, table.definition, table.columns, missing)
     columns = with_written_numbers(table.columns)
-    if kind == "duckdb" and (twice := names_alike([one.name for one in columns])):
+    format_ = FILE_FORMATS[kind]
+    if format_.database and (twice := names_alike([one.name for one in columns])):
         raise PlanError(
-            f"DuckDB does not tell upper case from lower: {table.definition['name']} would have two columns named "
+            f"{format_.label} does not tell upper case from lower: {table.definition['name']} would have two columns named "
             f"{', '.join(twice)}; rename one of them"
         )
     return DescribedTable(paths, kind, table.definition, columns)

@@ -9,26 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exports.formats.file_formats import FILE_FORMATS
 from exports.formats.table_columns import Kind, TableColumn
 
 PACKAGE_NAME = "datapackage.json"
 DICTIONARY_NAME = "data_dictionary.csv"
 _PROFILE = "https://datapackage.org/profiles/2.0/datapackage.json"
 _HEADER = ("table", "column", "kind", "fhir_type", "fhir_path", "meaning")
-_MEDIA_TYPE = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "duckdb": "application/octet-stream"}
-_TYPES: dict[str, dict[Kind, str]] = {
-    "csv": {
-        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
-        "moment": "datetime", "list": "array",
-    },
-    "parquet": {
-        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
-        "moment": "datetime", "list": "list",
-    },
-    "duckdb": {
-        "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
-        "moment": "datetime", "list": "list",
-    },
+_TYPES: dict[Kind, str] = {
+    "text": "string", "boolean": "boolean", "integer": "integer", "long": "integer", "number": "number", "date": "date",
+    "moment": "datetime",
 }  # fmt: skip
 
 
@@ -53,10 +43,11 @@ def package_content(tables: Sequence[DescribedTable]) -> bytes:
 
 
 def _resource(table: DescribedTable) -> dict[str, Any]:
+    format_ = FILE_FORMATS[table.format]
     fields = [
         {
             "name": column.name,
-            "type": _TYPES[table.format][column.kind],
+            "type": _TYPES.get(column.kind, format_.of_list),
             "description": column.meaning,
             "fhirType": column.fhir_type,
             "fhirPath": list(column.paths),
@@ -68,10 +59,8 @@ def _resource(table: DescribedTable) -> dict[str, Any]:
         "path": table.paths[0] if len(table.paths) == 1 else list(table.paths),
         **{key: table.definition[key] for key in ("title", "description") if key in table.definition},
         "format": table.format,
-        "mediatype": _MEDIA_TYPE[table.format],
-        **(
-            {"dialect": {"table": table.definition["name"]}} if table.format == "duckdb" else {}
-        ),  # as Table Dialect says
+        "mediatype": format_.media_type,
+        **({"dialect": {"table": table.definition["name"]}} if format_.database else {}),  # as Table Dialect says
         "schema": {"fields": fields, **({"missingValues": list(table.missing)} if table.missing else {})},
     }
 

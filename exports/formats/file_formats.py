@@ -1,4 +1,4 @@
-"""The formats of an export by name: which are tables, and how a table's file is told by its name. Pure."""
+"""The formats of an export: what each is, in one table, and how a table's file is told by its name. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,38 @@ from typing import Literal
 
 from exports.errors import PlanError
 
-FORMATS = ("ndjson", "csv", "parquet", "duckdb")
-TABLES = ("csv", "parquet", "duckdb")
-TYPED = ("parquet", "duckdb")  # of TABLES: Arrow types their columns, and compression is their own
+
+@dataclass(frozen=True, kw_only=True)
+class FileFormat:
+    """One format of files, by what others ask of it: planning, writing and describing name no format."""
+
+    name: str
+    label: str  # for people
+    media_type: str
+    is_table: bool = True  # of views and queries; else of whole resources
+    typed: bool = False  # Arrow types its columns, and its compression is its own
+    database: str | None = None  # the one file in which all tables are; such a file does not tell upper case from lower
+    of_list: str = "array"  # what a Data Package calls a column of lists
+    package: str | None = None  # what writes it and is not always installed: an extra of this name
+
+
+FILE_FORMATS = {
+    one.name: one
+    for one in (
+        FileFormat(name="ndjson", label="NDJSON", media_type="application/fhir+ndjson", is_table=False),
+        FileFormat(name="csv", label="CSV", media_type="text/csv"),
+        FileFormat(
+            name="parquet", label="Parquet", media_type="application/vnd.apache.parquet", typed=True, of_list="list"
+        ),
+        FileFormat(
+            name="duckdb", label="DuckDB", media_type="application/octet-stream", typed=True, of_list="list",
+            database="charts.duckdb", package="duckdb",
+        ),
+    )
+}  # fmt: skip
+FORMATS = tuple(FILE_FORMATS)
+TABLES = tuple(one.name for one in FILE_FORMATS.values() if one.is_table)
+TYPED = tuple(one.name for one in FILE_FORMATS.values() if one.typed)
 DATABASES = ("postgres", "delta")  # what `warehouse` loads views into, beside files
 CSV_DIALECTS = ("postgres", "pandas", "excel")  # `csv_dialect` says what each is
 Compression = Literal["gzip", "zstd", "none"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from exports.errors import PlanError
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import CsvTable
-from exports.formats.file_formats import TYPED
+from exports.formats.file_formats import FILE_FORMATS, TYPED
 from exports.formats.table_columns import TableColumn
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ def check_installed(kinds: Collection[str]) -> None:
     Raises:
         PlanError: what writes tables of these kinds is an extra, and not installed.
     """
-    if "duckdb" in kinds and find_spec("duckdb") is None:
-        raise PlanError("nothing is installed that writes DuckDB files: pip install 'chartferry[duckdb]'")
+    for one in (FILE_FORMATS[kind] for kind in kinds if kind in FILE_FORMATS):
+        if one.package is not None and find_spec(one.package) is None:
+            raise PlanError(
+                f"nothing is installed that writes {one.label} files: pip install 'chartferry[{one.package}]'"
+            )
 
 
 def load_formats(kinds: Collection[str]) -> None:

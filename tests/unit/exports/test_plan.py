@@ -55,7 +55,7 @@ def test_a_type_asked_for_by_name_gets_its_file_though_the_store_has_none() -> N
 
 
 def test_views_without_csv_contradict_the_request() -> None:
-    with pytest.raises(PlanError, match="add csv"):
+    with pytest.raises(PlanError, match="add one of csv"):
         names(ExportRequest(out=LocalFolder(OUT), formats=("ndjson",), views=("patient",)), {})
 
 
