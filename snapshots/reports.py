@@ -29,10 +29,13 @@ def patient_hash(secret: UUID, patient_id: str) -> str:
 
 
 def hole_scope(
-    secret: UUID, *, kind: UnitKind, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
+    secret: UUID, *, kind: str, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
 ) -> str:
-    """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2"."""
-    if kind is UnitKind.ATTACHMENT:
+    """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2".
+
+    `kind`: of `UnitKind`, or one that an earlier chartferry had.
+    """
+    if kind == UnitKind.ATTACHMENT:
         document = f"document {place}"
         return document if of_chart is None else f"patient ~{patient_hash(secret, of_chart)}, {document}"
     if patient_id is None:
@@ -101,7 +104,7 @@ async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> di
     ) in await conn.execute(_SQL["holes"], wanted):
         scope = hole_scope(
             secret,
-            kind=UnitKind(kind),
+            kind=kind,
             patient_id=patient_id,
             of_chart=of_chart,
             template=template,

@@ -446,3 +446,12 @@ async def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap
         await run.finish(watermark=T2, requests=0, retries=0, overlap=timedelta(hours=6))
     async with await store.begin_run(scope()) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T2}
+
+
+async def test_a_hole_of_a_kind_that_an_earlier_chartferry_had_is_still_reported(store: Store, store_url: str) -> None:
+    await full_run(await store.begin_run(scope()), [], [search()], results=[failed(search())])
+    execute(
+        store_url, "ALTER TABLE unit DROP CONSTRAINT unit_kind; UPDATE unit SET kind = 'vanished', patient_id = NULL"
+    )
+    (hole,) = (await store.run(1)).holes
+    assert hole.scope == "vanished 1"
