@@ -7,7 +7,7 @@ machines, `place_name` says which one a name means; whoever delivers decides wha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -112,7 +112,10 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, and its folders if they are empty then."""
-        with destination_errors(self._folder / name):
+        with (
+            destination_errors(self._folder / name),
+            suppress(NotADirectoryError),
+        ):  # somebody's file is where its folder was
             (self._folder / name).unlink(missing_ok=True)
         for above in list(PurePosixPath(name).parents)[:-1]:
             try:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 from exports.delivery.destination import Destination
 from exports.delivery.encryption import SUFFIX, Recipients
@@ -71,10 +71,16 @@ class Outgoing:
     def _refuse_foreign(self, name: str) -> None:
         in_folder = "/" in name and name not in self._own and self._destination.has(name)
         if name in self._foreign or in_folder:
-            raise DestinationError(
-                f"{name} in {self._destination} is not of an export's: nothing was replaced. Move it away, or choose another "
-                "destination"
-            )
+            self._refuse(name)
+        for folder in list(PurePosixPath(name).parents)[:-1]:
+            if self._destination.has(str(folder)):
+                self._refuse(f"{folder}, a file where a folder is to be,")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise DestinationError(
+            f"{what} in {self._destination} is not of an export's: nothing was replaced. Move it away, or choose another "
+            "destination"
+        )
 
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
         """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`. `.age`: encrypted."""

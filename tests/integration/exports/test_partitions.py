@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import duckdb
@@ -87,6 +88,26 @@ async def test_the_next_export_clears_the_folders_of_the_former_and_nothing_else
     ):
         await exported(store, tmp_path, formats=("csv",))
     assert theirs.read_bytes() == b"precious"
+
+
+async def test_a_file_where_a_folder_is_to_be_stops_an_export_before_it_replaces_anything(
+    store: Store, tmp_path: Path
+) -> None:
+    await filled(store)
+    await exported(store, tmp_path, formats=("csv",), views=("patient",), partition_by=None)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    for theirs in (tmp_path / "observation", tmp_path / "observation" / "status=final"):
+        theirs.write_bytes(b"precious")
+        with pytest.raises(DestinationError, match=rf"{theirs.name}, a file where a folder .* nothing was replaced"):
+            await exported(store, tmp_path, formats=("csv",))
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+        theirs.unlink()
+        (tmp_path / "observation").mkdir(exist_ok=True)
+    await exported(store, tmp_path, formats=("csv",))
+    rmtree(tmp_path / "observation")
+    (tmp_path / "observation").write_bytes(b"precious")
+    await exported(store, tmp_path, formats=("csv",), views=("patient",), partition_by=None)
+    assert files_in(tmp_path) == {*before, "observation"}
 
 
 async def test_connections_and_types_name_folders_and_a_name_is_escaped(store: Store, tmp_path: Path) -> None:
