@@ -14,7 +14,7 @@ from typing import Any
 
 from exports.elements.table import is_resource
 from exports.safe_harbor.allow_list import allowed_codes
-from exports.safe_harbor.dates import birth_date, date_of
+from exports.safe_harbor.dates import birth_date, date_of, is_of_whole_months
 from exports.safe_harbor.release import Dropped, Release
 
 
@@ -194,8 +194,15 @@ def money(value: Any, release: Release) -> dict[str, Any]:
 
 
 def period(value: Any, release: Release) -> dict[str, Any]:
-    """Return the dates at which it begins and ends, as they may leave."""
-    return _some(_fields(value), {"start": date_of, "end": date_of}, release)
+    """Return the dates at which it begins and ends, as they may leave; of whole months, where dates are shifted, their years.
+
+    Bills from month to month would tell by their lengths, of which February has its own, how far they were moved.
+    """
+    fields = _fields(value)
+    found = _some(fields, {"start": date_of, "end": date_of}, release)
+    if release.days is not None and is_of_whole_months(fields.get("start"), fields.get("end")):
+        return {name: given[:4] for name, given in found.items()}
+    return found
 
 
 def years_of_period(value: Any, release: Release) -> dict[str, Any]:

@@ -64,6 +64,17 @@ def birth_date(value: Any, release: Release) -> str:
     return given if int(given[:4]) > release.too_old else f"{release.too_old:04}"
 
 
+def is_of_whole_months(start: Any, end: Any) -> bool:
+    """Whether a period begins on the first day of a month and ends on the last one of a month, as they are written."""
+    if not isinstance(start, str) or not isinstance(end, str):
+        return False
+    try:
+        first, after = (date.fromisoformat(one[: len("2020-02-29")]) for one in (start, end))
+        return first.day == 1 and (after + timedelta(1)).day == 1
+    except (ValueError, OverflowError):  # no day of the calendar
+        return False
+
+
 def _given(found: re.Match[str], release: Release) -> str:
     return found[1] if release.days is None else _shifted(found, release.days)
 

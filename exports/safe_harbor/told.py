@@ -13,7 +13,7 @@ from exports.safe_harbor.deidentify import Deidentifier
 
 _SHIFTED = (
     f"all of one patient's are the same number of whole days earlier, 1 to {MOST_DAYS}, by a key that is not here; moments are in"
-    " UTC; of a coverage's the year is left; none where a resource names no patient, or several"
+    " UTC; of a coverage's and of a period of whole months the year is left; none where a resource names no patient, or several"
 )
 
 

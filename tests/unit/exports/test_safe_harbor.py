@@ -436,6 +436,23 @@ def test_a_coverage_that_begins_with_the_year_does_not_tell_how_far_its_patients
     assert periods == [{"start": "2024", "end": "2025"}] * 40
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "digits"),
+    [
+        ("2024-02-01", "2024-02-29", 4),
+        ("2024-04-01T00:00:00-05:00", "2024-06-30T23:59:59-05:00", 4),
+        ("2024-04-01", "2024-06-29", 10),
+        ("2024-04-02", "2024-04-30", 10),
+    ],
+)
+def test_a_period_of_whole_months_does_not_tell_by_its_length_how_far_it_was_moved(
+    start: str, end: str, digits: int
+) -> None:
+    claim = {"resourceType": "ExplanationOfBenefit", "id": "e", "patient": {"reference": "Patient/p1"}}
+    found = released({**claim, "billablePeriod": {"start": start, "end": end}}, SHIFTED)
+    assert {len(day) for day in found["billablePeriod"].values()} == {digits}
+
+
 @given(st.text("abc123-.", min_size=1, max_size=9), st.binary(min_size=32, max_size=40))
 def test_days_are_bounded_whatever_the_id_and_the_key(id_: str, key: bytes) -> None:
     assert 1 <= days_of(key, id_) <= 364
