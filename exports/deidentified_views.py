@@ -76,8 +76,8 @@ class DeidentifiedViewRows:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         is_first = True
         async for lines in self._batches():
-            array = Literal(f"[{lines.decode().removesuffix(_LINE_FEED).replace(_LINE_FEED, ',')}]")
-            await self._snapshot.fetch(SQL("SELECT length(set_config({}, {}, true))").format(_SETTING, array))
+            array = f"[{lines.decode().removesuffix(_LINE_FEED).replace(_LINE_FEED, ',')}]"
+            await self._snapshot.fetch(SQL("SELECT length(set_config({}, %s, true))").format(_SETTING), [array])
             self._now = now = ViewRows((self._view,), self._snapshot, strict=self._strict)
             drops_header = not is_first
             async for chunk in now:

@@ -6,7 +6,7 @@ order (connection, id).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -183,5 +183,5 @@ class Snapshot(Protocol):
         Show nothing before; nothing more can be read after it.
         """
 
-    async def fetch(self, query: Composable) -> list[tuple[Any, ...]]:
-        """Return all rows of a query: for counts, not for data."""
+    async def fetch(self, query: Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+        """Return all rows of a query: for counts, not for data. `values` are bound, so that no statement has them."""

@@ -344,10 +344,10 @@ class Snapshot:
         with store_border("setting the limits of a query"):
             await self._conn.execute(_SQL["limits"], values)
 
-    async def fetch(self, query: sql.Composable) -> list[tuple[Any, ...]]:
-        """Return all rows of a query: for counts and checks, not for data."""
+    async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+        """Return all rows of a query: for counts and checks, not for data. `values` are bound, so that no statement has them."""
         with store_border("reading a snapshot"):
-            rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]))).fetchall()
+            rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]), values)).fetchall()
             return rows
 
     def what_was_read(self) -> WhatWasRead:

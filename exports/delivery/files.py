@@ -274,6 +274,8 @@ class AtomicFile:
             self._part.replace(target)
             self._placed = True
             self._stream.close()
+            if target.parent != self._target.parent:
+                _flush(target.parent)  # the folder of the export itself is flushed once, at its end
 
     def rest(self) -> None:
         """Close a sealed file until it is placed, and give up its lock: an export may have more files than a process may open."""
@@ -284,6 +286,15 @@ class AtomicFile:
         delivered = self.seal(kind=kind, rows=rows)
         self.place()
         return delivered
+
+
+def _flush(folder: Path) -> None:
+    """Put the renames in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
