@@ -1,4 +1,4 @@
-"""What a connection has whatever it fetches from: a name and a tenant; as written in the configuration.
+"""What every connection and receiver has, whatever is at its other end: a name and a tenant, as written in the configuration.
 
 A kind of source adds its keys (`fhir_server` those of FHIR servers, `connections` those of EHRs).
 """
@@ -19,7 +19,7 @@ NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, startin
 
 
 class Source(BaseModel):
-    """Something of one tenant that is fetched from, or sent to. Frozen; refuses unknown keys."""
+    """Where one tenant's data come from, or, for a receiver, go to. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
     table: ClassVar[str]  # of the configuration, in which such sources are named
@@ -29,7 +29,7 @@ class Source(BaseModel):
 
     @classmethod
     def missing(cls, table: Mapping[str, Any], path: str) -> Iterator[Problem]:
-        """Yield what a table's keys, taken together, require and it lacks. Its values are as they were read, of any type."""
+        """Yield the keys that a table lacks, given those that it has. Nothing has checked its values yet."""
         return iter(())
 
     @property

@@ -30,7 +30,7 @@ from exports.compiler.typed_tree import (
 from exports.compiler.value_sql import SEVERAL, Environment, Value, bound, items, lower
 from exports.elements.table import TEMPORAL_TYPES
 
-# where what they are said of is empty, so are they
+# expressions that are empty wherever the one that they apply to is empty
 _EMPTY_OF_EMPTY = (Filter, At, Slice, Select, Distinct, ReferenceKey, ContainedKey)
 
 
@@ -70,7 +70,7 @@ def _where_there(node: Expression, environment: Environment) -> Fragment:
 
 
 def _begins(node: Expression, environment: Environment) -> Fragment | None:
-    """Whether the element is there at which a path begins, and without which there is nothing; None: nobody can say."""
+    """Return the test whether the element at which a path begins is there; without it the path is empty. None: no such test."""
     while isinstance(node, (Child, *_EMPTY_OF_EMPTY)):
         if isinstance(node, Child) and isinstance(node.of, (Focus, Resource)):
             base = environment.focus if isinstance(node.of, Focus) else environment.resource
