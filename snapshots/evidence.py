@@ -94,7 +94,9 @@ class StoredEvidence:
         """Find, once, the rows that this run's listings lack; readers leave out those that come later."""
         if not self._compared:
             await self._conn.execute(_SQL["drop_unreceived"])
+            await self._conn.execute(_SQL["only_hash"], {"only": True})
             await self._conn.execute(_SQL["compare"], own)
+            await self._conn.execute(_SQL["only_hash"], {"only": False})
 
     async def note_departed(self, way: Way) -> None:
         """Note patients whom the selection covered but this run neither listed nor requested: each is read once.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from snapshots.json_spans import Items, Members, Node, NotJsonError, Span, text_of
+from snapshots.json_spans import Items, Members, Node, NotJsonError, Span, has_unicode_escape, text_of
 
 TYPES = frozenset({"Patient", "RelatedPerson", "Person"})
 # of these types: names, birth date, identifiers, addresses, telecom, photo, contacts; and extensions, which hold more of the same
@@ -59,7 +59,7 @@ def may_identify(resource_type: str, body: bytes) -> bool:
     False needs JSON without white space, as most EHRs write it, in which each display follows the code or the reference that it
     is of. Names can hide behind a backslash alone.
     """
-    if resource_type in TYPES or (b"\\" in body and b"\\u" in body):
+    if resource_type in TYPES or has_unicode_escape(body):
         return True
     # the first name of most is resourceType; a further one is somebody within
     return any(sign[0] != b'"display"' or not _is_known(body, sign.start()) for sign in _SIGN.finditer(body, 2))

@@ -15,8 +15,17 @@ _TOKEN = re.compile(
     rb'[\s,]*(?:("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|([{\[])|([}\]])|([^\s,:"{}\[\]]+))', re.DOTALL
 )  # a string, or a member's name; brackets; a number, true, false or null
 _NAME, _OPENING, _CLOSING = 2, 3, 4
+_BACKSLASH = ord("\\")
 
 Span: TypeAlias = tuple[int, int]  # a string, number, true, false or null: text[start:end], quotation marks included
+
+
+def has_unicode_escape(text: bytes) -> bool:
+    r"""Whether a JSON text may have an escape like \u0041.
+
+    Most texts have no backslash. To look for one byte takes 50 ns for a kB, to look for two of them 1.9 µs (CPython 3.11).
+    """
+    return _BACKSLASH in text and b"\\u" in text
 
 
 class NotJsonError(ValueError):

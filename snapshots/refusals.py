@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from snapshots.json_spans import has_unicode_escape
 from snapshots.record import Record
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
@@ -46,7 +47,7 @@ def suspects(records: Sequence[Record]) -> list[Record]:
 
     Its server would log that: ask `find_refused` of these before they are sent with others. All other errors quote nothing.
     """
-    return [record for record in records if b"\\u" in record.body and _ESCAPE.search(record.body)]
+    return [record for record in records if has_unicode_escape(record.body) and _ESCAPE.search(record.body)]
 
 
 async def find_refused(session: TenantSession, records: Sequence[Record]) -> list[RefusedRecord]:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from snapshots.errors import SealedValueError
 from snapshots.identifying import Leaf, escaped, leaves, may_identify
-from snapshots.json_spans import Items, Node, NotJsonError, Span, structure_of
+from snapshots.json_spans import Items, Node, NotJsonError, Span, has_unicode_escape, structure_of
 from snapshots.record import Quarantined, Record
 from snapshots.sealed_values import MARK, Place, Sealer
 
@@ -67,7 +67,7 @@ def _sealed_body(record: Record, sealer: Sealer) -> bytes:
         raise UnsealableError("not valid JSON to Postgres") from None
     found = {leaf.span: leaf for leaf in leaves(tree, body)}
     # what already looks like an encrypted value, or holds one, is encrypted as well: none in the store is anybody else's word
-    if MARK in body or b"\\u" in body:
+    if MARK in body or has_unicode_escape(body):
         found |= {leaf.span: leaf for leaf in _strings(tree, body, _holds_mark) if leaf.span not in found}
     edits = []
     for leaf in found.values():
@@ -179,7 +179,7 @@ def _is_sealed(literal: bytes) -> bool:
 
 def _holds_mark(literal: bytes) -> bool:
     """Whether a string has the beginning of an encrypted value anywhere, however that is written."""
-    return MARK in literal or (b"\\u" in literal and MARK.decode() in json.loads(_utf8(literal)))
+    return MARK in literal or (has_unicode_escape(literal) and MARK.decode() in json.loads(_utf8(literal)))
 
 
 def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:
