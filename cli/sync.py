@@ -5,13 +5,13 @@ Chooses what to run and prints the results. `wiring` builds the objects, `connec
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 import anyio
-import structlog
 import typer
 
 from cli.acting import actor_of
@@ -215,35 +215,35 @@ async def outcome_of(
 
 def log_outcome(outcome: Outcome, kind: str) -> None:
     """Write the run's single log line: counts and how it ended, no PHI."""
-    log = structlog.get_logger("chartferry")
+    log = logging.getLogger("chartferry")
     connection = outcome.connection
     fields: dict[str, Any] = {"connection": connection.name, "tenant": connection.tenant, "vendor": connection.system}
     report = outcome.report
     if report is None:
-        log.error("run", **fields, kind=kind, status="failed", exit_code=int(outcome.code), error=outcome.error)
+        fields |= {"kind": kind, "status": "failed", "exit_code": int(outcome.code), "error": outcome.error}
+        log.error("run", extra={"fields": fields})
         return
-    level = {ExitCode.FAILED: log.error, ExitCode.PARTIAL: log.warning}.get(outcome.code, log.info)
-    level(
-        "run",
-        **fields,
-        kind=kind,
-        run=report.id,
-        status=report.status,
-        mode=report.mode,
-        patients=report.patients,
-        resources=sum(report.resources.values()),
-        new=report.new,
-        changed=report.changed,
-        unchanged=report.unchanged,
-        deleted=report.deleted,
-        quarantined=report.quarantined,
-        holes=len(report.holes),
-        requests=report.requests,
-        retries=report.retries,
-        retry_budget_left=report.retries_left,
-        seconds=round(report.seconds, 3),
+    fields |= {
+        "kind": kind,
+        "run": report.id,
+        "status": report.status,
+        "mode": report.mode,
+        "patients": report.patients,
+        "resources": sum(report.resources.values()),
+        "new": report.new,
+        "changed": report.changed,
+        "unchanged": report.unchanged,
+        "deleted": report.deleted,
+        "quarantined": report.quarantined,
+        "holes": len(report.holes),
+        "requests": report.requests,
+        "retries": report.retries,
+        "retry_budget_left": report.retries_left,
+        "seconds": round(report.seconds, 3),
         **({"error": report.error} if report.error else {}),
-    )
+    }
+    level = {ExitCode.FAILED: logging.ERROR, ExitCode.PARTIAL: logging.WARNING}.get(outcome.code, logging.INFO)
+    log.log(level, "run", extra={"fields": fields})
 
 
 def status_of(code: ExitCode) -> str:

@@ -1,19 +1,17 @@
-"""Logging set-up: chartferry logs with structlog; the standard library's loggers use the same output and the same redaction.
+"""Logging set-up: chartferry and its libraries log with the standard library, to one output with one redaction.
 
 Owns how a line looks (JSON, or a sentence on a terminal), which libraries stay quiet, and what never leaves the process: query
-strings, Bearer tokens, JWTs, passwords. The callers decide what to log.
+strings, Bearer tokens, JWTs, passwords. The callers decide what to log: a message, and beside it `extra={"fields": {...}}`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TextIO
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
 
 # they log URLs (httpx at INFO, with patient ids and names in the query) or noise; their warnings are still logged
 QUIET_LIBRARIES = (
@@ -73,11 +71,6 @@ def redact_text(text: str) -> str:
     return text
 
 
-def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Redact every value of an event, at any depth: the last processor before the renderer, for every log line."""
-    return {key: _redacted(key, value) for key, value in event.items()}
-
-
 def _redacted(key: str, value: Any) -> Any:
     if isinstance(key, str) and key.lower() in SECRET_FIELDS:
         return HIDDEN
@@ -90,24 +83,33 @@ def _redacted(key: str, value: Any) -> Any:
     return redact_text(value if isinstance(value, str) else str(value))
 
 
-def _error_by_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace an exception's traceback with its type: messages of other libraries' exceptions may quote PHI."""
-    exc_info = event.pop("exc_info", None)
-    if exc_info is True:
-        exc_info = sys.exc_info()
-    if isinstance(exc_info, BaseException):
-        event["error_type"] = type(exc_info).__name__
-    elif isinstance(exc_info, tuple) and exc_info[0] is not None:
-        event["error_type"] = exc_info[0].__name__
-    return event
+def _event_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a line says, redacted. An exception gives its type: messages of other libraries' exceptions may quote PHI."""
+    event = {
+        "event": record.getMessage(),
+        "level": record.levelname.lower(),
+        "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+        **getattr(record, "fields", {}),
+    }
+    if record.exc_info and record.exc_info[0] is not None:
+        event["error_type"] = record.exc_info[0].__name__
+    return {key: _redacted(key, value) for key, value in event.items()}
 
 
-def _sentence(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Format an event as a sentence: "warning: the connection was lost (error_type ConnectError)"."""
-    details = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("event", "level", "timestamp"))
-    level = event.get("level", "info")
-    said = f"{event.get('event', '')}{f' ({details})' if details else ''}"
-    return said if level == "info" else f"{level}: {said}"
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(_event_of(record), sort_keys=True)
+
+
+class _Sentence(logging.Formatter):
+    """For people: "warning: the connection was lost (error_type ConnectError)"."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = _event_of(record)
+        said, level, _ = event.pop("event"), event.pop("level"), event.pop("timestamp")
+        details = ", ".join(f"{key} {value}" for key, value in event.items())
+        said += f" ({details})" if details else ""
+        return said if level == "info" else f"{level}: {said}"
 
 
 def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
@@ -115,27 +117,8 @@ def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
 
     May be called again; the last call wins. Exceptions appear by type, without traceback.
     """
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _error_by_name,
-    ]
-    renderer: Processor = structlog.processors.JSONRenderer(sort_keys=True) if json else _sentence
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, renderer],
-            keep_exc_info=False,
-        )
-    )
+    handler.setFormatter(_JsonLine() if json else _Sentence())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -20,7 +20,7 @@ from cli.commands import COMMANDS, Command, Unloaded
 from cli.main import call, command
 
 SHARED = ("--config", "--tenant", "--json", "--debug", "--as", "--reason")
-HEAVY = ("httpx", "aiohttp", "psycopg", "structlog", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
+HEAVY = ("httpx", "aiohttp", "psycopg", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
 
 
 def parse(inside: Any, words: list[str]) -> None:
