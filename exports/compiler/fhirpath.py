@@ -269,7 +269,8 @@ def is_moment(text: str) -> bool:
     """Whether a date, date-time or time, to any precision, is one that there is."""
     if not text[:2].isdecimal() or not text.isascii():
         return False
-    day, _, rest = text.partition("T") if text[:_YEAR_LENGTH].isdecimal() else ("", "", text)
+    begins_with_year = len(text) >= _YEAR_LENGTH and text[:_YEAR_LENGTH].isdecimal()
+    day, _, rest = text.partition("T") if begins_with_year else ("", "", text)
     found = _CLOCK_AND_ZONE.fullmatch(rest)
     if found is None or (rest and day and len(day) < _WHOLE_DAY) or (found["zone"] and not (day and found["clock"])):
         return False

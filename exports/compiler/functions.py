@@ -11,7 +11,17 @@ from dataclasses import replace
 from datetime import UTC
 
 from exports.compiler import syntax
-from exports.compiler.resolution import Function, Scope, child, criterion, resolve, type_name, typed_by, union
+from exports.compiler.resolution import (
+    Function,
+    Scope,
+    child,
+    criterion,
+    note_resource,
+    resolve,
+    typed_by,
+    union,
+)
+from exports.compiler.type_specifier import type_name
 from exports.compiler.typed_tree import (
     All,
     At,
@@ -117,13 +127,12 @@ def _union(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     return union(of, resolve(call.arguments[0], scope))
 
 
-def _of_type(of: Expression, call: syntax.Call, _: Scope) -> Expression:
-    type_name(call.arguments[0], "ofType()")
-    return typed_by(of, call.arguments[0], "ofType()")
+def _of_type(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
+    return typed_by(of, call.arguments[0], "ofType()", scope)
 
 
-def _is(of: Expression, call: syntax.Call, _: Scope) -> Expression:
-    return typed_by(of, call.arguments[0], "is")
+def _is(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
+    return typed_by(of, call.arguments[0], "is", scope)
 
 
 def _extension(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
@@ -142,7 +151,10 @@ def _extension(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
 
 
 def _join(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
-    separator = resolve(call.arguments[0], scope) if call.arguments else Constant(value="", type="string")
+    none = Constant(value="", type="string")
+    separator = resolve(call.arguments[0], scope) if call.arguments else none
+    if isinstance(separator, Nothing):
+        separator = none
     if not isinstance(separator, Constant) or not isinstance(separator.value, str):
         raise FhirPathError("join() takes a separator", allowed="a string or a constant")
     if category(of.type) not in {None, "string", "temporal"}:
@@ -150,10 +162,12 @@ def _join(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     return Join(of=of, separator=separator.value)
 
 
-def _reference_key(of: Expression, call: syntax.Call, _: Scope) -> Expression:
+def _reference_key(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     if of.type not in {None, "Reference"}:
         raise FhirPathError(f"getReferenceKey() works on a Reference, found {of.type}")
     target = type_name(call.arguments[0], "getReferenceKey()") if call.arguments else None
+    if target is not None:
+        note_resource(target, call.arguments[0].at, scope)
     return ReferenceKey(of=of, target=target, many=of.many)
 
 
@@ -166,9 +180,11 @@ def _resource_key(of: Expression, _: syntax.Call, _scope: Scope) -> Expression:
 
 
 def _boundary(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
+    if of.type == "Period":
+        of = child(of, "start" if call.name == "lowBoundary" else "end", scope)
     sort = category(of.type)
     if sort not in {None, "number", "temporal"}:
-        raise FhirPathError(f"{call.name}() works on decimals, dates and times, found {of.type}")
+        raise FhirPathError(f"{call.name}() works on decimals, dates, times and Periods, found {of.type}")
     precision = _whole(call, 0, scope) if call.arguments else None
     type_ = "decimal" if sort == "number" else of.type
     return Boundary(of=of, high=call.name == "highBoundary", precision=precision, type=type_)
@@ -207,8 +223,8 @@ def _text(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
             raise FhirPathError(f"{call.name}() takes a {sort}, found {argument.type}", offset=node.at)
     if call.name in {"matches", "replaceMatches"}:
         _check_pattern(arguments[0], call)
-    if call.name in {"split", "replace"} and not (isinstance(arguments[0], Constant) and arguments[0].value):
-        raise FhirPathError(f"{call.name}() takes a text that is known beforehand, one character at least")
+    if call.name == "split" and not (isinstance(arguments[0], Constant) and arguments[0].value):
+        raise FhirPathError("split() takes a text that is known beforehand, one character at least")
     return TextFunction(
         name=call.name, of=of, arguments=arguments, type=_TEXT_TYPES.get(call.name, "string"), many=call.name == "split"
     )

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
 from exports.compiler.sealed_elements import is_sealed, require_within_reach
+from exports.compiler.type_specifier import choice_key, is_of_type, of_type, type_name
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -26,11 +27,7 @@ from exports.compiler.typed_tree import (
     Constant,
     Distinct,
     Equivalence,
-    Exists,
     Expression,
-    Filter,
-    Focus,
-    Iif,
     Logic,
     Membership,
     Nothing,
@@ -45,10 +42,10 @@ from exports.elements.table import (
     PRIMITIVE_TYPES,
     choice_of_property,
     element,
-    is_a,
     is_known,
     is_resource,
     nearest,
+    nearest_type,
 )
 from exports.errors import FhirPathError
 
@@ -76,7 +73,8 @@ class Scope:
     """What an expression may refer to: the view's resource type, constants and functions, and what is in focus where it stands.
 
     `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known), `sealed`
-    whether the store is encrypted, `shows` whether columns are decrypted. `notes` collects what R4 does not have.
+    whether the store is encrypted, `shows` whether columns are decrypted, `of_r4` whether the view is for R4, so that a choice
+    has no other types than R4's. `notes` collects what R4 does not have.
     """
 
     resource_type: str
@@ -87,6 +85,7 @@ class Scope:
     as_of: datetime | None = None
     sealed: bool = False
     shows: bool = False
+    of_r4: bool = True
     notes: list[Note] = field(default_factory=list)
 
 
@@ -185,6 +184,8 @@ def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
         return _not_in_r4(of, name, scope, offset)
     if known.choice:
         keys = tuple(choice_key(name, type_) for type_ in known.types)
+        if not scope.of_r4:  # what R4 has as a choice may have one type elsewhere, as `medication` in R5
+            return Child(of=of, name=name, keys=(*keys, name), repeats=True, many=True)
         return Child(of=of, name=name, keys=keys, repeats=False, many=of.many)
     holder = of
     if name == "extension" and of.type in PRIMITIVE_TYPES and isinstance(of, Child):
@@ -198,11 +199,6 @@ def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
         type=known.types[0],
         many=of.many or known.many,
     )
-
-
-def choice_key(name: str, type_: str) -> str:
-    """The JSON property of a choice element where its value is of a type."""
-    return name + type_[0].upper() + type_[1:]
 
 
 def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
@@ -243,7 +239,7 @@ def _binary(node: syntax.Binary, scope: Scope) -> Expression:
     operator = node.operator
     left = resolve(node.left, scope)
     if operator in {"is", "as"}:
-        return typed_by(left, node.right, operator)
+        return typed_by(left, node.right, operator, scope)
     if isinstance(node.right, syntax.Quantity):
         return _shifted(operator, left, node.right)
     right = resolve(node.right, scope)
@@ -335,58 +331,29 @@ def criterion(node: syntax.Node, scope: Scope, *, what: str) -> Expression:
     return found
 
 
-def type_name(node: syntax.Node, function: str) -> str:
-    """The type that a type specifier names."""
-    match node:
-        case syntax.Member(None | syntax.Member(None, "FHIR"), name) if name.isascii() and name.isalnum():
-            return name
-        case syntax.Member(syntax.Member(None, "System"), name) if name.isascii() and name.isalnum():
-            return name[0].lower() + name[1:]
-        case _:
-            raise FhirPathError(f"{function} takes the name of a type", allowed=f"such as {function}(Patient)")
-
-
-def typed_by(of: Expression, specifier: syntax.Node, operator: str) -> Expression:
-    """`of is T`, `of as T`, and `of.ofType(T)`."""
+def typed_by(of: Expression, specifier: syntax.Node, operator: str, scope: Scope) -> Expression:
+    """`of is T`, `of as T` and `of.ofType(T)`; a type that R4 never has there is noted."""
     wanted = type_name(specifier, operator)
-    if operator != "is":
-        return _of_type(of, wanted)
     if isinstance(of, Nothing):
         return of
-    has_it = Exists(of=_of_type(of, wanted))
-    return Iif(criterion=Exists(of=of), then=has_it, otherwise=Nothing(), type="boolean")
+    found = of_type(of, wanted, of_r4=scope.of_r4)
+    if isinstance(found, Nothing):
+        note_type(wanted, f"{wanted!r} is no type that this has in R4", specifier.at, scope)
+    elif of.type == "Resource":
+        note_resource(wanted, specifier.at, scope)
+    return is_of_type(of, found) if operator == "is" else found
 
 
-def _of_type(of: Expression, wanted: str) -> Expression:
-    if isinstance(of, Nothing):
-        return of
-    if of.type == "Resource":
-        kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
-        is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
-        return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)
-    if of.type is not None:
-        capital = wanted[0].lower() + wanted[1:]  # `String` is System's name of what FHIR calls `string`
-        return of if is_a(of.type, wanted) or is_a(of.type, capital) else Nothing()
-    if not isinstance(of, Child):
-        raise FhirPathError("ofType() works on an element", allowed="such as value.ofType(Quantity)")
-    key = choice_key(of.name, wanted)
-    if len(of.keys) > 1 and key not in of.keys:
-        keys = tuple(one for one in of.keys if is_a(_choice_type(of, one), wanted))
-        return replace(of, keys=keys, type=wanted) if keys else Nothing()
-    known = _known_case(wanted)
-    return Child(
-        of=of.of, name=of.name, keys=(key,), repeats=False, type=known, many=of.of.many, sealed_at=of.sealed_at
-    )
+def note_type(wanted: str, problem: str, offset: int, scope: Scope) -> None:
+    """Note what is doubtful about the name of a type, with the closest one that R4 has."""
+    close = nearest_type(wanted)
+    scope.notes.append(Note(problem + (f"; did you mean {close!r}?" if close else ""), offset))
 
 
-def _known_case(wanted: str) -> str:
-    small = wanted[0].lower() + wanted[1:]
-    return small if small in PRIMITIVE_TYPES else wanted
-
-
-def _choice_type(of: Child, key: str) -> str:
-    written = key.removeprefix(of.name)
-    return _known_case(written)
+def note_resource(wanted: str, offset: int, scope: Scope) -> None:
+    """Note a type of resource that R4 does not have."""
+    if not is_resource(wanted):
+        note_type(wanted, f"{wanted!r} is no type of resource in R4", offset, scope)
 
 
 def _call(call: syntax.Call, scope: Scope) -> Expression:

@@ -106,9 +106,15 @@ def json_as_column(value: Fragment, text: Fragment, odd: Odd) -> Fragment:
         good = number_as_column(SQL("({})::numeric").format(value), odd)
     else:
         good = text if odd.sql_type == "text" else SQL("({})::{}").format(value, SQL(odd.sql_type))
-    return SQL(
-        "CASE jsonb_typeof({v}) WHEN {kind} THEN {good} WHEN 'null' THEN NULL ELSE CASE WHEN {v} IS NOT NULL THEN {odd} END END"
-    ).format(v=value, kind=Literal(kind), good=good, odd=odd.of_another_type)
+    other = SQL("CASE WHEN {v} IS NOT NULL THEN {odd} END").format(v=value, odd=odd.of_another_type)
+    if odd.type == "integer64":  # in JSON a string (FHIR R5 §2.24.0.1), since JavaScript's numbers do not hold it
+        whole = number_as_column(SQL("({})::numeric").format(text), odd)
+        other = SQL("CASE WHEN jsonb_typeof({v}) = 'string' AND {t} ~ '^-?[0-9]{{1,19}}$' THEN {whole} ELSE {other} END").format(
+            v=value, t=text, whole=whole, other=other
+        )  # fmt: skip
+    return SQL("CASE jsonb_typeof({v}) WHEN {kind} THEN {good} WHEN 'null' THEN NULL ELSE {other} END").format(
+        v=value, kind=Literal(kind), good=good, other=other
+    )
 
 
 def number_as_column(value: Fragment, odd: Odd) -> Fragment:

@@ -7,6 +7,7 @@ date-times with a zone compare as instants; one with and one without a zone have
 from __future__ import annotations
 
 from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.compiler.scalar_sql import MOMENT
 
 _ZONED = r"T[0-9]{2}:[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
 _SECONDS = r"T[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -45,3 +46,17 @@ def temporal_comparison(operator: str, left: Fragment, right: Fragment) -> Fragm
         seconds=Literal(_SECONDS),
         local=Literal(_LOCAL),
     )
+
+
+def usual_moment(written: Fragment) -> Fragment:
+    """A text as it is; of a date-time or time the one way of writing it that all equal ones of its precision share.
+
+    With a zone it is in UTC, and seconds have no zeros at their end.
+    """
+    return SQL(
+        "(SELECT CASE WHEN m.v ~ {moment} AND m.v ~ {zoned}"
+        " THEN to_char(m.v::timestamptz AT TIME ZONE 'UTC',"
+        ' CASE WHEN m.v ~ {seconds} THEN \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\' ELSE \'YYYY-MM-DD"T"HH24:MI"Z"\' END)'
+        " WHEN m.v ~ {moment} AND m.v LIKE '%.%' THEN regexp_replace(m.v, '[.]?0*$', '') ELSE m.v END"
+        " FROM (SELECT {v} AS v OFFSET 0) AS m)"
+    ).format(v=written, moment=Literal(MOMENT), zoned=Literal(_ZONED), seconds=Literal(_SECONDS))

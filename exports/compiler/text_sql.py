@@ -21,9 +21,13 @@ _WRITTEN: dict[str, tuple[Kind, str]] = {
     "upper": ("text", "upper({})"),
     "lower": ("text", "lower({})"),
     "trim": ("text", r"btrim({}, E' \t\n\r\f\v')"),
-    "replace": ("text", "replace({}, {}, {})"),
+    # before, between and behind all characters where the text to replace is empty (FHIRPath 2.0.0 §5.6.9)
+    "replace": (
+        "text",
+        "CASE {1} WHEN '' THEN regexp_replace({0}, '', replace({2}, '\\', '\\\\'), 'g') ELSE replace({0}, {1}, {2}) END",
+    ),
     "replaceMatches": ("text", "regexp_replace({}, {}, {}, 'g')"),
-    "split": ("items", "COALESCE(to_jsonb(string_to_array({}, {})), '[]')"),
+    "split": ("items", "CASE {0} WHEN '' THEN '[\"\"]' ELSE COALESCE(to_jsonb(string_to_array({0}, {1})), '[]') END"),
 }
 _SUBSTRING = "CASE WHEN {1} >= 0 AND {1} < length({0}) AND trunc({1}) = {1} THEN substr({0}, {1}::integer + 1{2}) END"
 
@@ -48,7 +52,8 @@ def _argument(node: TextFunction, argument: Expression, environment: Environment
         # Postgres writes the edge of a word \\y, where others write \\b
         value = re.sub(r"\\(.)", lambda found: {"b": r"\y", "B": r"\Y"}.get(found[1], found[0]), value, flags=re.DOTALL)
     else:
-        value = re.sub(r"\$(\d)", r"\\\1", value.replace("\\", "\\\\"))
+        # the whole match is $0, for Postgres \\&
+        value = re.sub(r"\$(\d)", lambda found: "\\" + found[1].replace("0", "&"), value.replace("\\", "\\\\"))
     return Value(text_literal(value), "text")
 
 
@@ -59,7 +64,8 @@ def _substring(node: TextFunction, of: Value, environment: Environment) -> Value
     ]
 
     def write(content: Fragment, start: Fragment, *length: Fragment) -> Fragment:
-        cut = [SQL(", least(greatest({}, 0), 1000000000)::integer").format(one) for one in length]
+        # an empty length is none (FHIRPath 2.0.0 §5.6.2)
+        cut = [SQL(", least(greatest(COALESCE({}, 1e9), 0), 1e9)::integer").format(one) for one in length]
         return SQL(_SUBSTRING).format(content, start, SQL("").join(cut))
 
     return computed(environment, operands, "text", write)

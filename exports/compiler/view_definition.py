@@ -127,7 +127,7 @@ def parse_view(
     if of_r4 and (problem := type_problem(resource)):
         reader.fail("resource", f"{resource!r} is {problem}")
     constants = reader.constants(definition.get("constant"))
-    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, as_of=as_of, sealed=sealed, shows=shows)
+    scope = Scope(resource, constants, Resource(type=resource), FUNCTIONS, None, as_of, sealed, shows, of_r4)
     where = tuple(
         reader.expression(item, f"where[{at}]", "path", scope, boolean=True)
         for at, item in enumerate(reader.objects(definition.get("where"), "where", frozenset({"path"}) | _ANYWHERE))

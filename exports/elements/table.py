@@ -113,6 +113,14 @@ def nearest(parent: str, name: str) -> str | None:
     return close[0] if close else None
 
 
+@cache
+def nearest_type(name: str) -> str | None:
+    """The type whose name is the most like `name`; None where R4 has `name` itself."""
+    known = (*all_types(), *PRIMITIVE_TYPES)
+    close = [] if name in known else difflib.get_close_matches(name, known, n=1)
+    return close[0] if close else None
+
+
 def all_types() -> tuple[str, ...]:
     """Every type of the table."""
     return tuple(_types())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 from exports.compiler import syntax
@@ -189,7 +189,7 @@ def _binary(node: syntax.Binary, focus: list[Item], world: World) -> list[Item]:
         found = one(item)
         return [] if found is None else boolean(any(same(found.value, other.value) for other in among))
     if operator in {"~", "!~"}:
-        return boolean((_alike(left) == _alike(right)) == (operator == "~"))
+        return boolean(_alike(left, right) == (operator == "~"))
     return _arithmetic(operator, left, right)
 
 
@@ -291,16 +291,40 @@ def distinct(items: list[Item]) -> list[Item]:
     return found
 
 
-def _alike(items: list[Item]) -> list[str]:
-    texts = []
-    for item in items:
-        value = item.value
-        if isinstance(value, str):
-            value = re.sub(r"\s+", " ", value).strip(" ").lower()
-        texts.append(
-            f"{type(value).__name__ if not is_number(value) else 'n'}:{value if not is_number(value) else +Decimal(value)}"
-        )
-    return sorted(texts)
+def _alike(left: list[Item], right: list[Item]) -> bool:
+    """Whether each item has one of the other side to itself, in any order."""
+    temporal = bool(TEMPORAL & {item.type for item in left + right})
+    rest = list(right)
+    for item in left:
+        found = next((other for other in rest if _equivalent(item.value, other.value, temporal)), None)
+        if found is None:
+            return False
+        rest.remove(found)
+    return not rest
+
+
+def _equivalent(a: Any, b: Any, temporal: bool) -> bool:
+    if is_number(a) and is_number(b):
+        fewest = min(max(-int(Decimal(one).normalize().as_tuple().exponent), 0) for one in (a, b))
+        with localcontext(prec=400):
+            return round_half_up(Decimal(a), fewest) == round_half_up(Decimal(b), fewest)
+    if isinstance(a, str) and isinstance(b, str):
+        if temporal and is_moment(a) and is_moment(b) and compare_moments("=", a, b):
+            return True
+        return bool(re.sub(r"\s+", " ", a).strip(" ").lower() == re.sub(r"\s+", " ", b).strip(" ").lower())
+    return same(_in_lower_case(a), _in_lower_case(b))
+
+
+def round_half_up(value: Decimal, digits: int) -> Decimal:
+    return value.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+
+
+def _in_lower_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name.lower(): _in_lower_case(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_in_lower_case(one) for one in value]
+    return value.lower() if isinstance(value, str) else value
 
 
 def _call(call: syntax.Call, focus: list[Item], world: World) -> list[Item]:

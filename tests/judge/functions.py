@@ -186,9 +186,9 @@ def substring(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     bounds = [one(evaluate(argument, of, world)) for argument in call.arguments]
     if any(bound is not None and not is_number(bound.value) for bound in bounds):
         raise DishonestError("no number")
-    if text is None or None in bounds:
+    if text is None or bounds[0] is None:
         return []
-    start, *length = [bound.value for bound in bounds if bound is not None]
+    start, *length = [bound.value for bound in bounds if bound is not None]  # an empty length is none
     if not 0 <= start < len(text):
         return []
     return [Item(text[int(start) :][: max(int(length[0]), 0)] if length else text[int(start) :], "string")]

@@ -149,6 +149,8 @@ def written(value: Any, type_: str) -> Any:
         return text_of(value) if isinstance(value, bool) else ODD
     if type_ == "decimal":
         return text_of(value) if is_number(value) else ODD
+    if type_ == "integer64" and isinstance(value, str) and re.fullmatch("-?[0-9]{1,19}", value):
+        value = int(value)
     if type_ in _RANGE:
         fits = is_number(value) and Decimal(value) % 1 == 0 and -_RANGE[type_] <= value < _RANGE[type_]
         return str(int(value)) if fits else ODD

@@ -97,6 +97,10 @@ VALUES: list[tuple[str, str, Any]] = [
     ("deceased.ofType(dateTime) > @2015-02-04T10:00", "boolean", None),
     ("name[0].period.start <= @2001-05", "boolean", True),
     ("@T10:00:00 = @T10:00:00.000", "boolean", True),
+    ("@T10 < @T11", "boolean", True),
+    ("@2020-01-01 + 1.5 weeks", "date", "2020-01-08"),
+    ("name[0].period.lowBoundary()", "dateTime", "2001-05-01T00:00:00.000+14:00"),
+    ("name[0].period.highBoundary()", "dateTime", None),
     ("gender = @2020", "boolean", False),
     ("birthDate = 'soon'", "boolean", False),
     ("@2020-02-29T10:00:00 = @2020-02-29T10:00:00.000", "boolean", True),
@@ -124,6 +128,12 @@ VALUES: list[tuple[str, str, Any]] = [
     ("name.use ~ ('old' | 'official')", "boolean", True),
     ("missing ~ missing", "boolean", True),
     ("gender !~ 'male'", "boolean", True),
+    ("1.2 / 1.8 ~ 0.67", "boolean", True),
+    ("0.6 ~ 0.67", "boolean", False),
+    ("deceased.ofType(dateTime) ~ @2015-02-04T05:34:28.0Z", "boolean", True),
+    ("@2020-02-29T10:00:00 ~ @2020-02-29T10:00:00.000", "boolean", True),
+    ("birthDate ~ @1970", "boolean", False),
+    ("name.first() ~ name.where(use = 'OFFICIAL' or use.lower() = 'official')", "boolean", True),
     ("gender & missing & '!'", "string", "female!"),
     ("name.where(use = 'old').single().family", "string", "D"),
     ("deceased is dateTime", "boolean", True),
@@ -141,6 +151,14 @@ VALUES: list[tuple[str, str, Any]] = [
     ("gender.substring(2)", "string", "male"),
     ("gender.substring(2, 1)", "string", "m"),
     ("gender.substring(9)", "string", None),
+    ("gender.substring(2, {})", "string", "male"),
+    ("gender.replace('', '-')", "string", "-f-e-m-a-l-e-"),
+    ("gender.replace(name.use.last(), 'x')", "string", "female"),
+    ("gender.replaceMatches('[ae]', '<$0>')", "string", "f<e>m<a>l<e>"),
+    ("'É'.lower() + 'é'.upper()", "string", "éÉ"),
+    ("'Bé'.matches('^\\\\w+$')", "boolean", True),
+    ("''.split(',').count()", "integer", 1),
+    ("contact.telecom.value.join({})", "string", "123"),
     ("gender.upper() + 'X'.lower()", "string", "FEMALEx"),
     ("gender.length()", "integer", 6),
     ("gender.indexOf('male')", "integer", 2),
@@ -276,6 +294,28 @@ def test_a_type_that_r4_does_not_have_works_in_a_view_for_another_version(run_vi
     ]
     view = {"resource": "Invention", "fhirVersion": ["5.0.0"], "select": [{"forEach": "item", "column": columns}]}
     assert run_view(view, [claim]) == [{"net": 1.5, "encounter": "1", "serviced": None}]
+
+
+CONCEPT = {"concept": {"text": "x"}}
+R5 = [
+    ("Observation", "value.ofType(Attachment).url", "url", {"valueAttachment": {"url": "u"}}, "u"),
+    ("Observation", "value.ofType(Quantity).unit", "string", {"valueQuantity": {"unit": "kg"}}, "kg"),
+    ("Observation", "value.ofType(Attachment).exists()", "boolean", {"valueQuantity": {"unit": "kg"}}, False),
+    ("MedicationRequest", "medication.concept.text", "string", {"medication": CONCEPT}, "x"),
+    ("MedicationRequest", "medication.ofType(CodeableReference).concept.text", "string", {"medication": CONCEPT}, "x"),
+    ("Encounter", "class.ofType(CodeableConcept).coding.code", "code", {"class": [{"coding": [{"code": "IMP"}]}]}, "IMP"),
+    ("Attachment", "size", "integer64", {"size": "9007199254740993"}, 9007199254740993),
+    ("Basic", "extension.value.ofType(integer64)", "integer64", {"extension": [{"valueInteger64": "-1"}]}, -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "path", "type_", "content", "value"), R5)
+def test_a_view_for_r5_finds_what_r4_has_as_another_type(
+    resource: str, path: str, type_: str, content: dict[str, Any], value: Any, run_view: RunView
+) -> None:
+    select = [{"column": [{"name": "v", "path": path, "type": type_}]}]
+    view = {"resource": resource, "fhirVersion": ["5.0.0"], "select": select}
+    assert run_view(view, [{"resourceType": resource, "id": "r", **content}]) == [{"v": value}]
 
 
 def test_references_to_contained_resources_have_the_key_of_what_is_contained(run_view: RunView) -> None:

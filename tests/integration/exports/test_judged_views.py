@@ -200,6 +200,7 @@ _COMPUTED = st.one_of(
         st.sampled_from(
             [
                 ".upper()", ".lower()", ".length()", ".trim()", ".split(' ')", ".substring(1)",
+                ".substring(1, {})", ".replace('', '-')", ".replace(own.first(), 'b')",
                 ".substring(0, 2)", ".indexOf('b')",
                 ".replace('a', 'c')", ".contains('a')", ".endsWith('b')", ".matches('^[a-b]+$')",
                 ".join('+')", " & 'x'", " + 'x'",
@@ -208,7 +209,7 @@ _COMPUTED = st.one_of(
     ),
     _join(
         st.sampled_from(["multipleBirth.ofType(integer)", "name.rank", "name.rank.first()", "own.first()", "own"]),
-        st.sampled_from([" + 1", " * 1.5", " - 2.50", " div 2", " mod 2", ".lowBoundary()",
+        st.sampled_from([" ~ 1", " ~ 1.5", " + 1", " * 1.5", " - 2.50", " div 2", " mod 2", ".lowBoundary()",
         ".highBoundary(1)", ".lowBoundary(0)"]),
     ),
     _join(
@@ -218,7 +219,7 @@ _COMPUTED = st.one_of(
                 ".lowBoundary()", ".highBoundary()", ".lowBoundary(6)", ".highBoundary(12)", " + 1 month",
                 " - 13 months", " + 40 days",
                 " + 3 hours", " - 1 year", " + 90 minutes", " < @2020-02-29T10:00:00.000", " > @2019-12",
-                " != @2020-02-29T10:00:00Z",
+                " != @2020-02-29T10:00:00Z", " ~ @2020-02-29T10:00:00Z", " !~ @2020-02-29T10:00:00.0", " + 1.5 weeks",
             ]
         ),
     ),

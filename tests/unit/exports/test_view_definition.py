@@ -89,7 +89,7 @@ def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str)
     [
         ("name.where(use = %typo).family", "%typo is not defined"),
         ("name.family.shout()", "no function shout\\(\\) here at character 13 in .*; allowed: .*first"),
-        ("name.lowBoundary()", "works on decimals, dates and times, found HumanName at character 6"),
+        ("name.lowBoundary()", "works on decimals, dates, times and Periods, found HumanName at character 6"),
         ("birthDate > @2020-13-45", "no such day or time as 2020-13-45 at character 13"),
         ("birthDate > @2021-02-29T10:00:00Z", "no such day or time"),
         ("name.family + 3 days", "does not work on string and a quantity"),
@@ -239,6 +239,24 @@ def test_a_view_that_is_nested_without_end_is_refused() -> None:
         compile_view(view(definition), SOURCE)
     with pytest.raises(ViewError, match="nested too deeply"):
         compile_view(path("a" + ".a.first()" * 2000), SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("text", "close"),
+    [
+        ("deceased.ofType(datetime)", "dateTime"),
+        ("extension('a').value.ofType(Quantty).value", "Quantity"),
+        ("birthDate is Boolen", "boolean"),
+        ("(deceased as Quantity)", None),
+        ("contained.ofType(Organisation).name", "Organization"),
+        ("managingOrganization.getReferenceKey(Organisation)", "Organization"),
+    ],
+)
+def test_a_type_that_r4_never_has_there_is_told_with_the_closest_name(text: str, close: str | None) -> None:
+    (note,) = compile_view(path(text), SOURCE).notes
+    assert " in R4" in note
+    assert (f"; did you mean {close!r}?" in note) if close else ("did you mean" not in note)
+    assert compile_view(path(text, type="string") | {"fhirVersion": ["5.0.0"]}, SOURCE).notes == ()
 
 
 def test_a_path_of_repeat_that_is_right_from_its_items_on_is_no_mistake() -> None:

@@ -1,0 +1,77 @@
+"""Types in expressions: the names of types, and `is`, `as` and `ofType()`, which ask for one.
+
+Of a choice (`value[x]`) the type says in which JSON property the value is; of anything else what is known of R4 decides. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from exports.compiler import syntax
+from exports.compiler.typed_tree import Child, Comparison, Constant, Exists, Expression, Filter, Focus, Iif, Nothing
+from exports.elements.table import PRIMITIVE_TYPES, is_a
+from exports.errors import FhirPathError
+
+
+def choice_key(name: str, type_: str) -> str:
+    """The JSON property of a choice element where its value is of a type."""
+    return name + type_[0].upper() + type_[1:]
+
+
+def type_name(node: syntax.Node, function: str) -> str:
+    """The type that a type specifier names."""
+    match node:
+        case syntax.Member(None | syntax.Member(None, "FHIR"), name) if name.isascii() and name.isalnum():
+            return name
+        case syntax.Member(syntax.Member(None, "System"), name) if name.isascii() and name.isalnum():
+            return name[0].lower() + name[1:]
+        case _:
+            raise FhirPathError(f"{function} takes the name of a type", allowed=f"such as {function}(Patient)")
+
+
+def is_of_type(of: Expression, narrowed: Expression) -> Expression:
+    """`of is T`, where `narrowed` is `of.ofType(T)`."""
+    return Iif(criterion=Exists(of=of), then=Exists(of=narrowed), otherwise=Nothing(), type="boolean")
+
+
+def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
+    """`of.ofType(wanted)`. `of_r4`: whether the view is for R4, so that a type which R4 does not allow there is never found."""
+    if isinstance(of, Nothing):
+        return of
+    if of.type == "Resource":
+        kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
+        is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
+        return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)
+    if of.type is not None:
+        capital = wanted[0].lower() + wanted[1:]  # `String` is System's name of what FHIR calls `string`
+        if is_a(of.type, wanted) or is_a(of.type, capital):
+            return of
+        return Nothing() if of_r4 or not isinstance(of, Child) else _elsewhere(of, wanted)
+    if not isinstance(of, Child):
+        raise FhirPathError("ofType() works on an element", allowed="such as value.ofType(Quantity)")
+    key = choice_key(of.name, wanted)
+    if len(of.keys) > 1 and key not in of.keys:
+        keys = tuple(one for one in of.keys if one != of.name and is_a(_choice_type(of, one), wanted))
+        if not of_r4:
+            return _elsewhere(replace(of, keys=(*keys, of.name)), wanted)
+        return replace(of, keys=keys, type=wanted) if keys else Nothing()
+    known = _known_case(wanted)
+    return Child(
+        of=of.of, name=of.name, keys=(key,), repeats=False, type=known, many=of.of.many, sealed_at=of.sealed_at
+    )
+
+
+def _elsewhere(of: Child, wanted: str) -> Expression:
+    """What another version of FHIR may have: the type as one more of a choice, or as the only one, without a suffix."""
+    plain = () if of.type in PRIMITIVE_TYPES else of.keys
+    return replace(of, keys=(choice_key(of.name, wanted), *plain), repeats=True, type=_known_case(wanted), many=True)
+
+
+def _known_case(wanted: str) -> str:
+    small = wanted[0].lower() + wanted[1:]
+    return small if small in PRIMITIVE_TYPES else wanted
+
+
+def _choice_type(of: Child, key: str) -> str:
+    written = key.removeprefix(of.name)
+    return _known_case(written)
