@@ -194,10 +194,20 @@ def _ways(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
     return {"ways": int_array([None if record.way is None else numbers[record.way] for record in records])}
 
 
+def _versions(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
+    return {
+        **_keys(records, taking),
+        **_ways(records, taking),
+        "versions": text_array([encoded(record.version_id) for record in records]),
+        "updated": text_array([encoded(record.last_updated) for record in records]),
+        "hashes": bytea_array([record.content_hash for record in records]),
+    }
+
+
 async def _classify(
     conn: AsyncConnection[Any], batch: Distinct, intake: Intake, taking: Taking
 ) -> tuple[list[Record], list[Record]]:
-    """Split into (new, differing); unchanged records are noted as seen, stale ones dropped, rivals added to the batch's."""
+    """Split into (new, differing); unchanged records are noted as seen, stale ones dropped, late rivals added to the batch's."""
     records = batch.records
     values = {
         **_keys(records, taking),
@@ -223,7 +233,7 @@ async def _classify(
     ):
         record = records[position - 1]
         if twice and is_same_version(record, at, version):
-            batch.rivals.append(record)
+            batch.late.append(record)
         elif not (twice and is_superseded(record, at, version)):
             fresh.append(record)
     return new, fresh
@@ -261,13 +271,7 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
 
 async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], taking: Taking) -> None:
     """Note, before it is merged, what ways give of versions that others give otherwise: to give it again is no news."""
-    values = {
-        **_keys(differing, taking),
-        **_ways(differing, taking),
-        "versions": text_array([encoded(record.version_id) for record in differing]),
-        "updated": text_array([encoded(record.last_updated) for record in differing]),
-        "hashes": bytea_array([record.content_hash for record in differing]),
-    }
+    values = _versions(differing, taking)
     if taking.has_versions_by_way:
         await conn.execute(_SQL["forget_other_versions"], values, prepare=True)
     noted = await conn.execute(_SQL["note_by_way"], values, prepare=True)
@@ -288,7 +292,7 @@ async def _note_beside(
     if batch.again:
         await conn.execute(_SQL["teach"], {**_keys(batch.again, taking), **_ways(batch.again, taking)})
     if taking.has_rivals and differing:
-        await conn.execute(_SQL["forget_rivals"], _keys(differing, taking))
+        await conn.execute(_SQL["forget_rivals"], _versions(differing, taking))
     await _note_rivals(conn, batch, taking)
     if changed:
         await conn.execute(_SQL["forget_members"], _keys(changed, taking), prepare=True)
@@ -312,27 +316,34 @@ async def _note_beside(
 
 
 async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taking) -> None:
-    """Note which contents came of resources that have several; once there are any, also those that come again."""
-    came = list(batch.rivals)
+    """Note which contents ways gave of resources that have several; once there are any, also those that come again."""
+    came = [*batch.rivals, *batch.late]
+    if batch.rivals:
+        several = {(record.resource_type, record.id) for record in batch.rivals}
+        came += [record for record in batch.records if (record.resource_type, record.id) in several]
     if taking.has_rivals:
         row = await (await conn.execute(_SQL["rivalled"], _keys(batch.records, taking))).fetchone()
         came += [batch.records[position - 1] for position in (row and row[0]) or ()]
+    # of a read nothing is remembered: it is no way that gives something else each night
+    came = [one for one in came if one.way is not None and (one.resource_type, one.id) not in batch.outdated]
     if not came:
         return
-    taking.has_rivals = True
+    late = {(record.resource_type, record.id) for record in batch.late}
     values = {
-        **_keys(came, taking),
-        "hashes": bytea_array([record.content_hash for record in came]),
+        **_versions(came, taking),
         "patients": text_array([encoded(record.patient_id) for record in came]),
-        "versions": text_array([encoded(record.version_id) for record in came]),
-        "updated": text_array([encoded(record.last_updated) for record in came]),
         "bodies": text_array([record.body for record in came]),
+        "late": [(record.resource_type, record.id) in late for record in came],
     }
-    await conn.execute(_SQL["note_rivals"], values)
+    noted = await conn.execute(_SQL["note_rivals"], values)
+    taking.has_rivals |= noted.rowcount > 0
 
 
 async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
-    """Store contents that came in this run when their version's stored content did not. The caller holds the transaction."""
+    """Store contents that came in this run when the stored one, which their way used to give too, did not.
+
+    Contents that ways gave earlier, and gave no more in this run, are forgotten. The caller holds the transaction.
+    """
     intake = Intake()
     if taking.has_rivals:
         found = await (await conn.execute(_SQL["lone_rivals"], taking.own)).fetchall()
@@ -341,6 +352,7 @@ async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
             for kind, identity, patient, version, updated, digest, body in found
         ]
         await _merge(conn, lone, intake, taking)
+        await conn.execute(_SQL["forget_former_rivals"], taking.own)
     return intake
 
 

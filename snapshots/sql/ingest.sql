@@ -11,7 +11,7 @@ SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 
 -- name: classify
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
--- positions in the batch, what needs no write (the same content, or a rival of it), what is older than what is known, and what is
+-- positions in the batch, what needs no write (the same content, or one that its way has given of this version), what is older than what is known, and what is
 -- stored but differs (with the stored lastUpdated and versionId where this run has already received the resource). Evidence counts
 -- as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id.
 WITH staged AS (
@@ -22,7 +22,7 @@ WITH staged AS (
         r.last_changed_run = %(run)s AS mine,
         r.deleted_at IS NULL AND (r.content_hash = s.content_hash OR %(rivals)s AND EXISTS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
-                AND v.content_hash = s.content_hash
+                AND v.way = s.way AND v.content_hash = s.content_hash
         ) OR %(by_way)s AND EXISTS (
             SELECT FROM version_by_way v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
                 AND v.way = s.way AND v.content_hash = s.content_hash
@@ -82,7 +82,7 @@ WHERE r.first_way IS DISTINCT FROM s.way
 ON CONFLICT DO NOTHING
 
 -- name: has_evidence
--- Whether anything stands open about a row of this connection, and whether contents of one version are known that came together, or
+-- Whether anything stands open about a row of this connection, and whether contents of one version are known that one way gave together, or
 -- that ways give otherwise than others.
 SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s),
     EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s)
@@ -106,34 +106,67 @@ SELECT array_agg(s.n) FROM unnest(%(types)s, %(ids)s) WITH ORDINALITY AS s (reso
 WHERE EXISTS (SELECT FROM rival WHERE connection = %(connection)s AND resource_type = s.resource_type AND id = s.id)
 
 -- name: note_rivals
--- Note contents that came for one version, beside the stored one.
-WITH came AS (
-    SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(patients)s, %(versions)s, %(updated)s, %(bodies)s)
-        AS s (resource_type, id, content_hash, patient_id, version_id, last_updated, body)
-), stored AS (
-    INSERT INTO rival (connection, resource_type, id, content_hash, run)
-    SELECT DISTINCT %(connection)s::int, r.resource_type, r.id, r.content_hash, %(run)s::bigint FROM came
+-- Note which contents ways gave of the stored version. Those that came `late`, after what the way gave before in this run: that too,
+-- which is what is stored, or what is known of this way. Nothing else remembers which way gave what is stored.
+WITH came AS MATERIALIZED (
+    SELECT s.*, r.content_hash AS stored
+    FROM unnest(%(types)s, %(ids)s, %(ways)s, %(hashes)s, %(patients)s, %(versions)s, %(updated)s, %(bodies)s, %(late)s::boolean[])
+        AS s (resource_type, id, way, content_hash, patient_id, version_id, last_updated, body, late)
     CROSS JOIN LATERAL (
-        SELECT * FROM resource
-        WHERE resource_type = came.resource_type AND connection = %(connection)s AND id = came.id OFFSET 0
+        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
-    WHERE NOT EXISTS (
-        SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = r.resource_type AND v.id = r.id
-    ) AND NOT EXISTS (
-        SELECT FROM came c WHERE c.resource_type = r.resource_type AND c.id = r.id AND c.content_hash = r.content_hash
+    WHERE r.deleted_at IS NULL AND (r.version_id, r.last_updated) IS NOT DISTINCT FROM (s.version_id, s.last_updated)
+), given AS (
+    SELECT DISTINCT ON (c.resource_type, c.id, c.way) c.resource_type, c.id, c.way, coalesce((
+        SELECT v.content_hash FROM version_by_way v
+        WHERE v.connection = %(connection)s AND v.resource_type = c.resource_type AND v.id = c.id AND v.way = c.way
+    ), c.stored) AS content_hash, c.version_id, c.last_updated
+    FROM came c
+    WHERE c.late AND NOT EXISTS (
+        SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = c.resource_type AND v.id = c.id
+            AND v.way = c.way AND v.run = %(run)s
     )
 )
-INSERT INTO rival (connection, resource_type, id, content_hash, run, patient_id, version_id, last_updated, body)
-SELECT DISTINCT ON (resource_type, id, content_hash) %(connection)s, resource_type, id, content_hash, %(run)s, patient_id, version_id,
-    last_updated, body
-FROM came
-ON CONFLICT (connection, resource_type, id, content_hash) DO UPDATE SET run = excluded.run, patient_id = excluded.patient_id,
-    version_id = excluded.version_id, last_updated = excluded.last_updated, body = excluded.body
+INSERT INTO rival (connection, resource_type, id, way, content_hash, run, patient_id, version_id, last_updated, body)
+SELECT DISTINCT ON (resource_type, id, way, content_hash) %(connection)s, resource_type, id, way, content_hash, %(run)s, patient_id,
+    version_id, last_updated, body
+FROM (
+    SELECT resource_type, id, way, content_hash, patient_id, version_id, last_updated, body FROM came
+    UNION ALL SELECT resource_type, id, way, content_hash, NULL, version_id, last_updated, NULL FROM given
+) noted
+ORDER BY resource_type, id, way, content_hash, body IS NULL
+ON CONFLICT (connection, resource_type, id, way, content_hash) DO UPDATE SET run = excluded.run,
+    patient_id = coalesce(excluded.patient_id, rival.patient_id), version_id = excluded.version_id,
+    last_updated = excluded.last_updated, body = coalesce(excluded.body, rival.body)
 
 -- name: forget_rivals
--- A new version of these resources has come: its contents are what counts.
-DELETE FROM rival v USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
-WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
+-- Other contents of these resources have come: what the same way gave before counts no more; nor does what any way gave of another
+-- version. Contents without a version are of another one, but where one of them comes again.
+DELETE FROM rival v USING unnest(%(types)s, %(ids)s, %(ways)s, %(hashes)s, %(versions)s, %(updated)s)
+    AS s (resource_type, id, way, content_hash, version_id, last_updated)
+WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id AND (
+    v.way = s.way OR (v.version_id, v.last_updated) IS DISTINCT FROM (s.version_id, s.last_updated)
+    OR coalesce(s.version_id, s.last_updated) IS NULL AND NOT EXISTS (
+        SELECT FROM rival k WHERE k.connection = %(connection)s AND k.resource_type = s.resource_type AND k.id = s.id
+            AND k.content_hash = s.content_hash
+    )
+)
+
+-- name: forget_former_rivals
+-- What a way gave before, and not in this run, is forgotten where it gave other contents. While it gives what is stored, one that is
+-- missing for a night stays known.
+DELETE FROM rival v
+WHERE v.connection = %(connection)s AND v.run <> %(run)s AND EXISTS (
+    SELECT FROM rival n WHERE n.connection = %(connection)s AND n.resource_type = v.resource_type AND n.id = v.id AND n.way = v.way
+        AND n.run = %(run)s
+) AND NOT EXISTS (
+    SELECT FROM rival n
+    CROSS JOIN LATERAL (
+        SELECT content_hash FROM resource WHERE resource_type = v.resource_type AND connection = %(connection)s AND id = v.id OFFSET 0
+    ) r
+    WHERE n.connection = %(connection)s AND n.resource_type = v.resource_type AND n.id = v.id AND n.way = v.way AND n.run = %(run)s
+        AND n.content_hash = r.content_hash
+)
 
 -- name: forget_other_versions
 -- A new version of these resources has come: what ways gave of the former one counts no more.
@@ -163,7 +196,7 @@ WHERE s.way IS NOT NULL AND r.deleted_at IS NULL AND coalesce(s.version_id, s.la
 ON CONFLICT (connection, resource_type, id, way) DO UPDATE SET content_hash = excluded.content_hash
 
 -- name: lone_rivals
--- Contents that came in this run without the stored one of their version: they have taken its place.
+-- Contents that came in this run without the stored one, which their way used to give beside them: they have taken its place.
 SELECT DISTINCT ON (v.resource_type, v.id) v.resource_type, v.id, v.patient_id, v.version_id, v.last_updated, v.content_hash, v.body
 FROM rival v
 CROSS JOIN LATERAL (
@@ -171,6 +204,10 @@ CROSS JOIN LATERAL (
     WHERE resource_type = v.resource_type AND connection = %(connection)s AND id = v.id AND deleted_at IS NULL OFFSET 0
 ) r
 WHERE v.connection = %(connection)s AND v.run = %(run)s AND v.body IS NOT NULL AND v.content_hash <> r.content_hash
+    AND EXISTS (
+        SELECT FROM rival s WHERE s.connection = %(connection)s AND s.resource_type = v.resource_type AND s.id = v.id
+            AND s.way = v.way AND s.content_hash = r.content_hash
+    )
     AND NOT EXISTS (
         SELECT FROM rival s WHERE s.connection = %(connection)s AND s.resource_type = v.resource_type AND s.id = v.id
             AND s.content_hash = r.content_hash AND s.run = %(run)s

@@ -164,8 +164,11 @@ async def test_what_another_page_said_of_the_patient_with_an_escaped_slash_is_er
 ) -> None:
     await known(store)
     said = orjson.dumps({"resourceType": "Observation", "id": "b", "subject": f"Patient/{WHO}"}).replace(b"/", b"\\/")
-    rival = "INSERT INTO rival (connection, resource_type, id, content_hash, run, patient_id, body)"
-    execute(store_url, rival + f" VALUES (1, 'Observation', 'b', 'x', 2, '{OTHER}', '{said.decode()}')")
+    rival = "INSERT INTO rival (connection, resource_type, id, way, content_hash, run, patient_id, body)"
+    execute(
+        store_url, rival + f" SELECT 1, 'Observation', 'b', id, 'x', 2, '{OTHER}', '{said.decode()}' FROM way LIMIT 1"
+    )
+    assert rows(store_url, "SELECT id FROM rival") == [("b",)]
     await store.erase("mercy", WHO)
     assert rows(store_url, "SELECT id FROM rival") == []
 
