@@ -21,6 +21,7 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("quick", settings.get_profile("chartferry"), max_examples=15)
 settings.load_profile("chartferry")
 
 # each room's fixtures, by name of the file that owns them; listed only where the file exists, so that tiers start alone
@@ -36,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="only the fast tier, and of the others the tests that are marked quick"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):  # half of the fast tier's time is examples; ./run test draws all of them
+        settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,10 +8,13 @@ import psycopg
 import pytest
 
 from mocks.keys import make_key_pair
+from tests.acceptance.conftest import VENDORS
 from tests.user_site import Site, key_pair, listed, mock, reachable, written
 
+QUICK = {"epic": pytest.mark.quick, "cerner": pytest.mark.quick}  # one that crawls, and one that exports in bulk
 
-@pytest.mark.quick
+
+@pytest.mark.parametrize("vendor", [pytest.param(one, marks=QUICK.get(one, ())) for one in VENDORS])
 def test_a_first_sync_brings_everything_that_the_vendors_way_can_reach(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         site.connect(served)

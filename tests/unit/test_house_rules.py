@@ -169,23 +169,18 @@ def test_a_public_function_says_what_it_guarantees() -> None:
     assert in_files(MODULES, lambda path: undocumented(tree(path).body)) == []
 
 
+def imported_from_tests(folder: str, mark: str) -> Iterator[tuple[Path, str]]:
+    """What tests of a folder import of the tests; only files that have the mark somewhere are taken apart."""
+    for path in (ROOT / "tests" / folder).rglob("*.py"):
+        if mark in path.read_text():
+            yield from ((path, module) for module in imported(tree(path)) if module.startswith("tests."))
+
+
 def test_what_tests_share_is_in_a_module_of_its_own() -> None:
-    from_tests = [
-        f"{name(path)}: {module}"
-        for path in (ROOT / "tests").rglob("*.py")
-        for module in imported(tree(path))
-        if module.startswith("tests.") and module.rpartition(".")[2].startswith("test_")
-    ]
-    assert from_tests == []
+    found = imported_from_tests("", ".test_")
+    assert [(name(path), one) for path, one in found if one.rpartition(".")[2].startswith("test_")] == []
 
 
-def test_lower_tiers_of_tests_import_nothing_from_higher_ones() -> None:
-    upwards = [
-        f"{name(path)}: {module}"
-        for tier, above in (("unit", ("integration",)), ("integration", ("acceptance",)))
-        for path in (ROOT / "tests" / tier).rglob("*.py")
-        for module in imported(tree(path))
-        for other in above
-        if module.startswith(f"tests.{other}")
-    ]
-    assert upwards == []
+@pytest.mark.parametrize(("tier", "above"), [("unit", "tests.integration"), ("integration", "tests.acceptance")])
+def test_lower_tiers_of_tests_import_nothing_from_higher_ones(tier: str, above: str) -> None:
+    assert [(name(path), one) for path, one in imported_from_tests(tier, above) if one.startswith(above)] == []

@@ -42,7 +42,7 @@ def rewrite(folder: Path, old: str, new: str) -> None:
         path.write_text(path.read_text().replace(old, new))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.quick), 2])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_a_follower_stays_equal_over_thirty_random_nights(store: Store, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     request = PublishRequest(connections=("site",), increments=7)
@@ -77,6 +77,7 @@ async def test_a_follower_stays_equal_over_thirty_random_nights(store: Store, tm
     assert nightly.begun == 1 + whats.count("snapshot")
 
 
+@pytest.mark.quick
 async def test_a_rerun_takes_what_a_killed_one_has_written(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
 
