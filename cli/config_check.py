@@ -21,6 +21,7 @@ from cli.deidentified import safe_harbor_problems
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.render import emit_json, print_table, tell
+from cli.sealed_paths import path_problems
 from cli.supervise import supervise
 from config.connections import Connection
 from config.errors import Problem, SecretUnreadableError
@@ -78,6 +79,7 @@ def check(
     ]
     problems += [
         *settings.encryption.key_problems(os.environ),
+        *path_problems(settings),
         *safe_harbor_problems(settings, os.environ),
         *(problem for each in (*found.values(), *of_receivers.values()) for problem in each),
     ]
@@ -266,6 +268,8 @@ def effective(settings: Settings, tenant: str | None) -> Iterator[tuple[str, str
         yield f"encryption.keys.{name}", str(ref), "file"
     if settings.encryption.current_key is not None:
         yield "encryption.current", settings.encryption.current_key, _origin(settings, "encryption.current")
+    if settings.encryption.paths:
+        yield "encryption.paths", _text(sorted(settings.encryption.paths)), _origin(settings, "encryption.paths")
     for role, names in settings.roles.items():
         yield f"roles.{role}", _text(names), "file"
     for connection in settings.of_tenant(tenant).values():

@@ -16,8 +16,9 @@ from cli.configuration import settings_of
 from cli.heartbeat import told_if_slow
 from cli.invocation import Invocation, invocation_of
 from cli.one_patient import one_patient
+from cli.sealed_paths import path_problems
 from cli.supervise import supervise
-from config.settings import Settings
+from config.settings import Settings, refused
 from snapshots.actor import Actor
 from snapshots.errors import describe_server
 from snapshots.sealed_values import Keyring
@@ -33,9 +34,13 @@ def import_connectors() -> None:
 
 
 def keyring_of(settings: Settings) -> Keyring | None:
-    """Return the keys of the store; None: it is plain. ConfigError says which key cannot be used."""
+    """Return the keys of the store; None: it is plain. ConfigError says which key cannot be used, or which path is none."""
     current = settings.encryption.current_key
-    return None if current is None else Keyring(current=current, keys=settings.encryption.read(os.environ))
+    if current is None:
+        return None
+    if problems := list(path_problems(settings)):
+        raise refused(settings.source, problems)
+    return Keyring(current=current, keys=settings.encryption.read(os.environ), paths=settings.encryption.paths)
 
 
 @asynccontextmanager

@@ -42,11 +42,10 @@ def create(
     A column that a view had, and has no more, is told. Exit codes: 0 created, 2 a view is wrong, 5 failed.
     """
     invocation = invocation_of(context)
-    sealed = settings_of(invocation).encryption.current_key is not None
     loaded = [load_view(name) for name in views or builtin_names()]
-    queries = [(view, typed_rows(view, rows_of(view.resource), sealed=sealed)) for view in loaded]
 
     async def work(there: SqlViews) -> list[SqlView]:
+        queries = [(view, typed_rows(view, rows_of(view.resource), sealed=there.sealed)) for view in loaded]
         return [
             await there.create(view.name, query, digest=view.digest, materialized=materialized)
             for view, query in queries

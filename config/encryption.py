@@ -1,4 +1,4 @@
-"""The table `[encryption]`: the keys that identifying values are encrypted with in the store.
+"""The table `[encryption]`: the keys that identifying values are encrypted with in the store, and what else is encrypted.
 
 `snapshots` encrypts; whether the keys are those of a store it finds out when it opens it.
 """
@@ -24,6 +24,9 @@ def _ref(value: Any, info: ValidationInfo) -> object:
     return SecretRef.parse(value, (info.context or {}).get("base", Path.cwd())) if isinstance(value, str) else value
 
 
+# what the store itself reads, and what tells one resource from another
+_PLAIN = frozenset({"id", "meta", "resourceType", "implicitRules", "contained", "reference", "url"})
+ElementPath = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]+(\.[a-z][A-Za-z0-9]*)+$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,16}$")]
 KeyRef = Annotated[SecretRef, BeforeValidator(_ref)]
 
@@ -35,6 +38,9 @@ class Encryption(BaseModel):
 
     keys: dict[KeyId, KeyRef] = {}
     current: str | None = None  # with one key: that one
+    paths: frozenset[ElementPath] = (
+        frozenset()
+    )  # elements that are encrypted although they identify nobody, as JSON spells them
     shown_to: tuple[str, ...] | None = (
         None  # roles whose members see what is encrypted, others a mask; None: everybody does
     )
@@ -56,6 +62,15 @@ class Encryption(BaseModel):
             yield Problem(
                 "encryption.shown_to", "no keys", "keys: without them nothing is encrypted, and nothing masked"
             )
+        for path in sorted(self.paths):
+            if plain := _PLAIN & set(path.split(".")):
+                yield Problem(
+                    "encryption.paths",
+                    repr(path),
+                    f"an element other than {', '.join(sorted(plain))}, which stays plain",
+                )
+        if self.paths and not self.keys:
+            yield Problem("encryption.paths", "no keys", "keys: without them nothing is encrypted")
         if self.current is None and len(self.keys) > 1:
             yield Problem("encryption.current", "nothing", f"which key encrypts, one of: {', '.join(self.keys)}")
         elif self.current is not None and self.current not in self.keys:

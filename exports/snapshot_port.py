@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from psycopg.sql import Composable
 
+from snapshots.identifying import SealedElements
+
 
 class UnendedRun(Protocol):
     """A run that has not ended."""
@@ -104,8 +106,8 @@ class Snapshot(Protocol):
         """
 
     @property
-    def sealed(self) -> bool:
-        """Whether the store is encrypted: NDJSON is decrypted, what SQL reads of identifying elements is not."""
+    def sealed(self) -> SealedElements | None:
+        """What is encrypted: NDJSON has it decrypted, SQL has not. None: the store is plain."""
 
     @property
     def mask(self) -> str | None:

@@ -89,7 +89,7 @@ def compiled_over(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, .
             marked=True,
             as_of=snapshot.as_of,
             sealed=snapshot.sealed,
-            shows=snapshot.sealed,
+            shows=snapshot.sealed is not None,
         )
         for rows in sources
     )

@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from exports.catalogue import LoadedView
 from exports.compiler import MARK, Column, Source, compile_view, sql_type
+from snapshots.identifying import SealedElements
 
 NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
 
@@ -22,11 +23,11 @@ def typed_rows(
     *,
     one_connection: bool = False,
     as_of: datetime | None = None,
-    sealed: bool = False,
+    sealed: SealedElements | None = None,
 ) -> Composable:
     """Return a query for the rows of a view over resources of its type, a FROM item with (connection, id, body).
 
-    Without `as_of` a view that asks for the moment is an error. `sealed`: the store is encrypted.
+    Without `as_of` a view that asks for the moment is an error. `sealed`: what is encrypted in the store.
 
     Raises:
         ViewError: the view is wrong.
@@ -40,7 +41,9 @@ def typed_rows(
     return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, compiled.query)
 
 
-def typed_rows_of(view: LoadedView, sources: Sequence[Composable], as_of: datetime, *, sealed: bool) -> Composable:
+def typed_rows_of(
+    view: LoadedView, sources: Sequence[Composable], as_of: datetime, *, sealed: SealedElements | None
+) -> Composable:
     """Return the same over the sources of a snapshot, one after the other."""
     parts = [typed_rows(view, rows, one_connection=True, as_of=as_of, sealed=sealed) for rows in sources or (NOTHING,)]
     return SQL(" UNION ALL ").join(SQL("({})").format(part) for part in parts)

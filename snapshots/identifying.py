@@ -1,14 +1,15 @@
 """Which values of a resource say who a patient is: what is encrypted in the store, and what views may not compute with.
 
-Pure. It decides by FHIR R4's structure: within the elements below everything is encrypted but what is listed as plain, so that
-an extension which nobody foresaw is encrypted too. How a value is sealed is left to `sealed_values`.
+Pure. It decides by FHIR R4's structure: within the elements below, and those that a configuration adds, everything is encrypted
+but what is listed as plain, so that an extension which nobody foresaw is encrypted too. How a value is sealed is left to
+`sealed_values`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from snapshots.json_spans import Items, Members, Node, NotJsonError, Span, has_unicode_escape, text_of
 
@@ -46,6 +47,32 @@ _SIGN = re.compile(rb'"(?:d(?:iv|ata|isplay)"|identifier"|resourceType"|_d)')
 _PERSONS = frozenset(name.encode() for name in TYPES)
 
 
+Below: TypeAlias = Mapping[str, "Below"]  # names of members, down to those that are encrypted, which have none below
+NOTHING: Below = {}
+
+
+def further_elements(paths: Iterable[str]) -> Below:
+    """Return by type, then by member, what else is encrypted: of "Condition.note" and "Condition.stage.summary" {"Condition": …}.
+
+    A path names members as JSON spells them (`Observation.valueString`), and holds wherever a resource of the type stands. What
+    is in PLAIN stays plain.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(paths, key=len, reverse=True):  # a shorter one replaces what is below it
+        *outer, last = path.split(".")
+        at = found
+        for name in outer:
+            at = at.setdefault(name, {})
+        at[last] = {}
+    return found
+
+
+class SealedElements(NamedTuple):
+    """What is encrypted in a store: what identifies people, and what a configuration adds, as paths."""
+
+    further: frozenset[str] = frozenset()
+
+
 class Leaf(NamedTuple):
     """A value to encrypt: its JSON pointer (RFC 6901) in the resource, and its span."""
 
@@ -53,13 +80,13 @@ class Leaf(NamedTuple):
     span: Span
 
 
-def may_identify(resource_type: str, body: bytes) -> bool:
+def may_identify(resource_type: str, body: bytes, further: Below = NOTHING) -> bool:
     """Whether a resource may have such values; False is certain, and costs a small part of `leaves`.
 
-    False needs JSON without white space, as most EHRs write it, in which each display follows the code or the reference that it
-    is of. Names can hide behind a backslash alone.
+    `further`: what a configuration adds. False needs JSON without white space, as most EHRs write it, in which each display
+    follows the code or the reference that it is of. Names can hide behind a backslash alone.
     """
-    if resource_type in TYPES or has_unicode_escape(body):
+    if resource_type in TYPES or resource_type in further or has_unicode_escape(body):
         return True
     # the first name of most is resourceType; a further one is somebody within
     return any(sign[0] != b'"display"' or not _is_known(body, sign.start()) for sign in _SIGN.finditer(body, 2))
@@ -78,22 +105,33 @@ def _is_known(body: bytes, at: int) -> bool:
     return kind[:1].isupper() and kind not in _PERSONS
 
 
-def leaves(tree: Node, text: bytes) -> Iterator[Leaf]:
-    """Yield the strings and numbers of a resource that identify somebody."""
-    waiting: list[_At] = [(tree, "", "", False)]
+def leaves(tree: Node, text: bytes, further: Below = NOTHING) -> Iterator[Leaf]:
+    """Yield the strings and numbers of a resource that identify somebody, and those that a configuration adds (`further`)."""
+    waiting: list[_At] = [(tree, "", "", False, NOTHING)]
     while waiting:
-        node, pointer, name, within = waiting.pop()
+        node, pointer, name, within, below = waiting.pop()
         if isinstance(node, tuple):
             if within and text[node[0]] not in b"tfn":  # true, false, null
                 yield Leaf(pointer, node)
         elif isinstance(node, Items):  # they have the name of their array
-            waiting += [(one, f"{pointer}/{number}", name, within) for number, one in enumerate(node)]
+            waiting += [(one, f"{pointer}/{number}", name, within, below) for number, one in enumerate(node)]
         else:
             sealed = _sealed_names(node, text, name, within=within)
+            if further:
+                below = _below(node, text, below, further)
+                sealed |= {each for each, deeper in below.items() if not deeper} - PLAIN
             for member, one in node:
-                seals = member.removeprefix("_") in sealed
-                if seals or not isinstance(one, tuple):
-                    waiting.append((one, f"{pointer}/{escaped(member)}", member, seals))
+                bare = member.removeprefix("_")
+                if bare in sealed or not isinstance(one, tuple):
+                    at = f"{pointer}/{escaped(member)}"
+                    waiting.append((one, at, member, bare in sealed, below.get(bare, NOTHING)))
+
+
+def _below(members: Members, text: bytes, below: Below, further: Below) -> Below:
+    """What is encrypted within an object: by its place in a resource, or by its type where it is one itself."""
+    for one in _strings(members, "resourceType", text):
+        below = {**below, **further.get(one, NOTHING)}
+    return below
 
 
 def escaped(name: str) -> str:
@@ -101,9 +139,8 @@ def escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
 
 
-_At: TypeAlias = tuple[
-    Node, str, str, bool
-]  # a value, its pointer, its name, whether it is within an identifying element
+# a value, its pointer, its name, whether it is within an element that is encrypted, and what else is within it
+_At: TypeAlias = tuple[Node, str, str, bool, Below]
 
 
 def _sealed_names(members: Members, text: bytes, name: str, *, within: bool) -> set[str]:

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection, sql
 from snapshots.comparison import Comparison, difference_opened_by
 from snapshots.copy_stream import CopyStream, Opened
 from snapshots.errors import store_border
+from snapshots.identifying import SealedElements
 from snapshots.read_runs import ShownRun, Source, UnendedRun
 from snapshots.reading import Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
@@ -237,9 +238,9 @@ class Snapshot:
         return lambda id_, text: opened_row(text, resource_type, id_, sealer, below)
 
     @property
-    def sealed(self) -> bool:
-        """Whether the store is encrypted: what SQL sees of identifying elements is not what they say."""
-        return self._sealer is not None
+    def sealed(self) -> SealedElements | None:
+        """What SQL sees encrypted; None: nothing, the store is plain."""
+        return None if self._sealer is None else SealedElements(self._sealer.paths)
 
     @property
     def mask(self) -> str | None:
@@ -290,7 +291,7 @@ class Snapshot:
         comparisons = self._comparisons()
         self._read.types.update(await self.present() if comparisons else ())
         self._read.removed = self._read.before = bool(comparisons)
-        queries = [one.differences(with_id=self.sealed) for one in comparisons]
+        queries = [one.differences(with_id=self.sealed is not None) for one in comparisons]
         return CopyStream(
             self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer, masks=self._masks)
         )

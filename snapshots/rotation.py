@@ -1,5 +1,7 @@
 """Encrypts anew, with the current key, what older keys have encrypted, so that these can be taken away.
 
+It encrypts as well what was plain when it was written and no longer is, since the configuration names its path.
+
 No run of the tenant's goes on meanwhile. Rows keep their runs, and their hashes, which the tenant's secret keys: the next night
 finds what is unchanged unchanged. It goes through each table block by block, a transaction for some blocks; what a call that was
 cut has done, the next passes over. `sealing_keys` decides which keys open a store.
@@ -40,7 +42,7 @@ class _Column(NamedTuple):
     type: LiteralString
     kind: LiteralString  # of the place that a value is bound to, as SQL
     id: LiteralString
-    older: LiteralString  # condition: the row has values of older keys
+    older: LiteralString  # condition: the row has values of older keys, or may have plain ones that are to be encrypted
     resealed: Callable[[bytes, str, str, Sealer], bytes]
 
 
@@ -60,7 +62,7 @@ def _text(content: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
     return sealer.seal(plain, place)
 
 
-_BODY = _Column("body", "jsonb", "resource_type", "id", _SQL["older_in_text"], resealed_row)
+_BODY = _Column("body", "jsonb", "resource_type", "id", _SQL["older_in_resource"], resealed_row)
 _COLUMNS: Mapping[str, tuple[_Column, ...]] = {
     "resource": (_BODY,),
     "resource_history": (_BODY,),
@@ -140,6 +142,7 @@ async def _of_blocks(
         "behind": f"({first + _BLOCKS},0)",
         "older": f"~sealed:1:(?!{sealer.current}:)",
         "current": f"~sealed:1:{sealer.current}:".encode(),
+        "further": f'"resourceType"\\s*:\\s*"({"|".join(sealer.further)})"' if sealer.further else None,
     }
     older = sql.SQL(column.older).format(**names)
     done = failed = 0
@@ -154,8 +157,9 @@ async def _of_blocks(
                 except SealedValueError:
                     failed += 1
                     continue
-                places.append(place)
-                contents.append(sealed.decode() if isinstance(content, str) else sealed)
+                if sealed != given:
+                    places.append(place)
+                    contents.append(sealed.decode() if isinstance(content, str) else sealed)
             write: dict[str, Any] = {"places": places, "contents": contents}
             done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
     return done, failed

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from snapshots.errors import SealedValueError
+from snapshots.identifying import further_elements
 
 KEY_BYTES = 32
 MARK = b"~sealed:"
@@ -40,10 +41,11 @@ _WHOLE = re.compile(rb"~sealed:1:([A-Za-z0-9_-]+):(.*)", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Keyring:
-    """The configured keys by their ids, each of 32 bytes; `current` seals, the others still open."""
+    """The configured keys by their ids, each of 32 bytes; `current` seals, the others still open. `paths` are sealed too."""
 
     current: str
     keys: Mapping[str, bytes] = field(repr=False)
+    paths: frozenset[str] = frozenset()
 
 
 class Place(NamedTuple):
@@ -67,6 +69,8 @@ class Sealer:
         self._current = keyring.current
         self._keys = {name: _derived(key, tenant) for name, key in keyring.keys.items()}
         self._secret = secret
+        self.paths = keyring.paths  # of elements that are sealed although they identify nobody
+        self.further = further_elements(keyring.paths)
 
     def __repr__(self) -> str:
         return f"Sealer(tenant {self._tenant}, key {self._current})"

@@ -53,7 +53,7 @@ def sealed_record(record: Record, sealer: Sealer) -> Record:
     """
     digest = sealer.digest(record.content_hash)
     body = record.body
-    if may_identify(record.resource_type, body) or MARK in body:
+    if may_identify(record.resource_type, body, sealer.further) or MARK in body:
         body = _sealed_body(record, sealer)
     return Record._make((*record[:_HASH], digest, body, *record[_HASH + 2 :]))  # a third of the time of `_replace`
 
@@ -65,7 +65,7 @@ def _sealed_body(record: Record, sealer: Sealer) -> bytes:
     except NotJsonError:
         _utf8(body)
         raise UnsealableError("not valid JSON to Postgres") from None
-    found = {leaf.span: leaf for leaf in leaves(tree, body)}
+    found = {leaf.span: leaf for leaf in leaves(tree, body, sealer.further)}
     # what already looks like an encrypted value, or holds one, is encrypted as well: none in the store is anybody else's word
     if MARK in body or has_unicode_escape(body):
         found |= {leaf.span: leaf for leaf in _strings(tree, body, _holds_mark) if leaf.span not in found}
@@ -138,8 +138,15 @@ def _marked(plain: bytes, place: Place, sealer: Sealer) -> bytes:
 
 
 def resealed_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
-    """Return a row's JSON with its encrypted values encrypted anew, with the current key; raises SealedValueError."""
-    found = _opened(text, kind, id_, sealer)
+    """Return a row's JSON with its encrypted values encrypted anew, with the current key; raises SealedValueError.
+
+    What was not to be encrypted when the row was written, and is now, is encrypted as well.
+    """
+    found = [(span, plain, place) for span, plain, place in _opened(text, kind, id_, sealer)]
+    if sealer.further:
+        known = {span for span, _, _ in found}
+        plain_yet = [leaf for leaf in leaves(structure_of(text), text, sealer.further) if leaf.span not in known]
+        found += [(leaf.span, _as_jsonb(text[slice(*leaf.span)]), Place(kind, id_, leaf.pointer)) for leaf in plain_yet]
     return _edited(text, [(span, b'"' + sealer.seal(plain, place) + b'"') for span, plain, place in found])
 
 

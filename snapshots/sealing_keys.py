@@ -42,13 +42,11 @@ async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer 
     if not kept:
         return await _begun(session, keyring)
     secret = _secret(session.tenant, keyring, kept)
-    if keyring.current not in kept:
-        await _keep(session, keyring, secret)
-    return Sealer(session.tenant, keyring, secret)
+    return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
 
 
 async def require_same(session: TenantSession) -> None:
-    """Raise StoreKeyError if the store has become encrypted since it was opened without keys, or its key is no more the store's.
+    """Raise StoreKeyError if the store has become encrypted since it was opened, or encrypts more, or has other keys.
 
     Ask it in the transaction that begins a run: `shut_out` lets only one of the two be first.
     """
@@ -63,6 +61,11 @@ async def require_same(session: TenantSession) -> None:
             f"the store of tenant {session.tenant} has been encrypted with another key meanwhile: it knows {_listed(kept)}, not "
             f"{session.sealer.current} any more. Name its key as `current` in [encryption], and run the command again. Nothing "
             "was written."
+        )
+    if session.sealer is not None and await _paths(session) - session.sealer.paths:
+        raise StoreKeyError(
+            f"another command has added paths to what is encrypted in the store of tenant {session.tenant}: run this one again. "
+            "Nothing was written."
         )
 
 
@@ -105,28 +108,45 @@ async def _begun(session: TenantSession, keyring: Keyring) -> Sealer:
                     "encrypted store starts empty: name another store.url or tenant and sync into it, or take [encryption] out."
                 )
             if not kept:
-                secret = secrets.token_bytes(KEY_BYTES)
-                kept = {keyring.current: _of_key(session.tenant, keyring, keyring.current).seal_whole(secret, _PLACE)}
-                await owner.conn.execute(_SQL["keep"], {"key": keyring.current, "secret": kept[keyring.current]})
-    return Sealer(session.tenant, keyring, _secret(session.tenant, keyring, kept))
+                await _keep(owner, keyring, secrets.token_bytes(KEY_BYTES))
+                kept = await _kept(owner)
+    secret = _secret(session.tenant, keyring, kept)
+    return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
 
 
-async def _keep(session: TenantSession, keyring: Keyring, secret: bytes) -> None:
-    """Note a new current key."""
-    owner = replace(session, roles=OWN_RIGHTS)
-    with store_border("noting a new key"):
-        async with owner.transaction():
-            await _require_owner(owner)
-            sealed = _of_key(session.tenant, keyring, keyring.current).seal_whole(secret, _PLACE)
-            await owner.conn.execute(_SQL["keep"], {"key": keyring.current, "secret": sealed})
+async def _known(session: TenantSession, keyring: Keyring, kept: dict[str, bytes], secret: bytes) -> Keyring:
+    """Note a new current key, and paths that are new; return the keyring with all paths that the store knows."""
+    with store_border("asking what is encrypted in the store"):
+        async with session.transaction():
+            paths = await _paths(session)
+    if keyring.current not in kept or not keyring.paths <= paths:
+        owner = replace(session, roles=OWN_RIGHTS)
+        with store_border("noting a new key, or what else is encrypted"):
+            async with owner.transaction():
+                await _require_owner(owner)
+                await owner.conn.execute(_SQL["shut_out"])
+                paths = await _paths(owner)
+                if keyring.current not in kept:
+                    await _keep(owner, keyring, secret)
+                await owner.conn.execute(_SQL["keep_paths"], {"paths": sorted(paths | keyring.paths)})
+    return replace(keyring, paths=paths | keyring.paths)
+
+
+async def _paths(session: TenantSession) -> frozenset[str]:
+    return frozenset([path async for (path,) in await session.conn.execute(_SQL["paths"])])
+
+
+async def _keep(owner: TenantSession, keyring: Keyring, secret: bytes) -> None:
+    sealed = _of_key(owner.tenant, keyring, keyring.current).seal_whole(secret, _PLACE)
+    await owner.conn.execute(_SQL["keep"], {"key": keyring.current, "secret": sealed})
 
 
 async def _require_owner(session: TenantSession) -> None:
     row = await (await session.conn.execute(_SQL["may_keep"])).fetchone()
     if row is None or not row[0]:
         raise MissingRightsError(
-            f"a new key of the store of tenant {session.tenant} must be noted by the role that owns its tables: run any command "
-            "that opens the store as that role once, such as `chartferry runs`."
+            f"a new key or path in [encryption] must be noted, for the store of tenant {session.tenant}, by the role that owns "
+            "its tables: run any command that opens the store as that role once, such as `chartferry runs`."
         )
 
 

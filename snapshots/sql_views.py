@@ -16,6 +16,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from snapshots.errors import StoreError, store_border
+from snapshots.identifying import SealedElements
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
@@ -47,6 +48,12 @@ class SqlViews:
     def __init__(self, session: TenantSession) -> None:
         self._session = session
         self._conn: AsyncConnection[Any] = session.conn
+
+    @property
+    def sealed(self) -> SealedElements | None:
+        """What is encrypted in the store; None: nothing, it is plain."""
+        sealer = self._session.sealer
+        return None if sealer is None else SealedElements(sealer.paths)
 
     async def existing(self) -> list[SqlView]:
         """Return the views that chartferry has created, by name."""

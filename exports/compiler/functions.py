@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC
 
 from exports.compiler import syntax
+from exports.compiler.paths import focus_on
 from exports.compiler.resolution import (
     Function,
     Scope,
@@ -57,7 +58,7 @@ _NOT_IN_POSTGRES = re.compile(r"\(\?(?!:|=|!)|\\[pPGKkzZ]|[*+?}]\+|\(\?<")
 
 
 def _inner(of: Expression, scope: Scope) -> Scope:
-    return replace(scope, focus=Focus(type=of.type))
+    return replace(scope, focus=focus_on(of))
 
 
 def _filtered(of: Expression, node: syntax.Node, scope: Scope) -> Expression:

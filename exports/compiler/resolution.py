@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
-from exports.compiler.sealed_elements import is_sealed, require_within_reach
-from exports.compiler.type_specifier import choice_key, is_of_type, of_type, type_name
+from exports.compiler.sealed_elements import require_within_reach, sealed_keys
+from exports.compiler.type_specifier import is_of_type, of_type, type_name
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -46,8 +46,10 @@ from exports.elements.table import (
     is_resource,
     nearest,
     nearest_type,
+    properties,
 )
 from exports.errors import FhirPathError
+from snapshots.identifying import SealedElements
 
 MAX_INDEX = 2**31 - 1  # no array is longer
 _SECONDS_AND_MORE = {
@@ -73,7 +75,7 @@ class Scope:
     """What an expression may refer to: the view's resource type, constants and functions, and what is in focus where it stands.
 
     `context` is the focus at the expression's start, `as_of` the moment that the data stands for (None: not known), `sealed`
-    whether the store is encrypted, `shows` whether columns are decrypted, `of_r4` whether the view is for R4, so that a choice
+    what is encrypted (None: nothing), `shows` whether columns are decrypted, `of_r4` whether the view is for R4, so that a choice
     has no other types than R4's. `notes` collects what R4 does not have.
     """
 
@@ -83,7 +85,7 @@ class Scope:
     functions: Mapping[str, Function]
     context: Expression | None = None
     as_of: datetime | None = None
-    sealed: bool = False
+    sealed: SealedElements | None = None
     shows: bool = False
     of_r4: bool = True
     notes: list[Note] = field(default_factory=list)
@@ -166,9 +168,11 @@ def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Exp
 def child(of: Expression, name: str, scope: Scope, offset: int = -1) -> Expression:
     """The element `name` of the items of `of`; in an encrypted store it is marked where it may be encrypted."""
     found = _child(of, name, scope, offset)
-    if scope.sealed and isinstance(found, Child):
-        require_within_reach(of, name, scope.resource_type)
-        return replace(found, sealed_at=offset) if is_sealed(of, name, scope.resource_type) else found
+    if scope.sealed is not None and isinstance(found, Child):
+        further = scope.sealed.further
+        require_within_reach(of, name, scope.resource_type, further)
+        keys = sealed_keys(found, of, scope.resource_type, further)
+        return replace(found, sealed_at=offset, sealed_keys=keys) if keys else found
     return found
 
 
@@ -183,7 +187,7 @@ def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
     if known is None:
         return _not_in_r4(of, name, scope, offset)
     if known.choice:
-        keys = tuple(choice_key(name, type_) for type_ in known.types)
+        keys = properties(name, known)
         if not scope.of_r4:  # what R4 has as a choice may have one type elsewhere, as `medication` in R5
             return Child(of=of, name=name, keys=(*keys, name), repeats=True, many=True)
         return Child(of=of, name=name, keys=keys, repeats=False, many=of.many)

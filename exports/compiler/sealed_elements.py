@@ -9,18 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 
-from exports.compiler.typed_tree import At, Child, Count, Exists, Expression, Filter, Iif, Join, Select, Slice
-from exports.elements.table import PRIMITIVE_TYPES
+from exports.compiler.paths import path_of
+from exports.compiler.typed_tree import (
+    At,
+    Child,
+    Count,
+    Exists,
+    Expression,
+    Filter,
+    Iif,
+    Join,
+    Path,
+    Select,
+    Slice,
+)
+from exports.elements.table import PRIMITIVE_TYPES, elements_of, properties, within
 from exports.errors import FhirPathError
 from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
+_REACHABLE = "elements whose type R4 knows, and that are no person's; NDJSON shows it"
 
 
-def is_sealed(of: Expression, name: str, resource_type: str) -> bool:
-    """Whether an element, if it is no structure of its own, may be encrypted in a view of a resource type."""
+def sealed_keys(node: Child, of: Expression, resource_type: str, further: frozenset[str]) -> frozenset[str]:
+    """Return the properties of an element of `of` that may be encrypted in a view of a resource type, if they are no structures.
+
+    `further`: the paths that a configuration adds.
+    """
+    if _identifies(of, node.name, resource_type):
+        return frozenset(node.keys) - PLAIN
+    return frozenset([key for key in node.keys if _is_further(of, key, resource_type, further)]) - PLAIN
+
+
+def _identifies(of: Expression, name: str, resource_type: str) -> bool:
     holder = of.type
     if (holder, name) in {("Narrative", "div"), ("Reference", "display")} or (
         name == "data" and holder != "SampledData"
@@ -37,18 +61,68 @@ def is_sealed(of: Expression, name: str, resource_type: str) -> bool:
     return (holder in _HOLDERS or holder is None) and name not in PLAIN | {"extension"}
 
 
-def require_within_reach(of: Expression, name: str, resource_type: str) -> None:
-    """Raise FhirPathError for an element of a person within a resource of another type.
+def _is_further(of: Expression, key: str, resource_type: str, further: frozenset[str]) -> bool:
+    """Whether a property is one of `further`, or within one. Where its own path is not known, the type that holds it counts."""
+    if not further:
+        return False
+    if (outer := path_of(of)) is not None:
+        return any(_leads((*outer, (key,)), path.split(".")) for path in further)
+    holders = _within(further, resource_type)
+    if of.type is None:
+        return any(key == one for _, one in holders)
+    return (of.type, key) in holders
 
-    What its names hold is encrypted, and other names, such as a practitioner's, are not: types cannot tell these apart.
+
+def _leads(path: Path, names: list[str]) -> bool:
+    """Whether a path leads to the named property, or to what is within it."""
+    if len(path) < len(names):
+        return False
+    # a primitive's extensions are in its sibling `_name`, and encrypted with it
+    return all(name in {key.removeprefix("_") for key in keys} for name, keys in zip(names, path, strict=False))
+
+
+@cache
+def _within(further: frozenset[str], resource_type: str) -> frozenset[tuple[str, str]]:
+    """The last properties of paths, each with the type that holds it, and all that may be within them."""
+    found: set[tuple[str, str]] = set()
+    for path in further:
+        holder, *names = path.split(".")
+        if holder != resource_type:
+            continue
+        types: tuple[str, ...] = (holder,)
+        for name in names:
+            holder = types[0] if types else ""
+            known = within(holder, name)
+            types = known[1] if known else ()
+        found.add((holder, names[-1]))
+        waiting, seen = [*types], {*PRIMITIVE_TYPES}
+        while waiting:
+            if (type_ := waiting.pop()) not in seen:
+                seen.add(type_)
+                inner = elements_of(type_)
+                found |= {(type_, key) for name, one in inner.items() for key in properties(name, one)}
+                # an extension may hold any type: its own value is enough
+                waiting += [one for each in inner.values() for one in each.types if type_ != "Extension"]
+    return frozenset(found)
+
+
+def require_within_reach(of: Expression, name: str, resource_type: str, further: frozenset[str] = frozenset()) -> None:
+    """Raise FhirPathError for an encrypted element of a resource within one of another type: a person's, or one of `further`.
+
+    What a person's names hold is encrypted, and other names, such as a practitioner's, are not: types cannot tell these apart.
     """
+    contained = of.type if of.type != resource_type else None
+    if any(path.split(".")[:2] == [contained, name] for path in further):
+        raise FhirPathError(
+            f"{name!r} of a {contained} within {resource_type} is encrypted in this store", allowed=_REACHABLE
+        )
     if resource_type in TYPES:
         return
     doubtful = of.type in {None, "Resource"} and name in ELEMENTS | _ANYWHERE
     if doubtful or (of.type in TYPES and name in ELEMENTS) or (of.type, name) == ("Reference", "identifier"):
         raise FhirPathError(
             f"{name!r} may be encrypted in this store where {of.type or 'a value of unknown type'} stands in {resource_type}",
-            allowed="elements whose type R4 knows, and that are no person's; NDJSON shows it",
+            allowed=_REACHABLE,
         )
 
 
@@ -106,5 +180,5 @@ def _is_value(node: Child) -> bool:
     return (
         node.sealed_at is not None
         and (node.type is None or node.type in PRIMITIVE_TYPES)
-        and bool({*node.keys} - PLAIN)
+        and bool({*node.keys} & node.sealed_keys)
     )

@@ -25,6 +25,7 @@ from exports.compiler.typed_tree import RowIndex
 from exports.compiler.value_sql import Environment, Stage, bound, truth
 from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
 from exports.errors import ViewError
+from snapshots.identifying import SealedElements
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,14 @@ def compile_view(
     *,
     marked: bool = False,
     as_of: datetime | None = None,
-    sealed: bool = False,
+    sealed: SealedElements | None = None,
     shows: bool = False,
 ) -> CompiledView:
     """Compile a ViewDefinition against a source, which may hold other resource types too.
 
     On data that does not fit (two values for a column that holds one, a value of another type) the query raises, as SQL on FHIR
     v2 wants it. `marked`: it does not; such a cell holds `scalar_sql.MARK`, every column is text, and what `where` cannot decide
-    is left out. `as_of` is what `now()` and `today()` give. `sealed`: the store is encrypted; `shows`:
+    is left out. `as_of` is what `now()` and `today()` give. `sealed`: what is encrypted in the store; `shows`:
     who reads the rows decrypts the columns that are `sealed`.
 
     Raises:
@@ -107,7 +108,9 @@ def compile_view(
     return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
 
 
-def compile_criterion(definition: Mapping[str, Any], *, as_of: datetime, sealed: bool = False) -> Composable:
+def compile_criterion(
+    definition: Mapping[str, Any], *, as_of: datetime, sealed: SealedElements | None = None
+) -> Composable:
     """Compile the `where` of a ViewDefinition to a condition on a row `r` of the store, with (connection, id, body).
 
     Of a resource for which one of its expressions is no boolean, the condition is false or null.

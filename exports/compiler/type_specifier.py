@@ -9,13 +9,8 @@ from dataclasses import replace
 
 from exports.compiler import syntax
 from exports.compiler.typed_tree import Child, Comparison, Constant, Exists, Expression, Filter, Focus, Iif, Nothing
-from exports.elements.table import PRIMITIVE_TYPES, is_a
+from exports.elements.table import PRIMITIVE_TYPES, choice_key, is_a
 from exports.errors import FhirPathError
-
-
-def choice_key(name: str, type_: str) -> str:
-    """The JSON property of a choice element where its value is of a type."""
-    return name + type_[0].upper() + type_[1:]
 
 
 def type_name(node: syntax.Node, function: str) -> str:
@@ -56,9 +51,7 @@ def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
             return _elsewhere(replace(of, keys=(*keys, of.name)), wanted)
         return replace(of, keys=keys, type=wanted) if keys else Nothing()
     known = _known_case(wanted)
-    return Child(
-        of=of.of, name=of.name, keys=(key,), repeats=False, type=known, many=of.of.many, sealed_at=of.sealed_at
-    )
+    return replace(of, keys=(key,), repeats=False, type=known, many=of.of.many)
 
 
 def _elsewhere(of: Child, wanted: str) -> Expression:

@@ -5,10 +5,13 @@ Only shapes: how a syntax tree becomes typed is left to `resolution`, how a type
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TypeAlias
 
 from exports.elements.table import NUMBER_TYPES, STRING_TYPES, TEMPORAL_TYPES
+
+Path: TypeAlias = tuple[tuple[str, ...], ...]  # at each step the JSON properties that it may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,12 @@ class Expression:
 
 @dataclass(frozen=True, kw_only=True)
 class Focus(Expression):
-    """The item in focus: the resource, the item of an iteration, or the item that a criterion looks at."""
+    """The item in focus: the resource, the item of an iteration, or the item that a criterion looks at.
+
+    `path`: as `path_of` gives it.
+    """
+
+    path: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,7 @@ class Child(Expression):
     keys: tuple[str, ...]
     repeats: bool = True  # whether R4 says that one parent may have several; True where R4 does not know the element
     sealed_at: int | None = None  # it may be encrypted in the store; at which character (0-based) it is named
+    sealed_keys: frozenset[str] = frozenset()  # the properties that may be
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,13 @@ from config.resource_types import type_problem
 from exports.compiler import fhirpath
 from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
+from exports.compiler.paths import focus_on, from_any_item, goes_down
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
 from exports.compiler.sealed_elements import require_not_computed, shows_sealed
-from exports.compiler.typed_tree import At, Child, Constant, Expression, Filter, Focus, Resource, Slice, category
+from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
 from exports.errors import FhirPathError, ViewError
+from snapshots.identifying import SealedElements
 
 MAX_COLUMNS = 1_000  # Postgres takes 1,664, and needs some to order and to look up
 MAX_EXPONENT = 1_000  # of a constant's ten; Postgres has numbers up to 131,072 digits
@@ -103,7 +105,11 @@ class View:
 
 
 def parse_view(
-    definition: Mapping[str, Any], *, as_of: datetime | None = None, sealed: bool = False, shows: bool = False
+    definition: Mapping[str, Any],
+    *,
+    as_of: datetime | None = None,
+    sealed: SealedElements | None = None,
+    shows: bool = False,
 ) -> View:
     """The typed tree of a ViewDefinition; `as_of`, `sealed` and `shows` are those of `compile_view`.
 
@@ -150,22 +156,6 @@ def _is_text(value: str) -> bool:
 def _is_number(value: float | Decimal) -> bool:
     number = Decimal(str(value))
     return number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
-
-
-def _goes_down(node: Expression) -> bool:
-    """Whether a path leads from its focus to what is inside it, so that to follow it again and again comes to an end."""
-    down = False
-    while isinstance(node, (Child, Filter, At, Slice)):
-        down = down or isinstance(node, Child)
-        node = node.of
-    return down and isinstance(node, (Focus, Resource))
-
-
-def _from_any_item(node: Expression) -> Expression:
-    """The same path from whatever is in focus."""
-    if isinstance(node, (Child, Filter, At, Slice)):
-        return replace(node, of=_from_any_item(node.of))
-    return Focus()
 
 
 class _Reader:
@@ -267,7 +257,7 @@ class _Reader:
             scope = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None))
         elif directives:
             each = self.expression(item, where, directives[0], scope, each=True)
-            scope = replace(scope, focus=Focus(type=each.type))
+            scope = replace(scope, focus=focus_on(each))
         columns = tuple(
             self.column(column, f"{where}.column[{at}]", scope)
             for at, column in enumerate(self.objects(item.get("column"), f"{where}.column", _COLUMN_KEYS))
@@ -293,7 +283,7 @@ class _Reader:
             self.notes = []
             first = self.path(text, f"{where}[{at}]", scope)
             doubts.append(self.notes)
-            if not _goes_down(first):
+            if not goes_down(first):
                 problem = f"{text!r} does not lead from an item to what is in it"
                 self.fail(f"{where}[{at}]", problem, allowed="a path of elements, such as item")
             paths.append(first)
@@ -309,7 +299,7 @@ class _Reader:
         same = all(one is not None and one.type == first.type for one, first in zip(below, paths, strict=True))
         unknown = replace(scope, focus=Focus())
         return tuple(
-            _from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown)
+            from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown)
             for at, (text, path) in enumerate(zip(value, paths, strict=True))
         )
 

@@ -96,13 +96,48 @@ def is_a(type_: str, wanted: str) -> bool:
     return False
 
 
+def choice_key(name: str, type_: str) -> str:
+    """The JSON property of a choice element where its value is of a type."""
+    return name + type_[0].upper() + type_[1:]
+
+
+def properties(name: str, found: Element) -> tuple[str, ...]:
+    """The JSON properties that an element may be in."""
+    return tuple(choice_key(name, type_) for type_ in found.types) if found.choice else (name,)
+
+
 @cache
 def choice_of_property(parent: str, name: str) -> tuple[str, str] | None:
     """The choice and the type that a JSON property stands for: `valueQuantity` is (value, Quantity)."""
     for choice, found in elements_of(parent).items():
         for type_ in found.types if found.choice else ():
-            if name == choice + type_[0].upper() + type_[1:]:
+            if name == choice_key(choice, type_):
                 return choice, type_
+    return None
+
+
+def within(parent: str, name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The element that a JSON property stands for, and the types that it may hold; None: R4 has no such element."""
+    if chosen := choice_of_property(parent, name):
+        return chosen[0], (chosen[1],)
+    found = element(parent, name)
+    return None if found is None or found.choice else (name, found.types)
+
+
+def unknown_in(path: str) -> tuple[str, str | None] | None:
+    """What R4 does not have of a path such as "Observation.valueString", and what to write instead; None: it has all of it."""
+    holder, *names = path.split(".")
+    if not is_resource(holder):
+        close = difflib.get_close_matches(holder, all_types(), n=1)
+        return holder, close[0] if close else None
+    for name in names:
+        found = within(holder, name)
+        if found is None:
+            choice = element(holder, name)
+            return f"{holder}.{name}", f"one of {', '.join(properties(name, choice))}" if choice else nearest(
+                holder, name
+            )
+        holder = found[1][0]
     return None
 
 

@@ -15,6 +15,11 @@ SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')
 -- Condition: a value in the text is of an older key.
 {column}::text ~ %(older)s
 
+-- name: older_in_resource
+-- Condition: a value in the resource is of an older key, or it may have one that was not to be encrypted before. The configuration's
+-- paths are names, which are nothing else in a regular expression.
+({column}::text ~ %(older)s OR {column}::text ~ %(further)s)
+
 -- name: older_as_a_whole
 -- Condition: the content is of an older key.
 substring({column} FROM 1 FOR length(%(current)s::bytea)) <> %(current)s::bytea

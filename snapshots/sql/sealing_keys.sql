@@ -2,6 +2,10 @@
 -- The tenant's secret, as each key that was ever current has encrypted it.
 SELECT key_id, secret FROM sealing_key
 
+-- name: paths
+-- What is encrypted beside what identifies people, since a configuration once named it.
+SELECT DISTINCT unnest(paths) FROM sealing_key
+
 -- name: shut_out
 -- Let no run begin until the end of the transaction.
 LOCK TABLE run IN SHARE MODE
@@ -13,6 +17,10 @@ SELECT EXISTS (SELECT FROM run)
 -- name: keep
 -- Keep the secret, encrypted with a key.
 INSERT INTO sealing_key (key_id, secret) VALUES (%(key)s, %(secret)s) ON CONFLICT DO NOTHING
+
+-- name: keep_paths
+-- Remember the paths with each key, so that whichever stays knows them.
+UPDATE sealing_key SET paths = %(paths)s
 
 -- name: may_keep
 -- Whether this login may add a key.

@@ -276,6 +276,35 @@ def test_the_unset_variable_of_one_connection_does_not_hide_what_is_found_of_ano
     assert "connections.c: neither cohort nor group" in shown.out
 
 
+@pytest.mark.parametrize(
+    ("path", "found", "instead"),
+    [
+        ("Observation.notes", ": R4 has no Observation.notes", "note"),
+        ("Observaton.note", ": R4 has no Observaton", "Observation"),
+        ("Observation.value", ": R4 has no Observation.value", "one of valueQuantity, valueCodeableConcept, "),
+        ("Patient.contact.gender", "", "another element: "),
+    ],
+)
+def test_a_path_that_would_encrypt_nothing_is_a_problem(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    found: str,
+    instead: str,
+) -> None:
+    monkeypatch.setenv("GOOD", "ab" * 21 + "a=")
+    told = problems(tmp_path, f'[encryption]\nkeys = {{ a = "env:GOOD" }}\npaths = ["{path}"]\n', capsys)
+    assert told["encryption.paths"][0] == f"'{path}'{found}"
+    assert told["encryption.paths"][1].startswith(instead)
+
+
+def test_a_path_of_r4_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOD", "ab" * 21 + "a=")
+    paths = '["Observation.valueString", "Observation.component.valueString", "Questionnaire.item.text"]'
+    assert call(write(tmp_path, f'[encryption]\nkeys = {{ a = "env:GOOD" }}\npaths = {paths}\n')) == 0
+
+
 def test_each_key_of_the_store_is_read_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

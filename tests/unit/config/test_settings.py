@@ -329,3 +329,14 @@ def test_who_sees_what_is_encrypted_is_a_role_that_there_is_and_nothing_is_maske
         "encryption.shown_to": ("'cure'", "a role of [roles]: care")
     }
     assert set(problems_in(tmp_path, "[encryption]\nshown_to = []\n" + SMALLEST)) == {"encryption.shown_to"}
+
+
+def test_what_else_is_encrypted_is_an_element_s_path_and_needs_keys(tmp_path: Path) -> None:
+    told = '[encryption]\nkeys = {{ k1 = "env:KEY" }}\npaths = [{}]\n' + SMALLEST
+    assert load(tmp_path, told.format('"Observation.note"')).encryption.paths == {"Observation.note"}
+    assert load(tmp_path, SMALLEST).encryption.paths == frozenset()
+    for wrong in ("Observation", "note", "Observation.value[x]", "Observation.contained", "Patient.meta.tag"):
+        assert [path.partition(".paths")[0] for path in problems_in(tmp_path, told.format(f'"{wrong}"'))] == [
+            "encryption"
+        ]
+    assert set(problems_in(tmp_path, '[encryption]\npaths = ["Observation.note"]\n' + SMALLEST)) == {"encryption.paths"}

@@ -1,0 +1,141 @@
+"""Paths of a configuration that are encrypted too: in the store ciphertext, in exports what a plain store gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exports.delivery.destination import LocalFolder
+from exports.errors import ViewError
+from exports.plan import ExportRequest
+from exports.run import export
+from snapshots.sealed_values import Keyring
+from snapshots.selection import Selection
+from snapshots.store import Store
+from tests.fix_store import opened_store
+from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file
+from tests.integration.snapshots.stored import rows
+
+pytestmark = pytest.mark.anyio
+
+KEYS = Keyring(current="k1", keys={"k1": b"1" * 32})
+PATHS = frozenset(
+    {"Observation.note", "Observation.valueString", "Observation.component.valueString", "Condition.note.text"}
+)
+MORE = replace(KEYS, paths=PATHS)
+SECRETS = ("ill", "angry", "worse", "hidden", "within")
+OBSERVATION: dict[str, Any] = {
+    "resourceType": "Observation",
+    "id": "o1",
+    "status": "final",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}], "text": "weight"},
+    "subject": {"reference": "Patient/p1"},
+    "note": [
+        {"text": "ill"},
+        {"authorString": "hidden", "_text": {"extension": [{"url": "x", "valueString": "hidden"}]}},
+    ],
+    "valueString": "angry",
+    "component": [{"code": {"text": "shown"}, "valueString": "worse"}],
+    "contained": [{"resourceType": "Condition", "id": "c", "note": [{"text": "within", "time": "2020"}]}],
+}
+CHART = [patient("p1"), OBSERVATION]
+
+
+async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=LocalFolder(out), formats=formats, views=views), snapshot)
+    return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
+
+
+def secrets_in(url: str) -> set[str]:
+    (body,) = rows(url, "SELECT body::text FROM resource WHERE resource_type = 'Observation'")[0]
+    return {one for one in SECRETS if one in body}
+
+
+async def test_what_a_path_names_is_ciphertext_in_the_store_and_exports_are_those_of_a_plain_one(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url, "plain") as plain, opened_store(store_url, keyring=MORE) as sealed:
+        for store in (plain, sealed):
+            await fill(store, CHART)
+        expected = await exported(plain, tmp_path / "plain", "ndjson", "csv")
+        found = await exported(sealed, tmp_path / "sealed", "ndjson", "csv")
+    assert secrets_in(store_url) == set()
+    assert rows(store_url, "SELECT body -> 'contained' -> 0 -> 'note' -> 0 ->> 'time' FROM resource_observation") == [
+        ("2020",)
+    ]
+    assert {name for name in expected if found[name] != expected[name]} == set()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "note.text.first() = 'ill'",
+        "note.where(text = 'ill').exists()",
+        "note.author.ofType(string).first().upper()",
+        "value.ofType(string).upper()",
+        "component.value.ofType(string).first().lower()",
+    ],
+)
+async def test_a_view_that_computes_with_a_path_s_elements_is_refused(
+    store_url: str, tmp_path: Path, path: str
+) -> None:
+    view = view_file(tmp_path, "computing", {"name": "x", "path": path}, resource="Observation")
+    async with opened_store(store_url, keyring=MORE) as store:
+        await fill(store, CHART)
+        with pytest.raises(ViewError, match="is encrypted in this store, so SQL cannot read it"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+async def test_a_path_of_a_contained_resource_is_out_of_a_view_s_reach(store_url: str, tmp_path: Path) -> None:
+    view = view_file(
+        tmp_path,
+        "within",
+        {"name": "x", "path": "contained.ofType(Condition).note.text.first()"},
+        resource="Observation",
+    )
+    async with opened_store(store_url, keyring=MORE) as store:
+        await fill(store, CHART)
+        with pytest.raises(ViewError, match="'note' of a Condition within Observation is encrypted"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+async def test_what_no_path_names_can_be_computed_with(store_url: str, tmp_path: Path) -> None:
+    columns = [
+        {"name": "code", "path": "code.coding.where(system = 'http://loinc.org').code.first().lower()"},
+        {"name": "noted", "path": "note.count()"},
+        {"name": "note", "path": "note.text.first()"},
+    ]
+    view = view_file(tmp_path, "computing", *columns, resource="Observation")
+    async with opened_store(store_url, keyring=MORE) as store:
+        await fill(store, CHART)
+        await exported(store, tmp_path / "out", "csv", views=(view,))
+    assert table_of(tmp_path / "out" / "computing.csv.gz") == [{"code": "29463-7", "noted": "2", "note": "ill"}]
+
+
+async def test_a_path_that_is_added_later_is_encrypted_by_a_rotation_and_by_that_alone_once(
+    store_url: str, tmp_path: Path
+):
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, CHART)
+        before = await exported(store, tmp_path / "before", "ndjson")
+    assert secrets_in(store_url) == set(SECRETS)
+    async with opened_store(store_url, keyring=MORE) as store:
+        assert (await store.rotate()).rows == {"resource": 1}
+        assert secrets_in(store_url) == set()
+        assert (await store.rotate()).rows == {}
+        assert await exported(store, tmp_path / "after", "ndjson") == before
+
+
+async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no_more(store_url: str, tmp_path: Path):
+    view = view_file(tmp_path, "computing", {"name": "x", "path": "note.text.first() = 'ill'"}, resource="Observation")
+    async with opened_store(store_url, keyring=MORE):
+        pass
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, CHART)
+        assert secrets_in(store_url) == set()
+        with pytest.raises(ViewError, match="is encrypted in this store"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
