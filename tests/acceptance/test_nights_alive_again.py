@@ -15,6 +15,7 @@ from tests.histories.steps import (
     Ask,
     Drop,
     DropPatient,
+    Join,
     Merge,
     Restore,
     Site,
@@ -172,3 +173,13 @@ def test_n72_a_row_that_was_deleted_made_anew_dated_anew_and_moved_is_each_night
     for night in (deleted, same_again, meta_alone, of_another, quiet):
         assert (night.status, night.holes, night.evidence) == ("complete", set(), {})
     nights.end()
+
+
+def test_rows_that_come_under_the_id_of_a_deleted_patient_whom_the_group_still_names_are_found(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), incremental=False))
+    nights.happens(P1, P2, Q1, Join("A", "p1"), Join("A", "p2"))
+    nights.sync()
+    nights.happens(DropPatient("p1"))
+    assert nights.sync().dead == {"Patient/p1"}
+    nights.happens(O1)
+    assert nights.sync().live == {"Patient/p2", "Observation/q1", "Observation/o1"}

@@ -146,9 +146,9 @@ class _Crawl:
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
         further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory
-        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - frozenset(
-            request.named_patients
-        )
+        # whom a list or a Group names today is searched for, deleted or not: rows may still come under that id
+        named = frozenset(cohort.patients if cohort.of_group else request.named_patients)
+        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - named
         await run.keep_notes()
         run.progress.units = await run.store.plan(
             chain(
