@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -44,6 +45,21 @@ SECRET_KEYS = (
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
 _PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq accepts a password there too
+
+# pydantic's kinds of error -> what is allowed, in words of TOML
+_WANTED = {
+    "string_type": "text, in quotes",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false, without quotes"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number, without quotes"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number, without quotes"),
+    "finite_number": "a number that is not infinite",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table, such as {{ key = value }}"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list, such as [ value, value ]"),
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 Named = TypeVar("Named", bound=Source)
@@ -205,6 +221,8 @@ def shown(key: str, value: object) -> str:
     """Return a value as a message may quote it: shortened, and not quoted at all if it may be a secret."""
     if any(word in key for word in SECRET_KEYS) and value is not None:
         return f"a {type(value).__name__}, not shown because it may be a secret"
+    if isinstance(value, date | time):
+        return value.isoformat()
     text = repr(_without_credentials(value) if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 
@@ -349,10 +367,11 @@ def problems_of(
             case "tuple_type" if isinstance(one["input"], str):
                 words = [word for word in re.split(r"[,;\s]+", one["input"]) if word]
                 yield Problem(where, found, f"a list: {as_list(words)}")
-            case "string_type" if isinstance(one["input"], int | float):
-                yield Problem(where, found, "text, in quotes")
             case "is_instance_of" if "SecretRef" in one["msg"]:
                 yield Problem(where, found, ALLOWED)
+            case kind if kind in _WANTED:
+                whole = {name: int(one) for name, one in context.items() if isinstance(one, float) and one.is_integer()}
+                yield Problem(where, found, _WANTED[kind].format(**{**context, **whole}))
             case _:
                 yield Problem(where, found, one["msg"][0].lower() + one["msg"][1:])
 

@@ -20,6 +20,8 @@ DOUBLE_QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033"
 SINGLE_QUOTES = "\u2018\u2019\u201a\u201b\u2039\u203a\u2032"
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _ESCAPE = re.compile(r'\\(["\\bfnrt]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})')
+_HEADER = re.compile(r"\s*\[(?P<array>\[?)\s*(?P<name>[\w.\"' -]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"\s*(?P<name>[\w.-]+)\s*=")
 _MULTI_LINE = ('"""', "'''")
 
 
@@ -35,7 +37,7 @@ def tree_of(raw: bytes) -> tuple[dict[str, Any], list[Problem]]:
     try:
         return tomllib.loads(text), []
     except tomllib.TOMLDecodeError as exc:
-        accidents = list(_accidents(text))
+        accidents = list(_accidents(text)) or list(_repetitions(text))
         return {}, accidents or [Problem(THE_FILE, str(exc), "TOML, see https://toml.io")]
 
 
@@ -66,6 +68,27 @@ def _accidents(text: str) -> Iterator[Problem]:
             )
         if found is not None:
             yield Problem(f"line {number}", *found)
+
+
+def _repetitions(text: str) -> Iterator[Problem]:
+    """Yield what is named a second time: TOML takes each table, and each key of a table, once."""
+    first: dict[tuple[str, str], int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = re.sub(r"[\s\"']", "", header["name"])
+            if header["array"]:  # each is a table of its own
+                table += f"[{number}]"
+            named, found = (table, ""), f"the table [{table}] a second time"
+            allowed = "each table once: put all its keys below the first"
+        elif key := _KEY.match(line):
+            named, found = (table, key["name"]), f"the key {key['name']} a second time"
+            allowed = "each key of a table once"
+        else:
+            continue
+        if named in first:
+            yield Problem(f"line {number}", f"{found}, after line {first[named]}", allowed)
+        first.setdefault(named, number)
 
 
 def _scanned(line: str) -> tuple[str, bool]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from connectors.fhir.former_keys import placed
 
@@ -35,7 +35,16 @@ NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 class _Group(BaseModel):
     """Frozen; an unknown or mistyped field is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` where a number is wanted: pydantic takes it for 1."""
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and (wanted in {int, float} or {int, float} & set(get_args(wanted))):
+            raise ValueError("a number, without quotes")
+        return value
 
 
 class LoginProfile(_Group):

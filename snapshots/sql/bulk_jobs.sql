@@ -66,6 +66,9 @@ SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
 WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND u.run < %(run)s AND u.kind = 'file' AND u.records > 0
     AND u.resource_type <> '*'
 EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'file' AND records > 0
+-- a file whose type the manifest does not say may have brought what came
+EXCEPT SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+    AND EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'file' AND resource_type = '*' AND records > 0)
 ORDER BY resource_type
 
 -- name: planned_files

@@ -64,6 +64,18 @@ def test_a_night_of_a_misspelt_output_fails_and_buries_nobody(site: Site) -> Non
     assert len(site.exported()) == 4
 
 
+def test_what_came_in_a_file_whose_type_is_not_said_did_not_stay_away(site: Site) -> None:
+    with small_server() as small:
+        export = Export(small)
+        site.connect(small.served)
+        site.sync()
+        files = export.listed("Patient", "Condition")
+        export.more = {"output": [{"url": files[0]["url"]}, files[1]]}
+        assert site.sync()["runs"][0]["notes"] == []
+        export.more = {"output": [{"url": files[0]["url"]}]}
+        assert "earlier exports brought Condition, but" in str(site.sync()["runs"][0]["notes"])
+
+
 PAGE = (404, b"<!DOCTYPE html><html><body>404 Not Found</body></html>", {"Content-Type": "text/html"})
 FIREWALL = (403, b"<html><head><title>Request Rejected</title></head></html>", {"Content-Type": "text/html"})
 GATEWAY = (404, {"message": "no Route matched with those values"}, {"Content-Type": "application/json"})

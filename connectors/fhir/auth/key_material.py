@@ -48,6 +48,10 @@ PUBLIC = (
     "the connection's key is a public key, which cannot sign: give the private key that belongs to it, as PEM, JWK or "
     "JWKS; the public one is for the EHR"
 )
+NOT_FOR_SIGNING = (
+    "the connection's key says of itself that it is not for signing (its `use`, `key_ops` or `alg`): give the key that was made "
+    "for signing, or choose it by `kid`"
+)
 _OTHER_KIND = "the connection's key is neither an RSA nor an EC key: EHRs take RSA (RS384) or EC P-384 (ES384)"
 CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 
@@ -154,7 +158,7 @@ def _from_json(text: str, choice: _Choice) -> jwk.Key:
     if entries and all(entry.get("kty") == _SYMMETRIC for entry in entries):
         raise AuthError(_OTHER_KIND)
     private = [entry for entry in entries if _PRIVATE_MEMBER in entry]
-    if entries and not private:
+    if entries and not private and any("kty" in entry for entry in entries):
         raise AuthError(
             "the connection's key contains only public keys, which cannot sign: give the JWK or JWKS with its "
             "private members (`d`); the public one is for the EHR"
@@ -209,7 +213,12 @@ def _jwks_in(text: str) -> Iterator[dict[str, Any]]:
 def _of_jwk(entry: dict[str, Any]) -> jwk.Key:
     if entry.get("kty") == "RSA" and isinstance(entry.get("n"), str):
         _check_size(_bits(entry["n"]))
-    key = _imported(jwk.import_key, entry)
+    try:
+        key = _imported(jwk.import_key, entry)
+    except AuthError:
+        if _is_for_something_else(entry):
+            raise AuthError(NOT_FOR_SIGNING) from None
+        raise
     if not isinstance(key, jwk.RSAKey | jwk.ECKey):
         raise AuthError(_OTHER_KIND)
     return key

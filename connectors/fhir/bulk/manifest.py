@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from config.resource_types import RESOURCE_TYPES
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.json_answers import (
@@ -62,6 +63,7 @@ _NAMES = frozenset(
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
 _ENTRY = msgspec.json.Decoder(_Entry)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_IN_ANY_CASE = {name.lower(): name for name in RESOURCE_TYPES}
 _NOTHING = frozenset({b"", b"null", b"{}"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -94,10 +96,12 @@ class Manifest:
         for name, _ in LISTS:
             for position, entry in enumerate(self.entries.get(name, ()), start=1):
                 said = _word(entry.type)
-                usable = isinstance(said, str) and _TYPE.fullmatch(said) is not None and not self.proofs.organized
+                type_ = said.strip() if isinstance(said, str) else ""
+                type_ = _IN_ANY_CASE.get(type_.lower(), type_)
+                usable = _TYPE.fullmatch(type_) is not None and not self.proofs.organized
                 # of errors it counts the resources that failed (smart-bulk-data-server), and not the lines
                 count = None if name in _OF_ERRORS else count_from(_word(entry.count))
-                yield ListedFile(name, position, said if usable else "*", count, _url(entry))
+                yield ListedFile(name, position, type_ if usable else "*", count, _url(entry))
 
     def units(
         self, *, besides: Collection[tuple[str, int]] = (), after: Mapping[str, int] | None = None
@@ -249,7 +253,7 @@ def _listed(text: bytes, name: str) -> tuple[list[_Entry], int]:
     if not _begins_list(text):
         if text.startswith(b"{") or not _word(text):
             return [], 0
-        raise ProtocolError(f"The export's manifest has a `{name}` that is not a list; {_SYNC_AGAIN}.")
+        raise ProtocolError(f"In the export's manifest, `{name}` is not a list; {_SYNC_AGAIN}.")
     entries, strangers = _entries(text if text.startswith(b"[") else b"[" + text + b"]")
     return [entry for entry in entries if _url(entry) or count_from(_word(entry.count)) != 0], strangers
 

@@ -6,10 +6,9 @@ judged by its own Content-Type: an OperationOutcome is not a document (vendor-fa
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,6 +17,7 @@ from yarl import URL
 
 from connectors.core.pipeline import Emit, Fetched
 from connectors.documents.reading import DocumentReader
+from connectors.fhir.base64_content import base64_content
 from connectors.fhir.endings import ending_of, says_not_found
 from connectors.fhir.errors import (
     BudgetExhaustedError,
@@ -179,8 +179,8 @@ class AttachmentFetcher:
     def _unwrapped(self, binary: dict[str, Any], accept: str) -> tuple[bytes, str]:
         data, content_type = binary.get("data", ""), binary.get("contentType")
         try:
-            content = b64decode("".join(str(data).split()), validate=True)
-        except (binascii.Error, ValueError):
+            content = base64_content(str(data))
+        except ValueError:
             raise ProtocolError(f"{_TEMPLATE}: the Binary's data is not base64.") from None
         if len(content) > self._profile.attachments.max_bytes:
             raise _TooLargeError
@@ -309,4 +309,5 @@ def doubts(content: bytes, size: int | None, claimed_hash: str | None) -> str | 
         wrong.append("size")
     if claimed_hash and claimed_hash.strip() not in (b64encode(digest.digest()).decode(), digest.hexdigest()):
         wrong.append("hash")
-    return f"its {' and '.join(wrong)} differ from what the resource says" if wrong else None
+    differs = "differs" if len(wrong) == 1 else "differ"
+    return f"its {' and '.join(wrong)} {differs} from what the resource says" if wrong else None

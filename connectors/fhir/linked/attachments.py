@@ -6,8 +6,7 @@ judged by `attachment_fetch`, text is read by `documents`. A document is kept wh
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from connectors.core.drain import fetch_pending
 from connectors.documents.reading import DocumentReader
+from connectors.fhir.base64_content import base64_content
 from connectors.fhir.linked.attachment_fetch import NO_MEDIA_TYPE, AttachmentFetcher, doubts, media_type_of, place_of
 from connectors.fhir.linked.attachment_finder import PATHS
 from connectors.fhir.profile import VendorProfile
@@ -141,8 +141,8 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
     if _is_left_out(use.content_type, profile.attachments.types):
         return Document(*place, "unwanted")
     try:
-        content = b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError):
+        content = base64_content(data)
+    except ValueError:
         return Document(*place, "missing", "its data is not base64")
     if not content:
         return Document(*place, "empty")

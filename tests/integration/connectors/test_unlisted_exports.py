@@ -412,7 +412,7 @@ async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> 
     async with export_server(polls=[manifest(*TYPES, deleted="none")]) as server:
         report = await server.sync(store, types=TYPES)
     assert report.status == "failed"
-    assert "`deleted` that is not a list" in (report.error or "")
+    assert "`deleted` is not a list" in (report.error or "")
 
 
 # -- polls

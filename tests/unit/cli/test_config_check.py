@@ -123,6 +123,27 @@ def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passp
     assert call(write(tmp_path, opened)) == 0
 
 
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("limits.max_concurrency = true", "a number, without quotes"),
+        ("limits.max_concurrency = 'three'", "a whole number, without quotes"),
+        ("limits.max_concurrency = 2.5", "a whole number, without quotes"),
+        ("limits.max_concurrency = 0", "at least 1"),
+        ("retry.base_s = 0", "more than 0"),
+        ("retry.base_s = inf", "a number that is not infinite"),
+        ("retry.base_s = [1]", "a number, without quotes"),
+        ("http.cookies = 3", "true or false, without quotes"),
+        ("links.rewrite_origins = 1", "a table, such as { key = value }"),
+    ],
+)
+def test_an_override_of_another_type_is_answered_in_words_of_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, allowed: str
+) -> None:
+    found = problems(tmp_path, site('auth = "none"', f"profile = {{ {override} }}"), capsys)
+    assert [said[1] for said in found.values()] == [allowed]
+
+
 def test_a_key_that_cannot_sign_the_algorithm_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.json").write_text(KEY)
     found = problems(tmp_path, site('client_id = "a"', 'alg = "RS384"', 'key = "file:key.json"'), capsys)

@@ -34,6 +34,10 @@ def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
         ('group = "Group/x"', "connections.site.group", 'the id alone: "x"'),
         ('group = "a b"', "connections.site.group", "without blanks"),
         ("group = 17", "connections.site.group", "text, in quotes"),
+        ("group = ['x']", "connections.site.group", "text, in quotes"),
+        ("group = 2020-01-31", "connections.site.group", "text, in quotes"),
+        ("types = 5", "connections.site.types", "a list, such as [ value, value ]"),
+        ("bulk = 'fast'", "connections.site.bulk", "a table, such as { key = value }"),
         ('auth = "none"\nclient_id = "env:EHR_CLIENT"', "connections.site.client_id", "the value itself"),
         ('cohort_system = "file:system.txt"', "connections.site.cohort_system", "the value itself"),
         (
@@ -65,6 +69,12 @@ def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
         ("[connections.site]\nx = 'a' \u2013", "line 2", "typographic dash"),
         ('[connections.site]\nkey = "file:C:\\keys\\epic.pem"', "line 2", "a backslash in double quotes"),
         ('[connections.site]\ncohort = "file:lists\\"\n', "line 2", "a backslash in double quotes"),
+        ("[store]\n\n[ store ]", "line 3", "the table [store] a second time, after line 1"),
+        (
+            "[connections.a]\nmode = 'bulk'\n[x]\nmode = 1\nmode = 2",
+            "line 5",
+            "the key mode a second time, after line 4",
+        ),
     ],
 )
 def test_a_text_that_is_no_toml_is_answered_with_the_line_and_what_was_done_there(

@@ -133,7 +133,7 @@ def test_of_several_keys_one_for_signing_is_taken(says: dict) -> None:
     assert load_signing_key(material, PROFILE, kid=None, alg=None).kid == "s"
 
 
-@pytest.mark.parametrize("says", [*FOR_ENCRYPTION, {"alg": "RSx"}])
+@pytest.mark.parametrize("says", [*FOR_ENCRYPTION, {"alg": "RSx"}, {"use": "enc", "key_ops": ["sign"]}])
 def test_a_key_that_is_not_for_signing_is_told_when_it_is_read(says: dict) -> None:
     with pytest.raises(AuthError, match=r"not for signing|cannot sign RS"):
         load_signing_key(json.dumps(as_jwk(RSA, **says)), PROFILE, kid=None, alg=None)
@@ -161,6 +161,7 @@ UNUSABLE = {
     "base64 of words": (lambda: b64("not a key at all"), "neither PEM"),
     "empty list": (lambda: "[]", "no private key"),
     "a number": (lambda: "[7]", "no private key"),
+    "JWK in something else": (lambda: json.dumps({"key": as_jwk(EC)}), "no private key"),
 }  # fmt: skip
 
 

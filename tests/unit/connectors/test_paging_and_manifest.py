@@ -203,10 +203,16 @@ def test_what_entries_hold_beside_a_files_address_is_not_built() -> None:
     assert (unit.resource_type, unit.detail.get("count")) == ("*", None)
 
 
-@pytest.mark.parametrize("said", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "observation", "Patient ", 7])
+@pytest.mark.parametrize("said", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "obs", 7])
 def test_a_type_that_is_no_fhir_name_is_unknown_and_never_shown(said: object) -> None:
     (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
     assert unit.resource_type == "*"
+
+
+@pytest.mark.parametrize("said", ["Observation", "observation", " OBSERVATION "])
+def test_a_type_is_known_in_any_case_and_with_blanks_around_it(said: str) -> None:
+    (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
+    assert unit.resource_type == "Observation"
 
 
 NOTHING = {"transactionTime": "2026-01-01T00:00:00Z", "request": "r", "requiresAccessToken": False}
