@@ -11,9 +11,9 @@ SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 
 -- name: classify
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
--- positions in the batch, what needs no write (the same content, or one that its way has given of this version), what is older than what is known, and what is
--- stored but differs (with the stored lastUpdated and versionId where this run has already received the resource). Evidence counts
--- as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id.
+-- positions in the batch, what needs no write (the same content, or one that its way has given of this version), what is older than
+-- what is known, and what is stored but differs (with the stored lastUpdated and versionId where this run has already received the
+-- resource). Evidence counts as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id.
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
         WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
@@ -82,8 +82,8 @@ WHERE r.first_way IS DISTINCT FROM s.way
 ON CONFLICT DO NOTHING
 
 -- name: has_evidence
--- Whether anything stands open about a row of this connection, and whether contents of one version are known that one way gave together, or
--- that ways give otherwise than others.
+-- Whether anything stands open about a row of this connection, and whether contents of one version are known that one way gave
+-- together, or that ways give otherwise than others.
 SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s),
     EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s)
 
