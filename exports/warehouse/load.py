@@ -187,8 +187,11 @@ def _check_standing(
             if same
             else "was loaded by another version of the view, or for other connections or patients"
         )
-        named = f"name run {held.run}, or " if held is not None and same and held.run != wanted.run else ""
-        raise WarehouseError(f"{name} in {target} {why}: {named}load it whole, without --changed-since")
+        instead = "load it whole, without --changed-since"
+        if held is not None and same and held.run != wanted.run:
+            ended = "" if target.at_once else f"end a load that broke off after this table with --as-of {held.run}, or "
+            instead = f"name run {held.run}, or {ended}{instead}"
+        raise WarehouseError(f"{name} in {target} {why}: {instead}")
 
 
 def _retyped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -41,9 +41,11 @@ OBSERVATION = {
 }
 
 
-async def load(store: Store, lake: Path | str, *views: str, since: int | None = None, **more: Any) -> Loaded:
+async def load(
+    store: Store, lake: Path | str, *views: str, since: int | None = None, as_of: int | None = None, **more: Any
+) -> Loaded:
     request = WarehouseRequest(into=DeltaFolder(str(lake)), views=views, **more)
-    async with store.snapshot(Selection(changed_since=since)) as snapshot:
+    async with store.snapshot(Selection(changed_since=since, as_of=as_of)) as snapshot:
         return await load_warehouse(request, snapshot)
 
 
@@ -107,7 +109,13 @@ async def test_a_load_that_breaks_off_between_two_tables_goes_on(
     new = [("a", "female"), ("b", "female")]
     (lake / "second" / "_delta_log" / "00000000000000000001.json").rmdir()
     assert (rows(lake, "first", "key", "gender"), rows(lake, "second", "key", "gender")) == (new, [("a", "male")])
-    done = await load(store, lake, *views, since=before.left_by)
+    await fill(store, [patient("c", gender="male")])
+    left = (before.left_by or 0) + 1
+    with pytest.raises(
+        WarehouseError, match=rf"name run {left}, or end a load that broke off .* with --as-of {left}, or load"
+    ):
+        await load(store, lake, *views, since=before.left_by)
+    done = await load(store, lake, *views, since=before.left_by, as_of=left)
     assert [(one.name, one.rows) for one in done.tables] == [("first", 0), ("second", 2)]
     assert (rows(lake, "first", "key", "gender"), rows(lake, "second", "key", "gender")) == (new, new)
     assert (commits(lake, "first"), commits(lake, "second")) == (2, 2)
