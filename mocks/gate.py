@@ -32,7 +32,7 @@ class Gate:
         self._ehr = ehr
         self._classify = ehr.layout.classifier(STORE_PATH)
         self._pipe_free_at = 0.0
-        self._allowance = ehr.config.max_requests_per_s or 0.0
+        self._allowance = max(ehr.config.max_requests_per_s or 0.0, 1.0)
         self._allowed_at = time.monotonic()
         config = ehr.config
         self._quota = None if config.quota is None else WindowQuota(config.quota, config.quota_window_s)

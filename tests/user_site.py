@@ -13,6 +13,7 @@ import functools
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -56,6 +57,11 @@ class Done:
     @property
     def json(self) -> Any:
         return json.loads(self.stdout)
+
+    @property
+    def remarks(self) -> str:
+        """What it told beside its waits: on a busy machine anything may take the two seconds after which a wait is told."""
+        return re.sub(r"^[^\n]* \(\d+ s\)\n", "", self.stderr, flags=re.MULTILINE)
 
 
 class Site:

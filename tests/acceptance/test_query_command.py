@@ -24,7 +24,7 @@ def test_the_query_of_the_page_runs_as_it_stands_there(site: Site) -> None:
         site.sync()
         patients = source(served, ["Patient"]).values()
     done = site.run("query", "count.sql")
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, done.remarks) == (0, "")
     counted = {row["gender"]: int(row["n"]) for row in csv.DictReader(io.StringIO(done.stdout))}
     assert counted == {
         one: sum(row["gender"] == one for row in patients) for one in {row["gender"] for row in patients}

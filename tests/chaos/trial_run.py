@@ -33,13 +33,14 @@ PROFILE = {
     "retry.base_s": 0.01,
     "retry.cap_s": 0.05,
     "retry.after_cap_s": 0.05,
-    "http.connect_timeout_s": 5,
-    "http.read_timeout_s": 0.7,
+    "http.connect_timeout_s": 60,
     "limits.breaker_open_s": 0.1,
     "login.refused_waits_s": [0, 0],
     "kickoff.wait_s": 5,
     "kickoff.again_s": 0.2,
 }
+# how long an answer may keep a run waiting: while some never come, not long; else as long as a busy machine takes for one
+WITH_FAULTS_S, WITHOUT_S = 0.7, 60
 # what may be under way when a process is killed: requests on the wire, and answers that wait for company before they are
 # written (0.2 s at 40 ms each) or in the hands of workers
 IN_FLIGHT = {"epic": 60, "va": 60, "cerner": 20 * 10 + 40, "allscripts": 60, "generic": 10 * 10 + 20}
@@ -99,18 +100,22 @@ class TrialRun:
         self._postgres = postgres
         self._folder = folder
         self.url = postgres.url()
-        site = Site(folder, self.url)
-        settings: dict[str, Any] = {"mode": trial.mode, "profile": {**PROFILE, **trial.profile}}
-        if trial.mode == "crawl" and trial.vendor in {"cerner", "allscripts"}:
-            (folder / "cohort.csv").write_text("\n".join(["patient_id", *served.patient_ids]))
-            settings |= {"group": None, "cohort": "file:cohort.csv"}
-        site.connect(served, **settings)
         self.outcome = Outcome(trial)
+
+    def _configure(self, read_timeout_s: float) -> None:
+        trial, served = self._trial, self._served
+        profile = {**PROFILE, "http.read_timeout_s": read_timeout_s, **trial.profile}
+        settings: dict[str, Any] = {"mode": trial.mode, "profile": profile}
+        if trial.mode == "crawl" and trial.vendor in {"cerner", "allscripts"}:
+            (self._folder / "cohort.csv").write_text("\n".join(["patient_id", *served.patient_ids]))
+            settings |= {"group": None, "cohort": "file:cohort.csv"}
+        Site(self._folder, self.url).connect(served, **settings)
 
     def run_all(self) -> Outcome:
         """The whole trial; raises ChaosError."""
         began = time.monotonic()
         changed = deleted = 0
+        self._configure(WITHOUT_S)
         if self._trial.earlier_night:
             if (code := self._run(None)) != 0:
                 raise ChaosError(f"a run without faults ended with {code}")
@@ -118,6 +123,7 @@ class TrialRun:
             self.outcome.codes.clear()
         for rule in self._trial.rules:
             self._served.faults.add(dict(rule))
+        self._configure(WITH_FAULTS_S)
         kills = {kill.run: kill for kill in self._trial.kills}
         for number in range(FAULTY_RUNS):
             code = self._run(kills.get(number))
@@ -125,6 +131,7 @@ class TrialRun:
                 break
         self.outcome.faults = self._served.faults.hits
         self._served.faults.clear()
+        self._configure(WITHOUT_S)
         for _ in range(FAULTLESS_RUNS):
             if self._run(None) == 0:
                 break

@@ -49,7 +49,7 @@ async def test_each_file_of_every_format_decrypts_to_what_a_plain_export_has_and
     readable = {path.name for path in sealed.iterdir()} - files.keys()
     assert readable == {"manifest.json", "datapackage.json", "data_dictionary.csv"}
     told = b"".join((sealed / name).read_bytes() for name in readable)
-    assert not [word for word in (b"Quill", b"1974", b"zebra") if word in told]
+    assert not [word for word in (b"Quill", b"1974-", b"zebra") if word in told]  # a checksum may have the digits
     assert manifest["encryption"] == {"format": "age-encryption.org/v1", "recipients": [str(identity.to_public())]}
     assert manifest["request"]["patients"] == {"count": 1}, "a few ids could be guessed by their checksum"
     package = json.loads((sealed / "datapackage.json").read_bytes())

@@ -86,11 +86,12 @@ def test_a_firewall_page_can_stand_in_for_an_answer(serve_ehr: ServeEhr) -> None
 
 
 def test_more_requests_a_second_than_allowed_are_throttled(serve_ehr: ServeEhr) -> None:
-    ehr = serve_ehr("generic", open=True, max_requests_per_s=5)
+    ehr = serve_ehr(
+        "generic", open=True, max_requests_per_s=0.0001
+    )  # so that no machine is slow enough to be allowed more
     with client(ehr) as http:
-        statuses = [http.get("Location/loc-1").status_code for _ in range(8)]
-    assert statuses[:5] == [200] * 5
-    assert 429 in statuses[5:]
+        statuses = [http.get("Location/loc-1").status_code for _ in range(3)]
+    assert statuses == [200, 429, 429]
 
 
 def test_a_quota_refuses_what_is_above_it_and_tells_what_is_left(serve_ehr: ServeEhr) -> None:
