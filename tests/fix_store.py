@@ -23,8 +23,8 @@ from snapshots.store import Store, open_store
 from tests.passing_postgres import passing_postgres
 
 OUTSIDE = "CHARTFERRY_TEST_POSTGRES"
-_OWN = f"cf_{os.getpid()}"  # test processes may share an outside server
-_TEMPLATE = f"{_OWN}_migrated"
+OWN = f"cf_{os.getpid()}"  # test processes may share an outside server
+_TEMPLATE = f"{OWN}_migrated"
 _numbers = itertools.count(1)
 
 TESTER = Actor(name="tester", origin="a test")
@@ -84,7 +84,7 @@ def _server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[str]:
     """URL of a server, and of a database of this process's own there."""
-    with _server() as url, database(url, _OWN) as own:
+    with _server() as url, database(url, OWN) as own:
         yield own
 
 
@@ -102,14 +102,20 @@ def migrated(store_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def store_url(store_server: str, migrated: str) -> Iterator[str]:
-    """URL of a database of this test's own, with the default tenant's schema and nothing in it."""
-    with database(store_server, f"{_OWN}_{next(_numbers)}", f"TEMPLATE {migrated} STRATEGY FILE_COPY") as url:
+def fresh_url(store_server: str, migrated: str) -> Iterator[str]:
+    """URL of a new database, with the default tenant's schema and nothing in it."""
+    with database(store_server, f"{OWN}_{next(_numbers)}", f"TEMPLATE {migrated} STRATEGY FILE_COPY") as url:
         yield url
 
 
 @pytest.fixture
+def store_url(fresh_url: str) -> str:
+    """URL of this test's database."""
+    return fresh_url
+
+
+@pytest.fixture
 async def store(store_url: str, anyio_backend: str) -> AsyncIterator[Store]:
-    """The default tenant's store on a database of this test's own."""
+    """The default tenant's store on this test's database."""
     async with opened_store(store_url) as ready:
         yield ready

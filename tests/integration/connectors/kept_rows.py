@@ -83,7 +83,7 @@ class KeptRows:
 
 
 @asynccontextmanager
-async def kept_rows(url: str, tenant: str = "default") -> AsyncIterator[KeptRows]:
-    """Open a tenant of the database at `url`."""
+async def kept_rows(url: str, tenant: str) -> AsyncIterator[KeptRows]:
+    """Open a tenant more of the database at `url`."""
     async with opened_store(url, tenant) as store:
         yield KeptRows(store, url, tenant)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from tests.integration.connectors.chart_lines import resource, to
-from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows, cut_off
 from tests.integration.connectors.runs import run
 from tests.integration.snapshots.stored import rows
 from tests.user_site import mock, reachable
@@ -20,12 +19,6 @@ from tests.user_site import mock, reachable
 pytestmark = pytest.mark.anyio
 
 STORED = "SELECT u.resource_id, u.place, u.state, a.content, a.text FROM attachment_use u LEFT JOIN attachment a USING (sha256)"
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def note(identity: str, *attachments: dict[str, Any]) -> bytes:

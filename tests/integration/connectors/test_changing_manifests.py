@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
     PATIENT,
@@ -29,12 +28,6 @@ FILES = {
     "o3": [ndjson(OBSERVATION.replace('"o1"', '"o3"'))],
 }
 ALL = {("Patient", "p1"), ("Observation", "o1"), ("Observation", "o2"), ("Observation", "o3")}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def listed(*names: str, signature: str = "", **more: Any) -> list[dict[str, Any]]:

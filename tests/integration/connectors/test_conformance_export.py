@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from connectors.fhir.run import CohortSource
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
     OUTCOME,
@@ -32,12 +31,6 @@ from tests.integration.connectors.wire import Seen
 pytestmark = pytest.mark.anyio
 
 BOTH = {("Patient", "p1"), ("Observation", "o1")}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 # -- kick-off

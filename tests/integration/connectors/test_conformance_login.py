@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,7 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 from joserfc import jwk, jwt
 
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import Answer, bearer, export_server, manifest, outcome
 from tests.integration.connectors.wire import Seen
 from tests.user_site import key_pair
@@ -19,12 +18,6 @@ from tests.user_site import key_pair
 pytestmark = pytest.mark.anyio
 
 PUBLIC = jwk.import_key(key_pair("generic").jwks["keys"][0])
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def form_of(login: Seen) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,19 +15,13 @@ from mocks.faults import Action, FaultRule, Match
 from mocks.mock_config import MockConfig
 from mocks.serving import Served, serve
 from tests.fix_ehr import small_data
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.nights import Nights
 from tests.user_site import key_pair
 
 pytestmark = pytest.mark.anyio
 DAY = timedelta(days=1)
 PATIENTS = ("pat-1", "pat-2", "pat-3")
-
-
-@pytest.fixture
-async def kept(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as rows:
-        yield rows
 
 
 def row(kind: str, identity: str, patient: str, at: str = "2026-01-01T00:00:00Z", **rest: Any) -> bytes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
     OUTCOME,
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.anyio
 
 FILES = 80
 NAMES = [f"f{n}" for n in range(FILES)]
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def listed(query: str = "") -> Answer:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from connectors.fhir.run import CohortSource
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import Answer, ExportServer, accepted, export_server, outcome
 
 pytestmark = pytest.mark.anyio
@@ -16,12 +15,6 @@ pytestmark = pytest.mark.anyio
 PATIENT_LEVEL, SYSTEM_LEVEL = "/fhir/Patient/$export", "/fhir/$export"
 IN_ORDER: dict[str, Any] = {"bulk.levels": ["group", "patient", "system", "patient-list"]}
 DECLARES_NOTHING = {"rest": [{"mode": "server", "resource": [{"type": "Patient"}]}]}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def levels(server: ExportServer) -> list[str]:

@@ -18,19 +18,13 @@ from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.runs import run
 from tests.user_site import mock, reachable
 
 pytestmark = pytest.mark.anyio
 
 DOWN = FaultRule(action=Action(status=503))
-
-
-@pytest.fixture
-async def kept(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as rows:
-        yield rows
 
 
 @pytest.fixture

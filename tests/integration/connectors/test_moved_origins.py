@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import OBSERVATION, PATIENT, Answer, accepted, export_server, manifest
 
 pytestmark = pytest.mark.anyio
 
 INSIDE = "http://localhost:1"
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def bulk(inside: str) -> dict[str, Any]:

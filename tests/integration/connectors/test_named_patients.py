@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from connectors.fhir.run import CohortSource
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
     PATIENT,
@@ -24,12 +23,6 @@ from tests.integration.connectors.scripted_export import (
 
 pytestmark = pytest.mark.anyio
 BY_NAME = {"bulk.levels": ["patient-list"]}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def named(server: ExportServer) -> list[list[str]]:

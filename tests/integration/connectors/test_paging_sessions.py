@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from connectors.fhir.run import CohortSource
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
 Fault = Callable[[RawServer, Asked], bytes | None]
 SMALL = {"retry.max_tries": 2, "retry.base_s": 0.01}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def on_page_two(kind: str, status: int, times: int) -> Fault:

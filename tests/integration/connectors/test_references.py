@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
 from mocks.faults import Action, FaultRule, Match
 from mocks.serving import Served
 from tests.integration.connectors.chart_lines import resource, to
-from tests.integration.connectors.kept_rows import KeptRows, cut_off, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows, cut_off
 from tests.integration.connectors.runs import run
 from tests.integration.snapshots.stored import rows
 from tests.user_site import mock, reachable
@@ -20,12 +19,6 @@ from tests.user_site import mock, reachable
 pytestmark = pytest.mark.anyio
 
 LAB = {"category": [{"coding": [{"code": "laboratory"}]}]}
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def chart(patient: str = "p1") -> list[bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from connectors.fhir.sync import CohortSource
@@ -15,12 +13,6 @@ from tests.user_site import key_pair, mock, reachable, written
 pytestmark = pytest.mark.anyio
 
 ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 @pytest.mark.parametrize("vendor", ALL_VENDORS)

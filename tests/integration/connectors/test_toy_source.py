@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,16 +19,10 @@ from snapshots.record import Quarantined, Record
 from snapshots.report import RunReport, RunScope
 from snapshots.unit import Unit, UnitKind, UnitResult, UnitState, unit_key
 from snapshots.witness import Way, WayScope
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 
 pytestmark = pytest.mark.anyio
 FOLDER = Way("folder", WayScope.EVERYTHING)
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def planned(folder: Path) -> Iterator[Unit]:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.raw_server import raw_server
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
 MANY = ("Account", "AllergyIntolerance", "CarePlan", "CareTeam", "Claim", "Composition", "Consent", "Coverage", "DeviceRequest",
         "Encounter", "Flag", "Goal", "Immunization", "Media")  # fmt: skip
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def said(notes: object) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from config.bulk_options import BulkOptions
-from tests.integration.connectors.kept_rows import KeptRows, kept_rows
+from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
     OBSERVATION,
     OUTCOME,
@@ -33,12 +32,6 @@ CODED = (
     '{{"resourceType":"OperationOutcome","issue":[{{"severity":"{severity}","code":"forbidden",'
     '"details":{{"coding":[{{"code":"{code}"}}]}}}}]}}'
 )
-
-
-@pytest.fixture
-async def store(store_url: str, anyio_backend: str) -> AsyncIterator[KeptRows]:
-    async with kept_rows(store_url) as kept:
-        yield kept
 
 
 def until_closed(*lines: str, **headers: str | None) -> Answer:

@@ -7,6 +7,7 @@ import pytest
 from snapshots.record import Batch
 from snapshots.store import Store
 from snapshots.witness import Deletion
+from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import FOOTPRINT, execute, full_run, live, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
@@ -135,11 +136,11 @@ async def test_equal_ids_of_types_and_connections_are_different_resources(store:
     ]
 
 
-async def test_the_lookups_of_a_batch_use_the_primary_key_on_a_table_without_statistics(store: Store, store_url: str):
-    execute(store_url, "ALTER TABLE resource_observation SET (autovacuum_enabled = off)")
-    async with await store.begin_run(scope()) as run:
+async def test_the_lookups_of_a_batch_use_the_primary_key_on_a_table_without_statistics(fresh_url: str):
+    execute(fresh_url, "ALTER TABLE resource_observation SET (autovacuum_enabled = off)")
+    async with opened_store(fresh_url) as store, await store.begin_run(scope()) as run:
         for part in range(4):
             await run.write(Batch(records=[record(f"{part}-{n}", n) for n in range(500)]))
         await run.finish(watermark=None, requests=0, retries=0)
     scans = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname = 'resource_observation'"
-    assert rows(store_url, scans) == [(0,)]
+    assert rows(fresh_url, scans) == [(0,)]
