@@ -6,7 +6,7 @@ not an empty one: what nobody can know makes the answer no Bundle, and what can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Entry(msgspec.Struct):
 
     resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
     link: msgspec.Raw = msgspec.Raw()  # of the entry's own: some servers write one each
+    response: msgspec.Raw = msgspec.Raw()  # of a batch or a history; seen in searches too
 
 
 class Bundle(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +46,7 @@ class Bundle(msgspec.Struct, forbid_unknown_fields=True):
     identifier: msgspec.Raw = msgspec.Raw()
     timestamp: msgspec.Raw = msgspec.Raw()
     signature: msgspec.Raw = msgspec.Raw()
-    issues: msgspec.Raw = msgspec.Raw()
+    issues: msgspec.Raw = msgspec.Raw()  # an OperationOutcome (R5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 BUNDLE_NAMES = frozenset(Bundle.__struct_fields__)
 _LINKS_WITHIN = 4096  # bytes after the entries
 _RESOURCE_NAMES = frozenset({"resource", "resourcetype"})
+_NOTHING = (b"", b"null")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -105,12 +107,33 @@ def _odd_bundle(body: bytes) -> Listed:
     next_pages = {name for name, found in objects.items() if found and links_from(members[name]).next_url}
     astray = [name for name, found in objects.items() if any(map(_holds_resource, found))]
     return Listed(
-        bundle=Bundle(**said, link=_raw(members.get("link")), links=_raw(members.get("links"))),
+        bundle=Bundle(
+            **said, **{name: _raw(members.get(name)) for name in ("link", "links", "issues") if name in members}
+        ),
         entries=[_entry(item) for item in items],
         astray=[members[name] for name in astray],
         doubtful=not items and any(found and name not in next_pages for name, found in objects.items()),
         more=bool(next_pages),
     )
+
+
+def outcomes_beside(listed: Listed, body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Where outcomes stand beside a Bundle's resources, and their text: `issues`, and `response.outcome` of entries."""
+    if bytes(listed.bundle.issues) not in _NOTHING:
+        yield "issues", bytes(listed.bundle.issues)
+    for number, entry in enumerate(listed.entries if b'"outcome"' in body else (), start=1):
+        if b'"outcome"' in (response := bytes(entry.response)):
+            outcome = _outcome(response)
+            if outcome not in _NOTHING:
+                yield f"entry {number}", outcome
+
+
+def _outcome(response: bytes) -> bytes:
+    """The outcome of an entry's response; a response that is none is taken for one, which nobody can read."""
+    try:
+        return members_of(response).get("outcome", b"")
+    except UnreadableJsonError:
+        return response
 
 
 def _may_have_two_links(body: bytes, bundle: Bundle) -> bool:

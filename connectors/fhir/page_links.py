@@ -2,7 +2,8 @@
 
 Where a link may lead is `transport.links`'.
 
-A page is the last only where its links say so in words that are known. What could be a next page in other words leaves a doubt.
+A page is the last only where its links say so in words that are known. A link with an address but no readable words may lead to
+the next page; other words leave a doubt.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _OTHERS = frozenset(
     ["self", "first", "last", "prev", "previous", "fhir-base", "base", "alternate", "canonical", "collection", "search",
      "up", "start", "current", "describedby", "help", "license", "about", "related", "via", "service-doc", "stylesheet"]
 )  # fmt: skip
+_ADDRESSES = frozenset({"url", "href"})
+_OF_LINKS = _ADDRESSES | {"relation", "rel"}
+_SEGMENTS = re.compile(r"[/#:]")
 _MOST_BYTES = 64 << 20
 _NONE = (b"", b"null", b"[]")
 _HEADER_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
@@ -56,6 +60,8 @@ def links_from(raw: bytes, plural: bytes = b"") -> Links:
             urls[url.strip() if isinstance(url, str) else ""] = None
         elif not relations or not relations <= _OTHERS:
             doubtful = True
+            if not relations and isinstance(link, dict) and not link.keys().isdisjoint(_ADDRESSES):
+                urls[""] = None
     there = [url for url in urls if url]
     if not urls:
         return Links(None, doubtful)
@@ -66,15 +72,20 @@ def next_from_header(value: str | None) -> str | None:
     """The URL of the next page that a Link header names (RFC 8288); None where it names none."""
     for target, parameters in _HEADER_LINK.findall(value or ""):
         words = " ".join(quoted or bare for quoted, bare in _HEADER_RELATION.findall(parameters))
-        if _NEXT in (_IANA.sub("", word) for word in words.lower().split()):
+        if _NEXT in map(_relation, words.lower().split()):
             return str(target).strip()
     return None
 
 
 def _each(item: Any) -> list[Any]:
-    """The links of one item: itself, or, where relations are its keys (`{"self": "…", "next": "…"}`), one for each."""
-    if not isinstance(item, dict) or not item or "relation" in item or "rel" in item:
+    """The links of one item: itself, or one for each of its keys.
+
+    Keys are relations (`{"self": "…", "next": "…"}`), or numbers, as some languages write lists (`{"0": {"relation": "next"}}`).
+    """
+    if not isinstance(item, dict) or not item or not item.keys().isdisjoint(_OF_LINKS):
         return [item]
+    if all(name.isdecimal() for name in item):
+        return [one for value in item.values() for one in _each(value)]
     return [
         {**(target if isinstance(target, dict) else {"url": target}), "relation": name} for name, target in item.items()
     ]
@@ -86,4 +97,10 @@ def _relations(link: Any) -> frozenset[str]:
     words = [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, str)]
     if isinstance(said, list) and len(words) < len(said):
         return frozenset()
-    return frozenset(_IANA.sub("", word) for one in words for word in one.lower().split())
+    return frozenset(_relation(word) for one in words for word in one.lower().split())
+
+
+def _relation(word: str) -> str:
+    """A relation as IANA registers it; of `nextPage`, `next-page` and other registers' URIs of it: `next`, where one may look."""
+    plain = _IANA.sub("", word)
+    return _NEXT if _NEXT in _SEGMENTS.split(plain)[-1] else plain

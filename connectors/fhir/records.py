@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.fhir.bundles import BUNDLE_NAMES, Listed, NotABundleError, bundle_from
+from connectors.fhir.bundles import BUNDLE_NAMES, Listed, NotABundleError, bundle_from, outcomes_beside
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
 from connectors.fhir.json_answers import (
@@ -37,6 +37,8 @@ from snapshots.witness import Deletion, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
+_CONTAINERS = frozenset({"Bundle", "Parameters"})
+_ANSWERS = frozenset({"searchset", "history", "batch-response", "transaction-response"})  # R4, Bundle.type
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendor-facts 1.9): bounds against nonsense, no rule. A slash, a
 # blank or a control character would lead a URL elsewhere
@@ -129,6 +131,8 @@ def record_from(
         raise UnreadableResourceError(reason) from None
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
         raise UnreadableResourceError("no usable id")
+    if resource_type in _CONTAINERS and _is_answer(body):
+        raise UnreadableResourceError("an answer with resources of its own, in place of a resource")
     if subsetted and not in_part:
         raise SubsettedError("it came SUBSETTED, although the whole resource was requested")
     first = b"resourceType", resource_type.encode(), b"id", resource_id.encode("utf-8", "surrogatepass")
@@ -141,6 +145,12 @@ def record_from(
     return Record(
         resource_type, resource_id, patient_id, version_id, last_updated, digest, body, unit_key, in_part, way, others
     )
+
+
+def _is_answer(body: bytes) -> bool:
+    """Whether a server answers with it and does not keep it: Parameters, or a Bundle of search results or the like."""
+    found = _object(body)
+    return found.get("resourceType") == "Parameters" or found.get("type") in _ANSWERS
 
 
 def _only_once(body: bytes) -> None:
@@ -209,8 +219,8 @@ def page_from(
     `where` names the page in quarantine records, without PHI; `unit_key` the unit that asked, `way` what lists; `in_part`
     as for `record_from`.
 
-    Entries that are OperationOutcomes become issues, never records (vendor-facts 7). An entry that cannot be read, or that
-    holds no resource, is quarantined alone.
+    OperationOutcomes, as entries or beside them, become issues, never records (vendor-facts 7). An entry that cannot be read, or
+    that holds no resource, is quarantined alone.
 
     Raises:
         NotABundleError: the answer as a whole is no Bundle; the message says what it is.
@@ -243,6 +253,14 @@ def page_from(
             outcome, reason = None, reason or str(error)
         if outcome is None:
             quarantined.append(Quarantined(None, f"{where}, entry {number}", reason, raw, unit_key))
+            continue
+        issues.extend(outcome.issues)
+        doubtful = doubtful or bool(outcome.unread)
+    for place, raw in outcomes_beside(listed, body):
+        try:
+            outcome = outcome_from(raw)
+        except UnreadableOutcomeError as error:
+            quarantined.append(Quarantined(None, f"{where}, {place}", str(error), raw, unit_key))
             continue
         issues.extend(outcome.issues)
         doubtful = doubtful or bool(outcome.unread)

@@ -147,6 +147,22 @@ def test_an_entry_that_cannot_be_read_costs_only_itself() -> None:
     assert [(item.source, item.reason) for item in page.quarantined] == [("page 3, entry 1", "no usable id")]
 
 
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [({"resourceType": "Bundle", "type": "searchset"}, False), ({"resourceType": "Bundle", "type": "batch-response"}, False),
+     ({"resourceType": "Parameters"}, False), ({"resourceType": "Bundle", "type": "document"}, True)],
+)  # fmt: skip
+def test_an_answer_in_place_of_a_resource_is_unreadable_and_a_document_is_a_resource(
+    answer: dict[str, str], kept: bool
+) -> None:
+    body = orjson.dumps({**answer, "id": "b1"})
+    if kept:
+        assert record_from(body, BASE).id == "b1"
+        return
+    with pytest.raises(UnreadableResourceError, match="an answer with resources of its own"):
+        record_from(body, BASE)
+
+
 def test_an_entry_without_a_resource_is_not_passed_over() -> None:
     page = page_from(_bundle({"fullUrl": "x/Condition/c1"}, None, {"resource": None}), BASE, where="page 1")
     assert [item.source for item in page.quarantined] == ["page 1, entry 1", "page 1, entry 2", "page 1, entry 3"]

@@ -127,7 +127,7 @@ def test_an_entry_with_two_resources_costs_itself() -> None:
 
 def test_a_resource_that_holds_resources_is_read_as_ever() -> None:
     inner = (
-        b'{"resourceType":"Parameters","id":"p","parameter":[{"name":"a","resource":{"resourceType":"Goal","id":"g"}}]}'
+        b'{"resourceType":"Bundle","id":"b","type":"document","entry":[{"resource":{"resourceType":"Goal","id":"g"}}]}'
     )
     found = page(b',"entry":[{"resource":' + inner + b"}]")
     assert [record.body for record in found.records] == [inner]

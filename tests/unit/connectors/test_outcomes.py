@@ -27,6 +27,10 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )  # fmt: skip
+PAGE: dict[str, Any] = {
+    "resourceType": "Bundle",
+    "entry": [{"resource": {"resourceType": "Observation", "id": "o1"}}],
+}
 HARMLESS = {"warning", "information", "success"}
 
 
@@ -72,6 +76,33 @@ def test_what_says_nothing_that_can_be_read_is_unreadable_and_not_without_issues
     with pytest.raises(UnreadableOutcomeError) as caught:
         outcome_from(body)
     assert "Condition" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"issues": outcome(ERROR)}, {"entry": [{**PAGE["entry"][0], "response": {"status": "200", "outcome": outcome(ERROR)}}]}],
+    ids=["issues of R5", "response of an entry"],
+)  # fmt: skip
+def test_an_outcome_beside_the_resources_of_a_page_is_read_as_one_among_them(beside: dict[str, Any]) -> None:
+    for odd in ({}, {"x": 1}):
+        page = page_from(orjson.dumps({**PAGE, **beside, **odd}), FhirBase("https://x"), where="page 1")
+        assert ([one.id for one in page.records], page.issues) == (["o1"], [Issue("error", "exception", ())])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"issues": [ERROR]}, {"issues": "x"}, {"entry": [{**PAGE["entry"][0], "response": {"outcome": "x"}}]},
+     {"entry": [{**PAGE["entry"][0], "response": ["outcome"]}]}],
+)  # fmt: skip
+def test_an_outcome_beside_the_resources_that_cannot_be_read_is_quarantined(beside: dict[str, Any]) -> None:
+    page = page_from(orjson.dumps({**PAGE, **beside}), FhirBase("https://x"), where="page 1")
+    assert ([one.id for one in page.records], len(page.quarantined)) == (["o1"], 1)
+
+
+def test_nothing_where_an_outcome_may_stand_beside_the_resources_is_no_outcome() -> None:
+    beside = {"issues": None, "entry": [{**PAGE["entry"][0], "response": {"status": "200", "outcome": None}}]}
+    page = page_from(orjson.dumps({**PAGE, **beside}), FhirBase("https://x"), where="page 1")
+    assert (page.issues, page.quarantined, page.doubtful) == ([], [], False)
 
 
 def test_an_outcome_with_an_empty_list_has_no_issue() -> None:

@@ -26,6 +26,7 @@ def links(*items: Any) -> Links:
 @pytest.mark.parametrize(
     "relation",
     ["next", "Next", "NEXT", " next ", "next last", f"http://{IANA}/relation/next", f"https://{IANA}/relation/next",
+     "nextPage", "next-page", "urn:ietf:rfc:5988#next", "https://hl7.org/fhir/link-relation/next",
      f"https://{IANA}/relation#next", f"https://{IANA}/link-relations/link-relations.xhtml#next", f"HTTP://{IANA}/relation/Next"],
 )  # fmt: skip
 def test_the_next_link_is_found_however_its_relation_is_spelt(relation: str) -> None:
@@ -41,12 +42,27 @@ def test_links_that_are_known_to_lead_elsewhere_are_passed_over(relation: str) -
 
 @pytest.mark.parametrize(
     "stranger",
-    [None, 7, "next", [], {}, {"relation": None, "url": URL}, {"relation": "more", "url": URL}, {"relation": "nextPage"},
-     {"rel": 7, "href": URL}, {"relation": [7], "url": URL}, {"relation": []}, {"relation": ""}],
+    [None, 7, "next", [], {}, {"relation": "more", "url": URL}, {"relation": "https://x.example/next/stats", "url": URL},
+     {"relation": []}, {"relation": ""}],
 )  # fmt: skip
 def test_a_link_that_nobody_understands_leaves_a_doubt_and_costs_only_itself(stranger: Any) -> None:
     assert links(stranger) == (None, True)
     assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [{"url": URL}, {"relation": None, "url": URL}, {"rel": 7, "href": URL}, {"relation": [7], "url": URL},
+     {"relation": {"value": "next"}, "url": URL}, {"relation": "", "href": {"value": URL}}],
+)  # fmt: skip
+def test_a_link_that_leads_to_an_address_and_does_not_say_what_is_there_may_be_the_next_page(stranger: Any) -> None:
+    assert links(stranger) == links({"relation": "self", "url": "x"}, stranger) == ("", True)
+    assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
+
+
+def test_a_list_that_is_written_as_an_object_of_numbers_is_read_as_a_list() -> None:
+    for last in ({"relation": "next", "url": URL}, {"rel": "next", "href": URL}, {"next": URL}):
+        assert links_from(orjson.dumps({"0": {"relation": "self", "url": "x"}, "1": last})).next_url == URL
 
 
 @pytest.mark.parametrize(
