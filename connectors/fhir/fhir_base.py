@@ -22,7 +22,7 @@ from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.transport.links import NOT_MOVED, origin, resolve, safe_url
 
 # an id is bounded as a resource's own is (fhir); a version is told from it
-_PATIENT = re.compile(r"(?:\A|/)Patient/([^\s/?#\x00-\x1f\x7f-\x9f]{1,1024})(?:/_history/[^/?#]+)?\Z")
+_PATIENT = re.compile(r"(?:\A|/)Patient/([^\s/?#\x00-\x1f\x7f-\x9f]{1,1024})(?:/_history/[^/?#]+)?/?\Z")
 _REMEMBERED = 10_000  # references, some 2 MB
 
 
@@ -53,7 +53,7 @@ class FhirBase:
         return path[len(self._path) :] if authority == self._authority and path.startswith(self._path) else None
 
     def _patient(self, reference: str) -> str | None:
-        found = _PATIENT.search(reference)
+        found = _PATIENT.search(reference := reference.strip())
         if found is None:
             return None
         before = reference[: found.start()]

@@ -59,8 +59,8 @@ def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | Non
     for value in (keys.subject, keys.patient, keys.beneficiary):
         if value is None:
             continue
-        if type(value) is dict:  # nearly all
-            reference = value.get("reference")
+        if type(value) is dict and "reference" in value:  # nearly all
+            reference = value["reference"]
             patient = base.patient(reference) if type(reference) is str else None
             if first is None:
                 first = patient
@@ -95,9 +95,18 @@ def filed(records: Sequence[Record], resource_type: str, patient: str | None) ->
 
 
 def _patients(value: Any, path: Sequence[str], base: FhirBase) -> Iterator[str]:
-    """The patients that references at a path below a value name. Each member of a list counts; other shapes are passed over."""
+    """The patients that references at a path below a value name.
+
+    Each member of a list counts, also where it is written as an object of numbers (`{"0": …}`), and a text in place of a
+    Reference; other shapes are passed over.
+    """
+    if isinstance(value, dict) and all(map(str.isdecimal, value)):
+        value = list(value.values())
     for one in value if isinstance(value, list) else (value,):
-        if isinstance(one, dict):
+        if isinstance(one, str) and not path:
+            if (patient := base.patient(one)) is not None:
+                yield patient
+        elif isinstance(one, dict):
             if path:
                 yield from _patients(one.get(path[0]), path[1:], base)
             elif isinstance(one.get("reference"), str):

@@ -69,6 +69,23 @@ def test_all_members_of_a_list_have_the_row_each_once_and_in_the_order_of_mentio
     assert (found.patient_id, found.others) == ("p2", ("p1", "p3"))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [["Patient/p1", "Patient/p2"], {"0": reference("p1"), "1": reference("p2")}, [reference("p1"), "Patient/p2"]],
+)
+@pytest.mark.parametrize(("kind", "path"), [("Observation", "subject"), ("Provenance", "target"), ("Task", "for")])
+def test_patients_named_in_odd_shapes_have_the_row(said: object, kind: str, path: str) -> None:
+    assert whose(record(kind, **at(path, said))) == ("p1", "p2")
+
+
+def test_a_text_in_place_of_a_reference_is_read_as_one() -> None:
+    assert whose(record("Observation", subject="Patient/p1", performer=["Patient/p2", "Practitioner/d1"])) == (
+        "p1",
+        "p2",
+    )
+    assert whose(record("Appointment", participant={"0": {"actor": "Patient/p1"}})) == ("p1",)
+
+
 def test_the_subject_comes_first_and_other_roles_after_it() -> None:
     found = record(
         "Communication", recipient=[reference("p3"), reference("p1")], sender=reference("p2"), subject=reference("p1")
@@ -98,6 +115,8 @@ def test_elements_that_are_not_of_the_compartment_name_nobody() -> None:
         ("Patient/p1", "p1"),
         ("/Patient/p1", "p1"),
         ("Patient/p1/_history/2", "p1"),
+        (" Patient/p1\n", "p1"),
+        ("Patient/p1/", "p1"),
         (f"{URL}/Patient/p1", "p1"),
         (f"{URL}//Patient/p1", "p1"),
         (f"{URL}/Patient/p1/_history/2", "p1"),
@@ -171,7 +190,7 @@ FORMS = st.sampled_from(
 )  # fmt: skip
 SHAPES = st.builds(lambda form, one: ({"reference": form[0].format(one)}, one if form[1] else None), FORMS, IDS)
 ODD = st.sampled_from(
-    [None, 7, "Patient/p1", {}, [], [[{"reference": "Patient/p1"}]], {"reference": 7}, {"identifier": {"value": "1"}}]
+    [None, 7, "p1", {}, [], [[{"reference": "Patient/p1"}]], {"reference": 7}, {"identifier": {"value": "1"}}]
 )
 
 
