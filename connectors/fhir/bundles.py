@@ -108,7 +108,10 @@ def _odd_bundle(body: bytes) -> Listed:
     astray = [name for name, found in objects.items() if any(map(_holds_resource, found))]
     return Listed(
         bundle=Bundle(
-            **said, **{name: _raw(members.get(name)) for name in ("link", "links", "issues") if name in members}
+            **said,
+            link=_raw(members.get("link")),
+            links=_raw(members.get("links")),
+            issues=_raw(members.get("issues")),
         ),
         entries=[_entry(item) for item in items],
         astray=[members[name] for name in astray],
