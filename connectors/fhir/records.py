@@ -28,7 +28,7 @@ from connectors.fhir.json_answers import (
     members_of,
     objects_beside,
 )
-from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from
+from connectors.fhir.outcomes import Issue, Outcome, UnreadableOutcomeError, outcome_from
 from connectors.fhir.page_links import links_from
 from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
 from connectors.fhir.profile import IssueGrade
@@ -229,9 +229,9 @@ def page_from(
     bundle = listed.bundle
     links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
+    outcomes, unread = _outcomes_beside(listed, body)
     quarantined = [Quarantined(None, where, _ASTRAY, raw, unit_key) for raw in listed.astray]
-    issues: list[Issue] = []
-    doubtful = links.doubtful or listed.doubtful
+    quarantined += [Quarantined(None, f"{where}, {place}", reason, raw, unit_key) for place, reason, raw in unread]
     for number, entry in enumerate(listed.entries, start=1):
         raw = bytes(entry.resource)
         if not raw or raw == b"null":
@@ -254,24 +254,27 @@ def page_from(
         if outcome is None:
             quarantined.append(Quarantined(None, f"{where}, entry {number}", reason, raw, unit_key))
             continue
-        issues.extend(outcome.issues)
-        doubtful = doubtful or bool(outcome.unread)
-    for place, raw in outcomes_beside(listed, body):
-        try:
-            outcome = outcome_from(raw)
-        except UnreadableOutcomeError as error:
-            quarantined.append(Quarantined(None, f"{where}, {place}", str(error), raw, unit_key))
-            continue
-        issues.extend(outcome.issues)
-        doubtful = doubtful or bool(outcome.unread)
+        outcomes.append(outcome)
     return Page(
         records=records,
         quarantined=quarantined,
-        issues=issues,
+        issues=[issue for outcome in outcomes for issue in outcome.issues],
         next_url="" if listed.more and links.next_url is None else links.next_url,
         total=count_from(bundle.total),
-        doubtful=doubtful,
+        doubtful=links.doubtful or listed.doubtful or any(outcome.unread for outcome in outcomes),
     )
+
+
+def _outcomes_beside(listed: Listed, body: bytes) -> tuple[list[Outcome], list[tuple[str, str, bytes]]]:
+    """What outcomes beside a page's resources say, and those that cannot be read: where, why and their text."""
+    found: list[Outcome] = []
+    unread: list[tuple[str, str, bytes]] = []
+    for place, raw in outcomes_beside(listed, body):
+        try:
+            found.append(outcome_from(raw))
+        except UnreadableOutcomeError as error:
+            unread.append((place, str(error), raw))
+    return found, unread
 
 
 def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
