@@ -119,8 +119,8 @@ def _shifted(node: Shifted, environment: Environment) -> Value:
     def found(v: Fragment) -> Fragment:
         whens = [SQL("WHEN s.v ~ {} THEN {}").format(Literal(pattern), moved) for pattern, moved in steps]
         return SQL(
-            "(SELECT CASE WHEN {v} = 'null' THEN 'null'::jsonb WHEN (s.v ~ {moment}) IS NOT TRUE THEN {odd}"
-            " {whens} ELSE {clock} END FROM (SELECT {v} #>> '{{}}' AS v OFFSET 0) AS s)"
+            "CASE WHEN {v} = 'null' THEN 'null'::jsonb WHEN (({v} #>> '{{}}') ~ {moment}) IS NOT TRUE THEN {odd}"
+            " ELSE (SELECT CASE {whens} ELSE {clock} END FROM (SELECT {v} #>> '{{}}' AS v OFFSET 0) AS s) END"
         ).format(
             v=v,
             moment=Literal(MOMENT),

@@ -18,6 +18,7 @@ from exports.compiler.typed_tree import (
     Connection,
     Constant,
     ContainedKey,
+    Context,
     Expression,
     Focus,
     Logic,
@@ -52,6 +53,11 @@ def _focus(_: Focus, environment: Environment) -> Value:
 @lowers(Resource)
 def _resource(_: Resource, environment: Environment) -> Value:
     return Value(environment.resource, "item")
+
+
+@lowers(Context)
+def _context(_: Context, environment: Environment) -> Value:
+    return Value(environment.focus if environment.context is None else environment.context, "item")
 
 
 @lowers(Connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from exports.compiler.typed_tree import At, Child, Expression, Filter, Focus, Path, Resource, Select, Slice
+from exports.compiler.typed_tree import At, Child, Context, Expression, Filter, Focus, Path, Resource, Select, Slice
 
 
 def path_of(node: Expression) -> Path | None:
@@ -12,7 +12,7 @@ def path_of(node: Expression) -> Path | None:
     match node:
         case Resource(type=type_):
             return ((type_,),) if type_ else None
-        case Focus(path=path):
+        case Focus(path=path) | Context(path=path):
             return path
         case Child(of=of, keys=keys):
             outer = path_of(of)

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
+from exports.compiler.paths import path_of
 from exports.compiler.sealed_elements import require_within_reach, sealed_keys
 from exports.compiler.type_specifier import is_of_type, of_type, type_name
 from exports.compiler.typed_tree import (
@@ -25,6 +26,7 @@ from exports.compiler.typed_tree import (
     Comparison,
     Connection,
     Constant,
+    Context,
     Distinct,
     Equivalence,
     Expression,
@@ -151,7 +153,8 @@ def _variable(name: str, scope: Scope) -> Expression:
     if name in {"resource", "rootResource"}:
         return Resource(type=scope.resource_type)
     if name == "context" and scope.context is not None:
-        return scope.context
+        at_hand = scope.focus is scope.context or isinstance(scope.context, Resource)
+        return scope.context if at_hand else Context(type=scope.context.type, path=path_of(scope.context))
     defined = ", ".join(f"%{known}" for known in (*scope.constants, "rowIndex", "connection", "context", "resource"))
     raise FhirPathError(f"%{name} is not defined", allowed=defined)
 

@@ -41,6 +41,13 @@ class Resource(Expression):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Context(Expression):
+    """What was in focus where the expression begins, said within a criterion (`%context`). `path` as of Focus."""
+
+    path: Path | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Connection(Expression):
     """Name of the connection that the resource came from (`%connection`, our own variable: ids are unique only within one)."""
 

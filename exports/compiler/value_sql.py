@@ -77,6 +77,7 @@ class Environment:
     odd: Odd
     numbers: Iterator[int]  # for names that no other part of the query has
     stage: Stage | None = None
+    context: Fragment | None = None  # jsonb, what was in focus where the expression begins; None: it still is
     lenient: bool = False  # criteria that cannot be decided drop the item, and not the whole collection
 
     def staged(self, sql: Fragment) -> Fragment:
@@ -85,7 +86,8 @@ class Environment:
 
     def on(self, focus: Fragment) -> Environment:
         """The same with another item in focus, inside an expression."""
-        return replace(self, focus=focus, stage=None, lenient=False)
+        context = self.focus if self.context is None else self.context
+        return replace(self, focus=focus, stage=None, context=context, lenient=False)
 
     def poison(self, problem: str) -> Fragment:
         """Jsonb that stands for a value that is not honest."""

@@ -175,6 +175,7 @@ VALUES: list[tuple[str, str, Any]] = [
     # where an expression stands
     ("name.where(family = %resource.name.first().family).use", "string", "official"),
     ("name.where(use = 'old' and %context.active).family", "string", "D"),
+    ("name.select(given.where($this = %context.name.first().given.first()))", "string", "B"),
     ("today() > birthDate", "boolean", True),
     ("today()", "date", "2024-05-06"),
     ("now()", "dateTime", "2024-05-06T07:08:09.000Z"),
@@ -204,6 +205,23 @@ def test_two_values_where_one_is_wanted_raise_and_name_the_column(path: str, run
 def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
     with pytest.raises(psycopg.DataError, match="chartferry: column v joins something that is no string"):
         run_view({"resource": "Patient", "select": [{"column": [{"name": "v", "path": "x.join()"}]}]}, [PATIENT])
+
+
+def test_the_context_of_a_criterion_is_what_is_in_focus_where_the_expression_begins(run_view: RunView) -> None:
+    column = {"name": "v", "path": "given.where($this = %context.given.last()).select(%context.family & $this)"}
+    view = {"resource": "Patient", "select": [{"forEach": "name", "column": [column]}]}
+    assert run_view(view, [PATIENT]) == [{"v": "AC"}, {"v": None}]
+
+
+def test_a_where_computes_with_dates(run_view: RunView) -> None:
+    view = {
+        "resource": "Patient",
+        "where": [{"path": "birthDate + 18 years <= today() and birthDate.highBoundary() ~ birthDate"}],
+        "select": [{"column": [{"name": "id", "path": "id"}]}],
+    }
+    assert run_view(view, [PATIENT, {**PATIENT, "id": "q", "birthDate": "2020-01-01"}]) == [{"id": "p"}]
+    with pytest.raises(psycopg.DataError, match="chartferry: where needs a date or a time"):
+        run_view(view, [{**PATIENT, "birthDate": "soon"}])
 
 
 def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
