@@ -108,7 +108,12 @@ def verify(
     *,
     head: Annotated[
         str | None,
-        typer.Option("--head", metavar="N:HASH", help="A head noted earlier: is it still there?", show_default=False),
+        typer.Option(
+            "--head",
+            metavar="N:HASH",
+            help="Also check that this head, noted earlier, is still in the audit.",
+            show_default=False,
+        ),
     ] = None,
 ) -> int:
     """Check that no event of the audit was altered or deleted. Note the head that it prints in another place.
@@ -159,7 +164,9 @@ def _print_verified(found: Verified) -> None:
 def export(
     context: typer.Context,
     *,
-    out: Annotated[str, typer.Option("--out", metavar="FILE|-", help="Where to; - is stdout.", show_default=False)],
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE|-", help="File to write; - is stdout.", show_default=False)
+    ],
     format_: Annotated[
         str, typer.Option("--format", metavar="fhir|json", help="AuditEvents (IHE BALP), or plain JSON lines.")
     ] = "fhir",

@@ -62,14 +62,18 @@ COMMANDS: tuple[Command | Group, ...] = (
     Command(
         "diff",
         "cli.diff:diff",
-        "List what was added, changed and deleted between the ends of two runs; of changes, the JSON pointers of what changed.",
+        "List what was added, changed and deleted between the ends of two runs; for changes, the JSON pointers of what changed.",
     ),
     Command(
         "erase",
         "cli.erase:erase",
         "Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.",
     ),
-    Command("prune", "cli.prune:prune", "Delete what was kept long enough."),
+    Command(
+        "prune",
+        "cli.prune:prune",
+        "Delete old versions, quarantined input and the units of old runs.",
+    ),
     Command(
         "export",
         "cli.export:export",
@@ -93,18 +97,18 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         "keys",
-        "Encrypt the store anew with the current key.",
+        "Re-encrypt the store with the current key.",
         (
             Command(
                 "rotate-store",
                 "cli.keys:rotate_store",
-                "Encrypt what older keys have encrypted with the current key, so that the older ones can be taken away.",
+                "Encrypt with the current key what older keys have encrypted, so that these can be thrown away.",
             ),
         ),
     ),
     Group(
         "store",
-        "Back up the embedded store, make one of a backup, or move it to a newer Postgres.",
+        "Back up the embedded store, restore a backup, or move the store to a newer Postgres.",
         (
             Command(
                 "backup",
@@ -115,7 +119,7 @@ COMMANDS: tuple[Command | Group, ...] = (
             Command(
                 "restore",
                 "cli.store:restore_store",
-                "Make the embedded store of store.url out of a backup.",
+                "Restore a backup as the embedded store of store.url.",
                 "RESTORE_EXAMPLES",
             ),
             Command(

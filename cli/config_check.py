@@ -49,7 +49,7 @@ ConnectOption = Annotated[
     bool,
     typer.Option(
         "--connect",
-        help="Also check the store, each EHR and each receiver: name, TLS, login; of EHRs metadata, scopes, a search too.",
+        help="Also check the store, and each EHR and receiver: name, TLS, login; of EHRs also metadata, scopes and one search.",
     ),
 ]
 

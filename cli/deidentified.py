@@ -26,7 +26,7 @@ ProfileOption = Annotated[
     ProfileName | None,
     typer.Option(
         "--profile",
-        help="De-identify: by 45 CFR 164.514(b)(2), or with dates moved by patient in place of years (docs/safe-harbor.md).",
+        help="De-identify: by 45 CFR 164.514(b)(2), or with dates shifted by patient, not cut to the year (docs/safe-harbor.md).",
         show_default=False,
     ),
 ]

@@ -32,7 +32,9 @@ MASK = "***"
 def diff(
     context: typer.Context,
     *,
-    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Whose runs they are.", show_default=False)],
+    connection: Annotated[
+        str, typer.Argument(metavar="CONNECTION", help="The connection whose runs to compare.", show_default=False)
+    ],
     earlier: Annotated[int, typer.Argument(metavar="RUN", help="The earlier run.", show_default=False)],
     later: Annotated[int, typer.Argument(metavar="RUN", help="The later run.", show_default=False)],
     patient: Annotated[
@@ -43,7 +45,7 @@ def diff(
         bool, typer.Option("--values", help="Show old and new values too; without it only where they differ.")
     ] = False,
 ) -> int:
-    """List what was added, changed and deleted between the ends of two runs; of changes, the JSON pointers of what changed.
+    """List what was added, changed and deleted between the ends of two runs; for changes, the JSON pointers of what changed.
 
     Exit codes: 0 listed, 4 nothing differs, 2 there is no such run, 5 failed.
     """

@@ -19,7 +19,9 @@ def erase(
     *,
     connection: ConnectionArgument,
     patient: PatientArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase: nothing brings it back but a backup, or a sync.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm: only a backup or a sync can bring the chart back.")
+    ] = False,
 ) -> int:
     """Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.
 

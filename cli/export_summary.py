@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from cli.render import number, print_table, size, tell
-from exports.delivery.files import DeliveredFile, TableCounts
+from exports.delivery.files import DeliveredFile
 from exports.delivery.manifest import instant, states
 from exports.run import ExportResult
+
+_FORMS = (".csv", ".parquet", "")  # by which files of tables are told; the last: a file of them all
 
 
 def result_as_json(result: ExportResult) -> dict[str, object]:
@@ -101,24 +106,29 @@ def _states(result: ExportResult) -> str:
 
 
 def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
-    """Return one line about cells left empty and one about resources left out because a value did not fit, or none."""
-    tables: list[tuple[str, DeliveredFile | TableCounts]] = []
+    """Return one line about cells left empty and one about resources left out because a value did not fit, or none.
+
+    Each format holds the same tables, and counts the same; parts of a table count their own.
+    """
+    empty: dict[str, Counter[str]] = {form: Counter() for form in _FORMS}
+    left_out: dict[str, Counter[str]] = {form: Counter() for form in _FORMS}
     for file in files:
-        tables += file.tables.items() if file.tables is not None else [(_table(file), file)]
-    empty = [
-        f"{table}.{column} {number(cells)}"
-        for table, counts in tables
-        for column, cells in (counts.left_empty or {}).items()
-    ]
-    left_out = [f"{table} {number(counts.left_out)}" for table, counts in tables if counts.left_out]
+        form = next(form for form in _FORMS if form in file.path)
+        tables = file.tables if file.tables is not None else {_table(file): file}
+        for table, counts in tables.items():
+            empty[form].update({f"{table}.{column}": cells for column, cells in (counts.left_empty or {}).items()})
+            left_out[form].update({table: counts.left_out or 0})
     lines = []
-    if empty:
-        lines.append(
-            f"left empty, because the value does not fit the column: {', '.join(empty)}; NDJSON has what the EHR wrote"
-        )
-    if left_out:
-        lines.append(f"left out, because the view's criteria could not be decided: {', '.join(left_out)}")
+    if told := _counts(empty.values()):
+        lines.append(f"left empty, because the value does not fit the column: {told}; NDJSON has what the EHR wrote")
+    if told := _counts(left_out.values()):
+        lines.append(f"left out, because the view's criteria could not be decided: {told}")
     return lines
+
+
+def _counts(by_form: Iterable[Counter[str]]) -> str:
+    most: Counter[str] = functools.reduce(operator.or_, by_form)
+    return ", ".join(f"{name} {number(count)}" for name, count in most.items())
 
 
 def _table(file: DeliveredFile) -> str:

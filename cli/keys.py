@@ -15,9 +15,9 @@ EXAMPLES = ("chartferry keys rotate-store", "chartferry keys rotate-store --tena
 
 
 def rotate_store(context: typer.Context) -> int:
-    """Encrypt what older keys have encrypted with the current key, so that the older ones can be taken away.
+    """Encrypt with the current key what older keys have encrypted, so that these can be thrown away.
 
-    No sync can go on meanwhile. Run it again to go on with one that was stopped.
+    No sync can run meanwhile. One that was stopped goes on when you run it again.
 
     Exit codes: 0 encrypted anew, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
     """

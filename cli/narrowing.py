@@ -14,7 +14,7 @@ WhereOption = Annotated[
     typer.Option(
         "--where",
         metavar="FHIRPATH",
-        help="Of a type, keep only what this is true for: \"Observation.status = 'final'\". May be repeated.",
+        help="Keep only those resources of a type for which this is true: \"Observation.status = 'final'\". May be repeated.",
         show_default=False,
     ),
 ]

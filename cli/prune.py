@@ -30,7 +30,10 @@ def prune(
     history: Annotated[
         str | None,
         typer.Option(
-            "--history", metavar=AGE, help="Delete versions replaced that long ago: 2y, 90d.", show_default=False
+            "--history",
+            metavar=AGE,
+            help="Delete versions that were replaced at least this long ago: 2y, 90d.",
+            show_default=False,
         ),
     ] = None,
     runs: Annotated[
@@ -38,26 +41,31 @@ def prune(
         typer.Option(
             "--runs",
             metavar=AGE,
-            help="Delete what runs that ended that long ago had asked for, holes too.",
+            help="Delete the units of runs that ended at least this long ago, their holes too.",
             show_default=False,
         ),
     ] = None,
     quarantine: Annotated[
         str | None,
         typer.Option(
-            "--quarantine", metavar=AGE, help="Delete what runs quarantined that long ago.", show_default=False
+            "--quarantine",
+            metavar=AGE,
+            help="Delete input that was quarantined at least this long ago.",
+            show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; tell how much it would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; say how much would be deleted.")] = False,
 ) -> int:
-    """Delete what was kept long enough. Moments before that can be read no more; the present and its tombstones stay.
+    """Delete old versions, quarantined input and the units of old runs.
 
-    Run it again to go on with one that was stopped.
+    Moments before that can no longer be read; the present and its tombstones stay.
+
+    One that was stopped goes on when you run it again.
 
     Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
     """
     if history is None and quarantine is None and runs is None:
-        raise typer.BadParameter("what? --history AGE, --runs AGE, --quarantine AGE, or several of them")
+        raise typer.BadParameter("say what to delete: --history AGE, --runs AGE, --quarantine AGE, or several of them")
     now = datetime.now(UTC)
     before = {
         "history": _before("--history", history, now),

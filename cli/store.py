@@ -48,7 +48,7 @@ def restore_store(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `store backup` wrote.", show_default=False)],
 ) -> int:
-    """Make the embedded store of store.url out of a backup. Its folder must be empty, or not there.
+    """Restore a backup as the embedded store of store.url. Its folder must be empty, or not there.
 
     Exit codes: 0 restored, 5 failed.
     """

@@ -41,7 +41,9 @@ def list_tenants(context: typer.Context) -> int:
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
 
 
-def add(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new tenant.")]) -> int:
+def add(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new tenant.")]
+) -> int:
     """Make a tenant's schema, its roles and policies; a sync does it as well. Exit codes: 0 made, 4 it was there, 5 failed."""
     invocation = invocation_of(context)
     made = _on_tenants(invocation, lambda there: there.add(name))
@@ -82,9 +84,9 @@ def migrate(
 
 def drop(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the tenant.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tenant.")],
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it: nothing brings it back but a backup.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm: only a backup can bring it back.")] = False,
 ) -> int:
     """Delete a tenant: all its charts, their history, its audit, and its roles.
 

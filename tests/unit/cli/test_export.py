@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli.export_summary import said_of_odd_values
 from cli.main import call
+from exports.delivery.files import DeliveredFile, TableCounts
 
 SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\n'
 
@@ -46,3 +49,20 @@ def test_a_missing_extra_is_told_before_the_store_is_opened(
         monkeypatch.delitem(sys.modules, "exports.warehouse.delta", raising=False)
         assert call(["export", *words]) == 2
         assert f"pip install 'chartferry[{extra}]'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_value_that_does_not_fit_is_counted_once_however_many_formats_and_parts_hold_its_table() -> None:
+    def file(path: str, **more: Any) -> DeliveredFile:
+        return DeliveredFile(path=path, kind="table", rows=1, bytes=1, uncompressed_bytes=1, sha256="0", **more)
+
+    files = [
+        file("patient.0001.csv.gz", left_empty={"x": 2}),
+        file("patient.0002.csv.gz", left_empty={"x": 1, "y": 4}, left_out=5),
+        file("patient.parquet", left_empty={"x": 3, "y": 4}, left_out=5),
+        file("charts.duckdb", tables={"patient": TableCounts(3, {"x": 3, "y": 4}, 5), "goal": TableCounts(1)}),
+        file("Patient.ndjson.gz"),
+    ]
+    assert said_of_odd_values(files) == [
+        "left empty, because the value does not fit the column: patient.x 3, patient.y 4; NDJSON has what the EHR wrote",
+        "left out, because the view's criteria could not be decided: patient 5",
+    ]
