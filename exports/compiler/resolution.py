@@ -162,8 +162,8 @@ def _variable(name: str, scope: Scope) -> Expression:
 def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Expression:
     if of is not None:
         return child(resolve(of, scope), name, scope, offset)
-    at_root = isinstance(scope.focus, Resource)
-    if at_root and name == scope.resource_type and element(name, name) is None:
+    on_it = isinstance(scope.focus, Resource) or scope.focus.type == scope.resource_type
+    if on_it and name == scope.resource_type and element(name, name) is None:
         return scope.focus
     return child(scope.focus, name, scope, offset)
 

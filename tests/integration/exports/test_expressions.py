@@ -78,6 +78,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("{}", "string", None),
     ("birthDate.extension('http://time').value.ofType(dateTime)", "dateTime", "1970-06-15T14:35:45-05:00"),
     ("Patient.gender", "code", "female"),
+    ("where(Patient.active).select(Patient.gender)", "code", "female"),
     ("%resource.gender", "code", "female"),
     ("%connection", "string", "site"),
     ("generalPractitioner.getReferenceKey(Practitioner)", "id", "g1"),
