@@ -28,8 +28,7 @@ def find(
     context: typer.Context,
     *,
     connection: Annotated[
-        str,
-        typer.Argument(metavar="CONNECTION", help="The connection whose patients to look through.", show_default=False),
+        str, typer.Argument(metavar="CONNECTION", help="The connection to look in.", show_default=False)
     ],
     mrn: Annotated[
         str | None,
@@ -39,23 +38,18 @@ def find(
     ] = None,
     ssn: Annotated[
         str | None,
-        typer.Option(
-            "--ssn", metavar="-|VALUE", help="A US social security number; - as for --mrn.", show_default=False
-        ),
+        typer.Option("--ssn", metavar="-|VALUE", help="A US social security number; - as --mrn.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="-|FAMILY[,GIVEN]", help="A name; needs --birth-date; - as for --mrn.", show_default=False
+            "--name", metavar="-|FAMILY[,GIVEN]", help="A name, with --birth-date; - as --mrn.", show_default=False
         ),
     ] = None,
     birth_date: Annotated[
         str | None,
         typer.Option(
-            "--birth-date",
-            metavar="-|YYYY-MM-DD",
-            help="A birth date; - reads the line after the name's.",
-            show_default=False,
+            "--birth-date", metavar="-|YYYY-MM-DD", help="A birth date; -: the line after the name.", show_default=False
         ),
     ] = None,
 ) -> int:
