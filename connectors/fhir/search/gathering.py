@@ -27,7 +27,7 @@ from connectors.fhir.records import Page, UnreadableResourceError, record_from
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.pager import NotAPageError, Pager
 from connectors.fhir.search.split_search import SplitSearch
-from connectors.fhir.search.verdicts import MERGED, SearchTally, lost_places
+from connectors.fhir.search.verdicts import MERGED, SearchTally, lost_places, unread
 from connectors.fhir.search.windows import Piece, SplitLimits, divide, places, trouble_of
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -116,8 +116,7 @@ class PageGatherer:
                 refused = refused or not parts
                 todo += parts
         if tally.unreadable:
-            unread = f"{tally.unreadable} entries could not be read: see quarantine"
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=unread, records=tally.count)
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=unread(tally), records=tally.count)
         reason = "a search for some of them by their ids failed: read one by one" if refused else None
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=tally.count)
 

@@ -97,9 +97,15 @@ def _unknown(unit: Unit) -> UnitResult:
     )
 
 
+def unread(tally: SearchTally) -> str:
+    """Why a listing with entries that could not be read is a hole."""
+    entries = "1 entry" if tally.unreadable == 1 else f"{tally.unreadable} entries"
+    return f"{entries} could not be read: see quarantine"
+
+
 def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
-        return f"{tally.unreadable} entries could not be read: see quarantine"
+        return unread(tally)
     if tally.withheld:
         return f"the server says that there are {tally.withheld} more, but gives no `next` link to them: check its page size"
     if tally.lost:

@@ -34,13 +34,13 @@ from connectors.fhir.transport.retry_table import (
     signal_of,
     speaker_of,
 )
-from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained, failed
+from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained
+from connectors.fhir.transport.tries import Tries
 from snapshots.traffic import PaceState
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
 MAX_REFUSAL_BYTES = 4 << 20  # of an answer that is not accepted, for its issue codes
 BODY_START_BYTES = 512
-PACED_TRIES = 4  # refusals (429) allowed per further try of a call: they cost the server nothing
 CLOCK_TOLERATED_S = 5.0  # Date is in whole seconds, and an answer is under way for some
 _CLOCKS_COMPARED = 5  # answers: more than one machine may give them
 _UNAUTHORIZED = 401
@@ -65,32 +65,6 @@ class _Try(Generic[T]):
     value: T | None = None
 
 
-class _Tries:
-    """Counts one call's tries against its own limits and the connection's budget, and says when to stop."""
-
-    def __init__(self, most: int, budget: RetryBudget, is_down: Callable[[], bool]) -> None:
-        self.budget_empty = False
-        self._most = most
-        self._budget = budget
-        self._is_down = is_down
-        self._failed = 0
-        self._refused = 0
-
-    def stop(self, state: RetryCallState) -> bool:
-        verdict: Verdict = _tried(state).verdict
-        if verdict.paced:
-            self._refused += 1
-            if self._refused > PACED_TRIES * (self._most - 1) or self._is_down():
-                return True
-            self.budget_empty = not self._budget.take_paced()
-        else:
-            self._failed += 1
-            if self._failed >= min(verdict.tries or self._most, self._most) or self._is_down():
-                return True
-            self.budget_empty = not self._budget.take_retry()
-        return self.budget_empty
-
-
 class _Chunks:
     """What the caller of `stream` reads: a failure under way is a TransientFetchError that names the call.
 
@@ -98,9 +72,15 @@ class _Chunks:
     """
 
     def __init__(
-        self, call: Call, reader: BodyReader, budget: RetryBudget, answering: Callable[[], AbstractContextManager[None]]
+        self,
+        call: Call,
+        reader: BodyReader,
+        sender: Sender,
+        budget: RetryBudget,
+        answering: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._answering = answering
+        self._sender = sender
         self._call = call
         self._reader = reader
         self._budget = budget
@@ -113,7 +93,7 @@ class _Chunks:
             with self._answering():
                 return await anext(self._reader)
         except FAILS as error:
-            seen = failed(error)
+            seen = self._sender.failed(error)
         verdict = judge(self._call, seen)
         again = verdict.action == "retry"
         empty = again and not self._budget.take_retry()
@@ -199,7 +179,7 @@ class EhrClient:
         """
         held = await self._with_retries(call, self._try_open)
         response = held.answer.response
-        chunks = _Chunks(call, held.answer.reader, self.budget, self._answering)
+        chunks = _Chunks(call, held.answer.reader, self._sender, self.budget, self._answering)
         try:
             yield StreamReply(response.status_code, response.headers, held.answer.url, chunks, held.answer.reader)
         finally:
@@ -221,35 +201,43 @@ class EhrClient:
             finally:
                 await answer.response.aclose()
         except FAILS as error:
-            seen = failed(error)
+            seen = self._sender.failed(error)
         raise error_for(call, seen, judge(call, seen), tries=1)
 
     def _answering(self) -> AbstractContextManager[None]:
         return self.waits.answer("the EHR's answer", self._profile.http.read_timeout_s)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
-        probing = await self.origin.admit(call, self._clock)
+        # who else is asked, as a link says, tells nothing about the EHR
+        asked = self.origin if self._sender.leads_home(call) else SharedOrigin()
+        probing = await asked.admit(call, self._clock)
         self.budget.count_request()
         try:
             first = await attempt(call)
             # nearly always; setting the retry loop up costs a sixth of a small request's CPU
             if first.value is not None:
                 self.budget.count_answer()
-                self.origin.answered()
+                asked.answered()
                 return first.value
-            return await self._again(call, attempt, first, most=1 if probing else self._profile.retry.max_tries)
+            return await self._again(call, asked, attempt, [first], 1 if probing else self._profile.retry.max_tries)
         except BaseException:
             if probing:
-                self.origin.probe_lost()
+                asked.probe_lost()
             raise
 
-    async def _again(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]], first: _Try[T], most: int) -> T:
-        done = [first]
+    async def _again(
+        self,
+        call: Call,
+        asked: SharedOrigin,
+        attempt: Callable[[Call], Awaitable[_Try[T]]],
+        done: list[_Try[T]],
+        most: int,
+    ) -> T:
 
         async def tried_or_again(call: Call) -> _Try[T]:
             return done.pop() if done else await attempt(call)
 
-        tries = _Tries(most, self.budget, lambda: self.origin.is_down(self._clock()))
+        tries = Tries(most, self.budget, lambda: self.origin.is_down(self._clock()))
         retrying = AsyncRetrying(
             sleep=self._again_then,
             retry=_AGAIN,
@@ -260,9 +248,11 @@ class EhrClient:
         tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
             self.budget.count_answer()
-            self.origin.answered()
+            asked.answered()
+        elif tried.seen.elsewhere is not None:
+            asked.answered()  # with a redirect, to where nobody is
         else:
-            self.origin.unanswered(self._clock(), found(tried.seen, tried.verdict))
+            asked.unanswered(self._clock(), found(tried.seen, tried.verdict))
         if tried.value is not None:
             return tried.value
         count = retrying.statistics["attempt_number"]
@@ -285,7 +275,7 @@ class EhrClient:
             reply = Reply(held.answer.response.status_code, held.answer.response.headers, body, held.answer.url)
             return _Try(tried.seen, tried.verdict, reply)
         except FAILS as error:
-            seen = failed(error)
+            seen = self._sender.failed(error)
         finally:
             await self._close(held)
         return _Try(seen, judge(call, seen))
@@ -307,7 +297,7 @@ class EhrClient:
                     body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
                 seen = self._seen(held.answer, body, accepted)
             except FAILS as error:
-                seen = failed(error)
+                seen = self._sender.failed(error)
             verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
             self.limits.saw(call, place, seen, signal_of(call, seen, verdict))
         except BaseException:
@@ -361,6 +351,7 @@ class EhrClient:
             speaker="ehr" if accepted else speaker_of(body, media_type),
             retry_after_s=None if accepted else asked_wait_s(headers, now=self._clock(), cap_s=cap_s),
             foreign=answer.foreign,
+            elsewhere=self._sender.elsewhere(answer.url),
             token_sent=answer.token_sent,
         )
 

@@ -16,7 +16,7 @@ from connectors.fhir.errors import (
 )
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
-from connectors.fhir.transport.retry_table import NEVER_SENT, Failure, Seen, Verdict
+from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, Failure, Seen, Verdict
 
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 401, 403, 404, 410, 500
 _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
@@ -110,6 +110,7 @@ _LINK_REFUSED = (
     "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
     "the link has expired, or requires a login anyway"
 )
+_LINK_ELSEWHERE = "the EHR's link leads there, to another origin than base_url's"
 _STATUS_OF_A_GATEWAY = (
     "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "
     "the export is still there; if it is gone, `chartferry runs discard RUN` gives it up"
@@ -174,6 +175,8 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
 
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
+        if seen.elsewhere is not None and seen.failure in NOBODY_THERE:
+            return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
         advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
         return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":

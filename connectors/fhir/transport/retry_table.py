@@ -42,7 +42,8 @@ LASTING = frozenset({501, 505, 506, 508, 510, 511})
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
 SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
-TYPO_TRIES = 3  # the run's first questions to a host that is not there: a mistyped base_url is told within seconds
+# the run's first questions to a host that is not there, and links to one: a mistyped base_url is told within seconds
+TYPO_TRIES = 3
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
 NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
 # 6.2
@@ -70,6 +71,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
     coding: str | None = None  # of a body that is packed as nobody asked for
     origin: str | None = None  # of the server that was not reached, without path
+    elsewhere: str | None = None  # where an origin was asked that is not the EHR's: what to do if it is not there
     foreign: bool = False  # redirected to an origin that does not get the token
     token_sent: bool = False
 
@@ -91,7 +93,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     | seen | verdict |
     | --- | --- |
     | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
-    | no connection, proxy trouble | retry: the server never saw the request; discovery, where nobody is there: few |
+    | no connection, proxy trouble | retry: the server never saw the request; few in discovery and at other origins |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
     | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
     | … with XML where JSON was asked | protocol |
@@ -107,7 +109,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     """
     once = 1 if call.purpose == "kickoff" else None
     if seen.status is None:
-        return _judge_failure(call, seen.failure, once)
+        return _judge_failure(call, seen.failure, once, elsewhere=seen.elsewhere is not None)
     if seen.status in call.ok:
         return _judge_accepted(call, seen)
     html = is_html(seen)
@@ -137,10 +139,10 @@ def _is_as_500(status: int) -> bool:
     return 500 <= status <= 599 and status not in LASTING | STRAINED  # noqa: PLR2004
 
 
-def _judge_failure(call: Call, failure: Failure | None, once: int | None) -> Verdict:
+def _judge_failure(call: Call, failure: Failure | None, once: int | None, *, elsewhere: bool) -> Verdict:
     if failure in ("certificate", "bomb", "unasked"):
         return Verdict(action="terminal")
-    if call.purpose == "discovery" and failure in NOBODY_THERE:
+    if (call.purpose == "discovery" or elsewhere) and failure in NOBODY_THERE:
         return Verdict(action="retry", tries=TYPO_TRIES)
     return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
 
@@ -253,8 +255,10 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
     hence the cap.
     """
     text = (value or "").strip()
-    if _SECONDS.fullmatch(text):
-        wait_s = wait_until(float(text), now=now)
+    said = [part.strip() for part in text.split(",")]  # several where a gateway has added its own: the longest holds
+    if all(map(_SECONDS.fullmatch, said)):
+        waits = [wait_until(float(part), now=now) for part in said]
+        wait_s = max((wait for wait in waits if wait is not None), default=None)
     else:
         found = http_date(text)
         wait_s = None if found is None else wait_until(max(found.timestamp() - now, 0.0), now=now)

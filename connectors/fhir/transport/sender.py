@@ -114,6 +114,25 @@ class Sender:
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
 
+    def leads_home(self, call: Call) -> bool:
+        """Whether a call goes to the EHR's own origin; raises as `safe` does."""
+        return self.elsewhere(self.safe(call)) is None
+
+    def elsewhere(self, url: str) -> str | None:
+        """What to do about an origin that is not the EHR's own; None for the EHR's own."""
+        return None if origin(url) == self._origin else elsewhere(url, self.base_url)
+
+    def failed(self, error: Exception) -> Seen:
+        """What a try saw that ended in one of FAILS."""
+        failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
+        asked = str(error.request.url) if isinstance(error, httpx.TransportError) else None
+        return Seen(
+            failure=failure,
+            origin=asked,
+            elsewhere=None if asked is None else self.elsewhere(asked),
+            coding=error.coding if isinstance(error, UnaskedCodingError) else None,
+        )
+
     async def token(self, call: Call, url: str, tokens: Tokens | None) -> Token | None:
         """The token to send to `url`; raises UnsafeLinkError where it would leave the origins that may see it."""
         if not call.auth:
@@ -205,16 +224,6 @@ async def drained(response: httpx.Response) -> None:
     with suppress(*FAILS):
         await BodyReader(response, json_expected=False).read(MAX_REDIRECT_BYTES)
     await response.aclose()
-
-
-def failed(error: Exception) -> Seen:
-    """What a try saw that ended in one of FAILS."""
-    failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
-    return Seen(
-        failure=failure,
-        origin=str(error.request.url) if isinstance(error, httpx.TransportError) else None,
-        coding=error.coding if isinstance(error, UnaskedCodingError) else None,
-    )
 
 
 @lru_cache(maxsize=64)

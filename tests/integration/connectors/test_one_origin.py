@@ -108,3 +108,35 @@ async def test_a_probe_of_one_lets_both_go_on():
         await one.send(call())
         await two_.send(call())
         assert len(server.seen) == 2
+
+
+async def test_another_server_that_a_link_names_says_nothing_of_the_ehr_neither_down_nor_up():
+    async with AsyncExitStack() as stack:
+        ehr = await stack.enter_async_context(wire(always([http(), http(503, b""), http()])))
+        down = await stack.enter_async_context(wire(always([http(503, b""), http(503, b""), http()])))
+        one = await stack.enter_async_context(client(ehr, limits__breaker_failures=1, retry__max_tries=1))
+        file = call(url=f"{down.origin}/file", auth=False)
+        for _ in range(2):
+            with pytest.raises(TransientFetchError):
+                await one.send(file)
+        await one.send(call())
+        with pytest.raises(TransientFetchError):
+            await one.send(call())
+        with pytest.raises(EhrDownError):
+            await one.send(file)  # nobody is asked while the EHR is down
+        with pytest.raises(EhrDownError):
+            await one.send(call())
+
+
+async def test_a_link_to_a_server_that_is_not_there_is_tried_a_few_times_and_names_the_setting():
+    async with AsyncExitStack() as stack:
+        there = http(302, b"", Location="http://127.0.0.1:1/b")
+        ehr = await stack.enter_async_context(wire(always([there, there, there, http()])))
+        one = await stack.enter_async_context(client(ehr, limits__breaker_failures=1, retry__base_s=0.001))
+        for url in ("http://127.0.0.1:1/file?name=SECRET", "file"):
+            with pytest.raises(TransientFetchError) as raised:
+                await one.send(call(url=url, purpose="file", auth=False))
+            assert f'rewrite_origins = {{ "http://127.0.0.1:1" = "{ehr.origin}" }}' in str(raised.value)
+            assert "after 3 tries" in str(raised.value)
+            assert "SECRET" not in str(raised.value)
+        await one.send(call())

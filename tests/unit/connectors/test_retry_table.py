@@ -87,6 +87,8 @@ def outcome(*issues):
         ("discovery", Seen(failure="connect-timeout"), Verdict(action="retry", tries=TYPO_TRIES)),
         ("search", Seen(failure="bomb"), Verdict(action="terminal")),
         ("discovery", Seen(failure="timeout"), Verdict(action="retry")),
+        ("file", Seen(failure="handshake", elsewhere="x"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("file", Seen(failure="handshake"), Verdict(action="retry")),
         ("kickoff", Seen(status=429), Verdict(action="retry", paced=True)),
     ],
 )
@@ -157,6 +159,9 @@ def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose
         (None, None),
         ("NaN", None),
         ("1e3", None),
+        ("7, 30", 30.0),
+        ("999999999, 7", 7.0),
+        ("7, soon", None),
     ],
 )
 def test_retry_after_is_read_in_every_form_and_capped_and_what_nobody_means_is_none(value, expected):
