@@ -119,7 +119,7 @@ class Server:
             return Answer(301, b"", {"Location": f"{BASE}/Patient/{to}"})
         if status != 200:
             return _outcome(status)
-        return Answer(200, ehr.body(ehr.rows[kind, id_]))
+        return Answer(200, ehr.shown(ehr.rows[kind, id_]))
 
     def _search(self, kind: str, query: dict[str, list[str]]) -> Answer:
         ehr = self._ehr
@@ -153,7 +153,7 @@ class Server:
             rest = [(name, value) for name, values in query.items() if name != "_offset" for value in values]
             following = f"{BASE}/{kind}?{urlencode([*rest, ('_offset', at + size)])}"
         total = len(rows) if site.totals else None
-        return Answer(200, _bundle([self._ehr.body(row) for row in rows[at : at + size]], total, following, []))
+        return Answer(200, _bundle([self._ehr.shown(row) for row in rows[at : at + size]], total, following, []))
 
     def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
         ehr = self._ehr
@@ -185,7 +185,9 @@ class Server:
                 deleted = [json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries})]
         files: dict[str, list[str]] = {}
         for row in sorted(rows, key=lambda row: row.key):
-            files.setdefault(row.type, []).append(json.dumps(ehr.body(row)))
+            contents = ehr.written(row)
+            # in another order each night
+            files.setdefault(row.type, []).extend(map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents)))
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
         for kind in types or s.TYPES:
             told_of, other = ehr.heard.answered, ehr.heard.refused

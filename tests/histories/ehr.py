@@ -15,6 +15,7 @@ from typing import Any
 from tests.histories import steps as s
 
 Key = tuple[str, str]
+CONTENTS: Mapping[str, Mapping[str, str]] = {"first": {}, "second": {"language": "de"}, "third": {"language": "fr"}}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Row:
         return f"{self.id} v{self.version}"
 
 
+def plain(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body without what its contents of one version differ in (`Site.told_twice`)."""
+    return {name: value for name, value in body.items() if name != "language"}
+
+
 def told(at: datetime) -> str:
     """A FHIR instant."""
     return at.isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -108,6 +114,15 @@ class Ehr:
 
     def body(self, row: Row) -> dict[str, Any]:
         return row.body(dated=self.site.dated)
+
+    def shown(self, row: Row) -> dict[str, Any]:
+        """As searches and reads give it."""
+        return {**self.body(row), **CONTENTS[self.site.told_twice or "first"]}
+
+    def written(self, row: Row) -> list[dict[str, Any]]:
+        """As exports give it."""
+        contents = ("first", "second") if self.site.told_twice else ("first",)
+        return [{**self.body(row), **CONTENTS[content]} for content in contents]
 
     # -- what happens
 

@@ -32,6 +32,7 @@ from tests.histories.store_view import StoreView
 # in the past of any Postgres: what it dates is never older than the history
 BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)
 ROTATION_RUNS = 8  # more sound ones, for rows that are read in rotation
+KNOWN_RUNS = 3  # after which each way's contents are known
 NAME = "ehr"
 
 
@@ -102,7 +103,7 @@ class Player:
             return Failure("d: a dead row stays live", some(left))
         if left := self._oracle.unnamed(home):
             return Failure("d: a live row is neither visible nor named", some(left))
-        return await self._unchanged(home)
+        return await self._unchanged(home) or await self._in_turns(home)
 
     async def _unchanged(self, home: s.Ask) -> Failure | None:
         """Nights on which nothing happens. Rows that only rotation reads may still change, one night after another."""
@@ -121,6 +122,22 @@ class Player:
         if failure is None and self._oracle.all_is_well(home) and not self.told[-1].startswith(("complete", "nothing")):
             return Failure(f"e: nothing is wrong, and the run is {self.told[-1]} (since {since})")
         return failure
+
+    async def _in_turns(self, home: s.Ask) -> Failure | None:
+        """Exports and searches in turns, where they give a version other contents: once each is known, none is written."""
+        other = home._replace(mode="bulk" if self._ehr.reach(home) == "crawl" else "crawl")
+        if not self._history.site.told_twice or self._ehr.reach(other) in {"", self._ehr.reach(home)}:
+            return None
+        before: dict[str, Any] = {}
+        for number, ask in enumerate((other, home, other, home, other)):
+            if number == KNOWN_RUNS:
+                before = self._view.state()
+            self._moment += timedelta(days=1)
+            if failure := await self._run(s.Run(ask, since="none"), sound=True):
+                return failure
+        after = self._view.state()
+        wrote = [table for table in ("resource", "resource_history") if before[table] != after[table]]
+        return Failure(f"e: nights in turns wrote {', '.join(wrote)}") if wrote else None
 
     # -- one run
 

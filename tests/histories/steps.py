@@ -56,6 +56,8 @@ class Site(NamedTuple):
     readable_groups: bool = True
     follow: bool = False  # references
     validate: bool = False  # against FHIR R4B
+    # exports give each row twice, in the "first" and the "second" content, all else gives one of these, or a "third"; "": neither
+    told_twice: str = ""
 
 
 # -- what happens at the EHR

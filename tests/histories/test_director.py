@@ -28,6 +28,7 @@ def test_four_hundred_seeds_meet_every_step_every_fault_and_every_way_of_asking(
     assert {run.ask.who.partition(":")[0] for run in runs} == {"all", "store", "group", "cohort", "pull"}
     assert {run.ask.mode for run in runs} == {"auto", "bulk", "crawl"}
     assert {run.since for run in runs} == {"auto", "none"}
+    assert {one.site.told_twice for one in all_} == {"", "first", "second", "third"}
 
 
 def test_the_ehr_lies_in_lists_and_reads_on_one_night_of_a_history_at_the_most() -> None:
