@@ -187,7 +187,9 @@ class Server:
         for row in sorted(rows, key=lambda row: row.key):
             contents = ehr.written(row)
             # in another order each night
-            files.setdefault(row.type, []).extend(map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents)))
+            files.setdefault(row.type, []).extend(
+                map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents))
+            )
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
         for kind in types or s.TYPES:
             told_of, other = ehr.heard.answered, ehr.heard.refused
