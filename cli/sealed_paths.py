@@ -6,17 +6,29 @@ from collections.abc import Iterator
 
 from config.errors import Problem
 from config.settings import Settings
-from exports.elements.table import unknown_in
+from exports.elements.table import unknown_in, within
 from snapshots.identifying import PLAIN
 
 
 def path_problems(settings: Settings) -> Iterator[Problem]:
     """Yield which paths of `[encryption]` would encrypt nothing: those that R4 does not have, and those of what stays plain."""
     for path in sorted(settings.encryption.paths):
-        if path.rpartition(".")[2] in PLAIN:
-            yield Problem("encryption.paths", repr(path), f"another element: {', '.join(sorted(PLAIN))} stay plain")
+        outer, _, last = path.rpartition(".")
         if unknown := unknown_in(path):
             name, instead = unknown
             yield Problem(
                 "encryption.paths", f"{path!r}: R4 has no {name}", instead or "an element of R4, as JSON spells it"
             )
+        elif last in PLAIN or _types_of(path) == ("boolean",):
+            yield Problem(
+                "encryption.paths", repr(path), f"an element within {outer} that says more: {last!r} stays plain"
+            )
+
+
+def _types_of(path: str) -> tuple[str, ...]:
+    types: tuple[str, ...] = ()
+    holder, *names = path.split(".")
+    for name in names:
+        found = within(types[0] if types else holder, name)
+        types = found[1] if found else ()
+    return types

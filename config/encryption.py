@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationInfo
 
 from config.errors import ConfigError, Problem, SecretUnreadableError
 from config.secret_refs import SecretRef
@@ -25,8 +26,17 @@ def _ref(value: Any, info: ValidationInfo) -> object:
 
 
 # what the store itself reads, and what tells one resource from another
-_PLAIN = frozenset({"id", "meta", "resourceType", "implicitRules", "contained", "reference", "url"})
-ElementPath = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]+(\.[a-z][A-Za-z0-9]*)+$")]
+_READ = frozenset({"id", "meta", "resourceType", "implicitRules", "contained", "reference", "url", "category"})
+_PATH = re.compile(r"[A-Z][A-Za-z]+(\.[a-z][A-Za-z0-9]*)+")
+
+
+def _element_path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError("a resource type and the elements that lead from it, such as Observation.note")
+    return value
+
+
+ElementPath = Annotated[str, AfterValidator(_element_path)]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,16}$")]
 KeyRef = Annotated[SecretRef, BeforeValidator(_ref)]
 
@@ -38,9 +48,8 @@ class Encryption(BaseModel):
 
     keys: dict[KeyId, KeyRef] = {}
     current: str | None = None  # with one key: that one
-    paths: frozenset[ElementPath] = (
-        frozenset()
-    )  # elements that are encrypted although they identify nobody, as JSON spells them
+    # elements that are encrypted although they identify nobody, as JSON spells them
+    paths: frozenset[ElementPath] = frozenset()
     shown_to: tuple[str, ...] | None = (
         None  # roles whose members see what is encrypted, others a mask; None: everybody does
     )
@@ -63,11 +72,9 @@ class Encryption(BaseModel):
                 "encryption.shown_to", "no keys", "keys: without them nothing is encrypted, and nothing masked"
             )
         for path in sorted(self.paths):
-            if plain := _PLAIN & set(path.split(".")):
+            if read := _READ & set(path.split(".")):
                 yield Problem(
-                    "encryption.paths",
-                    repr(path),
-                    f"an element other than {', '.join(sorted(plain))}, which stays plain",
+                    "encryption.paths", repr(path), f"another element: the store itself reads {', '.join(sorted(read))}"
                 )
         if self.paths and not self.keys:
             yield Problem("encryption.paths", "no keys", "keys: without them nothing is encrypted")

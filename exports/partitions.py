@@ -74,7 +74,13 @@ class Division:
 
 
 async def division_of(column: str, views: Sequence[CompiledView], snapshot: Snapshot) -> Division:
-    """Return how a table is divided: by the values that it has, and None for all others, if there are any or no rows at all."""
+    """Return how a table is divided: by the values that it has, and None for all others, if there are any or no rows at all.
+
+    Raises:
+        PlanError: the column is encrypted in the store.
+    """
+    if any(one.name == column and one.sealed for view in views for one in view.columns):
+        raise PlanError(f"--partition-by {column}: it is encrypted in this store; choose another column")
     found: set[str | None] = set()
     for view in views:
         query = SQL('SELECT DISTINCT {} FROM ({}) AS "#v"').format(Identifier(column), view.query)

@@ -47,23 +47,23 @@ _SIGN = re.compile(rb'"(?:d(?:iv|ata|isplay)"|identifier"|resourceType"|_d)')
 _PERSONS = frozenset(name.encode() for name in TYPES)
 
 
-Below: TypeAlias = Mapping[str, "Below"]  # names of members, down to those that are encrypted, which have none below
+Below: TypeAlias = Mapping[str, "Below"]  # names of members, and below each what it leads to; _ENDS where a path ends
 NOTHING: Below = {}
+_ENDS = ""
 
 
 def further_elements(paths: Iterable[str]) -> Below:
-    """Return by type, then by member, what else is encrypted: of "Condition.note" and "Condition.stage.summary" {"Condition": …}.
+    """Return what else is encrypted, by type, then by member: of "Condition.note" {"Condition": {"note": {"": {}}}}.
 
-    A path names members as JSON spells them (`Observation.valueString`), and holds wherever a resource of the type stands. What
-    is in PLAIN stays plain.
+    A path names members as JSON spells them (`Observation.valueString`), and holds wherever a resource of the type stands. A
+    member within one of the same name, such as an item of an item, counts as that one. What is in PLAIN stays plain.
     """
     found: dict[str, Any] = {}
-    for path in sorted(paths, key=len, reverse=True):  # a shorter one replaces what is below it
-        *outer, last = path.split(".")
+    for path in paths:
         at = found
-        for name in outer:
+        for name in path.split("."):
             at = at.setdefault(name, {})
-        at[last] = {}
+        at[_ENDS] = {}
     return found
 
 
@@ -107,31 +107,45 @@ def _is_known(body: bytes, at: int) -> bool:
 
 def leaves(tree: Node, text: bytes, further: Below = NOTHING) -> Iterator[Leaf]:
     """Yield the strings and numbers of a resource that identify somebody, and those that a configuration adds (`further`)."""
-    waiting: list[_At] = [(tree, "", "", False, NOTHING)]
+    waiting: list[_At] = [(tree, "", "", False, _OUTSIDE)]
     while waiting:
-        node, pointer, name, within, below = waiting.pop()
+        node, pointer, name, within, place = waiting.pop()
         if isinstance(node, tuple):
             if within and text[node[0]] not in b"tfn":  # true, false, null
                 yield Leaf(pointer, node)
         elif isinstance(node, Items):  # they have the name of their array
-            waiting += [(one, f"{pointer}/{number}", name, within, below) for number, one in enumerate(node)]
+            waiting += [(one, f"{pointer}/{number}", name, within, place) for number, one in enumerate(node)]
         else:
             sealed = _sealed_names(node, text, name, within=within)
             if further:
-                below = _below(node, text, below, further)
-                sealed |= {each for each, deeper in below.items() if not deeper} - PLAIN
+                place = _of_resource(node, text, further) or place
+                sealed |= {one for one, below in place.below.items() if _ENDS in below} - PLAIN
             for member, one in node:
                 bare = member.removeprefix("_")
                 if bare in sealed or not isinstance(one, tuple):
-                    at = f"{pointer}/{escaped(member)}"
-                    waiting.append((one, at, member, bare in sealed, below.get(bare, NOTHING)))
+                    inner = place.inner(bare) if further else place
+                    waiting.append((one, f"{pointer}/{escaped(member)}", member, bare in sealed, inner))
 
 
-def _below(members: Members, text: bytes, below: Below, further: Below) -> Below:
-    """What is encrypted within an object: by its place in a resource, or by its type where it is one itself."""
-    for one in _strings(members, "resourceType", text):
-        below = {**below, **further.get(one, NOTHING)}
-    return below
+class _Place(NamedTuple):
+    """What a configuration adds below an object, and below the members that it is in."""
+
+    below: Below
+    outer: Mapping[str, Below]
+
+    def inner(self, name: str) -> _Place:
+        """The same of a member. One that has the name of a member around it is of the same kind: an item of an item."""
+        below = self.below.get(name) or self.outer.get(name, NOTHING)
+        return _Place(below, {**self.outer, name: below} if below else self.outer)
+
+
+_OUTSIDE = _Place(NOTHING, NOTHING)
+
+
+def _of_resource(members: Members, text: bytes, further: Below) -> _Place | None:
+    """What is encrypted within a resource, by its type; None: the object is none."""
+    types = sorted(_strings(members, "resourceType", text))
+    return _Place(further.get(types[0], NOTHING), NOTHING) if types else None
 
 
 def escaped(name: str) -> str:
@@ -139,8 +153,8 @@ def escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
 
 
-# a value, its pointer, its name, whether it is within an element that is encrypted, and what else is within it
-_At: TypeAlias = tuple[Node, str, str, bool, Below]
+# a value, its pointer, its name, whether it is within an element that is encrypted, and what a configuration adds there
+_At: TypeAlias = tuple[Node, str, str, bool, _Place]
 
 
 def _sealed_names(members: Members, text: bytes, name: str, *, within: bool) -> set[str]:

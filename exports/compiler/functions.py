@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC
 
 from exports.compiler import syntax
-from exports.compiler.paths import focus_on
 from exports.compiler.resolution import (
     Function,
     Scope,
@@ -22,6 +21,7 @@ from exports.compiler.resolution import (
     typed_by,
     union,
 )
+from exports.compiler.sealed_elements import focus_on
 from exports.compiler.type_specifier import type_name
 from exports.compiler.typed_tree import (
     All,

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from exports.compiler.typed_tree import At, Child, Context, Expression, Filter, Focus, Path, Resource, Select, Slice
 
+WITHIN: Path = (("Resource",),)  # the beginning of paths of a resource within the view's own, whose type is not known
+
 
 def path_of(node: Expression) -> Path | None:
     """The resource's type, and the JSON properties that lead from it to the items of an expression; None: not known."""
@@ -14,6 +16,8 @@ def path_of(node: Expression) -> Path | None:
             return ((type_,),) if type_ else None
         case Focus(path=path) | Context(path=path):
             return path
+        case Child(type="Resource"):
+            return WITHIN  # `contained`
         case Child(of=of, keys=keys):
             outer = path_of(of)
             return None if outer is None else (*outer, keys)
@@ -23,11 +27,6 @@ def path_of(node: Expression) -> Path | None:
             return path_of(projection)
         case _:
             return None
-
-
-def focus_on(of: Expression) -> Focus:
-    """An item of an expression as the focus of another."""
-    return Focus(type=of.type, path=path_of(of))
 
 
 def goes_down(node: Expression) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 
-from exports.compiler.paths import path_of
+from exports.compiler.paths import WITHIN, path_of
 from exports.compiler.typed_tree import (
     At,
     Child,
@@ -19,6 +19,7 @@ from exports.compiler.typed_tree import (
     Exists,
     Expression,
     Filter,
+    Focus,
     Iif,
     Join,
     Path,
@@ -41,7 +42,7 @@ def sealed_keys(node: Child, of: Expression, resource_type: str, further: frozen
     """
     if _identifies(of, node.name, resource_type):
         return frozenset(node.keys) - PLAIN
-    return frozenset([key for key in node.keys if _is_further(of, key, resource_type, further)]) - PLAIN
+    return frozenset([one for key in node.keys for one in _further(of, key, resource_type, further)]) - PLAIN
 
 
 def _identifies(of: Expression, name: str, resource_type: str) -> bool:
@@ -61,29 +62,47 @@ def _identifies(of: Expression, name: str, resource_type: str) -> bool:
     return (holder in _HOLDERS or holder is None) and name not in PLAIN | {"extension"}
 
 
-def _is_further(of: Expression, key: str, resource_type: str, further: frozenset[str]) -> bool:
-    """Whether a property is one of `further`, or within one. Where its own path is not known, the type that holds it counts."""
-    if not further:
-        return False
-    if (outer := path_of(of)) is not None:
-        return any(_leads((*outer, (key,)), path.split(".")) for path in further)
-    holders = _within(further, resource_type)
-    if of.type is None:
-        return any(key == one for _, one in holders)
-    return (of.type, key) in holders
+def focus_on(of: Expression) -> Focus:
+    """An item of an expression as the focus of another: as encrypted as the expression is."""
+    return Focus(type=of.type, path=path_of(of), sealed=next(_computed(of, shown=False), None))
 
 
-def _leads(path: Path, names: list[str]) -> bool:
-    """Whether a path leads to the named property, or to what is within it."""
-    if len(path) < len(names):
-        return False
+def _further(of: Expression, key: str, resource_type: str, further: frozenset[str]) -> set[str]:
+    """The properties of `further`, or within these, that a key stands for; where R4 does not know the key, those of a choice too.
+
+    Where the path to the key is not known, the type that holds it counts.
+    """
+    if not further or (of.type == "Extension" and key == "url"):
+        return set()
+    outer = path_of(of)
+    found = set() if outer is None else {one for path in further if (one := _leads((*outer, (key,)), path.split(".")))}
+    if of.type is None and outer is None:
+        found |= {one for _, one in _within(further, resource_type) if one.startswith(key)}
+    elif outer is None or (
+        of.type is not None and "." in of.type
+    ):  # an item of an item has the same type, and another path
+        found |= {key} if (of.type, key) in _within(further, resource_type) else set()
+    return found
+
+
+def _leads(path: Path, names: list[str]) -> str:
+    """The property to which a path leads, if it is the named one or encrypted within that; else "".
+
+    Within a resource whose type is not known, a key may be that of a choice, whose properties have longer names.
+    """
     # a primitive's extensions are in its sibling `_name`, and encrypted with it
-    return all(name in {key.removeprefix("_") for key in keys} for name, keys in zip(names, path, strict=False))
+    bare = [tuple(key.removeprefix("_") for key in keys) for keys in path]
+    anywhere = path[0] == WITHIN[0]
+    pairs = [*zip(names, bare, strict=False)][anywhere:]
+    same = all(name.startswith(keys) if anywhere else name in keys for name, keys in pairs)
+    if len(path) < len(names) or not same or any({*one} <= PLAIN for one in bare[len(names) : -1]):
+        return ""
+    return names[-1] if len(path) == len(names) else path[-1][0]
 
 
 @cache
 def _within(further: frozenset[str], resource_type: str) -> frozenset[tuple[str, str]]:
-    """The last properties of paths, each with the type that holds it, and all that may be within them."""
+    """The last properties of a type's paths, each with the type that holds it, and all that may be within them."""
     found: set[tuple[str, str]] = set()
     for path in further:
         holder, *names = path.split(".")
@@ -140,29 +159,29 @@ def require_not_computed(expression: Expression, *, shown: bool) -> None:
 
 
 def shows_sealed(expression: Expression) -> bool:
-    """Whether the value of an expression may be, or may hold, an encrypted one."""
-    return next(_computed(expression, shown=False), None) is not None
+    """Whether the value of an expression may be an encrypted one."""
+    return any(one.type is None or one.type in PRIMITIVE_TYPES for one in _computed(expression, shown=False))
 
 
 def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
     """The encrypted elements whose values an expression needs; `shown`: what it gives itself is needed by nobody."""
+    if not shown and (own := _encrypted(node)) is not None:
+        yield own
     match node:
-        case Child():
-            if not shown and _is_value(node):
-                yield node
-            yield from _computed(node.of, shown=True)
+        case Focus():
+            return
+        case Child(of=of):
+            yield from _computed(of, shown=True)
         case Filter(of=of, criterion=criterion):
             yield from _computed(of, shown=shown)
             yield from _computed(criterion, shown=False)
-        case At(of=of) | Slice(of=of):
+        case At(of=of) | Slice(of=of) | Join(of=of):  # what is joined is decrypted piece by piece
             yield from _computed(of, shown=shown)
         case Select(of=of, projection=projection):
             yield from _computed(of, shown=True)
             yield from _computed(projection, shown=shown)
         case Exists(of=of) | Count(of=of):
             yield from _computed(of, shown=True)
-        case Join(of=of):  # what is joined is decrypted piece by piece
-            yield from _computed(of, shown=shown)
         case Iif(criterion=criterion, then=then, otherwise=otherwise):
             yield from _computed(criterion, shown=False)
             yield from _computed(then, shown=shown)
@@ -175,10 +194,18 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
                         yield from _computed(one, shown=False)
 
 
-def _is_value(node: Child) -> bool:
-    """Whether an element has an encrypted value: it is marked, may be a primitive, and some of its choices are not plain."""
-    return (
-        node.sealed_at is not None
-        and (node.type is None or node.type in PRIMITIVE_TYPES)
-        and bool({*node.keys} & node.sealed_keys)
-    )
+def _encrypted(node: Expression) -> Child | None:
+    """The element that a node is an encrypted value of, or a structure with some: compared, it is another one in the store.
+
+    A reference has none that a view reads but its `display`, and a boolean is plain.
+    """
+    match node:
+        case Focus(sealed=sealed):
+            return sealed
+        case Child(keys=keys, sealed_keys=sealed_keys) if {*keys} & sealed_keys and node.type not in {
+            "Reference",
+            "boolean",
+        }:
+            return node
+        case _:
+            return None

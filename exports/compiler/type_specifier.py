@@ -6,6 +6,7 @@ Of a choice (`value[x]`) the type says in which JSON property the value is; of a
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from exports.compiler import syntax
 from exports.compiler.typed_tree import Child, Comparison, Constant, Exists, Expression, Filter, Focus, Iif, Nothing
@@ -49,15 +50,22 @@ def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
         keys = tuple(one for one in of.keys if one != of.name and is_a(_choice_type(of, one), wanted))
         if not of_r4:
             return _elsewhere(replace(of, keys=(*keys, of.name)), wanted)
-        return replace(of, keys=keys, type=wanted) if keys else Nothing()
+        return _narrowed(of, keys, type=wanted) if keys else Nothing()
     known = _known_case(wanted)
-    return replace(of, keys=(key,), repeats=False, type=known, many=of.of.many)
+    return _narrowed(of, (key,), repeats=False, type=known, many=of.of.many)
 
 
 def _elsewhere(of: Child, wanted: str) -> Expression:
     """What another version of FHIR may have: the type as one more of a choice, or as the only one, without a suffix."""
     plain = () if of.type in PRIMITIVE_TYPES else of.keys
-    return replace(of, keys=(choice_key(of.name, wanted), *plain), repeats=True, type=_known_case(wanted), many=True)
+    return _narrowed(of, (choice_key(of.name, wanted), *plain), repeats=True, type=_known_case(wanted), many=True)
+
+
+def _narrowed(of: Child, keys: tuple[str, ...], **typed: Any) -> Child:
+    """An element in other properties. Where it may be encrypted, so may it be in those that it was not known to have."""
+    further = frozenset(keys) - frozenset(of.keys) if of.sealed_keys & frozenset(of.keys) else frozenset()
+    sealed = of.sealed_keys | further
+    return replace(of, keys=keys, sealed_keys=sealed, **typed)
 
 
 def _known_case(wanted: str) -> str:

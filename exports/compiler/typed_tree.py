@@ -29,10 +29,11 @@ class Expression:
 class Focus(Expression):
     """The item in focus: the resource, the item of an iteration, or the item that a criterion looks at.
 
-    `path`: as `path_of` gives it.
+    `path`: as `path_of` gives it. `sealed`: the element that it is an encrypted value of.
     """
 
     path: Path | None = field(default=None, compare=False)
+    sealed: Child | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from config.resource_types import type_problem
 from exports.compiler import fhirpath
 from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
-from exports.compiler.paths import focus_on, from_any_item, goes_down
+from exports.compiler.paths import from_any_item, goes_down
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
-from exports.compiler.sealed_elements import require_not_computed, shows_sealed
+from exports.compiler.sealed_elements import focus_on, require_not_computed, shows_sealed
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
 from exports.errors import FhirPathError, ViewError
 from snapshots.identifying import SealedElements
@@ -281,7 +281,7 @@ class _Reader:
         doubts: list[list[str]] = []
         for at, text in enumerate(value):
             self.notes = []
-            first = self.path(text, f"{where}[{at}]", scope)
+            first = self.path(text, f"{where}[{at}]", scope, each=True)
             doubts.append(self.notes)
             if not goes_down(first):
                 problem = f"{text!r} does not lead from an item to what is in it"
@@ -299,7 +299,7 @@ class _Reader:
         same = all(one is not None and one.type == first.type for one, first in zip(below, paths, strict=True))
         unknown = replace(scope, focus=Focus())
         return tuple(
-            from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown)
+            from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown, each=True)
             for at, (text, path) in enumerate(zip(value, paths, strict=True))
         )
 
@@ -307,7 +307,7 @@ class _Reader:
         """The path from what it found itself; None where it can lead nowhere there."""
         kept = list(self.notes)
         try:
-            return self.path(text, where, scope)
+            return self.path(text, where, scope, each=True)
         except ViewError:
             return None
         finally:
@@ -317,7 +317,7 @@ class _Reader:
         """Whether R4 has all that the path names, from there."""
         kept, self.notes = self.notes, []
         try:
-            self.path(text, where, scope)
+            self.path(text, where, scope, each=True)
         except ViewError:
             return False
         else:

@@ -17,6 +17,7 @@ STRING_TYPES = frozenset(
     {"base64Binary", "canonical", "code", "id", "markdown", "oid", "string", "uri", "url", "uuid", "xhtml"}
 )
 PRIMITIVE_TYPES = NUMBER_TYPES | TEMPORAL_TYPES | STRING_TYPES | {"boolean"}
+_ABSTRACT = frozenset({"Base", "Element", "BackboneElement", "Resource", "DomainResource"})
 _SPECIAL_OF = {
     **dict.fromkeys(("code", "id", "markdown"), "string"),
     **dict.fromkeys(("canonical", "oid", "url", "uuid"), "uri"),
@@ -73,7 +74,7 @@ def element(parent: str | None, name: str) -> Element | None:
 
 def is_known(type_: str | None) -> bool:
     """Whether R4 has such a type, so that an element which it does not have is a mistake."""
-    return type_ in _types() and type_ not in {"Base", "Element", "BackboneElement", "Resource", "DomainResource"}
+    return type_ in _types() and type_ not in _ABSTRACT
 
 
 def is_resource(type_: str | None) -> bool:
@@ -127,8 +128,9 @@ def within(parent: str, name: str) -> tuple[str, tuple[str, ...]] | None:
 def unknown_in(path: str) -> tuple[str, str | None] | None:
     """What R4 does not have of a path such as "Observation.valueString", and what to write instead; None: it has all of it."""
     holder, *names = path.split(".")
-    if not is_resource(holder):
-        close = difflib.get_close_matches(holder, all_types(), n=1)
+    concrete = [one for one in all_types() if is_resource(one) and one not in _ABSTRACT]
+    if holder not in concrete:
+        close = difflib.get_close_matches(holder, concrete, n=1)
         return holder, close[0] if close else None
     for name in names:
         found = within(holder, name)

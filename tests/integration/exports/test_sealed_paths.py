@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from exports.delivery.destination import LocalFolder
-from exports.errors import ViewError
+from exports.errors import PlanError, ViewError
 from exports.plan import ExportRequest
 from exports.run import export
 from snapshots.sealed_values import Keyring
@@ -78,6 +79,18 @@ async def test_what_a_path_names_is_ciphertext_in_the_store_and_exports_are_thos
         "note.author.ofType(string).first().upper()",
         "value.ofType(string).upper()",
         "component.value.ofType(string).first().lower()",
+        "note.text.where($this = 'ill').exists()",
+        "note.text.select(upper()).first()",
+        "note.distinct().count()",
+        "(note[0] | note[1]).count()",
+        "note[0] = note[1]",
+        "note.foo.ofType(string).first() = 'x'",
+        "iif(status = 'final', %resource, component).value.ofType(string).first() = 'angry'",
+        "contained.note.text.first() = 'within'",
+        "contained.valueString.first() = 'x'",
+        "contained.value.ofType(string).first() = 'x'",
+        "contained.where(resourceType = 'Condition').note.text.first().upper()",
+        "contained.ofType(Observation).note.text.first().upper()",
     ],
 )
 async def test_a_view_that_computes_with_a_path_s_elements_is_refused(
@@ -86,8 +99,65 @@ async def test_a_view_that_computes_with_a_path_s_elements_is_refused(
     view = view_file(tmp_path, "computing", {"name": "x", "path": path}, resource="Observation")
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
-        with pytest.raises(ViewError, match="is encrypted in this store, so SQL cannot read it"):
+        with pytest.raises(ViewError, match="is encrypted in this store"):
             await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+def iterating(folder: Path, name: str, column: dict[str, str]) -> str:
+    path = folder / f"{name}.json"
+    select = [{"forEach": "note.text", "column": [column]}]
+    path.write_text(json.dumps({"resource": "Observation", "name": name, "select": select}))
+    return str(path)
+
+
+async def test_an_iteration_over_encrypted_values_is_as_encrypted_as_they_are(store_url: str, tmp_path: Path) -> None:
+    shown = iterating(tmp_path, "shown", {"name": "x", "path": "$this", "type": "string"})
+    computing = iterating(tmp_path, "computing", {"name": "x", "path": "$this.upper()"})
+    async with opened_store(store_url, keyring=MORE) as store:
+        await fill(store, CHART)
+        await exported(store, tmp_path / "out", "csv", views=(shown,))
+        with pytest.raises(ViewError, match="is encrypted in this store"):
+            await exported(store, tmp_path / "none", "csv", views=(computing,))
+    assert [row["x"] for row in table_of(tmp_path / "out" / "shown.csv.gz")] == ["ill"]
+
+
+@pytest.mark.parametrize("built_in", ["condition", "patient", "questionnaire_answer", "observation"])
+async def test_built_in_views_that_compute_with_nothing_of_a_path_go_on(
+    store_url: str, tmp_path: Path, built_in: str
+) -> None:
+    paths = {
+        "Condition.note",
+        "Condition.recorder",
+        "Patient.maritalStatus",
+        "QuestionnaireResponse.item.answer.valueString",
+    }
+    async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
+        await fill(store, CHART)
+        await exported(store, tmp_path / "out", "csv", views=(built_in,))
+
+
+async def test_paths_within_each_other_and_items_of_items_are_encrypted_wherever_they_end(store_url: str) -> None:
+    paths = {"Observation.component", "Observation.component.valueCodeableConcept.text", "Questionnaire.item.text"}
+    coded = {"resourceType": "Observation", "id": "o", "component": [{"valueCodeableConcept": {"text": "angry"}}]}
+    asked = {"resourceType": "Questionnaire", "id": "q", "item": [{"linkId": "1", "item": [{"text": "ill"}]}]}
+    async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
+        await fill(store, [coded, asked])
+    bodies = [body for (body,) in rows(store_url, "SELECT body::text FROM resource ORDER BY id")]
+    assert [("angry" in body, "ill" in body, body.count("~sealed:")) for body in bodies] == [
+        (False, False, 1),
+        (False, False, 1),
+    ]
+
+
+async def test_a_column_that_is_encrypted_divides_no_table(store_url: str, tmp_path: Path) -> None:
+    async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset({"Observation.status"}))) as store:
+        await fill(store, CHART)
+        async with store.snapshot(Selection()) as snapshot:
+            request = ExportRequest(
+                out=LocalFolder(tmp_path / "out"), formats=("csv",), views=("observation",), partition_by="status"
+            )
+            with pytest.raises(PlanError, match="--partition-by status: it is encrypted in this store"):
+                await export(request, snapshot)
 
 
 async def test_a_path_of_a_contained_resource_is_out_of_a_view_s_reach(store_url: str, tmp_path: Path) -> None:
@@ -118,7 +188,7 @@ async def test_what_no_path_names_can_be_computed_with(store_url: str, tmp_path:
 
 async def test_a_path_that_is_added_later_is_encrypted_by_a_rotation_and_by_that_alone_once(
     store_url: str, tmp_path: Path
-):
+) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, CHART)
         before = await exported(store, tmp_path / "before", "ndjson")
@@ -130,7 +200,9 @@ async def test_a_path_that_is_added_later_is_encrypted_by_a_rotation_and_by_that
         assert await exported(store, tmp_path / "after", "ndjson") == before
 
 
-async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no_more(store_url: str, tmp_path: Path):
+async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no_more(
+    store_url: str, tmp_path: Path
+) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": "note.text.first() = 'ill'"}, resource="Observation")
     async with opened_store(store_url, keyring=MORE):
         pass

@@ -303,7 +303,10 @@ def test_the_unset_variable_of_one_connection_does_not_hide_what_is_found_of_ano
         ("Observation.notes", ": R4 has no Observation.notes", "note"),
         ("Observaton.note", ": R4 has no Observaton", "Observation"),
         ("Observation.value", ": R4 has no Observation.value", "one of valueQuantity, valueCodeableConcept, "),
-        ("Patient.contact.gender", "", "another element: "),
+        ("HumanName.family", ": R4 has no HumanName", "an element of R4"),
+        ("DomainResource.extension", ": R4 has no DomainResource", ""),
+        ("Patient.contact.gender", "", "an element within Patient.contact that says more: 'gender' stays plain"),
+        ("Patient.deceasedBoolean", "", "an element within Patient that says more: 'deceasedBoolean' stays plain"),
     ],
 )
 def test_a_path_that_would_encrypt_nothing_is_a_problem(
