@@ -157,6 +157,19 @@ def test_a_member_who_is_new_in_a_group_and_of_whom_its_export_brings_nothing_is
     assert whole(nights)
 
 
+@pytest.mark.parametrize("types", [(OBSERVATION,), CHART], ids=["observations alone", "with patients"])
+def test_members_of_a_group_whom_the_server_does_not_have_are_told_by_a_full_export(
+    stage: Stage, types: tuple[str, ...]
+) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", types), levels=("group",), reconcile_every_d=60))
+    nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"), Join("A", "p8"), Join("A", "p9"))
+    night = unjudged(nights)
+    assert (night.status, night.holes) == ("complete", set())
+    (told,) = [note for note in night.notes if "whom the server does not have" in note]
+    assert told.startswith("Patient: a member of the Group")
+    assert told.endswith("(2 x)")
+
+
 def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     server = odd(nights)

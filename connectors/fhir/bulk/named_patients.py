@@ -32,6 +32,10 @@ from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
+_MEMBER_NOT_THERE = (
+    "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, the export "
+    "may not have brought them"
+)
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
 
 
@@ -218,10 +222,8 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
     results = [_result(unit, absent, answers, there, exported=exported) for unit in units]
-    silent = {_key(one) for one in members}  # that a member is not there is no mistake in a cohort
-    results = [
-        replace(one, reason=None) if one.key in silent and one.state is UnitState.SETTLED else one for one in results
-    ]
+    of_group = {_key(one) for one in members}  # that one of them is not there is no mistake in a cohort
+    results = [_of_member(one) if one.key in of_group else one for one in results]
     # who is read is there again, and is named by the next export
     back = [
         record for record in answers.records if record.id in absent and record.id in stored and record.id not in alive
@@ -249,6 +251,12 @@ def _result(
     # that there was nothing is believed of who was read alone: an index that knows nobody looks the same
     read = any(record.id == unit.patient_id for record in answers.records)
     return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.LISTED if read else Ending.PARTIAL)
+
+
+def _of_member(result: UnitResult) -> UnitResult:
+    """The same of a Group's member, in a word for all who are not there: a Group may name its dead for ever."""
+    not_there = result.state is UnitState.SETTLED and result.ended in _NOT_THERE
+    return replace(result, reason=_MEMBER_NOT_THERE) if not_there else result
 
 
 def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:
