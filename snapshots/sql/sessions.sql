@@ -2,12 +2,17 @@
 -- What this code relies on, whatever the server, the database, the role, the URL or the environment say: how dates, intervals and
 -- bytes are written and read, how a transaction begins, that nothing is cut off while it waits for an EHR, and that a commit is on disk
 -- where the code says so (a stricter synchronous_commit stays). jit: a plan names each type's partition, and compiling that takes
--- Debian's 15 twenty seconds of a query of one. transaction_timeout came with Postgres 17. Also who answers.
+-- Debian's 15 twenty seconds of a query of one. row_security: policies filter in place of refusing each query of a walled table.
+-- restrict_nonsystem_relation_kind: our views may be read; it came with minor versions of August 2024, transaction_timeout with
+-- Postgres 17. Also who answers.
 SELECT pg_backend_pid(),
     set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
     set_config('TimeZone', 'UTC', false), set_config('extra_float_digits', '1', false),
     set_config('standard_conforming_strings', 'on', false), set_config('bytea_output', 'hex', false),
     set_config('jit', 'off', false), set_config('array_nulls', 'on', false), set_config('transform_null_equals', 'off', false),
+    set_config('row_security', 'on', false),
+    CASE WHEN current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL
+        THEN set_config('restrict_nonsystem_relation_kind', '', false) END,
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('default_transaction_read_only', 'off', false), set_config('default_transaction_deferrable', 'off', false),
     set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),

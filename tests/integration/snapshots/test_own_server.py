@@ -45,6 +45,8 @@ ODD = {
     "idle_session_timeout": ("1h", "0"),
     "synchronous_commit": ("off", "on"),
     "jit": ("on", "off"),
+    "row_security": ("off", "on"),
+    "restrict_nonsystem_relation_kind": ("view", ""),
 }
 
 
