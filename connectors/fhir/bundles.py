@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from connectors.fhir.json_answers import TwiceError, UnreadableJsonError, json_from, members_of, objects_beside
-from connectors.fhir.page_links import links_from
+from connectors.fhir.page_links import links_from, next_beside
 
 
 class NotABundleError(ValueError):
@@ -116,7 +116,7 @@ def _odd_bundle(body: bytes) -> Listed:
         entries=[_entry(item) for item in items],
         astray=[members[name] for name in astray],
         doubtful=not items and any(found and name not in next_pages for name, found in objects.items()),
-        more=bool(next_pages),
+        more=bool(next_pages) or next_beside({name: members[name] for name in strangers}) is not None,
     )
 
 

@@ -29,6 +29,7 @@ _NAMES = frozenset(
 )
 _SEVERITIES = frozenset({"fatal", "error", "warning", "information", "success"})  # the last: R5
 _MOST_ISSUES = 100_000
+_EMPTY: tuple[Any, ...] = (None, "", 0, [], {})  # False is 0
 
 
 class Issue(NamedTuple):
@@ -91,6 +92,27 @@ def outcome_of(value: Any) -> Outcome:
     if not outcomes or (not issues and unread + strangers):
         raise UnreadableOutcomeError("not a readable OperationOutcome")
     return Outcome(tuple(issues), unread + strangers)
+
+
+def outcome_beside(value: Any) -> Outcome:
+    """Read what stands in a document's place for outcomes: one, a list or a Bundle of them, or bare issues.
+
+    What cannot be read is counted in `unread`; of an empty value there is nothing.
+    """
+    issues: list[Issue] = []
+    unread = 0
+    for item in _listed(value):
+        if item in _EMPTY:
+            continue
+        bare_issue = isinstance(item, dict) and "severity" in item and not is_outcome(item)
+        try:
+            found = outcome_of({"issue": [item]} if bare_issue else item)
+        except UnreadableOutcomeError:
+            unread += 1
+        else:
+            issues += found.issues
+            unread += found.unread
+    return Outcome(tuple(issues), unread)
 
 
 def _outcomes(value: Any) -> tuple[list[dict[str, Any]], int]:

@@ -9,6 +9,7 @@ the next page; other words leave a doubt.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
@@ -26,6 +27,8 @@ _OF_LINKS = _ADDRESSES | {"relation", "rel"}
 _SEGMENTS = re.compile(r"[/#:]")
 _MOST_BYTES = 64 << 20
 _NONE = (b"", b"null", b"[]")
+_NO_NEXT = (*_NONE, b"{}", b"false", b"0")
+_ABSOLUTE = re.compile(r"(?i)https?://\S+\Z")
 _HEADER_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
 _HEADER_RELATION = re.compile(r"(?i);\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))")
 
@@ -66,6 +69,23 @@ def links_from(raw: bytes, plural: bytes = b"") -> Links:
     if not urls:
         return Links(None, doubtful)
     return Links(there[0] if there else "", doubtful or len(there) > 1)
+
+
+def next_beside(members: Mapping[str, bytes]) -> str | None:
+    """The next page under a member's own name (`"next": "https://…"`), where links have an element of their own.
+
+    None: no name is of a next page, or those that are say that there is none. Only an absolute URL is followed, as anything else
+    may be a token or a number: "".
+    """
+    for name, raw in members.items():
+        if _NEXT not in _relation(name.lower()) or raw in _NO_NEXT:
+            continue
+        try:
+            found = json_from(raw)
+        except UnreadableJsonError:
+            return ""
+        return found.strip() if isinstance(found, str) and _ABSOLUTE.match(found.strip()) else ""
+    return None
 
 
 def next_from_header(value: str | None) -> str | None:

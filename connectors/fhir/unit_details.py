@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
+from connectors.fhir.outcomes import Issue
 from snapshots.unit import Unit
 
 
@@ -62,10 +63,11 @@ class NoFileDetail(Detail, frozen=True, kw_only=True):
 
 
 class DoubtDetail(Detail, frozen=True, kw_only=True):
-    """Something of a manifest that nobody understands: there is nothing to fetch."""
+    """What a manifest says itself, or has that nobody understands: there is nothing to fetch."""
 
-    doubt: str  # for people
+    doubt: str  # for people; "": it has issues and leaves no doubt
     more: bool  # there may be more files than it lists
+    issues: tuple[Issue, ...] = ()  # what it says itself of what failed, each once
 
 
 class AttachmentDetail(Detail, frozen=True, kw_only=True):

@@ -134,6 +134,19 @@ def test_a_full_export_that_has_no_file_of_the_patients_it_was_asked_for_knows_n
     assert whole(nights)
 
 
+def test_a_search_that_brings_another_type_alone_is_a_hole_on_each_night(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), reconcile_every_d=60))
+    found = Answer(200, _bundle([{"resourceType": "List", "id": "l1", "status": "current"}], None, None, []))
+    server = odd(nights)
+    server.hook = lambda server, path, query: found if path == [OBSERVATION] else None
+    nights.happens(*pats("p1"), obs("o1", "p1", 0))
+    first, second = unjudged(nights), unjudged(nights)
+    assert (first.status, first.holes) == ("partial", {"Observation search failed"})
+    assert (second.status, second.holes) == (first.status, first.holes)
+    server.hook = None
+    assert whole(nights)
+
+
 # patients
 def test_a_named_patient_of_whom_an_export_without_patients_brings_nothing_is_asked_for(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p9", "bulk", (OBSERVATION,)), levels=("patient",)))

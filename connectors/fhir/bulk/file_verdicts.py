@@ -93,7 +93,7 @@ class FileVerdicts:
         deleted, and nothing is known to be complete. What cannot be read may say so too, and is a hole.
         """
         grave = [issue for issue in reading.issues if issue.severity in GRAVE]
-        lost = self._graded(reading, _NOT_EXPORTED)
+        lost = self._graded(reading.issues, _NOT_EXPORTED)
         reasons = []
         if lost:
             codes = ", ".join(codes_of(lost)) or "no codes"
@@ -103,7 +103,7 @@ class FileVerdicts:
         if reasons:
             self.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
-        partial = bool(self._graded(reading, _NOT_SHOWN))
+        partial = bool(self._graded(reading.issues, _NOT_SHOWN))
         return UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,
@@ -112,16 +112,35 @@ class FileVerdicts:
             ending=Ending.PARTIAL if partial else Ending.LISTED,
         )
 
-    def _graded(self, reading: FileReading, grades: Container[IssueGrade]) -> list[Issue]:
-        """Return the issues of a file that mean one of these, each judged by itself, whatever graver one stands beside it."""
-        return [issue for issue in reading.issues if grade([issue], self._meanings) in grades]
+    def _graded(self, issues: Sequence[Issue], grades: Container[IssueGrade]) -> list[Issue]:
+        """Return the issues that mean one of these, each judged by itself, whatever graver one stands beside it."""
+        return [issue for issue in issues if grade([issue], self._meanings) in grades]
 
     def of_manifest(self, unit: Unit) -> UnitResult:
-        """Return how a doubt about the manifest itself ended: a hole if there may be more files; else a note."""
+        """Return how a manifest's own doubts and issues ended: a hole if files may be missing, or something failed; else a note.
+
+        Its issues are judged as those of an error file.
+        """
         found = DoubtDetail.of(unit)
-        if found.more:
-            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=found.doubt)
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=found.doubt)
+        grave = [issue for issue in found.issues if issue.severity in GRAVE]
+        lost, partial = self._graded(found.issues, _NOT_EXPORTED), bool(self._graded(found.issues, _NOT_SHOWN))
+        told = [found.doubt] if found.doubt else []
+        codes = ", ".join(codes_of(found.issues)) or "no codes"
+        if lost:
+            told.append(f"the manifest says that the export failed in part ({codes})")
+        elif found.issues:
+            told.append(f"the manifest has issues of its own ({codes})")
+        reason = "; ".join(told)
+        if found.more or lost:
+            self.lost += not found.more  # what failed is told; all files that there are can be here
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
+        return UnitResult(
+            key=unit.key,
+            state=UnitState.SETTLED,
+            reason=reason,
+            complete_listing=not (found.doubt or grave or partial),
+            ending=Ending.PARTIAL if partial else Ending.LISTED,
+        )
 
     def _of_data(self, unit: Unit, reading: FileReading, count: Count, *, ends: bool) -> UnitResult:
         if any(issue.severity in GRAVE for issue in reading.issues):
@@ -129,7 +148,7 @@ class FileVerdicts:
                 f"{unit.template} contains an OperationOutcome instead of data: {', '.join(codes_of(reading.issues))}."
             )
         reasons = []
-        if lost := self._graded(reading, _NOT_EXPORTED):
+        if lost := self._graded(reading.issues, _NOT_EXPORTED):
             codes = ", ".join(codes_of(lost))
             reasons.append(f"the server says in it that its export failed in part: {len(lost)} issues ({codes})")
         if reading.unreadable:
@@ -142,7 +161,7 @@ class FileVerdicts:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
         # what came under a wrong type says nothing of what the named type no longer has
         lists_all = reading.detail.lists_all and not reading.other_types
-        partial = bool(self._graded(reading, _NOT_SHOWN))
+        partial = bool(self._graded(reading.issues, _NOT_SHOWN))
         # nothing at all is what a file looks like that its server failed to write, whatever length it says
         proved = count.is_met or (ends and reading.lines > 0)
         remarks = [

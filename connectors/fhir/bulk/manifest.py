@@ -26,7 +26,8 @@ from connectors.fhir.json_answers import (
     members_of,
     objects_beside,
 )
-from connectors.fhir.page_links import links_from
+from connectors.fhir.outcomes import Outcome, is_outcome, outcome_beside
+from connectors.fhir.page_links import links_from, next_beside
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Unit, UnitKind, unit_key
 
@@ -58,8 +59,10 @@ class _Entry(msgspec.Struct):
 # what a manifest may have (Bulk Data IG STU 1 to 3), and what servers add to it
 _NAMES = frozenset(
     ["output", "deleted", "error", "outcome", "link", "links", "transactionTime", "requiresAccessToken", "request",
-     "requestBody", "outputFormat", "outputOrganizedBy", "resourceType", "extension", "issues"]
+     "requestBody", "outputFormat", "outputOrganizedBy", "resourceType", "extension"]
 )  # fmt: skip
+# no lists of the guide's; an outcome may stand there, as in a Bundle's `issues`
+_OF_ISSUES = frozenset({"issue", "issues", "errors"})
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
 _ENTRY = msgspec.json.Decoder(_Entry)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -87,6 +90,7 @@ class Manifest:
     page: int
     entries: Mapping[str, list[_Entry]] = field(repr=False)  # files, in order
     doubtful: bool  # some of it nobody understands
+    said: Outcome  # what it says itself of what failed
     hides_files: bool  # it lists files under a name that the guide does not have
     requires_token: bool | None
     proofs: Proofs
@@ -121,21 +125,30 @@ class Manifest:
 
     def doubts(self) -> Iterator[Unit]:
         """Give a unit that leaves open what this page leaves open: its store takes it for an export that tells of errors."""
-        more = self.next_url == ""
-        if more or self.hides_files or self.doubtful:
-            doubt = f"the manifest's page {self.page} "
-            if more:
-                doubt += "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
-            elif self.hides_files:
-                doubt += "lists files under a name that a manifest does not have: they are not fetched"
-            else:
-                doubt += "lists something that could not be understood: what the export does not list is kept"
+        more, unread = self.next_url == "", self.said.unread > 0
+        if more:
+            doubt = (
+                "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
+            )
+        elif self.hides_files:
+            doubt = "lists files under a name that a manifest does not have: they are not fetched"
+        elif unread:
+            doubt = "says something in the place of issues that could not be read: it may be what was not exported"
+        elif self.doubtful:
+            doubt = "lists something that could not be understood: what the export does not list is kept"
+        else:
+            doubt = ""
+        if doubt or self.said.issues:
             yield Unit(
                 key=unit_key("manifest", self.page),
                 kind=UnitKind.ERROR_FILE,
                 resource_type="*",
                 template=f"manifest page {self.page}",
-                detail=DoubtDetail(doubt=doubt, more=more or self.hides_files).packed,
+                detail=DoubtDetail(
+                    doubt=doubt and f"the manifest's page {self.page} {doubt}",
+                    more=more or self.hides_files or unread,
+                    issues=tuple(dict.fromkeys(self.said.issues)),
+                ).packed,
             )
 
     def _unit(self, file: ListedFile, kind: UnitKind, number: int) -> Unit:
@@ -194,19 +207,29 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         raise ProtocolError(
             _NO_OUTPUT if _is_json(body) else f"The export's manifest is not JSON; {_SYNC_AGAIN}."
         ) from None
-    beside = objects_beside({name: _value(raw) for name, raw in document.items() if name not in _NAMES}, ())
+    strangers = {name: _value(raw) for name, raw in document.items() if name not in _NAMES}
+    beside = objects_beside(strangers, ())
     hides_files = any("url" in map(str.casefold, one) for one in beside)
     if not _begins_list(document.get("output", b"")) and (hides_files or not _is_of_nothing(document)):
         raise ProtocolError(_NO_OUTPUT)
     time = _word(document.get("transactionTime", b""))
     links = links_from(document.get("link", b""), document.get("links", b""))
+    bare_next = next_beside(document)
+    outcomes = [one for one in objects_beside(strangers, _OF_ISSUES) if is_outcome(one)]
+    said = [value for name, value in strangers.items() if name in _OF_ISSUES]
     listed = {name: _listed(document.get(name, b""), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
-        next_url=links.next_url,
+        next_url=bare_next if links.next_url is None else links.next_url,
         page=page,
         entries={name: entries for name, (entries, _) in listed.items()},
-        doubtful=links.doubtful or bool(beside) or any(strangers for _, strangers in listed.values()),
+        doubtful=links.doubtful
+        or (bare_next is not None and links.next_url not in {None, bare_next})
+        or any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES))
+        or any(nulls for _, nulls in listed.values()),
+        said=outcome_beside(
+            [*outcomes, *(one for value in said for one in (value if isinstance(value, list) else [value]))]
+        ),
         hides_files=hides_files,
         requires_token=_truth(_word(document.get("requiresAccessToken", b""))),
         proofs=proofs,

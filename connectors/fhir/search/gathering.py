@@ -175,6 +175,7 @@ class PageGatherer:
         async def take(page: Page, page_url: str) -> None:
             tally.issues += page.issues
             tally.count += len(page.records)
+            tally.of_other_types += sum([record.resource_type != unit.resource_type for record in page.records])
             tally.unreadable += len(page.quarantined)
             tally.doubtful = tally.doubtful or page.doubtful
             inspection.look(page.records, tally)

@@ -43,6 +43,7 @@ class SearchTally:
 
     issues: list[Issue] = field(default_factory=list)
     count: int = 0
+    of_other_types: int = 0  # of `count`, as what is included beside matches
     unreadable: int = 0
     doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
@@ -106,6 +107,8 @@ def unread(tally: SearchTally) -> str:
 def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
         return unread(tally)
+    if tally.count and tally.of_other_types == tally.count and not tally.merged:
+        return "only resources of other types came, and none of the type that was asked for: the server answered something else"
     if tally.withheld:
         return f"the server says that there are {tally.withheld} more, but gives no `next` link to them: check its page size"
     if tally.lost:

@@ -54,6 +54,15 @@ def an_entry_that_is_none(server: RawServer, asked: Asked) -> bytes | None:
     return answer(found) if of_p1(asked) else None
 
 
+def another_type_alone(server: RawServer, asked: Asked) -> bytes | None:
+    return answer(bundle([{"resourceType": "List", "id": "l1", "status": "current"}])) if of_p1(asked) else None
+
+
+def a_next_page_without_a_link(server: RawServer, asked: Asked) -> bytes | None:
+    found = {**bundle(server.matches(asked)[:10]), "next": f"{asked.base}/Observation?patient=p1&start=10"}
+    return answer(found) if of_p1(asked) else None
+
+
 def links_that_are_none(server: RawServer, asked: Asked) -> bytes | None:
     return answer({**bundle(server.matches(asked)[:10]), "link": "next"}) if of_p1(asked) else None
 
@@ -75,6 +84,8 @@ def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
         (an_error_among_the_entries, "could not produce all of it (exception)"),
         (an_outcome_that_says_nothing, "not a readable OperationOutcome"),
         (an_entry_that_is_none, "not a JSON object with a resource"),
+        (another_type_alone, "only resources of other types came"),
+        (a_next_page_without_a_link, "its links cannot be read"),
         (links_that_are_none, "its links cannot be read"),
         (pages_without_end, "the same resources"),
         (empty_pages_without_end, "brings nothing"),

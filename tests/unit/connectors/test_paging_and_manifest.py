@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.fhir.bulk.file_verdicts import FileVerdicts
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
 from connectors.fhir.cohort.cohort_file import parse_cohort
 from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
+from snapshots.unit import Ending, UnitResult, UnitState
 
 BASE = "https://ehr.example.org/api/FHIR/R4"
 
@@ -249,6 +251,60 @@ def test_a_null_among_a_manifests_files_costs_itself_and_leaves_a_doubt(listed: 
     (doubt,) = manifest.doubts()
     assert (doubt.kind, doubt.resource_type, doubt.detail["more"]) == ("error-file", "*", False)
     assert "page 3" in doubt.detail["doubt"]
+
+
+ISSUE = {"severity": "error", "code": "exception"}
+OUTCOME = {"resourceType": "OperationOutcome", "issue": [ISSUE]}
+
+
+def judged(beside: dict) -> UnitResult | None:
+    """How the doubt that these members of a manifest leave ends; None: they leave none."""
+    doubts = list(manifest_from(orjson.dumps({**NOTHING, "output": [], **beside}), page=1, proofs=Proofs()).doubts())
+    return FileVerdicts({"4119": "incomplete"}).of_manifest(doubts[0]) if doubts else None
+
+
+@pytest.mark.parametrize("name", ["errors", "issues", "issue"])
+@pytest.mark.parametrize(
+    "said",
+    [[OUTCOME], OUTCOME, [ISSUE], ISSUE, {"resourceType": "Bundle", "entry": [{"resource": OUTCOME}]}, ["not exported"],
+     "not exported", 3, [{"code": 7}], [{"resourceType": "OperationOutcome", "issue": "x"}]],
+)  # fmt: skip
+def test_a_manifest_that_says_itself_that_something_failed_or_may_have_failed_is_a_hole(
+    name: str, said: object
+) -> None:
+    result = judged({name: said})
+    assert result is not None
+    assert result.state is UnitState.FAILED
+    assert "not exported" not in (result.reason or "").replace("what was not exported", "")
+
+
+@pytest.mark.parametrize("said", [None, [], {}, "", 0, False, [None], {**OUTCOME, "issue": []}])
+def test_a_manifest_that_has_nothing_where_issues_stand_leaves_no_doubt(said: object) -> None:
+    assert judged({"errors": said, "issues": said}) is None
+
+
+def test_issues_of_a_manifest_mean_what_the_vendor_means_by_them() -> None:
+    warning = {"severity": "warning", "code": "informational"}
+    known = {"severity": "error", "code": "processing", "details": {"coding": [{"code": "4119"}]}}
+    found = [judged({"issues": [{**OUTCOME, "issue": [one]}]}) for one in (warning, known)]
+    assert [one and (one.state, one.ended, one.complete_listing) for one in found] == [
+        (UnitState.SETTLED, Ending.LISTED, True),
+        (UnitState.SETTLED, Ending.PARTIAL, False),
+    ]
+    other_name = judged({"operationOutcome": OUTCOME})
+    assert other_name is not None
+    assert other_name.state is UnitState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [(f"{BASE}/manifest?page=2", f"{BASE}/manifest?page=2"), ("2", ""), ("", ""), (True, ""), ({"page": 2}, ""), (None, None),
+     (False, None)],
+)  # fmt: skip
+def test_a_next_page_that_a_manifest_names_without_a_link_is_read_or_is_a_hole(said: object, url: str | None) -> None:
+    manifest = manifest_from(orjson.dumps({**NOTHING, "output": [], "next": said}), page=1, proofs=Proofs())
+    assert manifest.next_url == url
+    assert [one.detail["more"] for one in manifest.doubts()] == ([True] if url == "" else [])
 
 
 def test_the_count_of_an_error_file_is_no_number_of_lines() -> None:
