@@ -18,6 +18,7 @@ from cli.invocation import Invocation, invocation_of
 from cli.moments import checked_instant
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import emit_json, number, print_table, say, tell
+from config.how_many import how_many
 from exports.audit_file import write_audit
 from exports.formats.audit_lines import AUDIT_FORMATS, read_as_json
 from snapshots.audit_event import FAULTS, ReadEvent, Verified
@@ -188,7 +189,7 @@ def export(
     if invocation.json:
         emit_json({"status": "complete" if lines else "nothing", "out": out, "lines": lines})
     else:
-        say(f"{'stdout' if out == STDOUT else out}: {number(lines)} lines")
+        say(f"{'stdout' if out == STDOUT else out}: {how_many(lines, 'line')}")
     return ExitCode.COMPLETE if lines else ExitCode.NOTHING
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.render import print_table, tell
+from config.how_many import how_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,18 +52,18 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
         tell(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
     hidden = certificate.findings_unnamed + (0 if every else max(0, len(shown) - most))
     if hidden:
-        tell(f"and {hidden:,} more findings: `chartferry runs {certificate.run}` lists those that were kept")
+        tell(f"and {how_many(hidden, 'more finding')}: `chartferry runs {certificate.run}` lists those that were kept")
     for note in certificate.notes:
         tell(f"{'note':17}{note}")
     whom = (
-        f"all {certificate.of_patients:,} patients"
+        f"all {how_many(certificate.of_patients, 'patient')}"
         if certificate.seed is None and certificate.patients == certificate.of_patients
-        else f"{certificate.patients:,} of {certificate.of_patients:,} patients"
+        else f"{certificate.patients:,} of {how_many(certificate.of_patients, 'patient')}"
         + ("" if certificate.seed is None else f" (seed {certificate.seed})")
     )
     tell(
         f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {whom}, asked "
-        f"{certificate.at:%Y-%m-%d %H:%M} UTC, {certificate.requests:,} requests in {certificate.seconds:.1f} s"
+        f"{certificate.at:%Y-%m-%d %H:%M} UTC, {how_many(certificate.requests, 'request')} in {certificate.seconds:.1f} s"
     )
 
 
@@ -74,7 +75,7 @@ def _in_one_line(types: Sequence[TypeProof]) -> str:
     """Return one line about the types that are equal as far as they could be asked."""
     equal = [one for one in types if one.equal]
     resources = sum(one.stored for one in equal)
-    said = f"{'equal':17}{len(equal)} {'type' if len(equal) == 1 else 'types'}, {resources:,} resources"
+    said = f"{'equal':17}{how_many(len(equal), 'type')}, {how_many(resources, 'resource')}"
     return (
         f"{said} (--all asks about every patient, and shows every type)"
         if equal

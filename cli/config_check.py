@@ -26,6 +26,7 @@ from cli.supervise import supervise
 from config.connections import Connection
 from config.errors import Problem, SecretUnreadableError
 from config.fhir_server import FhirServer, masked_url
+from config.how_many import how_many
 from config.receivers import Receiver
 from config.settings import Settings, read_settings, refused
 from connectors.core.errors import AuthError
@@ -147,9 +148,9 @@ def _told(
     failed = [one for one in checked if one.verdict == "fail"]
     if failed:
         where = ", ".join(dict.fromkeys(one.where for one in failed))
-        tell(f"{settings.source}: {_count(len(failed), 'step')} failed ({where}); each line above says what to do")
+        tell(f"{settings.source}: {how_many(len(failed), 'step')} failed ({where}); each line above says what to do")
         return ExitCode.FAILED
-    known = _count(len(connections), "connection")
+    known = how_many(len(connections), "connection")
     if doubtful := list(dict.fromkeys(one.where for one in checked if one.verdict == "warn")):
         tell(f"{settings.source}: no step failed, but read the warnings above ({', '.join(doubtful)}); {known}")
     else:
@@ -317,7 +318,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} = {each}" for key, each in value.items()) or "(none)"
     return str(value)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

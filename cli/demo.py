@@ -25,6 +25,7 @@ from cli.render import emit_json, print_holes, print_table, say, tell
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
 from cli.wanted import Wanted
+from config.how_many import how_many
 from config.settings import Settings, load_settings
 from exports.delivery.destination import LocalFolder
 from exports.plan import ExportRequest
@@ -61,7 +62,9 @@ def demo(
     root = folder.resolve()
     say(f"All data below are synthetic and stay in {root}")
     with embedded_postgres(root / STORE):  # kept running from sync to export: a restart takes seconds
-        say(f"1/3  starting {len(VENDORS)} mock EHRs with {patients} patients each ({_since(began)} so far)")
+        say(
+            f"1/3  starting {len(VENDORS)} mock EHRs with {how_many(patients, 'patient')} each ({_since(began)} so far)"
+        )
         with mock_ehrs(VENDORS, patients=patients, folder=root / "mocks", faults={"epic": FAULTS}) as tables:
             settings = load_settings(_write_config(root, tables), {})
             say(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")

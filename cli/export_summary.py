@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from cli.render import number, print_table, size, tell
+from config.how_many import how_many
 from exports.delivery.files import DeliveredFile
 from exports.delivery.manifest import instant, states
 from exports.run import ExportResult
@@ -79,8 +80,8 @@ def _said_of_profile(result: ExportResult) -> list[str]:
     elements, resources = (sum(result.profile[key].values()) for key in ("dropped", "left_out"))
     types = ", ".join(result.profile["types_left_out"])
     return [
-        f"de-identified by {result.profile['name']}: {number(elements)} elements dropped, {number(resources)} resources left out"
-        + (f"; types left out: {types}" if types else "")
+        f"de-identified by {result.profile['name']}: {how_many(elements, 'element')} dropped, "
+        f"{how_many(resources, 'resource')} left out" + (f"; types left out: {types}" if types else "")
     ]
 
 

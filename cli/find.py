@@ -14,6 +14,7 @@ from cli.in_store import in_store
 from cli.invocation import invocation_of
 from cli.one_patient import STDIN
 from cli.render import emit_json, say, tell
+from config.how_many import how_many
 from snapshots.patient_terms import Term, TermError, identifier_term, name_term, ssn_term
 
 EXAMPLES = (
@@ -79,7 +80,7 @@ def find(
     else:
         for one in found:
             tell(one)
-        say(f"{chosen.name}: {len(found)} patient{'' if len(found) == 1 else 's'}")
+        say(f"{chosen.name}: {how_many(len(found), 'patient')}")
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
 
 

@@ -19,6 +19,7 @@ from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.mock_connection import MockConnection, connection_to, mock_jwks
 from cli.render import emit_json, say, tell
+from config.how_many import how_many
 from mocks.faults import read_script
 from mocks.manners import MANNERS
 from mocks.mock_config import MockConfig
@@ -125,7 +126,9 @@ def show_served(served: Served, connection: MockConnection, *, json: bool) -> No
         emit_json(found)
     else:
         tell(connection.toml())
-    say(f"# {served.vendor} mock at {served.base_url}, {len(served.patient_ids):,} patients; press Ctrl-C to stop")
+    say(
+        f"# {served.vendor} mock at {served.base_url}, {how_many(len(served.patient_ids), 'patient')}; press Ctrl-C to stop"
+    )
 
 
 def _end_with_stdin() -> None:

@@ -19,14 +19,21 @@ PatientArgument = Annotated[str, typer.Argument(metavar="PATIENT", help=PATIENT_
 
 
 def one_patient(word: str, takes_one: str) -> str:
-    """Return the patient's id; raise a usage error if stdin names none or several, ending in `takes_one`."""
+    """Return the patient's id; raise a usage error if nobody is named; if stdin names several, it ends in `takes_one`."""
     if word != STDIN:
-        return word.strip().removeprefix("Patient/")
+        return _named(word)
     if sys.stdin.isatty():
         say("Type the patient's FHIR id (VA: ICN), then press Enter:")
-        return sys.stdin.readline().strip().removeprefix("Patient/")
-
+        return _named(sys.stdin.readline())
     patients = tuple(read_patients(STDIN))
     if len(patients) != 1:
         raise typer.BadParameter(f"stdin names {len(patients)} patients; {takes_one}")
     return patients[0]
+
+
+def _named(text: str) -> str:
+    """An empty id, as of an unset shell variable, must not reach an EHR: many answer `patient=` with everybody's rows."""
+    found = text.strip().removeprefix("Patient/")
+    if not found:
+        raise typer.BadParameter("no patient is named: the id is empty")
+    return found

@@ -18,6 +18,7 @@ from cli.supervise import supervise
 from cli.wanted import Wanted
 from cli.wiring import preview_connection
 from config.connections import Connection
+from config.how_many import how_many
 from config.settings import Settings
 from snapshots.errors import StoreError
 from snapshots.store_url import store_exists
@@ -118,7 +119,8 @@ def _describe(preview: Preview) -> str:
     else:
         total = sum(preview.units.values())
         lines.append(
-            f"{preview.connection}: crawl of {preview.patients:,} patients in {total:,} searches, one page or more each"
+            f"{preview.connection}: crawl of {how_many(preview.patients, 'patient')} in "
+            f"{how_many(total, 'search', 'searches')}, one page or more each"
         )
         lines.append(f"  {by_type(preview.units, most=MANY)}")
         lines += _since(preview)

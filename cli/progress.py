@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cli.render import printable, say
+from config.how_many import how_many
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -68,7 +69,7 @@ def counts(progress: Progress, elapsed_s: float) -> str:
     """Format a run's state as one line: "fetching charts, 120 of 400 units, 3,201 received, 240 requests, 12 s, ETA 28 s"."""
     parts = [progress.phase]
     if progress.units:
-        parts.append(f"{progress.units_done:,} of {progress.units:,} unit{'' if progress.units == 1 else 's'}")
+        parts.append(f"{progress.units_done:,} of {how_many(progress.units, 'unit')}")
     if progress.records:
         parts.append(f"{progress.records:,} received")  # each time that it comes; reports count a resource once
     parts += progress.details
@@ -165,7 +166,7 @@ def _plain_files() -> Callable[[FileProgress], None]:
         now = time.monotonic()
         if now - last >= LINE_EVERY_S:
             last = now
-            of = f" of {progress.expected_rows:,}" if progress.expected_rows else ""
-            say(f"{progress.file}: {progress.rows:,}{of} rows, {now - began:.0f} s")
+            of = f"{progress.rows:,} of " if progress.expected_rows else ""
+            say(f"{progress.file}: {of}{how_many(progress.expected_rows or progress.rows, 'row')}, {now - began:.0f} s")
 
     return show

@@ -28,8 +28,9 @@ from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
 from cli.wanted import Wanted
 from config.connections import Connection
+from config.how_many import how_many
 from config.settings import Settings
-from exports.chart import deliver_chart
+from exports.chart import check_place, deliver_chart
 from exports.delivery.files import DeliveredFile
 from exports.delivery.place_name import destination_of
 from snapshots.actor import Actor
@@ -128,6 +129,8 @@ def pull(
         actor=actor_of(invocation, settings, reads_charts=True),
         as_of=checked_moment(as_of),
     )
+    if asked.out != STDOUT and format_ != "csv":
+        check_place(Path(asked.out))
     with run_progress(terminal=invocation.terminal and not stored) as show:
         report, files = supervise(lambda: _pull(settings, asked, invocation, show), resume="run the same command again")
     return _tell(asked, report, files, json=invocation.json)
@@ -241,6 +244,6 @@ def _summary(asked: Pull, report: RunReport | None, files: list[DeliveredFile]) 
         key: sum(getattr(file, key) for file in files) for key in ("rows", "bytes", "uncompressed_bytes")
     }
     packed = f", {size(total['bytes'])} gzip" if total["bytes"] != total["uncompressed_bytes"] else ""
-    fetched = f", {report.requests:,} requests in {report.seconds:.1f} s" if report else ", from the store"
+    fetched = f", {how_many(report.requests, 'request')} in {report.seconds:.1f} s" if report else ", from the store"
     where = "stdout" if asked.out == STDOUT else asked.out
-    return f"{where}: {total['rows']:,} rows, {size(total['uncompressed_bytes'])}{packed}{fetched}"
+    return f"{where}: {how_many(total['rows'], 'row')}, {size(total['uncompressed_bytes'])}{packed}{fetched}"

@@ -17,8 +17,9 @@ from cli.in_store import in_store
 from cli.invocation import invocation_of, split_words
 from cli.moments import AsOfOption, checked_moment
 from cli.patient_file import read_patients
-from cli.render import emit_json, number, say
+from cli.render import emit_json, say
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
+from config.how_many import how_many
 from exports.delivery.files import DeliveredFile
 from exports.queries.run import Limits, run_query
 from exports.queries.statement import Statement
@@ -106,7 +107,7 @@ def query(
     if invocation.json:
         emit_json({"status": "complete" if delivered.rows else "nothing", "rows": delivered.rows, "out": out})
     elif out != STDOUT:
-        say(f"{out}: {number(delivered.rows)} rows")
+        say(f"{out}: {how_many(delivered.rows, 'row')}")
     return ExitCode.COMPLETE if delivered.rows else ExitCode.NOTHING
 
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from config.how_many import how_many
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -119,7 +121,7 @@ def by_type(resources: Mapping[str, int], *, most: int = 5) -> str:
     ordered = sorted(resources.items(), key=lambda item: (-item[1], item[0]))
     text = ", ".join(f"{name} {count:,}" for name, count in ordered[:most])
     left = len(ordered) - most
-    return f"{text}, … {left} more types" if left > 0 else text
+    return f"{text}, … {how_many(left, 'more type')}" if left > 0 else text
 
 
 def run_as_json(report: RunReport) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def print_holes(
                 f"note     {report.connection}: what run {report.id} asked for was pruned: its holes are known no more"
             )
         if report.quarantined:
-            write(f"note     {report.connection}: {report.quarantined:,} unreadable items kept in quarantine")
+            write(f"note     {report.connection}: {how_many(report.quarantined, 'unreadable item')} kept in quarantine")
         for note in report.notes:
             write(f"note     {report.connection}: {note}")
         if report.error:

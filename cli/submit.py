@@ -22,6 +22,7 @@ from cli.log_lines import start_logging
 from cli.render import emit_json, number, print_table, tell
 from cli.supervise import supervise
 from cli.wiring import submit_to
+from config.how_many import how_many
 from config.receivers import Receiver
 from config.settings import Settings
 from connectors.fhir.submit.submit import Submitted
@@ -178,7 +179,8 @@ def _show(done: Submitted, state: DatasetState, receiver: Receiver, *, json: boo
     verb = "submitted" if done.sent else "nothing was sent again: submitted before,"
     ended = "the receiver took everything" if done.is_whole else f"the receiver refused {number(done.refused)}"
     tell(
-        f"{receiver.name}: {verb} {number(state.resources)} resources and {number(state.deletions)} deletions as of "
+        f"{receiver.name}: {verb} {how_many(state.resources, 'resource')} and "
+        f"{how_many(state.deletions, 'deletion')} as of "
         f"{state.transaction_time} (submission {done.id}); {ended}"
     )
     return ExitCode.COMPLETE if done.is_whole else ExitCode.PARTIAL

@@ -10,7 +10,8 @@ import typer
 from cli.dataset_source import dataset_at
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
-from cli.render import emit_json, number, say, tell
+from cli.render import emit_json, say, tell
+from config.how_many import how_many
 from exports.publishing.verification import verify as verify_dataset
 
 EXAMPLES = ("chartferry verify dataset", "chartferry verify https://data.example.org/charts/manifest.json")
@@ -36,8 +37,8 @@ def verify(
             found.ends or "", "without increments"
         )
         tell(
-            f"{number(found.pages)} pages, {number(found.files)} files, {number(found.written)} resources, "
-            f"{number(found.deleted)} deletions; as of {found.transaction_time}, {ending}"
+            f"{how_many(found.pages, 'page')}, {how_many(found.files, 'file')}, {how_many(found.written, 'resource')}, "
+            f"{how_many(found.deleted, 'deletion')}; as of {found.transaction_time}, {ending}"
         )
-        tell(f"{len(found.problems)} problems" if found.problems else "the dataset can be followed")
+        tell(how_many(len(found.problems), "problem") if found.problems else "the dataset can be followed")
     return ExitCode.PARTIAL if found.problems else ExitCode.COMPLETE

@@ -18,6 +18,7 @@ from cli.exit_codes import ExitCode
 from cli.in_store import opened_store
 from cli.progress import file_progress
 from cli.render import emit_json, number, print_table, tell
+from config.how_many import how_many
 from config.secret_refs import SecretRef
 from config.settings import Settings
 from exports.delivery.manifest import instant, states
@@ -145,7 +146,7 @@ def show_loaded(done: Loaded, *, json: bool) -> int:
             told = ", ".join(f"{name} {number(count)}" for name, count in one.left_empty.items())
             tell(f"{one.name}: cells left empty, because their values do not fit: {told}")
         if one.left_out:
-            tell(f"{one.name}: {number(one.left_out)} resources left out, because a criterion could not decide")
+            tell(f"{one.name}: {how_many(one.left_out, 'resource')} left out, because a criterion could not decide")
     if done.not_included:
         tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
     tell(

@@ -21,6 +21,7 @@ from config.connections import Connection, place_in_connection
 from config.encryption import Encryption
 from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.fhir_server import OptionalRef, masked_url
+from config.how_many import how_many
 from config.key_places import place_near, places_of, tables_of
 from config.near_words import nearest
 from config.receivers import Receiver
@@ -237,8 +238,7 @@ def _without_credentials(text: str) -> str:
 
 def refused(source: Path, problems: list[Problem]) -> ConfigError:
     """Return the error that lists these problems of this file."""
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return ConfigError(f"{source}: {count}", problems=problems, source=source)
+    return ConfigError(f"{source}: {how_many(len(problems), 'problem')}", problems=problems, source=source)
 
 
 def _table(tree: Mapping[str, Any], key: str, problems: list[Problem]) -> dict[str, Any]:

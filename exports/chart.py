@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
 from exports.delivery.files import DeliveredFile
 from exports.delivery.shown_late import deliver_late
-from exports.errors import PlanError
+from exports.errors import DestinationError, PlanError
 from exports.formats.bundle import HEAD, TAIL, BundleEntries
 from exports.snapshot_port import Snapshot
 
@@ -32,6 +33,20 @@ async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -
     types = sorted(await snapshot.types(), key=lambda name: (name != "Patient", name))
     content = _Content(snapshot, types, format)
     return await deliver_late(content, out, end=snapshot.end, kind=format)
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where no file can be made, before a chart is fetched for it.
+
+    Raises:
+        DestinationError: it is a folder, or its folder is not there or may not be written.
+    """
+    if out.is_dir():
+        raise DestinationError(f"cannot write {out}: it is a folder; name a file in it")
+    if not out.parent.is_dir():
+        raise DestinationError(f"cannot write {out}: there is no folder {out.parent}; make it, or name another place")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise DestinationError(f"cannot write {out}: you may not write in {out.parent}; name another place")
 
 
 class _Content:

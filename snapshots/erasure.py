@@ -13,6 +13,7 @@ from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection, sql
 
+from config.how_many import how_many
 from snapshots.audit_event import Action
 from snapshots.beginning import lock_connection
 from snapshots.errors import StoreError, store_border
@@ -143,6 +144,6 @@ async def _require_nothing(conn: AsyncConnection[Any], values: Mapping[str, Any]
         row = await (await conn.execute(query, values)).fetchone()
         if row is None or row[0]:
             raise StoreError(
-                f"nothing was erased: {row[0] if row else 'some'} rows of {table} would still refer to the patient. "
-                "This is a bug in chartferry: report it with the name of the table."
+                f"nothing was erased: {how_many(row[0], 'row') if row else 'some rows'} of {table} would still refer to the "
+                "patient. This is a bug in chartferry: report it with the name of the table."
             )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from config.how_many import how_many
 from snapshots.witness import Said
 
 PATIENT = "Patient"
@@ -188,21 +189,21 @@ class Hole(NamedTuple):
 
 
 _HOLES = {
-    Fate.DOUBTED: "{rows} stored rows were not listed, but no answer says for certain that they are gone: kept until another "
+    Fate.DOUBTED: "{rows} stored, but not listed, and no answer says for certain that any is gone: kept until another "
     "full listing confirms it; sync again",
-    Fate.CONTRARY: "{rows} rows came and were reported as deleted in the same run: kept; sync again",
-    Fate.NOT_FOUND: "{rows} rows that no listing can show were not found when requested: kept until a second run finds the same; "
+    Fate.CONTRARY: "{rows} sent and reported as deleted in the same run: kept; sync again",
+    Fate.NOT_FOUND: "{rows} not found when requested, and no listing can show such rows: kept until a second run finds the same; "
     "sync again",
-    Fate.CONTRADICTED: "{rows} stored rows were not listed, but were found when requested: the listing is not complete; sync "
+    Fate.CONTRADICTED: "{rows} stored and not listed, but found when requested: the listing is not complete; sync "
     "again",
 }
 _NOTES = {
-    Fate.WITHHELD: "{type}: {rows} rows that were listed before are now withheld from this client (HTTP 403): kept",
-    Fate.LEFT: "{type}: {rows} no longer in this selection, but still at the EHR: their charts stay as they are",
-    Fate.LEFT_UNREAD: "{type}: {rows} no longer in this selection, and no answer shows whether they still exist: their charts "
+    Fate.WITHHELD: "{type}: {rows} listed before, and now withheld from this client (HTTP 403): kept",
+    Fate.LEFT: "{type}: {number} no longer in this selection, but still at the EHR: their charts stay as they are",
+    Fate.LEFT_UNREAD: "{type}: {number} no longer in this selection, and no answer shows whether they still exist: their charts "
     "stay as they are",
-    Fate.DROPPED: "{type}: {rows} rows are no longer listed by the search or export that listed them before, but nothing says "
-    "that they are gone: read from time to time from now on",
+    Fate.DROPPED: "{type}: {rows} no longer listed by the search or export that listed such rows before, but nothing says "
+    "that any is gone: read from time to time from now on",
 }
 
 
@@ -211,13 +212,15 @@ def told(circumstances: Sequence[Circumstance], fates: Sequence[Fate]) -> tuple[
     rows: Counter[tuple[Fate, str]] = Counter()
     for one, fate in zip(circumstances, fates, strict=True):
         rows[fate, one.resource_type] += one.rows
-    met = sorted((fate, resource_type, f"{number:,}") for (fate, resource_type), number in rows.items())
+    met = sorted((fate, resource_type, number) for (fate, resource_type), number in rows.items())
     holes = [
-        Hole(fate, resource_type, _HOLES[fate].format(rows=number))
+        Hole(fate, resource_type, _HOLES[fate].format(rows=how_many(number, "row")))
         for fate, resource_type, number in met
         if fate in _HOLES
     ]
     notes = [
-        _NOTES[fate].format(type=resource_type, rows=number) for fate, resource_type, number in met if fate in _NOTES
+        _NOTES[fate].format(type=resource_type, rows=how_many(number, "row"), number=f"{number:,}")
+        for fate, resource_type, number in met
+        if fate in _NOTES
     ]
     return holes, notes

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from urllib.parse import quote
 
+from config.how_many import how_many
 from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.core.errors import AuthError
 from connectors.core.pipeline import Emit, Fetched
@@ -61,7 +62,7 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     if run.request.kind == "sync" and run.is_full:
         await _look_after_unwitnessed(run, reader, readable, left)
     if reader.asked:
-        run.notes.append(f"{reader.asked:,} rows that were not listed were requested by id")
+        run.notes.append(f"{how_many(reader.asked, 'row')} not listed, so requested by id")
 
 
 async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from config.how_many import how_many
 from connectors.core.errors import AuthError, ConnectorError, PlanError
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bundles import NotABundleError
@@ -136,9 +137,7 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
         advice = "check base_url and this machine's resolver; behind a proxy, set the connection's proxy"
         yield Step(name="dns", verdict="fail", found=f"{host} has no address here", advice=advice)
         return
-    yield Step(
-        name="dns", verdict="ok", found=f"{host} has {len(addresses)} address{'' if len(addresses) == 1 else 'es'}"
-    )
+    yield Step(name="dns", verdict="ok", found=f"{host} has {how_many(len(addresses), 'address', 'addresses')}")
     secure = parts.scheme == "https"
     name = "tls" if secure else "tcp"
     try:
@@ -204,7 +203,7 @@ def _declared(capability: Capability) -> Step:
     if not capability.search_params and not capability.bulk_levels:
         advice = "check base_url; a sync plans only by the vendor's profile"
         return Step(name="metadata", verdict="warn", found="it declares nothing that can be requested", advice=advice)
-    said = f"FHIR {version or 'of unstated version'}, {len(capability.search_params)} types"
+    said = f"FHIR {version or 'of unstated version'}, {how_many(len(capability.search_params), 'type')}"
     if version is not None and not version.startswith(_R4):
         advice = "chartferry reads R4: use the base URL of the EHR's R4 endpoint"
         return Step(name="metadata", verdict="warn", found=said, advice=advice)

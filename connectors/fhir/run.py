@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Literal, Protocol
 
 from config.bulk_options import BulkOptions
+from config.how_many import how_many
 from connectors.core.pipeline import Noticed
 from connectors.core.run import Progress, Run
 from connectors.fhir.memories import EhrRunStore
@@ -93,10 +94,10 @@ class EhrProgress(Progress):
     @property
     def details(self) -> list[str]:
         """Return the requests, and what slows the run down: "240 requests", "12 retries (93 left)", "down until 14:05 UTC"."""
-        parts = [f"{self.requests:,} request{'' if self.requests == 1 else 's'}"] if self.requests else []
+        parts = [how_many(self.requests, "request")] if self.requests else []
         if self.retries:
             left = "" if self.retries_left is None else f" ({self.retries_left:,} left)"
-            parts.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}{left}")
+            parts.append(f"{how_many(self.retries, 'retry', 'retries')}{left}")
         if self.retries and self.places is not None:
             parts.append(f"{self.places} at a time")
         if self.paused_s >= 1:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
+from config.how_many import how_many
 from exports.delivery.place_name import shown
 from exports.errors import DatasetError
 from exports.publishing.chain import checksum_in, name_in
@@ -110,7 +111,7 @@ def _verify_file(
         found.note(f"{name}: there is no such file")
         return 0
     if entry.count is not None and entry.count != lines:
-        found.note(f"{name} has {lines} lines; its page says {entry.count}")
+        found.note(f"{name} has {how_many(lines, 'line')}; its page says {entry.count}")
     if checksum_in(name) not in {None, digest.hexdigest()[:32]}:
         found.note(f"{name} has another content than its name states")
     return lines

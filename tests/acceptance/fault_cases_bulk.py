@@ -161,7 +161,7 @@ CASES = (
         settings=EPIC,
         words=EPIC_BULK,
         mock={"error_file": True},
-        says="error file has 1 issues",
+        says="error file has 1 issue,",
     ),
     Case(number="F28", what="the-status-url-lies-elsewhere", vendor="epic", settings=EPIC, words=EPIC_BULK),
     Case(

@@ -115,7 +115,7 @@ def test_n3_who_leaves_one_group_stays_alive_for_the_other_and_is_whole_when_he_
     assert quiet.known == quieter.known == of_b.known
     nights.happens(Join("A", "p1"))
     back = nights.sync(a)
-    assert any("1 patients joined the Group since the last full export" in note for note in back.notes)
+    assert any("1 patient joined the Group since the last full export" in note for note in back.notes)
 
     for night in (of_b, left, quiet, quieter, back):
         assert (night.status, night.holes) == ("complete", set())

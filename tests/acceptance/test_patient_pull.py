@@ -8,6 +8,7 @@ import json
 import pytest
 
 from mocks.faults import Action, FaultRule, Match
+from tests.acceptance.small_server import small_server
 from tests.user_site import REFERRED, Site, by_key, mentions, mock, reachable
 
 
@@ -67,6 +68,24 @@ def test_a_patient_that_the_ehr_does_not_know_is_said_so_in_one_line(site: Site,
         line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("hole", "note", f"{name}: the"))
     ]
     assert said == [f"{name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("",), 2, "the id is empty"),
+        (("Patient/",), 2, "the id is empty"),
+        (("p1", "--out", "nowhere/chart.ndjson"), 5, "there is no folder nowhere"),
+        (("p1", "--out", "."), 5, "it is a folder"),
+    ],
+)
+def test_a_pull_of_nobody_or_to_where_no_file_can_be_asks_the_ehr_nothing(
+    site: Site, words: tuple[str, ...], code: int, says: str
+) -> None:
+    with small_server() as small:
+        done = site.run("pull", site.connect(small.served), *words)
+        assert small.asked == []
+    assert (done.code, says in done.stderr) == (code, True), done.stderr
 
 
 def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_hole(site: Site) -> None:

@@ -33,7 +33,7 @@ def test_case_01_an_error_file_that_is_one_pretty_printed_outcome_deletes_nothin
         export.files["Condition"], export.more = lines(CONDITIONS[0]), {}
         healed = site.sync()["runs"][0]
     assert (run["status"], run["deleted"], run["quarantined"]) == ("partial", 0, 0)
-    assert "1 errors (exception)" in run["holes"][0]["reason"]
+    assert "1 error (exception)" in run["holes"][0]["reason"]
     assert (healed["status"], healed["deleted"]) == ("complete", 1)
 
 

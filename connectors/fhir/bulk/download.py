@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import anyio
 import tenacity
 
+from config.how_many import how_many
 from connectors.core.pipeline import Emit
 from connectors.fhir.bulk.byte_ranges import Part, part_of
 from connectors.fhir.bulk.file_links import FileLinks
@@ -239,7 +240,9 @@ class FileFetcher:
                 if reading.last_line_unreadable:
                     reading.give_up_last_line()
                     self._ask_again(f"{unit.template} ends in the middle of line {reading.lines}.")
-                self._ask_again(f"{unit.template} has {reading.lines} lines, the manifest promises {count.promised}.")
+                self._ask_again(
+                    f"{unit.template} has {how_many(reading.lines, 'line')}, the manifest promises {count.promised}."
+                )
         await _hand_on(reading, emit)
         result = self.verdicts.of(unit, reading, count, ends=attempts.ends)
         if not attempts.resumed:

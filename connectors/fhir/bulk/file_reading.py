@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.how_many import how_many
 from connectors.core.pipeline import Fetched
 from connectors.fhir.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.fhir.fhir_base import FhirBase
@@ -217,7 +218,9 @@ class FileReading:
             return
         self.issues += outcome.issues
         if outcome.unread:
-            self._quarantine(number, f"{outcome.unread} items of an OperationOutcome that cannot be read", raw)
+            self._quarantine(
+                number, f"{how_many(outcome.unread, 'item')} of an OperationOutcome that cannot be read", raw
+            )
 
     def _read_deletions(self, number: int, body: bytes) -> None:
         gone, unread = deletions_from(body, self.base)
@@ -225,7 +228,11 @@ class FileReading:
         self.deleted += len(gone) + unread
         self.size += len(body)
         if unread:
-            self._quarantine(number, f"{unread} entries are not a DELETE of a resource below the FHIR base", body)
+            self._quarantine(
+                number,
+                f"{how_many(unread, 'entry is', 'entries are')} not a DELETE of a resource below the FHIR base",
+                body,
+            )
 
     def _is_no_resource(self, resource_type: str, number: int, body: bytes) -> bool:
         """Whether the line is a header, or an unrequested Bundle, whose content would be missing."""

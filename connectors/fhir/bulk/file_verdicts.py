@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
+from config.how_many import how_many
 from connectors.fhir.bulk.file_reading import FileReading
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.outcomes import Issue
@@ -97,9 +98,9 @@ class FileVerdicts:
         reasons = []
         if lost:
             codes = ", ".join(codes_of(lost)) or "no codes"
-            reasons.append(f"the server says that its export failed in part: {len(lost)} errors ({codes})")
+            reasons.append(f"the server says that its export failed in part: {how_many(len(lost), 'error')} ({codes})")
         if reading.unreadable:
-            reasons.append(f"{reading.unreadable} parts of it could not be read: see quarantine")
+            reasons.append(f"{how_many(reading.unreadable, 'part')} of it could not be read: see quarantine")
         if reasons:
             self.lost += 1
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons))
@@ -150,12 +151,16 @@ class FileVerdicts:
         reasons = []
         if lost := self._graded(reading.issues, _NOT_EXPORTED):
             codes = ", ".join(codes_of(lost))
-            reasons.append(f"the server says in it that its export failed in part: {len(lost)} issues ({codes})")
+            reasons.append(
+                f"the server says in it that its export failed in part: {how_many(len(lost), 'issue')} ({codes})"
+            )
         if reading.unreadable:
-            reasons.append(f"{reading.unreadable} of {reading.lines} lines could not be read: see quarantine")
+            reasons.append(
+                f"{reading.unreadable:,} of {how_many(reading.lines, 'line')} could not be read: see quarantine"
+            )
         if count.is_short:
             reasons.append(
-                f"{reading.lines} lines came, even on the second try, but the manifest promises {count.promised}"
+                f"{how_many(reading.lines, 'line')} came, even on the second try, but the manifest promises {count.promised}"
             )
         if reasons:
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason="; ".join(reasons), records=reading.lines)
@@ -185,4 +190,5 @@ def _told_of_errors(reading: FileReading, grave: Sequence[Issue]) -> str:
     """Return what a file of the server's own issues that makes no hole tells people; its codes, never its words."""
     codes = ", ".join(codes_of(reading.issues)) or "no codes"
     kept = "; what the export does not list is kept, since it may be what failed" if grave else ""
-    return f"the server's error file has {len(reading.issues)} issues, {len(grave)} of them errors ({codes}){kept}"
+    issues, errors = how_many(len(reading.issues), "issue"), how_many(len(grave), "error")
+    return f"the server's error file has {issues}, {errors} among them ({codes}){kept}"

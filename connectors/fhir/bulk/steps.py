@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
 
+from config.how_many import how_many
 from connectors.core.drain import fetch_pending
 from connectors.core.errors import PlanError
 from connectors.fhir.bulk.deletion import delete_export
@@ -181,8 +182,9 @@ async def _since(
         withheld, absent = await not_exportable(run, capability, new, None if members is None else members.patients)
         new -= withheld | absent
     if new or (members is not None and members.unresolved):
-        whom = "joined the Group" if group is not None else "are new to the cohort"
-        run.notes.append(f"exported in full: {len(new) or 'some'} patients {whom} since the last full export")
+        whom = how_many(len(new), "patient") if new else "some patients"
+        joined = "joined the Group" if group is not None else "new to the cohort"
+        run.notes.append(f"exported in full: {whom} {joined} since the last full export")
         return None
     if absent:
         run.notes.append(

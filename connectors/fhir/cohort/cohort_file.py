@@ -19,9 +19,9 @@ def parse_cohort(text: str) -> Mapping[str, int]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         row = next(csv.reader([line]), [])
-        value = row[0].strip() if row else ""
+        value = row[0].strip().removeprefix("Patient/") if row else ""
         first, headed = not headed, True
         if not value or (first and value.lower() in _HEADINGS):
             continue
-        values.setdefault(value.removeprefix("Patient/"), number)
+        values.setdefault(value, number)
     return values

@@ -14,6 +14,7 @@ from itertools import count
 
 import anyio
 
+from config.how_many import how_many
 from connectors.core.errors import PlanError
 from connectors.core.run import Progress
 from connectors.fhir.capability import Capability
@@ -180,7 +181,7 @@ class _Proof:
         self._directory = tuple(t for t in self._directory if readable(t))
         if self.run.holes:
             self.notes.append(
-                f"run {self.run.id} had {self.run.holes:,} holes: what they left out is missing from the store too"
+                f"run {self.run.id} had {how_many(self.run.holes, 'hole')}: what was left out is missing from the store too"
             )
 
     async def _declared(self) -> Capability:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from config.how_many import how_many
 from connectors.fhir.errors import TerminalFetchError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.outcomes import Issue
@@ -100,8 +101,7 @@ def _unknown(unit: Unit) -> UnitResult:
 
 def unread(tally: SearchTally) -> str:
     """Why a listing with entries that could not be read is a hole."""
-    entries = "1 entry" if tally.unreadable == 1 else f"{tally.unreadable} entries"
-    return f"{entries} could not be read: see quarantine"
+    return f"{how_many(tally.unreadable, 'entry', 'entries')} could not be read: see quarantine"
 
 
 def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:

@@ -67,7 +67,7 @@ def delete_otherwise(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lose_a_line, ["has 1 lines; its page says 2", "another content than its name states"]),
+        (lose_a_line, ["has 1 line; its page says 2", "another content than its name states"]),
         (state_another_type, ["line 1: not a Device", "line 2: not a Device"]),
         (break_a_line, ["line 1: not JSON", "another content"]),
         (hang_on_the_root, ["pending itself"]),

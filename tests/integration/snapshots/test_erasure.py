@@ -196,7 +196,7 @@ async def test_where_anything_would_remain_nothing_is_erased(store: Store, store
     async with opened_store(store_url) as again:
         before = traces(store_url)
         execute(store_url, f"INSERT INTO remark VALUES (1, 'see https://ehr/Patient/{WHO}')")
-        with pytest.raises(StoreError, match="1 rows of remark would still refer to the patient"):
+        with pytest.raises(StoreError, match="1 row of remark would still refer to the patient"):
             await again.erase("mercy", WHO)
         execute(store_url, "DELETE FROM remark WHERE remark LIKE 'see%'")
         assert traces(store_url) == before

@@ -36,8 +36,8 @@ def scope_of(cohort: CohortSource | None, mode: str = "crawl", group: str | None
 
 
 def test_values_know_the_line_that_they_stand_in() -> None:
-    text = '\ufeff# cohort of May\n\nmrn,name\n  4711 ,x\n"4,7",y\n4711,again\nPatient/p9\n'
-    assert parse_cohort(text) == {"4711": 4, "4,7": 5, "p9": 7}
+    text = '\ufeff# cohort of May\n\nmrn,name\n  4711 ,x\n"4,7",y\n4711,again\nPatient/\nPatient/p9\n'
+    assert parse_cohort(text) == {"4711": 4, "4,7": 5, "p9": 8}
 
 
 def test_a_cohort_file_keeps_its_roster_when_its_content_changes_and_a_crashed_run_is_not_gone_on_with(
