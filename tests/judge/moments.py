@@ -116,7 +116,7 @@ def _shifted_day(day: str, amount: Decimal, unit: str) -> str | None:
     per_year = {"year": 1, "month": 12, "day": 365, "hour": 8760, "minute": 525600, "second": 31536000}
     per_month = {"month": 1, "day": 30, "hour": 720, "minute": 43200, "second": 2592000}
     if unit == "week":
-        amount, unit = amount * 7, "day"
+        amount, unit = Decimal(int(amount)) * 7, "day"  # of a week no parts count (FHIRPath 2.0.0 §6.6.7)
     year, month, number = [int(part) for part in (*day.split("-"), "1", "1")[:3]]
     months = days = 0
     if len(day) == 4:
