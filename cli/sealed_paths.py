@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from config.errors import Problem
 from config.settings import Settings
-from exports.elements.table import unknown_in, within
+from exports.elements.table import reached, unknown_in
 from snapshots.identifying import PLAIN
 
 
@@ -19,16 +19,7 @@ def path_problems(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 "encryption.paths", f"{path!r}: R4 has no {name}", instead or "an element of R4, as JSON spells it"
             )
-        elif last in PLAIN or _types_of(path) == ("boolean",):
+        elif last in PLAIN or reached(path)[1] == ("boolean",):
             yield Problem(
                 "encryption.paths", repr(path), f"an element within {outer} that says more: {last!r} stays plain"
             )
-
-
-def _types_of(path: str) -> tuple[str, ...]:
-    types: tuple[str, ...] = ()
-    holder, *names = path.split(".")
-    for name in names:
-        found = within(types[0] if types else holder, name)
-        types = found[1] if found else ()
-    return types

@@ -15,8 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
-from exports.compiler.paths import path_of
-from exports.compiler.sealed_elements import require_within_reach, sealed_keys
+from exports.compiler.sealed_elements import focus_on, require_within_reach, sealed_keys
 from exports.compiler.type_specifier import is_of_type, of_type, type_name
 from exports.compiler.typed_tree import (
     Ampersand,
@@ -154,7 +153,10 @@ def _variable(name: str, scope: Scope) -> Expression:
         return Resource(type=scope.resource_type)
     if name == "context" and scope.context is not None:
         at_hand = scope.focus is scope.context or isinstance(scope.context, Resource)
-        return scope.context if at_hand else Context(type=scope.context.type, path=path_of(scope.context))
+        if at_hand:
+            return scope.context
+        kept = focus_on(scope.context)
+        return Context(type=kept.type, path=kept.path, sealed=kept.sealed)
     defined = ", ".join(f"%{known}" for known in (*scope.constants, "rowIndex", "connection", "context", "resource"))
     raise FhirPathError(f"%{name} is not defined", allowed=defined)
 

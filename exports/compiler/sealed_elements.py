@@ -15,6 +15,7 @@ from exports.compiler.paths import WITHIN, path_of
 from exports.compiler.typed_tree import (
     At,
     Child,
+    Context,
     Count,
     Exists,
     Expression,
@@ -26,17 +27,18 @@ from exports.compiler.typed_tree import (
     Select,
     Slice,
 )
-from exports.elements.table import PRIMITIVE_TYPES, elements_of, properties, within
+from exports.elements.table import PRIMITIVE_TYPES, elements_of, properties, reached
 from exports.errors import FhirPathError
 from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
+_NEVER_COMPARED = frozenset({"Reference", "boolean"})
 _REACHABLE = "elements whose type R4 knows, and that are no person's; NDJSON shows it"
 
 
 def sealed_keys(node: Child, of: Expression, resource_type: str, further: frozenset[str]) -> frozenset[str]:
-    """Return the properties of an element of `of` that may be encrypted in a view of a resource type, if they are no structures.
+    """Return the properties of an element of `of` that may be encrypted, or hold such values, in a view of a resource type.
 
     `further`: the paths that a configuration adds.
     """
@@ -78,9 +80,8 @@ def _further(of: Expression, key: str, resource_type: str, further: frozenset[st
     found = set() if outer is None else {one for path in further if (one := _leads((*outer, (key,)), path.split(".")))}
     if of.type is None and outer is None:
         found |= {one for _, one in _within(further, resource_type) if one.startswith(key)}
-    elif outer is None or (
-        of.type is not None and "." in of.type
-    ):  # an item of an item has the same type, and another path
+    elif outer is None or "." in (of.type or ""):
+        # an item of an item has the same type, and another path
         found |= {key} if (of.type, key) in _within(further, resource_type) else set()
     return found
 
@@ -105,15 +106,10 @@ def _within(further: frozenset[str], resource_type: str) -> frozenset[tuple[str,
     """The last properties of a type's paths, each with the type that holds it, and all that may be within them."""
     found: set[tuple[str, str]] = set()
     for path in further:
-        holder, *names = path.split(".")
-        if holder != resource_type:
+        if not path.startswith(f"{resource_type}."):
             continue
-        types: tuple[str, ...] = (holder,)
-        for name in names:
-            holder = types[0] if types else ""
-            known = within(holder, name)
-            types = known[1] if known else ()
-        found.add((holder, names[-1]))
+        holder, types = reached(path)
+        found.add((holder, path.rpartition(".")[2]))
         waiting, seen = [*types], {*PRIMITIVE_TYPES}
         while waiting:
             if (type_ := waiting.pop()) not in seen:
@@ -168,7 +164,7 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
     if not shown and (own := _encrypted(node)) is not None:
         yield own
     match node:
-        case Focus():
+        case Focus() | Context():
             return
         case Child(of=of):
             yield from _computed(of, shown=True)
@@ -200,12 +196,9 @@ def _encrypted(node: Expression) -> Child | None:
     A reference has none that a view reads but its `display`, and a boolean is plain.
     """
     match node:
-        case Focus(sealed=sealed):
+        case Focus(sealed=sealed) | Context(sealed=sealed):
             return sealed
-        case Child(keys=keys, sealed_keys=sealed_keys) if {*keys} & sealed_keys and node.type not in {
-            "Reference",
-            "boolean",
-        }:
+        case Child() if node.type not in _NEVER_COMPARED and not node.sealed_keys.isdisjoint(node.keys):
             return node
         case _:
             return None

@@ -43,9 +43,10 @@ class Resource(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Expression):
-    """What was in focus where the expression begins, said within a criterion (`%context`). `path` as of Focus."""
+    """What was in focus where the expression begins, said within a criterion (`%context`). `path` and `sealed` as of Focus."""
 
     path: Path | None = field(default=None, compare=False)
+    sealed: Child | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,6 +125,17 @@ def within(parent: str, name: str) -> tuple[str, tuple[str, ...]] | None:
     return None if found is None or found.choice else (name, found.types)
 
 
+def reached(path: str) -> tuple[str, tuple[str, ...]]:
+    """The type that holds the last element of a path such as "Observation.note", and the types of that; "", () if unknown."""
+    holder, *names = path.split(".")
+    types: tuple[str, ...] = (holder,)
+    for name in names:
+        holder = types[0] if types else ""
+        found = within(holder, name)
+        types = found[1] if found else ()
+    return holder, types
+
+
 def unknown_in(path: str) -> tuple[str, str | None] | None:
     """What R4 does not have of a path such as "Observation.valueString", and what to write instead; None: it has all of it."""
     holder, *names = path.split(".")

@@ -110,9 +110,14 @@ def iterating(folder: Path, name: str, column: dict[str, str]) -> str:
     return str(path)
 
 
-async def test_an_iteration_over_encrypted_values_is_as_encrypted_as_they_are(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", ["$this.upper()", "%context = 'ill'", "%resource.status.where(%context = 'ill').exists()"]
+)
+async def test_an_iteration_over_encrypted_values_is_as_encrypted_as_they_are(
+    store_url: str, tmp_path: Path, path: str
+) -> None:
     shown = iterating(tmp_path, "shown", {"name": "x", "path": "$this", "type": "string"})
-    computing = iterating(tmp_path, "computing", {"name": "x", "path": "$this.upper()"})
+    computing = iterating(tmp_path, "computing", {"name": "x", "path": path})
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
         await exported(store, tmp_path / "out", "csv", views=(shown,))
@@ -133,7 +138,7 @@ async def test_built_in_views_that_compute_with_nothing_of_a_path_go_on(
     }
     async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
         await fill(store, CHART)
-        await exported(store, tmp_path / "out", "csv", views=(built_in,))
+        assert f"{built_in}.csv.gz" in await exported(store, tmp_path / "out", "csv", views=(built_in,))
 
 
 async def test_paths_within_each_other_and_items_of_items_are_encrypted_wherever_they_end(store_url: str) -> None:
