@@ -85,7 +85,7 @@ class SessionPool:
     async def take_back(self, session: TenantSession) -> None:
         """Take a session back, without what its user left in it: locks, settings, temporary tables, an open transaction."""
         with anyio.CancelScope(shield=True):
-            await _clean(session.conn)
+            await clean(session.conn)
             await self._pool.putconn(session.conn)  # one that is closed is replaced when it is wanted
 
     @asynccontextmanager
@@ -124,7 +124,7 @@ class SessionPool:
                 await conn.close()
 
 
-async def _clean(conn: AsyncConnection[Any]) -> None:
+async def clean(conn: AsyncConnection[Any]) -> None:
     """Make a session as good as new, or close it."""
     try:
         if conn.pgconn.transaction_status == pq.TransactionStatus.IDLE:  # else it was broken off in the middle, or lost

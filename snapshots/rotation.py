@@ -160,8 +160,9 @@ async def _of_blocks(
                 if sealed != given:
                     places.append(place)
                     contents.append(sealed.decode() if isinstance(content, str) else sealed)
-            write: dict[str, Any] = {"places": places, "contents": contents}
-            done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
+            if places:
+                write: dict[str, Any] = {"places": places, "contents": contents}
+                done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
     return done, failed
 
 

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 
 from snapshots.actor import Actor
-from snapshots.pool import SessionPool, _clean
+from snapshots.pool import SessionPool, clean
 from snapshots.sessions import connect
 from snapshots.store import Store
 from snapshots.tenancy import TenantSession
@@ -83,7 +83,7 @@ class LastingSessions(SessionPool):
     async def take_back(self, session: TenantSession) -> None:
         conn = session.conn
         with anyio.CancelScope(shield=True):
-            await _clean(conn)
+            await clean(conn)
         if not conn.closed:
             conn.lock = asyncio.Lock()  # the next test has another event loop
             self._free.append(conn)

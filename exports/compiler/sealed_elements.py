@@ -77,7 +77,10 @@ def _further(of: Expression, key: str, resource_type: str, further: frozenset[st
     if not further or (of.type == "Extension" and key == "url"):
         return set()
     outer = path_of(of)
-    found = set() if outer is None else {one for path in further if (one := _leads((*outer, (key,)), path.split(".")))}
+    found: set[str] = set()
+    if outer is not None:
+        path = (*outer, (key,))
+        found = {_last(path, names) for one in further if _leads(path, names := one.split("."))}
     if of.type is None and outer is None:
         found |= {one for _, one in _within(further, resource_type) if one.startswith(key)}
     elif outer is None or "." in (of.type or ""):
@@ -86,8 +89,8 @@ def _further(of: Expression, key: str, resource_type: str, further: frozenset[st
     return found
 
 
-def _leads(path: Path, names: list[str]) -> str:
-    """The property to which a path leads, if it is the named one or encrypted within that; else "".
+def _leads(path: Path, names: list[str]) -> bool:
+    """Whether a path leads to the named property, or to one that is encrypted within that.
 
     Within a resource whose type is not known, a key may be that of a choice, whose properties have longer names.
     """
@@ -96,8 +99,11 @@ def _leads(path: Path, names: list[str]) -> str:
     anywhere = path[0] == WITHIN[0]
     pairs = [*zip(names, bare, strict=False)][anywhere:]
     same = all(name.startswith(keys) if anywhere else name in keys for name, keys in pairs)
-    if len(path) < len(names) or not same or any({*one} <= PLAIN for one in bare[len(names) : -1]):
-        return ""
+    return len(path) >= len(names) and same and not any({*one} <= PLAIN for one in bare[len(names) : -1])
+
+
+def _last(path: Path, names: list[str]) -> str:
+    """The property to which a path leads: the named one, as it is spelled, or one within that."""
     return names[-1] if len(path) == len(names) else path[-1][0]
 
 
