@@ -33,7 +33,7 @@ def back_up(directory: Path, file: Path) -> int:
         raise StoreError(f"there is no embedded store in {directory} to back up.")
     with _part_of(file) as part:
         with embedded_postgres(directory) as url:
-            _dump(directory, url, part)
+            _dump(programs_of(directory), url, part)
         with _files(file):
             with part.open("rb") as written:
                 os.fsync(written.fileno())
@@ -94,7 +94,9 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
                 embedded_postgres(directory, programs) as old,
                 embedded_postgres(making) as new,
             ):
-                _dump(making, old, dump)
+                # the server's own pg_dump: Debian's Postgres 15.20 marks each column with an option (pg_attver) that only its
+                # pg_dump leaves out, and no other server takes
+                _dump(programs or programs_of(directory), old, dump)
                 _fill(making, new, dump)
             with _files(directory), unused(directory):
                 data.rename(former)
@@ -104,14 +106,14 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
     return former
 
 
-def _dump(directory: Path, url: str, file: Path) -> None:
-    _run(directory, "pg_dump", "--format=custom", "--compress=gzip:1", f"--file={file}", f"--dbname={url}")
+def _dump(programs: Path, url: str, file: Path) -> None:
+    _run(programs / "pg_dump", "--format=custom", "--compress=1", f"--file={file}", f"--dbname={url}")
 
 
 def _fill(directory: Path, url: str, file: Path) -> None:
     _run(
-        directory,
-        *("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
+        programs_of(directory) / "pg_restore",
+        *("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
         *(f"--dbname={url}", str(file)),
     )
 
@@ -174,10 +176,10 @@ def _files(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _run(directory: Path, program: str, *args: str) -> None:
+def _run(program: Path, *args: str) -> None:
     """Run one of the server's programs; its words are not quoted, since those about a row have the row."""
-    done = subprocess.run(  # noqa: S603 - the wheel's own program, arguments without a shell
-        [str(programs_of(directory) / program), *args],
+    done = subprocess.run(  # noqa: S603 - the server's own program, arguments without a shell
+        [str(program), *args],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -185,6 +187,6 @@ def _run(directory: Path, program: str, *args: str) -> None:
     )
     if done.returncode:
         raise StoreError(
-            f"{program} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check the "
+            f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check the "
             "room that is left, and run the command again."
         )
