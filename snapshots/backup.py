@@ -187,6 +187,6 @@ def _run(program: Path, *args: str) -> None:
     )
     if done.returncode:
         raise StoreError(
-            f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check the "
-            "room that is left, and run the command again."
+            f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check "
+            "the room that is left, and run the command again."
         )
