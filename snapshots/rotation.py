@@ -10,7 +10,7 @@ cut has done, the next passes over. `sealing_keys` decides which keys open a sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -142,7 +142,7 @@ async def _of_blocks(
         "behind": f"({first + _BLOCKS},0)",
         "older": f"~sealed:1:(?!{sealer.current}:)",
         "current": f"~sealed:1:{sealer.current}:".encode(),
-        "further": f'"resourceType"\\s*:\\s*"({"|".join(sealer.further)})"' if sealer.further else None,
+        "further": _of_types(sealer.further) if sealer.further else None,
     }
     older = sql.SQL(column.older).format(**names)
     done = failed = 0
@@ -164,6 +164,11 @@ async def _of_blocks(
                 write: dict[str, Any] = {"places": places, "contents": contents}
                 done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
     return done, failed
+
+
+def _of_types(types: Iterable[str]) -> str:
+    r"""Return a regular expression for JSON that may hold resources of these types: a rival's text can have letters as \u0072."""
+    return f'"resourceType"\\s*:\\s*"({"|".join(types)})"|\\\\u'
 
 
 async def _ended(session: TenantSession, sealer: Sealer, locked: set[str], *, forget: bool) -> bool:

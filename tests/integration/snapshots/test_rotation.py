@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 import psycopg
 import pytest
@@ -101,6 +103,20 @@ async def test_a_rotated_store_reads_as_before_with_the_new_key_alone_and_an_unc
     with pytest.raises(StoreKeyError, match="other keys"):
         async with opened_store(store_url, keyring=OLD):
             pass
+
+
+async def test_what_a_path_names_is_found_in_a_rival_s_text_however_its_letters_are_escaped(store_url: str):
+    bodies = [
+        rb'{"resourceType":"Observation","id":"o1","note":[{"text":"zero"}]}',
+        rb'{"\u0072esourceType":"Observation","id":"o1","note":[{"text":"one"}]}',
+        rb'{"resourceType":"\u004Fbservation","id":"o1","\u006eote":[{"text":"\u0074wo"}]}',
+    ]
+    async with opened_store(store_url, keyring=OLD) as store:
+        await night(store, *[record("o1", body, version="1") for body in bodies])
+    assert rows(store_url, "SELECT count(*) FROM rival WHERE body ~ 'zero|one|wo'")[0][0] >= len(bodies) - 1
+    async with opened_store(store_url, keyring=replace(OLD, paths=frozenset({"Observation.note"}))) as store:
+        await store.rotate()
+    assert rows(store_url, "SELECT body FROM rival WHERE body ~ 'zero|one|wo'") == []
 
 
 async def test_a_rotation_that_is_killed_in_the_middle_reads_with_both_keys_and_is_gone_on_with(store_url: str):
