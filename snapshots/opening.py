@@ -34,11 +34,13 @@ async def open_snapshot(
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
         RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
+        StoreKeyError: the store has become an encrypted one since it was opened without keys.
         HistoryPrunedError: it names a moment, or a run, before those of which the history is kept.
     """
     conn, tenant = session.conn, session.tenant
     with store_border("opening a snapshot"):
         async with reading(session, action, repeatable_read=True) as audited:
+            session = replace(session, sealer=audited.sealer)
             await conn.execute(_SQL["settings"])
             until = await _until(conn, tenant, selection.as_of)
             before = None

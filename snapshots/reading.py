@@ -16,6 +16,8 @@ from psycopg.types.json import Jsonb
 from snapshots.audit import seal
 from snapshots.audit_event import Action
 from snapshots.rights import require_auditing
+from snapshots.sealed_values import Sealer
+from snapshots.sealing_keys import sealer_of_moment
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
@@ -42,12 +44,14 @@ class Reading:
         action: Action,
         *,
         moment: str | None,
+        sealer: Sealer | None,
         reads: AsyncExitStack,
         subtransaction: AsyncTransaction,
         transaction: AsyncExitStack,
     ) -> None:
         self._session = session
         self._action = action
+        self.sealer = sealer  # knows all that is encrypted at this moment; None: the store is plain
         self.moment = moment  # what it sees, for other sessions; None: its statements see different moments
         self._reads = reads
         self._subtransaction = subtransaction
@@ -81,6 +85,7 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
 
     Raises:
         MissingRightsError, StoreUnavailableError: what is read could not be audited, so it is not read.
+        StoreKeyError: the store has become an encrypted one since it was opened without keys.
     """
     await require_auditing(session)
     async with AsyncExitStack() as transaction:
@@ -90,7 +95,13 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
         subtransaction = await reads.enter_async_context(session.conn.transaction())
         await session.conn.execute(_SQL["read_only"])
         yield Reading(
-            session, action, moment=moment, reads=reads, subtransaction=subtransaction, transaction=transaction
+            session,
+            action,
+            moment=moment,
+            sealer=await sealer_of_moment(session),
+            reads=reads,
+            subtransaction=subtransaction,
+            transaction=transaction,
         )
     await seal(session)
 

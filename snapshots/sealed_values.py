@@ -17,6 +17,7 @@ import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
@@ -74,6 +75,15 @@ class Sealer:
 
     def __repr__(self) -> str:
         return f"Sealer(tenant {self._tenant}, key {self._current})"
+
+    def knowing(self, paths: frozenset[str]) -> Sealer:
+        """Return one that seals these paths as well."""
+        if paths <= self.paths:
+            return self
+        more = copy(self)
+        more.paths = self.paths | paths
+        more.further = further_elements(more.paths)
+        return more
 
     @property
     def current(self) -> str:

@@ -7,7 +7,7 @@ is in it, or never: so there is no plain value in an encrypted one. `sealed_valu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from snapshots.errors import MissingRightsError, SealedValueError, StoreKeyError, store_border
@@ -51,11 +51,7 @@ async def require_same(session: TenantSession) -> None:
     Ask it in the transaction that begins a run: `shut_out` lets only one of the two be first.
     """
     kept = await _kept(session)
-    if session.sealer is None and kept:
-        raise StoreKeyError(
-            f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
-            "command again. Nothing was written."
-        )
+    _require_keys(session, kept)
     if session.sealer is not None and session.sealer.current not in kept:
         raise StoreKeyError(
             f"the store of tenant {session.tenant} has been encrypted with another key meanwhile: it knows {_listed(kept)}, not "
@@ -66,6 +62,28 @@ async def require_same(session: TenantSession) -> None:
         raise StoreKeyError(
             f"another command has added paths to what is encrypted in the store of tenant {session.tenant}: run this one again. "
             "Nothing was written."
+        )
+
+
+async def sealer_of_moment(session: TenantSession) -> Sealer | None:
+    """Return the session's sealer with all paths that the store knows at the moment of the transaction; None: it is plain.
+
+    Others may have added some since the store was opened: then a view must not compute with what they have encrypted.
+
+    Raises:
+        StoreKeyError: the store has become an encrypted one since it was opened.
+    """
+    if session.sealer is None:
+        _require_keys(session, await _kept(session))
+        return None
+    return session.sealer.knowing(await _paths(session))
+
+
+def _require_keys(session: TenantSession, kept: Mapping[str, bytes]) -> None:
+    if session.sealer is None and kept:
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
+            "command again. Nothing was written."
         )
 
 

@@ -13,6 +13,8 @@ from exports.delivery.destination import LocalFolder
 from exports.errors import PlanError, ViewError
 from exports.plan import ExportRequest
 from exports.run import export
+from snapshots.errors import StoreKeyError
+from snapshots.patient_terms import identifier_term
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
@@ -216,3 +218,24 @@ async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no
         assert secrets_in(store_url) == set()
         with pytest.raises(ViewError, match="is encrypted in this store"):
             await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+async def test_a_reader_knows_a_path_that_was_added_after_it_had_opened_the_store(
+    store_url: str, tmp_path: Path
+) -> None:
+    view = view_file(tmp_path, "computing", {"name": "x", "path": "note.text.first() = 'ill'"}, resource="Observation")
+    async with opened_store(store_url, keyring=KEYS) as reader, opened_store(store_url, keyring=MORE) as store:
+        await fill(store, CHART)
+        with pytest.raises(ViewError, match="is encrypted in this store"):
+            await exported(reader, tmp_path / "out", "csv", views=(view,))
+
+
+async def test_a_reader_without_keys_is_refused_where_the_store_has_been_encrypted_since_it_opened_it(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url) as reader, opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, CHART)
+        with pytest.raises(StoreKeyError, match="encrypted meanwhile"):
+            await exported(reader, tmp_path / "out", "ndjson")
+        with pytest.raises(StoreKeyError, match="encrypted meanwhile"):
+            await reader.find("site", identifier_term("urn:mrn", "1"))
