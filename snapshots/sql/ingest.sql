@@ -49,9 +49,8 @@ WITH staged AS (
         AND v.content_hash <> f.content_hash
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
-    SELECT %(run)s, resource_type, id FROM found f WHERE same AND NOT mine AND NOT EXISTS (
-        SELECT FROM seen WHERE run = %(run)s AND resource_type = f.resource_type AND id = f.id OFFSET 0
-    )
+    SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
+    ON CONFLICT DO NOTHING
     RETURNING resource_type
 ), to_be_asked AS (
     INSERT INTO absence (run, resource_type, id)
@@ -261,9 +260,8 @@ WITH staged AS (
     )
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
-    SELECT %(run)s, resource_type, id FROM found f WHERE NOT mine AND NOT EXISTS (
-        SELECT FROM seen WHERE run = %(run)s AND resource_type = f.resource_type AND id = f.id OFFSET 0
-    )
+    SELECT %(run)s, resource_type, id FROM found WHERE NOT mine
+    ON CONFLICT DO NOTHING
     RETURNING resource_type
 )
 SELECT
@@ -303,9 +301,8 @@ WITH staged AS MATERIALIZED (
         last_updated = excluded.last_updated, content_hash = excluded.content_hash
 ), noted AS (
     INSERT INTO seen (run, resource_type, id)
-    SELECT %(run)s, resource_type, id FROM judged j WHERE same AND NOT mine AND NOT EXISTS (
-        SELECT FROM seen WHERE run = %(run)s AND resource_type = j.resource_type AND id = j.id OFFSET 0
-    )
+    SELECT %(run)s, resource_type, id FROM judged WHERE same AND NOT mine
+    ON CONFLICT DO NOTHING
     RETURNING resource_type
 ), kept AS (
     INSERT INTO resource_history (from_run, to_run, deleted_run, deleted_at, connection, resource_type, id, patient_id,
