@@ -27,7 +27,12 @@ _OF_LINKS = _ADDRESSES | {"relation", "rel"}
 _SEGMENTS = re.compile(r"[/#:]")
 _MOST_BYTES = 64 << 20
 _NONE = (b"", b"null", b"[]")
-_NO_NEXT = (*_NONE, b"{}", b"false", b"0")
+_NO_NEXT = (*_NONE, b"{}", b"false", b"0", b'"false"', b'"0"', b'"null"')
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+# a name with such a word tells when to ask again: `nextPollAt`, `nextRun`, `nextExportAllowedAt`
+_OF_TIME = frozenset({"poll", "at", "run", "time", "date", "retry", "seconds", "allowed"})
+_FURTHER = frozenset({"more", "truncated", "incomplete", "partial"})  # flags that what is here is not all
+_TRUE = (b"true", b'"true"')
 _ABSOLUTE = re.compile(r"(?i)https?://\S+\Z")
 _HEADER_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
 _HEADER_RELATION = re.compile(r"(?i);\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))")
@@ -75,17 +80,24 @@ def next_beside(members: Mapping[str, bytes]) -> str | None:
     """The next page under a member's own name (`"next": "https://…"`), where links have an element of their own.
 
     None: no name is of a next page, or those that are say that there is none. Only an absolute URL is followed, as anything else
-    may be a token or a number: "".
+    may be a token, a number or a flag (`"hasMore": true`): "".
     """
+    there = None
     for name, raw in members.items():
+        words = {word.lower() for word in _WORD.findall(name)}
+        if raw in _TRUE and words & _FURTHER:
+            there = ""
         if _NEXT not in _relation(name.lower()) or raw in _NO_NEXT:
             continue
         try:
             found = json_from(raw)
         except UnreadableJsonError:
-            return ""
-        return found.strip() if isinstance(found, str) and _ABSOLUTE.match(found.strip()) else ""
-    return None
+            found = None
+        if isinstance(found, str) and _ABSOLUTE.match(found.strip()):
+            return found.strip()
+        if not words & _OF_TIME:
+            there = ""
+    return there
 
 
 def next_from_header(value: str | None) -> str | None:

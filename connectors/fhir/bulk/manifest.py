@@ -224,7 +224,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         page=page,
         entries={name: entries for name, (entries, _) in listed.items()},
         doubtful=links.doubtful
-        or (bare_next is not None and links.next_url not in {None, bare_next})
+        or (bool(bare_next) and links.next_url not in {None, bare_next})  # a flag beside the link says the same
         or any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES))
         or any(nulls for _, nulls in listed.values()),
         said=outcome_beside(

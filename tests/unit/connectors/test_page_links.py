@@ -133,6 +133,40 @@ def test_a_header_that_names_no_next_page_names_none(value: str | None) -> None:
     assert next_from_header(value) is None
 
 
+def next_of(**members: Any) -> set[tuple[str | None, bool]]:
+    """What a manifest and a Bundle with these members say of the next page."""
+    manifest = manifest_from(orjson.dumps({"output": [], **members}), page=1, proofs=Proofs())
+    bundle = orjson.dumps({"resourceType": "Bundle", "entry": [], **members})
+    page = page_from(bundle, FhirBase("https://x"), where="page 1")
+    return {(manifest.next_url, manifest.doubtful), (page.next_url, page.doubtful)}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"hasMore": True}, {"has_more": "true"}, {"moreAvailable": True}, {"truncated": True}, {"hasNext": True}, {"next": 2},
+     {"nextPageToken": "x"}, {"hasMore": True, "link": [{"relation": "self", "url": "x"}]}],
+)  # fmt: skip
+def test_a_flag_or_a_token_that_tells_of_more_is_no_end(members: dict[str, Any]) -> None:
+    assert next_of(**members) == {("", False)}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"hasMore": False}, {"hasNext": "false"}, {"nextPageToken": None}, {"nextPage": "0"}, {"partial": 0},
+     {"nextPollAt": "2026-01-01T00:00:00Z"}, {"nextPollAt": 120}, {"nextRun": "tomorrow"}, {"next_export_at": 1790000000}],
+)  # fmt: skip
+def test_flags_that_are_false_and_names_of_times_are_no_next_page(members: dict[str, Any]) -> None:
+    assert next_of(**members) == {(None, False)}
+
+
+def test_a_flag_beside_the_next_page_adds_nothing() -> None:
+    assert next_of(hasNext=True, link=[{"relation": "next", "url": URL}]) == {(URL, False)}
+    assert (
+        manifest_from(orjson.dumps({"output": [], "hasMore": True, "next": URL}), page=1, proofs=Proofs()).next_url
+        == URL
+    )
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from(["next", "Self", URL]),
     lambda inner: (
