@@ -13,6 +13,7 @@ from functools import cache
 
 from exports.compiler.paths import WITHIN, path_of
 from exports.compiler.typed_tree import (
+    All,
     At,
     Child,
     Context,
@@ -58,10 +59,19 @@ def _identifies(of: Expression, name: str, resource_type: str) -> bool:
     if resource_type not in TYPES:
         return False
     if holder == "Extension":
-        return name not in PLAIN | {"url", "extension"}
+        return name not in PLAIN | {"url", "extension"} and not _leads_through_plain(path_of(of))
     if holder == "Resource":
         return name in ELEMENTS
     return (holder in _HOLDERS or holder is None) and name not in PLAIN | {"extension"}
+
+
+def _leads_through_plain(path: Path | None) -> bool:
+    """Whether a person's path leads through an element that is plain, in which nothing but a reference's is encrypted."""
+    if path is None or path[0] == WITHIN[0]:
+        return False
+    steps = [{key.removeprefix("_") for key in keys} for keys in path[1:]]
+    plain = any(keys <= PLAIN_OF_PERSON for keys in steps[:1]) or any(keys <= PLAIN for keys in steps[1:])
+    return plain and not any(keys & _ANYWHERE for keys in steps[1:])
 
 
 def focus_on(of: Expression) -> Focus:
@@ -172,8 +182,11 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
     match node:
         case Focus() | Context():
             return
-        case Child(of=of):
+        case Child(of=of) | Exists(of=of) | Count(of=of):
             yield from _computed(of, shown=True)
+        case All(of=of, criterion=criterion):
+            yield from _computed(of, shown=True)
+            yield from _computed(criterion, shown=False)
         case Filter(of=of, criterion=criterion):
             yield from _computed(of, shown=shown)
             yield from _computed(criterion, shown=False)
@@ -182,8 +195,6 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
         case Select(of=of, projection=projection):
             yield from _computed(of, shown=True)
             yield from _computed(projection, shown=shown)
-        case Exists(of=of) | Count(of=of):
-            yield from _computed(of, shown=True)
         case Iif(criterion=criterion, then=then, otherwise=otherwise):
             yield from _computed(criterion, shown=False)
             yield from _computed(then, shown=shown)

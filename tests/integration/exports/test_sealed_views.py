@@ -71,6 +71,10 @@ def files(folder: Path) -> list[dict[str, Any]]:
         ("name.family.first() + name.given.first()", 6),
         ("name.given.distinct().first()", 6),
         ("identifier.where(value.startsWith('1')).exists()", 18),
+        ("name.all(family = 'Zappa')", 10),
+        ("name.family.all($this = 'Zappa')", 6),
+        ("extension('n').value.ofType(string) = 'Zappa'", 16),
+        ("generalPractitioner.identifier.extension('n').value.ofType(string) = 'Zappa'", 47),
         ("extension('x').value.ofType(string).upper()", 16),
         ("iif(birthDate < @1950-01-01, 'old', 'young')", 5),
         ("contained.ofType(RelatedPerson).name.family.first().upper()", 38),
@@ -115,6 +119,27 @@ async def test_whether_and_how_often_an_encrypted_element_is_there_can_be_asked(
         await fill(store, [patient("a", name=names)])
         await exported(store, tmp_path / "out", "csv", views=(view,))
     assert table_of(tmp_path / "out" / "asking.csv.gz") == [{"there": "false", "names": "2", "official": "b"}]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "name.all(use.exists())",
+        "gender.extension('x').value.ofType(string) = 'y'",
+        "communication.extension('x').value.ofType(string) = 'y'",
+        "name.period.extension('x').value.ofType(string) = 'y'",
+    ],
+)
+async def test_what_stays_plain_beside_encrypted_elements_can_be_computed_with(
+    store_url: str, tmp_path: Path, path: str
+) -> None:
+    view = view_file(tmp_path, "computing", {"name": "x", "path": path})
+    more = {"extension": [{"url": "x", "valueString": "y"}]}
+    name = {"use": "official", "family": "Zappa", "period": more}
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a", name=[name], _gender=more, communication=[more])])
+        await exported(store, tmp_path / "out", "csv", views=(view,))
+    assert table_of(tmp_path / "out" / "computing.csv.gz") == [{"x": "true"}]
 
 
 async def test_names_that_a_collection_joins_are_decrypted_one_by_one(store_url: str, tmp_path: Path) -> None:
