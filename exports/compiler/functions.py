@@ -222,7 +222,7 @@ def _text(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
         if not isinstance(argument, Nothing) and category(argument.type) not in wanted:
             sort = "number" if call.name == "substring" else "string"
             raise FhirPathError(f"{call.name}() takes a {sort}, found {argument.type}", offset=node.at)
-    if call.name in {"matches", "replaceMatches"}:
+    if call.name in {"matches", "replaceMatches"} and not isinstance(arguments[0], Nothing):
         _check_pattern(arguments[0], call)
     if call.name == "split" and not (isinstance(arguments[0], Constant) and arguments[0].value):
         raise FhirPathError("split() takes a text that is known beforehand, one character at least")

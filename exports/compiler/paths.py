@@ -35,7 +35,7 @@ def goes_down(node: Expression) -> bool:
     while isinstance(node, (Child, Filter, At, Slice)):
         down = down or isinstance(node, Child)
         node = node.of
-    return down and isinstance(node, (Focus, Resource))
+    return down and isinstance(node, Focus)
 
 
 def from_any_item(node: Expression) -> Expression:

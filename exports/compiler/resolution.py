@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from exports.compiler import syntax
 from exports.compiler.fhirpath import is_moment
 from exports.compiler.sealed_elements import focus_on, require_within_reach, sealed_keys
-from exports.compiler.type_specifier import is_of_type, of_type, type_name
+from exports.compiler.type_specifier import is_of_type, of_resource_type, of_type, type_name
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,
@@ -167,6 +167,8 @@ def _member(of: syntax.Node | None, name: str, scope: Scope, offset: int) -> Exp
     on_it = isinstance(scope.focus, Resource) or scope.focus.type == scope.resource_type
     if on_it and name == scope.resource_type and element(name, name) is None:
         return scope.focus
+    if scope.focus.type is None and name == scope.resource_type:
+        return of_resource_type(scope.focus, name)
     return child(scope.focus, name, scope, offset)
 
 
@@ -189,6 +191,8 @@ def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
     if name == "resourceType" and (of.type is None or is_resource(of.type)):
         return Child(of=of, name=name, keys=(name,), repeats=False, type="code", many=of.many)
     known = element(of.type, name)
+    if known is None and name in {"id", "extension"} and isinstance(of, Child) and len(of.keys) > 1:
+        of = replace(of, keys=(*of.keys, *(f"_{key}" for key in of.keys)))  # a choice, maybe of a primitive
     if known is None:
         return _not_in_r4(of, name, scope, offset)
     if known.choice:
@@ -197,8 +201,13 @@ def _child(of: Expression, name: str, scope: Scope, offset: int) -> Expression:
             return Child(of=of, name=name, keys=(*keys, name), repeats=True, many=True)
         return Child(of=of, name=name, keys=keys, repeats=False, many=of.many)
     holder = of
-    if name == "extension" and of.type in PRIMITIVE_TYPES and isinstance(of, Child):
-        # JSON keeps the extensions of a primitive `p` in its sibling `_p` (FHIR R4 §2.6.2.1)
+    if of.type in PRIMITIVE_TYPES:
+        # JSON keeps the id and the extensions of a primitive `p` in its sibling `_p` (FHIR R4 §2.6.2.1)
+        if not isinstance(of, Child):
+            problem = f"the {name} of a {of.type} is found on its element alone"
+            raise FhirPathError(
+                problem, allowed=f"such as birthDate.{name}, without a function, an index or forEach before it"
+            )
         holder = replace(of, keys=tuple(f"_{key}" for key in of.keys), type="Element")
     return Child(
         of=holder,
@@ -241,6 +250,7 @@ def _signed(operator: str, operand: Expression) -> Expression:
 
 
 _ARITHMETIC = frozenset({"+", "-", "*", "/", "div", "mod"})
+_ORDER = frozenset({"<", "<=", ">", ">="})
 _LOGIC = frozenset({"and", "or", "xor", "implies"})
 
 
@@ -252,11 +262,13 @@ def _binary(node: syntax.Binary, scope: Scope) -> Expression:
     if isinstance(node.right, syntax.Quantity):
         return _shifted(operator, left, node.right)
     right = resolve(node.right, scope)
+    if operator in _ARITHMETIC | _ORDER and (isinstance(left, Nothing) or isinstance(right, Nothing)):
+        return Nothing()
     if operator in _LOGIC:
         return Logic(operator=operator, left=left, right=right)
     if operator in _ARITHMETIC:
         return _arithmetic(operator, left, right)
-    if operator in {"<", "<=", ">", ">="}:
+    if operator in _ORDER:
         _check_order(node, left, right)
     elif operator not in {"=", "!="}:
         return _on_collections(operator, left, right)
@@ -281,6 +293,15 @@ def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> No
         for side, part in ((left, node.left), (right, node.right)):
             if isinstance(side, Constant) and not is_moment(str(side.value)):
                 raise FhirPathError(f"{side.value!r} is not a date or time", offset=part.at)
+        if {_is_time_of_day(side) for side in (left, right)} == {True, False}:
+            raise FhirPathError(f"{node.operator!r} does not work on a time of day and a date")
+
+
+def _is_time_of_day(side: Expression) -> bool | None:
+    """Whether it has no date; None: only the data tells."""
+    if isinstance(side, Constant):
+        return str(side.value)[2:3] in {"", ":"}
+    return side.type == "time" if category(side.type) == "temporal" else None
 
 
 def union(left: Expression, right: Expression) -> Expression:

@@ -22,7 +22,7 @@ def type_name(node: syntax.Node, function: str) -> str:
         case syntax.Member(syntax.Member(None, "System"), name) if name.isascii() and name.isalnum():
             return name[0].lower() + name[1:]
         case _:
-            raise FhirPathError(f"{function} takes the name of a type", allowed=f"such as {function}(Patient)")
+            raise FhirPathError(f"{function} takes the name of a type", allowed="such as Patient", offset=node.at)
 
 
 def is_of_type(of: Expression, narrowed: Expression) -> Expression:
@@ -35,9 +35,7 @@ def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
     if isinstance(of, Nothing):
         return of
     if of.type == "Resource":
-        kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
-        is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
-        return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)
+        return of_resource_type(of, wanted)
     if of.type is not None:
         capital = wanted[0].lower() + wanted[1:]  # `String` is System's name of what FHIR calls `string`
         if is_a(of.type, wanted) or is_a(of.type, capital):
@@ -53,6 +51,13 @@ def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
         return _narrowed(of, keys, type=wanted) if keys else Nothing()
     known = _known_case(wanted)
     return _narrowed(of, (key,), repeats=False, type=known, many=of.of.many)
+
+
+def of_resource_type(of: Expression, wanted: str) -> Expression:
+    """The resources of that type, among items whose type only the data tells."""
+    kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
+    is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
+    return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)
 
 
 def _elsewhere(of: Child, wanted: str) -> Expression:

@@ -23,6 +23,7 @@ from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.scalar_sql import sql_type
 from exports.compiler.sealed_elements import focus_on, require_not_computed, shows_sealed
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
+from exports.elements.table import TEMPORAL_TYPES
 from exports.errors import FhirPathError, ViewError
 from snapshots.identifying import SealedElements
 
@@ -214,6 +215,8 @@ class _Reader:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
             if isinstance(given, (float, Decimal)) and not _is_number(given):
                 self.fail(f"{where}.{values[0]}", f"{given} is not a number that a resource can hold")
+            if type_ in TEMPORAL_TYPES and not fhirpath.is_moment(str(given)):
+                self.fail(f"{where}.{values[0]}", f"there is no such day or time as {given!r}")
             if isinstance(given, str) and not _is_text(given):
                 self.fail(f"{where}.{values[0]}", "the value holds a character that JSON in Postgres cannot")
             if name in found:
@@ -279,9 +282,11 @@ class _Reader:
             self.fail(where, "must be a list of FHIRPath expressions", allowed="one path or more, as strings")
         paths, before = [], list(self.notes)
         doubts: list[list[str]] = []
+        # `item` leads on from each item found, `%resource.item` from none: so the resource too is an item here
+        begins = replace(scope, focus=focus_on(scope.focus))
         for at, text in enumerate(value):
             self.notes = []
-            first = self.path(text, f"{where}[{at}]", scope, each=True)
+            first = self.path(text, f"{where}[{at}]", begins, each=True)
             doubts.append(self.notes)
             if not goes_down(first):
                 problem = f"{text!r} does not lead from an item to what is in it"
@@ -296,10 +301,11 @@ class _Reader:
                 self.notes += [note for note in doubt if note not in self.notes]
         deeper = replace(scope, focus=Focus(type=types.pop() if len(types) == 1 else None), notes=[])
         below = [self.deeper(text, f"{where}[{at}]", deeper) for at, text in enumerate(value)]
-        same = all(one is not None and one.type == first.type for one, first in zip(below, paths, strict=True))
+        paths = [from_any_item(path) for path in paths]
+        same = all(one is not None and from_any_item(one) == path for one, path in zip(below, paths, strict=True))
         unknown = replace(scope, focus=Focus())
         return tuple(
-            from_any_item(path) if same else self.path(text, f"{where}[{at}]", unknown, each=True)
+            path if same else self.path(text, f"{where}[{at}]", unknown, each=True)
             for at, (text, path) in enumerate(zip(value, paths, strict=True))
         )
 

@@ -39,6 +39,12 @@ def test_a_second_path_reaches_what_it_leads_to_at_its_place(run_view: RunView) 
     assert found == ["1", "1.1", "1.1.1", "1.2", "1.2.1", "1.2.2", "2"]
 
 
+def test_a_path_from_the_resource_by_its_name_is_followed_once(run_view: RunView) -> None:
+    assert links(run_view, {"repeat": ["QuestionnaireResponse.item"], "column": [LINK]}) == ["1", "2"]
+    found = links(run_view, {"repeat": ["QuestionnaireResponse.item", "answer.item"], "column": [LINK]})
+    assert found == ["1", "2"]
+
+
 def test_the_row_index_counts_over_all_depths_and_orders_as_a_number(run_view: RunView) -> None:
     wide = {**FORM, "item": [item(str(n), item(f"{n}.1")) for n in range(12)]}
     found = links(run_view, {"repeat": ["item"], "column": [LINK, ROW]}, wide)
