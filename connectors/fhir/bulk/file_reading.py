@@ -12,6 +12,7 @@ from typing import Any
 
 from config.how_many import how_many
 from connectors.core.pipeline import Fetched
+from connectors.fhir.bulk.file_forms import form_of
 from connectors.fhir.bulk.ndjson import Line, LineSplitter, OverlongLine
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_of
@@ -45,7 +46,8 @@ class FileReading:
     unreadable: int = 0
     subsetted: int = 0  # of these: whole lines, whose resources are not
     other_types: dict[str, int] = field(default_factory=dict)
-    last_line_unreadable: bool = False
+    form: str | None = None  # what the file is in place of NDJSON, while none of its lines could be read
+    last_line_unreadable: bool = False  # as if it was cut, which a file in another form is not
     # of an error file, from the first line that is no JSON by itself
     _together: list[Line] = field(default_factory=list)
     _together_size: int = 0
@@ -91,7 +93,7 @@ class FileReading:
         if self.unit.kind == UnitKind.ERROR_FILE:
             self._read_together()
             return  # it is fetched once: what cannot be read of it is a hole, whether it was cut or not
-        self.last_line_unreadable = self.unreadable - self.subsetted > before
+        self.last_line_unreadable = self.unreadable - self.subsetted > before and self.form is None
         if self.last_line_unreadable:
             last = self.quarantined[-1]
             self.quarantined[-1] = last._replace(
@@ -252,6 +254,11 @@ class FileReading:
 
     def _quarantine(self, number: int, reason: str, raw: bytes) -> None:
         self.unreadable += 1
+        if self.unreadable != self.lines or self.unit.kind != UnitKind.FILE:
+            self.form = None
+        elif self.lines == 1:
+            self.form = form_of(raw)
+        reason = self.form or reason
         resource_type = None if self.unit.resource_type == "*" else self.unit.resource_type
         source = f"{self.unit.template}, line {number}"
         self.quarantined.append(Quarantined(resource_type, source, reason, raw, self.unit.key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,46 @@ def test_a_last_line_that_is_cut_off_says_where() -> None:
     reading = read(b'{"resourceType":"Goal","id":"g"}\n{"resourceT', [])
     assert reading.last_line_unreadable
     assert "middle of line 2" in reading.quarantined[-1].reason
+
+
+GOALS = [b'{"resourceType":"Goal","id":"a"}', b'{"resourceType":"Goal","id":"b"}']
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"[" + b",\n".join(GOALS) + b"]", "one JSON array"),
+        (b"[" + b",".join(GOALS) + b"]", "one JSON array"),
+        (b"\n".join(orjson.dumps(orjson.loads(goal), option=orjson.OPT_INDENT_2) for goal in GOALS), "over several lines"),
+        (b"\n".join(GOALS).decode().encode("utf-16"), "UTF-16"),
+        (b"\n".join(GOALS).decode().encode("utf-16-le"), "UTF-16"),
+        (b"\n".join(GOALS).decode().encode("utf-16-be"), "UTF-16"),
+        (b"\n".join(GOALS).decode().encode("utf-32-be"), "UTF-32"),
+        (b"".join(GOALS), "without a line feed"),
+        (b"\r".join(GOALS) + b"\r", "without a line feed"),
+        (b"PK\x03\x04" + bytes(40), "an archive"),
+    ],
+)  # fmt: skip
+def test_a_file_in_another_form_is_named_as_what_it_is_and_not_taken_for_cut(body: bytes, named: str) -> None:
+    reading = read(body, [])
+    assert not reading.records
+    assert not reading.last_line_unreadable
+    assert all(named in item.reason and "ends in the middle" not in item.reason for item in reading.quarantined)
+    assert len(reading.quarantined) == reading.unreadable == reading.lines > 0
+
+
+@pytest.mark.parametrize(
+    "body", [GOALS[0][:-4], GOALS[0] + b"\n[", b'{"resourceType":"Goal","note":"}{', b"[\n" + GOALS[0] + b"\n" + GOALS[1][:-4]]
+)  # fmt: skip
+def test_a_file_that_has_readable_lines_or_may_be_cut_is_in_no_other_form(body: bytes) -> None:
+    reading = read(body, [])
+    assert reading.last_line_unreadable
+    assert "the file ends in the middle of line" in reading.quarantined[-1].reason
+
+
+def test_a_bundle_without_an_id_is_named_as_a_bundle() -> None:
+    reading = read(b'{"resourceType":"Bundle","type":"collection","entry":[{"resource":' + GOALS[0] + b"}]}\n", [])
+    assert [item.reason for item in reading.quarantined] == ["a Bundle instead of a single resource"]
 
 
 def test_headers_of_blocks_are_counted_and_not_stored() -> None:
