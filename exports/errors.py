@@ -46,6 +46,10 @@ class FhirPathError(ExportError):
         super().__init__(problem if offset is None else f"{problem} at character {offset + 1}")
 
 
+class EncryptedElementError(FhirPathError):
+    """An expression needs the value of an encrypted element. Its literals may be such values: no message quotes them."""
+
+
 class ViewDataError(ExportError):
     """Stored data do not fit a view: two values in a column for one, or a value of another type than declared."""
 

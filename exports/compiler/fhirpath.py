@@ -73,6 +73,7 @@ CALENDAR_UNITS = {
     for unit in ("year", "month", "week", "day", "hour", "minute", "second", "millisecond")
     for name in (unit, f"{unit}s")
 }
+_LITERALS = frozenset({"time", "datetime", "date", "number", "string"})
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f"}
 _PLAIN_ESCAPES = frozenset("'\"`\\/")
 
@@ -97,6 +98,11 @@ def parse(text: str) -> Node:
         raise FhirPathError("the expression is nested too deeply") from None
     parser.expect_end()
     return node
+
+
+def without_literals(text: str) -> str:
+    """Return an expression with `*` for each character of its texts, dates and numbers; all else stays at its place."""
+    return _TOKEN.sub(lambda token: re.sub("[^']", "*", token[0]) if token.lastgroup in _LITERALS else token[0], text)
 
 
 def _tokens(text: str) -> list[_Token]:

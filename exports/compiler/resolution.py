@@ -115,7 +115,7 @@ def resolve(node: syntax.Node, scope: Scope) -> Expression:
     except FhirPathError as error:
         if error.offset is not None or node.at < 0:
             raise
-        raise FhirPathError(error.problem, offset=node.at, allowed=error.allowed) from None
+        raise type(error)(error.problem, offset=node.at, allowed=error.allowed) from None
 
 
 def _resolved(node: syntax.Node, scope: Scope) -> Expression:

@@ -29,7 +29,7 @@ from exports.compiler.typed_tree import (
     Slice,
 )
 from exports.elements.table import PRIMITIVE_TYPES, elements_of, properties, reached
-from exports.errors import FhirPathError
+from exports.errors import EncryptedElementError
 from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
@@ -138,32 +138,32 @@ def _within(further: frozenset[str], resource_type: str) -> frozenset[tuple[str,
 
 
 def require_within_reach(of: Expression, name: str, resource_type: str, further: frozenset[str] = frozenset()) -> None:
-    """Raise FhirPathError for an encrypted element of a resource within one of another type: a person's, or one of `further`.
+    """Raise EncryptedElementError for an encrypted element of a resource in one of another type: a person's, or one of `further`.
 
     What a person's names hold is encrypted, and other names, such as a practitioner's, are not: types cannot tell these apart.
     """
     contained = of.type if of.type != resource_type else None
     if any(path.split(".")[:2] == [contained, name] for path in further):
-        raise FhirPathError(
+        raise EncryptedElementError(
             f"{name!r} of a {contained} within {resource_type} is encrypted in this store", allowed=_REACHABLE
         )
     if resource_type in TYPES:
         return
     doubtful = of.type in {None, "Resource"} and name in ELEMENTS | _ANYWHERE
     if doubtful or (of.type in TYPES and name in ELEMENTS) or (of.type, name) == ("Reference", "identifier"):
-        raise FhirPathError(
+        raise EncryptedElementError(
             f"{name!r} may be encrypted in this store where {of.type or 'a value of unknown type'} stands in {resource_type}",
             allowed=_REACHABLE,
         )
 
 
 def require_not_computed(expression: Expression, *, shown: bool) -> None:
-    """Raise FhirPathError, with the character, where an encrypted element is compared, joined, searched or otherwise read by SQL.
+    """Raise EncryptedElementError, with the character, where SQL compares, joins, searches or otherwise reads what is encrypted.
 
     `shown`: the value of the whole expression is only shown.
     """
     for child in _computed(expression, shown=shown):
-        raise FhirPathError(
+        raise EncryptedElementError(
             f"{child.name!r} is encrypted in this store, so SQL cannot read it",
             offset=None if child.sealed_at is None or child.sealed_at < 0 else child.sealed_at,
             allowed="a column that only shows it, of an exported view; exists(), empty() and count() of it",

@@ -24,7 +24,7 @@ from exports.compiler.scalar_sql import sql_type
 from exports.compiler.sealed_elements import focus_on, require_not_computed, shows_sealed
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
 from exports.elements.table import TEMPORAL_TYPES
-from exports.errors import FhirPathError, ViewError
+from exports.errors import EncryptedElementError, FhirPathError, ViewError
 from snapshots.identifying import SealedElements
 
 MAX_COLUMNS = 1_000  # Postgres takes 1,664, and needs some to order and to look up
@@ -239,7 +239,8 @@ class _Reader:
             found = criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
             require_not_computed(found, shown=each)
         except FhirPathError as error:
-            raise ViewError(self.view, where, f"{error} in {text!r}", allowed=error.allowed) from error
+            quoted = fhirpath.without_literals(text) if isinstance(error, EncryptedElementError) else text
+            raise ViewError(self.view, where, f"{error} in {quoted!r}", allowed=error.allowed) from error
         told = [f"{where}: {note.problem}, at character {note.offset + 1} of {text!r}" for note in scope.notes]
         self.notes += [note for note in told if note not in self.notes]
         return found

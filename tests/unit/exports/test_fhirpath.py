@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.compiler.fhirpath import parse
+from exports.compiler.fhirpath import parse, without_literals
 from exports.compiler.syntax import (
     Binary,
     Call,
@@ -106,6 +106,11 @@ _LITERALS = st.one_of(
 _OPERATORS = st.sampled_from(
     ["and", "or", "xor", "implies", "=", "!=", "~", "<", ">=", "|", "+", "-", "&", "*", "div", "in"]
 )
+
+
+def test_without_its_literals_an_expression_keeps_everything_else_at_its_place() -> None:
+    text = r"name.where(use = 'it\'s' and %x < @1940-12-21T07).given[10] = 'Zappa'"
+    assert without_literals(text) == "name.where(use = '***'*' and %x < **************).given[**] = '*****'"
 
 
 def _deeper(nodes: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
