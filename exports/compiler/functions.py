@@ -166,7 +166,7 @@ def _join(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
 def _reference_key(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     if of.type not in {None, "Reference"}:
         raise FhirPathError(f"getReferenceKey() works on a Reference, found {of.type}")
-    target = type_name(call.arguments[0], "getReferenceKey()") if call.arguments else None
+    target = type_name(call.arguments[0], "getReferenceKey()").name if call.arguments else None
     if target is not None:
         note_resource(target, call.arguments[0].at, scope)
     return ReferenceKey(of=of, target=target, many=of.many)

@@ -368,9 +368,9 @@ def typed_by(of: Expression, specifier: syntax.Node, operator: str, scope: Scope
         return of
     found = of_type(of, wanted, of_r4=scope.of_r4)
     if isinstance(found, Nothing):
-        note_type(wanted, f"{wanted!r} is no type that this has in R4", specifier.at, scope)
+        note_type(wanted.name, f"{wanted.name!r} is no type that this has in R4", specifier.at, scope)
     elif of.type == "Resource":
-        note_resource(wanted, specifier.at, scope)
+        note_resource(wanted.name, specifier.at, scope)
     return is_of_type(of, found) if operator == "is" else found
 
 

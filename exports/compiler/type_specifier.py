@@ -1,26 +1,62 @@
 """Types in expressions: the names of types, and `is`, `as` and `ofType()`, which ask for one.
 
-Of a choice (`value[x]`) the type says in which JSON property the value is; of anything else what is known of R4 decides. Pure.
+Of a choice (`value[x]`) the type says in which JSON property the value is; of anything else what is known of R4 decides. What is
+in data has a type of FHIR (`boolean`); what is computed, literals too, has one of FHIRPath's own (`System.Boolean`). Pure.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from exports.compiler import syntax
-from exports.compiler.typed_tree import Child, Comparison, Constant, Exists, Expression, Filter, Focus, Iif, Nothing
-from exports.elements.table import PRIMITIVE_TYPES, choice_key, is_a
+from exports.compiler.typed_tree import (
+    At,
+    Child,
+    Comparison,
+    Constant,
+    Context,
+    Distinct,
+    Exists,
+    Expression,
+    Filter,
+    Focus,
+    Iif,
+    Nothing,
+    Resource,
+    Select,
+    Slice,
+    Union,
+)
+from exports.elements.table import NUMBER_TYPES, PRIMITIVE_TYPES, STRING_TYPES, choice_key, is_a
 from exports.errors import FhirPathError
 
+# FHIRPath's own types, each with the types of FHIR that its values are written as
+_OF_FHIRPATH = {
+    "Boolean": frozenset({"boolean"}),
+    "String": STRING_TYPES,
+    "Integer": NUMBER_TYPES - {"decimal"},
+    "Decimal": frozenset({"decimal"}),
+    "Date": frozenset({"date"}),
+    "DateTime": frozenset({"dateTime", "instant"}),
+    "Time": frozenset({"time"}),
+}
 
-def type_name(node: syntax.Node, function: str) -> str:
-    """The type that a type specifier names."""
+
+class TypeName(NamedTuple):
+    """A type as an expression names it. `of_fhirpath`: one of FHIRPath's own, and none of FHIR."""
+
+    name: str
+    of_fhirpath: bool
+
+
+def type_name(node: syntax.Node, function: str) -> TypeName:
+    """The type that a type specifier names; a plain name is FHIR's where both have it (FHIRPath 2.0.0 §6.3)."""
     match node:
-        case syntax.Member(None | syntax.Member(None, "FHIR"), name) if name.isascii() and name.isalnum():
-            return name
-        case syntax.Member(syntax.Member(None, "System"), name) if name.isascii() and name.isalnum():
-            return name[0].lower() + name[1:]
+        case syntax.Member(None, name) if name.isascii() and name.isalnum():
+            return TypeName(name, name in _OF_FHIRPATH)
+        case syntax.Member(syntax.Member(None, "FHIR" | "System" as of), name) if name.isascii() and name.isalnum():
+            return TypeName(name, of == "System")
         case _:
             raise FhirPathError(f"{function} takes the name of a type", allowed="such as Patient", offset=node.at)
 
@@ -30,15 +66,32 @@ def is_of_type(of: Expression, narrowed: Expression) -> Expression:
     return Iif(criterion=Exists(of=of), then=Exists(of=narrowed), otherwise=Nothing(), type="boolean")
 
 
-def of_type(of: Expression, wanted: str, *, of_r4: bool) -> Expression:
-    """`of.ofType(wanted)`. `of_r4`: whether the view is for R4, so that a type which R4 does not allow there is never found."""
+def _is_computed(of: Expression) -> bool:
+    """Whether its items are no data but results, literals among them."""
+    match of:
+        case Filter(of=inner) | At(of=inner) | Slice(of=inner) | Distinct(of=inner) | Select(projection=inner):
+            return _is_computed(inner)
+        case Union(left=one, right=other) | Iif(then=one, otherwise=other):
+            return all(_is_computed(side) for side in (one, other) if not isinstance(side, Nothing))
+        case Child() | Focus() | Resource() | Context():
+            return False
+        case _:
+            return True
+
+
+def of_type(of: Expression, type_: TypeName, *, of_r4: bool) -> Expression:
+    """`of.ofType(type_)`. `of_r4`: whether the view is for R4, so that a type which R4 does not allow there is never found."""
     if isinstance(of, Nothing):
         return of
-    if of.type == "Resource":
+    wanted, computed = type_.name, _is_computed(of)
+    if computed and of.type is not None:
+        return of if type_.of_fhirpath and of.type in _OF_FHIRPATH.get(wanted, ()) else Nothing()
+    if type_.of_fhirpath and not computed:
+        return Nothing()
+    if of.type == "Resource" != wanted:
         return of_resource_type(of, wanted)
     if of.type is not None:
-        capital = wanted[0].lower() + wanted[1:]  # `String` is System's name of what FHIR calls `string`
-        if is_a(of.type, wanted) or is_a(of.type, capital):
+        if is_a(of.type, wanted):
             return of
         return Nothing() if of_r4 or not isinstance(of, Child) else _elsewhere(of, wanted)
     if not isinstance(of, Child):

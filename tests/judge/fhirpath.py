@@ -29,11 +29,15 @@ class DishonestError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """A JSON value and its FHIR type, where that is known. `literal`: it is written in the expression."""
+    """A JSON value and its FHIR type, where that is known.
+
+    `literal`: it is written in the expression. `found`: it is in the data, so its type is FHIR's, and none of FHIRPath's own.
+    """
 
     value: Any
     type: str | None = None
     literal: bool = False
+    found: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def key(name: str, type_: str) -> str:
 def _opened(value: Any, name: str, type_: str | None) -> list[Item]:
     inside = value.get(name) if isinstance(value, dict) else None
     listed = inside if isinstance(inside, list) else [inside]
-    return [Item(one, type_) for one in listed if one is not None]
+    return [Item(one, type_, found=True) for one in listed if one is not None]
 
 
 def one(items: list[Item]) -> Item | None:
@@ -272,7 +276,8 @@ def _arithmetic(operator: str, left: list[Item], right: list[Item]) -> list[Item
             "div": lambda: x // y,
             "mod": lambda: x % y,
         }[operator]()
-    return [Item(value, "decimal")]
+    whole = operator != "/" and all(item.type in NUMBERS - {"decimal"} for item in left + right)
+    return [Item(value, "integer" if whole else "decimal")]
 
 
 def _moved(operator: str, left: list[Item], by: syntax.Quantity) -> list[Item]:
@@ -280,7 +285,7 @@ def _moved(operator: str, left: list[Item], by: syntax.Quantity) -> list[Item]:
     if found is None:
         return []
     moved = shifted(_moment(found), Decimal(by.value) * (1 if operator == "+" else -1), by.unit)
-    return [] if moved is None else [replace(found, value=moved, literal=False)]
+    return [] if moved is None else [Item(moved, found.type)]
 
 
 def distinct(items: list[Item]) -> list[Item]:
@@ -328,35 +333,57 @@ def _in_lower_case(value: Any) -> Any:
 
 
 def _call(call: syntax.Call, focus: list[Item], world: World) -> list[Item]:
-    if call.name in {"ofType", "as", "is"} and isinstance(call.of, syntax.Member):
+    if (
+        call.name in {"ofType", "as", "is"}
+        and isinstance(call.of, syntax.Member)
+        and call.of.name != world.resource.type
+    ):
         parent = focus if call.of.of is None else evaluate(call.of.of, focus, world)
         return _typed(call, parent, call.of.name)
     from tests.judge.functions import FUNCTIONS
 
     of = focus if call.of is None else evaluate(call.of, focus, world)
     if call.name in {"ofType", "as", "is"}:
-        wanted = call.arguments[0].name  # type: ignore[union-attr]  # a type's name
-        found = [item for item in of if item.type is not None and is_a(item.type, wanted)]
+        found = [item for item in of if _is(item, *_asked(call))]
         return (boolean(bool(found)) if of else []) if call.name == "is" else found
     function: Callable[..., list[Item]] = FUNCTIONS[call.name]
     return function(of, call, world)
 
 
-def _typed(call: syntax.Call, parents: list[Item], name: str) -> list[Item]:
-    """ofType() and is() of an element: of a choice the property that is named so, else by its type in R4."""
+FHIRPATH_TYPES = {"Boolean", "String", "Integer", "Decimal", "Date", "DateTime", "Time"}
+
+
+def _asked(call: syntax.Call) -> tuple[str, bool]:
+    """The type that a call names, and whether it is one of FHIRPath's own."""
     specifier = call.arguments[0]
     assert isinstance(specifier, syntax.Member)
-    wanted, found, whole = specifier.name, [], children(parents, name)
-    for parent in parents:
+    if isinstance(specifier.of, syntax.Member):
+        return specifier.name, specifier.of.name == "System"
+    return specifier.name, specifier.name in FHIRPATH_TYPES
+
+
+def _is(item: Item, wanted: str, of_fhirpath: bool) -> bool:
+    if item.type is None or of_fhirpath == item.found:
+        return False
+    if item.found and item.type == "Resource" != wanted:
+        return [kind.value for kind in children([item], "resourceType")] == [wanted]
+    if item.found:
+        return is_a(item.type, wanted)
+    if item.type in NUMBERS - {"decimal"}:
+        return wanted == "Integer"
+    return wanted == {"boolean": "Boolean", "decimal": "Decimal", "date": "Date", "dateTime": "DateTime",
+                      "instant": "DateTime", "time": "Time"}.get(item.type, "String")  # fmt: skip
+
+
+def _typed(call: syntax.Call, parents: list[Item], name: str) -> list[Item]:
+    """ofType() and is() of an element: of a choice the property that is named so, else by its type in R4."""
+    (wanted, of_fhirpath), found, whole = _asked(call), [], children(parents, name)
+    for parent in [] if of_fhirpath else parents:
         known = element(parent.type, name)
         if known is None or known.choice:
             found += _opened(parent.value, key(name, wanted), wanted)
-        elif known.types == ("Resource",):
-            found += [
-                item for item in children([parent], name) if _opened(item.value, "resourceType", None) == [Item(wanted)]
-            ]
-        elif is_a(known.types[0], wanted):
-            found += children([parent], name)
+        else:
+            found += [item for item in children([parent], name) if _is(item, wanted, of_fhirpath)]
     if call.name == "is":
         return boolean(bool(found)) if whole else []
     return [replace(item, type=wanted) for item in found]

@@ -120,7 +120,7 @@ def low_or_high(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     if not is_number(found.value):
         _moment(found)
     value = boundary(found.value, found.type, high=call.name == "highBoundary", precision=precision)
-    return [] if value is None else [replace(found, value=value, literal=False)]
+    return [] if value is None else [Item(value, found.type)]
 
 
 def to_string(of: list[Item], _call: syntax.Call, _world: World) -> list[Item]:

@@ -40,7 +40,7 @@ def judge(view: dict[str, Any], resources: list[dict[str, Any]]) -> Judgement:
     for resource in sorted(resources, key=lambda one: str(one["id"]).encode()):
         if resource.get("resourceType") != view["resource"]:
             continue
-        root = Item(resource, view["resource"])
+        root = Item(resource, view["resource"], found=True)
         run = _Run(World(root, _constants(view)))
         met = [run.criterion(where["path"]) for where in view.get("where", [])]
         if False in met:

@@ -152,7 +152,7 @@ def _criteria(kind: str) -> st.SearchStrategy[str]:
             ),
         ),
         _join(leaf, st.just(".exists($this = "), _WORD, st.just(")")),
-        _join(leaf, st.sampled_from([".all($this = 'a')", " is string", ".exists().not()"])),
+        _join(leaf, st.sampled_from([".all($this = 'a')", " is string", " is String", ".exists().not()"])),
         leaf.filter(lambda path: path in {"active", "deceased.ofType(boolean)", "missing"})
         if kind == "root"
         else st.just("missing"),
