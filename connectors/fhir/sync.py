@@ -312,5 +312,5 @@ def _suspended(run: EhrRun, error: TransientFetchError) -> RunReport:
         retries_left=run.traffic.left,
         down_until=run.down_until,
         seconds=(run.now() - run.store.started_at - run.store.idle).total_seconds(),
-        error=f"{error} The export job is kept: the next sync of this connection resumes it.",
+        error=f"{str(error).rstrip('.')}. The export job is kept: the next sync of this connection resumes it.",
     )

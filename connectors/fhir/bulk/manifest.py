@@ -226,7 +226,10 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         doubtful=links.doubtful
         or (bool(bare_next) and links.next_url not in {None, bare_next})  # a flag beside the link says the same
         or any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES))
-        or any(nulls for _, nulls in listed.values()),
+        or any(nulls for _, nulls in listed.values())
+        or any(
+            _is_riddle(entry) for name, (entries, _) in listed.items() if name not in _OF_ERRORS for entry in entries
+        ),
         said=outcome_beside(
             [*outcomes, *(one for value in said for one in (value if isinstance(value, list) else [value]))]
         ),
@@ -304,6 +307,14 @@ def _entries(text: bytes) -> tuple[list[_Entry], int]:
         except (UnreadableJsonError, *_UNREADABLE):
             entries.append(_Entry())
     return entries, nulls
+
+
+def _is_riddle(entry: _Entry) -> bool:
+    """Whether a count is said and nobody can read it ("1,006"): what it promises may be more than comes."""
+    said = _word(entry.count)
+    return (
+        _is_said(bytes(entry.count)) and said != "" and count_from(said) is None and bool(_url(entry))
+    )  # none: a hole
 
 
 def _url(entry: _Entry) -> str:

@@ -44,6 +44,10 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "proxy": "check the connection's proxy setting",
     "certificate": "set ca_bundle to the certificates that this EHR uses",
     "timeout": "if this EHR needs longer, raise profile.http.read_timeout_s or http.connect_timeout_s",
+    "coding": "the EHR, or what stands between (a gateway, a proxy), cuts or damages what it sends: run again; if it is the "
+    "same then, ask the operators of both",
+    "malformed": "run again; if it is the same then, check host and port in base_url, and ask the operator of the EHR, or of the "
+    "gateway or proxy in front of it, whether its Content-Length is right",
     "bomb": "ask the EHR's administrators what this answer is",
     "unasked": "only gzip is requested (Accept-Encoding), and another try brings the same: ask the operator of the EHR or of the "
     "gateway in front of it to send gzip or no compression",
@@ -65,6 +69,11 @@ _JOB_GONE = (
 )
 # what a status means to the purpose of a request, where that is more than to any
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
+    (
+        "status",
+        400,
+    ): "the EHR, or a gateway in front of it, does not accept the export's status URL: sync again starts a new "
+    "export; if it ends so too, ask who runs it what its status URL answers",
     ("status", 404): _JOB_GONE,
     ("status", 410): _JOB_GONE,
     (
@@ -110,6 +119,8 @@ _LINK_REFUSED = (
     "no token was sent, since the manifest's requiresAccessToken is false (or missing, for another origin): "
     "the link has expired, or requires a login anyway"
 )
+_NO_ANSWER = "check base_url and what this EHR declares"
+_NO_FILE = "sync again soon after; if it is the same then, ask the EHR's administrators what the export's links answer"
 _LINK_ELSEWHERE = "the EHR's link leads there, to another origin than base_url's"
 _STATUS_OF_A_GATEWAY = (
     "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "
@@ -164,7 +175,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
         return failed(ProtocolError, text)
     if verdict.action == "protocol":
-        text = f"{said}, which is no answer to this request; check base_url and what this EHR declares"
+        text = f"{said}, which is no answer to this request; {_NO_FILE if call.purpose == 'file' else _NO_ANSWER}"
         return failed(ProtocolError, text)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"

@@ -72,6 +72,27 @@ def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, s
     assert advice in str(raised)
 
 
+@pytest.mark.parametrize(("failure", "advice"), [("coding", "cuts or damages"), ("malformed", "Content-Length")])
+def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
+    raised = str(error("GET output file 2", "file", failure=failure))
+    assert advice in raised
+    assert "overloaded" not in raised
+
+
+@pytest.mark.parametrize("status", [202, 204, 206, 302])
+def test_a_link_of_an_export_that_brings_no_file_sends_nobody_to_base_url(status):
+    raised = str(error("GET output file 2", "file", status=status))
+    assert "what the export's links answer" in raised
+    assert "base_url" not in raised
+    assert "base_url" in str(error(status=status))
+
+
+def test_a_status_url_that_a_gateway_refuses_is_no_matter_of_search_settings():
+    raised = str(error(STATUS, "status", status=400, speaker="page", media_type="text/html", body_start=b"<html>"))
+    assert "does not accept the export's status URL" in raised
+    assert "search" not in raised
+
+
 def test_401_to_a_file_that_was_asked_for_without_token_says_why_there_was_none():
     assert "requiresAccessToken" in str(error("GET Patient file 1", "file", auth=False, status=401))
 

@@ -140,6 +140,19 @@ def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> 
     assert unit.detail.get("count") == count
 
 
+@pytest.mark.parametrize(
+    ("said", "doubted"),
+    [("1,006", True), ("many", True), (-1, True), (2.5, True), ([6], True), ("6", False), ("", False), (None, False)],
+)
+def test_a_count_that_is_said_and_cannot_be_read_leaves_a_doubt(said: object, doubted: bool) -> None:
+    listed = {"output": [{"type": "Patient", "url": "u1", "count": said}]}
+    assert [unit.resource_type for unit in manifest_from(orjson.dumps(listed), page=1, proofs=Proofs()).doubts()] == (
+        ["*"] if doubted else []
+    )
+    of_errors = {"output": [], "error": [{"type": "OperationOutcome", "url": "u1", "count": said}]}
+    assert not list(manifest_from(orjson.dumps(of_errors), page=1, proofs=Proofs()).doubts())
+
+
 def test_a_manifest_becomes_units_in_the_order_they_must_be_applied() -> None:
     body = orjson.dumps(
         {
