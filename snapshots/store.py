@@ -40,7 +40,7 @@ from snapshots.retention import Pruned, prune
 from snapshots.rights import require_creating, require_writing
 from snapshots.rotation import Rotated, rotate
 from snapshots.sealed_values import Keyring, Sealer
-from snapshots.sealing_keys import sealer_for
+from snapshots.sealing_keys import sealer_for, sealer_of_moment
 from snapshots.selection import Selection
 from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
@@ -95,10 +95,14 @@ class Store:
 
         Raises:
             MissingRightsError: the login may create nothing there; the message has the GRANT.
+            StoreKeyError: the store has become an encrypted one since it was opened without keys.
         """
         async with self._pool.owner_session() as session:
             await require_creating(session)
-            yield SqlViews(session)
+            with store_border("asking what is encrypted in the store"):
+                async with session.transaction():
+                    sealer = await sealer_of_moment(session)
+            yield SqlViews(replace(session, sealer=sealer))
 
     async def runs(self, limit: int = 20, connection: str | None = None) -> list[RunReport]:
         """Return the reports of the newest runs, newest first; a run that has not ended is "running" or "interrupted"."""

@@ -14,6 +14,7 @@ from exports.errors import PlanError, ViewError
 from exports.plan import ExportRequest
 from exports.run import export
 from snapshots.errors import StoreKeyError
+from snapshots.identifying import SealedElements
 from snapshots.patient_terms import identifier_term
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
@@ -228,6 +229,8 @@ async def test_a_reader_knows_a_path_that_was_added_after_it_had_opened_the_stor
         await fill(store, CHART)
         with pytest.raises(ViewError, match="is encrypted in this store"):
             await exported(reader, tmp_path / "out", "csv", views=(view,))
+        async with reader.sql_views() as there:
+            assert there.sealed == SealedElements(PATHS)
 
 
 async def test_a_reader_without_keys_is_refused_where_the_store_has_been_encrypted_since_it_opened_it(
