@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from exports.compiler.collection_sql import text_literal
@@ -10,7 +9,7 @@ from exports.compiler.fhirpath import is_moment
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.scalar_sql import MOMENT
-from exports.compiler.temporal_sql import temporal_comparison
+from exports.compiler.temporal_sql import one_is_a_time_of_day, temporal_comparison
 from exports.compiler.typed_tree import (
     Arithmetic,
     Child,
@@ -193,8 +192,16 @@ def moment(node: Expression, environment: Environment) -> Value:
 
 def _ordered_moments(node: Comparison, environment: Environment) -> Value:
     sides = [(moment(side, environment), "text") for side in (node.left, node.right)]
-    write: Callable[..., Fragment] = lambda a, b: temporal_comparison(node.operator, a, b)  # noqa: E731
-    return computed(environment, sides, "boolean", write)  # type: ignore[arg-type]
+
+    def compared(a: Fragment, b: Fragment) -> Fragment:
+        return SQL("CASE WHEN {differ} THEN {odd} ELSE COALESCE(to_jsonb({found}), 'null') END").format(
+            differ=one_is_a_time_of_day(a, b),
+            odd=environment.poison("compares a time of day with a date"),
+            found=temporal_comparison(node.operator, a, b),
+        )
+
+    found = computed(environment, sides, "item", compared)  # type: ignore[arg-type]
+    return Value(found.sql, "item", safe=False)
 
 
 def _equal_moments(node: Comparison, environment: Environment) -> Value:

@@ -25,6 +25,7 @@ _COMPARISON = SQL(
     " THEN q.a::timestamptz {operator} q.b::timestamptz END"
     " WHEN q.a ~ {local} AND q.b ~ {local} THEN q.a::timestamp {operator} q.b::timestamp"
     " WHEN q.a ~ {clock} AND q.b ~ {clock} THEN q.a::time {operator} q.b::time"
+    " WHEN {differ} THEN 'time' {operator} 'date'"
     ' WHEN left(q.a, n.n) <> left(q.b, n.n) THEN left(q.a, n.n) COLLATE "C" {operator} left(q.b, n.n)'
     " WHEN q.a = q.b THEN q.a {operator} q.b"
     " END"
@@ -45,7 +46,13 @@ def temporal_comparison(operator: str, left: Fragment, right: Fragment) -> Fragm
         clock=Literal(_CLOCK),
         seconds=Literal(_SECONDS),
         local=Literal(_LOCAL),
+        differ=one_is_a_time_of_day(SQL("q.a"), SQL("q.b")),
     )
+
+
+def one_is_a_time_of_day(a: Fragment, b: Fragment) -> Fragment:
+    """Whether of two moments one has a date and the other has none: they are never equal, and have no order."""
+    return SQL("((substr({}, 3, 1) IN (':', '')) <> (substr({}, 3, 1) IN (':', '')))").format(a, b)
 
 
 def usual_moment(written: Fragment) -> Fragment:

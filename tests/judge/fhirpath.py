@@ -248,7 +248,11 @@ def _ordered(operator: str, left: list[Item], right: list[Item]) -> bool | None:
     a, b = one(left), one(right)
     if (a and a.type in TEMPORAL) or (b and b.type in TEMPORAL):
         moments = [None if item is None else _moment(item) for item in (a, b)]
-        return None if None in moments else compare_moments(operator, *moments)  # type: ignore[arg-type]
+        if None in moments:
+            return None
+        if len({moment[2:3] in {":", ""} for moment in moments}) > 1:  # type: ignore[index]
+            raise DishonestError("a time of day and a date")
+        return compare_moments(operator, *moments)  # type: ignore[arg-type]
     if a is None or b is None:
         return None
     if not (is_number(a.value) and is_number(b.value)) and not (isinstance(a.value, str) and isinstance(b.value, str)):

@@ -109,6 +109,8 @@ VALUES: list[tuple[str, str, Any]] = [
     ("name[0].period.lowBoundary()", "dateTime", "2001-05-01T00:00:00.000+14:00"),
     ("name[0].period.highBoundary()", "dateTime", None),
     ("gender = @2020", "boolean", False),
+    ("'1020-01-01' = @T10", "boolean", False),
+    ("deceased = @T20", "boolean", False),
     ("birthDate = 'soon'", "boolean", False),
     ("@2020-02-29T10:00:00 = @2020-02-29T10:00:00.000", "boolean", True),
     ("@2020-02-29T10:00:00.5 > @2020-02-29T10:00:00", "boolean", True),
@@ -216,6 +218,12 @@ def test_an_expression_gives_its_value(path: str, type_: str, value: Any, run_vi
 def test_two_values_where_one_is_wanted_raise_and_name_the_column(path: str, run_view: RunView) -> None:
     view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": path}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: column v has more than one value"):
+        run_view(view, [PATIENT])
+
+
+def test_a_time_of_day_has_no_order_with_a_date(run_view: RunView) -> None:
+    view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": "deceased > @T10:00"}]}]}
+    with pytest.raises(psycopg.DataError, match="chartferry: column v compares a time of day with a date"):
         run_view(view, [PATIENT])
 
 
