@@ -120,6 +120,12 @@ async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Map
     )
 
 
+_NO_PATIENTS = (
+    "the server's list of patients is empty, so no chart was requested: if it should not be, check base_url and what the client "
+    "may see, or name patients with `cohort` or `group`"
+)
+
+
 @dataclass(kw_only=True)
 class _Crawl:
     """The crawl of one run."""
@@ -217,6 +223,8 @@ class _Crawl:
             named = run.request.cohort is not None or run.request.group is not None
             what = "in this selection, whose data stay" if named else "in the EHR's list of patients"
             run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
+        if not patients and run.request.cohort is None and run.request.group is None:
+            run.notes.append(_NO_PATIENTS)
         if led_on:
             run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")
 

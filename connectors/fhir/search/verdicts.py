@@ -110,7 +110,10 @@ def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if tally.count and tally.of_other_types == tally.count and not tally.merged:
         return "only resources of other types came, and none of the type that was asked for: the server answered something else"
     if tally.withheld:
-        return f"the server says that there are {tally.withheld} more, but gives no `next` link to them: check its page size"
+        return (
+            f"the server's total is {tally.withheld} more than came, each resource counted once, and no `next` link leads to the "
+            "rest: check its page size, and whether it lists resources twice"
+        )
     if tally.lost:
         return lost_places(tally)
     grave = worst != "restricted" or any(issue.severity in _GRAVE for issue in tally.issues)

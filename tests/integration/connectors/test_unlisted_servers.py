@@ -263,6 +263,13 @@ async def test_a_search_that_shifts_while_it_is_read_is_read_again(store: KeptRo
     assert held - set(store.live()) == set()
 
 
+async def test_a_list_without_patients_is_complete_and_said(store: KeptRows) -> None:
+    async with raw_server(lambda _, asked: answer(bundle([])) if asked.path == "/Patient" else None) as server:
+        report = await run(server, store, mode="crawl")
+    assert (report.status, list(report.holes)) == ("complete", [])
+    assert ["the server's list of patients is empty" in note for note in report.notes] == [True]
+
+
 async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> None:
     def odd(server: RawServer, asked: Asked) -> bytes | None:
         if asked.path != "/metadata":
