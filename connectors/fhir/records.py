@@ -130,10 +130,9 @@ def record_from(
         )
         raise UnreadableResourceError(reason) from None
     if type(resource_id) is not str or not _ID.fullmatch(resource_id):
-        bundled = (
-            resource_type == "Bundle"
-        )  # none of those that answers are has an id, and what is missing is what it holds
-        raise UnreadableResourceError("a Bundle instead of a single resource" if bundled else "no usable id")
+        # Bundles that are answers have no id, and what is missing is what they hold
+        is_bundle = resource_type == "Bundle"
+        raise UnreadableResourceError("a Bundle instead of a single resource" if is_bundle else "no usable id")
     if resource_type in _CONTAINERS and _is_answer(body):
         raise UnreadableResourceError("an answer with resources of its own, in place of a resource")
     if subsetted and not in_part:

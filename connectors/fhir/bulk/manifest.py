@@ -228,7 +228,10 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         or any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES))
         or any(nulls for _, nulls in listed.values())
         or any(
-            _is_riddle(entry) for name, (entries, _) in listed.items() if name not in _OF_ERRORS for entry in entries
+            _has_unreadable_count(entry)
+            for name, (entries, _) in listed.items()
+            if name not in _OF_ERRORS
+            for entry in entries
         ),
         said=outcome_beside(
             [*outcomes, *(one for value in said for one in (value if isinstance(value, list) else [value]))]
@@ -309,12 +312,13 @@ def _entries(text: bytes) -> tuple[list[_Entry], int]:
     return entries, nulls
 
 
-def _is_riddle(entry: _Entry) -> bool:
-    """Whether a count is said and nobody can read it ("1,006"): what it promises may be more than comes."""
+def _has_unreadable_count(entry: _Entry) -> bool:
+    """Whether a count is said and nobody can read it ("1,006"): what it promises may be more than comes.
+
+    An entry without a URL is a hole of its own.
+    """
     said = _word(entry.count)
-    return (
-        _is_said(bytes(entry.count)) and said != "" and count_from(said) is None and bool(_url(entry))
-    )  # none: a hole
+    return _is_said(bytes(entry.count)) and said != "" and count_from(said) is None and bool(_url(entry))
 
 
 def _url(entry: _Entry) -> str:
