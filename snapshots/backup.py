@@ -178,13 +178,14 @@ def _files(path: Path) -> Iterator[None]:
 
 def _run(program: Path, *args: str) -> None:
     """Run one of the server's programs; its words are not quoted, since those about a row have the row."""
-    done = subprocess.run(  # noqa: S603 - the server's own program, arguments without a shell
-        [str(program), *args],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    with _files(program):
+        done = subprocess.run(  # noqa: S603 - the server's own program, arguments without a shell
+            [str(program), *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
     if done.returncode:
         raise StoreError(
             f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check "

@@ -83,7 +83,7 @@ def _require_keys(session: TenantSession, kept: Mapping[str, bytes]) -> None:
     if session.sealer is None and kept:
         raise StoreKeyError(
             f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
-            "command again. Nothing was written."
+            "command again. Nothing was read or written."
         )
 
 

@@ -28,11 +28,12 @@ _SEGMENTS = re.compile(r"[/#:]")
 _MOST_BYTES = 64 << 20
 _NONE = (b"", b"null", b"[]")
 _NO_NEXT = (*_NONE, b"{}", b"false", b"0", b'"false"', b'"0"', b'"null"')
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # a name with such a word tells when to ask again: `nextPollAt`, `nextRun`, `nextExportAllowedAt`
 _OF_TIME = frozenset({"poll", "at", "run", "time", "date", "retry", "seconds", "allowed"})
-_FURTHER = frozenset({"more", "truncated", "incomplete", "partial"})  # flags that what is here is not all
-_TRUE = (b"true", b'"true"')
+_FURTHER = frozenset({"more", "hasmore", "truncated", "incomplete", "partial"})  # flags that what is here is not all
+_UNLESS = frozenset({"no", "not", "allow"})  # `noMore`, `allowPartialManifests`
+_TRUE = (b"true", b'"true"', b"1")
 _ABSOLUTE = re.compile(r"(?i)https?://\S+\Z")
 _HEADER_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
 _HEADER_RELATION = re.compile(r"(?i);\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))")
@@ -85,7 +86,7 @@ def next_beside(members: Mapping[str, bytes]) -> str | None:
     there = None
     for name, raw in members.items():
         words = {word.lower() for word in _WORD.findall(name)}
-        if raw in _TRUE and words & _FURTHER:
+        if raw.lower() in _TRUE and words & _FURTHER and not words & _UNLESS:
             there = ""
         if _NEXT not in _relation(name.lower()) or raw in _NO_NEXT:
             continue
@@ -95,7 +96,7 @@ def next_beside(members: Mapping[str, bytes]) -> str | None:
             found = None
         if isinstance(found, str) and _ABSOLUTE.match(found.strip()):
             return found.strip()
-        if not words & _OF_TIME:
+        if not words & _OF_TIME or "page" in words:
             there = ""
     return there
 

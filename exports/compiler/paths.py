@@ -1,10 +1,25 @@
-"""Where an expression of a typed tree leads: down from its focus, and by which elements. Pure."""
+"""Where an expression of a typed tree leads: down from its focus, by which elements, and whether to data. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from exports.compiler.typed_tree import At, Child, Context, Expression, Filter, Focus, Path, Resource, Select, Slice
+from exports.compiler.typed_tree import (
+    At,
+    Child,
+    Context,
+    Distinct,
+    Expression,
+    Filter,
+    Focus,
+    Iif,
+    Nothing,
+    Path,
+    Resource,
+    Select,
+    Slice,
+    Union,
+)
 
 WITHIN: Path = (("Resource",),)  # the beginning of paths of a resource within the view's own, whose type is not known
 
@@ -27,6 +42,21 @@ def path_of(node: Expression) -> Path | None:
             return path_of(projection)
         case _:
             return None
+
+
+def is_computed(node: Expression) -> bool:
+    """Whether its items are no data but results, literals among them."""
+    match node:
+        case Focus(computed=computed) | Context(computed=computed):
+            return computed
+        case Filter(of=of) | At(of=of) | Slice(of=of) | Distinct(of=of) | Select(projection=of):
+            return is_computed(of)
+        case Union(left=one, right=other) | Iif(then=one, otherwise=other):
+            return all(is_computed(side) for side in (one, other) if not isinstance(side, Nothing))
+        case Child() | Resource():
+            return False
+        case _:
+            return True
 
 
 def goes_down(node: Expression) -> bool:

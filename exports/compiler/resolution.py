@@ -156,7 +156,7 @@ def _variable(name: str, scope: Scope) -> Expression:
         if at_hand:
             return scope.context
         kept = focus_on(scope.context)
-        return Context(type=kept.type, path=kept.path, sealed=kept.sealed)
+        return Context(type=kept.type, path=kept.path, sealed=kept.sealed, computed=kept.computed)
     defined = ", ".join(f"%{known}" for known in (*scope.constants, "rowIndex", "connection", "context", "resource"))
     raise FhirPathError(f"%{name} is not defined", allowed=defined)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 
-from exports.compiler.paths import WITHIN, path_of
+from exports.compiler.paths import WITHIN, is_computed, path_of
 from exports.compiler.typed_tree import (
     All,
     At,
@@ -28,7 +28,7 @@ from exports.compiler.typed_tree import (
     Select,
     Slice,
 )
-from exports.elements.table import PRIMITIVE_TYPES, elements_of, properties, reached
+from exports.elements.table import PRIMITIVE_TYPES, elements_of, is_resource, properties, reached
 from exports.errors import EncryptedElementError
 from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
@@ -58,6 +58,8 @@ def _identifies(of: Expression, name: str, resource_type: str) -> bool:
         return name not in PLAIN_OF_PERSON
     if resource_type not in TYPES:
         return False
+    if name == "id" and holder is not None and not is_resource(holder):
+        return not _leads_through_plain(path_of(of))  # of an element, which is as encrypted as the element
     if holder == "Extension":
         return name not in PLAIN | {"url", "extension"} and not _leads_through_plain(path_of(of))
     if holder == "Resource":
@@ -75,8 +77,9 @@ def _leads_through_plain(path: Path | None) -> bool:
 
 
 def focus_on(of: Expression) -> Focus:
-    """An item of an expression as the focus of another: as encrypted as the expression is."""
-    return Focus(type=of.type, path=path_of(of), sealed=next(_computed(of, shown=False), None))
+    """An item of an expression as the focus of another: as encrypted, and as computed, as the expression is."""
+    sealed = next(_computed(of, shown=False), None)
+    return Focus(type=of.type, path=path_of(of), sealed=sealed, computed=is_computed(of))
 
 
 def _further(of: Expression, key: str, resource_type: str, further: frozenset[str]) -> set[str]:

@@ -10,23 +10,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exports.compiler import syntax
+from exports.compiler.paths import is_computed
 from exports.compiler.typed_tree import (
-    At,
     Child,
     Comparison,
     Constant,
-    Context,
-    Distinct,
     Exists,
     Expression,
     Filter,
     Focus,
     Iif,
     Nothing,
-    Resource,
-    Select,
-    Slice,
-    Union,
 )
 from exports.elements.table import NUMBER_TYPES, PRIMITIVE_TYPES, STRING_TYPES, choice_key, is_a
 from exports.errors import FhirPathError
@@ -66,24 +60,11 @@ def is_of_type(of: Expression, narrowed: Expression) -> Expression:
     return Iif(criterion=Exists(of=of), then=Exists(of=narrowed), otherwise=Nothing(), type="boolean")
 
 
-def _is_computed(of: Expression) -> bool:
-    """Whether its items are no data but results, literals among them."""
-    match of:
-        case Filter(of=inner) | At(of=inner) | Slice(of=inner) | Distinct(of=inner) | Select(projection=inner):
-            return _is_computed(inner)
-        case Union(left=one, right=other) | Iif(then=one, otherwise=other):
-            return all(_is_computed(side) for side in (one, other) if not isinstance(side, Nothing))
-        case Child() | Focus() | Resource() | Context():
-            return False
-        case _:
-            return True
-
-
 def of_type(of: Expression, type_: TypeName, *, of_r4: bool) -> Expression:
     """`of.ofType(type_)`. `of_r4`: whether the view is for R4, so that a type which R4 does not allow there is never found."""
     if isinstance(of, Nothing):
         return of
-    wanted, computed = type_.name, _is_computed(of)
+    wanted, computed = type_.name, is_computed(of)
     if computed and of.type is not None:
         return of if type_.of_fhirpath and of.type in _OF_FHIRPATH.get(wanted, ()) else Nothing()
     if type_.of_fhirpath and not computed:

@@ -29,11 +29,12 @@ class Expression:
 class Focus(Expression):
     """The item in focus: the resource, the item of an iteration, or the item that a criterion looks at.
 
-    `path`: as `path_of` gives it. `sealed`: the element that it is an encrypted value of.
+    `path`: as `path_of` gives it. `sealed`: the element that it is an encrypted value of. `computed`: a result, no data.
     """
 
     path: Path | None = field(default=None, compare=False)
     sealed: Child | None = field(default=None, compare=False)
+    computed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,11 @@ class Resource(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Expression):
-    """What was in focus where the expression begins, said within a criterion (`%context`). `path` and `sealed` as of Focus."""
+    """What was in focus where the expression begins, said within a criterion (`%context`). The fields are Focus' own."""
 
     path: Path | None = field(default=None, compare=False)
     sealed: Child | None = field(default=None, compare=False)
+    computed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

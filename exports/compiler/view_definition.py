@@ -283,7 +283,7 @@ class _Reader:
             self.fail(where, "must be a list of FHIRPath expressions", allowed="one path or more, as strings")
         paths, before = [], list(self.notes)
         doubts: list[list[str]] = []
-        # `item` leads on from each item found, `%resource.item` from none: so the resource too is an item here
+        # a path must begin at the item in focus: the resource is given as one, and `%resource`, which never moves, is refused
         begins = replace(scope, focus=focus_on(scope.focus))
         for at, text in enumerate(value):
             self.notes = []

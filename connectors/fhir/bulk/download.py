@@ -232,7 +232,7 @@ class FileFetcher:
         """Return how a file ended that the wire delivered completely. A file that looks truncated is fetched again."""
         unit, reading = attempts.unit, attempts.reading
         count = count_of(unit, reading)
-        if reading.last_line_unreadable or count.is_short:
+        if reading.last_line_unreadable or (count.is_short and reading.form is None):
             seen = (reading.lines, reading.total)
             attempts.times = attempts.times + 1 if attempts.defect == seen else 1
             attempts.defect = seen

@@ -147,7 +147,7 @@ class _Crawl:
         # a patient who is not listed need not be gone: indexes forget patients whom the server still serves (HAPI)
         unlisted = self._unlisted(cohort.patients) if listing else ()
         patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
-        await self._describe(cohort, patients, led_on)
+        await self._describe(cohort, patients, led_on, listing)
         patients = self.since_by_patient.behind(patients, run.store.id)
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
         further = await self._units(("Patient",))
@@ -204,7 +204,9 @@ class _Crawl:
         found = await list_patients(self.run, self.capability)
         return Cohort(patients=found.patients), found
 
-    async def _describe(self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str]) -> None:
+    async def _describe(
+        self, cohort: Cohort, patients: Sequence[str], led_on: frozenset[str], listing: Directory | None
+    ) -> None:
         run = self.run
         run.notes += cohort.notes
         if run.request.kind == "pull":
@@ -223,7 +225,7 @@ class _Crawl:
             named = run.request.cohort is not None or run.request.group is not None
             what = "in this selection, whose data stay" if named else "in the EHR's list of patients"
             run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
-        if not patients and run.request.cohort is None and run.request.group is None:
+        if not patients and listing is not None and listing.result.state is UnitState.SETTLED:
             run.notes.append(_NO_PATIENTS)
         if led_on:
             run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")

@@ -111,8 +111,8 @@ def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
         return "only resources of other types came, and none of the type that was asked for: the server answered something else"
     if tally.withheld:
         return (
-            f"the server's total is {tally.withheld} more than came, each resource counted once, and no `next` link leads to the "
-            "rest: check its page size, and whether it lists resources twice"
+            f"the server's total is {tally.withheld:,} more than came, each resource counted once, and no `next` link leads to "
+            "the rest: check the server's page size, and whether it lists resources twice"
         )
     if tally.lost:
         return lost_places(tally)

@@ -120,7 +120,7 @@ _LINK_REFUSED = (
     "the link has expired, or requires a login anyway"
 )
 _NO_ANSWER = "check base_url and what this EHR declares"
-_NO_FILE = "sync again soon after; if it is the same then, ask the EHR's administrators what the export's links answer"
+_NO_FILE = "sync again soon; if it is the same then, ask the EHR's administrators what the export's links answer"
 _LINK_ELSEWHERE = "the EHR's link leads there, to another origin than base_url's"
 _STATUS_OF_A_GATEWAY = (
     "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "

@@ -151,6 +151,12 @@ VALUES: list[tuple[str, str, Any]] = [
     ("Patient.active.is(boolean) and active is FHIR.boolean", "boolean", True),
     ("Patient.active.is(Boolean) or active is System.Boolean", "boolean", False),
     ("Patient.is(FHIR.Patient)", "boolean", True),
+    (
+        "(1 | 2).all($this is Integer) and 'a'.select($this is String) and today().select($this is Date)",
+        "boolean",
+        True,
+    ),
+    ("gender.select($this is code) and gender.select($this is String).not()", "boolean", True),
     ("1 is Integer and 1.0 is System.Decimal and (gender & '') is String and today() is Date", "boolean", True),
     ("1 is integer or true.is(FHIR.boolean) or 1 is Decimal", "boolean", False),
     ("gender is string and gender is code", "boolean", True),

@@ -66,6 +66,8 @@ def files(folder: Path) -> list[dict[str, Any]]:
     ("path", "at"),
     [
         ("name.family.first() = 'Zappa'", 6),
+        ("birthDate.id = 'b1'", 11),
+        ("contact.id.first() = 'c1'", 9),
         ("name.where(family = 'Zappa').given.first()", 12),
         ("birthDate.toString().substring(0, 4)", 1),
         ("name.family.first() + name.given.first()", 6),

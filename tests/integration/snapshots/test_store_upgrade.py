@@ -49,6 +49,13 @@ def test_a_store_of_an_older_postgres_is_refused_until_it_is_upgraded_and_keeps_
         values(directory)
     with pytest.raises(StoreUnavailableError, match=r"written by Postgres 15.*has no such programs"):
         upgrade(directory, directory)
+    (lacking := directory.with_name("programs")).mkdir()
+    for program in OLD.iterdir():
+        if program.name != "pg_dump":
+            (lacking / program.name).symlink_to(program)
+    with pytest.raises(StoreError, match="programs/pg_dump: No such file"):
+        upgrade(directory, lacking)
+    shutil.rmtree(lacking)
     former = upgrade(directory, OLD)
     assert (former, upgrade(directory, OLD)) == (directory / f"{FORMER}15", None)
     assert values(directory) == ["1.50"]

@@ -144,7 +144,8 @@ def next_of(**members: Any) -> set[tuple[str | None, bool]]:
 @pytest.mark.parametrize(
     "members",
     [{"hasMore": True}, {"has_more": "true"}, {"moreAvailable": True}, {"truncated": True}, {"hasNext": True}, {"next": 2},
-     {"nextPageToken": "x"}, {"hasMore": True, "link": [{"relation": "self", "url": "x"}]}],
+     {"nextPageToken": "x"}, {"HASMORE": "True"}, {"hasMore": 1}, {"nextPageAt": 100}, {"runNextPage": "x"},
+     {"hasMore": True, "link": [{"relation": "self", "url": "x"}]}],
 )  # fmt: skip
 def test_a_flag_or_a_token_that_tells_of_more_is_no_end(members: dict[str, Any]) -> None:
     assert next_of(**members) == {("", False)}
@@ -152,7 +153,8 @@ def test_a_flag_or_a_token_that_tells_of_more_is_no_end(members: dict[str, Any])
 
 @pytest.mark.parametrize(
     "members",
-    [{"hasMore": False}, {"hasNext": "false"}, {"nextPageToken": None}, {"nextPage": "0"}, {"partial": 0},
+    [{"hasMore": False}, {"noMore": True}, {"allowPartialManifests": True}, {"hasNext": "false"},
+     {"nextPageToken": None}, {"nextPage": "0"}, {"partial": 0},
      {"nextPollAt": "2026-01-01T00:00:00Z"}, {"nextPollAt": 120}, {"nextRun": "tomorrow"}, {"next_export_at": 1790000000}],
 )  # fmt: skip
 def test_flags_that_are_false_and_names_of_times_are_no_next_page(members: dict[str, Any]) -> None:
