@@ -93,7 +93,8 @@ def next_beside(members: Mapping[str, bytes]) -> str | None:
         try:
             found = json_from(raw)
         except UnreadableJsonError:
-            found = None
+            there = ""
+            continue
         if isinstance(found, str) and _ABSOLUTE.match(found.strip()):
             return found.strip()
         if not words & _OF_TIME or "page" in words:

@@ -329,7 +329,7 @@ class Oracle:
                     continue
                 if watch.reach == "system" or patient is None or patient in members:
                     left.append(key)
-        # who is no Patient there can be named to no export: the store names what it has of him as what nothing can list
+        # no export can name a patient whom the server does not have: the store counts his rows among those that nothing lists
         nobodys = {key for key in left if (s.PATIENT, self._ehr.dropped[key][0].patient) not in self._ehr.rows}
         unlisted = self._view.unwitnessed(self._ehr.true_time()) if nobodys else set()
         left = [key for key in left if key not in nobodys or key not in unlisted]

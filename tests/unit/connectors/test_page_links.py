@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.page_links import Links, links_from, next_from_header
+from connectors.fhir.page_links import Links, links_from, next_beside, next_from_header
 from connectors.fhir.records import page_from
 
 URL = "https://ehr.example.org/r4?page=2"
@@ -159,6 +159,11 @@ def test_a_flag_or_a_token_that_tells_of_more_is_no_end(members: dict[str, Any])
 )  # fmt: skip
 def test_flags_that_are_false_and_names_of_times_are_no_next_page(members: dict[str, Any]) -> None:
     assert next_of(**members) == {(None, False)}
+
+
+def test_what_cannot_be_read_under_the_name_of_a_time_may_be_a_next_page() -> None:
+    assert next_beside({"nextPollAt": b'"\xff"'}) == ""
+    assert next_beside({"nextPollAt": b'"\xff"', "next": f'"{URL}"'.encode()}) == URL
 
 
 def test_a_flag_beside_the_next_page_adds_nothing() -> None:
