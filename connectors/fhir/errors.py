@@ -16,6 +16,7 @@
             │   └── QuietHoursError         not sent: the configuration forbids requests at this hour
             ├── TerminalFetchError       the server's answer will not change: 400, 403, 404, …
             │   ├── ExportRefusedError      a kick-off was refused because of its request; no job has begun
+            │   │   └── UntraceableExportError  it was accepted, but says nowhere where to follow the job
             │   └── SubmissionError         a receiver refused a submission, or gave it up
             └── ProtocolError            an answer that the specification does not allow
 
@@ -111,6 +112,10 @@ class ExportRefusedError(TerminalFetchError):
     ) -> None:
         super().__init__(message, status=status, codes=codes)
         self.named = named
+
+
+class UntraceableExportError(ExportRefusedError):
+    """A kick-off was accepted without a status URL: a job that nobody can follow may have begun. Another level may name one."""
 
 
 class SubmissionError(TerminalFetchError):

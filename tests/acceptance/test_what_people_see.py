@@ -92,4 +92,4 @@ def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(sit
     waits = [
         line.partition("at the latest")[2].partition(": ")[2] for line in said.splitlines() if "waiting until" in line
     ]
-    assert set(waits) == {"the EHR refused the request, or did not answer it; trying again", "the EHR's answer"}
+    assert set(waits) == {"the EHR refused the request, or did not answer it yet; trying again", "the EHR's answer"}

@@ -48,6 +48,7 @@ class FileReading:
     other_types: dict[str, int] = field(default_factory=dict)
     form: str | None = None  # what the file is in place of NDJSON, while none of its lines could be read
     last_line_unreadable: bool = False  # as if it was cut, which a file in another form is not
+    _is_last: bool = False  # the line that is being read has no line feed
     # of an error file, from the first line that is no JSON by itself
     _together: list[Line] = field(default_factory=list)
     _together_size: int = 0
@@ -89,6 +90,7 @@ class FileReading:
     def finish(self) -> None:
         """Read a last line without its newline; if it can be read, the file is complete, else truncated."""
         before = self.unreadable - self.subsetted
+        self._is_last = True
         self._read_all(self.splitter.finish())
         if self.unit.kind == UnitKind.ERROR_FILE:
             self._read_together()
@@ -257,7 +259,7 @@ class FileReading:
         if self.unreadable != self.lines or self.unit.kind != UnitKind.FILE:
             self.form = None
         elif self.lines == 1:
-            self.form = form_of(raw)
+            self.form = form_of(raw, is_last=self._is_last)
         reason = self.form or reason
         resource_type = None if self.unit.resource_type == "*" else self.unit.resource_type
         source = f"{self.unit.template}, line {number}"

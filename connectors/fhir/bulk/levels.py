@@ -1,7 +1,8 @@
 """Chooses the level of an export: everyone by Patient or by system, a Group, named patients. Tries one after the other.
 
 Which levels are worth a try is `plan`'s, one export `steps`'. A level that was refused has begun no job, so that another is no
-second export; what each level lists is listed by a way of its own, and so has watermarks of its own.
+second export; one that was accepted without a status URL may have begun one that nobody can follow, and another does no harm.
+What each level lists is listed by a way of its own, and so has watermarks of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from connectors.core.errors import ConnectorError, PlanError
 from connectors.fhir.bulk.kick_off import PATHS, proofs_from
 from connectors.fhir.bulk.steps import fetch_by_bulk
 from connectors.fhir.capability import Capability
-from connectors.fhir.errors import ExportRefusedError
+from connectors.fhir.errors import ExportRefusedError, UntraceableExportError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.plan import bulk_levels
 from connectors.fhir.profile import BulkLevel
@@ -20,6 +21,7 @@ from connectors.fhir.run import EhrRun, Readable
 
 _NO_OPERATION = frozenset({404, 405, 501})
 _REFUSED, _NO_JOB = 400, " without an export job"  # what is not even refused: a page, a Bundle
+_LOST_JOB = " without a status URL (a job that nobody can follow may have begun)"
 _Refused = list[tuple[BulkLevel, ExportRefusedError]]
 
 
@@ -90,6 +92,13 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
     )
 
 
+def _without(error: ExportRefusedError) -> str:
+    """What an answer lacks that is no refusal by its status."""
+    if isinstance(error, UntraceableExportError):
+        return _LOST_JOB
+    return _NO_JOB if (error.status or _REFUSED) < _REFUSED else ""
+
+
 def _sentence(refused: _Refused) -> str:
     named = _named(refused)
     return named[0].upper() + named[1:]
@@ -98,7 +107,7 @@ def _sentence(refused: _Refused) -> str:
 def _named(refused: _Refused) -> str:
     """The levels, each with its status and codes."""
     found = [
-        f"/{PATHS[level]}: {error.answer}{_NO_JOB if (error.status or _REFUSED) < _REFUSED else ''}"
+        f"/{PATHS[level]}: {error.answer}{_without(error)}"
         + (f" (issue codes {', '.join(shown(error.codes))})" if error.codes else "")
         + (f", its answer names {', '.join(error.named)}" if error.named else "")
         for level, error in refused

@@ -16,6 +16,7 @@ import msgspec
 
 from config.resource_types import RESOURCE_TYPES
 from connectors.fhir.bulk.kick_off import Proofs
+from connectors.fhir.bulk.other_answers import what_came
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.json_answers import (
     TwiceError,
@@ -28,6 +29,7 @@ from connectors.fhir.json_answers import (
 )
 from connectors.fhir.outcomes import Outcome, is_outcome, outcome_beside
 from connectors.fhir.page_links import links_from, next_beside
+from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.unit_details import DoubtDetail, FileDetail
 from snapshots.unit import Unit, UnitKind, unit_key
 
@@ -37,7 +39,7 @@ _SYNC_AGAIN = (
     "sync again begins a new export; if that ends so too, ask who runs the EHR what its status URL answers, or use --mode "
     "crawl"
 )
-_NO_OUTPUT = f"The export's manifest has no `output` list: the answer with status 200 is something else; {_SYNC_AGAIN}."
+_UNKNOWN = frozenset({-1, "-1"})  # how programs write a number that they do not know: it promises nothing
 _LONGEST_WORD = 10_000  # of what is read as one word or number
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")  # anything else is the server's free text, and never shown
 _OF_ERRORS = frozenset({"error", "outcome"})
@@ -204,14 +206,16 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
             f"The export's manifest has one name twice, so that its files are unknown; {_SYNC_AGAIN}."
         ) from None
     except UnreadableJsonError:
-        raise ProtocolError(
-            _NO_OUTPUT if _is_json(body) else f"The export's manifest is not JSON; {_SYNC_AGAIN}."
+        raise (
+            _no_manifest(body)
+            if _is_json(body)
+            else ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.")
         ) from None
     strangers = {name: _value(raw) for name, raw in document.items() if name not in _NAMES}
     beside = objects_beside(strangers, ())
     hides_files = any("url" in map(str.casefold, one) for one in beside)
     if not _begins_list(document.get("output", b"")) and (hides_files or not _is_of_nothing(document)):
-        raise ProtocolError(_NO_OUTPUT)
+        raise _no_manifest(body)
     time = _word(document.get("transactionTime", b""))
     links = links_from(document.get("link", b""), document.get("links", b""))
     bare_next = next_beside(document)
@@ -239,6 +243,14 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         hides_files=hides_files,
         requires_token=_truth(_word(document.get("requiresAccessToken", b""))),
         proofs=proofs,
+    )
+
+
+def _no_manifest(body: bytes) -> ProtocolError:
+    """What to say of JSON that is no manifest: what it is, of an outcome its codes, never its words."""
+    return ProtocolError(
+        f"The export's manifest has no `output` list: the status URL answered 200 with {what_came(body)}; {_SYNC_AGAIN}.",
+        codes=issue_codes(body),
     )
 
 
@@ -315,10 +327,13 @@ def _entries(text: bytes) -> tuple[list[_Entry], int]:
 def _has_unreadable_count(entry: _Entry) -> bool:
     """Whether a count is said and nobody can read it ("1,006"): what it promises may be more than comes.
 
-    An entry without a URL is a hole of its own.
+    null and -1 promise nothing, as a `count` that is missing (Bulk Data IG: it is optional). An entry without a URL is a hole of
+    its own.
     """
     said = _word(entry.count)
-    return _is_said(bytes(entry.count)) and said != "" and count_from(said) is None and bool(_url(entry))
+    if not _is_said(bytes(entry.count)) or said == "" or (isinstance(said, int | str) and said in _UNKNOWN):
+        return False
+    return count_from(said) is None and bool(_url(entry))
 
 
 def _url(entry: _Entry) -> str:

@@ -22,8 +22,15 @@ from connectors.fhir.bulk.kick_off import (
     proofs,
     refusal_from,
 )
+from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.bulk.poll_waits import poll_wait_s
-from connectors.fhir.errors import ExportRefusedError, ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import (
+    ExportRefusedError,
+    ProtocolError,
+    TerminalFetchError,
+    TransientFetchError,
+    UntraceableExportError,
+)
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import BulkJobs
 from connectors.fhir.profile import VendorProfile
@@ -33,7 +40,8 @@ from connectors.fhir.transport.links import resolve
 from connectors.fhir.transport.retry_table import asked_wait_s, issue_codes
 from snapshots.export_job import BulkJob, EarlierJob
 
-_SYNCHRONOUS, _ACCEPTED, _DUPLICATE, _BUSY = 200, 202, 409, 429
+_ACCEPTED, _DUPLICATE, _BUSY = 202, 409, 429
+_DONE = frozenset({200, 201})  # of servers that mean 202, where a status URL comes with it
 _REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
 # of an export of named patients: servers refuse them all for one whom they do not know (HAPI: 404, 410)
 _NOT_FOUND = frozenset({404, 410})
@@ -77,7 +85,8 @@ class ExportStart:
 
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
-            ExportRefusedError: refused for what it asks for; there is no job.
+            ExportRefusedError: refused for what it asks for, and there is no job; UntraceableExportError: there may be one, but
+                nothing says where.
             RequestError: refused for another reason, as an export too soon after the last.
         """
         earlier = await self._jobs.earlier()
@@ -129,7 +138,7 @@ class ExportStart:
             accept="application/fhir+json",
             headers=request.headers,
             body=request.body,
-            ok=refusals | {_SYNCHRONOUS, _ACCEPTED},
+            ok=refusals | _DONE | {_ACCEPTED},
         )
         try:
             reply = await self._client.send(call)
@@ -156,25 +165,30 @@ class ExportStart:
         return replace(refusal, retry_after_s=after_s)
 
     async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> BulkJob:
-        location = reply.headers.get("content-location") or reply.headers.get("location")
-        if reply.status != _ACCEPTED or not location:
-            found = f"HTTP {reply.status} {'with' if location else 'without'} Content-Location"
-            text = f"{request.template} did not start an asynchronous export: {found}. Try --mode crawl."
-            if reply.status == _ACCEPTED:  # begun, and nowhere to be found
-                raise ProtocolError(text, status=reply.status)
+        status_url = self._status_url(request, reply)
+        if status_url is None:
             await self._jobs.forget()
-            raise ExportRefusedError(text, status=reply.status)
+            raise _not_begun(request, reply)
         after_s = self._seconds(reply)
         if after_s is not None:
             after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
-        job = replace(
-            intent,
-            status_url=resolve(location, self._base_url, self._profile.links.rewrite_origins),
-            next_poll_at=next_poll,
-        )
+        job = replace(intent, status_url=status_url, next_poll_at=next_poll)
         await self._jobs.save(job)
         return job
+
+    def _status_url(self, request: KickOff, reply: Reply) -> str | None:
+        """Where the answer says that its job can be followed; None where it names no such place.
+
+        200 and 201 begin a job too if they name one. HTTP lets them name the place of what they bring, though (RFC 9110, 8.7):
+        beside a resource, or where it is the request's own address, it is that.
+        """
+        location = reply.headers.get("content-location") or reply.headers.get("location")
+        if not location:
+            return None
+        url = resolve(location, self._base_url, self._profile.links.rewrite_origins)
+        is_data = resource_type_of(reply.body) not in {None, "OperationOutcome"}
+        return None if reply.status != _ACCEPTED and (is_data or url == request.url) else url
 
     def _seconds(self, reply: Reply) -> float | None:
         return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll.cap_s)
@@ -245,6 +259,24 @@ class ExportStart:
             status=refusal.status,
             codes=refusal.codes,
         )
+
+
+def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
+    """An accepted kick-off that names no job to follow."""
+    if reply.status == _ACCEPTED:
+        return UntraceableExportError(
+            f"{request.template}: HTTP {reply.status} without Content-Location, so that the export, if it began, can neither be "
+            "followed nor deleted. Ask who runs the EHR, or a gateway in front of it, where that header is lost; else use "
+            "--mode crawl.",
+            status=reply.status,
+        )
+    return ExportRefusedError(
+        f"{request.template} did not start an asynchronous export: HTTP {reply.status} with {what_came(reply.body)}, and without "
+        "a status URL (Content-Location). Ask the EHR's administrators whether it exports in bulk, and for what; else use --mode "
+        "crawl.",
+        status=reply.status,
+        codes=issue_codes(reply.body),
+    )
 
 
 def _is_of_a_patient(refusal: KickOffRefusal) -> bool:

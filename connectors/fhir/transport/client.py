@@ -122,7 +122,7 @@ class EhrClient:
         self.behind_s = self.ahead_s = 0.0  # the server's clock against ours, as its first answers say
         self.budget = RetryBudget(profile.retry.share, profile.retry.floor)
         self.waits = Waits(clock, sleep)
-        self._again_then = self.waits.sleeper("the EHR refused the request, or did not answer it; trying again")
+        self._again_then = self.waits.sleeper("the EHR refused the request, or did not answer it yet; trying again")
         self.origin = SharedOrigin() if shared is None else shared
         self.origin.join(profile)
         self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, origin=self.origin)

@@ -83,6 +83,10 @@ _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
     "(fewer `types`, a smaller Group), or ask for a higher limit at the gateway",
     (
         "file",
+        202,
+    ): "the server is still preparing this file; the export is kept there: sync again later to fetch it",
+    (
+        "file",
         400,
     ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export",
     (

@@ -103,6 +103,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     | status poll, 404 or 410 in somebody else's words | retry, few: a gateway does not know whether the job is gone |
     | kick-off 429 where that means "a job is running" | one try: the caller deletes the stale job |
     | 500 with issue code `required` | terminal: a stored record is poison (Cerner) |
+    | 202 to a file | retry: it is not ready yet, so that asking later costs the server nothing |
     | 408, 425, 429, any 5xx but those that last (501, 505, …) | retry; 5xx of a kick-off once only |
     | 2xx and 3xx | protocol |
     | everything else | terminal |
@@ -129,6 +130,8 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
         if seen.status == 504 and call.purpose == "search":  # noqa: PLR2004
             once = SLOW_TRIES
         return Verdict(action="retry", after_s=seen.retry_after_s, tries=once, paced=paced, html=html)
+    if seen.status == 202 and call.purpose == "file":  # noqa: PLR2004
+        return Verdict(action="retry", after_s=seen.retry_after_s, paced=True, html=html)
     if seen.status < 400:  # noqa: PLR2004
         return Verdict(action="protocol", html=html)
     return Verdict(action="terminal", html=html)

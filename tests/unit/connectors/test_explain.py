@@ -79,7 +79,7 @@ def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
     assert "overloaded" not in raised
 
 
-@pytest.mark.parametrize("status", [202, 204, 206, 302])
+@pytest.mark.parametrize("status", [203, 204, 206, 302])
 def test_a_link_of_an_export_that_brings_no_file_sends_nobody_to_base_url(status):
     raised = str(error("GET output file 2", "file", status=status))
     assert "what the export's links answer" in raised

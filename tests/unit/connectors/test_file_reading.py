@@ -100,6 +100,8 @@ GOALS = [b'{"resourceType":"Goal","id":"a"}', b'{"resourceType":"Goal","id":"b"}
         (b"[" + b",\n".join(GOALS) + b"]", "one JSON array"),
         (b"[" + b",".join(GOALS) + b"]", "one JSON array"),
         (b"\n".join(orjson.dumps(orjson.loads(goal), option=orjson.OPT_INDENT_2) for goal in GOALS), "over several lines"),
+        (b'{ "resourceType": "Goal",\n  "id": "a" }\n', "over several lines"),
+        (b'{"resourceType": "Goal", "note": [\r\n  {\r\n  } ],\r\n "id": "a"}', "over several lines"),
         (b"\n".join(GOALS).decode().encode("utf-16"), "UTF-16"),
         (b"\n".join(GOALS).decode().encode("utf-16-le"), "UTF-16"),
         (b"\n".join(GOALS).decode().encode("utf-16-be"), "UTF-16"),
@@ -118,7 +120,8 @@ def test_a_file_in_another_form_is_named_as_what_it_is_and_not_taken_for_cut(bod
 
 
 @pytest.mark.parametrize(
-    "body", [GOALS[0][:-4], GOALS[0] + b"\n[", b'{"resourceType":"Goal","note":"}{', b"[\n" + GOALS[0] + b"\n" + GOALS[1][:-4]]
+    "body", [GOALS[0][:-4], GOALS[0][:23], b"{", GOALS[0] + b"\n[",
+    b'{"resourceType":"Goal","note":"}{', b"[\n" + GOALS[0] + b"\n" + GOALS[1][:-4]]
 )  # fmt: skip
 def test_a_file_that_has_readable_lines_or_may_be_cut_is_in_no_other_form(body: bytes) -> None:
     reading = read(body, [])

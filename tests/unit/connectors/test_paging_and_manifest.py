@@ -142,7 +142,18 @@ def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> 
 
 @pytest.mark.parametrize(
     ("said", "doubted"),
-    [("1,006", True), ("many", True), (-1, True), (2.5, True), ([6], True), ("6", False), ("", False), (None, False)],
+    [
+        ("1,006", True),
+        ("many", True),
+        (-17, True),
+        (-1, False),
+        ("-1", False),
+        (2.5, True),
+        ([6], True),
+        ("6", False),
+        ("", False),
+        (None, False),
+    ],
 )
 def test_a_count_that_is_said_and_cannot_be_read_leaves_a_doubt(said: object, doubted: bool) -> None:
     listed = {"output": [{"type": "Patient", "url": "u1", "count": said}]}

@@ -90,6 +90,8 @@ def outcome(*issues):
         ("file", Seen(failure="handshake", elsewhere="x"), Verdict(action="retry", tries=TYPO_TRIES)),
         ("file", Seen(failure="handshake"), Verdict(action="retry")),
         ("kickoff", Seen(status=429), Verdict(action="retry", paced=True)),
+        ("file", Seen(status=202, retry_after_s=5), Verdict(action="retry", after_s=5, paced=True)),
+        ("search", Seen(status=202), Verdict(action="protocol")),
     ],
 )
 def test_every_row_of_the_table_gives_its_verdict(purpose, seen, expected):

@@ -1,0 +1,152 @@
+"""Answers that begin, or end, an export in another way than the guide's: what is known of the job is used, and the rest told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from connectors.fhir.run import CohortSource
+from tests.integration.connectors.kept_rows import KeptRows
+from tests.integration.connectors.scripted_export import (
+    OBSERVATION,
+    OUTCOME,
+    Answer,
+    accepted,
+    export_server,
+    manifest,
+    ndjson,
+)
+
+pytestmark = pytest.mark.anyio
+
+TYPES = ("Patient", "Observation")
+PATIENT_LEVEL, SYSTEM_LEVEL = "/fhir/Patient/$export", "/fhir/$export"
+IN_ORDER: dict[str, Any] = {"bulk.levels": ["patient", "system"]}
+NOWHERE = accepted(None)
+BUNDLE = {"resourceType": "Bundle", "type": "searchset", "entry": []}
+INFORMED = OUTCOME.format(severity="information", code="informational")
+AT_ITS_JOB = {"Content-Location": "{origin}/jobs/1"}
+TOLD = (
+    '{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"processing","diagnostics":"of Jane Roe",'
+    '"details":{"coding":[{"code":"59108"}]}}]}'
+)
+
+
+async def test_a_level_that_accepts_and_names_no_job_is_followed_by_the_next_and_told(store: KeptRows) -> None:
+    async with export_server(pages={PATIENT_LEVEL: [NOWHERE], SYSTEM_LEVEL: [accepted()]}) as server:
+        report = await server.sync(store, IN_ORDER, types=TYPES)
+        waited = max(server.clock.waits, default=0)
+    assert (report.status, report.error) == ("complete", None)
+    assert any("Patient/$export: HTTP 202 without a status URL (a job that nobody" in note for note in report.notes)
+    assert waited < 300  # for a lost job it would wait until it can be over
+
+
+async def test_where_no_level_names_a_job_the_run_fails_and_the_next_does_not_wait_for_it(store: KeptRows) -> None:
+    async with export_server(kickoffs=[NOWHERE]) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
+        server.kickoffs = [accepted()]
+        again = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
+        waited = max(server.clock.waits, default=0)
+    assert report.status == "failed"
+    assert "can neither be followed nor deleted" in (report.error or "")
+    assert (again.status, waited < 300) == ("complete", True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(200, "", AT_ITS_JOB), Answer(201, "", AT_ITS_JOB), Answer(200, INFORMED, AT_ITS_JOB)],
+    ids=["200", "201", "200 with an outcome"],
+)
+async def test_a_job_that_a_200_or_201_names_is_followed(store: KeptRows, answer: Answer) -> None:
+    async with export_server(kickoffs=[answer]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, report.error, len(server.kicked_off)) == ("complete", None, 1)
+    assert store.job_deleted() is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, BUNDLE, AT_ITS_JOB),
+        Answer(200, "", {"Content-Location": "{origin}/fhir/Patient/$export?_type=Patient"}),
+    ],
+    ids=["of the data beside it", "of the request itself"],
+)
+async def test_a_place_that_is_no_jobs_is_not_polled(store: KeptRows, answer: Answer) -> None:
+    async with export_server(kickoffs=[answer]) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]}, types=("Patient",))
+        polled = server.sent("/jobs/1")
+    assert (report.status, polled, len(server.kicked_off)) == ("failed", [], 1)
+    assert "did not start an asynchronous export" in (report.error or "")
+
+
+async def test_an_outcome_with_200_at_the_kick_off_is_told_by_its_codes(store: KeptRows) -> None:
+    async with export_server(kickoffs=[Answer(200, TOLD)]) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
+    assert "HTTP 200 with an OperationOutcome (issue codes processing, 59108)" in (report.error or "")
+    assert "Roe" not in (report.error or "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (Answer(200, TOLD), "an OperationOutcome (issue codes processing, 59108)"),
+        (Answer(200, BUNDLE), "a Bundle"),
+        (Answer(200, {"state": "Jane Roe"}), "something else than FHIR"),
+    ],
+    ids=["an outcome", "a Bundle", "no resource"],
+)
+async def test_json_at_the_status_url_that_is_no_manifest_is_told_by_what_it_is(
+    store: KeptRows, answer: Answer, found: str
+) -> None:
+    async with export_server(polls=[answer]) as server:
+        report = await server.sync(store, types=TYPES)
+    assert report.status == "failed"
+    assert f"the status URL answered 200 with {found}; sync again" in (report.error or "")
+    assert "Roe" not in (report.error or "")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_cohorts_job_that_is_gone_is_not_taken_for_an_unknown_patient(store: KeptRows, status: int) -> None:
+    gone = Answer(status, OUTCOME.format(severity="error", code="not-found"))
+    async with export_server(polls=[gone]) as server:
+        report = await server.sync(
+            store, {"bulk.levels": ["patient-list"]}, types=TYPES, cohort=CohortSource(values=("p1", "nobody"))
+        )
+        looked_up = server.sent("/fhir/Patient/p1") + server.sent("/fhir/Patient?")
+    assert (report.status, looked_up, len(server.kicked_off)) == ("failed", [], 1)
+    assert "status URL" in (report.error or "")
+    assert "the job was deleted or has expired" in (report.error or "")
+
+
+async def test_a_file_that_is_not_ready_is_waited_for_as_long_as_its_server_says(store: KeptRows) -> None:
+    async with export_server() as server:
+        server.files["Observation"] = [Answer(202, "", {"Retry-After": "20"})] * 12 + [ndjson(OBSERVATION)]
+        report = await server.sync(store, types=TYPES)
+        waits = [wait for wait in server.clock.waits if wait >= 20]
+    assert (report.status, report.holes, len(waits)) == ("complete", [], 12)
+    assert ("Observation", "o1") in store.live()
+
+
+async def test_a_file_that_is_never_ready_is_a_hole_and_the_export_is_kept(store: KeptRows) -> None:
+    async with export_server() as server:
+        server.files["Observation"] = [Answer(202, "", {"Retry-After": "20"})]
+        report = await server.sync(store, types=TYPES)
+        (hole,) = report.holes
+        server.files["Observation"] = [ndjson(OBSERVATION)]
+        again = await server.sync(store, types=TYPES)
+    assert report.status == "partial"
+    assert "the server is still preparing this file" in hole.reason
+    assert again.status == "complete"
+
+
+async def test_a_count_of_minus_one_promises_nothing_and_hides_no_deletion(store: KeptRows) -> None:
+    output = [{"type": kind, "url": f"{{origin}}/files/{kind}", "count": -1} for kind in TYPES]
+    second = OBSERVATION.replace('"o1"', '"o2"')
+    async with export_server(polls=[manifest(output=output)]) as server:
+        server.files["Observation"] = [ndjson(OBSERVATION, second)]
+        assert (await server.sync(store, types=TYPES)).notes == []
+        server.files["Observation"] = [ndjson(OBSERVATION)]
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, report.deleted) == ("complete", 1)
