@@ -97,12 +97,12 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         "keys",
-        "Re-encrypt the store with the current key.",
+        "Encrypt the store with the current key.",
         (
             Command(
                 "rotate-store",
                 "cli.keys:rotate_store",
-                "Encrypt with the current key what older keys have encrypted, so that these can be thrown away.",
+                "Encrypt a plain store, or what older keys have encrypted, with the current key.",
             ),
         ),
     ),

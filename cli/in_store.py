@@ -45,11 +45,17 @@ def keyring_of(settings: Settings) -> Keyring | None:
 
 @asynccontextmanager
 async def opened_store(
-    settings: Settings, tenant: str, actor: Actor, *, meanwhile: Callable[[], None] = lambda: None
+    settings: Settings,
+    tenant: str,
+    actor: Actor,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
+    encrypts: bool = False,
 ) -> AsyncIterator[Store]:
     """Yield the tenant's store, opened for an actor and migrated to this version; close it at the end.
 
     `meanwhile` is done in a thread, while the server starts or makes the schema: that takes as long, and keeps another core busy.
+    `encrypts`: a plain store begins to become an encrypted one.
     """
     keyring = keyring_of(settings)
     directory = embedded_directory(settings.store_url)
@@ -58,7 +64,8 @@ async def opened_store(
     async with AsyncExitStack() as stack:
         async with told_if_slow(f"{waited_for} start, or to answer"):
             done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
-            store = await stack.enter_async_context(open_store(settings.store_url, tenant, actor, keyring=keyring))
+            opening = open_store(settings.store_url, tenant, actor, keyring=keyring, encrypts=encrypts)
+            store = await stack.enter_async_context(opening)
             await done
         try:
             yield store
@@ -74,16 +81,19 @@ def in_store(
     work: Callable[[Store], Awaitable[T]],
     *,
     reads_charts: bool = False,
+    encrypts: bool = False,
     resume: str = "run the same command again",
 ) -> T:
     """Do the work in the tenant's store, and return what it returns. `resume` is what to do if a signal stops it.
+
+    `encrypts`: the work encrypts a plain store (`opened_store`).
 
     A usage error says that the configuration demands a reason for reading charts, if there is none.
     """
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 
     async def done() -> T:
-        async with opened_store(settings, tenant, actor) as store, told_if_slow("asking the store"):
+        async with opened_store(settings, tenant, actor, encrypts=encrypts) as store, told_if_slow("asking the store"):
             return await work(store)
 
     return supervise(done, resume=resume)

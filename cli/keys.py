@@ -1,4 +1,4 @@
-"""`chartferry keys rotate-store`: encrypts the store anew with the current key. The store's owner runs it."""
+"""`chartferry keys rotate-store`: encrypts the store with the current key. The store's owner runs it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,37 @@ EXAMPLES = ("chartferry keys rotate-store", "chartferry keys rotate-store --tena
 
 
 def rotate_store(context: typer.Context) -> int:
-    """Encrypt with the current key what older keys have encrypted, so that these can be thrown away.
+    """Encrypt a plain store, or what older keys have encrypted, with the current key.
+
+    Afterwards older keys can be thrown away. Back a plain store up first; until all is encrypted, no other command opens it.
 
     No sync can run meanwhile. One that was stopped goes on when you run it again.
 
-    Exit codes: 0 encrypted anew, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
+    Exit codes: 0 encrypted, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
     """
     invocation = invocation_of(context)
     settings = settings_of(invocation)
-    rotated = in_store(invocation, settings, choose_tenant(settings, invocation.tenant), lambda store: store.rotate())
-    code = ExitCode.PARTIAL if rotated.damaged else ExitCode.COMPLETE if rotated.rows else ExitCode.NOTHING
+    tenant = choose_tenant(settings, invocation.tenant)
+    rotated = in_store(invocation, settings, tenant, lambda store: store.rotate(), encrypts=True)
+    has_done = bool(rotated.rows) or rotated.was_plain
+    code = ExitCode.PARTIAL if rotated.damaged else ExitCode.COMPLETE if has_done else ExitCode.NOTHING
     if invocation.json:
         status = {ExitCode.PARTIAL: "partial", ExitCode.COMPLETE: "complete", ExitCode.NOTHING: "nothing"}[code]
         emit_json({"status": status, "rows": dict(rotated.rows), "damaged": rotated.damaged})
         return code
     if rotated.rows:
-        print_table(("encrypted anew", "rows#"), [(table, str(count)) for table, count in rotated.rows.items()])
+        print_table(("encrypted", "rows#"), [(table, str(count)) for table, count in rotated.rows.items()])
+    current = settings.encryption.current_key
     if rotated.damaged:
         tell(
             f"{rotated.damaged} rows are damaged, and stay as they are: keep the older keys, or take the rows from a backup"
         )
+    elif rotated.was_plain:
+        tell(
+            f"the store was plain; all is encrypted with key {current} now. What was plain stays in the server's files until "
+            "VACUUM FULL, and in backups: see docs/store.md, Encrypting a plain store"
+        )
     else:
-        current = settings.encryption.current_key
         tell(
             f"all is encrypted with key {current}: the other keys can be taken out of [encryption], of backups not yet"
         )

@@ -163,6 +163,21 @@ def _sealed_text(digest: bytes, text: str | None, sealer: Sealer | None) -> byte
     return plain if plain is None or sealer is None else sealer.seal(plain, _place(digest, "text"))
 
 
+def sealed_document(content: bytes, text: str | None, sealer: Sealer) -> tuple[bytes, bytes, bytes | None]:
+    """Return hash, content and text of a document as an encrypted store has them."""
+    digest = _digest(content, sealer)
+    return digest, _sealed(digest, content, sealer), _sealed_text(digest, text, sealer)
+
+
+def is_sealed_document(digest: bytes, content: bytes, sealer: Sealer) -> bool:
+    """Whether a stored content is encrypted: its key tells, whatever the content begins with."""
+    try:
+        sealer.unseal_whole(content, _place(digest, "content"))
+    except SealedValueError:
+        return False
+    return True
+
+
 def _opened(use: AttachmentUse, data: str | None, sealer: Sealer) -> str | None:
     """The base64 of an inline attachment, which the store has as one encrypted value."""
     if data is None or not data.startswith(MARK.decode()):

@@ -19,6 +19,7 @@ from snapshots.beginning import lock_connection
 from snapshots.errors import StoreError, store_border
 from snapshots.reading import WhatWasRead, named_patients, note
 from snapshots.sealed_traces import find_sealed, forget_input
+from snapshots.sealing_keys import sealer_of_moment
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
@@ -51,6 +52,9 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
     with store_border(f"erasing a patient of connection {connection}"):
         await lock_connection(session, connection)
         async with session.transaction(writes=True):
+            await sealer_of_moment(
+                session
+            )  # who opened the store while it was plain would find nothing in what is encrypted
             number = await _number(session.conn, connection)
             asked = _values(number, patient)
             ids = [row[0] async for row in await session.conn.execute(_SQL["who"], asked)]

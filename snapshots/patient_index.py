@@ -15,9 +15,10 @@ from snapshots.patient_terms import Kind, Term, terms_of
 from snapshots.record import Record
 from snapshots.rights import require_writing
 from snapshots.sealing import opened_row
+from snapshots.sealing_keys import sealer_of_moment
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession
-from snapshots.wire import bytea_array, text_array
+from snapshots.wire import bytea_array, register_arrays, text_array
 
 _SQL = load("patient_index")
 _AT_ONCE = 1000  # Patients in memory, and in one transaction
@@ -56,8 +57,11 @@ async def index_missing(session: TenantSession, connection: str) -> bool:
 
     Raises:
         MissingRightsError: there are some, and this login may not write.
+        StoreKeyError: the store has become an encrypted one since it was opened without keys.
     """
+    register_arrays(session.conn)
     async with session.transaction():
+        await sealer_of_moment(session)  # who opened the store while it was plain would add plain hashes
         row = await (await session.conn.execute(_SQL["number"], {"connection": connection})).fetchone()
         if row is None:
             return False

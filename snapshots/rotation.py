@@ -1,6 +1,7 @@
 """Encrypts anew, with the current key, what older keys have encrypted, so that these can be taken away.
 
-It encrypts as well what was plain when it was written and no longer is, since the configuration names its path.
+It encrypts as well what was plain when it was written and no longer is, since the configuration names its path; before that,
+`encrypting` does so with all of a store that was plain.
 
 No run of the tenant's goes on meanwhile. Rows keep their runs, and their hashes, which the tenant's secret keys: the next night
 finds what is unchanged unchanged. It goes through each table block by block, a transaction for some blocks; what a call that was
@@ -16,6 +17,7 @@ from typing import Any, LiteralString, NamedTuple
 from psycopg import sql
 
 from snapshots.beginning import lock_connection
+from snapshots.encrypting import connections_of, encrypt_plain, parts_of
 from snapshots.errors import SealedValueError, StoreKeyError, store_border
 from snapshots.rights import require_owning
 from snapshots.sealed_values import Place, Sealer
@@ -33,6 +35,7 @@ class Rotated(NamedTuple):
 
     rows: Mapping[str, int]  # by table, of its further columns by their names as well, those without any left out
     damaged: int  # values that no key opens: they stay as they are, and the store goes on knowing its older keys
+    was_plain: bool  # the store was, all of it or what an earlier call had left
 
 
 class _Column(NamedTuple):
@@ -81,35 +84,29 @@ async def rotate(session: TenantSession) -> Rotated:
     """Encrypt everything with the current key; the session is the owner's. `Store.rotate` says what it raises."""
     sealer = session.sealer
     if sealer is None:
-        raise StoreKeyError(f"the store of tenant {session.tenant} is plain: there is nothing to encrypt anew.")
-    rows, damaged, locked = Counter[str](), 0, set[str]()
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} is plain, and stays so without keys: name them in [encryption] keys."
+        )
+    rows, damaged, locked, was_plain = Counter[str](), 0, set[str](), False
     with store_border("encrypting the store anew"):
         await require_owning(session, "encrypt anew")
         while True:
-            names = await _connections(session)
+            names = await connections_of(session)
             for name in sorted(names - locked):
                 await lock_connection(session, name)
             locked |= names
+            if (encrypted := await encrypt_plain(session, sealer)) is not None:
+                was_plain = True
+                rows.update(encrypted)
             damaged = 0
             for table, columns in _COLUMNS.items():
-                for part in await _parts(session, table):
+                for part in await parts_of(session, table):
                     for column in columns:
                         done, failed = await _of_table(session, part, column, sealer)
                         rows[table if column is columns[0] else f"{table} {column.name}"] += done
                         damaged += failed
             if await _ended(session, sealer, locked, forget=not damaged):
-                return Rotated({table: count for table, count in sorted(rows.items()) if count}, damaged)
-
-
-async def _connections(session: TenantSession) -> set[str]:
-    async with session.transaction():
-        return {row[0] async for row in await session.conn.execute(_SQL["connections"])}
-
-
-async def _parts(session: TenantSession, table: str) -> list[str]:
-    """Return the tables that hold a table's rows."""
-    async with session.transaction():
-        return [row[0] async for row in await session.conn.execute(_SQL["parts"], {"table": table})]
+                return Rotated({table: count for table, count in sorted(rows.items()) if count}, damaged, was_plain)
 
 
 async def _of_table(session: TenantSession, table: str, column: _Column, sealer: Sealer) -> tuple[int, int]:
@@ -175,7 +172,7 @@ async def _ended(session: TenantSession, sealer: Sealer, locked: set[str], *, fo
     """End it, unless there is a connection meanwhile that could have written with an older key."""
     async with session.transaction():
         await session.conn.execute(_SQL["shut_out"])
-        if {row[0] async for row in await session.conn.execute(_SQL["connections"])} - locked:
+        if await connections_of(session) - locked:
             return False
         if forget:
             await session.conn.execute(_SQL["forget_older"], {"current": sealer.current})

@@ -1,7 +1,8 @@
 """Whether a tenant's store is encrypted, and whether the configured keys are its own: asked before anything is read or written.
 
 The store has one random secret a tenant, encrypted with each key that was ever current. A store becomes encrypted while nothing
-is in it, or never: so there is no plain value in an encrypted one. `sealed_values` has the keys' use.
+is in it, or by `encrypting`; until that has come to its end, nothing else opens the store: so nobody reads or writes one in which
+some values are plain. `sealed_values` has the keys' use.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ _PLACE = Place("secret", "", "")
 _NO_SECRET = bytes(KEY_BYTES)
 
 
-async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer | None:
+async def sealer_for(session: TenantSession, keyring: Keyring | None, *, encrypts: bool = False) -> Sealer | None:
     """Return what seals and opens the tenant's values; None: the store is plain, and no keys are configured.
 
-    A store in which no run has begun becomes encrypted by this. The session is the owner's or the tenant's.
+    A store in which no run has begun becomes encrypted by this. The session is the owner's or the tenant's. `encrypts`: for the
+    work that encrypts a store with plain charts, and goes on where it was stopped.
 
     Raises:
         StoreKeyError: the store is encrypted and there are no keys, or not the right ones; or it is not, and has charts.
@@ -31,7 +33,8 @@ async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer 
     """
     with store_border("asking whether the store is encrypted"):
         async with session.transaction():
-            kept = await _kept(session)
+            kept = await kept_secrets(session)
+            row = await (await session.conn.execute(_SQL["being_encrypted"])).fetchone()
     if keyring is None:
         if kept:
             raise StoreKeyError(
@@ -41,8 +44,24 @@ async def sealer_for(session: TenantSession, keyring: Keyring | None) -> Sealer 
         return None
     if not kept:
         return await _begun(session, keyring)
+    if row is None or row[0]:
+        _require_all(session, keyring, kept, encrypts=encrypts)
     secret = _secret(session.tenant, keyring, kept)
     return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
+
+
+def _require_all(session: TenantSession, keyring: Keyring, kept: Mapping[str, bytes], *, encrypts: bool) -> None:
+    """Let `encrypting` alone open a store with plain rows, and with all keys: what none opens it takes for plain."""
+    if not encrypts:
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} is being encrypted, and still has plain rows: run `chartferry keys "
+            "rotate-store` until it has finished. Nothing was read or written."
+        )
+    if missing := kept.keys() - keyring.keys.keys():
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} is being encrypted, and its encryption began with key {_listed(missing)}: "
+            "give that one in [encryption] keys as well."
+        )
 
 
 async def require_same(session: TenantSession) -> None:
@@ -50,7 +69,7 @@ async def require_same(session: TenantSession) -> None:
 
     Ask it in the transaction that begins a run: `shut_out` lets only one of the two be first.
     """
-    kept = await _kept(session)
+    kept = await kept_secrets(session)
     _require_keys(session, kept)
     if session.sealer is not None and session.sealer.current not in kept:
         raise StoreKeyError(
@@ -74,7 +93,7 @@ async def sealer_of_moment(session: TenantSession) -> Sealer | None:
         StoreKeyError: the store has become an encrypted one since it was opened.
     """
     if session.sealer is None:
-        _require_keys(session, await _kept(session))
+        _require_keys(session, await kept_secrets(session))
         return None
     return session.sealer.knowing(await _paths(session))
 
@@ -87,7 +106,8 @@ def _require_keys(session: TenantSession, kept: Mapping[str, bytes]) -> None:
         )
 
 
-async def _kept(session: TenantSession) -> dict[str, bytes]:
+async def kept_secrets(session: TenantSession) -> dict[str, bytes]:
+    """Return the store's secret, as each key that was ever current has encrypted it; none: the store is plain."""
     return {key: bytes(secret) async for key, secret in await session.conn.execute(_SQL["secrets"])}
 
 
@@ -118,18 +138,23 @@ async def _begun(session: TenantSession, keyring: Keyring) -> Sealer:
         async with owner.transaction():
             await _require_owner(owner)
             await owner.conn.execute(_SQL["shut_out"])
-            kept = await _kept(owner)  # another process may have been first
+            kept = await kept_secrets(owner)  # another process may have been first
             row = await (await owner.conn.execute(_SQL["has_runs"])).fetchone()
             if not kept and (row is None or row[0]):
                 raise StoreKeyError(
-                    f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text. An "
-                    "encrypted store starts empty: name another store.url or tenant and sync into it, or take [encryption] out."
+                    f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text: "
+                    "`chartferry keys rotate-store` encrypts them; or take [encryption] out. Nothing was read or written."
                 )
             if not kept:
-                await _keep(owner, keyring, secrets.token_bytes(KEY_BYTES))
-                kept = await _kept(owner)
+                await keep_secret(owner, keyring)
+                kept = await kept_secrets(owner)
     secret = _secret(session.tenant, keyring, kept)
     return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
+
+
+async def keep_secret(owner: TenantSession, keyring: Keyring) -> None:
+    """Give the store a secret: from then on it is an encrypted one. In a transaction of the owner's."""
+    await _keep(owner, keyring, secrets.token_bytes(KEY_BYTES))
 
 
 async def _known(session: TenantSession, keyring: Keyring, kept: dict[str, bytes], secret: bytes) -> Keyring:

@@ -20,6 +20,7 @@ from snapshots.audit_event import Action
 from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartHistory, chart_history
+from snapshots.encrypting import begin_encryption
 from snapshots.erasure import Erased, erase
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
@@ -197,6 +198,7 @@ class Store:
         Raises:
             StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
             ConnectionBusyError: a run of the connection is in progress.
+            StoreKeyError: the store has become an encrypted one since it was opened without keys.
         """
         async with self._pool.session() as session:
             await require_writing(session)
@@ -225,7 +227,7 @@ class Store:
             return await prune(session, history=history, quarantine=quarantine, runs=runs, dry_run=dry_run)
 
     async def rotate(self) -> Rotated:
-        """Encrypt with the current key what older keys have encrypted; the owner does it, and no run goes on meanwhile.
+        """Encrypt with the current key what is plain yet, or older keys have encrypted; the owner does it, while no run goes on.
 
         A call that was cut is gone on with by the next. If every row could be opened, the store forgets its older keys.
 
@@ -251,11 +253,14 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(url: str, tenant: str, actor: Actor, *, keyring: Keyring | None = None) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, tenant: str, actor: Actor, *, keyring: Keyring | None = None, encrypts: bool = False
+) -> AsyncIterator[Store]:
     """Open the store of a tenant for an actor: "embedded", "embedded:DIR" or a libpq URL of Postgres 15 or newer.
 
     Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema. With a `keyring`
-    a store in which no run has begun becomes an encrypted one.
+    a store in which no run has begun becomes an encrypted one. `encrypts`: so does one with charts, if no run is in progress;
+    until `Store.rotate` has come to its end, nobody opens it for anything else.
 
     Raises:
         StoreError: the tenant's name cannot name a schema.
@@ -266,19 +271,21 @@ async def open_store(url: str, tenant: str, actor: Actor, *, keyring: Keyring | 
     """
     tenant_schema(tenant)
     async with running_server(url) as server:
-        walls, sealer = await _prepare(server, tenant, actor, keyring, with_login=server != url)
+        walls, sealer = await _prepare(server, tenant, actor, keyring, with_login=server != url, encrypts=encrypts)
         async with opened_pool(server, tenant, actor, walls=walls, sealer=sealer) as pool:
             yield Store(server, tenant, pool)
 
 
 async def _prepare(
-    url: str, tenant: str, actor: Actor, keyring: Keyring | None, *, with_login: bool
+    url: str, tenant: str, actor: Actor, keyring: Keyring | None, *, with_login: bool, encrypts: bool
 ) -> tuple[Walls, Sealer | None]:
     conn = await connect(url)
     try:
         await check_server(conn, url)
         session = TenantSession(conn=conn, tenant=tenant, actor=actor)
         walls = await migrate(session, with_login=with_login)
-        return walls, await sealer_for(replace(session, roles=walls.roles), keyring)
+        if encrypts and keyring is not None:
+            await begin_encryption(session, keyring)
+        return walls, await sealer_for(replace(session, roles=walls.roles), keyring, encrypts=encrypts)
     finally:
         await conn.close()

@@ -26,7 +26,7 @@ _TOLD = (
     *("actor", "account", "roles", "origin", "reason", "action"),
     *("connections", "types", "runs", "everyone", "erased", "broke_glass"),
 )
-_READ_ONLY = (*_AUDIT, "schema_migration", "report_key", "sealing_key")  # for the writer as well
+_READ_ONLY = (*_AUDIT, "schema_migration", "report_key", "sealing_key", "to_encrypt")  # for the writer as well
 _STORED = "resource_stored"  # COPY goes there, and nobody may read it
 _VIEWS = ("last_known",)  # of the schema's own
 _SCHEMA = tenant_schema("x")[:-1]

@@ -32,10 +32,10 @@ TESTER = Actor(name="tester", origin="a test")
 
 @asynccontextmanager
 async def opened_store(
-    url: str, tenant: str = "default", actor: Actor = TESTER, *, keyring: Keyring | None = None
+    url: str, tenant: str = "default", actor: Actor = TESTER, *, keyring: Keyring | None = None, encrypts: bool = False
 ) -> AsyncIterator[Store]:
     """The store of a tenant, opened for a tester unless somebody else is named."""
-    async with open_store(url, tenant, actor, keyring=keyring) as store:
+    async with open_store(url, tenant, actor, keyring=keyring, encrypts=encrypts) as store:
         yield store
 
 

@@ -14,7 +14,7 @@ SELECT session_user::text, current_database()::text, n.nspowner::regrole::text,
     NOT EXISTS (SELECT FROM there c WHERE c.nspoid = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
         AND NOT has_table_privilege(r.role, c.oid, 'SELECT')),
     NOT EXISTS (SELECT FROM there c WHERE c.nspoid = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND NOT starts_with(c.relname, 'audit_') AND c.relname NOT IN ('schema_migration', 'report_key', 'sealing_key')
+        AND NOT starts_with(c.relname, 'audit_') AND c.relname NOT IN ('schema_migration', 'report_key', 'sealing_key', 'to_encrypt')
         AND NOT (has_table_privilege(w.role, c.oid, 'INSERT') AND has_table_privilege(w.role, c.oid, 'UPDATE')
             AND has_table_privilege(w.role, c.oid, 'DELETE')))
     AND NOT EXISTS (SELECT FROM there c WHERE c.nspoid = n.oid AND c.relname = 'resource_stored'

@@ -1,12 +1,3 @@
--- name: connections
--- All connections of the tenant.
-SELECT name FROM connection
-
--- name: parts
--- The tables that hold a table's rows: its partitions, or itself.
-SELECT c.relname::text FROM pg_partition_tree(to_regclass(%(table)s)) t JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf
-UNION SELECT relname::text FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'r' ORDER BY 1
-
 -- name: blocks
 -- How many blocks a table has.
 SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')::int)::int

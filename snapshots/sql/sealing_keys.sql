@@ -25,3 +25,7 @@ UPDATE sealing_key SET paths = %(paths)s
 -- name: may_keep
 -- Whether this login may add a key.
 SELECT has_table_privilege('sealing_key', 'INSERT') AND has_table_privilege('run', 'UPDATE')
+
+-- name: being_encrypted
+-- Whether the store has plain rows that are to be encrypted.
+SELECT EXISTS (SELECT FROM to_encrypt)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mocks.serving import Served
 from tests.passing_postgres import PROGRAMS
 from tests.user_site import Site, csv_rows, mock, reachable, source
 
@@ -29,23 +30,52 @@ def values(element: Any) -> Iterator[str]:
         yield element
 
 
+def said_of_people(served: Served) -> set[str]:
+    people = [one for (kind, _), one in source(served, ["Patient", "RelatedPerson"]).items()]
+    found = {text for person in people for element in ELEMENTS for text in values(person.get(element))}
+    said = {text for text in found if len(text) > 5}  # a shorter number stands somewhere in any dump
+    assert len(said) > 20
+    return said
+
+
+def dumped(store_url: str) -> str:
+    return subprocess.run([PROGRAMS / "pg_dump", store_url], capture_output=True, check=True).stdout.decode()
+
+
 def test_a_dump_after_a_sync_names_no_patient_and_an_export_is_what_the_ehr_has(site: Site, store_url: str) -> None:
     site.encrypt(KEY)
     with mock("epic", documents=True, patients=3) as served:
         name = site.connect(served)
         site.sync()
         again = site.sync()
-        people = [one for (kind, _), one in source(served, ["Patient", "RelatedPerson"]).items()]
-        dump = subprocess.run([PROGRAMS / "pg_dump", store_url], capture_output=True, check=True).stdout.decode()
+        dump, said = dumped(store_url), said_of_people(served)
         exported = site.exported("--format", "ndjson")
         chart = site.run("pull", name, served.patient_ids[0], "--stored", "--out", "-")
-    found = {text for person in people for element in ELEMENTS for text in values(person.get(element))}
-    said = {text for text in found if len(text) > 5}  # a shorter number stands somewhere in any dump
-    assert len(said) > 20
     assert [text for text in sorted(said) if text in dump] == []
     assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
     assert exported == reachable(served)
     assert "~sealed:" not in chart.stdout
+
+
+def test_a_clinic_encrypts_the_charts_that_it_has_and_notices_no_other_difference(site: Site, store_url: str) -> None:
+    with mock("epic", documents=True, patients=3) as served:
+        name = site.connect(served)
+        site.sync()
+        said = said_of_people(served)
+        assert any(text in dumped(store_url) for text in said)
+        site.encrypt(KEY)
+        refused = site.run("sync")
+        done = site.run("keys", "rotate-store")
+        dump = dumped(store_url)
+        again = site.sync()
+        proved = site.run("prove", name)
+        exported = site.exported("--format", "ndjson")
+    assert (refused.code, "`chartferry keys rotate-store`" in refused.stderr) == (5, True), refused.stderr
+    assert (done.code, "VACUUM FULL" in done.stdout) == (0, True), done.stdout
+    assert [text for text in sorted(said) if text in dump] == []
+    assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
+    assert proved.code == 0, proved.stderr
+    assert exported == reachable(served)
 
 
 @pytest.mark.parametrize(("key", "told"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])

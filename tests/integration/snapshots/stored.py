@@ -11,6 +11,7 @@ import anyio
 import orjson
 import psycopg
 import pytest
+from psycopg import sql
 
 from snapshots.errors import StoreError
 from snapshots.export_job import BulkJob
@@ -237,6 +238,22 @@ def rows(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
     """Look into the default tenant's tables."""
     with psycopg.connect(url, autocommit=True, options=f"-c search_path={SCHEMA}") as conn:
         return conn.execute(query, values).fetchall()
+
+
+def everything(url: str) -> str:
+    """All rows of all tables, as text, with bytes as they are."""
+    with psycopg.connect(url) as conn:
+        tables = conn.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition",
+            [SCHEMA],
+        ).fetchall()
+        found = []
+        for (name,) in tables:
+            conn.execute("SET bytea_output = 'escape'")
+            query = sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(SCHEMA, name))
+            conn.execute("SELECT set_config('app.current_tenant_id', 'default', false)")
+            found += [row[0] for row in conn.execute(query)]
+    return "\n".join(found)
 
 
 def execute(url: str, statement: str) -> None:

@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
 from connectors.fhir.linked.attachment_finder import PATHS, with_attached
 from snapshots.actor import Actor
@@ -22,7 +21,7 @@ from snapshots.sealing import UnsealableError, opened_row, sealed_record
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import SCHEMA, execute, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import everything, execute, record, rows, scope, search, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -86,22 +85,6 @@ async def brought(store: Store, *records: Record, **batch: object) -> None:
 async def read(store: Store, kind: str = "Patient", form: str = "ndjson") -> bytes:
     async with store.snapshot(Selection()) as snapshot:
         return b"".join([chunk async for chunk in getattr(snapshot, form)(kind)])
-
-
-def everything(url: str) -> str:
-    """All rows of all tables, as text, with bytes as they are."""
-    with psycopg.connect(url) as conn:
-        tables = conn.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition",
-            [SCHEMA],
-        ).fetchall()
-        found = []
-        for (name,) in tables:
-            conn.execute("SET bytea_output = 'escape'")
-            query = sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(SCHEMA, name))
-            conn.execute("SELECT set_config('app.current_tenant_id', 'default', false)")
-            found += [row[0] for row in conn.execute(query)]
-    return "\n".join(found)
 
 
 async def test_what_differs_between_two_runs_is_told_as_a_plain_store_tells_it(store_url: str) -> None:
@@ -246,10 +229,10 @@ async def test_an_encrypted_store_opens_with_its_key_alone(store_url: str, keyri
     assert rows(store_url, "SELECT key_id FROM sealing_key") == [("k1",)]
 
 
-async def test_a_store_that_has_charts_is_not_encrypted_afterwards(store_url: str) -> None:
+async def test_a_store_that_has_charts_is_not_encrypted_by_keys_alone(store_url: str) -> None:
     async with opened_store(store_url) as store:
         await brought(store, patient())
-    with pytest.raises(StoreKeyError, match="already has charts in plain text"):
+    with pytest.raises(StoreKeyError, match="plain text: `chartferry keys rotate-store` encrypts"):
         async with opened_store(store_url, keyring=KEYS):
             pass
     assert rows(store_url, "SELECT count(*) FROM sealing_key") == [(0,)]

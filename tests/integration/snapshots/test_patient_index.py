@@ -89,12 +89,15 @@ async def test_a_patient_who_changes_while_somebody_asks_is_not_found_by_what_it
     assert told == [[]]
 
 
-async def test_a_store_of_before_the_index_gets_it_when_somebody_asks(any_store: Store, store_url: str):
-    await night(any_store, patient("p1"), patient("p2", mrn="B7"))
+@pytest.mark.parametrize("keyring", [None, KEYS], ids=["plain", "encrypted"])
+async def test_a_store_of_before_the_index_gets_it_when_somebody_asks(store_url: str, keyring: Keyring | None):
+    async with opened_store(store_url, keyring=keyring) as store:
+        await night(store, patient("p1"), patient("p2", mrn="B7"))
     execute(store_url, "TRUNCATE patient_token, patient_index")
-    assert await found(any_store, MRN) == [["p1"]]
-    execute(store_url, "DELETE FROM patient_index WHERE patient_id = 'p2'")  # stopped in the middle
-    assert await found(any_store, MRN, SSN) == [["p1"], ["p1", "p2"]]
+    async with opened_store(store_url, keyring=keyring) as store:
+        assert await found(store, MRN) == [["p1"]]
+        execute(store_url, "DELETE FROM patient_index WHERE patient_id = 'p2'")  # stopped in the middle
+        assert await found(store, MRN, SSN) == [["p1"], ["p1", "p2"]]
     assert rows(store_url, "SELECT count(*) FROM patient_index") == [(2,)]
 
 

@@ -1,0 +1,246 @@
+"""Encrypts a store that holds plain charts, so that it becomes what it would be had it been encrypted from its first run on.
+
+`begin_encryption` notes that; from then on `sealing_keys` opens the store for this alone, until `encrypt_plain` has gone through
+every table. No value's content changes, nor a run, nor what is unchanged: hashes are hashed again, with the tenant's secret as
+key. It is one transaction for some rows; what a call that was cut has done, the next passes over. `rotation` calls it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import sql
+
+from snapshots.attachments import is_sealed_document, sealed_document
+from snapshots.beginning import lock_connection
+from snapshots.errors import SealedValueError, StoreError, store_border
+from snapshots.patient_index import index_missing
+from snapshots.record import Quarantined, Record
+from snapshots.rights import require_owning
+from snapshots.sealed_values import Keyring, Sealer
+from snapshots.sealing import UnsealableError, opened_input, sealed_input, sealed_record
+from snapshots.sealing_keys import keep_secret, kept_secrets
+from snapshots.sql import load
+from snapshots.sql_views import SqlViews
+from snapshots.tenancy import OWN_RIGHTS, TenantSession
+
+_SQL, _KEYS = load("encrypting"), load("sealing_keys")
+_AT_ONCE = 500  # rows in memory, and in one transaction
+_DOCUMENTS = 10  # which can be large
+_KEY = ("resource_type", "connection", "id")
+
+
+class _Hashed(NamedTuple):
+    """A table whose hashes do not tell whether they are keyed: it is gone through in the order of a key that an index has."""
+
+    key: Sequence[str]
+    body: LiteralString | None  # its type
+
+
+_HASHED = {
+    "resource": _Hashed(_KEY, "jsonb"),
+    "resource_history": _Hashed(_KEY, "jsonb"),
+    "rival": _Hashed(("connection", "resource_type", "id"), "text"),
+    "version_by_way": _Hashed(("connection", "resource_type", "id"), None),
+}
+_TERMS = "patient_index"
+
+
+async def begin_encryption(session: TenantSession, keyring: Keyring) -> None:
+    """Make a store with plain charts one that is being encrypted; one without any, or that is encrypted, is left alone.
+
+    The session is the owner's. It keeps every connection's lock.
+
+    Raises:
+        ConnectionBusyError: a run is in progress.
+        MissingRightsError: the login does not own the tables.
+        StoreError: there are views that would go on showing what is plain, or would show ciphertext.
+    """
+    owner = replace(session, roles=OWN_RIGHTS)
+    with store_border("beginning to encrypt the store"):
+        async with owner.transaction():
+            row = await (await owner.conn.execute(_KEYS["has_runs"])).fetchone()
+            if await kept_secrets(owner) or not (row and row[0]):
+                return
+        await require_owning(owner, "encrypt")
+        await _require_no_views(owner)
+        locked = set[str]()
+        while not await _begun(owner, keyring, locked):
+            for name in sorted(await connections_of(owner) - locked):
+                await lock_connection(owner, name)
+                locked.add(name)
+
+
+async def _begun(owner: TenantSession, keyring: Keyring, locked: set[str]) -> bool:
+    """Begin, unless there is a connection whose runs are not locked out."""
+    async with owner.transaction():
+        await owner.conn.execute(_KEYS["shut_out"])
+        if await connections_of(owner) - locked:
+            return False
+        if not await kept_secrets(owner):  # another process may have been first
+            await keep_secret(owner, keyring)
+            hashed = [part for table in _HASHED for part in await parts_of(owner, table)]
+            await owner.conn.execute(_SQL["note_tables"], {"tables": [*hashed, "quarantine", "attachment", _TERMS]})
+    return True
+
+
+async def _require_no_views(owner: TenantSession) -> None:
+    ours = [view.name for view in await SqlViews(owner).existing()]
+    async with owner.transaction():
+        others = [name async for (name,) in await owner.conn.execute(_SQL["materialized"]) if name not in ours]
+    if ours or others:
+        ways = [f"`chartferry views drop {' '.join(ours)}`"] if ours else []
+        ways += [f"DROP MATERIALIZED VIEW {', '.join(others)}"] if others else []
+        raise StoreError(
+            f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Drop them "
+            f"({'; '.join(ways)}), encrypt the store, and create them again. Nothing was encrypted."
+        )
+
+
+async def connections_of(session: TenantSession) -> set[str]:
+    """Return the names of all connections of the tenant."""
+    async with session.transaction():
+        return {row[0] async for row in await session.conn.execute(_SQL["connections"])}
+
+
+async def parts_of(session: TenantSession, table: str) -> list[str]:
+    """Return the tables that hold a table's rows."""
+    async with session.transaction():
+        return [row[0] async for row in await session.conn.execute(_SQL["parts"], {"table": table})]
+
+
+async def encrypt_plain(session: TenantSession, sealer: Sealer) -> Mapping[str, int] | None:
+    """Encrypt what `begin_encryption` has noted; return how many rows that were, by table; None: nothing was noted.
+
+    The session is the owner's, and has every connection's lock.
+    """
+    rows = Counter[str]()
+    async with session.transaction():
+        waiting = {name: key async for name, *key in await session.conn.execute(_SQL["waiting"])}
+    if not waiting:
+        return None
+    for table, how in _HASHED.items():
+        for part in await parts_of(session, table):
+            if part in waiting:
+                rows[table] += await _hashed(session, sealer, part, how, waiting[part])
+    if "quarantine" in waiting:
+        rows["quarantine"] += await _input(session, sealer)
+    if "attachment" in waiting:
+        rows["attachment"] += await _documents(session, sealer)
+    if _TERMS in waiting:  # last, since whoever had opened the plain store may have added some until just now
+        async with session.transaction():
+            for step in ("forget_terms", "forget_samples"):
+                await session.conn.execute(_SQL[step])
+            await session.conn.execute(_SQL["encrypted"], {"table": _TERMS})
+        for name in sorted(await connections_of(session)):
+            await index_missing(session, name)
+    return rows
+
+
+async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hashed, after: Sequence[Any]) -> int:
+    """Encrypt the rows of a table behind a key, some in a transaction, which notes how far that is."""
+    columns: dict[str, sql.Composable] = {
+        "table": sql.Identifier(table),
+        "key": sql.SQL(", ").join(map(sql.Identifier, how.key)),
+        "last": sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(name)) for name in how.key),
+        "after": sql.SQL(", ").join(sql.Placeholder(f"after_{name}") for name in how.key),
+        "upto": sql.SQL(", ").join(map(sql.Placeholder, how.key)),
+        "body": sql.SQL("NULL" if how.body is None else "body::text"),
+        "and_body": sql.SQL("" if how.body is None else _SQL["and_body"]).format(type=sql.SQL(how.body or "")),
+    }
+    upto, between, write, forget = (
+        sql.SQL(_SQL[name]).format(**columns) for name in ("upto", "between", "write", "forget")
+    )
+    done, reached = 0, dict(zip(_KEY, after, strict=True))
+    while True:
+        async with session.transaction():
+            behind = {f"after_{name}": value for name, value in reached.items()}
+            last = await (await session.conn.execute(upto, {**behind, "most": _AT_ONCE})).fetchone()
+            if last is None:
+                await session.conn.execute(_SQL["encrypted"], {"table": table})
+                return done
+            reached = dict(zip(_KEY, last, strict=True))
+            rows = await (await session.conn.execute(between, {**behind, **reached})).fetchall()
+            columns_of, unsealable = _sealed(rows, sealer)
+            done += (await session.conn.execute(write, columns_of)).rowcount
+            if unsealable:
+                await session.conn.execute(forget, {"places": unsealable})
+            await session.conn.execute(_SQL["reached"], {**reached, "table": table})
+
+
+def _sealed(rows: Sequence[tuple[Any, ...]], sealer: Sealer) -> tuple[dict[str, list[Any]], list[str]]:
+    """Return what to write of rows (place, type, id, hash, JSON or None), and the places of those that nothing can be made of.
+
+    These can only be rivals, whose JSON no Postgres has read yet; one that comes again is quarantined.
+    """
+    written: dict[str, list[Any]] = {"places": [], "hashes": [], "bodies": []}
+    unsealable = []
+    for place, kind, id_, digest, body in rows:
+        record = Record(kind, id_, None, None, None, bytes(digest), (body or "").encode())
+        try:
+            sealed = (
+                record._replace(content_hash=sealer.digest(bytes(digest)))
+                if body is None
+                else sealed_record(record, sealer)
+            )
+        except UnsealableError:
+            unsealable.append(place)
+            continue
+        written["places"].append(place)
+        written["hashes"].append(sealed.content_hash)
+        written["bodies"].append(None if sealed.body == record.body else sealed.body.decode())
+    return written, unsealable
+
+
+async def _input(session: TenantSession, sealer: Sealer) -> int:
+    """Encrypt quarantined input. What is encrypted already opens; so does what comes to lie behind, under its new hash."""
+    done, after = 0, {"run": 0, "digest": b""}
+    while True:
+        async with session.transaction():
+            values = {**after, "most": _AT_ONCE}
+            rows = await (await session.conn.execute(_SQL["input"], values)).fetchall()
+            if not rows:
+                await session.conn.execute(_SQL["encrypted"], {"table": "quarantine"})
+                return done
+            plain = [row for row in rows if not _is_sealed_input(bytes(row[3]), row[2], sealer)]
+            sealed = [sealed_input(Quarantined(None, source, "", bytes(raw)), sealer) for _, _, source, raw in plain]
+            columns = {
+                "runs": [row[0] for row in plain],
+                "former": [row[1] for row in plain],
+                "digests": [digest for digest, _ in sealed],
+                "raws": [raw for _, raw in sealed],
+            }
+            done += (await session.conn.execute(_SQL["write_input"], columns)).rowcount
+        after = {"run": rows[-1][0], "digest": rows[-1][1]}
+
+
+def _is_sealed_input(raw: bytes, source: str, sealer: Sealer) -> bool:
+    try:
+        opened_input(raw, source, sealer)
+    except SealedValueError:
+        return False
+    return True
+
+
+async def _documents(session: TenantSession, sealer: Sealer) -> int:
+    """Encrypt documents, likewise."""
+    done, after = 0, b""
+    while True:
+        async with session.transaction():
+            values = {"after": after, "most": _DOCUMENTS}
+            rows = await (await session.conn.execute(_SQL["documents"], values)).fetchall()
+            if not rows:
+                await session.conn.execute(_SQL["encrypted"], {"table": "attachment"})
+                return done
+            for former, content, text in rows:
+                if is_sealed_document(bytes(former), bytes(content), sealer):
+                    continue
+                digest, sealed, read = sealed_document(bytes(content), text, sealer)
+                columns = {"former": former, "digest": digest, "content": sealed, "text": read and read.decode()}
+                for step in ("add_document", "move_uses", "forget_document"):
+                    await session.conn.execute(_SQL[step], columns)
+                done += 1
+        after = rows[-1][0]

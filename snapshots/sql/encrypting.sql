@@ -1,0 +1,86 @@
+-- name: connections
+-- All connections of the tenant.
+SELECT name FROM connection
+
+-- name: parts
+-- The tables that hold a table's rows: its partitions, or itself.
+SELECT c.relname::text FROM pg_partition_tree(to_regclass(%(table)s)) t JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf
+UNION SELECT relname::text FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'r' ORDER BY 1
+
+-- name: materialized
+-- Materialised views in the tenant's schema: they have rows of their own.
+SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'm' ORDER BY 1
+
+-- name: note_tables
+-- Note what is to be encrypted.
+INSERT INTO to_encrypt (table_name) SELECT unnest(%(tables)s::text[])
+
+-- name: waiting
+-- The tables that may still have plain rows, each with the key up to which it has none.
+SELECT table_name, resource_type, connection, id FROM to_encrypt
+
+-- name: upto
+-- The key of the last of the next rows behind a key.
+SELECT resource_type, connection, id FROM (
+    SELECT resource_type, connection, id FROM {table} WHERE ({key}) > ({after}) ORDER BY {key} LIMIT %(most)s
+) s ORDER BY {last} LIMIT 1
+
+-- name: between
+-- The rows behind a key, up to another: each with its place in the table.
+SELECT ctid::text, resource_type, id, content_hash, {body} FROM {table} WHERE ({key}) > ({after}) AND ({key}) <= ({upto})
+
+-- name: write
+-- Write them where they were found; what has no new body keeps its own.
+UPDATE {table} t SET content_hash = n.content_hash {and_body}
+FROM unnest(%(places)s::tid[], %(hashes)s::bytea[], %(bodies)s::text[]) AS n (place, content_hash, body) WHERE t.ctid = n.place
+
+-- name: and_body
+-- The new body.
+, body = coalesce(n.body::{type}, t.body)
+
+-- name: forget
+-- Rows that no encrypted store could have.
+DELETE FROM {table} WHERE ctid = ANY(%(places)s::tid[])
+
+-- name: reached
+-- Note how far a table has come.
+UPDATE to_encrypt SET resource_type = %(resource_type)s, connection = %(connection)s, id = %(id)s WHERE table_name = %(table)s
+
+-- name: encrypted
+-- A table has no plain rows any more.
+DELETE FROM to_encrypt WHERE table_name = %(table)s
+
+-- name: input
+-- The next quarantined input behind a key.
+SELECT run, digest, source, raw FROM quarantine WHERE (run, digest) > (%(run)s, %(digest)s::bytea) ORDER BY run, digest LIMIT %(most)s
+
+-- name: write_input
+-- Write it encrypted.
+UPDATE quarantine q SET digest = n.digest, raw = n.raw
+FROM unnest(%(runs)s::bigint[], %(former)s::bytea[], %(digests)s::bytea[], %(raws)s::bytea[]) AS n (run, former, digest, raw)
+WHERE q.run = n.run AND q.digest = n.former
+
+-- name: documents
+-- The next documents behind a key.
+SELECT sha256, content, text FROM attachment WHERE sha256 > %(after)s::bytea ORDER BY sha256 LIMIT %(most)s
+
+-- name: add_document
+-- A document under its keyed hash.
+INSERT INTO attachment (sha256, size, content_type, content, text, unread, stored_at)
+SELECT %(digest)s, size, content_type, %(content)s, %(text)s, unread, stored_at FROM attachment WHERE sha256 = %(former)s
+
+-- name: move_uses
+-- Where it is attached.
+UPDATE attachment_use SET sha256 = %(digest)s WHERE sha256 = %(former)s
+
+-- name: forget_document
+-- The plain one.
+DELETE FROM attachment WHERE sha256 = %(former)s
+
+-- name: forget_terms
+-- What `find` finds by plain hashes; it is indexed anew.
+TRUNCATE patient_token, patient_index
+
+-- name: forget_samples
+-- The planner's samples of what the columns had are values too.
+ANALYZE resource, resource_history, rival, version_by_way, quarantine, attachment, attachment_use, patient_token, patient_index
