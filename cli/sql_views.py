@@ -45,7 +45,10 @@ def create(
     loaded = [load_view(name) for name in views or builtin_names()]
 
     async def work(there: SqlViews) -> list[SqlView]:
-        queries = [(view, typed_rows(view, rows_of(view.resource), sealed=there.sealed)) for view in loaded]
+        queries = [
+            (view, typed_rows(view, rows_of(view.resource, documents=view.reads_documents), sealed=there.sealed))
+            for view in loaded
+        ]
         return [
             await there.create(view.name, query, digest=view.digest, materialized=materialized)
             for view, query in queries

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from exports.errors import UnknownViewError, ViewError
+from snapshots.stored_documents import STORED_DOCUMENT
 
 _FOLDER = files("exports").joinpath("views")
 _SUFFIX = ".json"
@@ -35,6 +36,11 @@ class LoadedView:
     def resource(self) -> str:
         """The resource type of the view; empty if the definition lacks it."""
         return str(self.definition.get("resource", ""))
+
+    @property
+    def reads_documents(self) -> bool:
+        """Whether it may ask for what is stored of its resources' documents: it names their extension somewhere."""
+        return STORED_DOCUMENT in json.dumps(self.definition, default=str)
 
 
 def builtin_names() -> tuple[str, ...]:

@@ -164,8 +164,11 @@ class Snapshot(Protocol):
     def entries(self, resource_type: str) -> RowChunks:
         """Return the same resources as entries of a Bundle, one a line: `resource`, and `fullUrl` below the EHR's base."""
 
-    def sources(self, resource_type: str) -> tuple[Composable, ...]:
-        """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views."""
+    def sources(self, resource_type: str, *, documents: bool = False) -> tuple[Composable, ...]:
+        """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views.
+
+        `documents`: bodies have what is stored of their documents, as an extension (`snapshots.stored_documents`).
+        """
 
     def csv(self, *queries: Composable) -> RowChunks:
         """Return the rows of queries of the same columns as CSV, with one header."""

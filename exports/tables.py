@@ -81,7 +81,7 @@ def compiled_over(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, .
     Raises:
         ViewError: the view is wrong.
     """
-    sources = snapshot.sources(view.resource) or (NOTHING,)
+    sources = snapshot.sources(view.resource, documents=view.reads_documents) or (NOTHING,)
     return tuple(
         compile_view(
             view.definition,

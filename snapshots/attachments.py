@@ -19,6 +19,7 @@ from snapshots.referred import AttachmentUse, Document
 from snapshots.run_session import RunSession
 from snapshots.sealed_values import MARK, Place, Sealer
 from snapshots.sql import load
+from snapshots.stored_documents import TABLE, TEXT
 from snapshots.wire import bytea_array, encoded, int_array, text_array
 
 _SQL = load("attachments")
@@ -151,7 +152,7 @@ def _digest(content: bytes, sealer: Sealer | None) -> bytes:
 
 
 def _place(digest: bytes, column: str) -> Place:
-    return Place("attachment", digest.hex(), column)
+    return Place(TABLE, digest.hex(), column)
 
 
 def _sealed(digest: bytes, content: bytes, sealer: Sealer | None) -> bytes:
@@ -160,7 +161,7 @@ def _sealed(digest: bytes, content: bytes, sealer: Sealer | None) -> bytes:
 
 def _sealed_text(digest: bytes, text: str | None, sealer: Sealer | None) -> bytes | None:
     plain = encoded(text)
-    return plain if plain is None or sealer is None else sealer.seal(plain, _place(digest, "text"))
+    return plain if plain is None or sealer is None else sealer.seal(plain, _place(digest, TEXT))
 
 
 def sealed_document(content: bytes, text: str | None, sealer: Sealer) -> tuple[bytes, bytes, bytes | None]:

@@ -28,6 +28,7 @@ from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
 from snapshots.selection import Selection
 from snapshots.sql import load
+from snapshots.stored_documents import ONCE, PLAIN_BODY, TEXT_PATHS, opened, with_document
 from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
@@ -240,7 +241,7 @@ class Snapshot:
     @property
     def sealed(self) -> SealedElements | None:
         """What SQL sees encrypted; None: nothing, the store is plain."""
-        return None if self._sealer is None else SealedElements(self._sealer.paths)
+        return None if self._sealer is None else SealedElements(self._sealer.paths | TEXT_PATHS)
 
     @property
     def mask(self) -> str | None:
@@ -254,7 +255,7 @@ class Snapshot:
             SealedValueError: it was altered, or is of another type or tenant.
         """
         assert self._sealer is not None
-        return f'"{MASK}"'.encode() if self._masks else self._sealer.unseal(token, resource_type)[0]
+        return f'"{MASK}"'.encode() if self._masks else opened(token, resource_type, self._sealer)
 
     @property
     def changed_since(self) -> int | None:
@@ -308,11 +309,16 @@ class Snapshot:
             for one in self._sources
         ]
 
-    def sources(self, resource_type: str) -> tuple[sql.Composable, ...]:
-        """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key."""
+    def sources(self, resource_type: str, *, documents: bool = False) -> tuple[sql.Composable, ...]:
+        """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key.
+
+        `documents`: bodies have what is stored of their documents, as the extension of `stored_documents`.
+        """
         self._read.types.add(resource_type)
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(
+                body=with_document(sql.Literal(list(self._later))) if documents else PLAIN_BODY,
+                once=ONCE if documents else sql.SQL(""),
                 resource_type=sql.Literal(resource_type),
                 name=sql.Literal(one.name),
                 connection=sql.Literal(one.number),

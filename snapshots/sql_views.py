@@ -18,6 +18,7 @@ from psycopg import AsyncConnection, sql
 from snapshots.errors import StoreError, store_border
 from snapshots.identifying import SealedElements
 from snapshots.sql import load
+from snapshots.stored_documents import ONCE, PLAIN_BODY, TEXT_PATHS, with_document
 from snapshots.tenancy import TenantSession
 
 _SQL, _READER = load("sql_views"), load("reader")
@@ -36,10 +37,18 @@ class SqlView:
     dropped: tuple[str, ...] = ()  # columns that it had, and has no more
 
 
-def rows_of(resource_type: str) -> sql.Composable:
-    """Return a FROM item with columns connection text, id text, body jsonb: what ended runs have left of a type."""
-    ended = sql.SQL(_READER["ended"]).format(rows=sql.SQL(_READER["everyone"]), open=sql.SQL(_SQL["open"]))
-    return sql.SQL(_SQL["rows"]).format(ended=ended, resource_type=sql.Literal(resource_type))
+def rows_of(resource_type: str, *, documents: bool = False) -> sql.Composable:
+    """Return a FROM item with columns connection text, id text, body jsonb: what ended runs have left of a type.
+
+    `documents`: bodies have what is stored of their documents, as the extension of `stored_documents`.
+    """
+    open_ = sql.SQL(_SQL["open"])
+    return sql.SQL(_SQL["rows"]).format(
+        ended=sql.SQL(_READER["ended"]).format(rows=sql.SQL(_READER["everyone"]), open=open_),
+        resource_type=sql.Literal(resource_type),
+        body=with_document(open_) if documents else PLAIN_BODY,
+        once=ONCE if documents else sql.SQL(""),
+    )
 
 
 class SqlViews:
@@ -53,7 +62,7 @@ class SqlViews:
     def sealed(self) -> SealedElements | None:
         """What is encrypted in the store; None: nothing, it is plain."""
         sealer = self._session.sealer
-        return None if sealer is None else SealedElements(sealer.paths)
+        return None if sealer is None else SealedElements(sealer.paths | TEXT_PATHS)
 
     async def existing(self) -> list[SqlView]:
         """Return the views that chartferry has created, by name."""

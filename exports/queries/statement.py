@@ -178,8 +178,8 @@ class _Writer:
         return self._view(load_view(str(path)))
 
     def _view(self, view: LoadedView) -> Composable:
-        sources, as_of = self._snapshot.sources(view.resource), self._snapshot.as_of
-        return typed_rows_of(view, sources, as_of, sealed=self._snapshot.sealed)
+        sources = self._snapshot.sources(view.resource, documents=view.reads_documents)
+        return typed_rows_of(view, sources, self._snapshot.as_of, sealed=self._snapshot.sealed)
 
 
 def _bound(library: Library, checked: Checked) -> Iterator[Composable]:

@@ -209,8 +209,8 @@ WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
 -- name: source_of_connection
 -- Live resources of a type and connection, as something to select from.
 (
-    SELECT {name}::text AS connection, r.id, r.body FROM {rows} r
-    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
+    SELECT {name}::text AS connection, r.id, {body} AS body FROM {rows} r
+    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {once}
 )
 
 -- name: by_key

@@ -1,8 +1,8 @@
 -- name: rows
 -- Live resources of a type as the runs that have ended left them, whenever it is read: a FROM item with connection, id and body.
 (
-    SELECT c.name AS connection, r.id, r.body FROM {ended} r JOIN connection c ON c.id = r.connection
-    WHERE r.resource_type = {resource_type}
+    SELECT c.name AS connection, r.id, {body} AS body FROM {ended} r JOIN connection c ON c.id = r.connection
+    WHERE r.resource_type = {resource_type} {once}
 )
 
 -- name: open

@@ -19,6 +19,7 @@ from snapshots.patient_terms import identifier_term
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
+from snapshots.stored_documents import TEXT_PATHS
 from tests.fix_store import opened_store
 from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file
 from tests.integration.snapshots.stored import rows
@@ -230,7 +231,7 @@ async def test_a_reader_knows_a_path_that_was_added_after_it_had_opened_the_stor
         with pytest.raises(ViewError, match="is encrypted in this store"):
             await exported(reader, tmp_path / "out", "csv", views=(view,))
         async with reader.sql_views() as there:
-            assert there.sealed == SealedElements(PATHS)
+            assert there.sealed == SealedElements(PATHS | TEXT_PATHS)
 
 
 async def test_a_reader_without_keys_is_refused_where_the_store_has_been_encrypted_since_it_opened_it(

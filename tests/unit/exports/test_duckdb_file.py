@@ -95,3 +95,12 @@ def test_what_duckdb_refuses_is_an_error_of_the_destination(tmp_path: Path) -> N
 def test_one_query_alone_is_no_duckdb_file() -> None:
     with pytest.raises(PlanError, match="chartferry export --format duckdb --query"):
         format_by_name("a1c.duckdb")
+
+
+def test_texts_that_together_exceed_the_memory_that_duckdb_begins_with_are_written(tmp_path: Path) -> None:
+    columns = [column("note", "text")]
+    with DuckdbFile(tmp_path) as file:
+        fill(file.table("v", columns), columns, *[b"x" * 500_000 + b"\n"] * 100)
+        file.close()
+    with duckdb.connect(str(file.path), read_only=True) as database:
+        assert database.execute("SELECT sum(length(note)) FROM v").fetchall() == [(50_000_000,)]

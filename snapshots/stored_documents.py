@@ -1,0 +1,43 @@
+"""What the store has of a resource's documents, as views read it: an extension of the resource, which no EHR sent.
+
+The extension STORED_DOCUMENT has further ones in it: `status` and `contentType` (valueCode), and `text` (valueString), if the
+document's text could be read. NDJSON does not have it. `attachments` keeps the documents, and says how each text is encrypted.
+"""
+
+from __future__ import annotations
+
+import json
+
+from psycopg import sql
+
+from snapshots.sealed_values import Sealer, pointer_of
+from snapshots.sql import load
+
+STORED_DOCUMENT = "https://chartferry.example/fhir/StructureDefinition/stored-document"
+# the place of a text that is encrypted; a resource's values have JSON pointers, each with a slash
+TABLE, TEXT = "attachment", "text"
+# where the text is in the types that have documents
+TEXT_PATHS = frozenset(f"{name}.extension.extension.valueString" for name in ("DocumentReference", "DiagnosticReport"))
+PLAIN_BODY = sql.SQL("r.body")
+_SQL = load("stored_documents")
+ONCE = sql.SQL(_SQL["once"])
+
+
+def with_document(later: sql.Composable) -> sql.Composable:
+    """Return the body of a row `r` of `resource` with the extension, if the row has a document attached.
+
+    `later`: an array of the runs that are left out. Of several documents the first with a text is told, otherwise the first.
+    """
+    return sql.SQL(_SQL["with_document"]).format(url=sql.Literal(STORED_DOCUMENT), later=later)
+
+
+def opened(token: bytes, resource_type: str, sealer: Sealer) -> bytes:
+    """Return an encrypted value that a view of a resource type shows, as JSON: of a resource, or the text of its document.
+
+    Raises:
+        SealedValueError: it was altered, or is of another type or tenant.
+    """
+    if pointer_of(token) != TEXT:
+        return sealer.unseal(token, resource_type)[0]
+    text, _ = sealer.unseal(token, TABLE)
+    return json.dumps(text.decode(), ensure_ascii=False).encode()
