@@ -19,7 +19,7 @@ def rotate_store(context: typer.Context) -> int:
 
     Afterwards older keys can be thrown away. Back a plain store up first; until all is encrypted, no other command opens it.
 
-    No sync can run meanwhile. One that was stopped goes on when you run it again.
+    No sync can run meanwhile. If it is stopped, run it again: it continues.
 
     Exit codes: 0 encrypted, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
     """

@@ -23,7 +23,7 @@ def read_patients(source: str) -> Mapping[str, int]:
         raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
     patients = parse_cohort(text)
     if not patients:
-        raise ConfigError(f"{'stdin' if source == '-' else source} names no patients; give one per line")
+        raise ConfigError(f"{'stdin' if source == '-' else source} names no patient: write one id on each line")
     return patients
 
 

@@ -58,9 +58,9 @@ def prune(
 ) -> int:
     """Delete old versions, quarantined input and the units of old runs.
 
-    Moments before that can no longer be read; the present and its tombstones stay.
+    Earlier moments can no longer be read; the present and its tombstones stay.
 
-    One that was stopped goes on when you run it again.
+    If it is stopped, run it again: it continues.
 
     Exit codes: 0 deleted, 4 nothing is that old, 5 failed.
     """

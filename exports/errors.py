@@ -6,6 +6,7 @@
     ├── FhirPathError          an expression cannot be parsed; `ViewError` wraps it and adds its place
     ├── ViewDataError          the stored data do not fit the view, though the view itself is correct
     ├── PlanError              the request contradicts itself
+    │   └── MissingExtraError  what the request needs is an extra, and not installed
     ├── DriftError             a frozen export would change the columns that the last export of its folder had
     ├── QueryError             a query cannot run: it is wrong, does more than select, or takes too long
     ├── DatasetError           a published dataset, or one of its pages, is not what Bulk Publish says
@@ -16,6 +17,9 @@ Messages contain names and JSON paths from the view, never a value from a resour
 """
 
 from __future__ import annotations
+
+import shlex
+import sys
 
 
 class ExportError(Exception):
@@ -56,6 +60,14 @@ class ViewDataError(ExportError):
 
 class PlanError(ExportError):
     """The export request contradicts itself; the message says which part, and what to change."""
+
+
+class MissingExtraError(PlanError):
+    """What the request needs is an extra, and not installed. The message installs it beside this chartferry, not elsewhere."""
+
+    def __init__(self, does: str, extra: str) -> None:
+        pip = f"{shlex.quote(sys.executable)} -m pip"
+        super().__init__(f"nothing is installed that {does}: {pip} install 'chartferry[{extra}]'")
 
 
 class DriftError(ExportError):

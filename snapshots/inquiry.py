@@ -104,7 +104,8 @@ def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
     told = f"{schema} is kept from other tenants by chartferry's own statements only"
     if walls.names is None:
         advice = (
-            f"{found.login} may not create roles; make the schema first; then this check names a superuser's statements"
+            f"{found.login} may not create roles: sync once, which makes the schema; then this check names the statements that a "
+            "superuser must run"
         )
         return StoreStep("walls", "warn", told, advice)
     reader, writer = walls.names[:2]

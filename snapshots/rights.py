@@ -108,9 +108,12 @@ async def require_writing(session: TenantSession) -> None:
 async def require_owning(session: TenantSession, doing: str) -> None:
     """Raise MissingRightsError unless the session's login owns the tenant's tables; refuse a standby."""
     _refuse_standby(session.conn)
-    _, found = await _rights_of_session(session)
-    missing = [] if found.owns_tables else [f"GRANT {found.owner} TO {{login}}"]
-    await _refuse(session, found, doing, missing)
+    schema, found = await _rights_of_session(session)
+    if not found.owns_tables:  # no GRANT of the owner's role, as in `require_making`
+        raise MissingRightsError(
+            f"the login {found.login} may not {doing} schema {schema} of database {found.database}: only its owner, "
+            f"{found.owner}, may. Run this again as that login (docs/store.md has the roles)."
+        )
 
 
 async def require_creating(session: TenantSession) -> None:

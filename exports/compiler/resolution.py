@@ -226,7 +226,7 @@ def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expressi
             scope.notes.append(Note(f"{name!r} is written {choice}.ofType({type_}) in FHIRPath", offset))
             return Child(of=of, name=name, keys=(name,), repeats=False, type=type_, many=of.many)
         close = nearest(of.type, name)
-        told = f"{of.type} has no element {name!r} in R4" + (f"; did you mean {close!r}?" if close else "")
+        told = f"{of.type} has no element {name!r} in R4" + (f" (did you mean {close!r}?)" if close else "")
         scope.notes.append(Note(told, offset))
     return Child(of=of, name=name, keys=(name,), many=True)
 
@@ -377,7 +377,7 @@ def typed_by(of: Expression, specifier: syntax.Node, operator: str, scope: Scope
 def note_type(wanted: str, problem: str, offset: int, scope: Scope) -> None:
     """Note what is doubtful about the name of a type, with the closest one that R4 has."""
     close = nearest_type(wanted)
-    scope.notes.append(Note(problem + (f"; did you mean {close!r}?" if close else ""), offset))
+    scope.notes.append(Note(problem + (f" (did you mean {close!r}?)" if close else ""), offset))
 
 
 def note_resource(wanted: str, offset: int, scope: Scope) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from exports.errors import PlanError
+from exports.errors import MissingExtraError, PlanError
 
 SUFFIX = ".age"
 FORMAT = "age-encryption.org/v1"
@@ -33,12 +33,13 @@ def recipients_of(public_keys: Sequence[str]) -> Recipients:
     """Return the recipients with these public keys: `age1…`, `ssh-ed25519 …` or `ssh-rsa …`.
 
     Raises:
-        PlanError: one is no such key, or nothing is installed that encrypts. It quotes nothing, since that may be secret.
+        PlanError: one is no such key. It quotes nothing, since that may be secret.
+        MissingExtraError: nothing is installed that encrypts.
     """
     try:
         from pyrage import RecipientError, ssh, x25519
     except ImportError:
-        raise PlanError("nothing is installed that encrypts files: pip install 'chartferry[age]'") from None
+        raise MissingExtraError("encrypts files", "age") from None
     found = {}
     for at, text in enumerate(public_keys, 1):
         word = " ".join(text.split()[:_SSH_FIELDS])

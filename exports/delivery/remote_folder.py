@@ -18,7 +18,7 @@ import fsspec
 
 from exports.delivery.destination import REMOTE_SCHEMES
 from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged, flat
-from exports.errors import DestinationError, PlanError
+from exports.errors import DestinationError, MissingExtraError, PlanError
 
 _CHUNK_BYTES = 1 << 20
 # where an object appears whole, or not at all; a library of its own reaches each
@@ -29,7 +29,7 @@ class RemoteFolder:
     """A folder behind a URL, such as s3://bucket/charts or sftp://user@host/charts. Nobody else may write into it meanwhile.
 
     Raises:
-        PlanError: no library is installed for such URLs; the message says which extra has it.
+        MissingExtraError: no library is installed for such URLs; the message says which extra has it.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,9 +47,7 @@ class RemoteFolder:
             options = {"use_listings_cache": False} if self._whole_at_once else {}
             self._fs, self._root = fsspec.url_to_fs(named, skip_instance_cache=True, **options)
         except ImportError:
-            raise PlanError(
-                f"nothing is installed that reaches {scheme}://: pip install 'chartferry[{scheme}]'"
-            ) from None
+            raise MissingExtraError(f"reaches {scheme}://", scheme) from None
         except Exception as error:  # noqa: BLE001 - each library raises its own
             raise self._failed("reached", error) from None
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from exports.errors import PlanError
+from exports.errors import MissingExtraError
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import CsvTable
 from exports.formats.file_formats import FILE_FORMATS, TYPED
@@ -32,13 +32,11 @@ def check_installed(kinds: Collection[str]) -> None:
     """Say what is missing before anything is begun; it imports nothing.
 
     Raises:
-        PlanError: what writes tables of these kinds is an extra, and not installed.
+        MissingExtraError: what writes tables of these kinds is an extra, and not installed.
     """
     for one in (FILE_FORMATS[kind] for kind in kinds if kind in FILE_FORMATS):
         if one.package is not None and find_spec(one.package) is None:
-            raise PlanError(
-                f"nothing is installed that writes {one.label} files: pip install 'chartferry[{one.package}]'"
-            )
+            raise MissingExtraError(f"writes {one.label} files", one.package)
 
 
 def load_formats(kinds: Collection[str]) -> None:

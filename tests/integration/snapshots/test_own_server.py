@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -268,6 +268,18 @@ async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(
     with pytest.raises(MissingRightsError, match=told) as caught:
         async with opened_store(role_url):
             pass
+    assert "GRANT" not in str(caught.value)
+    admin(store_url, f'DROP OWNED BY "{role}"')
+
+
+async def test_a_login_that_does_not_own_the_tables_is_told_to_prune_as_their_owner(store_url: str, role: str):
+    role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
+    owner = rows(store_url, "SELECT current_user")[0][0]
+    for rights in ("USAGE ON SCHEMA", "SELECT, DELETE ON ALL TABLES IN SCHEMA"):
+        admin(store_url, f'GRANT {rights} tenant_default TO "{role}"')
+    async with opened_store(role_url) as store:
+        with pytest.raises(MissingRightsError, match=f"may not prune .* only its owner, {owner}, may") as caught:
+            await store.prune(history=datetime.now(UTC))
     assert "GRANT" not in str(caught.value)
     admin(store_url, f'DROP OWNED BY "{role}"')
 

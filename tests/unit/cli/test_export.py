@@ -48,7 +48,7 @@ def test_a_missing_extra_is_told_before_the_store_is_opened(
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.delitem(sys.modules, "exports.warehouse.delta", raising=False)
         assert call(["export", *words]) == 2
-        assert f"pip install 'chartferry[{extra}]'" in " ".join(capsys.readouterr().err.split())
+        assert f"{sys.executable} -m pip install 'chartferry[{extra}]'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_value_that_does_not_fit_is_counted_once_however_many_formats_and_parts_hold_its_table() -> None:

@@ -37,7 +37,7 @@ def test_an_element_that_r4_does_not_have_is_wrong_and_the_nearest_is_told(
 ) -> None:
     assert call(["views", "check", written(tmp_path, "statsu")]) == 2
     told = capsys.readouterr().err
-    assert "Observation has no element 'statsu' in R4; did you mean 'status'?, at character 1" in told
+    assert "Observation has no element 'statsu' in R4 (did you mean 'status'?), at character 1" in told
 
 
 def test_a_view_for_another_version_of_fhir_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

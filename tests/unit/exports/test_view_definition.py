@@ -263,7 +263,7 @@ def test_a_view_that_is_nested_without_end_is_refused() -> None:
 def test_a_type_that_r4_never_has_there_is_told_with_the_closest_name(text: str, close: str | None) -> None:
     (note,) = compile_view(path(text), SOURCE).notes
     assert " in R4" in note
-    assert (f"; did you mean {close!r}?" in note) if close else ("did you mean" not in note)
+    assert (f" (did you mean {close!r}?)" in note) if close else ("did you mean" not in note)
     assert compile_view(path(text, type="string") | {"fhirVersion": ["5.0.0"]}, SOURCE).notes == ()
 
 
