@@ -22,7 +22,9 @@ from psycopg.errors import UniqueViolation
 
 from snapshots.distinct import Distinct, distinct, is_same_version, is_superseded
 from snapshots.record import Record
+from snapshots.sealed_values import Sealer
 from snapshots.sql import load
+from snapshots.stale_seals import seal_stale
 from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_array
 from snapshots.witness import Deletion, Way
 
@@ -85,6 +87,7 @@ class Taking:
     has_versions_by_way: bool = False
     formers: frozenset[str] = frozenset()  # ids of Patients that lead to another Patient
     ways: Mapping[Way, int] = field(default_factory=dict)
+    sealer: Sealer | None = None  # None: the store is plain
     ignored: Sequence[str] = ()  # what may change without making a version: `RunScope.ignored`
 
     @property
@@ -130,6 +133,8 @@ async def take_in(
         if differing:
             await _note_by_way(conn, differing, taking)
         for part in _slices(differing):
+            if taking.sealer is not None:
+                await seal_stale(conn, _keys(part, taking), taking.sealer)
             await _merge(conn, part, intake, taking)
         changed = [record for record in differing if record.content_hash in intake.merged]
         await _note_beside(conn, batch, differing, changed, taking)

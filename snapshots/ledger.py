@@ -278,7 +278,9 @@ class OpenRun:
         """Return what is known about the connection, looked up at the first batch. In a transaction of the run."""
         if self._taking is None:
             ignored = self._open.scope.ignored
-            self._taking = Taking(connection=self._open.connection, run=self._open.run, ignored=ignored)
+            sealer = self._session.session.sealer
+            own = self._open
+            self._taking = Taking(connection=own.connection, run=own.run, sealer=sealer, ignored=ignored)
             await prepare(self._conn, self._taking)
             self._taking.formers = await formers(self._conn, self._open)
         self._taking.as_of = self._open.as_of

@@ -11,7 +11,7 @@ cut has done, the next passes over. `sealing_keys` decides which keys open a sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -23,6 +23,7 @@ from snapshots.rights import require_owning
 from snapshots.sealed_values import Place, Sealer
 from snapshots.sealing import resealed_row
 from snapshots.sql import load
+from snapshots.stale_seals import patterns
 from snapshots.tenancy import TenantSession
 
 _SQL = load("rotation")
@@ -137,9 +138,8 @@ async def _of_blocks(
     values = {
         "first": f"({first},0)",
         "behind": f"({first + _BLOCKS},0)",
-        "older": f"~sealed:1:(?!{sealer.current}:)",
+        **patterns(sealer),
         "current": f"~sealed:1:{sealer.current}:".encode(),
-        "further": _of_types(sealer.further) if sealer.further else None,
     }
     older = sql.SQL(column.older).format(**names)
     done = failed = 0
@@ -161,11 +161,6 @@ async def _of_blocks(
                 write: dict[str, Any] = {"places": places, "contents": contents}
                 done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
     return done, failed
-
-
-def _of_types(types: Iterable[str]) -> str:
-    r"""Return a regular expression for JSON that may hold resources of these types: a rival's text can have letters as \u0072."""
-    return f'"resourceType"\\s*:\\s*"({"|".join(types)})"|\\\\u'
 
 
 async def _ended(session: TenantSession, sealer: Sealer, locked: set[str], *, forget: bool) -> bool:

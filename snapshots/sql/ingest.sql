@@ -273,6 +273,19 @@ SELECT
 COPY resource_stored (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
     first_way, body) FROM STDIN (FORMAT binary)
 
+-- name: stale
+-- Of these resources those that have values of an older key, or may have some that were not to be encrypted before.
+SELECT r.resource_type, r.id, r.body::text FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+CROSS JOIN LATERAL (
+    SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+) r
+WHERE r.deleted_at IS NULL AND (r.body::text ~ %(older)s OR r.body::text ~ %(further)s)
+
+-- name: seal_stale
+-- The same contents, encrypted as others are today: that is no new version.
+UPDATE resource r SET body = s.body::jsonb FROM unnest(%(types)s::text[], %(ids)s::text[], %(bodies)s::text[]) AS s (resource_type, id, body)
+WHERE r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
+
 -- name: merge
 -- Take in resources that are stored with another hash, or as tombstones. Equal text of the parsed JSON (key order and white
 -- space aside; 1.0 and 1.00 differ) is unchanged and writes nothing; else the stored row moves to the history as it is. What differs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import orjson
 import psycopg
@@ -62,7 +63,7 @@ def patient(identity: str = "p1", family: str = "Zappa", **more: object) -> Reco
     return record(identity, orjson.dumps(body).replace(b"34.117", b"34.1170"), kind="Patient", patient=identity)
 
 
-def seen(identity: str = "o1", display: str = "Rosie", patient: str = "p1") -> Record:
+def seen(identity: str = "o1", display: str = "Rosie", patient: str = "p1", **more: object) -> Record:
     body = {
         "id": identity,
         "subject": {"display": display, "reference": f"Patient/{patient}"},
@@ -70,6 +71,7 @@ def seen(identity: str = "o1", display: str = "Rosie", patient: str = "p1") -> R
         "code": {"coding": [{"system": "s", "code": "8867-4", "display": "Heart rate"}]},
         "contained": [{"resourceType": "RelatedPerson", "id": "r", "name": [{"text": "Gail"}]}],
         "resourceType": "Observation",
+        **more,
     }
     return record(identity, orjson.dumps(body).replace(b"Heart rate", b"Heart r\\u0061te"), patient=patient)
 
@@ -171,6 +173,25 @@ async def test_an_unchanged_chart_writes_nothing_even_where_its_white_space_diff
         assert rows(store_url, "SELECT xmin::text, ctid::text, id FROM resource_stored ORDER BY id") == before
         await brought(store, patient(family="Moon"), seen())
     assert rows(store_url, "SELECT count(*) FROM resource_history") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "keyring", [BOTH, replace(KEYS, paths=frozenset({"Observation.code"}))], ids=["a new key", "a new path"]
+)
+async def test_what_comes_again_with_its_keys_in_another_order_is_unchanged_and_encrypted_as_it_would_be_now(
+    store_url: str, keyring: Keyring
+) -> None:
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await brought(store, patient(), seen(), seen("o2", "Moon"))
+    turned = orjson.dumps(dict(reversed(orjson.loads(seen().body).items())))
+    damaged = seen("o2", "Moon", note=[])
+    execute(store_url, "UPDATE resource SET body = replace(body::text, ':/subject', ':/other')::jsonb WHERE id = 'o2'")
+    async with opened_store(store_url, keyring=keyring) as store:
+        await brought(store, patient(), record("o1", turned), damaged)
+        assert b"Rosie" in await read(store, "Observation")
+    assert rows(store_url, "SELECT id FROM resource_history") == [("o2",)]  # which no key opened
+    ((stored,),) = rows(store_url, "SELECT body::text FROM resource WHERE id = 'o1'")
+    assert stored.count("~sealed:1:k2:" if keyring is BOTH else "~sealed:1:k1:o1:/code/") >= 2
 
 
 LOGICAL = {
