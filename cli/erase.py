@@ -9,8 +9,11 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.in_store import in_chart
 from cli.one_patient import ConnectionArgument, PatientArgument
-from cli.render import emit_json, print_table, tell
+from cli.render import emit_json, print_table, say, tell
+from config.how_many import how_many
 
+_NAMED = 20  # of what cannot be decrypted; --json names all
+_CODES = {"partial": ExitCode.PARTIAL, "complete": ExitCode.COMPLETE, "nothing": ExitCode.NOTHING}
 EXAMPLES = ("chartferry erase mercy-epic - --yes --reason 'request 17' < patient.txt",)
 
 
@@ -27,7 +30,8 @@ def erase(
 
     The audit keeps who saw the patient, and how many rows were erased. All tables are searched before it is done.
 
-    Exit codes: 0 erased, 2 without --yes, 4 the store has nothing about this patient, 5 failed, 6 a run is in progress.
+    Exit codes: 0 erased, 2 without --yes, 3 not shown to be complete, since something stored cannot be decrypted,
+    4 the store has nothing about this patient, 5 failed, 6 a run is in progress.
     """
     if not yes:
         raise typer.BadParameter("this deletes the patient's chart and its whole history; repeat it with --yes")
@@ -39,16 +43,22 @@ def erase(
         command="erase",
         resume="nothing was erased",
     )
+    status = "partial" if erased.unread else "complete" if erased.rows else "nothing"
     if invocation.json:
-        emit_json(
-            {"status": "complete" if erased.rows else "nothing", "rows": dict(erased.rows), "shared": erased.shared}
-        )
-    elif not erased.rows:
-        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
-    else:
+        told = {"rows": dict(erased.rows), "shared": erased.shared, "unread": list(erased.unread)}
+        emit_json({"status": status, **told})
+        return _CODES[status]
+    if erased.rows:
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])
-        if erased.shared:
-            tell(
-                f"{erased.shared} of them were other patients' as well: the next full sync brings what the EHR still has"
-            )
-    return ExitCode.COMPLETE if erased.rows else ExitCode.NOTHING
+    else:
+        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+    if erased.shared:
+        tell(f"{erased.shared} of them were other patients' as well: the next full sync brings what the EHR still has")
+    if erased.unread:
+        tell(
+            f"not shown to be complete: {how_many(len(erased.unread), 'value')} cannot be decrypted, so that nobody can tell "
+            "whether they refer to the patient. They stay. Take them from a backup, or add their key, and erase again:"
+        )
+        for place in erased.unread[:_NAMED]:
+            say(f"  {place}")
+    return _CODES[status]

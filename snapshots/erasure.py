@@ -1,7 +1,8 @@
 """Erases a patient: every row that is, or was, the patient's or says who that is, in every table but the audit's.
 
-It ends with a search of all tables for the patient; if anything is found, nothing is erased. The audit keeps one event, with the
-number of rows of each table. `ingest` would store again what a later run brings.
+It ends with a search of all tables for the patient; if anything is found, nothing is erased. What no key opens cannot be
+searched: it stays, and is told. The audit keeps one event, with the number of rows of each table. `ingest` would store again
+what a later run brings.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _COLUMNS = {
     "ids": "resources",
     "raw": "raw",
 }
+_UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", "($|[^A-Za-z0-9.-])"  # what no id has (R4, id)
 
@@ -45,6 +47,7 @@ class Erased(NamedTuple):
 
     rows: Mapping[str, int]  # by table, those without any left out
     shared: int  # live resources among them that were other patients' as well
+    unread: tuple[str, ...]  # names of values that no key opens, and that stayed: they may refer to the patient
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:
@@ -52,23 +55,21 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
     with store_border(f"erasing a patient of connection {connection}"):
         await lock_connection(session, connection)
         async with session.transaction(writes=True):
-            await sealer_of_moment(
-                session
-            )  # who opened the store while it was plain would find nothing in what is encrypted
+            await sealer_of_moment(session)  # who opened a plain store finds nothing in what is encrypted meanwhile
             number = await _number(session.conn, connection)
             asked = _values(number, patient)
             ids = [row[0] async for row in await session.conn.execute(_SQL["who"], asked)]
             rows, types, shared = Counter[str](), set[str](), 0
-            erased = []
+            erased, unread = list[str](), list[str]()
             for one in ids:
                 values = _values(number, one)
                 await session.conn.execute(_SQL["find_keys"], values)
-                if session.sealer is not None:
-                    await find_sealed(session.conn, values, session.sealer)
+                if session.sealer is not None:  # of the last id: what is left of all by then
+                    unread = await find_sealed(session.conn, values, session.sealer)
                 await session.conn.execute(_SQL["find_attachments"], values)
                 shared += (await _row(session.conn, "shared", values))[0]
                 types |= set((await _row(session.conn, "types", values))[0])
-                deleted = await _deleted(session, values)
+                deleted, unread_input = await _deleted(session, values)
                 rows.update(deleted)
                 erased += [one] if deleted else []
                 await session.conn.execute(_SQL["forget_found"])
@@ -77,8 +78,9 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
             if erased:
                 whose = named_patients(connection, erased)
                 read = WhatWasRead(connections=[connection], types=sorted(types), patients=[whose])
-                await note(session, Action.ERASE, read, erased=rows)
-    return Erased(dict(sorted(rows.items())), shared)
+                left = len(unread) + len(unread_input)
+                await note(session, Action.ERASE, read, erased={**rows, _UNREAD: left} if left else rows)
+    return Erased(dict(sorted(rows.items())), shared, (*sorted(unread), *sorted(unread_input)))
 
 
 async def _number(conn: AsyncConnection[Any], connection: str) -> int:
@@ -111,24 +113,25 @@ async def _row(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]
     return row
 
 
-async def _deleted(session: TenantSession, values: Mapping[str, Any]) -> dict[str, int]:
-    """Delete the rows; return their numbers by table."""
-    conn, rows = session.conn, dict[str, int]()
+async def _deleted(session: TenantSession, values: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Delete the rows; return their numbers by table, and the input that could not be searched."""
+    conn, rows, unread = session.conn, dict[str, int](), list[str]()
 
     async def delete(table: str, statement: LiteralString) -> None:
         query = sql.SQL(statement).format(table=sql.Identifier(table))
         rows[table] = rows.get(table, 0) + (await conn.execute(query, values)).rowcount
 
-    if session.sealer is not None:
-        rows["quarantine"] = await forget_input(conn, values, session.sealer)
     await delete("quarantine", _SQL["quarantine"])  # before the units, which tell whose it is
+    if session.sealer is not None:
+        named, unread = await forget_input(conn, values, session.sealer)
+        rows["quarantine"] += named
     for table in ("unit", "attachment_use", "attachment", "alias"):
         await delete(table, _SQL[table])
     for table in _KEYED:
         await delete(table, _SQL["keyed"])
     for table in _OF_PATIENT:
         await delete(table, _SQL["of_patient"])
-    return {table: count for table, count in sorted(rows.items()) if count}
+    return {table: count for table, count in sorted(rows.items()) if count}, unread
 
 
 async def _require_nothing(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Finds a patient in what only the tenant's keys open: values and quarantined input. `erasure` finds all else by SQL."""
+"""Finds a patient in what only the tenant's keys open: values and quarantined input. `erasure` finds all else by SQL.
+
+What no key opens, since it is damaged or its key is not configured, cannot be searched: it is named, and left.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +11,64 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from snapshots.sealed_values import TOKEN, Sealer
-from snapshots.sealing import opened_input
+from snapshots.errors import SealedValueError
+from snapshots.sealed_values import Place, Sealer
+from snapshots.sealing import opened_input, values_of
 from snapshots.sql import load
 
 _SQL = load("erasure")
 _AT_ONCE = 500  # rows in memory
-_DOCUMENT = b"/data"  # base64, in which a plain store finds nothing either
+_DOCUMENT = "/data"  # base64, in which a plain store finds nothing either
 
 
-async def find_sealed(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> None:
+async def find_sealed(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> list[str]:
     """Add the resources of the connection in which an encrypted value refers to the patient to those that are erased.
 
-    A narrative does, or an extension. It decrypts every value of the connection but documents. Raises SealedValueError.
+    A narrative does, or an extension. It decrypts every value of the connection but documents, and those of resources that are
+    erased anyway. Return the values that cannot be searched, of resources that stay.
     """
     trace = re.compile(str(values["trace"]))
-    found: set[tuple[str, str]] = set()
+    found, unread = set[tuple[str, str]](), dict[Place, str]()
     async with conn.cursor(name="sealed") as cursor:
         await cursor.execute(_SQL["sealed"], values)
         while rows := await cursor.fetchmany(_AT_ONCE):
             for kind, id_, body in rows:
-                for token in TOKEN.finditer(body.encode()):
-                    if not token[3].endswith(_DOCUMENT) and trace.search(sealer.unseal(token[0], kind)[0].decode()):
+                for pointer, opened in values_of(body.encode(), kind, sealer):
+                    if pointer.endswith(_DOCUMENT):
+                        continue
+                    try:
+                        plain = opened().decode()
+                    except SealedValueError:
+                        place = Place(kind, id_, pointer)
+                        unread[place] = _name(place, sealer)
+                        continue
+                    if trace.search(plain):
                         found.add((kind, id_))
     if found:
         types, ids = zip(*sorted(found), strict=True)
         await conn.execute(_SQL["add_keys"], {"types": list(types), "ids": list(ids)})
+    return [told for place, told in unread.items() if (place.kind, place.id) not in found]
 
 
-async def forget_input(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> int:
-    """Delete quarantined input of the connection that names the patient; return how many rows. Raises SealedValueError."""
+async def forget_input(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> tuple[int, list[str]]:
+    """Delete quarantined input of the connection that names the patient; return how many rows, and what cannot be searched."""
     named = re.compile(str(values["named"]))
-    runs, digests = [], []
+    runs, digests, unread = [], [], []
     async with conn.cursor(name="input") as cursor:
         await cursor.execute(_SQL["sealed_input"], values)
         while rows := await cursor.fetchmany(_AT_ONCE):
             for run, digest, source, raw in rows:
-                if named.search(opened_input(bytes(raw), source, sealer).decode("latin-1")):
+                try:
+                    plain = opened_input(bytes(raw), source, sealer).decode("latin-1")
+                except SealedValueError:
+                    unread.append(_name(Place("quarantine", bytes(digest).hex(), ""), sealer))
+                    continue
+                if named.search(plain):
                     runs.append(run)
                     digests.append(digest)
-    if not runs:
-        return 0
-    return (await conn.execute(_SQL["forget_input"], {"runs": runs, "digests": digests})).rowcount
+    deleted = (await conn.execute(_SQL["forget_input"], {"runs": runs, "digests": digests})).rowcount if runs else 0
+    return deleted, unread
+
+
+def _name(place: Place, sealer: Sealer) -> str:
+    return sealer.told(place).rstrip(",")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from hashlib import blake2b
 
 from snapshots.errors import SealedValueError
@@ -148,6 +149,17 @@ def resealed_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
         plain_yet = [leaf for leaf in leaves(structure_of(text), text, sealer.further) if leaf.span not in known]
         found += [(leaf.span, _as_jsonb(text[slice(*leaf.span)]), Place(kind, id_, leaf.pointer)) for leaf in plain_yet]
     return _edited(text, [(span, b'"' + sealer.seal(plain, place) + b'"') for span, plain, place in found])
+
+
+def values_of(text: bytes, kind: str, sealer: Sealer) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield of each encrypted value of a row its JSON pointer, and what decrypts it, or raises SealedValueError."""
+    for leaf in _strings(structure_of(text), text, _is_sealed):
+        token = text[slice(*leaf.span)][1:-1]
+        yield leaf.pointer, partial(_plain, token, kind, sealer)
+
+
+def _plain(token: bytes, kind: str, sealer: Sealer) -> bytes:
+    return sealer.unseal(token, kind)[0]
 
 
 def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -> Iterator[tuple[Span, bytes, Place]]:

@@ -195,6 +195,9 @@ class Store:
     async def erase(self, connection: str, patient: str) -> Erased:
         """Delete every trace of a patient of a connection but the audit's, and note that there.
 
+        Values that no key opens cannot be searched for the patient: they stay, unless their resource is the patient's by what is
+        plain, and are named.
+
         Raises:
             StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
             ConnectionBusyError: a run of the connection is in progress.

@@ -30,11 +30,13 @@ UNION SELECT resource_type, id FROM member_history WHERE connection = %(connecti
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
 
 -- name: sealed
--- Bodies with encrypted values, each version.
-SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
-UNION ALL SELECT resource_type, id, body::text FROM resource_history
-    WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
-UNION ALL SELECT resource_type, id, body FROM rival WHERE connection = %(connection)s AND strpos(body, '~sealed:') > 0
+-- Bodies with encrypted values, each version, but of resources that are found already.
+SELECT * FROM (
+    SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
+    UNION ALL SELECT resource_type, id, body::text FROM resource_history
+        WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
+    UNION ALL SELECT resource_type, id, body FROM rival WHERE connection = %(connection)s AND strpos(body, '~sealed:') > 0
+) s WHERE NOT EXISTS (SELECT FROM erased_key k WHERE k.resource_type = s.resource_type AND k.id = s.id)
 
 -- name: add_keys
 -- Further resources to erase.

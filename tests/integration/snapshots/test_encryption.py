@@ -324,6 +324,28 @@ async def test_erasing_finds_a_patient_in_encrypted_values_and_in_quarantined_in
     assert rows(store_url, "SELECT id FROM resource") == [("o9",)]
 
 
+async def test_a_value_that_no_key_opens_stays_and_is_named_and_whose_it_certainly_is_is_erased_unread(
+    store_url: str,
+) -> None:
+    lines = [Quarantined("Patient", f"page {n}", "not JSON", b'{"id": "p2"', UNITS[0].key) for n in (1, 2)]
+    async with opened_store(store_url, keyring=KEYS) as store:
+        others = [patient("p2"), seen("o2", patient="p2"), seen("o3", patient="p2"), patient("p3", "Beefheart")]
+        await brought(store, patient(), seen(), *others, quarantined=lines)
+        execute(store_url, "UPDATE resource SET body = replace(body::text, '/name/0/family:', '/other:')::jsonb")
+        cut = """jsonb_set(body, '{subject,display}', '"~sealed:1:k1:o1"') WHERE id = 'o1'"""
+        execute(store_url, f"UPDATE resource SET body = {cut}")
+        execute(store_url, "UPDATE quarantine SET raw = raw || 'x' WHERE source = 'page 2'")
+        erased = await store.erase("mercy", "p2")
+        again = await store.erase("mercy", "p2")
+    assert rows(store_url, "SELECT id FROM resource ORDER BY id") == [("o1",), ("p1",), ("p3",)]
+    assert (erased.rows["resource"], erased.rows["quarantine"]) == (3, 1)
+    named = [re.sub("~.{8}", "~", one) for one in erased.unread]
+    assert named == ["Observation ~, /subject/display", *["Patient ~, /name/0/family"] * 2, "quarantine ~, the whole"]
+    ((noted,),) = rows(store_url, "SELECT erased FROM audit_event WHERE action = 'erase'")
+    assert noted == {**erased.rows, "unread": 4}
+    assert (again.rows, again.unread) == ({}, erased.unread)
+
+
 async def test_what_postgres_would_refuse_is_quarantined_and_encrypted(store_url: str) -> None:
     bad = record("p2", patient("p2").body.replace(b"Zappa,", b"Zappa\\u0000,"), kind="Patient", patient="p2")
     cut = record("p3", patient("p3").body.replace(b"Moon", b"Moon\\ud800"), kind="Patient", patient="p3")
