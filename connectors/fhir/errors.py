@@ -15,6 +15,7 @@
             │   ├── EhrDownError            not sent: too many calls before this one got no answer
             │   └── QuietHoursError         not sent: the configuration forbids requests at this hour
             ├── TerminalFetchError       the server's answer will not change: 400, 403, 404, …
+            │   ├── UntrustedServerError    its certificate is not trusted, has expired or is for another host
             │   ├── ExportRefusedError      a kick-off was refused because of its request; no job has begun
             │   │   └── UntraceableExportError  it was accepted, but says nowhere where to follow the job
             │   └── SubmissionError         a receiver refused a submission, or gave it up
@@ -99,6 +100,10 @@ class QuietHoursError(TransientFetchError):
 
 class TerminalFetchError(RequestError):
     """Another try will not change the server's answer."""
+
+
+class UntrustedServerError(TerminalFetchError):
+    """The server's certificate is not trusted, has expired, or is for another host: nothing was sent."""
 
 
 class ExportRefusedError(TerminalFetchError):

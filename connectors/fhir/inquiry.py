@@ -33,7 +33,8 @@ from connectors.fhir.run import LogIn, Readable, SyncRequest
 from connectors.fhir.sync import types_for_scopes
 from connectors.fhir.transport.call import Call, Endpoint
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.tls import tls_context
+from connectors.fhir.transport.explain import next_after
+from connectors.fhir.transport.tls import distrust_of, tls_context
 
 Verdict = Literal["ok", "warn", "fail"]
 REACH_S = 10.0  # for a name, and for a connection
@@ -149,10 +150,8 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
             else:
                 stream = await anyio.connect_tcp(host, port)
     except ssl.SSLCertVerificationError as error:
-        advice = "if the authority that signed it is your own, set ca_bundle to its PEM; else ask the server's operator"
-        yield Step(
-            name=name, verdict="fail", found=f"the certificate is not trusted: {error.verify_message}", advice=advice
-        )
+        found = f"the certificate is not trusted: {error.verify_message.rstrip('.')}"
+        yield Step(name=name, verdict="fail", found=found, advice=next_after(distrust_of(error)))
     except ssl.SSLError as error:
         advice = (
             "TLS 1.2 or newer is needed; check that this port speaks https, not only http; if the server requires a client "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from connectors.fhir.capability import Capability, capability_from
-from connectors.fhir.errors import BudgetExhaustedError, TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import BudgetExhaustedError, TerminalFetchError, TransientFetchError, UntrustedServerError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -29,12 +29,14 @@ async def declared(client: EhrClient, base_url: str) -> Declared:
     """Ask for the CapabilityStatement.
 
     Raises:
-        FetchError: nobody answers, or the EHR counts as down: then nothing else would be answered either.
+        FetchError: nobody answers whom we trust, or the EHR counts as down: then nothing else would be answered either.
     """
     call = Call(method="GET", url=f"{base_url}/metadata", template="GET /metadata", purpose="discovery", auth=False)
     try:
         reply = await client.send(call)
         capability = capability_from(json_from(reply.body))
+    except UntrustedServerError:
+        raise
     except TerminalFetchError as error:
         said = f"the server shows no CapabilityStatement ({error.answer})"
         return Declared(Capability(), f"{said}: {_PROFILE_ALONE}")

@@ -13,10 +13,11 @@ from connectors.fhir.errors import (
     RequestError,
     TerminalFetchError,
     TransientFetchError,
+    UntrustedServerError,
 )
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
-from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, Failure, Seen, Verdict
+from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, UNTRUSTED, Failure, Seen, Verdict
 
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 401, 403, 404, 410, 500
 _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
@@ -28,6 +29,8 @@ _FOUND: dict[Failure, str] = {
     "handshake": "the TLS handshake failed",
     "proxy": "the proxy did not let it through",
     "certificate": "the server's certificate is not trusted",
+    "certificate-dates": "the server's certificate has expired, or is not valid yet",
+    "certificate-name": "the server's certificate is for another host",
     "timeout": "no byte came within the time allowed",
     "dropped": "the connection was lost before the answer was complete",
     "malformed": "what came back is not HTTP",
@@ -41,8 +44,11 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop our packets, or that port "
     "speaks no TLS; profile.http.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
-    "proxy": "check the connection's proxy setting",
-    "certificate": "set ca_bundle to the certificates that this EHR uses",
+    "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may want",
+    "certificate": "if the authority that signed it is your own, or the server itself, set ca_bundle to its certificate (PEM); "
+    "else ask who runs the server: it may leave out an intermediate certificate",
+    "certificate-dates": "check this machine's clock, and ask who runs the server to renew it",
+    "certificate-name": "check the host in base_url against the certificate's names, and ask who runs the server",
     "timeout": "if this EHR needs longer, raise profile.http.read_timeout_s or http.connect_timeout_s",
     "coding": "the EHR, or what stands between (a gateway, a proxy), cuts or damages what it sends: run again; if it is the "
     "same then, ask the operators of both",
@@ -135,6 +141,9 @@ _REFUSED_BY_A_PAGE = (
     "our address may send this request"
 )
 _PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
+_DROPPED_AT_FIRST = (
+    "the EHR is down or overloaded: run again later; or its port speaks only https, where base_url says http"
+)
 _LATER = "the EHR is down or overloaded; run again later"
 
 
@@ -153,6 +162,11 @@ def found(seen: Seen, verdict: Verdict) -> str:
         kind = " without an OperationOutcome"
     codes = f" (issue codes {', '.join(shown(seen.codes))})" if seen.codes else ""
     return f"the answer was {seen.status}{kind}{codes}"
+
+
+def next_after(failure: Failure) -> str:
+    """What to do about a server of base_url that was not reached."""
+    return _NEXT_BY_FAILURE.get(failure, _LATER)
 
 
 def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
@@ -185,14 +199,17 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
         text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
         return failed(TerminalFetchError, text)
-    return failed(TerminalFetchError, f"{said}; {_next(call, seen, verdict)}")
+    kind = UntrustedServerError if seen.failure in UNTRUSTED else TerminalFetchError
+    return failed(kind, f"{said}; {_next(call, seen, verdict)}")
 
 
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
         if seen.elsewhere is not None and seen.failure in NOBODY_THERE:
             return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
-        advice = _NEXT_BY_FAILURE.get(seen.failure, _LATER)
+        if seen.failure == "dropped" and call.purpose == "discovery":
+            return _DROPPED_AT_FIRST
+        advice = next_after(seen.failure)
         return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":
         return _STATUS_OF_A_GATEWAY

@@ -28,6 +28,8 @@ Failure = Literal[
     "handshake",
     "proxy",
     "certificate",
+    "certificate-dates",
+    "certificate-name",
     "timeout",
     "dropped",
     "malformed",
@@ -45,6 +47,7 @@ FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewa
 # the run's first questions to a host that is not there, and links to one: a mistyped base_url is told within seconds
 TYPO_TRIES = 3
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
+UNTRUSTED: frozenset[Failure] = frozenset({"certificate", "certificate-dates", "certificate-name"})
 NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
 # 6.2
 TRANSIENT_CODES = frozenset({"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"})
@@ -143,9 +146,9 @@ def _is_as_500(status: int) -> bool:
 
 
 def _judge_failure(call: Call, failure: Failure | None, once: int | None, *, elsewhere: bool) -> Verdict:
-    if failure in ("certificate", "bomb", "unasked"):
+    if failure in UNTRUSTED or failure in ("bomb", "unasked"):
         return Verdict(action="terminal")
-    if (call.purpose == "discovery" or elsewhere) and failure in NOBODY_THERE:
+    if failure in (NEVER_SENT if call.purpose == "discovery" else NOBODY_THERE if elsewhere else ()):
         return Verdict(action="retry", tries=TYPO_TRIES)
     return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
 

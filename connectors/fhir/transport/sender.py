@@ -125,6 +125,7 @@ class Sender:
     def failed(self, error: Exception) -> Seen:
         """What a try saw that ended in one of FAILS."""
         failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
+        failure = error.distrust if isinstance(error, CertificateError) else failure
         asked = str(error.request.url) if isinstance(error, httpx.TransportError) else None
         return Seen(
             failure=failure,

@@ -7,6 +7,7 @@ reads the system's store; a `ca_bundle` of the connection replaces every other t
 from __future__ import annotations
 
 import ssl
+from typing import Literal
 
 import certifi
 
@@ -15,6 +16,17 @@ from connectors.fhir.transport.call import Endpoint
 
 # TLS 1.2 suites of RFC 9325 section 4.2 that have forward secrecy and AEAD; TLS 1.3's own list is safe as it is
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+Distrust = Literal["certificate", "certificate-dates", "certificate-name"]
+# OpenSSL, X509_STORE_CTX_get_error: NOT_YET_VALID, HAS_EXPIRED; HOSTNAME_MISMATCH, EMAIL_MISMATCH, IP_ADDRESS_MISMATCH
+_DATES, _NAMES = frozenset({9, 10}), frozenset({62, 63, 64})
+
+
+def distrust_of(error: ssl.SSLCertVerificationError) -> Distrust:
+    """Why a certificate was refused: its dates, the name that it is for, or else whoever signed it."""
+    if error.verify_code in _DATES:
+        return "certificate-dates"
+    return "certificate-name" if error.verify_code in _NAMES else "certificate"
 
 
 def tls_context(connection: Endpoint) -> ssl.SSLContext:

@@ -21,13 +21,16 @@ from yarl import URL
 
 from connectors.fhir.transport.addresses import AddressGuard, GuardedResolver
 from connectors.fhir.transport.cookies import OriginCookies
+from connectors.fhir.transport.tls import Distrust, distrust_of
 
 READ_BUFFER_BYTES = 1 << 17
 NO_BODY = httpx.ByteStream(b"")  # of a request; httpx copies the headers three times to find out about `content=None`
 
 
 class CertificateError(httpx.ConnectError):
-    """The server's certificate is not trusted, or not for this host."""
+    """The server's certificate is not trusted; `distrust` says why."""
+
+    distrust: Distrust = "certificate"
 
 
 class NameNotFoundError(httpx.ConnectError):
@@ -69,7 +72,11 @@ def _meaning(error: BaseException, request: httpx.Request) -> httpx.TransportErr
     kind = next(to for came, to in _MEANING if isinstance(error, came))
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionResetError):
         kind = HandshakeError  # the port took the connection, then hung up on our ClientHello
-    return kind(type(error).__name__, request=request)
+    found = kind(type(error).__name__, request=request)
+    if isinstance(found, CertificateError) and isinstance(error, aiohttp.ClientConnectorCertificateError):
+        refused = error.certificate_error
+        found.distrust = distrust_of(refused) if isinstance(refused, ssl.SSLCertVerificationError) else "certificate"
+    return found
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

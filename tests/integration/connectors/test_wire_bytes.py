@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from connectors.core.errors import PlanError
-from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientFetchError
+from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientFetchError, UntrustedServerError
+from connectors.fhir.metadata import declared
 from connectors.fhir.transport import client as client_module
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import Endpoint, always, call, client, http, wire
@@ -264,15 +265,15 @@ async def test_neither_log_nor_error_nor_its_causes_hold_a_query_a_token_or_a_bo
     assert "SECRET" not in caplog.text
 
 
-def certificate(folder):
+def certificate(folder, *, days=1, address="127.0.0.1"):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now - timedelta(days=3))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -295,9 +296,36 @@ def server_tls(tmp_path):
 async def test_a_certificate_of_an_unknown_issuer_is_refused_without_a_retry(server_tls):
     context, _, _ = server_tls
     async with wire(always(http()), tls=context) as server, client(server) as ehr:
-        with pytest.raises(TerminalFetchError, match="certificate is not trusted; set ca_bundle"):
+        with pytest.raises(TerminalFetchError, match=r"certificate is not trusted; if .* set ca_bundle"):
             await ehr.send(call())
         assert ehr.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"days": -1}, "has expired, or is not valid yet; check this machine's clock"),
+        ({"address": "127.0.0.2"}, "is for another host; check the host in base_url"),
+    ],
+    ids=["expired", "another host"],
+)
+async def test_a_trusted_certificate_that_is_out_of_date_or_for_another_host_is_not_answered_with_ca_bundle(
+    tmp_path, made, told
+):
+    pem, key = certificate(tmp_path, **made)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem, key)
+    async with wire(always(http()), tls=context) as server, client(Endpoint(server.base_url, ca_bundle=pem)) as ehr:
+        with pytest.raises(UntrustedServerError, match=told) as caught:
+            await ehr.send(call())
+    assert "ca_bundle" not in str(caught.value)
+
+
+async def test_a_server_that_is_not_trusted_is_not_planned_for_by_the_profile_alone(server_tls):
+    context, _, _ = server_tls
+    async with wire(always(http()), tls=context) as server, client(server) as ehr:
+        with pytest.raises(UntrustedServerError, match="GET /metadata: the server's certificate is not trusted"):
+            await declared(ehr, server.base_url)
 
 
 async def test_the_connections_own_ca_bundle_and_client_certificate_are_used(server_tls):

@@ -45,7 +45,7 @@ def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
     for name, reason in {
         "none": r"no such file or directory",
         "empty": r"is empty",
-        "binary": r"is not text",
+        "binary": r"is not text in UTF-8",
         "large": r"more than 1,000,000 bytes",
         ".": r"is a directory",
     }.items():
