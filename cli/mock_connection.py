@@ -20,6 +20,8 @@ from mocks.manners import MANNERS
 from mocks.serving import Served
 
 PRIVATE = 0o600
+# for bulk exports; a vendor's own waits are made for those of minutes and hours
+_EXPORTS_IN_SECONDS = "poll.first_s = 0.5, poll.cap_s = 1"
 
 
 def write_private(path: Path, text: str) -> None:
@@ -74,8 +76,13 @@ class MockConnection:
             lines.append(f"group = {json.dumps(self.group)}")
         if self.cohort is not None:
             lines.append(f"cohort = {json.dumps(f'file:{self.cohort}')}")
+        profile = []
         if self.audience is not None:
-            lines.append(f"profile = {{ login.audience = {json.dumps(self.audience)} }}")
+            profile.append(f"login.audience = {json.dumps(self.audience)}")
+        if self.group is not None:
+            profile.append(_EXPORTS_IN_SECONDS)
+        if profile:
+            lines.append(f"profile = {{ {', '.join(profile)} }}")
         return "\n".join(lines) + "\n"
 
 
