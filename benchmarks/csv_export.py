@@ -1,6 +1,6 @@
 """csv_export measures `chartferry export --format csv`, all built-in views, against a bare COPY out of the rows they read.
 
-The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating. The command's start is subtracted.
+The bare COPY computes nothing, so it is the limit of reading, not of reading and tabulating. The command's start does not count.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import orjson
 from benchmarks.figures import Figure
 from benchmarks.loaded_store import loaded_store
 from benchmarks.workplace import Workplace, copy_in, copy_out, tell
+
+BAR = 0.5  # all views in twice the time of the bare COPY
 
 
 def run(place: Workplace) -> list[Figure]:
@@ -36,7 +38,7 @@ def run(place: Workplace) -> list[Figure]:
     return [
         Figure(
             name="CSV export, all views, the export", value=data.megabytes / took, unit="MB/s", limit=median(limits),
-            limit_name="bare COPY of jsonb out", peak_mb=max(peaks), samples=tuple(seconds),
+            limit_name="bare COPY of jsonb out", bar=BAR, peak_mb=max(peaks), samples=tuple(seconds),
             note=f"of NDJSON read; {size / 1e6:.0f} MB of CSV",
         ),
         Figure(name="CSV export, all views, the export", value=rows / took, unit="rows/s"),

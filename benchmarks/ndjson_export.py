@@ -1,6 +1,6 @@
 """ndjson_export measures `chartferry export --format ndjson` of the whole store against a bare COPY out of the same rows.
 
-The command's start, which does not grow with the data, is measured by an export of patients only, and subtracted for the bar.
+The bar is for the export by itself; the whole command, with its start, is a figure beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.figures import Figure
 from benchmarks.loaded_store import loaded_store
 from benchmarks.workplace import Workplace, copy_in, copy_out, gunzipped_size, tell
 
-BAR = 0.7
+BAR = 0.9
 
 
 def run(place: Workplace) -> list[Figure]:
