@@ -53,7 +53,7 @@ class Masses:
 
 
 async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
-    """Find the new masses. Rows that were doubted before are not new, and count for no mass."""
+    """Find the new masses. Rows that were doubted or not found before are not new, and count for no mass."""
     found = Masses()
     if not await missed_any(conn, own):
         return found

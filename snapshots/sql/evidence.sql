@@ -221,7 +221,8 @@ SELECT EXISTS (SELECT FROM absence WHERE run = %(run)s)
 -- name: groups
 -- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
 -- came: an answer about one of them may bring another, whom a redirect leads to. What was only said to be gone is held against what
--- is stored of the patients whom this run speaks for.
+-- is stored of the patients whom this run speaks for. Rows that were there, or withheld, when they were last asked for are asked for
+-- again, however many they are; that they are gone tonight is news.
 SELECT a.resource_type, a.way, count(*)::int,
     CASE WHEN a.resource_type = 'Patient' THEN (
         SELECT count(*) FROM (
@@ -249,7 +250,8 @@ CROSS JOIN LATERAL (
         AND deleted_at IS NULL AND last_changed_run <> %(run)s OFFSET 0
 ) r
 LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
-    AND e.state <> 'old-tombstone'
+    AND (e.state IN ('doubted', 'not-found')
+        OR e.state IN ('contradicted', 'withheld') AND coalesce(a.said NOT IN ('gone', 'deleted', 'merged', 'not-found'), true))
 WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'merged')) AND e.id IS NULL
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)
 GROUP BY 1, 2
@@ -265,7 +267,8 @@ SELECT m.resource_type, m.patient_id, m.missed, (
 FROM (
     SELECT a.resource_type, a.patient_id, count(*)::int AS missed, bool_and(a.way IS NULL) AS told FROM absence a
     LEFT JOIN evidence e ON e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id AND e.run <> %(run)s
-        AND e.state <> 'old-tombstone'
+        AND (e.state IN ('doubted', 'not-found')
+            OR e.state IN ('contradicted', 'withheld') AND coalesce(a.said NOT IN ('gone', 'deleted', 'merged', 'not-found'), true))
     WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted')) AND a.patient_id IS NOT NULL
         AND a.resource_type <> 'Patient' AND e.id IS NULL
         AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id)

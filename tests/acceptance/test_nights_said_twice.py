@@ -17,10 +17,12 @@ from tests.histories.steps import (
     All410,
     Ask,
     Drop,
+    Hide,
     Join,
     Lie,
     Patients410,
     Site,
+    Withhold,
 )
 
 CHART = (PATIENT, OBSERVATION)
@@ -86,6 +88,23 @@ def test_n8_other_rows_that_vanish_on_a_later_night_are_doubted_anew_while_a_hol
     nights.exports_also()
     nights.happens(Add(CONDITION, "c1", "a1", age_d=300))
     assert nights.end().known.keys() == {"Patient", "Observation", "Condition"}
+
+
+@pytest.mark.parametrize("how", ["in no index", "withheld"])
+def test_rows_that_answered_when_they_were_last_asked_for_count_for_a_mass_like_others(stage: Stage, how: str) -> None:
+    nights = stage.nights(EXPORT)
+    nights.happens(P1, AddMany(OBSERVATION, "a", 40, "p1"))
+    everything = nights.at_ehr
+    nights.sync()
+    lacking = [Withhold(OBSERVATION, f"a{n}") if how == "withheld" else Hide(OBSERVATION, f"a{n}") for n in range(15)]
+    nights.happens(*lacking)
+    answered = nights.sync()
+    state = "withheld" if how == "withheld" else "contradicted"
+    assert answered.evidence == dict.fromkeys(_rows("Observation/a", range(15)), state)
+    lie = nights.sync(faults=(Lie(tuple(_rows("Observation/a", range(30)))),))
+
+    assert (lie.status, lie.holes, lie.live, lie.dead) == ("partial", {"Observation doubted"}, everything, set())
+    assert lie.evidence == dict.fromkeys(_rows("Observation/a", range(30)), "doubted")
 
 
 def test_n15_one_resource_twice_in_an_export_with_other_content_writes_nothing_on_an_unchanged_night(

@@ -57,6 +57,7 @@ class Watch:
     readable: dict[Key, Any]
     whole: frozenset[Key]  # what would be visible were nothing wrong
     doubted: frozenset[Key] = frozenset()  # by an earlier run
+    missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
     touched: bool = False  # the EHR changed while it ran
     run: int = 0
     heard: Heard = field(default_factory=Heard)
@@ -117,6 +118,7 @@ class Oracle:
             readable={key: body for key, body in ehr.readable().items() if key not in self._missed},
             whole=ehr.whole(step.ask, reach, stored),
             doubted=frozenset(self._view.doubted()),
+            missed_before=frozenset(self._view.doubted("doubted", "not-found")),
             heard=ehr.heard,
         )
 
@@ -221,7 +223,7 @@ class Oracle:
         if patients := [key for key in died if key[0] == s.PATIENT and key[1] in alive]:
             return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", some(patients))
         for kind in {kind for kind, _ in died}:
-            number = sum(key[0] == kind for key in died)
+            number = sum(key[0] == kind and key not in watch.missed_before for key in died)
             asked = sum(key[0] == kind and key in watch.whole for key in self._before.live)
             if number >= _MASS and number * 2 >= asked:
                 return Failure(f"c: a mass died in one night ({watch.reach})", f"{kind}: {number} of {asked}")

@@ -127,9 +127,10 @@ class StoreView:
                 dead[kind, id_] = deleted_run
         return Stored(live, dead)
 
-    def doubted(self) -> set[Key]:
-        """Rows that the store names one by one: doubted, contradicted, withheld …"""
-        return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM evidence")}
+    def doubted(self, *states: str) -> set[Key]:
+        """Rows that the store names one by one: doubted, contradicted, withheld …, or in these states only."""
+        named = self._conn.execute("SELECT resource_type, id, state FROM evidence")
+        return {(row[0], row[1]) for row in named if not states or row[2] in states}
 
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
