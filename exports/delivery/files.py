@@ -13,7 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -301,12 +301,14 @@ def _flush(folder: Path) -> None:
 def output_folder(folder: Path) -> Iterator[Path]:
     """Yield the folder of one export; create it if it is missing (mode 0700), and lock it against other exports until the end.
 
-    The kernel holds the lock, so a killed export leaves none; part files that it left are removed here.
+    What was created goes again if nothing is in it then: a refused export leaves no trace. The kernel holds the lock, so a killed
+    export leaves none; part files that it left are removed here.
 
     Raises:
         DestinationError: it is no folder, cannot be written, or another export is writing into it.
     """
     with destination_errors(folder):
+        created = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -326,6 +328,9 @@ def output_folder(folder: Path) -> Iterator[Path]:
         with destination_errors(folder):
             os.fsync(descriptor)  # the renames themselves
     finally:
+        with suppress(OSError):  # something is in it
+            for one in created:
+                one.rmdir()
         os.close(descriptor)
 
 

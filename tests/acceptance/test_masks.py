@@ -35,9 +35,10 @@ def test_who_is_in_no_role_that_sees_it_gets_masks_and_may_break_the_glass_once_
     assert (row["family_name"], row["birth_date"], row["gender"]) == ("***", "", person["gender"])
     said = json.loads((out / "manifest.json").read_bytes())["masked"]
     assert (said["mask"], {"family_name", "birth_date"} <= {*said["columns"]["patient"]}) == ("***", True)
-    for words in (("--publish", "set"), ("--to", "postgresql://nobody@localhost:1/none", "--format", "postgres")):
+    for words in (("--publish", "new/set"), ("--to", "postgresql://nobody@localhost:1/none", "--format", "postgres")):
         refused = site.run("export", *words, "--as", "ben")
         assert (refused.code, "masked for you" in refused.stderr) == (2, True), refused.stderr
+    assert not (site.folder / "new").exists()
     broken = site.run("export", "--out", "out", "--as", "ben", "--break-glass", "unconscious, ward 3")
     assert (broken.code, "BREAK-GLASS: ben is in no role that sees what is encrypted" in broken.stderr) == (0, True)
     assert patients(out) == [person]

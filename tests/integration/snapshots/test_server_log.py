@@ -14,12 +14,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from exports.delivery.destination import LocalFolder
+from exports.plan import ExportRequest
+from exports.run import export
+from exports.safe_harbor.deidentify import SafeHarbor
 from snapshots.errors import StoreError
 from snapshots.inquiry import inquire_store
 from snapshots.record import Batch, Record
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import database, opened_store, url_of
+from tests.integration.exports.charts import table_of
 from tests.integration.snapshots.stored import full_run, record, scope, search, settled
 from tests.passing_postgres import passing_postgres
 
@@ -189,6 +194,23 @@ async def test_a_server_that_logs_everything_gets_no_value_where_the_login_may_s
     said = server.log()
     assert "terminating connection" in said
     assert [value for value in (*VALUES, PATIENT) if value in said] == []
+
+
+async def test_views_of_a_deidentified_export_leave_no_line_in_the_log_of_a_server_that_logs_every_statement(
+    server: Server, tmp_path: Path
+):
+    settings = {**HOSTILE, "log_statement": "all", "log_min_duration_statement": "0"}
+    wanted = ExportRequest(
+        out=LocalFolder(tmp_path), formats=("csv",), views=("patient",), safe_harbor=SafeHarbor(b"k" * 32, 2026)
+    )
+    async with login(server, settings, may_set=ALLOWED) as url, opened_store(url) as store:
+        await full_run(await store.begin_run(scope(types=("Patient",))), [patient(PATIENT)], [UNIT])
+        async with store.snapshot(Selection()) as snapshot:
+            await export(wanted, snapshot)
+    (row,) = table_of(tmp_path / "patient.csv.gz")
+    said = server.log()
+    assert "chartferry.deidentified" in said  # the statement is there
+    assert [value for value in (*VALUES, row["key"]) if value in said] == []
 
 
 async def test_a_usual_server_gets_no_content_of_a_chart_from_a_login_that_may_set_nothing(server: Server):

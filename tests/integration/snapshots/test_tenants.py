@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
@@ -11,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from snapshots.errors import ConnectionBusyError, MigrationError, SchemaCommentError, StoreError
+from snapshots.errors import ConnectionBusyError, MigrationError, SchemaCommentError, StoreError, StoreUnavailableError
 from snapshots.migrate import migrations
 from snapshots.selection import Selection
 from snapshots.store import Store
@@ -57,6 +60,28 @@ def make_as_of_version(url: str, tenant: str, version: int) -> None:
 
 async def migrated(there: Tenants, *names: str) -> list[Migrated]:
     return [one async for one in there.migrate(names)]
+
+
+async def current(url: str) -> list[str]:
+    """The tenants that are migrated, once the server answers again."""
+    while True:
+        with suppress(StoreError):
+            async with open_tenants(url, TESTER) as there:
+                return [one.name for one in await there.existing() if one.is_current]
+
+
+def crash(url: str, condition: str = "pid = pg_backend_pid()") -> bool:
+    """Kill a process of the server, if there is one: it ends all others, and recovers from its log."""
+    with closing(psycopg.connect(url)) as conn:
+        found = conn.execute(f"SELECT pid FROM pg_stat_activity WHERE {condition}").fetchone()  # type: ignore[call-overload]
+        if found is not None:
+            os.kill(found[0], signal.SIGKILL)
+    return found is not None
+
+
+async def crash_when_it_waits(url: str) -> None:
+    while not crash(url, "wait_event_type = 'Lock'"):
+        await anyio.lowlevel.checkpoint()
 
 
 async def lines(store: Store) -> list[bytes]:
@@ -110,6 +135,33 @@ async def test_a_migration_that_is_killed_has_migrated_whole_tenants_and_the_nex
             }
             assert [one.name for one in await migrated(there) if one.changed] == ["b", "c"]
             assert all(one.is_current for one in await there.existing())
+
+
+async def test_a_server_that_crashes_between_and_within_tenants_has_migrated_whole_ones_and_the_next_call_finishes() -> (
+    None
+):
+    names = ["a", "b", "c", "d", "e"]
+    with passing_postgres() as url:
+        for name in names:
+            make_as_of_version(url, name, 30)
+        async with open_tenants(url, TESTER) as there:
+            migrating = there.migrate()
+            assert await anext(migrating) == Migrated("a", changed=True)
+            crash(url)
+            with pytest.raises(StoreUnavailableError):
+                await anext(migrating)
+        assert await current(url) == ["a"]
+        with closing(psycopg.connect(url)) as reader:
+            reader.execute("SELECT FROM tenant_c.rival")  # c's migration waits in the midst of its statements
+            async with open_tenants(url, TESTER) as there, anyio.create_task_group() as group:
+                group.start_soon(crash_when_it_waits, url)
+                with pytest.raises(StoreUnavailableError):
+                    await migrated(there)
+        assert await current(url) == ["a", "b"]
+        async with open_tenants(url, TESTER) as there:
+            assert [one for one in await migrated(there) if one.changed] == [Migrated(n, changed=True) for n in "cde"]
+            assert not any(one.changed or one.error for one in await migrated(there))
+        assert await current(url) == names
 
 
 async def test_a_role_that_has_lost_a_right_has_it_again_after_the_owners_next_command(store_url: str) -> None:

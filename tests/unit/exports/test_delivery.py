@@ -115,6 +115,18 @@ def test_two_exports_into_one_folder_are_told(tmp_path: Path) -> None:
         pass
 
 
+def test_folders_that_were_made_for_an_export_that_writes_nothing_are_gone_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), output_folder(tmp_path / "new" / "set"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    with output_folder(tmp_path / "there" / "set") as folder:
+        (folder / "file").touch()
+    with output_folder(tmp_path / "there" / "other"):
+        pass
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["set"]
+
+
 def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".a.chartferry-part").write_bytes(b"left")
     (tmp_path / ".room.chartferry-part").mkdir()
