@@ -75,13 +75,15 @@ class ViewRows:
             raise odd_criterion(view, self.left_out)
 
 
-def compiled_over(view: LoadedView, snapshot: Snapshot) -> tuple[CompiledView, ...]:
+def compiled_over(view: LoadedView, snapshot: Snapshot, *, documents: bool = False) -> tuple[CompiledView, ...]:
     """Compile a view for each connection of a snapshot: one after the other they are in order, each along the key.
+
+    `documents`: of what has changed it has the rows that a view has which reads documents, even if it reads none.
 
     Raises:
         ViewError: the view is wrong.
     """
-    sources = snapshot.sources(view.resource, documents=view.reads_documents) or (NOTHING,)
+    sources = snapshot.sources(view.resource, documents=documents or view.reads_documents) or (NOTHING,)
     return tuple(
         compile_view(
             view.definition,

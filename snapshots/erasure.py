@@ -66,7 +66,6 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                 await session.conn.execute(_SQL["find_keys"], values)
                 if session.sealer is not None:  # of the last id: what is left of all by then
                     unread = await find_sealed(session.conn, values, session.sealer)
-                await session.conn.execute(_SQL["find_attachments"], values)
                 shared += (await _row(session.conn, "shared", values))[0]
                 types |= set((await _row(session.conn, "types", values))[0])
                 deleted, unread_input = await _deleted(session, values)
@@ -125,12 +124,16 @@ async def _deleted(session: TenantSession, values: Mapping[str, Any]) -> tuple[d
     if session.sealer is not None:
         named, unread = await forget_input(conn, values, session.sealer)
         rows["quarantine"] += named
-    for table in ("unit", "attachment_use", "attachment", "alias"):
-        await delete(table, _SQL[table])
+    await delete("unit", _SQL["unit"])
+    for table in ("attachment_use", "attachment_use_history"):
+        await delete(table, _SQL["attached"])
+    await delete("alias", _SQL["alias"])
     for table in _KEYED:
         await delete(table, _SQL["keyed"])
     for table in _OF_PATIENT:
         await delete(table, _SQL["of_patient"])
+    if any(rows.values()):
+        await delete("attachment", _SQL["attachment"])
     return {table: count for table, count in sorted(rows.items()) if count}, unread
 
 

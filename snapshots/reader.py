@@ -28,7 +28,7 @@ from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
 from snapshots.selection import Selection
 from snapshots.sql import load
-from snapshots.stored_documents import ONCE, PLAIN_BODY, TEXT_PATHS, opened, with_document
+from snapshots.stored_documents import ONCE_BY_KEY, PLAIN_BODY, TEXT_PATHS, opened, with_document
 from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
@@ -41,6 +41,7 @@ class _Read:
     """What somebody has asked for so far, in any session of a snapshot: the audit is told."""
 
     types: set[str] = field(default_factory=set)
+    documents: bool = False
     removed: bool = False
     before: bool = False
 
@@ -312,21 +313,28 @@ class Snapshot:
     def sources(self, resource_type: str, *, documents: bool = False) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key.
 
-        `documents`: bodies have what is stored of their documents, as the extension of `stored_documents`.
+        `documents`: bodies have what is stored of their documents, as the extension of `stored_documents`; and what has changed
+        `since` are also rows of whose documents something has become.
         """
         self._read.types.add(resource_type)
+        self._read.documents |= documents
         return tuple(
             sql.SQL(_SQL["source_of_connection"]).format(
-                body=with_document(sql.Literal(list(self._later))) if documents else PLAIN_BODY,
-                once=ONCE if documents else sql.SQL(""),
+                body=self._body(documents=documents),
+                once=ONCE_BY_KEY if documents else sql.SQL(""),
                 resource_type=sql.Literal(resource_type),
                 name=sql.Literal(one.name),
                 connection=sql.Literal(one.number),
                 rows=self._of.rows(),
-                selected=self._of.selected(),
+                selected=self._of.selected(documents=documents),
             )
             for one in self._sources
         )
+
+    def _body(self, *, documents: bool) -> sql.Composable:
+        if not documents:
+            return PLAIN_BODY
+        return with_document(sql.Literal(list(self._later)) if self._later else None)
 
     def csv(self, *queries: sql.Composable) -> CopyStream:
         """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
@@ -360,7 +368,8 @@ class Snapshot:
     def what_was_read(self) -> WhatWasRead:
         """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
         types = sorted(self._read.types)
-        of = {"types": sql.Literal(types), "rows": self._of.rows(), "selected": self._of.selected()}
+        selected = self._of.selected(documents=self._read.documents)
+        of = {"types": sql.Literal(types), "rows": self._of.rows(), "selected": selected}
         patients: list[sql.Composable] = []
         if types:
             patients += [

@@ -33,7 +33,10 @@ class _Part(NamedTuple):
 
 
 _HISTORY = _Part(
-    ("resource_history", "member_history"), _SQL["replaced_by"], _SQL["count_replaced"], _SQL["delete_replaced"]
+    ("resource_history", "member_history", "attachment_use_history", "attachment"),
+    _SQL["replaced_by"],
+    _SQL["count_replaced"],
+    _SQL["delete_replaced"],
 )
 _QUARANTINE = _Part(("quarantine",), _SQL["quarantined_by"], _SQL["count_quarantine"], _SQL["delete_quarantine"])
 _UNITS = _Part(("unit",), _SQL["asked_by"], _SQL["count_units"], _SQL["delete_units"])

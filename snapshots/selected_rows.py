@@ -13,6 +13,7 @@ from psycopg import sql
 from snapshots.comparison import Side
 from snapshots.selection import Selection
 from snapshots.sql import load
+from snapshots.stored_documents import of_changed
 
 _SQL = load("reader")
 
@@ -39,9 +40,10 @@ class SelectedRows:
             keys = sql.SQL("{} {}").format(keys, moved)
         return self._ended(sql.SQL(_SQL["of_patients"]).format(patients=sql.Literal(list(patients)), keys=keys))
 
-    def selected(self) -> sql.Composable:
-        """Return the condition on these rows."""
-        return self._conditions([*self._of_types(), *self._of_patients(), *self._changed(), *self._keep()])
+    def selected(self, *, documents: bool = False) -> sql.Composable:
+        """Return the condition on these rows; `documents`: one has also changed if what is stored of its documents has."""
+        changed = self._changed(documents=documents)
+        return self._conditions([*self._of_types(), *self._of_patients(), *changed, *self._keep()])
 
     def members(self) -> sql.Composable:
         """Return whose rows they are beside the patient that they are filed under."""
@@ -93,14 +95,16 @@ class SelectedRows:
             for name, criterion in sorted(self.kept.items())
         ]
 
-    def _changed(self) -> list[sql.Composable]:
+    def _changed(self, *, documents: bool) -> list[sql.Composable]:
         if self.before is None:
             return []
         since = sql.Literal(list(self.before))
         if self.selection.patients is None:
-            return [sql.SQL(_SQL["changed"]).format(since=since)]
-        patients = sql.Literal(list(self.selection.patients))
-        return [sql.SQL(_SQL["changed_or_joined"]).format(since=since, patients=patients)]
+            changed = sql.SQL(_SQL["changed"]).format(since=since)
+        else:
+            patients = sql.Literal(list(self.selection.patients))
+            changed = sql.SQL(_SQL["changed_or_joined"]).format(since=since, patients=patients)
+        return [of_changed(changed, since) if documents else changed]
 
     def _of_patients(self) -> list[sql.Composable]:
         """Return the condition that `rows` leaves open: whose a row was before a later run wrote it."""

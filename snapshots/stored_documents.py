@@ -20,15 +20,22 @@ TABLE, TEXT = "attachment", "text"
 TEXT_PATHS = frozenset(f"{name}.extension.extension.valueString" for name in ("DocumentReference", "DiagnosticReport"))
 PLAIN_BODY = sql.SQL("r.body")
 _SQL = load("stored_documents")
-ONCE = sql.SQL(_SQL["once"])
+ONCE, ONCE_BY_KEY = sql.SQL(_SQL["once"]), sql.SQL(_SQL["once_by_key"])
 
 
-def with_document(later: sql.Composable) -> sql.Composable:
+def with_document(later: sql.Composable | None) -> sql.Composable:
     """Return the body of a row `r` of `resource` with the extension, if the row has a document attached.
 
-    `later`: an array of the runs that are left out. Of several documents the first with a text is told, otherwise the first.
+    `later`: an array of the runs that are left out; None: none is. Of several documents the first with a text is told, otherwise
+    the first.
     """
-    return sql.SQL(_SQL["with_document"]).format(url=sql.Literal(STORED_DOCUMENT), later=later)
+    uses = sql.SQL(_SQL["uses"]) if later is None else sql.SQL(_SQL["uses_ended"]).format(open=later)
+    return sql.SQL(_SQL["with_document"]).format(url=sql.Literal(STORED_DOCUMENT), uses=uses)
+
+
+def of_changed(changed: sql.Composable, since: sql.Composable) -> sql.Composable:
+    """Return the condition that a row `r` has `changed`, or what is stored of its documents has, in the runs of an array."""
+    return sql.SQL(_SQL["of_changed"]).format(changed=changed, since=since)
 
 
 def opened(token: bytes, resource_type: str, sealer: Sealer) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -102,7 +102,9 @@ async def load_warehouse(
             "others take the tables of a warehouse for whole, and what the store encrypts is masked for you: let somebody in a "
             "role that sees it load them, or lift the mask this once (--break-glass)"
         )
-    tables = [_table(view, snapshot) for view in _views(request)]
+    views = _views(request)
+    reading = {view.resource for view in views if view.reads_documents}
+    tables = [_table(view, snapshot, documents=view.resource in reading) for view in views]
     _check(tables, changes=snapshot.changed_since is not None)
     request.into.check({one.view.name: one.columns for one in tables})
     notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
@@ -116,7 +118,7 @@ async def load_warehouse(
         for one in todo:
             _check_standing(one, standing[one.view.name], request, snapshot, target)
         if snapshot.changed_since is not None:
-            await _note_changes(todo, target, snapshot)
+            await _note_changes(todo, reading, target, snapshot)
         done = {one.view.name: await work.load(one, standing[one.view.name]) for one in todo}
         await snapshot.end()
     loaded = (done.get(one.view.name, LoadedTable(one.view.name, 0, 0)) for one in tables)
@@ -132,8 +134,9 @@ def _views(request: WarehouseRequest) -> list[LoadedView]:
     return sorted(chosen, key=lambda view: view.name)
 
 
-def _table(view: LoadedView, snapshot: Snapshot) -> _Table:
-    compiled = compiled_over(view, snapshot)
+def _table(view: LoadedView, snapshot: Snapshot, *, documents: bool) -> _Table:
+    # changes are noted by type: what a view that reads documents has of them, each view of the type has
+    compiled = compiled_over(view, snapshot, documents=documents and snapshot.changed_since is not None)
     columns = table_columns(compiled[0].columns, view.definition)
     # by what the view's columns say that they are, whatever they are called; within `forEach` a path stands on something else
     outer = [
@@ -199,10 +202,16 @@ def _retyped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [name for name, type_ in now.items() if before.get(name, type_) != type_]
 
 
-async def _note_changes(tables: Sequence[_Table], target: OpenWarehouse, snapshot: Snapshot) -> None:
-    """Tell the target which resources have changed or are gone: also one that a view shows no more has to leave its table."""
+async def _note_changes(
+    tables: Sequence[_Table], reading: Collection[str], target: OpenWarehouse, snapshot: Snapshot
+) -> None:
+    """Tell the target which resources have changed or are gone: also one that a view shows no more has to leave its table.
+
+    `reading`: the types of which a view reads documents.
+    """
     for type_ in sorted({one.view.resource for one in tables}):
-        keys = [SQL("SELECT connection, id FROM {} AS r").format(source) for source in snapshot.sources(type_)]
+        sources = snapshot.sources(type_, documents=type_ in reading)
+        keys = [SQL("SELECT connection, id FROM {} AS r").format(source) for source in sources]
         if keys:
             await target.note_keys(type_, aiter(snapshot.csv(*keys)))
     await target.note_removed(snapshot.removed(), snapshot.connections)

@@ -2,10 +2,11 @@
 -- Note where documents are attached to resources of a batch, and give, by position, those whose resource has another content than
 -- before. Only what is stored counts: a content that was stale, or a rival, has another hash (so has, of those `merged`, one whose
 -- JSON is the same). What stood there before with the same content, and was got or could not be, stays as it is and writes nothing.
+-- What became of the documents of a former content is history.
 WITH judged AS MATERIALIZED (
     SELECT g.*, r.patient_id, r.last_changed_run AS version, before.version AS former,
         g.merged AND r.content_hash = g.content_hash OR before.version IS DISTINCT FROM r.last_changed_run AS is_new,
-        before.state
+        before.state, before.outcome, before.outcome_run, before.sha256, before.content_type AS former_type
     FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(merged)s::boolean[], %(places)s, %(content_types)s, %(urls)s, %(inline)s::boolean[],
             %(sizes)s::bigint[], %(claimed)s) WITH ORDINALITY
         AS g (resource_type, id, content_hash, merged, place, content_type, url, inline, claimed_size, claimed_hash, n)
@@ -14,25 +15,33 @@ WITH judged AS MATERIALIZED (
         WHERE resource_type = g.resource_type AND connection = %(connection)s AND id = g.id AND deleted_at IS NULL OFFSET 0
     ) r
     LEFT JOIN LATERAL (
-        SELECT version, state FROM attachment_use
+        SELECT version, state, outcome, outcome_run, sha256, content_type FROM attachment_use
         WHERE connection = %(connection)s AND resource_type = g.resource_type AND resource_id = g.id AND place = g.place OFFSET 0
     ) before ON true
     WHERE g.merged OR r.content_hash = g.content_hash
+), replaced AS (
+    INSERT INTO attachment_use_history (connection, resource_type, resource_id, place, content_type, version, outcome, sha256,
+        outcome_run, to_run)
+    SELECT %(connection)s, resource_type, id, place, former_type, former, outcome, sha256, outcome_run, %(run)s
+    FROM judged WHERE is_new AND outcome_run <> %(run)s
+    ON CONFLICT DO NOTHING
 ), written AS (
     INSERT INTO attachment_use AS u (connection, resource_type, resource_id, place, patient_id, content_type, url, inline,
-        claimed_size, claimed_hash, version, run)
+        claimed_size, claimed_hash, version, run, outcome_run)
     SELECT %(connection)s, resource_type, id, place, patient_id, content_type, url, inline, claimed_size, claimed_hash, version,
-        %(run)s
+        %(run)s, %(run)s
     FROM judged WHERE is_new OR state NOT IN ('stored', 'missing', 'restricted')
     ON CONFLICT (connection, resource_type, resource_id, place) DO UPDATE SET state = 'wanted', patient_id = excluded.patient_id,
         content_type = excluded.content_type, url = excluded.url, inline = excluded.inline, claimed_size = excluded.claimed_size,
-        claimed_hash = excluded.claimed_hash, version = excluded.version, run = excluded.run, note = NULL
+        claimed_hash = excluded.claimed_hash, version = excluded.version, run = excluded.run, note = NULL,
+        outcome = CASE WHEN u.version = excluded.version AND u.version <> excluded.run THEN u.outcome ELSE 'wanted' END,
+        outcome_run = CASE WHEN u.version = excluded.version AND u.version <> excluded.run THEN u.outcome_run ELSE excluded.run END
 )
 SELECT array_agg(n) FROM judged WHERE is_new AND former IS NOT NULL
 
 -- name: detach
--- Forget places that the new content of these resources no longer has; -1 stands for none.
-DELETE FROM attachment_use WHERE ctid = ANY (ARRAY(
+-- Take away places that the new content of these resources no longer has; -1 stands for none. They are history.
+WITH gone AS (DELETE FROM attachment_use WHERE ctid = ANY (ARRAY(
     SELECT u.at FROM (
         SELECT resource_type, id, array_agg(place) AS places
         FROM unnest(%(types)s, %(ids)s, %(places)s) AS g (resource_type, id, place) GROUP BY 1, 2
@@ -42,7 +51,11 @@ DELETE FROM attachment_use WHERE ctid = ANY (ARRAY(
         WHERE connection = %(connection)s AND resource_type = kept.resource_type AND resource_id = kept.id
             AND place <> ALL(kept.places) OFFSET 0
     ) u
-))
+)) RETURNING *)
+INSERT INTO attachment_use_history (connection, resource_type, resource_id, place, content_type, version, outcome, sha256, outcome_run, to_run)
+SELECT connection, resource_type, resource_id, place, content_type, version, outcome, sha256, outcome_run, %(run)s FROM gone
+WHERE outcome_run <> %(run)s
+ON CONFLICT DO NOTHING
 
 -- name: due
 -- What to get by its URL, or to decide on: wanted by this run (a sync also takes what earlier ones left over), not asked by it yet;
@@ -88,11 +101,26 @@ INSERT INTO attachment (sha256, size, content_type, content, text, unread)
 SELECT * FROM unnest(%(digests)s, %(sizes)s::bigint[], %(content_types)s, %(contents)s, %(texts)s, %(unread)s) ON CONFLICT DO NOTHING
 
 -- name: attach
--- Note what became of attachments.
-UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz
-FROM unnest(%(types)s, %(ids)s, %(places)s, %(states)s, %(notes)s, %(digests)s)
-    AS d (resource_type, resource_id, place, state, note, sha256)
-WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
+-- Note what became of attachments. What had become of them before is history, if it was something else.
+WITH d AS (
+    SELECT * FROM unnest(%(types)s, %(ids)s, %(places)s, %(states)s, %(notes)s, %(digests)s)
+        AS d (resource_type, resource_id, place, state, note, sha256)
+), replaced AS (
+    INSERT INTO attachment_use_history (connection, resource_type, resource_id, place, content_type, version, outcome, sha256,
+        outcome_run, to_run)
+    SELECT %(connection)s, u.resource_type, u.resource_id, u.place, u.content_type, u.version, u.outcome, u.sha256, u.outcome_run,
+        %(run)s
+    FROM d CROSS JOIN LATERAL (
+        SELECT * FROM attachment_use
+        WHERE connection = %(connection)s AND resource_type = d.resource_type AND resource_id = d.resource_id AND place = d.place OFFSET 0
+    ) u
+    WHERE u.outcome_run <> %(run)s AND (u.outcome, u.sha256) IS DISTINCT FROM (d.state, coalesce(d.sha256, u.sha256))
+    ON CONFLICT DO NOTHING
+)
+UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha256 = coalesce(d.sha256, u.sha256), checked_at = %(at)s::timestamptz,
+    outcome = d.state, outcome_run = CASE WHEN (u.outcome, u.sha256) IS DISTINCT FROM (d.state, coalesce(d.sha256, u.sha256)) THEN %(run)s
+        ELSE u.outcome_run END
+FROM d WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
 
 -- name: outcome
 -- How what this run wanted, or got of what earlier ones left over, stands; and of what was stored how much has no text.

@@ -70,7 +70,8 @@ INSERT INTO attachment (sha256, size, content_type, content, text, unread, store
 SELECT %(digest)s, size, content_type, %(content)s, %(text)s, unread, stored_at FROM attachment WHERE sha256 = %(former)s
 
 -- name: move_uses
--- Where it is attached.
+-- Where it is attached, or was.
+WITH former AS (UPDATE attachment_use_history SET sha256 = %(digest)s WHERE sha256 = %(former)s)
 UPDATE attachment_use SET sha256 = %(digest)s WHERE sha256 = %(former)s
 
 -- name: forget_document
@@ -83,4 +84,4 @@ TRUNCATE patient_token, patient_index
 
 -- name: forget_samples
 -- The planner's samples of what the columns had are values too.
-ANALYZE resource, resource_history, rival, version_by_way, quarantine, attachment, attachment_use, patient_token, patient_index
+ANALYZE resource, resource_history, rival, version_by_way, quarantine, attachment, attachment_use, attachment_use_history, patient_token, patient_index

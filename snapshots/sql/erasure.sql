@@ -12,7 +12,7 @@ SELECT id FROM who GROUP BY id ORDER BY min(depth), id
 
 -- name: forget_found
 -- Make room for what is found of another id.
-DROP TABLE erased_key, erased_content
+DROP TABLE erased_key
 
 -- name: find_keys
 -- Every resource that is, or was, the patient's or says who that is: filed under the patient, of the patient's compartment, or with a
@@ -63,16 +63,6 @@ WHERE r.deleted_at IS NULL AND (r.patient_id <> %(patient)s OR EXISTS (
 -- Their types.
 SELECT array_agg(DISTINCT resource_type ORDER BY resource_type) FROM erased_key
 
--- name: find_attachments
--- What is attached to them, and to nothing else.
-CREATE TEMPORARY TABLE erased_content ON COMMIT DROP AS
-SELECT DISTINCT u.sha256 FROM attachment_use u JOIN erased_key k ON u.connection = %(connection)s AND u.resource_type = k.resource_type
-    AND u.resource_id = k.id
-WHERE u.sha256 IS NOT NULL
-EXCEPT SELECT u.sha256 FROM attachment_use u WHERE u.sha256 IS NOT NULL AND NOT (u.connection = %(connection)s AND EXISTS (
-    SELECT FROM erased_key k WHERE k.resource_type = u.resource_type AND k.id = u.resource_id
-))
-
 -- name: quarantine
 -- Lines that the patient's units brought, or that name the patient. Escaped, bytes of any encoding are text.
 DELETE FROM quarantine q USING run WHERE run.id = q.run AND run.connection = %(connection)s AND (
@@ -87,14 +77,15 @@ DELETE FROM unit u USING run WHERE run.id = u.run AND run.connection = %(connect
     OR EXISTS (SELECT FROM erased_key k WHERE k.resource_type = u.resource_type AND k.id = ANY(u.ids))
 )
 
--- name: attachment_use
--- Where something was attached.
-DELETE FROM attachment_use u USING erased_key k
+-- name: attached
+-- Where something is attached, or was.
+DELETE FROM {table} u USING erased_key k
 WHERE u.connection = %(connection)s AND u.resource_type = k.resource_type AND u.resource_id = k.id
 
 -- name: attachment
--- Documents that nothing else has attached.
-DELETE FROM attachment a USING erased_content e WHERE a.sha256 = e.sha256
+-- Documents that are attached nowhere any more, or were so before: whose those were, nobody knows.
+DELETE FROM attachment a WHERE NOT EXISTS (SELECT FROM attachment_use u WHERE u.sha256 = a.sha256)
+    AND NOT EXISTS (SELECT FROM attachment_use_history h WHERE h.sha256 = a.sha256)
 
 -- name: keyed
 -- Rows of a table that has resources by type and id.

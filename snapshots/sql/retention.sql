@@ -2,7 +2,8 @@
 -- Of each connection, the newest run that had ended by a moment and has replaced anything: what it replaced is deleted.
 SELECT c.id, c.name, max(run.id) FROM connection c JOIN run ON run.connection = c.id
 WHERE run.finished_at <= %(before)s AND run.id > coalesce(c.history_from, 0)
-    AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id))
+    AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id)
+        OR EXISTS (SELECT FROM attachment_use_history a WHERE a.to_run = run.id))
 GROUP BY c.id ORDER BY c.name
 
 -- name: keep_from
@@ -13,18 +14,30 @@ UPDATE connection SET history_from = %(run)s WHERE id = %(connection)s AND coale
 -- Runs of which what they have replaced is needed no more: as the history is kept now, or would be by a moment.
 SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
 WHERE (run.id <= c.history_from OR run.finished_at <= %(before)s)
-    AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id))
+    AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id)
+        OR EXISTS (SELECT FROM attachment_use_history a WHERE a.to_run = run.id))
 ORDER BY run.id
 
 -- name: count_replaced
 -- How many rows a run has replaced.
-SELECT (SELECT count(*) FROM resource_history WHERE to_run = %(run)s), (SELECT count(*) FROM member_history WHERE to_run = %(run)s)
+SELECT (SELECT count(*) FROM resource_history WHERE to_run = %(run)s), (SELECT count(*) FROM member_history WHERE to_run = %(run)s),
+    (SELECT count(*) FROM attachment_use_history WHERE to_run = %(run)s),
+    (SELECT count(DISTINCT h.sha256) FROM attachment_use_history h WHERE h.to_run = %(run)s AND h.sha256 IS NOT NULL
+        AND NOT EXISTS (SELECT FROM attachment_use u WHERE u.sha256 = h.sha256)
+        AND NOT EXISTS (SELECT FROM attachment_use_history o WHERE o.sha256 = h.sha256 AND o.to_run <> %(run)s))
 
 -- name: delete_replaced
--- What a run has replaced.
+-- What a run has replaced, and documents that are attached nowhere any more.
 WITH rows AS (DELETE FROM resource_history WHERE to_run = %(run)s RETURNING 1),
-    members AS (DELETE FROM member_history WHERE to_run = %(run)s RETURNING 1)
-SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM members)
+    members AS (DELETE FROM member_history WHERE to_run = %(run)s RETURNING 1),
+    uses AS (DELETE FROM attachment_use_history WHERE to_run = %(run)s RETURNING sha256),
+    documents AS (
+        DELETE FROM attachment a USING (SELECT DISTINCT sha256 FROM uses) d WHERE a.sha256 = d.sha256
+            AND NOT EXISTS (SELECT FROM attachment_use u WHERE u.sha256 = a.sha256)
+            AND NOT EXISTS (SELECT FROM attachment_use_history o WHERE o.sha256 = a.sha256 AND o.to_run <> %(run)s)
+        RETURNING 1
+    )
+SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM members), (SELECT count(*) FROM uses), (SELECT count(*) FROM documents)
 
 -- name: quarantined_by
 -- Runs that had ended by a moment and have input in quarantine.

@@ -47,6 +47,7 @@ _EMPTIED = (
     "alias",
     "referenced",
     "attachment_use",
+    "attachment_use_history",
     "attachment",
     "evidence",
     "listed",

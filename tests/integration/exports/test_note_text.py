@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pyarrow.parquet
 import pytest
 
@@ -20,6 +24,8 @@ from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
 from exports.run import export
 from exports.typed_rows import typed_rows
+from exports.warehouse.load import WarehouseRequest, load_warehouse
+from exports.warehouse.target import PostgresSchema
 from snapshots.actor import Actor
 from snapshots.record import Batch
 from snapshots.referred import Document
@@ -28,15 +34,23 @@ from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.sql_views import rows_of
 from snapshots.store import Store
-from tests.fix_store import opened_store
+from tests.fix_store import database, opened_store
 from tests.integration.exports.charts import lines_of, record, table_of, view_file
 from tests.integration.snapshots.stored import execute, rows
 
 pytestmark = pytest.mark.anyio
 
+_numbers = itertools.count(1)
 KEYS = Keyring(current="k1", keys={"k1": b"1" * 32})
+SCOPE = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
 NOTE = ("note_text", "note_status", "note_content_type")
 QUOTED = '"Sore throat", she said.\nNo fever; 38.5 °C on Monday, \\N'
+
+
+@pytest.fixture
+def warehouse(store_server: str) -> Iterator[str]:
+    with database(store_server, f"cf_{os.getpid()}_notes_{next(_numbers)}") as url:
+        yield url
 
 
 @pytest.fixture(params=["plain", "encrypted"])
@@ -63,8 +77,7 @@ def gone(id_: str, state: str, place: int = 0) -> Document:
 
 async def night(store: Store, *notes: dict[str, Any], documents: tuple[Document, ...] = ()) -> int:
     """A run that brings notes, and then their documents; its number."""
-    scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
-    async with await store.begin_run(scope) as run:
+    async with await store.begin_run(SCOPE) as run:
         await run.write(Batch(records=with_attached([record(one) for one in notes])))
         await run.write(Batch(documents=documents))
         return (await run.finish(watermark=None, requests=1, retries=0)).id
@@ -143,12 +156,30 @@ async def test_a_text_belongs_to_the_version_that_has_it_attached(any_store: Sto
     assert notes_in(await exported(any_store, tmp_path)) == {"a": ("", "wanted", "text/plain")}
     await night(any_store, documents=(read("a", "second"),))
     assert notes_in(await exported(any_store, tmp_path)) == {"a": ("second", "stored", "text/html")}
+    async with await any_store.begin_run(
+        SCOPE
+    ) as run:  # which does not ask what is attached, as without attachments.fetch
+        await run.write(Batch(records=[record(note("a", "text/plain", status="entered-in-error"))]))
+        await run.finish(watermark=None, requests=1, retries=0)
+    assert notes_in(await exported(any_store, tmp_path)) == {"a": ("", "", "")}
+
+
+async def test_a_store_that_is_encrypted_in_place_keeps_the_texts_of_each_moment(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url) as store:
+        first = await night(store, note("a", "text/plain"), documents=(read("a", QUOTED),))
+        await night(store, note("a", "text/plain", status="superseded"), documents=(read("a", "second"),))
+    async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
+        await store.rotate()
+    async with opened_store(store_url, keyring=KEYS) as store:
+        assert notes_in(await exported(store, tmp_path))["a"][0] == "second"
+        assert notes_in(await exported(store, tmp_path, as_of=first))["a"][0] == QUOTED
 
 
 async def test_an_export_is_given_nothing_of_a_run_that_has_not_ended(any_store: Store, tmp_path: Path) -> None:
     await night(any_store, note("a", "text/plain"))
-    scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
-    async with await any_store.begin_run(scope) as run:
+    async with await any_store.begin_run(SCOPE) as run:
         await run.write(Batch(documents=(read("a", "early"),)))
         assert notes_in(await exported(any_store, tmp_path))["a"][0] == ""
 
@@ -196,3 +227,88 @@ async def test_a_text_that_was_altered_in_the_store_ends_the_export(store_url: s
         execute(store_url, "UPDATE attachment SET text = regexp_replace(text, '.{3}~$', 'abc~')")
         with pytest.raises(Exception, match="altered"):
             await exported(store, tmp_path)
+
+
+async def test_a_note_is_read_at_each_moment_as_it_was_and_what_stays_so_writes_no_history(
+    any_store: Store, store_url: str, tmp_path: Path
+) -> None:
+    amended = note("a", "text/plain", status="superseded")
+    five = (note("a", "text/plain"), note("b", "image/png", "text/html"), *(note(id_, "text/plain") for id_ in "cde"))
+    outcomes = (
+        read("a", "first"),
+        read("b", None, content_type="image/png"),
+        read("b", "in html", 1),
+        gone("c", "missing"),
+        gone("d", "too-large"),
+        gone("e", "empty"),
+    )
+    nights = [
+        (five, outcomes),
+        ((), (read("c", "came later"),)),
+        ((amended, note("b", "image/png"), note("d", "text/plain")), (gone("d", "too-large"),)),
+        ((amended,), (read("a", "second"), read("b", None, content_type="image/png"))),
+        ((note("c"), *five[3:]), (gone("d", "too-large"), gone("e", "empty"))),
+    ]
+    seen = {}
+    for notes, documents in nights:
+        run = await night(any_store, *notes, documents=documents)
+        seen[run] = (await exported(any_store, tmp_path / f"{run}") / "document_reference.csv.gz").read_bytes()
+    await night(any_store, documents=(gone("a", "restricted"),))
+    first = min(seen)
+    for run, content in seen.items():
+        out = await exported(any_store, tmp_path / f"as of {run}", as_of=run)
+        assert (out / "document_reference.csv.gz").read_bytes() == content, notes_in(out)
+    assert len(set(seen.values())) == len(nights)
+    history = rows(store_url, "SELECT resource_id, place, outcome, to_run FROM attachment_use_history ORDER BY 4, 1, 2")
+    assert [(*one, run - first + 1) for *one, run in history] == [
+        ("c", 0, "missing", 2),
+        ("a", 0, "stored", 3),
+        ("b", 0, "stored", 3),
+        ("b", 1, "stored", 3),
+        ("a", 0, "wanted", 4),
+        ("b", 0, "wanted", 4),
+        ("c", 0, "stored", 5),
+        ("a", 0, "stored", 6),
+    ]
+
+
+@pytest.mark.parametrize("patients", [None, ("p1", "p2")])
+async def test_a_note_whose_text_came_later_has_changed_since_and_its_patient_is_audited(
+    store: Store, store_url: str, tmp_path: Path, patients: tuple[str, ...] | None
+) -> None:
+    of_another = note("b", "text/plain", subject={"reference": "Patient/p2"})
+    first = await night(store, note("a", "text/plain"), of_another, documents=(read("a", "x"), gone("b", "missing")))
+    second = await night(store, documents=(read("b", "late"),))
+    changed = await exported(store, tmp_path / "changed", changed_since=first, patients=patients)
+    assert notes_in(changed) == {"b": ("late", "stored", "text/html")}
+    assert rows(store_url, "SELECT patient_id FROM audit_patient") == [("p2",)]
+    assert notes_in(await exported(store, tmp_path / "no more", changed_since=second, patients=patients)) == {}
+
+
+async def test_a_warehouse_that_follows_changes_gets_a_text_that_came_later_and_loses_no_row_of_other_views(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    keys = [{"name": "connection", "path": "%connection"}, {"name": "key", "path": "getResourceKey()"}]
+    other = view_file(tmp_path, "other", *keys, resource="DocumentReference")
+    into = PostgresSchema(warehouse, "charts")
+    request = WarehouseRequest(into=into, views=("document_reference", other))
+    first = await night(store, note("a", "text/plain"), note("b", "text/plain"), documents=(read("a", "x"),))
+    async with store.snapshot(Selection()) as snapshot:
+        await load_warehouse(request, snapshot)
+    await night(store, documents=(read("b", "late"),))
+    async with store.snapshot(Selection(changed_since=first)) as snapshot:
+        await load_warehouse(request, snapshot)
+    with psycopg.connect(warehouse) as conn:
+        found = conn.execute("SELECT key, note_text FROM charts.document_reference ORDER BY key").fetchall()
+        assert found == [("a", "x"), ("b", "late")]
+        assert conn.execute("SELECT key FROM charts.other ORDER BY key").fetchall() == [("a",), ("b",)]
+
+
+async def test_a_pruned_history_takes_along_the_documents_that_are_attached_nowhere_any_more(
+    store: Store, store_url: str
+) -> None:
+    await night(store, note("a", "text/plain"), note("b", "text/plain"), documents=(read("a", "x"), read("b", "y")))
+    await night(store, note("a", "text/plain", status="superseded"), documents=(read("a", "z"),))
+    done = await store.prune(history=datetime.now(UTC))
+    assert done.rows == {"attachment": 1, "attachment_use_history": 1, "resource_history": 1}
+    assert rows(store_url, "SELECT text FROM attachment ORDER BY 1") == [("y",), ("z",)]

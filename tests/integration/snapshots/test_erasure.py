@@ -79,10 +79,16 @@ INSERT INTO deferral VALUES (1, 'Goal', 'WHO', 'paused', now());
 INSERT INTO alias VALUES (1, 'former-of-WHO', 'WHO', true, 1, 1);
 INSERT INTO referenced (connection, resource_type, id, patient_id, run, depth) VALUES (1, 'Goal', 'of-WHO', 'WHO', 1, 1);
 INSERT INTO attachment (sha256, size, content_type, content, text)
-VALUES ('WHO', 1, 'text/plain', 'WHO', 'WHO'), ('S', 1, 'a/b', 'x', 'x');
-INSERT INTO attachment_use (connection, resource_type, resource_id, place, patient_id, inline, version, run, state, sha256) VALUES
-    (1, 'Observation', 'a', 0, 'WHO', true, 1, 1, 'stored', 'WHO'), (1, 'Observation', 'a', 1, 'WHO', true, 1, 1, 'stored', 'S'),
-    (1, 'Observation', 'b', 0, 'OTHER', true, 1, 1, 'stored', 'S');
+VALUES ('WHO', 1, 'a/b', 'WHO', 'WHO'),
+    ('old WHO', 1, 'a/b', 'WHO', 'WHO'), ('lost', 1, 'a/b', 'WHO', 'WHO'), ('S', 1, 'a/b', 'x', 'x');
+INSERT INTO attachment_use (connection, resource_type, resource_id, place, patient_id, inline, version, run, state, sha256,
+    outcome_run)
+VALUES
+    (1, 'Observation', 'a', 0, 'WHO', true, 1, 1, 'stored', 'WHO', 1),
+    (1, 'Observation', 'a', 1, 'WHO', true, 1, 1, 'stored', 'S', 1),
+    (1, 'Observation', 'b', 0, 'OTHER', true, 1, 1, 'stored', 'S', 1);
+INSERT INTO attachment_use_history (connection, resource_type, resource_id, place, version, outcome, sha256, outcome_run, to_run)
+VALUES (1, 'Observation', 'a', 0, 1, 'stored', 'old WHO', 1, 2), (1, 'Observation', 'a', 1, 1, 'stored', 'S', 1, 2);
 INSERT INTO evidence (connection, resource_type, id, state, run) VALUES (1, 'Observation', 'a', 'doubted', 1);
 """
 
@@ -118,7 +124,7 @@ async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gon
     assert rows(store_url, "SELECT resource_id FROM attachment_use") == [("b",)]
     assert erased.shared == 2  # one that names both, and one that is the other's by now
     assert erased.rows["resource"] == 5
-    assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (5, 1, 1)
+    assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (5, 3, 1)
     event = rows(store_url, "SELECT action, erased, types FROM audit_event")
     assert event == [("erase", dict(erased.rows), ["Group", "Observation", "Patient"])]
     assert rows(store_url, "SELECT patient_id FROM audit_patient") == [(WHO,)]
