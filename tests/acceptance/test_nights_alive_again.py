@@ -17,6 +17,7 @@ from tests.histories.steps import (
     DropPatient,
     Join,
     Merge,
+    NoExport,
     Restore,
     Site,
     Unmerge,
@@ -55,6 +56,36 @@ def test_n9_who_is_merged_and_unmerged_again_comes_back_where_the_store_is_the_c
     assert nights.state()["alias"] == [NOT_MERGED]
     assert nights.body("Observation/o1")["subject"] == {"reference": "Patient/p1"}
     assert nights.sync().counts == (0, 0, 5, 0)
+    nights.end()
+
+
+@pytest.mark.parametrize("since", ["auto", "none"])
+def test_who_is_a_patient_again_is_a_hole_of_an_export_that_names_others_in_his_place(stage: Stage, since: str) -> None:
+    # no Patients are exported: nothing but his own read tells of him
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", (OBSERVATION,)), levels=("patient",)))
+    nights.happens(P1, P2, O1, Q1)
+    nights.sync()
+    nights.happens(Merge("p1", "p2", "redirect"))
+    nights.sync(since="none")
+    assert nights.state()["alias"] == [("p1", "p2", True)]
+    nights.happens(Unmerge("p1"), Add(OBSERVATION, "o3", "p1"))
+    apart = nights.sync(since=since)
+    assert (apart.status, apart.holes) == ("partial", {"Patient cohort failed"})
+    assert nights.state()["alias"] == [NOT_MERGED]
+    again = nights.sync()
+    assert (again.status, again.live) == ("complete", nights.at_ehr - {"Patient/p2"})
+
+
+def test_a_merge_that_a_failed_run_met_ends_when_the_patient_can_be_read_again(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk"), levels=("patient",)))
+    nights.happens(P1, P2)
+    nights.sync()
+    nights.happens(Merge("p1", "p2", "redirect"))
+    assert nights.sync(faults=(NoExport(),)).status == "failed"
+    nights.happens(Unmerge("p1"))
+    apart = nights.sync()
+    assert (apart.status, apart.holes, apart.live) == ("partial", {"Patient cohort failed"}, nights.at_ehr)
+    assert nights.state()["alias"] == [NOT_MERGED]
     nights.end()
 
 

@@ -58,6 +58,7 @@ class Watch:
     whole: frozenset[Key]  # what would be visible were nothing wrong
     doubted: frozenset[Key] = frozenset()  # by an earlier run
     missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
+    formers: frozenset[str] = frozenset()  # patients who were merged, as far as the store knew
     touched: bool = False  # the EHR changed while it ran
     run: int = 0
     heard: Heard = field(default_factory=Heard)
@@ -119,6 +120,7 @@ class Oracle:
             whole=ehr.whole(step.ask, reach, stored),
             doubted=frozenset(self._view.doubted()),
             missed_before=frozenset(self._view.doubted("doubted", "not-found")),
+            formers=frozenset(self._view.formers()),
             heard=ehr.heard,
         )
 
@@ -239,17 +241,19 @@ class Oracle:
         how = f"{'full' if watch.full else 'news'}, {watch.reach}, exit {0 if green else 3}"
         holes = set() if sound else {hole.resource_type for hole in report.holes}
         for kind, keys in self._wrong(watch, report, after).items():
-            bare = [key for key in keys if not {key[0], "*"} & holes and not self._reached_through(key, holes)]
+            bare = [key for key in keys if not {key[0], "*"} & holes and not self._reached_through(key, holes, watch)]
             if bare:
                 return Failure(f"{clause}: a visible row is {kind} ({how})", some(bare))
         return self._green(watch, report, after, f"{clause} {how}") if green else None
 
-    def _reached_through(self, key: Key, holes: set[str]) -> bool:
-        """Whether the row's patient was to be met through a former id alone, whose read is a named hole: nobody knew of him."""
-        survivor = self._ehr.rows[key].patient
-        return (
-            s.PATIENT in holes and survivor in self._ehr.led.values() and (s.PATIENT, survivor) not in self._before.live
-        )
+    def _reached_through(self, key: Key, holes: set[str], watch: Watch) -> bool:
+        """Whether the row's patient was to be met through a read alone, which is a named hole.
+
+        Through a former id's, since nobody knew of him; or through his own, since he was merged, and an export named another.
+        """
+        patient = self._ehr.rows[key].patient
+        unknown = patient in self._ehr.led.values() and (s.PATIENT, patient) not in self._before.live
+        return s.PATIENT in holes and (unknown or patient in watch.formers)
 
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         failure = self._silence(watch, report)
@@ -379,11 +383,16 @@ class Oracle:
         return [key for key in live if key not in visible]
 
     def unnamed(self, ask: s.Ask) -> list[Key]:
-        """Live rows that no run of any ask could list, and that the store does not name."""
-        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
+        """Live rows that no run of any ask could list, and that the store does not name.
+
+        Whose Patient is doubted is asked for as before: the chart of a deleted patient whom nobody lists.
+        """
+        doubted = self._view.doubted()
+        named = self._view.unwitnessed(self._ehr.true_time()) | doubted | self._witnessed
         lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
         survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
-        left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in survivors]
+        asked = survivors | {id_ for kind, id_ in doubted if kind == s.PATIENT}
+        left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in asked]
         return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
 
     def _patient_of(self, key: Key) -> str | None:

@@ -133,6 +133,12 @@ class StoreView:
         named = self._conn.execute("SELECT resource_type, id, state FROM evidence")
         return {(row[0], row[1]) for row in named if not states or row[2] in states}
 
+    def formers(self) -> set[str]:
+        """Patients who were merged into others, and have no chart of their own."""
+        return {
+            row[0] for row in self._conn.execute("SELECT former_id FROM alias WHERE gone AND former_id <> surviving_id")
+        }
+
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):

@@ -32,6 +32,7 @@ from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
+_UNMERGED = "merged into another patient before, and a patient again: the next export names this one; sync again"
 _MEMBER_NOT_THERE = (
     "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, the export "
     "may not have brought them"
@@ -216,26 +217,36 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     named = [unit.patient_id for unit in units if unit.patient_id]
     absent = set(await (jobs.patients_without_data(named) if exported else jobs.patients_without_rows(named)))
     alive = {one.id for one in stored.values() if one.alive}
+    # no export names whom it takes for merged, even where the run that met the merge failed and their Patients are live
+    formers = {alias.former_id for alias in await roster.aliases() if alias.gone}
     if not run.is_full:
-        absent -= alive if exported else alive | await roster.covered()
+        absent -= (alive if exported else alive | await roster.covered()) - formers
     answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
-    results = [_result(unit, absent, answers, there, exported=exported) for unit in units]
+    results = [_result(unit, absent, answers, there, formers, exported=exported) for unit in units]
     of_group = {_key(one) for one in members}  # that one of them is not there is no mistake in a cohort
     results = [_of_member(one) if one.key in of_group else one for one in results]
     # who is read is there again, and is named by the next export
-    back = [
-        record for record in answers.records if record.id in absent and record.id in stored and record.id not in alive
-    ]
+    returned = (stored.keys() - alive) | formers
+    back = [record for record in answers.records if record.id in absent and record.id in returned]
     await run.store.write(Batch(results=results, records=back, deletions=answers.deletions, aliases=answers.aliases))
     _count(run, results)
 
 
 def _result(
-    unit: Unit, absent: Container[str], answers: _Answers, named: Collection[str], *, exported: bool
+    unit: Unit,
+    absent: Container[str],
+    answers: _Answers,
+    named: Collection[str],
+    formers: Container[str],
+    *,
+    exported: bool,
 ) -> UnitResult:
-    """How a named patient's unit ends. `exported`: the export brings the Patient of everybody who is there."""
+    """How a named patient's unit ends. `exported`: the export brings the Patient of everybody who is there.
+
+    `formers` were merged, so that the export asked for others in their place.
+    """
     if unit.patient_id is None:
         reason = "cohort entries named no patient, or several"
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
@@ -244,12 +255,14 @@ def _result(
     said = answers.judged(unit.patient_id, named)
     if said is not None:
         return said
+    read = any(record.id == unit.patient_id for record in answers.records)
+    if read and unit.patient_id in formers:
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_UNMERGED)
     if exported and unit.patient_id in answers.refused:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_REFUSED, ending=Ending.RESTRICTED)
     if exported:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason="the export has no Patient with this id")
     # that there was nothing is believed of who was read alone: an index that knows nobody looks the same
-    read = any(record.id == unit.patient_id for record in answers.records)
     return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.LISTED if read else Ending.PARTIAL)
 
 
