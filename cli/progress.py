@@ -81,7 +81,7 @@ def counts(progress: Progress, elapsed_s: float) -> str:
 
 
 def waits(progress: Progress, now: float) -> list[str]:
-    """Format what a run waits for, from WAIT_SHOWN_S on: "waiting until 14:05:10 UTC (8 s): quiet hours spare the EHR"."""
+    """Format what a run waits for, from WAIT_SHOWN_S on: "waiting: the EHR's answer, 8 s at most (until 14:05:10 UTC)"."""
     wait = progress.waiting
     if wait is None:
         return []
@@ -90,10 +90,10 @@ def waits(progress: Progress, now: float) -> list[str]:
     if lasts <= WAIT_SHOWN_S:
         return []
     until = datetime.fromtimestamp(wait.until, UTC)
-    return [f"waiting until {until:%H:%M:%S} UTC at the latest ({max(wait.until - now, 0):.0f} s): {wait.reason}"]
+    return [f"waiting: {wait.reason}, {max(wait.until - now, 0):.0f} s at most (until {until:%H:%M:%S} UTC)"]
 
 
-def _rich_bars(*, with_note: bool = False) -> Bars:
+def rich_bars(*, with_note: bool = False) -> Bars:
     """A line for each task on stderr: what it is, its bar, its count and times, and a note."""
     from rich.console import Console
     from rich.progress import (
@@ -104,15 +104,19 @@ def _rich_bars(*, with_note: bool = False) -> Bars:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    note = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(
         TextColumn("{task.description}", style="bold"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12 if with_note else 24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        *([TextColumn("{task.fields[note]}", markup=False)] if with_note else ()),
+        # on a narrow terminal the note is cut, and never what is counted
+        *([TextColumn("{task.fields[note]}", markup=False, table_column=note)] if with_note else ()),
         console=Console(stderr=True),
+        expand=with_note,
         refresh_per_second=BARS_A_SECOND,
         transient=True,
     )
@@ -120,7 +124,7 @@ def _rich_bars(*, with_note: bool = False) -> Bars:
 
 @contextmanager
 def _bars() -> Iterator[Show]:
-    bars = _rich_bars(with_note=True)
+    bars = rich_bars(with_note=True)
     tasks: dict[str, TaskID] = {}
 
     def show(progress: Progress) -> None:
@@ -146,7 +150,7 @@ def file_progress(*, terminal: bool) -> Iterator[Callable[[FileProgress], None]]
     if not terminal:
         yield _plain_files()
         return
-    bars = _rich_bars()
+    bars = rich_bars()
     tasks: dict[str, TaskID] = {}
 
     def show(progress: FileProgress) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 
-from cli.progress import PlainLines, counts, waits
+from rich.console import Console
+
+from cli.progress import PlainLines, counts, rich_bars, waits
 from connectors.core.waits import Wait, Waits
 from connectors.fhir.run import EhrProgress
 
@@ -63,7 +66,7 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
 
 def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> None:
     run = progress(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
-    told = "waiting until 12:01:30 UTC at the latest (80 s): quiet hours spare the EHR"
+    told = "waiting: quiet hours spare the EHR, 80 s at most (until 12:01:30 UTC)"
     assert waits(run, NOON + 10) == [told]
     assert waits(progress(waiting=Wait("a short one", NOON, NOON + 2)), NOON + 1) == []
     assert waits(progress(), NOON) == []
@@ -72,7 +75,7 @@ def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> Non
 def test_an_answer_that_may_come_at_any_moment_is_no_wait_before_two_seconds_have_passed() -> None:
     run = progress(waiting=Wait("the EHR's answer", NOON, NOON + 300, open=True))
     assert waits(run, NOON + 1) == []
-    assert waits(run, NOON + 3) == ["waiting until 12:05:00 UTC at the latest (297 s): the EHR's answer"]
+    assert waits(run, NOON + 3) == ["waiting: the EHR's answer, 297 s at most (until 12:05:00 UTC)"]
 
 
 def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it_lasts() -> None:
@@ -85,7 +88,7 @@ def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it
         now[0] = float(second)
         run.waiting = Wait("Retry-After asks for it", NOON + 1, NOON + 300) if second > 3 else None
         shown.show(run)
-    assert [line.count("waiting until 12:05:00 UTC") for line in lines] == [0, 1, 1, 1]
+    assert [line.count("(until 12:05:00 UTC)") for line in lines] == [0, 1, 1, 1]
 
 
 def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came() -> None:
@@ -99,3 +102,16 @@ def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came
         now[0] += 5
         assert found.current() == Wait("the EHR's answer", NOON + 101, NOON + 401, open=True)
     assert found.current() is None
+
+
+def test_a_narrow_terminal_cuts_the_note_of_a_bar_and_never_what_is_counted() -> None:
+    bars = rich_bars(with_note=True)
+    bars.add_task(
+        "south-allscripts", total=1_440, completed=17, note="waiting: the EHR prepares the export, 300 s at most"
+    )
+    out = StringIO()
+    Console(width=80, file=out).print(bars.get_renderable())
+    told = out.getvalue()
+    assert "17/1440" in told
+    assert "waiting: the EHR" in told
+    assert len(told.splitlines()) == 1
