@@ -30,8 +30,7 @@ def erase(
 
     The audit keeps who saw the patient, and how many rows were erased. All tables are searched before it is done.
 
-    Exit codes: 0 erased, 2 without --yes, 3 not shown to be complete, since something stored cannot be decrypted,
-    4 the store has nothing about this patient, 5 failed, 6 a run is in progress.
+    Exit codes: 0 erased, 2 without --yes, 3 not all could be searched, 4 nothing is stored, 5 failed, 6 a run is in progress.
     """
     if not yes:
         raise typer.BadParameter("this deletes the patient's chart and its whole history; repeat it with --yes")
@@ -56,8 +55,8 @@ def erase(
         tell(f"{erased.shared} of them were other patients' as well: the next full sync brings what the EHR still has")
     if erased.unread:
         tell(
-            f"not shown to be complete: {how_many(len(erased.unread), 'value')} cannot be decrypted, so that nobody can tell "
-            "whether they refer to the patient. They stay. Take them from a backup, or add their key, and erase again:"
+            f"not shown to be complete: {how_many(len(erased.unread), 'value')} cannot be decrypted, so nobody can tell "
+            "whether the patient is named there. Take the rows from a backup, or add the key, and erase again:"
         )
         for place in erased.unread[:_NAMED]:
             say(f"  {place}")

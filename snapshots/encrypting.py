@@ -95,8 +95,9 @@ async def _require_no_views(owner: TenantSession) -> None:
         ways = [f"`chartferry views drop {' '.join(ours)}`"] if ours else []
         ways += [f"DROP MATERIALIZED VIEW {', '.join(others)}"] if others else []
         raise StoreError(
-            f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Drop them "
-            f"({'; '.join(ways)}), encrypt the store, and create them again. Nothing was encrypted."
+            f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Take [encryption] "
+            f"out of the configuration, drop them ({'; '.join(ways)}), and put it back; then encrypt the store, and create them "
+            "again. Nothing was encrypted."
         )
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from mocks.serving import Served
@@ -76,6 +77,24 @@ def test_a_clinic_encrypts_the_charts_that_it_has_and_notices_no_other_differenc
     assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
     assert proved.code == 0, proved.stderr
     assert exported == reachable(served)
+
+
+def test_an_erasure_that_could_not_search_everything_says_so(site: Site, store_url: str) -> None:
+    site.encrypt(KEY)
+    with mock("generic", patients=2) as served:
+        name = site.connect(served)
+        site.sync()
+        who, other = served.patient_ids
+    with psycopg.connect(store_url) as conn:
+        damaged = (
+            """UPDATE tenant_default.resource_stored SET body = jsonb_set(body, '{name,0,family}', '"~sealed:1:k1:"')"""
+        )
+        conn.execute(f"{damaged} WHERE id = %s", [other])
+    done = site.run("erase", name, who, "--yes")
+    assert (done.code, "not shown to be complete: 1 value cannot" in done.stdout) == (3, True), done.stdout
+    again = site.run("erase", name, who, "--yes", "--json")
+    assert (again.code, again.json["status"], again.json["rows"]) == (3, "partial", {})
+    assert again.json["unread"][0].endswith(", /name/0/family")
 
 
 @pytest.mark.parametrize(("key", "told"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])
