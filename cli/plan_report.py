@@ -94,7 +94,7 @@ def _of_open_run(preview: Preview) -> list[str]:
         ]
     if found.fate == "given up":
         return [
-            f"{said}is open, but it asked for something else or is too old: the next sync gives it up and starts a new run:"
+            f"{said}is open, but of another request or address, or too old: the next sync gives it up and starts a new run:"
         ]
     left = sum(found.left.values())
     what = (
