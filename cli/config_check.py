@@ -86,7 +86,7 @@ def check(
     ]
     checked: list[Checked] = []
     if connect:
-        store = not any(problem.path.startswith("store.") for problem in problems)
+        store = not any(problem.path.startswith(("store.", "encryption.")) for problem in problems)
         checked = supervise(
             lambda: _connected(
                 settings,

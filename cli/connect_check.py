@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cli.exit_codes import explain
+from cli.in_store import keyring_of
 from cli.wiring import inquire_connection, inquire_receiver_of
 from config.connections import Connection
 from config.errors import Problem
@@ -41,7 +42,7 @@ class Checked:
 async def check_store(settings: Settings, connections: Sequence[Connection]) -> AsyncIterator[Checked]:
     """Yield the results of the store's steps."""
     tenants = sorted({each.tenant for each in connections}) or ["default"]
-    for step in await inquire_store(settings.store_url, tenants):
+    for step in await inquire_store(settings.store_url, tenants, keyring_of(settings)):
         yield Checked(where="store", step=step.name, verdict=step.verdict, found=step.found, advice=step.advice)
 
 
@@ -77,7 +78,7 @@ async def check_all(
     *,
     store: bool,
 ) -> AsyncIterator[Checked]:
-    """Yield all steps of the store (unless its URL itself is a problem), then of each connection and receiver.
+    """Yield all steps of the store (unless its URL or its keys are a problem), then of each connection and receiver.
 
     `problems` are those of the file, by the path of the server's table.
     """

@@ -12,8 +12,11 @@ from typing import Any, Literal, NamedTuple
 from psycopg import AsyncConnection
 
 from snapshots.actor import Actor
-from snapshots.errors import MissingRightsError, StoreError, describe_server, store_border
+from snapshots.errors import MissingRightsError, StoreError, StoreKeyError, describe_server, store_border
+from snapshots.migrate import migrations, version_of
 from snapshots.rights import Rights, require_making, require_reading, require_writing, rights_of
+from snapshots.sealed_values import Keyring
+from snapshots.sealing_keys import require_fitting
 from snapshots.sessions import ENCODING, check_server, connect, settings_that_log
 from snapshots.store_url import embedded_directory, store_exists
 from snapshots.tenancy import TenantSession, tenant_schema
@@ -25,14 +28,14 @@ _HUNDRED = 100
 class StoreStep(NamedTuple):
     """The result of one step."""
 
-    name: str  # "login" | "server" | "log" | "rights" | "walls" | "directory"
+    name: str  # "login" | "server" | "log" | "rights" | "walls" | "keys" | "directory"
     verdict: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
 
 
-async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
-    """Return the steps of a store; the last is a "fail" if they ended early."""
+async def inquire_store(url: str, tenants: list[str], keyring: Keyring | None = None) -> list[StoreStep]:
+    """Return the steps of a store; the last is a "fail" if they ended early. `keyring`: the configured keys."""
     directory = embedded_directory(url)
     if directory is not None:
         return [_directory(directory, is_there=store_exists(url))]
@@ -51,6 +54,7 @@ async def inquire_store(url: str, tenants: list[str]) -> list[StoreStep]:
             name = "rights"
             for tenant in tenants:
                 steps.extend(await _rights(conn, tenant))
+                steps.extend(await _keys(conn, tenant, keyring))
         finally:
             await conn.close()
     except MissingRightsError as error:
@@ -88,6 +92,23 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
             await require_writing(session)
             told = f"{found.login} may read and write {schema}"
     return [StoreStep("rights", "ok", told), _walls(schema, walls, found)]
+
+
+async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None) -> list[StoreStep]:
+    """Whether the keys fit; of a schema that is yet to be made or upgraded nothing can be said."""
+    schema = tenant_schema(tenant)
+    with store_border("asking whether the keys fit"):
+        roles = (await find_walls(conn, schema)).roles
+        session = TenantSession(conn=conn, tenant=tenant, actor=Actor(name="config check"), roles=roles)
+        if await version_of(session, schema) != len(migrations()):
+            return []
+        try:
+            is_encrypted = await require_fitting(session, keyring)
+        except StoreKeyError as error:
+            return [StoreStep("keys", "fail", str(error))]
+    if is_encrypted:
+        return [StoreStep("keys", "ok", f"{schema} is encrypted, and the keys fit")]
+    return [StoreStep("keys", "ok", f"{schema} has no charts yet: they will be encrypted")] if keyring else []
 
 
 def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:

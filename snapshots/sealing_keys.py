@@ -31,23 +31,41 @@ async def sealer_for(session: TenantSession, keyring: Keyring | None, *, encrypt
         StoreKeyError: the store is encrypted and there are no keys, or not the right ones; or it is not, and has charts.
         MissingRightsError: this login may not write down that the store is encrypted.
     """
-    with store_border("asking whether the store is encrypted"):
-        async with session.transaction():
-            kept = await kept_secrets(session)
-            row = await (await session.conn.execute(_SQL["being_encrypted"])).fetchone()
+    kept = await _fitting(session, keyring, encrypts=encrypts)
     if keyring is None:
-        if kept:
-            raise StoreKeyError(
-                f"the store of tenant {session.tenant} is encrypted, and no keys are configured: give them in [encryption] keys. "
-                f"It knows {_listed(kept)}."
-            )
         return None
     if not kept:
         return await _begun(session, keyring)
-    if row is None or row[0]:
-        _require_all(session, keyring, kept, encrypts=encrypts)
     secret = _secret(session.tenant, keyring, kept)
     return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
+
+
+async def require_fitting(session: TenantSession, keyring: Keyring | None) -> bool:
+    """Return whether the store is encrypted, and write nothing; raise StoreKeyError if `sealer_for` would."""
+    kept = await _fitting(session, keyring)
+    if kept and keyring is not None:
+        _secret(session.tenant, keyring, kept)
+    elif keyring is not None:
+        with store_border("asking whether the store has charts"):
+            async with session.transaction():
+                await _require_no_charts(session)
+    return bool(kept)
+
+
+async def _fitting(session: TenantSession, keyring: Keyring | None, *, encrypts: bool = False) -> dict[str, bytes]:
+    """Return the store's secrets, unless there are no keys for them, or some of its rows are plain yet."""
+    with store_border("asking whether the store is encrypted"):
+        async with session.transaction():
+            kept = await kept_secrets(session)
+            row = await (await session.conn.execute(_SQL["being_encrypted"])).fetchone() if kept else (False,)
+    if kept and keyring is None:
+        raise StoreKeyError(
+            f"the store of tenant {session.tenant} is encrypted, and no keys are configured: give them in [encryption] keys. "
+            f"It knows {_listed(kept)}."
+        )
+    if keyring is not None and (row is None or row[0]):
+        _require_all(session, keyring, kept, encrypts=encrypts)
+    return kept
 
 
 def _require_all(session: TenantSession, keyring: Keyring, kept: Mapping[str, bytes], *, encrypts: bool) -> None:
@@ -139,17 +157,21 @@ async def _begun(session: TenantSession, keyring: Keyring) -> Sealer:
             await _require_owner(owner)
             await owner.conn.execute(_SQL["shut_out"])
             kept = await kept_secrets(owner)  # another process may have been first
-            row = await (await owner.conn.execute(_SQL["has_runs"])).fetchone()
-            if not kept and (row is None or row[0]):
-                raise StoreKeyError(
-                    f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text: "
-                    "`chartferry keys rotate-store` encrypts them; or take [encryption] out. Nothing was read or written."
-                )
             if not kept:
+                await _require_no_charts(owner)
                 await keep_secret(owner, keyring)
                 kept = await kept_secrets(owner)
     secret = _secret(session.tenant, keyring, kept)
     return Sealer(session.tenant, await _known(session, keyring, kept, secret), secret)
+
+
+async def _require_no_charts(session: TenantSession) -> None:
+    row = await (await session.conn.execute(_SQL["has_runs"])).fetchone()
+    if row is None or row[0]:
+        raise StoreKeyError(
+            f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text: `chartferry keys "
+            "rotate-store` encrypts them; or take [encryption] out. Nothing was read or written."
+        )
 
 
 async def keep_secret(owner: TenantSession, keyring: Keyring) -> None:

@@ -66,12 +66,16 @@ def test_a_clinic_encrypts_the_charts_that_it_has_and_notices_no_other_differenc
         assert any(text in dumped(store_url) for text in said)
         site.encrypt(KEY)
         refused = site.run("sync")
+        checked = [site.run("config", "check", "--connect")]
         done = site.run("keys", "rotate-store")
+        checked.append(site.run("config", "check", "--connect"))
         dump = dumped(store_url)
         again = site.sync()
         proved = site.run("prove", name)
         exported = site.exported("--format", "ndjson")
     assert (refused.code, "`chartferry keys rotate-store`" in refused.stderr) == (5, True), refused.stderr
+    assert [one.code for one in checked] == [5, 0]
+    assert ["rotate-store` encrypts" in checked[0].stdout, "the keys fit" in checked[1].stdout] == [True, True]
     assert (done.code, "VACUUM FULL" in done.stdout) == (0, True), done.stdout
     assert [text for text in sorted(said) if text in dump] == []
     assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
