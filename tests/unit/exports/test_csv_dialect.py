@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -67,3 +68,15 @@ def test_a_negative_number_stays_a_number_in_a_spreadsheet(kind: Kind) -> None:
 
 def test_a_spreadsheet_gets_lines_that_end_with_cr_lf_and_an_empty_text_that_is_not_null() -> None:
     assert rewritten("excel", [[None, ""]], ["text"] * 2) == '\ufeffc0,c1\r\n,""\r\n'.encode()
+
+
+def test_a_text_of_megabytes_is_rewritten_in_a_few_times_its_size() -> None:
+    text = 'he said "no",\n' * 150_000
+    chunk = written([[text]])
+    dialect = DialectWriter(DIALECTS["pandas"], [TableColumn("c0", "text", "string", (), "")])
+    tracemalloc.start()
+    try:
+        assert dialect.rewritten(chunk) == chunk
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(chunk)
+    finally:
+        tracemalloc.stop()
