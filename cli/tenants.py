@@ -13,6 +13,7 @@ from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_table, say, size, tell
 from cli.supervise import supervise
+from config.how_many import how_many
 from snapshots.tenants import Migrated, Tenants, open_tenants
 
 LIST_EXAMPLES = ("chartferry tenants list",)
@@ -78,7 +79,7 @@ def migrate(
         for one in failed:
             say(f"{one.name}: {one.error}")
         current = len(done) - len(changed) - len(failed)
-        tell(f"{len(done)} tenants: {len(changed)} migrated, {current} up to date, {len(failed)} failed")
+        tell(f"{how_many(len(done), 'tenant')}: {len(changed)} migrated, {current} up to date, {len(failed)} failed")
     return {"nothing": ExitCode.NOTHING, "partial": ExitCode.PARTIAL}.get(status, ExitCode.COMPLETE)
 
 

@@ -15,7 +15,7 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
 
 -- name: connections
 -- Connections with the newest run that had finished by then (NULL: by now); the newest of those that left anything, for a run that
--- failed before its first batch shows nothing; and the newest sync that was complete.
+-- failed before its first batch shows nothing, nor does a pull of a patient whom nobody knows; and the newest sync that was complete.
 SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id,
     c.history_from, shown.finished_at
 FROM connection c
@@ -26,7 +26,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT run.id, run.started_at, run.finished_at, run.kind, run.status FROM run
     WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity') AND (
-        run.status <> 'failed' OR EXISTS (
+        (run.status <> 'failed' AND run.kind <> 'pull') OR EXISTS (
             SELECT FROM run_count n WHERE n.run = run.id AND n.new + n.changed + n.unchanged + n.deleted > 0))
     ORDER BY run.id DESC LIMIT 1
 ) shown ON true

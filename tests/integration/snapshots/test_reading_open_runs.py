@@ -15,6 +15,7 @@ from snapshots.reader import Snapshot
 from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.store import Store
+from snapshots.unit import UnitResult, UnitState
 from snapshots.witness import Deletion
 from tests.integration.snapshots.stored import execute, full_run, record, scope, search
 
@@ -130,6 +131,21 @@ async def test_a_first_run_that_is_still_open_shows_nothing(store: Store):
         async with store.snapshot(Selection()) as snapshot:
             assert (await shown(snapshot), await snapshot.types(), await snapshot.present()) == ({}, {}, {})
             assert snapshot.runs == ()
+
+
+async def test_a_pull_that_found_nobody_is_not_what_a_snapshot_shows(store: Store):
+    await former(store)
+    async with store.snapshot(Selection()) as snapshot:
+        before = (snapshot.shown, snapshot.as_of)
+    async with await store.begin_run(scope(kind="pull", selection="one patient")) as run:
+        empty = search("Condition")
+        await run.plan([U, empty])
+        hole = UnitResult(key=U.key, state=UnitState.FAILED, reason="the server does not know this patient")
+        await run.write(Batch(results=[hole, UnitResult(key=empty.key, state=UnitState.SETTLED)]))
+        await run.finish(watermark=None, requests=1, retries=0)
+    async with store.snapshot(Selection()) as snapshot:
+        assert (snapshot.shown, snapshot.as_of) == before
+        assert await shown(snapshot) == FOUND
 
 
 async def test_a_mention_leads_to_what_was_there_before_the_open_run(store: Store):
