@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -32,7 +33,7 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
             found = ", ".join(known) or "none"
             raise typer.BadParameter(f"no connection {name!r}{whose} in {settings.source}; {hint}there are: {found}")
     chosen = [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
-    if problems := [problem for each in chosen for problem in profile_problems(each)]:
+    if problems := [problem for each in chosen for problem in problems_of_profile(each)]:
         raise refused(settings.source, problems)
     return chosen
 
@@ -49,20 +50,25 @@ def choose_receiver(settings: Settings, tenant: str | None, name: str) -> Receiv
         hint = f"did you mean {guess}? " if guess else ""
         found = ", ".join(known) or "none; declare one as [receivers.NAME]"
         raise typer.BadParameter(f"no receiver {name!r} in {settings.source}; {hint}there are: {found}")
-    if problems := list(profile_problems(known[name])):
+    if problems := list(problems_of_profile(known[name])):
         raise refused(settings.source, problems)
     return known[name]
 
 
-def profile_problems(server: FhirServer) -> Iterator[Problem]:
+def problems_of_profile(server: FhirServer) -> Iterator[Problem]:
     """Yield a server's overrides that its profile refuses."""
-    if not server.profile:
+    yield from override_problems(server.path, server.profile_name, server.profile)
+
+
+def override_problems(server: str, profile: str, overrides: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the overrides that a profile refuses; `server` is the key path of the table that has them."""
+    if not overrides:
         return
 
     try:
-        profile_for(server.profile_name, server.profile)
+        profile_for(profile, overrides)
     except ValidationError as exc:
-        path = f"{server.path}.profile"
+        path = f"{server}.profile"
         for one in problems_of(exc, VendorProfile, path):
             key = one.path.removeprefix(f"{path}.")
             beside = f"write {key} = … beside profile, not in it; " if key in keys_of_connection() - {"mode"} else ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from cli.choosing import checked_tenant, profile_problems
+from cli.choosing import checked_tenant, override_problems, problems_of_profile
 from cli.deidentified import safe_harbor_problems
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
@@ -83,6 +83,7 @@ def check(
         *path_problems(settings),
         *safe_harbor_problems(settings, os.environ),
         *(problem for each in (*found.values(), *of_receivers.values()) for problem in each),
+        *misshapen_problems(settings),
     ]
     checked: list[Checked] = []
     if connect:
@@ -203,7 +204,13 @@ def server_problems(server: FhirServer, environ: Mapping[str, str]) -> Iterator[
             found = "is a folder" if file.is_dir() else found
             found += "; folders are separated by /" if "\\" in str(file) else ""
             yield Problem(f"{path}.{key}", f"{file}, which {found}", "a file that can be read")
-    yield from profile_problems(server)
+    yield from problems_of_profile(server)
+
+
+def misshapen_problems(settings: Settings) -> Iterator[Problem]:
+    """Yield the refused overrides of tables that are left out, because their shape is wrong: all is told at once."""
+    for path, (vendor, overrides) in settings.misshapen.items():
+        yield from override_problems(path, vendor if vendor in PROFILES else "generic", overrides)
 
 
 def _key_problems(server: FhirServer, path: str, text: str, passphrase: str | None) -> Iterator[Problem]:

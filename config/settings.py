@@ -112,6 +112,9 @@ class Settings(BaseModel):
     audit: AuditRules = AuditRules()
     encryption: Encryption = Encryption()
     roles: dict[str, tuple[str, ...]] = {}  # who is in a role, by the names that `--as` or the account give
+    misshapen: dict[
+        str, tuple[str, dict[str, Any]]
+    ] = {}  # vendor and overrides of tables that are left out, by key path
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
     passwords: tuple[str, ...] = ()  # key paths of URLs in the file that contain a password
 
@@ -183,7 +186,7 @@ def read_settings(
     if unread:
         raise refused(source, unread)
 
-    context = {"base": source.parent, "vendors": tuple(vendors), "profile": profile}
+    context = {"base": source.parent, "vendors": tuple(vendors), "profile": profile, "misshapen": {}}
     tops = ("store", "tenants", "connections", "receivers", "export", "audit", "roles", "encryption")
     store = tree.get("store", {})
     problems: list[Problem] = [*_unknown(tree, tops, "", profile), *_unknown(store, ("url",), "store.", profile)]
@@ -207,6 +210,7 @@ def read_settings(
         audit=audit or AuditRules(),
         encryption=encryption or Encryption(),
         roles=roles,
+        misshapen=context["misshapen"],
         written=frozenset(_paths(tree)),
         passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text or _PASSWORD.search(text)),
     )
@@ -300,13 +304,8 @@ def _sources(
             problems.append(Problem(path, repr(name), NAME_RULE))
             name = "x"  # noqa: PLW2901  so that its other keys are still checked
         if "name" in entry:
-            problems.append(
-                Problem(
-                    f"{path}.name",
-                    "an unknown key",
-                    f"no such key: the table's name is the name, [{path}]",
-                )
-            )
+            told = f"no such key: the table's name is the name, [{path}]"
+            problems.append(Problem(f"{path}.name", "an unknown key", told))
         source = _parse(model, {**entry, "name": name}, path, context, problems)
         problems.extend(model.missing(entry, path))
         tenant = entry.get("tenant", "default")
@@ -317,6 +316,8 @@ def _sources(
             problems.append(Problem(f"{path}.tenant", repr(tenant), allowed))
         if source is not None:
             found[name] = source
+        elif isinstance(overrides := entry.get("profile"), dict):
+            context["misshapen"][path] = (str(entry.get("vendor")), overrides)
     return found
 
 

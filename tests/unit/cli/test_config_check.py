@@ -99,6 +99,20 @@ def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsy
     assert "contains only public keys" in found["connections.site.key"][1]
 
 
+def test_the_overrides_of_a_connection_whose_shape_is_wrong_are_checked_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = site('types = "A,B"', 'profile = { limits.quiet_hours = "25:00-26:00", max_concurency = 3 }')
+    text += '[connections.other]\nvendor = ["epic"]\nprofile = { search.page_size = "many" }\n'
+    assert {*problems(tmp_path, text, capsys)} >= {
+        "connections.site.types",
+        "connections.site.profile.limits.quiet_hours",
+        "connections.site.profile.max_concurency",
+        "connections.other.vendor",
+        "connections.other.profile.search.page_size",
+    }
+
+
 def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passphrase_opens_is_well(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
