@@ -15,6 +15,7 @@ from exports.compiler.syntax import Binary, Call, Index, Member, Node, Unary
 from exports.elements.table import is_resource
 from exports.errors import FhirPathError, PlanError, ViewError
 from exports.snapshot_port import Snapshot
+from snapshots.stored_documents import STORED_DOCUMENT
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the expressions by the resource type with which each begins, such as `Patient.gender = 'female'`. Pure.
 
     Raises:
-        PlanError: an expression cannot be read, or begins with no resource type.
+        PlanError: an expression cannot be read, begins with no resource type, or asks for what is stored of documents.
     """
     found: dict[str, list[str]] = {}
     for number, path in enumerate(paths, start=1):
@@ -41,6 +42,10 @@ def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if first is None or not is_resource(first):
             raise PlanError(
                 f"--where, expression {number}: it must begin with a resource type, as Observation.status = 'final' does"
+            )
+        if STORED_DOCUMENT in path:  # no resource has it here, so that none would be left
+            raise PlanError(
+                f"--where, expression {number}: what is stored of documents is read by views alone: ask in the `where` of one"
             )
         found.setdefault(first, []).append(path)
     return {resource_type: tuple(found[resource_type]) for resource_type in sorted(found)}

@@ -167,7 +167,8 @@ class Snapshot(Protocol):
     def sources(self, resource_type: str, *, documents: bool = False) -> tuple[Composable, ...]:
         """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views.
 
-        `documents`: bodies have what is stored of their documents, as an extension (`snapshots.stored_documents`).
+        `documents`: bodies have what is stored of their documents, as an extension (`snapshots.stored_documents`); and what has
+        changed since a run are also rows of whose documents something has become.
         """
 
     def csv(self, *queries: Composable) -> RowChunks:

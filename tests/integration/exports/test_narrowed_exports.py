@@ -14,6 +14,7 @@ from exports.plan import ExportRequest
 from exports.run import ExportResult, export
 from snapshots.selection import Selection
 from snapshots.store import Store
+from snapshots.stored_documents import STORED_DOCUMENT
 from tests.integration.exports.charts import fill, lines_of, names_in, patient, table_of
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,7 @@ async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store
         ("Observation.status", "boolean"),
         ("Observation.statsu = 'final'", "did you mean 'status'"),
         ("Condition.subject.exists()", "nothing of that type is exported"),
+        (f"Observation.extension('{STORED_DOCUMENT}').exists()", "by views alone"),
     ],
 )
 async def test_a_criterion_that_decides_nothing_is_refused(store: Store, tmp_path: Path, path: str, told: str) -> None:
