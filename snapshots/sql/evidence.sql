@@ -141,7 +141,7 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.wa
 -- name: note_missed_of_patients
 -- Rows that a patient's search has listed before and that its complete answer no longer had. An empty answer counts only where the
 -- patient is known to be alive, or to be dead: else it may be an index that knows nobody. A survivor's answer speaks for rows that
--- still lie with the former id. Of a dead patient who was not asked for, every search of this run speaks.
+-- still lie with the former id. Of a dead patient whose chart was not asked for, not even for news, every search of this run speaks.
 WITH answered AS MATERIALIZED (
     SELECT resource_type, patient_id, way FROM unit
     WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND way IS NOT NULL
@@ -168,7 +168,10 @@ WITH answered AS MATERIALIZED (
         JOIN alias a ON a.connection = %(connection)s AND a.surviving_id = c.patient_id AND a.gone AND a.former_id <> a.surviving_id
         WHERE c.patient_id IN (SELECT patient_id FROM alive)
     UNION SELECT w.resource_type, d.id, w.way FROM (SELECT DISTINCT resource_type, way FROM answered) w
-        CROSS JOIN (SELECT id FROM dead EXCEPT SELECT patient_id FROM answered) d
+        CROSS JOIN (
+            SELECT id FROM dead EXCEPT SELECT patient_id FROM unit
+            WHERE run = %(run)s AND kind = 'search' AND resource_type <> 'Patient' AND patient_id IS NOT NULL
+        ) d
 ), unseen AS MATERIALIZED (
     (
         SELECT resource_type, id FROM resource

@@ -22,6 +22,7 @@ from tests.histories.steps import (
     Add,
     Ask,
     Drop,
+    DropPatient,
     Join,
     Leave,
     Merge,
@@ -361,3 +362,17 @@ def test_what_a_list_of_references_leaves_out_is_read_though_the_list_tells_of_a
     night = unjudged(nights, later=timedelta(hours=1))
     assert (night.status, nights.at_ehr - night.live) == ("complete", {"Device/d5"})
     assert "Device: 1 mentioned and restricted by the server for this client" in night.notes
+
+
+def test_what_news_of_a_dead_patient_do_not_bring_is_not_missed_because_another_chart_was_listed(stage: Stage) -> None:
+    types = (OBSERVATION,)
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", types), reads=False))
+    for number in (1, 2, 3, 4):
+        nights.happens(Add(PATIENT, f"p{number}", f"p{number}", age_d=300))
+        nights.happens(Add(OBSERVATION, f"o{number}", f"p{number}", age_d=300))
+    nights.sync()
+    nights.happens(DropPatient("p2"))  # and his chart stays
+    for who in ("cohort:p1,p2,p3", "cohort:p1,p2,p3,p4"):  # who is new is listed in full
+        night = nights.sync(Ask(who, "crawl", types))
+        assert (night.dead, night.evidence) == (set(), {})
+    assert night.live == {f"Observation/o{number}" for number in (1, 2, 3, 4)}
